@@ -1,0 +1,6 @@
+"""The command line ``moe-placement``. Commands import what they need when they run, so that ``--help`` is instant."""
+
+from api.cli.commands import app as app
+from api.cli.commands import main as main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,97 @@
+"""The commands, and what becomes of their errors: exit code 1 bad input, 2 usage, 3 no plan."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from api.cli.catalogue import solvers, topologies
+from api.cli.console import BAD_INPUT, INTERRUPTED, NO_PLAN, error_document, print_json, say, wants_json
+from api.cli.demo import demo
+from api.cli.evaluate import compare, evaluate
+from api.cli.profile import profile
+from api.cli.serve import serve
+from api.cli.solve import solve
+from api.cli.synthetic import synthetic
+
+__all__ = ["app", "main"]
+
+
+class _Commands(TyperGroup):
+    """Turns the library's errors into messages and exit codes."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("Stopped; nothing was written.", "note")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            code = _report(error, as_json=wants_json(ctx))
+            if code is None:
+                raise
+            raise typer.Exit(code) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="moe-placement",
+    help="Place the experts of Mixture-of-Experts models on GPUs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(version("moe-placement"))
+        except PackageNotFoundError:
+            typer.echo("unknown")
+        raise typer.Exit
+
+
+@app.callback(epilog="Exit codes: 0 ok, 1 bad input, 2 wrong usage, 3 no plan. New here? Run: moe-placement demo")
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Place the experts of Mixture-of-Experts models on GPUs: fewer tokens across the network, no GPU overloaded."""
+
+
+for command in (profile, solve, evaluate, compare, solvers, topologies, synthetic, demo, serve):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _report(error: Exception, *, as_json: bool) -> int | None:
+    """Report an error of the library and return the exit code; None for other errors, which are faults of ours."""
+    # Looked up, not imported: when one of these was raised, its module is there, and importing it takes long.
+    traces, solving = sys.modules.get("traces.errors"), sys.modules.get("solvers.solution")
+    if traces is not None and isinstance(error, traces.InputError):
+        for violation in error.violations:
+            say(str(violation), "error")
+        if as_json:
+            print_json(error_document("bad_input", error.violations))
+        return BAD_INPUT
+    if solving is not None and isinstance(error, solving.NoPlanError):
+        say(str(error), "no plan")
+        if as_json:
+            from dataclasses import asdict
+
+            print_json(error_document("no_plan", termination=asdict(error.termination)))
+        return NO_PLAN
+    return None

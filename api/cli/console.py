@@ -1,0 +1,91 @@
+"""What a command says: results on stdout, everything else on stderr, one JSON document where ``--json`` asks for it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+__all__ = [
+    "BAD_INPUT",
+    "INTERRUPTED",
+    "NO_PLAN",
+    "Json",
+    "error_document",
+    "print_json",
+    "say",
+    "table",
+    "wants_json",
+    "write",
+]
+
+BAD_INPUT, NO_PLAN, INTERRUPTED = 1, 3, 130
+KEY = "moe_placement.json"
+
+
+def _remember(context: typer.Context, value: bool) -> bool:
+    context.meta[KEY] = value  # shared with the group, which reports errors
+    return value
+
+
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", callback=_remember, is_eager=True, help="Print one JSON document on stdout, and nothing else."
+    ),
+]
+
+
+def wants_json(context: typer.Context) -> bool:
+    """Whether the running command was asked for JSON."""
+    return bool(context.meta.get(KEY))
+
+
+def write(text: str) -> None:
+    """Print a result for people."""
+    typer.echo(text)
+
+
+def say(text: str, kind: str = "") -> None:
+    """Print a message on stderr; `kind` is its first word, such as ``note``."""
+    typer.echo(f"{kind}: {text}" if kind else text, err=True)
+
+
+def print_json(document: Any) -> None:
+    """Print the command's one JSON document."""
+    typer.echo(json.dumps(document, allow_nan=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def error_document(code: str, violations: Sequence[Any] = (), **more: Any) -> dict[str, Any]:
+    """Return the JSON document of a command that failed."""
+    return {"error": code, "violations": [violation.as_dict() for violation in violations]} | more
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Return aligned text: the first `left` columns to the left, the others to the right.
+
+    Parameters
+    ----------
+    header : sequence of str
+        May hold line breaks.
+    rows : sequence of sequence of str
+    left : int
+    """
+    lines = [title.split("\n") for title in header]
+    height = max(len(title) for title in lines)
+    stacked = [[title[line] if line < len(title) else "" for title in lines] for line in range(height)]
+    cells = [*stacked, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        parts = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(parts).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([*map(line, stacked), rule, *map(line, rows)])

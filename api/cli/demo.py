@@ -1,0 +1,82 @@
+"""``moe-placement demo``: the sample trace from end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.cli import options as shared
+from api.cli.console import Json, say, write
+
+__all__ = ["demo"]
+
+LOAD_CAP = 1.05
+SAMPLE = "tiny_moe.npz"
+NEXT = """
+What the table says: tokens that used to change GPU between two layers now often find their next expert on the same GPU,
+while every GPU keeps at most {cap} times its fair share of the work. `held out` are sequences the plan has not seen.
+
+What to do next:
+  open {report}                      charts of the same figures
+  moe-placement evaluate {plan} {trace}
+  moe-placement solve YOUR_TRACE --topology 4x8 --load-cap 1.05 -o plan.json
+  moe-placement profile YOUR_TRACE             is there any affinity to use?
+  moe-placement solvers                        other methods and their options
+The trace formats are in docs/formats.md, the tutorial in docs/tutorial.md."""
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the results.")] = Path(
+        "demo-out"
+    ),
+    topology: Annotated[str, typer.Option(metavar="NxG", help="As for `solve`.")] = "1x4",
+    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds to search.")] = 5.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the search.")] = 0,
+    workers: shared.WorkersOption = None,
+    as_json: Json = False,
+) -> None:
+    """Plan the sample trace, show before and after, and write a plan and a report: start here."""
+    from api.cli.outputs import check_outputs
+    from api.cli.planned import plan_and_tell
+    from api.planning import PlanRequest, open_source
+    from placement import Constraints
+    from solvers import Limits
+    from traces import InputError
+
+    trace = sample_trace()
+    request = PlanRequest(
+        topology=shared.read_topology(topology),
+        constraints=Constraints(load_cap=LOAD_CAP),
+        limits=Limits(time_s=time_limit),
+        seed=seed,
+    )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError.of(
+            "cannot_write", str(output), f"Can't make this folder: {error.strerror}.", "Choose another one with -o."
+        ) from error
+    plan, report = output / "plan.json", output / "report.html"
+    check_outputs({"plan": plan, "report": report}, (trace,))
+    say(f"Planning the sample trace {trace} on {topology} GPUs, load cap {LOAD_CAP:g}, for {time_limit:g} s ...")
+    plan_and_tell(open_source(trace), request, output=plan, report=report, workers=workers, as_json=as_json)
+    if not as_json:
+        write(NEXT.format(plan=plan, report=report, trace=trace, cap=f"{LOAD_CAP:g}"))
+
+
+def sample_trace() -> Path:
+    """Return the sample trace: from the installed package, or from the repository."""
+    from traces import InputError
+
+    api = Path(__file__).resolve().parents[1]
+    for candidate in (api / "data" / SAMPLE, api.parent / "examples" / "tiny_moe" / SAMPLE):
+        if candidate.is_file():
+            return _short(candidate)
+    raise InputError.of("file_missing", SAMPLE, "The sample trace is not installed.", "Install moe-placement again.")
+
+
+def _short(path: Path) -> Path:
+    """Return a path relative to the current folder where it lies below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,195 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from placement import Topology
+    from placement.constraints import Group, Pin
+
+__all__ = [
+    "CopyPolicyOption",
+    "DedupOption",
+    "ExecutionOption",
+    "FormatOption",
+    "HoldOutOption",
+    "LayerIdsOption",
+    "NumExpertsOption",
+    "OwnershipOption",
+    "WorkersOption",
+    "choice",
+    "load_options",
+    "number_or_none",
+    "read_groups",
+    "read_layer_ids",
+    "read_options",
+    "read_pins",
+    "read_topology",
+]
+
+MAX_LAYERS = 100_000
+
+
+def choice(*allowed: str) -> Callable[[str], str]:
+    """Return a parser that takes one of `allowed`, with hyphens or underscores."""
+
+    def parse(text: str) -> str:
+        value = text.strip().lower().replace("-", "_")
+        if value not in allowed:
+            raise typer.BadParameter(f"{text!r} is not one of {', '.join(name.replace('_', '-') for name in allowed)}.")
+        return value
+
+    return parse
+
+
+def number_or_none(text: str, option: str) -> float | None:
+    """Read a number, or None from ``none``."""
+    if text.strip().lower() == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a number nor 'none'.", param_hint=option) from None
+
+
+ExecutionOption = Annotated[
+    str,
+    typer.Option(
+        parser=choice("context_coherent", "dispatch"),
+        metavar="context-coherent|dispatch",
+        help="How tokens travel: straight on to the next layer's experts (ExFlow), or home after every layer "
+        "(vLLM, SGLang, TensorRT-LLM, Megatron).",
+    ),
+]
+DedupOption = Annotated[
+    str,
+    typer.Option(
+        parser=choice("none", "gpu", "node"),
+        metavar="none|gpu|node",
+        help="Messages under dispatch: one per expert, per GPU, or per remote node.",
+    ),
+]
+OwnershipOption = Annotated[
+    str,
+    typer.Option(
+        parser=choice("token", "sequence", "measured"),
+        metavar="token|sequence|measured",
+        help="Home of a token under dispatch: hashed per token or per sequence, or the trace's source_rank.",
+    ),
+]
+CopyPolicyOption = Annotated[
+    str | None,
+    typer.Option(
+        parser=choice("fair", "same_gpu", "same_node"),
+        metavar="fair|same-gpu|same-node",
+        help="Copy that a token uses: an equal split, or the nearest one.  [default: fair; under dispatch same-node]",
+        show_default=False,
+    ),
+]
+HoldOutOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Share of the sequences to hold out; 0 fits on all.  [default: 0.5 if there are tokens]",
+        show_default=False,
+    ),
+]
+NumExpertsOption = Annotated[
+    int | None, typer.Option(metavar="E", help="Experts per layer, where the file does not say it.")
+]
+LayerIdsOption = Annotated[
+    str | None,
+    typer.Option(metavar="IDS", help="Model layers, where the file does not say them: 1,2,5 or 1-26."),
+]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", metavar="NAME", help="Trace format; found by content by default.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Threads.  [default: all cores]", show_default=False)
+]
+
+
+def load_options(num_experts: int | None, layer_ids: str | None, format_name: str | None) -> dict[str, Any]:
+    """Return the keyword arguments of `traces.load`."""
+    return {"num_experts": num_experts, "layer_ids": read_layer_ids(layer_ids), "format": format_name}
+
+
+def read_layer_ids(text: str | None) -> list[int] | None:
+    """Read ``1,2,5`` and ranges such as ``1-26``."""
+    if text is None:
+        return None
+    ids: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            run = range(int(first), int(last or first) + 1) if dash else [int(first)]
+            if not run or len(run) > MAX_LAYERS or (dash and not last):
+                raise ValueError(text)
+            ids += run
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not a list of layers such as 1,2,5 or 1-26.", param_hint="--layer-ids"
+        ) from None
+    return ids
+
+
+def read_topology(text: str) -> Topology:
+    """Read ``4x8``, ``8+8+4``, ``hgx_h100:4`` or a topology file."""
+    from placement import load_topology
+
+    return load_topology(text)
+
+
+def read_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Read ``key=value``; values are JSON where they can be, else text."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        name = key.strip().replace("-", "_")
+        if not equals or not name:
+            raise typer.BadParameter(f"{text!r} is not key=value.", param_hint="--option")
+        if name in options:
+            raise typer.BadParameter(f"{name} is given twice.", param_hint="--option")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
+def read_pins(texts: Sequence[str], option: str) -> tuple[Pin, ...]:
+    """Read ``expert@gpu`` or ``expert@gpu@layer``."""
+    from placement import Pin
+
+    pins = []
+    for text in texts:
+        try:
+            expert, gpu, *layer = (int(part) for part in text.split("@"))
+            if len(layer) > 1:
+                raise ValueError(text)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not EXPERT@GPU or EXPERT@GPU@LAYER.", param_hint=option) from None
+        pins.append(Pin(expert=expert, gpu=gpu, layer_id=layer[0] if layer else None))
+    return tuple(pins)
+
+
+def read_groups(texts: Sequence[str]) -> tuple[Group, ...]:
+    """Read ``1,2,3`` or ``1,2,3@layer``."""
+    from placement import Group
+
+    groups = []
+    for text in texts:
+        members, at, layer = text.partition("@")
+        try:
+            experts = tuple(int(part) for part in members.split(","))
+            groups.append(Group(experts=experts, layer_id=int(layer) if at else None))
+        except ValueError:
+            raise typer.BadParameter(
+                f"{text!r} is not EXPERT,EXPERT or EXPERT,EXPERT@LAYER.", param_hint="--group"
+            ) from None
+    return tuple(groups)

@@ -1,0 +1,98 @@
+"""``moe-placement profile``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli import options as shared
+from api.cli.console import Json, print_json, say, table, write
+from api.cli.progress import progress
+
+__all__ = ["profile"]
+
+
+def profile(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="TRACE...", help="Traces or saved profiles of one model; several are merged."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Profile to write (.npz), which `solve` takes."),
+    ] = None,
+    distance: Annotated[
+        list[int] | None, typer.Option(metavar="D", help="Also count pairs of layers that are D apart; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the permutation null.")] = 0,
+    num_experts: shared.NumExpertsOption = None,
+    layer_ids: shared.LayerIdsOption = None,
+    format_name: shared.FormatOption = None,
+    workers: shared.WorkersOption = None,
+    as_json: Json = False,
+) -> None:
+    """Count traces in one pass, and tell their load, their affinity between layers, and whether the tokens suffice."""
+    loading = shared.load_options(num_experts, layer_ids, format_name)
+
+    from api.cli.outputs import check_outputs
+    from api.sources import open_source
+    from traces import Profile
+    from traces.statistics import summary
+
+    check_outputs({"--output": output}, tuple(sources))
+    merged: Profile | None = None
+    with progress() as shown:
+        for path in sources:
+            shown.phase(f"counting {path.name}")
+            source = open_source(path, **loading)
+            if not isinstance(source, Profile):
+                source = Profile.of(source, workers=workers, distances=tuple(distance or (1,)))
+            merged = source if merged is None else merged + source
+        assert merged is not None
+        if output is not None:
+            merged.save(output)
+        shown.phase("testing affinity against permutations")
+        facts = summary(merged, seed=seed)
+    for note in [note for item in facts["sources"] for note in item["notes"]]:
+        say(note, "note")
+    for missing in facts["not_available"].values():
+        say(f"{missing['detail']} {missing['remedy']}".rstrip(), "note")
+    if as_json:
+        print_json(facts | {"profile": None if output is None else str(output)})
+        return
+    _show(facts)
+    if output is not None:
+        write(f"\nProfile written to {output}")
+
+
+def _show(facts: dict[str, Any]) -> None:
+    """Print a profile's summary for people."""
+    top = "" if facts["top_k"] is None else f", top-{facts['top_k']}"
+    counted = f"{facts['tokens']:,} tokens" if facts["tokens"] else "counts without tokens"
+    write(f"{counted}, {facts['num_layers']} layers of {facts['num_experts']} experts{top}\n")
+    header = ["layer", "busiest expert\nload / mean"]
+    columns: list[list[float]] = [facts["load"]["max_over_mean"]]
+    for number, share in facts["load"]["topk_share"].items():
+        header.append(f"share of top\n{number} expert(s)")
+        columns.append(share)
+    if (affinity := facts["affinity"]) is not None:
+        # One entry per pair of layers: shown with the first of the two.
+        titles = {
+            "strength": "affinity to next\nlayer, bits",
+            "top_share": f"pairs with the {affinity['successors']}\nbest successors",
+            "top_share_null": "the same\nby chance",
+        }
+        header += titles.values()
+        columns += [affinity["layer_pairs"][name] for name in titles]
+    rows = [
+        [str(layer), *(f"{column[row]:.3f}" if row < len(column) else "" for column in columns)]
+        for row, layer in enumerate(facts["layer_ids"])
+    ]
+    write(table(header, rows))
+    if (enough := facts["enough_tokens"]) is not None:
+        write(
+            f"\nTokens to trust the affinity: {enough['verdict']} ({enough['tokens']:,} counted, "
+            f"about {enough['tokens_needed']:,} needed, reliability {enough['reliability']:.2f})."
+        )

@@ -1,0 +1,115 @@
+"""``moe-placement solve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli import options as shared
+from api.cli.console import Json, say
+
+__all__ = ["solve"]
+
+DEFAULT_TIME_S = 10.0
+
+
+def solve(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace, saved profile or load matrix.")],
+    topology: Annotated[
+        str, typer.Option(metavar="NxG", help="4x8, 8+8+4, hgx_h100:4 (see `topologies`) or a topology file.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Plan file to write (JSON).")
+    ] = None,
+    slots_per_gpu: Annotated[
+        int | None,
+        typer.Option(
+            metavar="C", help="Expert slots per GPU and layer.  [default: E / G, rounded up]", show_default=False
+        ),
+    ] = None,
+    solver: Annotated[str, typer.Option(metavar="NAME", help="See `solvers`.")] = "auto",
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Parameter of the solver; repeatable.")
+    ] = None,
+    execution: shared.ExecutionOption = "context_coherent",
+    dedup: shared.DedupOption = "gpu",
+    ownership: shared.OwnershipOption = "token",
+    copy_policy: shared.CopyPolicyOption = None,
+    load_cap: Annotated[
+        str, typer.Option(metavar="RATIO|none", help="Largest GPU load over the mean, in every layer: 1.05, say.")
+    ] = "none",
+    hold_out: shared.HoldOutOption = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S|none", help="Seconds to search.  [default: 10; none with --work-limit]", show_default=False
+        ),
+    ] = None,
+    work_limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Trial changes: same seed, same plan, on any machine.")
+    ] = None,
+    gap: Annotated[float | None, typer.Option(metavar="G", help="Stop at this gap: 0.02 for two per cent.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the search.")] = 0,
+    start: Annotated[Path | None, typer.Option(metavar="PLAN", help="Plan file to start from.")] = None,
+    pin: Annotated[
+        list[str] | None, typer.Option(metavar="EXPERT@GPU[@LAYER]", help="Keep a copy of an expert there; repeatable.")
+    ] = None,
+    forbid: Annotated[
+        list[str] | None, typer.Option(metavar="EXPERT@GPU[@LAYER]", help="Keep an expert away from there; repeatable.")
+    ] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(metavar="E,E,..[@LAYER]", help="Keep experts on one node; repeatable.")
+    ] = None,
+    num_experts: shared.NumExpertsOption = None,
+    layer_ids: shared.LayerIdsOption = None,
+    format_name: shared.FormatOption = None,
+    workers: shared.WorkersOption = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="HTML report to write.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find a plan for a trace, and compare it with the contiguous one on tokens fitted and held out."""
+    cap = shared.number_or_none(load_cap, "--load-cap")
+    time_s = DEFAULT_TIME_S if work_limit is None else None
+    if time_limit is not None:
+        time_s = shared.number_or_none(time_limit, "--time-limit")
+    constraints: dict[str, Any] = {
+        "load_cap": cap,
+        "pins": shared.read_pins(pin or (), "--pin"),
+        "forbidden": shared.read_pins(forbid or (), "--forbid"),
+        "groups": shared.read_groups(group or ()),
+    }
+    parameters = shared.read_options(option or ())
+    source_options = shared.load_options(num_experts, layer_ids, format_name)
+
+    from api.cli.outputs import Checks, check_outputs
+    from api.cli.planned import plan_and_tell
+    from api.planning import PlanRequest, open_source
+    from placement import Constraints, load_plan
+    from solvers import Limits
+
+    with Checks() as checks:
+        checks.run(lambda: check_outputs({"--output": output, "--report": report}, (trace, start)))
+        machine = checks.run(lambda: shared.read_topology(topology))
+        limits = checks.run(lambda: Limits(time_s=time_s, work=work_limit, gap=gap))
+        first = None if start is None else checks.run(lambda: load_plan(start))
+        source = checks.run(lambda: open_source(trace, **source_options))
+    request = PlanRequest(
+        topology=machine,
+        slots_per_gpu=slots_per_gpu,
+        solver=solver.replace("-", "_"),
+        options=parameters,
+        execution=execution,  # type: ignore[arg-type]
+        dedup=dedup,  # type: ignore[arg-type]
+        ownership=ownership,  # type: ignore[arg-type]
+        copy_policy=copy_policy,  # type: ignore[arg-type]
+        constraints=Constraints(**constraints),
+        hold_out=hold_out,
+        limits=limits,
+        seed=seed,
+        start=first,
+    )
+    if output is None:
+        say("The plan will not be written: there is no -o.", "note")
+    plan_and_tell(source, request, output=output, report=report, workers=workers, as_json=as_json)

@@ -1,0 +1,185 @@
+"""Running plans: lanes that take them from the store and hand them to an executor, one at a time each.
+
+The queue is the store, so nothing is lost with the process. An executor is anything of ``concurrent.futures``; the embedded one
+is a pool of a single process per lane, so that a worker that dies takes no other plan with it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.leases import Claim, Leases, StaleAttemptError
+from api.problems import document
+from api.processes import kill
+from api.telemetry import Metrics
+from api.worker import Job, Outcome, run_plan
+
+__all__ = ["Dispatcher", "DispatcherSettings"]
+
+IDLE_S = 1.0  # how often an idle lane looks for plans that nobody announced
+POLL_S = 0.5
+GRACE_S = 15.0  # a worker that should stop and does not is ended after so long
+WORKER_DIED = "The process that searched died {} times, out of memory most likely."
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DispatcherSettings:
+    """What lanes and workers have to know; see `api.settings.Settings`."""
+
+    database_url: str
+    blobs: Path
+    lanes: int
+    threads: int | None
+    lease_s: float
+    max_time_limit_s: float
+    max_crashes: int
+
+
+class Dispatcher:
+    """The lanes.
+
+    Parameters
+    ----------
+    settings : DispatcherSettings
+    leases : Leases
+    make_executor : callable
+        Returns a new executor, for one lane.
+    metrics : Metrics
+    """
+
+    def __init__(
+        self,
+        settings: DispatcherSettings,
+        leases: Leases,
+        make_executor: Callable[[], Executor],
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._leases = leases
+        self._make_executor = make_executor
+        self._metrics = metrics
+        self._stopping = threading.Event()
+        self._deadline = 0.0
+        self._announced: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._lanes = [
+            threading.Thread(target=self._lane, name=f"lane-{number}", daemon=True) for number in range(settings.lanes)
+        ]
+        self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to run plans."""
+        for thread in (*self._lanes, self._reaper):
+            thread.start()
+
+    def announce(self) -> None:
+        """Say that a plan waits."""
+        self._announced.put(None)
+
+    @property
+    def alive(self) -> bool:
+        """Whether plans are run."""
+        return not self._stopping.is_set() and all(lane.is_alive() for lane in self._lanes)
+
+    def stop(self, timeout_s: float) -> None:
+        """Queue the running plans again, their best plans kept, and end the workers within about `timeout_s`."""
+        self._deadline = time.monotonic() + timeout_s
+        self._stopping.set()
+        for _ in self._lanes:
+            self.announce()
+        for lane in self._lanes:
+            lane.join(timeout_s + 5.0)
+
+    def _reap(self) -> None:
+        while not self._stopping.wait(max(1.0, self._settings.lease_s / 4)):
+            try:
+                for plan_id in self._leases.give_back_expired():
+                    log.warning("plan.lease_expired", plan=plan_id)
+                    self.announce()
+            except SQLAlchemyError:
+                log.exception("store.unreachable")
+
+    def _lane(self) -> None:
+        executor = self._make_executor()
+        while not self._stopping.is_set():
+            try:
+                claim = self._leases.claim()
+            except SQLAlchemyError:
+                log.exception("store.unreachable")
+                self._stopping.wait(IDLE_S)
+                continue
+            if claim is None:
+                try:
+                    self._announced.get(timeout=IDLE_S)
+                except queue.Empty:
+                    continue
+                continue
+            try:
+                healthy = self._run(executor, claim)
+            except Exception:
+                log.exception("lane.failed", plan=claim.plan_id)  # the lease gives the plan back
+                healthy = False
+            if not healthy:
+                kill(executor)
+                if not self._stopping.is_set():
+                    executor = self._make_executor()
+        kill(executor)
+
+    def _run(self, executor: Executor, claim: Claim) -> bool:
+        """Run a plan to its end; False if the executor can't be used any more."""
+        settings = self._settings
+        job = Job(
+            claim=claim,
+            database_url=settings.database_url,
+            blobs=settings.blobs,
+            lease_s=settings.lease_s,
+            threads=settings.threads,
+            max_time_limit_s=settings.max_time_limit_s,
+        )
+        try:
+            future = executor.submit(run_plan, job)
+            if not self._watch(future, claim):
+                self._leases.give_back(claim)
+                return False
+            outcome = future.result()
+        except (BrokenExecutor, CancelledError):
+            self._metrics.worker_deaths.inc()
+            problem = document("worker-died", WORKER_DIED.format(settings.max_crashes))
+            status = self._leases.crashed(claim, settings.max_crashes, problem)
+            log.error("worker.died", plan=claim.plan_id, attempt=claim.attempt, status=status)
+            return False
+        if outcome.solver and outcome.status is not None:
+            self._metrics.solve_seconds.labels(outcome.solver, outcome.status).observe(outcome.elapsed_s)
+        return True
+
+    def _watch(self, future: Future[Outcome], claim: Claim) -> bool:
+        """Wait for an attempt; False if it should have stopped and does not."""
+        lease = self._leases.lease(claim)
+        give_up: float | None = None
+        while not wait_for([future], POLL_S).done:
+            now = time.monotonic()
+            try:
+                if self._stopping.is_set():
+                    if give_up is None:
+                        self._leases.give_back(claim)  # the worker notices, and stops
+                    give_up = self._deadline
+                elif give_up is None and lease.cancelled():
+                    give_up = now + GRACE_S
+            except StaleAttemptError:
+                give_up = now + GRACE_S if give_up is None else give_up
+            except SQLAlchemyError:
+                log.exception("store.unreachable")
+            if give_up is not None and now > give_up:
+                log.error("worker.unresponsive", plan=claim.plan_id, attempt=claim.attempt)
+                return False
+        return True

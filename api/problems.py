@@ -1,0 +1,136 @@
+"""Errors as problem documents (RFC 9457): one shape for everything that goes wrong, with all violations at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from traces import Violation
+
+__all__ = ["CATALOGUE", "MEDIA_TYPE", "ProblemError", "document", "problem_response"]
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A type of problem: its status, its title and what the reader can do."""
+
+    status: int
+    title: str
+    text: str
+
+
+def _kinds(*rows: tuple[str, int, str, str]) -> dict[str, Kind]:
+    return {slug: Kind(status=status, title=title, text=text) for slug, status, title, text in rows}
+
+
+CATALOGUE = _kinds(
+    ("bad-request", 400, "Bad request", "The request is not valid HTTP for this service; the detail says why."),
+    ("malformed-json", 400, "Malformed JSON", "The body is not JSON. Check it with a JSON parser."),
+    (
+        "digest-mismatch",
+        400,
+        "Digest mismatch",
+        "The bytes that arrived do not have the digest that Content-Digest states (RFC 9530), or the field can't be read. "
+        "Send the file again.",
+    ),
+    ("forbidden-origin", 403, "Forbidden origin", "A web page of another site sent the request. Use your own client."),
+    ("not-found", 404, "Not found", "There is no such resource. It may have been deleted."),
+    ("no-plan-yet", 404, "No plan yet", "The search has found no plan so far. Ask again later, or look at its status."),
+    ("method-not-allowed", 405, "Method not allowed", "The resource has no such method; Allow lists those it has."),
+    ("not-finished", 409, "Not finished", "The plan is queued or running. Cancel it first, or wait."),
+    ("trace-in-use", 409, "Trace in use", "Plans that are queued or running need the trace. Cancel them, or wait."),
+    (
+        "trace-differs",
+        409,
+        "Trace differs",
+        "The same bytes were uploaded before and were read with other parameters (format, num_experts, layer_ids). "
+        "Leave the parameters out, or delete the trace and upload it again.",
+    ),
+    ("too-large", 413, "Content too large", "The body is larger than the service accepts. Upload less: a profile, say."),
+    (
+        "unsupported-media-type",
+        415,
+        "Unsupported media type",
+        "Send JSON as application/json, and a trace as the raw body: not as a form, and without Content-Encoding.",
+    ),
+    ("misdirected", 421, "Misdirected request", "The Host field names another machine than this service listens as."),
+    ("invalid-request", 422, "Invalid request", "Fields of the request break rules; errors lists every one of them."),
+    ("invalid-trace", 422, "Invalid trace", "The file is no valid trace; errors lists the rules that it breaks."),
+    (
+        "idempotency-key-reused",
+        422,
+        "Idempotency key reused",
+        "The Idempotency-Key was sent before with another body. Use a new key for a new request.",
+    ),
+    ("queue-full", 429, "Queue full", "Too many plans are waiting. Retry later."),
+    ("internal-error", 500, "Internal error", "A fault of the service, not of the request. The log has the details."),
+    ("unavailable", 503, "Unavailable", "The service is starting, stopping, or can't use its store. Retry later."),
+    ("storage-full", 507, "Storage full", "The service can't write the file to its disk. Free some space."),
+    # Why a plan has failed; the status is the one that the same fault has in a request.
+    ("no-plan", 422, "No plan found", "The search ended without a plan. Relax the constraints, or search longer."),
+    ("worker-died", 500, "Worker died", "The process that searched died again and again: out of memory, most likely."),
+    ("out-of-memory", 500, "Out of memory", "The job needs more memory than there is. Use fewer experts or GPUs."),
+)
+
+_BY_STATUS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large", 503: "unavailable"}
+
+
+class ProblemError(HTTPException):
+    """A request that can't be met.
+
+    Parameters
+    ----------
+    slug : str
+        Key of `CATALOGUE`.
+    detail : str
+        What is wrong this time, as a sentence.
+    errors : sequence of Violation
+    headers : mapping, optional
+    """
+
+    def __init__(
+        self, slug: str, detail: str, errors: Sequence[Violation] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(CATALOGUE[slug].status, detail, dict(headers or {}))
+        self.slug = slug
+        self.errors = tuple(errors)
+
+
+def document(slug: str, detail: str, errors: Sequence[Violation] = ()) -> dict[str, Any]:
+    """Return a problem document."""
+    kind = CATALOGUE[slug]
+    return {
+        "type": f"/problems/{slug}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "errors": [violation.as_dict() for violation in errors],
+    }
+
+
+def problem_response(
+    slug: str, detail: str, errors: Sequence[Violation] = (), headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a problem document as a response."""
+    # ASCII only: what a client sent may hold lone surrogates, which UTF-8 can't carry.
+    body = json.dumps(document(slug, detail, errors), ensure_ascii=True)
+    return Response(body, CATALOGUE[slug].status, dict(headers or {}), MEDIA_TYPE)
+
+
+def from_http(error: HTTPException) -> Response:
+    """Return the response for an exception of ours or of the framework."""
+    if isinstance(error, ProblemError):
+        return problem_response(error.slug, str(error.detail), error.errors, error.headers)
+    slug = _BY_STATUS.get(error.status_code, "bad-request" if error.status_code < 500 else "internal-error")
+    detail = str(error.detail)
+    if detail == HTTPStatus(error.status_code).phrase:
+        detail = CATALOGUE[slug].text
+    return problem_response(slug, detail, headers=error.headers)

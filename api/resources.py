@@ -1,0 +1,234 @@
+"""The shapes of answers, made from what the store holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from api.store import PlanRow, TraceRow
+
+__all__ = [
+    "Evaluation",
+    "PlanList",
+    "PlanResource",
+    "PlanSummary",
+    "Problem",
+    "SolverList",
+    "SolverResource",
+    "TopologyList",
+    "TopologyPreset",
+    "TraceList",
+    "TraceResource",
+    "json_response",
+]
+
+
+class ProblemItem(BaseModel):
+    """One broken rule."""
+
+    code: str = Field(description="Stable name of the rule.")
+    pointer: str = Field(description="JSON pointer into the body; `?name` for a query parameter; a place in a trace.")
+    detail: str
+    remedy: str
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = Field(description="Address of a text on this type of problem.")
+    title: str
+    status: int
+    detail: str
+    errors: list[ProblemItem] = Field(description="Every violation that was found.")
+
+
+class TraceResource(BaseModel):
+    """An uploaded trace."""
+
+    id: str = Field(description="SHA-256 of the uploaded bytes.")
+    name: str | None
+    created_at: datetime
+    bytes: int
+    kind: Literal["trace", "counts", "profile"] = Field(description="Tokens, counts per expert, or a saved profile.")
+    format: str
+    num_tokens: int | None = Field(description="null for counts.")
+    layer_ids: list[int]
+    num_experts: int
+    top_k: int | None = Field(description="null for counts.")
+    columns: list[str] = Field(description="Optional columns that are present.")
+    notes: list[str] = Field(description="What was inferred or left out on reading.")
+
+    @classmethod
+    def of(cls, row: TraceRow) -> TraceResource:
+        """Show a row of the store."""
+        names = ("kind", "format", "num_tokens", "layer_ids", "num_experts", "top_k", "columns", "notes")
+        return cls(
+            id=row.id,
+            name=row.name,
+            created_at=_time(row.created_at),
+            bytes=row.bytes,
+            **{name: row.facts[name] for name in names},
+        )
+
+
+class TraceList(BaseModel):
+    """A page of traces, the newest first."""
+
+    items: list[TraceResource]
+    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last one.")
+
+
+class Termination(BaseModel):
+    """Why the search stopped, apart from how good the plan is."""
+
+    reason: Literal["optimal", "feasible", "infeasible", "no_plan"]
+    limit: Literal["time", "work", "gap", "no_improvement", "cancelled"] | None
+    detail: str
+    deterministic: bool
+
+
+class PlanSummary(BaseModel):
+    """A plan without its map."""
+
+    id: str
+    name: str | None
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    cancel_requested: bool
+    trace: str
+    request: dict[str, Any] = Field(description="The request, with its defaults.")
+    attempt: int = Field(description="How often a search was begun; above 1 after a restart or a crash.")
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    elapsed_s: float | None
+    score: float | None = Field(description="Objective value of the best plan so far.")
+    bound: float | None = Field(description="Value that no plan can beat; null where unknown.")
+    gap: float | None = Field(description="(score - bound) / score; null where no bound is known.")
+    termination: Termination | None
+    warnings: list[str]
+    error: Problem | None = Field(description="Why the plan has failed.")
+
+    @classmethod
+    def fields_of(cls, row: PlanRow) -> dict[str, Any]:
+        """Return the fields for a row of the store."""
+        return {
+            "id": row.id,
+            "name": row.name,
+            "status": row.status,
+            "cancel_requested": row.cancel_requested,
+            "trace": row.request["trace"],
+            "request": row.request,
+            "attempt": row.attempt,
+            "created_at": _time(row.created_at),
+            "updated_at": _time(row.updated_at),
+            "started_at": _time(row.started_at),
+            "finished_at": _time(row.finished_at),
+            "elapsed_s": row.elapsed_s,
+            "score": row.score,
+            "bound": row.bound,
+            "gap": row.gap,
+            "termination": row.termination,
+            "warnings": row.warnings,
+            "error": row.error,
+        }
+
+
+class PlanResource(PlanSummary):
+    """A plan: how its search goes, and the best plan so far."""
+
+    plan: dict[str, Any] | None = Field(description="The plan file's content; null as long as there is no plan.")
+    summary: dict[str, Any] | None = Field(
+        description="Figures of the plan and of the contiguous plan, on the part that was fitted and the part held out."
+    )
+
+
+class PlanList(BaseModel):
+    """A page of plans, the newest first."""
+
+    items: list[PlanSummary]
+    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last one.")
+
+
+class Evaluation(BaseModel):
+    """What the tokens of the trace do under the plan; see `placement.Evaluation`."""
+
+    execution: str
+    dedup: str | None
+    ownership: str | None
+    copy_policy: str
+    tokens: int
+    cross_gpu_fraction: float
+    cross_node_fraction: float
+    fanout_gpus: float
+    fanout_nodes: float
+    remote_gpus: float | None
+    remote_nodes: float | None
+    traffic: float
+    traffic_unit: str
+    imbalance_max_over_mean: float
+    balancedness_vllm: float
+    imbalance_trtllm: float
+    per_layer: dict[str, list[Any]]
+    traffic_matrix: list[list[int]]
+    hottest_links: list[dict[str, Any]]
+    gpu_load: list[list[int]]
+
+
+class SolverResource(BaseModel):
+    """A solver."""
+
+    name: str
+    summary: str
+    options: dict[str, Any] = Field(description="JSON Schema of the options.")
+
+
+class SolverList(BaseModel):
+    """All solvers."""
+
+    items: list[SolverResource]
+
+
+class TopologyPreset(BaseModel):
+    """A known machine."""
+
+    name: str = Field(description="Write NAME:NODES as a plan's topology.")
+    text: str
+    gpus_per_node: int
+    intra_node: dict[str, float]
+    inter_node: dict[str, float]
+    memory_gb: float
+    gpus_per_host: int
+
+
+class TopologyList(BaseModel):
+    """All presets, and the shorthands."""
+
+    items: list[TopologyPreset]
+    shorthands: dict[str, str]
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def json_response(
+    content: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None, strong_etag: bool = False
+) -> Response:
+    """Return a resource as a response; with `strong_etag`, tagged with the digest of its bytes."""
+    body = content.model_dump_json().encode()
+    fields = dict(headers or {})
+    if strong_etag:
+        fields["ETag"] = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return Response(body, status, fields, "application/json")
+
+
+def loads(text: str | None) -> dict[str, Any] | None:
+    """Read a stored JSON document."""
+    content: dict[str, Any] | None = None if text is None else json.loads(text)
+    return content

@@ -1,0 +1,199 @@
+"""The shapes of requests: strict, every field known, bounded before any array is made from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from placement.objective import CopyPolicy, Dedup, Execution, Ownership
+from placement.topology import MAX_GPUS
+
+__all__ = [
+    "EvaluationBody",
+    "GroupBody",
+    "LimitsBody",
+    "Name",
+    "PinBody",
+    "PlanBody",
+    "PlanFile",
+    "PlanId",
+    "TopologyFile",
+    "TraceId",
+]
+
+MAX_ID = 32_767
+MAX_LAYERS = 4096
+MAX_ITEMS = 100_000
+INT64 = (1 << 63) - 1
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+LayerId = Annotated[int, Field(ge=0, le=1 << 31)]
+Gpus = Annotated[int, Field(ge=1, le=MAX_GPUS)]
+Slots = Annotated[int, Field(ge=1, le=MAX_ID)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+TraceId = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$", examples=["sha256:" + "0" * 64])]
+PlanId = Annotated[str, Field(pattern="^plan_[0-9a-f]{32}$", examples=["plan_" + "0" * 32])]
+
+
+def _form(value: Any) -> str:
+    """Tell apart the forms of a field, so that only the errors of the form that was sent are reported."""
+    return {str: "<text>", list: "<list>", dict: "<object>"}.get(type(value), "<object>")
+
+
+def _form_of_numbers(value: Any) -> str:
+    return "<list>" if isinstance(value, list) else "<number>"
+
+
+Speeds = Annotated[
+    Annotated[Positive, Tag("<number>")] | Annotated[list[Positive], Field(max_length=MAX_GPUS), Tag("<list>")],
+    Discriminator(_form_of_numbers),
+]
+SlotCounts = Annotated[
+    Annotated[Slots, Tag("<number>")] | Annotated[list[Slots], Field(max_length=MAX_GPUS), Tag("<list>")],
+    Discriminator(_form_of_numbers),
+]
+NodeSizes = Annotated[
+    Annotated[Gpus, Tag("<number>")]
+    | Annotated[list[Gpus], Field(min_length=1, max_length=MAX_GPUS), Tag("<list>")],
+    Discriminator(_form_of_numbers),
+]
+
+
+class Strict(BaseModel):
+    """A body: unknown fields and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class LinkBody(Strict):
+    """A tier of links."""
+
+    bandwidth_gb_s: Positive = Field(description="GB/s per GPU and direction.")
+    latency_us: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(0.0, description="Microseconds.")
+
+
+class TopologyFile(Strict):
+    """A topology, as in a topology file."""
+
+    schema_version: Literal[1] = 1
+    name: Name | None = None
+    gpus_per_node: NodeSizes | None = Field(None, description="GPUs of every node, or a list of the nodes' sizes.")
+    num_nodes: Gpus | None = Field(None, description="Number of nodes, if gpus_per_node is a number.")
+    intra_node: LinkBody | None = None
+    inter_node: LinkBody | None = None
+    rank_cost_matrix: list[Annotated[list[Finite], Field(max_length=MAX_GPUS)]] | None = Field(
+        None, max_length=MAX_GPUS, description="Cost of a message between each pair of GPUs."
+    )
+    gpu_speed: Speeds | None = None
+    memory_gb: Speeds | None = None
+    slots: SlotCounts | None = None
+    gpus_per_host: Gpus | None = None
+
+
+TopologyField = Annotated[
+    Annotated[str, Field(min_length=1, max_length=20_000), Tag("<text>")] | Annotated[TopologyFile, Tag("<object>")],
+    Discriminator(_form),
+    Field(
+        description="Shorthand (4x8: 4 nodes of 8 GPUs; 8+8+4; PRESET:NODES), or the content of a topology file.",
+        examples=["1x4", "hgx_h100:4"],
+    ),
+]
+
+
+class PinBody(Strict):
+    """An expert and a GPU."""
+
+    expert: Id
+    gpu: Annotated[int, Field(ge=0, lt=MAX_GPUS)]
+    layer_id: LayerId | None = Field(None, description="Model layer; all layers if null.")
+
+
+class GroupBody(Strict):
+    """Experts whose copies stay on one node."""
+
+    experts: Annotated[list[Id], Field(min_length=1, max_length=MAX_ID)]
+    layer_id: LayerId | None = Field(None, description="Model layer; all layers if null.")
+
+
+class LimitsBody(Strict):
+    """When to stop; the first limit that is reached ends the search."""
+
+    time_limit_s: Positive | None = Field(
+        None, description="Seconds. 10 if it is left out and there is no work limit; null for the service's longest."
+    )
+    work: Annotated[int, Field(ge=1, le=INT64)] | None = Field(
+        None, description="Trial changes to price. Same seed and work, and no time limit: same plan."
+    )
+    gap: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
+        None, description="Stop when (score - bound) / score is at most this."
+    )
+    stall_s: Positive | None = Field(None, description="Stop after so many seconds without a better plan.")
+
+
+class PlanBody(Strict):
+    """A request for a plan."""
+
+    trace: TraceId = Field(description="Trace to plan for.")
+    topology: TopologyField
+    slots_per_gpu: Slots | None = Field(None, description="Expert slots per GPU and layer; ceil(E / G) if null.")
+    execution: Execution = Field("context_coherent", description="How tokens travel.")
+    dedup: Dedup = Field("gpu", description="What a dispatch sends once per: expert (none), GPU or node.")
+    ownership: Ownership = Field("token", description="Home rank of a token under dispatch.")
+    copy_policy: CopyPolicy | None = Field(
+        None, description="Which copy a token uses; fair (context_coherent) or same_node (dispatch) if null."
+    )
+    load_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = Field(
+        None, description="Largest load of a GPU relative to its fair share, in every layer."
+    )
+    pins: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field([], description="Copies that must be there.")
+    forbidden: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field([], description="Copies that must not.")
+    groups: Annotated[list[GroupBody], Field(max_length=MAX_ITEMS)] = Field([], description="Experts kept together.")
+    solver: Annotated[str, Field(min_length=1, max_length=100)] = Field("auto", description="See GET /v1/solvers.")
+    options: dict[str, Any] = Field({}, description="Options of the solver; GET /v1/solvers has their JSON Schema.")
+    limits: LimitsBody = LimitsBody()
+    hold_out: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
+        None, description="Share of the sequences to hold out. 0.5 if null and the trace has tokens."
+    )
+    seed: Annotated[int, Field(ge=0, le=INT64)] = 0
+    start: PlanId | None = Field(None, description="Plan to start from.")
+    name: Name | None = Field(None, description="Name to show.")
+
+
+class PlanFile(Strict):
+    """A plan file's content."""
+
+    schema_version: Literal[1]
+    layer_ids: Annotated[list[LayerId], Field(min_length=1, max_length=MAX_LAYERS)]
+    num_experts: Annotated[int, Field(ge=1, le=MAX_ID)]
+    num_gpus: Gpus
+    gpus_per_node: NodeSizes
+    slots_per_gpu: Slots
+    physical_to_logical_map: Annotated[
+        list[list[Annotated[int, Field(ge=-1, lt=MAX_ID)]]], Field(min_length=1, max_length=MAX_LAYERS)
+    ]
+    score: Finite | None = None
+    bound: Finite | None = None
+    gap: Finite | None = None
+    termination: dict[str, Any] | None = None
+    provenance: dict[str, Any] = {}
+    warnings: list[str] = []
+
+
+class EvaluationBody(Strict):
+    """A plan and the trace to replay through it. What is left out is taken from the plan: from its request, or, for an
+    inline plan, from its provenance."""
+
+    plan: Annotated[
+        Annotated[PlanId, Tag("<text>")] | Annotated[PlanFile, Tag("<object>")],
+        Discriminator(_form),
+        Field(description="Id of a plan, or the content of a plan file."),
+    ]
+    trace: TraceId
+    topology: TopologyField | None = None
+    execution: Execution | None = None
+    dedup: Dedup | None = None
+    ownership: Ownership | None = None
+    copy_policy: CopyPolicy | None = None

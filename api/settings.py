@@ -1,0 +1,74 @@
+"""Settings of the service: environment variables ``MOE_PLACEMENT_*``, each with a default that suits one machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Settings", "default_data_dir", "is_loopback"]
+
+MB = 1 << 20
+
+
+def default_data_dir() -> Path:
+    """Return ``$XDG_DATA_HOME/moe-placement``, by default ``~/.local/share/moe-placement``."""
+    base = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "share") / "moe-placement"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` names this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Settings(BaseSettings):
+    """Settings of the service; sizes in bytes, durations in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="MOE_PLACEMENT_", frozen=True, extra="forbid")
+
+    data_dir: Path = Field(default_factory=default_data_dir, description="Folder of the database and the traces.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    allow_remote: bool = Field(
+        False, description="Listen on an address that other machines reach. There is no authentication yet."
+    )
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged.")
+
+    max_trace_bytes: int = Field(8192 * MB, ge=1, description="Largest trace to accept.")
+    max_json_bytes: int = Field(16 * MB, ge=1024, description="Largest JSON body to accept.")
+    max_queued_plans: int = Field(1000, ge=1, description="Plans that may wait; more are answered with 429.")
+    max_job_bytes: int = Field(8192 * MB, ge=MB, description="Largest estimate of a job's memory to accept.")
+    max_wait_s: float = Field(60.0, ge=0, le=600, description="Longest wait that `Prefer: wait` can ask for.")
+    max_time_limit_s: float = Field(3600.0, gt=0, description="Longest search; one without a time limit ends there too.")
+
+    max_workers: int = Field(2, ge=1, le=256, description="Plans that run at the same time, each in its own process.")
+    threads_per_plan: int | None = Field(None, ge=1, description="Threads of a plan; all cores by default.")
+    helpers: int = Field(1, ge=1, le=64, description="Processes that check uploads and replay evaluations.")
+    niceness: int = Field(10, ge=0, le=19, description="Added to the niceness of workers, so that requests come first.")
+    lease_s: float = Field(30.0, ge=1, description="A running plan that gives no sign of life for so long is queued again.")
+    max_crashes: int = Field(3, ge=1, description="A plan whose worker dies so many times has failed.")
+    idempotency_hours: float = Field(24.0, gt=0, description="How long an Idempotency-Key is remembered.")
+    shutdown_s: float = Field(5.0, ge=0, description="How long a stopping server waits for requests and workers.")
+
+    @model_validator(mode="after")
+    def _refuse_open_server(self) -> Settings:
+        if not is_loopback(self.host) and not self.allow_remote:
+            raise ValueError(
+                f"Host {self.host!r} is reachable from other machines, and the service has no authentication. "
+                "Use 127.0.0.1, or set MOE_PLACEMENT_ALLOW_REMOTE=true behind a proxy that authenticates."
+            )
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """URL of the embedded database."""
+        return f"sqlite:///{self.data_dir.absolute() / 'service.db'}"

@@ -1,0 +1,268 @@
+"""What requests do with the store: traces, plans, idempotency keys. With `api.leases`, the only SQL."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from api.database import Database
+from api.models import idempotency_keys, plan_documents, plans, traces
+
+__all__ = ["Conflict", "Created", "PlanRow", "Store", "TraceRow"]
+
+ACTIVE = ("queued", "running")
+PLAN_COLUMNS = [column for column in plans.columns if column.name not in ("trace_id", "lease_until", "crashes")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceRow:
+    """A trace; `facts` is what `api.inspection` found out."""
+
+    seq: int
+    id: str
+    name: str | None
+    created_at: float
+    bytes: int
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRow:
+    """A plan without its documents."""
+
+    seq: int
+    id: str
+    name: str | None
+    request: dict[str, Any]
+    status: str
+    cancel_requested: bool
+    revision: int
+    attempt: int
+    created_at: float
+    updated_at: float
+    started_at: float | None
+    finished_at: float | None
+    elapsed_s: float | None
+    score: float | None
+    bound: float | None
+    termination: dict[str, Any] | None
+    error: dict[str, Any] | None
+    warnings: list[str]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the plan will not change any more."""
+        return self.status not in ACTIVE
+
+    @property
+    def gap(self) -> float | None:
+        """``(score - bound) / score``; None where one is unknown."""
+        if self.score is None or self.bound is None:
+            return None
+        return max(0.0, (self.score - self.bound) / self.score) if self.score else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Created:
+    """A plan, and whether this request made it (or an earlier one with the same idempotency key)."""
+
+    row: PlanRow
+    new: bool
+
+
+class Conflict(Exception):
+    """The state of the store does not allow the change; `slug` is that of the problem."""
+
+    def __init__(self, slug: str, detail: str) -> None:
+        super().__init__(detail)
+        self.slug = slug
+        self.detail = detail
+
+
+class Store:
+    """Traces and plans.
+
+    Parameters
+    ----------
+    database : Database
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def add_trace(self, trace_id: str, name: str | None, size: int, facts: Mapping[str, Any]) -> tuple[TraceRow, bool]:
+        """Add a trace, unless it is there. Returns it, and whether it is new."""
+        with self.database.write() as connection:
+            if (known := _trace(connection, trace_id)) is not None:
+                return known, False
+            values = {"id": trace_id, "name": name, "created_at": time.time(), "bytes": size, "facts": dict(facts)}
+            connection.execute(insert(traces).values(values))
+            added = _trace(connection, trace_id)
+            assert added is not None
+            return added, True
+
+    def trace(self, trace_id: str) -> TraceRow | None:
+        """Return a trace."""
+        with self.database.read() as connection:
+            return _trace(connection, trace_id)
+
+    def trace_ids(self) -> set[str]:
+        """Return the ids of all traces."""
+        with self.database.read() as connection:
+            return set(connection.execute(select(traces.c.id)).scalars())
+
+    def list_traces(self, limit: int, before: int | None) -> list[TraceRow]:
+        """Return up to `limit` traces, the newest first, older than `before`."""
+        query = select(traces).order_by(traces.c.seq.desc()).limit(limit)
+        if before is not None:
+            query = query.where(traces.c.seq < before)
+        with self.database.read() as connection:
+            return [TraceRow(**row._mapping) for row in connection.execute(query)]
+
+    def delete_trace(self, trace_id: str) -> bool:
+        """Delete a trace; False if there is none. `Conflict` if a queued or running plan needs it."""
+        with self.database.write() as connection:
+            using = select(func.count()).where(plans.c.trace_id == trace_id, plans.c.status.in_(ACTIVE))
+            if count := connection.execute(using).scalar_one():
+                raise Conflict("trace-in-use", f"{count} queued or running plan(s) need the trace.")
+            return connection.execute(delete(traces).where(traces.c.id == trace_id)).rowcount > 0
+
+    def add_plan(
+        self,
+        request: Mapping[str, Any],
+        *,
+        max_queued: int,
+        start: str | None = None,
+        key: str | None = None,
+        body_hash: str = "",
+        key_age_s: float = 86_400.0,
+    ) -> Created:
+        """Queue a plan.
+
+        Parameters
+        ----------
+        request : mapping
+            The validated body.
+        max_queued : int
+        start : str, optional
+            Plan file to start from.
+        key : str, optional
+            Idempotency key; the same key and `body_hash` give the plan of the first request.
+        key_age_s : float
+            How long keys are remembered.
+
+        Raises
+        ------
+        Conflict
+            ``idempotency-key-reused``, ``queue-full``, or ``not-found`` if the trace has gone.
+        """
+        now = time.time()
+        with self.database.write() as connection:
+            connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < now - key_age_s))
+            if key is not None and (earlier := _plan_of_key(connection, key, body_hash)) is not None:
+                return Created(row=earlier, new=False)
+            if _trace(connection, request["trace"]) is None:
+                raise Conflict("not-found", "The trace was deleted meanwhile.")
+            waiting = connection.execute(select(func.count()).where(plans.c.status == "queued")).scalar_one()
+            if waiting >= max_queued:
+                raise Conflict("queue-full", f"{waiting} plans are waiting.")
+            plan_id = f"plan_{secrets.token_hex(16)}"
+            values = {
+                "id": plan_id,
+                "name": request.get("name"),
+                "trace_id": request["trace"],
+                "request": dict(request),
+                "status": "queued",
+                "cancel_requested": False,
+                "revision": 1,
+                "attempt": 0,
+                "crashes": 0,
+                "created_at": now,
+                "updated_at": now,
+                "warnings": [],
+            }
+            connection.execute(insert(plans).values(values))
+            connection.execute(insert(plan_documents).values(plan_id=plan_id, start=start))
+            if key is not None:
+                values = {"key": key, "body_hash": body_hash, "plan_id": plan_id, "created_at": now}
+                connection.execute(insert(idempotency_keys).values(values))
+            added = _plan(connection, plan_id)
+            assert added is not None
+            return Created(row=added, new=True)
+
+    def plan(self, plan_id: str) -> PlanRow | None:
+        """Return a plan."""
+        with self.database.read() as connection:
+            return _plan(connection, plan_id)
+
+    def plan_of_key(self, key: str, body_hash: str) -> PlanRow | None:
+        """Return the plan that an idempotency key stands for. `Conflict` if it came with another body."""
+        with self.database.read() as connection:
+            return _plan_of_key(connection, key, body_hash)
+
+    def documents(self, plan_id: str) -> tuple[PlanRow | None, str | None, str | None]:
+        """Return a plan with the texts of its plan file and its summary."""
+        query = select(plan_documents.c.plan, plan_documents.c.summary).where(plan_documents.c.plan_id == plan_id)
+        with self.database.read() as connection:
+            texts = connection.execute(query).one_or_none()
+            return _plan(connection, plan_id), *(texts or (None, None))
+
+    def list_plans(self, limit: int, before: int | None, statuses: Sequence[str] = ()) -> list[PlanRow]:
+        """Return up to `limit` plans, the newest first, older than `before`, in any of `statuses`."""
+        query = select(*PLAN_COLUMNS).order_by(plans.c.seq.desc()).limit(limit)
+        if before is not None:
+            query = query.where(plans.c.seq < before)
+        if statuses:
+            query = query.where(plans.c.status.in_(statuses))
+        with self.database.read() as connection:
+            return [PlanRow(**row._mapping) for row in connection.execute(query)]
+
+    def cancel(self, plan_id: str) -> PlanRow | None:
+        """Cancel a plan: at once if it is queued; a running one is asked to stop. None if there is none."""
+        now = time.time()
+        bump = {"revision": plans.c.revision + 1, "updated_at": now, "cancel_requested": True}
+        with self.database.write() as connection:
+            mine = update(plans).where(plans.c.id == plan_id)
+            connection.execute(mine.where(plans.c.status == "running", ~plans.c.cancel_requested).values(bump))
+            ended = {"status": "cancelled", "finished_at": now}
+            connection.execute(mine.where(plans.c.status == "queued").values({**bump, **ended}))
+            return _plan(connection, plan_id)
+
+    def delete_plan(self, plan_id: str) -> bool:
+        """Delete a plan; False if there is none. `Conflict` if it runs and was not cancelled."""
+        with self.database.write() as connection:
+            row = _plan(connection, plan_id)
+            if row is not None and row.status == "running" and not row.cancel_requested:
+                raise Conflict("not-finished", "The plan is running.")
+            return connection.execute(delete(plans).where(plans.c.id == plan_id)).rowcount > 0
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of plans per status."""
+        query = select(plans.c.status, func.count()).group_by(plans.c.status)
+        with self.database.read() as connection:
+            return {status: count for status, count in connection.execute(query)}
+
+
+def _trace(connection: Connection, trace_id: str) -> TraceRow | None:
+    row: Row[Any] | None = connection.execute(select(traces).where(traces.c.id == trace_id)).one_or_none()
+    return None if row is None else TraceRow(**row._mapping)
+
+
+def _plan(connection: Connection, plan_id: str) -> PlanRow | None:
+    row: Row[Any] | None = connection.execute(select(*PLAN_COLUMNS).where(plans.c.id == plan_id)).one_or_none()
+    return None if row is None else PlanRow(**row._mapping)
+
+
+def _plan_of_key(connection: Connection, key: str, body_hash: str) -> PlanRow | None:
+    columns = (idempotency_keys.c.plan_id, idempotency_keys.c.body_hash)
+    known = connection.execute(select(*columns).where(idempotency_keys.c.key == key)).one_or_none()
+    if known is None:
+        return None
+    if known.body_hash != body_hash:
+        raise Conflict("idempotency-key-reused", "The key was sent before with another body.")
+    return _plan(connection, known.plan_id)

@@ -1,0 +1,143 @@
+"""Logs as JSON lines with the request they belong to, and the figures that Prometheus reads."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.models import STATUSES
+from api.store import Store
+
+__all__ = ["Metrics", "RequestLog", "configure_logging"]
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+SOLVE_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
+log = structlog.get_logger(__name__)
+
+
+def configure_logging(level: str) -> None:
+    """Write all logs, those of the libraries included, to the standard error stream as JSON lines."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+            foreign_pre_chain=shared,
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+class Metrics:
+    """The figures of one service.
+
+    Parameters
+    ----------
+    store : Store
+        Counts of plans are read from it when they are asked for.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(_PlanCounts(store))
+        self.requests = Counter(
+            "moe_placement_requests", "Requests.", ("method", "route", "status"), registry=self.registry
+        )
+        self.solve_seconds = Histogram(
+            "moe_placement_solve_seconds",
+            "Time that searches took.",
+            ("solver", "status"),
+            buckets=SOLVE_BUCKETS,
+            registry=self.registry,
+        )
+        self.worker_deaths = Counter("moe_placement_worker_deaths", "Workers that died.", registry=self.registry)
+
+
+class _PlanCounts(Collector):
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """Return the names only: registering must not read the store."""
+        return [GaugeMetricFamily("moe_placement_plans", "Plans by status.", labels=["status"])]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Count the plans."""
+        counts = self._store.counts()
+        family = GaugeMetricFamily("moe_placement_plans", "Plans by status.", labels=["status"])
+        for status in STATUSES:
+            family.add_metric([status], counts.get(status, 0))
+        yield family
+
+
+class RequestLog:
+    """Middleware: gives every request an id, logs how it ended, and counts it.
+
+    Parameters
+    ----------
+    app : ASGI application
+    metrics : Metrics
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        begin, status = time.perf_counter(), 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self.app(scope, receive, send_with_id)
+            finally:
+                # The template of the route, not the path: ids would make a series each.
+                route = getattr(scope.get("route"), "path", "") or "unknown"
+                self.metrics.requests.labels(scope["method"], route, str(status)).inc()
+                log.info(
+                    "request",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    duration_s=round(time.perf_counter() - begin, 6),
+                )

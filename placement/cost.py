@@ -1,0 +1,202 @@
+"""The one cost function: the objective's terms for a plan, from the profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from placement.plan import copies_on_gpu
+from placement.problem import Problem
+from placement.replay import Replay
+
+__all__ = ["Score", "Term", "copy_share", "expected_gpu_load", "expected_share", "load_spread", "score"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """A named part of the objective; ``weight * value`` counts."""
+
+    name: str
+    value: float
+    weight: float
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Value of a plan under a problem's objective.
+
+    Attributes
+    ----------
+    total : float
+        Sum of ``weight * value`` over the terms.
+    terms : tuple of Term
+        traffic, imbalance, load_excess, load_spread.
+    traffic_by_layer : (L-1,) or (L,) float64
+        Contributions to the traffic term; they add up to it.
+    max_load : (L,) float64
+        Largest GPU load of each layer, relative to the GPU's fair share.
+    """
+
+    total: float
+    terms: tuple[Term, ...]
+    traffic_by_layer: Array
+    max_load: Array
+
+
+def copy_share(copies: npt.NDArray[np.int64], policy: str, node_of_gpu: npt.NDArray[np.int64], homes: Array | None) -> Array:
+    """Return the expected share of each expert's tokens on each GPU, (L, E, G).
+
+    Parameters
+    ----------
+    copies : (L, E, G) int64
+        Copies of e on g.
+    policy : {"fair", "same_gpu", "same_node"}
+    node_of_gpu : (G,) int64
+    homes : (L, E, G) float64 or None
+        Share of e's tokens whose home is g; None for equal shares.
+    """
+    fair: Array = copies / copies.sum(axis=2, keepdims=True)
+    if policy == "fair":
+        return fair
+    home = np.full(copies.shape, 1 / copies.shape[2]) if homes is None else homes
+    here = copies > 0
+    share: Array = np.where(here, home, 0.0)
+    rest = np.where(here, 0.0, home)  # tokens whose own GPU has no copy
+    if policy == "same_node":
+        starts = np.flatnonzero(np.r_[True, np.diff(node_of_gpu) != 0])
+        on_node = np.add.reduceat(copies, starts, axis=2)
+        of_node = np.add.reduceat(rest, starts, axis=2)
+        per_copy = np.divide(of_node, on_node, out=np.zeros(of_node.shape), where=on_node > 0)
+        share += copies * per_copy[:, :, node_of_gpu]
+        far = np.where(on_node > 0, 0.0, of_node).sum(axis=2)
+    else:
+        far = rest.sum(axis=2)
+    return share + fair * far[:, :, None]
+
+
+def home_share(problem: Problem) -> Array | None:
+    """Return the share of each expert's tokens by home GPU, (L, E, G); None for equal shares."""
+    source = problem.profile.source_load
+    if problem.objective.ownership != "measured" or problem.objective.execution != "dispatch" or source is None:
+        return None
+    counts = np.zeros((problem.num_layers, problem.num_experts, problem.num_gpus))
+    counts[:, :, : len(source)] = source.transpose(1, 2, 0)
+    total = counts.sum(axis=2, keepdims=True)
+    return np.divide(counts, total, out=np.full(counts.shape, 1 / problem.num_gpus), where=total > 0)
+
+
+def expected_gpu_load(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+    """Return the load of each GPU relative to its fair share, (L, G); 1 is balanced."""
+    load: Array = np.einsum("le,leg->lg", problem.relative_load, expected_share(problem, copies))
+    return load / problem.topology.fair_share
+
+
+def expected_share(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+    """Return the share of each expert's tokens on each GPU under the problem's copy policy and ownership, (L, E, G)."""
+    return copy_share(copies, problem.objective.copy_policy, problem.topology.node_of_gpu, home_share(problem))
+
+
+def load_spread(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+    """Return the standard error of a GPU's load relative to its fair share, per layer (root mean square over GPUs), (L,)."""
+    covariance = problem.load_covariance
+    if covariance is None:
+        return np.zeros(problem.num_layers)
+    share = expected_share(problem, copies) / problem.topology.fair_share
+    variance = (share * (covariance @ share)).sum(axis=1).mean(axis=1)
+    spread: Array = np.sqrt(np.maximum(variance, 0.0))
+    return spread
+
+
+def score(problem: Problem, table: npt.NDArray[np.integer]) -> Score:
+    """Score a map.
+
+    Parameters
+    ----------
+    problem : Problem
+    table : (L, S) integers
+        Physical-to-logical map with every expert present; -1 empty.
+
+    Returns
+    -------
+    Score
+    """
+    objective, weights = problem.objective, problem.objective
+    copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
+    relative = expected_gpu_load(problem, copies)
+    max_load = relative.max(axis=1)
+    imbalance = float(max_load.mean() - 1)
+    cap = problem.constraints.load_cap
+    excess = 0.0 if cap is None else float(np.maximum(relative - cap, 0).sum(axis=1).mean())
+    by_layer = np.zeros(problem.num_layers)
+    if weights.traffic_weight:
+        if objective.execution == "context_coherent":
+            by_layer = _pair_traffic(problem, copies)
+        elif objective.dedup == "none":
+            by_layer = _assignment_traffic(problem, copies)
+        else:
+            by_layer = _message_traffic(problem, table)
+    traffic = float(by_layer.sum())
+    spread = 0.0 if cap is None else float(load_spread(problem, copies).mean())
+    terms = (
+        Term(name="traffic", value=traffic, weight=weights.traffic_weight, unit=objective.traffic_unit),
+        Term(name="imbalance", value=imbalance, weight=weights.imbalance_weight, unit="max/mean load - 1, mean over layers"),
+        Term(
+            name="load_excess",
+            value=excess,
+            weight=weights.load_excess_weight,
+            unit="mean GPU loads above the cap, mean over layers",
+        ),
+        Term(
+            name="load_spread",
+            value=spread,
+            weight=weights.load_spread_weight,
+            unit="standard error of a GPU's load over windows, in mean GPU loads, mean over layers",
+        ),
+    )
+    return Score(
+        total=sum(term.weight * term.value for term in terms), terms=terms, traffic_by_layer=by_layer, max_load=max_load
+    )
+
+
+def _pair_traffic(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+    """Context-coherent: ``sum_ij A[l,i,j] sum_gh Q[l,i,g] Q[l+1,j,h] d[g,h]`` over the whole pair weight."""
+    affinity = problem.profile.affinity
+    assert affinity is not None
+    total = float(affinity.sum())
+    share = copies / copies.sum(axis=2, keepdims=True)
+    by_layer = np.zeros(len(affinity))
+    for layer, counts in enumerate(affinity):
+        traffic = share[layer].T @ counts @ share[layer + 1]
+        by_layer[layer] = (traffic * problem.topology.hop_cost).sum()
+    return by_layer / max(total, 1.0)
+
+
+def _assignment_traffic(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+    """Dispatch without deduplication, in expectation over the homes: needs loads only."""
+    load, hop = problem.profile.load, problem.topology.hop_cost
+    homes = home_share(problem)
+    policy, node = problem.objective.copy_policy, problem.topology.node_of_gpu
+    by_layer = np.zeros(problem.num_layers)
+    for home in range(problem.num_gpus):
+        at_home = np.zeros(copies.shape)
+        at_home[:, :, home] = 1
+        share = copy_share(copies, policy, node, at_home)
+        weight = load / problem.num_gpus if homes is None else load * homes[:, :, home]
+        by_layer += np.einsum("le,leg,g->l", weight, share, hop[home])
+    return by_layer / load.sum()
+
+
+def _message_traffic(problem: Problem, table: npt.NDArray[np.integer]) -> Array:
+    """Dispatch with one message per GPU or node: replay of the profile's sample of tokens."""
+    sample = problem.profile.sample
+    assert sample is not None
+    replay = Replay.of(table, problem.num_experts, problem.slots_per_gpu, problem.topology, problem.objective)
+    replay.add(sample.topk_ids, sample.rows, sample.seq_id, sample.source_rank)
+    active = replay.fanout[:, 2].sum()
+    cost: Array = (replay.traffic * problem.topology.hop_cost).sum(axis=(1, 2)) / max(int(active), 1)
+    return cost

@@ -1,0 +1,223 @@
+"""Replay of tokens through a placement: which copy each token uses, and the messages that follow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["FAIR", "SAME_GPU", "SAME_NODE", "home_ranks", "replay_context", "replay_dispatch"]
+
+IntArray = npt.NDArray[np.integer[Any]]
+Counts = npt.NDArray[np.int64]
+
+FAIR, SAME_GPU, SAME_NODE = 0, 1, 2
+DEDUP_NONE, DEDUP_GPU, DEDUP_NODE = 0, 1, 2
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _mix(x: np.uint64) -> np.uint64:
+    """Finaliser of SplitMix64."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@numba.njit(nogil=True, cache=True)
+def home_ranks(keys: IntArray, num_gpus: int) -> IntArray:
+    """Hash keys (rows or sequence ids) to home ranks, (T,) int32."""
+    homes = np.empty(len(keys), np.int32)
+    for t in range(len(keys)):
+        homes[t] = _mix(np.uint64(keys[t]) + np.uint64(0x9E3779B97F4A7C15)) % np.uint64(num_gpus)
+    return homes
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def fair_pick(row: int, layer: int, expert: int, count: int) -> int:
+    """Return which of `count` equal copies a token uses: a hash, so that every replay agrees."""
+    key = np.uint64(row) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(layer * 65536 + expert)
+    return np.int64(_mix(key + np.uint64(0xD1B54A32D192ED03)) % np.uint64(count))
+
+
+@numba.njit(nogil=True, cache=True)
+def choose_copy(
+    gpus: IntArray, count: int, anchors: IntArray, num_anchors: int, policy: int, node_of_gpu: IntArray, row: int, layer: int, expert: int
+) -> int:
+    """Return the GPU of the copy that a token uses.
+
+    Parameters
+    ----------
+    gpus : (>= count,) integers
+        GPUs of the expert's copies.
+    anchors : (>= num_anchors,) integers
+        Where the token is: its home rank, or the GPUs of its experts in the layer before, first expert first.
+    policy : int
+        FAIR, SAME_GPU or SAME_NODE.
+    """
+    if count == 1:
+        return gpus[0]
+    if policy != FAIR:
+        for a in range(num_anchors):
+            for c in range(count):
+                if gpus[c] == anchors[a]:
+                    return gpus[c]
+    if policy == SAME_NODE:
+        for a in range(num_anchors):
+            node = node_of_gpu[anchors[a]]
+            near = 0
+            for c in range(count):
+                if node_of_gpu[gpus[c]] == node:
+                    near += 1
+            if near:
+                wanted = fair_pick(row, layer, expert, near)
+                for c in range(count):
+                    if node_of_gpu[gpus[c]] == node:
+                        if wanted == 0:
+                            return gpus[c]
+                        wanted -= 1
+    return gpus[fair_pick(row, layer, expert, count)]
+
+
+@numba.njit(nogil=True, cache=True)
+def replay_context(
+    ids: IntArray,
+    rows: IntArray,
+    copy_gpus: IntArray,
+    copy_counts: IntArray,
+    policy: int,
+    node_of_gpu: IntArray,
+    traffic: Counts,
+    load: Counts,
+    fanout: Counts,
+) -> None:
+    """Replay tokens that travel from layer to layer (context-coherent).
+
+    Parameters
+    ----------
+    ids : (T, L, K) integers
+        -1 where missing.
+    rows : (T,) int64
+    copy_gpus : (L, E, M) int32
+        GPUs of the copies of each expert.
+    copy_counts : (L, E) int64
+    policy : int
+    node_of_gpu : (G,) int64
+    traffic : (L-1, G, G) int64
+        Incremented by each pair of an expert on g in layer l and one on h in l+1.
+    load : (L, G) int64
+        Incremented by each expert assignment.
+    fanout : (L, 3) int64
+        Incremented by the distinct GPUs, the distinct nodes, and by 1 for each token with an expert in the layer.
+    """
+    K = ids.shape[2]
+    here = np.empty(K, np.int64)
+    before = np.empty(K, np.int64)
+    for t in range(ids.shape[0]):
+        num_before = 0
+        for layer in range(ids.shape[1]):
+            num_here = 0
+            for k in range(K):
+                e = ids[t, layer, k]
+                if e < 0:
+                    continue
+                gpu = choose_copy(
+                    copy_gpus[layer, e], copy_counts[layer, e], before, num_before, policy, node_of_gpu, rows[t], layer, e
+                )
+                here[num_here] = gpu
+                num_here += 1
+                load[layer, gpu] += 1
+                for b in range(num_before):
+                    traffic[layer - 1, before[b], gpu] += 1
+            _count_fanout(here, num_here, node_of_gpu, fanout[layer])
+            for a in range(num_here):
+                before[a] = here[a]
+            num_before = num_here
+
+
+@numba.njit(nogil=True, cache=True)
+def replay_dispatch(
+    ids: IntArray,
+    rows: IntArray,
+    homes: IntArray,
+    copy_gpus: IntArray,
+    copy_counts: IntArray,
+    policy: int,
+    dedup: int,
+    node_of_gpu: IntArray,
+    entry_gpu: IntArray,
+    traffic: Counts,
+    load: Counts,
+    fanout: Counts,
+    away: Counts,
+) -> None:
+    """Replay tokens that leave their home rank and come back in every layer (dispatch).
+
+    Parameters
+    ----------
+    ids, rows, copy_gpus, copy_counts, policy, node_of_gpu, load, fanout
+        As for `replay_context`.
+    homes : (T,) int32
+        Home rank of each token.
+    dedup : int
+        DEDUP_NONE, DEDUP_GPU or DEDUP_NODE.
+    entry_gpu : (G, N) int64
+        Where messages of a GPU arrive in a node.
+    traffic : (L, G, G) int64
+        Incremented by each message from g to h (on the diagonal: what stays).
+    away : (L, 4) int64
+        Incremented by the assignments off the home GPU, off the home node, and by the distinct GPUs and nodes that are remote.
+    """
+    K = ids.shape[2]
+    here = np.empty(K, np.int64)
+    anchor = np.empty(1, np.int64)
+    for t in range(ids.shape[0]):
+        home = np.int64(homes[t])
+        home_node = node_of_gpu[home]
+        anchor[0] = home
+        for layer in range(ids.shape[1]):
+            count = 0
+            for k in range(K):
+                e = ids[t, layer, k]
+                if e < 0:
+                    continue
+                gpu = choose_copy(
+                    copy_gpus[layer, e], copy_counts[layer, e], anchor, 1, policy, node_of_gpu, rows[t], layer, e
+                )
+                load[layer, gpu] += 1
+                away[layer, 0] += gpu != home
+                away[layer, 1] += node_of_gpu[gpu] != home_node
+                fresh_gpu = True
+                fresh_node = True
+                for a in range(count):
+                    fresh_gpu &= here[a] != gpu
+                    fresh_node &= node_of_gpu[here[a]] != node_of_gpu[gpu]
+                away[layer, 2] += fresh_gpu and gpu != home
+                away[layer, 3] += fresh_node and node_of_gpu[gpu] != home_node
+                if dedup == DEDUP_NONE or (dedup == DEDUP_GPU and fresh_gpu):
+                    traffic[layer, home, gpu] += 1
+                elif dedup == DEDUP_NODE:
+                    entry = entry_gpu[home, node_of_gpu[gpu]]
+                    if fresh_node:
+                        traffic[layer, home, entry] += 1
+                    if fresh_gpu and gpu != entry:
+                        traffic[layer, entry, gpu] += 1
+                here[count] = gpu
+                count += 1
+            _count_fanout(here, count, node_of_gpu, fanout[layer])
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_fanout(gpus: IntArray, count: int, node_of_gpu: IntArray, out: IntArray) -> None:
+    """Add distinct GPUs, distinct nodes and 1 to `out`, for a token with at least one expert."""
+    for a in range(count):
+        fresh_gpu = True
+        fresh_node = True
+        for b in range(a):
+            fresh_gpu &= gpus[b] != gpus[a]
+            fresh_node &= node_of_gpu[gpus[b]] != node_of_gpu[gpus[a]]
+        out[0] += fresh_gpu
+        out[1] += fresh_node
+    if count:
+        out[2] += 1

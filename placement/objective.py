@@ -1,0 +1,82 @@
+"""What is minimised: named terms with units and weights, for both ways that tokens travel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from traces import Violations
+
+__all__ = ["CopyPolicy", "Dedup", "Execution", "Objective", "Ownership"]
+
+Execution = Literal["context_coherent", "dispatch"]
+Dedup = Literal["none", "gpu", "node"]
+Ownership = Literal["token", "sequence", "measured"]
+CopyPolicy = Literal["fair", "same_gpu", "same_node"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """The weighted sum ``traffic + imbalance + load_excess`` that a plan is judged by.
+
+    Attributes
+    ----------
+    execution : {"context_coherent", "dispatch"}
+        ``context_coherent`` (ExFlow, arXiv 2401.08383): a token goes from its experts of layer l straight to those of l+1.
+        ``dispatch``: it leaves its home rank and comes back in every layer (vLLM, SGLang, TensorRT-LLM, Megatron).
+    dedup : {"none", "gpu", "node"}
+        Messages of a dispatch: one per expert, per distinct GPU, or per distinct remote node, forwarded inside (DeepEP's normal
+        kernels). Without meaning for ``context_coherent``.
+    ownership : {"token", "sequence", "measured"}
+        Home rank of a token under ``dispatch``: hashed per token, hashed per sequence (needs `seq_id`), or the trace's
+        `source_rank`.
+    copy_policy : {"fair", "same_gpu", "same_node"}
+        Which copy of a replicated expert a token uses: an equal split; one on the token's own GPU if there is one, else an
+        equal split; or own GPU, own node, equal split.
+    traffic_weight, imbalance_weight, load_excess_weight, load_spread_weight : float
+        Weights. `traffic`: hop cost per inter-layer pair (context_coherent), per expert assignment (dispatch, dedup none), or
+        per token and layer (dedup gpu, node). `imbalance`: mean over layers of max/mean GPU load, minus 1. `load_excess`:
+        mean over layers of the load above the cap, summed over GPUs, in mean GPU loads. `load_spread`: standard error of a
+        GPU's load over the profile's windows, in mean GPU loads. Experts that fire together also peak together; without this
+        term a cap that holds on the fitted tokens is missed on others. The last two count only where a load cap is set; the
+        spread vanishes as the trace gets longer.
+    """
+
+    execution: Execution = "context_coherent"
+    dedup: Dedup = "gpu"
+    ownership: Ownership = "token"
+    copy_policy: CopyPolicy = "fair"
+    traffic_weight: float = 1.0
+    imbalance_weight: float = 0.0
+    load_excess_weight: float = 10.0
+    load_spread_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        found = Violations()
+        choices = {"execution": Execution, "dedup": Dedup, "ownership": Ownership, "copy_policy": CopyPolicy}
+        for name, kind in choices.items():
+            value = getattr(self, name)
+            if value not in get_args(kind):
+                detail = f"{value!r} is not one of {list(get_args(kind))}."
+                found.add("unknown_choice", f"/objective/{name}", detail, "Choose one of them.")
+        for name in ("traffic_weight", "imbalance_weight", "load_excess_weight", "load_spread_weight"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= 0):
+                detail = f"Weight {value} must be finite and not negative."
+                found.add("weight_range", f"/objective/{name}", detail, "Use 0 to leave the term out.")
+        found.raise_if_any()
+
+    @property
+    def traffic_unit(self) -> str:
+        """Unit of the traffic term."""
+        if self.execution == "context_coherent":
+            return "hop cost per inter-layer pair"
+        return "hop cost per expert assignment" if self.dedup == "none" else "hop cost per token and layer"
+
+    @classmethod
+    def for_execution(cls, execution: Execution, dedup: Dedup = "gpu") -> Objective:
+        """Return the objective that fits an engine: under dispatch, the nearest copy of an expert is used."""
+        policy: CopyPolicy = "same_node" if execution == "dispatch" else "fair"
+        return cls(execution=execution, dedup=dedup, copy_policy=policy)

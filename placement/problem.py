@@ -1,0 +1,254 @@
+"""Profile + topology + objective + constraints, checked once, with every violation reported at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from placement.constraints import Constraints, Group, Pin
+from placement.objective import Objective
+from placement.topology import Topology
+from traces import Profile, Violations
+
+__all__ = ["Problem"]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A placement problem that is known to be well formed.
+
+    Attributes
+    ----------
+    profile : Profile
+    topology : Topology
+    slots_per_gpu : int
+        C; ``ceil(E / G)`` by default. ``G * C > E`` leaves room for copies or empty slots.
+    objective : Objective
+    constraints : Constraints
+    expert_bytes : int or None
+        Bytes of one expert's weights, to check them against the GPUs' memory.
+
+    Raises
+    ------
+    InputError
+        With a JSON pointer for each violation.
+    """
+
+    profile: Profile
+    topology: Topology
+    slots_per_gpu: int = 0
+    objective: Objective = Objective()
+    constraints: Constraints = Constraints()
+    expert_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.slots_per_gpu == 0:
+            default = math.ceil(self.profile.num_experts / self.topology.num_gpus)
+            object.__setattr__(self, "slots_per_gpu", default)
+        found = Violations()
+        self._check_slots(found)
+        self._check_objective(found)
+        self._check_constraints(found)
+        found.raise_if_any()
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers, L."""
+        return self.profile.num_layers
+
+    @property
+    def num_experts(self) -> int:
+        """Logical experts per layer, E."""
+        return self.profile.num_experts
+
+    @property
+    def num_gpus(self) -> int:
+        """Number of GPUs, G."""
+        return self.topology.num_gpus
+
+    @property
+    def num_slots(self) -> int:
+        """Slots per layer, S."""
+        return self.num_gpus * self.slots_per_gpu
+
+    @cached_property
+    def capacity(self) -> npt.NDArray[np.int64]:
+        """Usable slots of each GPU, (G,)."""
+        full = np.full(self.num_gpus, self.slots_per_gpu)
+        return full if self.topology.slots is None else np.minimum(full, self.topology.slots)
+
+    @cached_property
+    def layer_row(self) -> dict[int, int]:
+        """Row of each model layer."""
+        return {int(layer): row for row, layer in enumerate(self.profile.layer_ids)}
+
+    @cached_property
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """``allowed[l, e, g]``: whether the exclusions let a copy of e be on g, (L, E, G)."""
+        mask = np.ones((self.num_layers, self.num_experts, self.num_gpus), dtype=bool)
+        for pin in self.constraints.forbidden:
+            mask[self.rows_of(pin), pin.expert, pin.gpu] = False
+        return mask
+
+    @cached_property
+    def is_free(self) -> bool:
+        """Whether there is no pin, exclusion, group or uneven capacity, so that any arrangement is allowed."""
+        constraints = self.constraints
+        even = bool((self.capacity == self.slots_per_gpu).all())
+        return even and not (constraints.pins or constraints.forbidden or constraints.groups)
+
+    @cached_property
+    def relative_load(self) -> npt.NDArray[np.float64]:
+        """Load of each expert as a share of its layer's load, (L, E); rows sum to 1."""
+        share: npt.NDArray[np.float64] = self.profile.load / self.profile.load.sum(axis=1, keepdims=True)
+        return share
+
+    @cached_property
+    def load_covariance(self) -> npt.NDArray[np.float64] | None:
+        """Covariance of the experts' mean loads over the profile's windows, as shares of a layer's load, (L, E, E).
+
+        None where it is not wanted (no load cap, or weight 0) or not known (counts, or a single window). The mean of W windows
+        varies by ``cov / W``: the square of the standard error that a GPU's load has.
+        """
+        windows = self.profile.windows
+        if self.constraints.load_cap is None or not self.objective.load_spread_weight or windows is None or len(windows) < 2:
+            return None
+        total = windows.load.sum(axis=2, keepdims=True)
+        share = np.divide(windows.load, total, out=np.zeros(windows.load.shape), where=total > 0)
+        weight = windows.tokens / windows.tokens.sum()
+        centred = (share - np.einsum("w,wle->le", weight, share)) * np.sqrt(weight)[:, None, None]
+        by_layer = np.ascontiguousarray(centred.transpose(1, 2, 0))
+        covariance: npt.NDArray[np.float64] = by_layer @ by_layer.transpose(0, 2, 1) / (len(windows) - 1)
+        return covariance
+
+    @cached_property
+    def least_max_load(self) -> npt.NDArray[np.float64]:
+        """Lower bound of max/fair load per layer, (L,): the hottest expert, split over as many copies as there is room for."""
+        spare = int(self.capacity.sum()) - self.num_experts
+        most_copies = 1 + min(spare, self.num_gpus - 1) if self.constraints.distinct_copies else 1 + spare
+        hottest = self.relative_load.max(axis=1) / most_copies / self.topology.fair_share.max()
+        return np.maximum(1.0, hottest)
+
+    def rows_of(self, item: Pin | Group) -> slice | int:
+        """Return the row of the item's layer, or all rows."""
+        return slice(None) if item.layer_id is None else self.layer_row[item.layer_id]
+
+    def _check_slots(self, found: Violations) -> None:
+        pointer = "/slots_per_gpu"
+        if not 1 <= self.slots_per_gpu <= 32_767:
+            detail = f"{self.slots_per_gpu} slots per GPU."
+            found.add("slots_range", pointer, detail, "Give a number between 1 and 32767.")
+            return
+        room = int(self.capacity.sum())
+        if room < self.num_experts:
+            found.add(
+                "more_experts_than_slots",
+                pointer,
+                f"{self.num_experts} experts don't fit {room} slots ({self.num_gpus} GPUs of {self.slots_per_gpu}).",
+                f"Give at least {math.ceil(self.num_experts / self.num_gpus)} slots per GPU, or more GPUs.",
+            )
+        memory = self.topology.memory_gb
+        if self.expert_bytes is not None and memory is not None:
+            need = self.expert_bytes * self.num_layers * self.capacity / 1e9
+            for gpu in np.flatnonzero(need > memory)[:8]:
+                found.add(
+                    "memory",
+                    f"/topology/memory_gb/{gpu}",
+                    f"{self.capacity[gpu]} slots in {self.num_layers} layers need {need[gpu]:.1f} GB of {memory[gpu]:.1f} GB.",
+                    "Use fewer slots per GPU, or more GPUs.",
+                )
+
+    def _check_objective(self, found: Violations) -> None:
+        objective, profile = self.objective, self.profile
+        remedy = "Record a trace with token identity (topk_ids), or use execution 'dispatch' with dedup 'none'."
+        if objective.execution == "context_coherent" and profile.affinity is None:
+            detail = "The profile holds counts per expert only; inter-layer affinity needs tokens."
+            found.add("counts_only", "/objective/execution", detail, remedy)
+        if objective.execution == "context_coherent" and objective.copy_policy != "fair":
+            detail = f"Under context_coherent the load that {objective.copy_policy!r} gives depends on all earlier layers."
+            found.add("copy_policy", "/objective/copy_policy", detail, "Plan with 'fair'; `evaluate` replays any policy.")
+        if objective.execution == "dispatch" and objective.dedup != "none" and profile.sample is None:
+            detail = "The profile holds no sample of tokens; fan-out needs whole tokens."
+            found.add("counts_only", "/objective/dedup", detail, remedy)
+        if objective.execution == "dispatch" and objective.ownership == "measured":
+            source = profile.source_load
+            if source is None:
+                detail = "The trace names no source_rank."
+                found.add("no_source_rank", "/objective/ownership", detail, "Use ownership 'token' or 'sequence'.")
+            elif len(source) > self.num_gpus:
+                detail = f"The trace has {len(source)} source ranks, the topology {self.num_gpus} GPUs."
+                found.add("source_rank_range", "/objective/ownership", detail, "Use ownership 'token' or 'sequence'.")
+        if objective.execution == "dispatch" and objective.ownership == "sequence":
+            sample = profile.sample
+            if sample is None or (sample.seq_id < 0).any():
+                found.add("no_seq_id", "/objective/ownership", "The trace has no seq_id.", "Use ownership 'token'.")
+
+    def _check_constraints(self, found: Violations) -> None:
+        constraints = self.constraints
+        cap = constraints.load_cap
+        if cap is not None and not (math.isfinite(cap) and cap >= 1):
+            detail = f"A load cap of {cap} can't hold: the largest load is at least the mean."
+            found.add("load_cap_range", "/constraints/load_cap", detail, "Give a cap of at least 1, such as 1.05.")
+        for name in ("pins", "forbidden"):
+            for number, pin in enumerate(getattr(constraints, name)):
+                self._check_item(found, f"/constraints/{name}/{number}", pin.layer_id, (pin.expert,))
+                if not 0 <= pin.gpu < self.num_gpus:
+                    detail = f"GPU {pin.gpu} is not in 0..{self.num_gpus - 1}."
+                    found.add("gpu_range", f"/constraints/{name}/{number}/gpu", detail, "Correct the GPU.")
+        for number, group in enumerate(constraints.groups):
+            pointer = f"/constraints/groups/{number}"
+            self._check_item(found, pointer, group.layer_id, group.experts)
+            largest = int(np.bincount(self.topology.node_of_gpu, weights=self.capacity).max())
+            if len(set(group.experts)) != len(group.experts) or not group.experts:
+                found.add("group_members", f"{pointer}/experts", "A group lists each member once.", "Correct the list.")
+            elif len(group.experts) > largest:
+                detail = f"{len(group.experts)} experts don't fit the {largest} slots of the largest node."
+                found.add("group_too_large", f"{pointer}/experts", detail, "Split the group, or add slots.")
+        if not found.found:
+            self._check_conflicts(found)
+
+    def _check_item(self, found: Violations, pointer: str, layer_id: int | None, experts: tuple[int, ...]) -> None:
+        if layer_id is not None and layer_id not in self.layer_row:
+            detail = f"Layer {layer_id} is not one of {self.profile.layer_ids.tolist()}."
+            found.add("layer_unknown", f"{pointer}/layer_id", detail, "Use the model's layer ids.")
+        for expert in experts:
+            if not 0 <= expert < self.num_experts:
+                detail = f"Expert {expert} is not in 0..{self.num_experts - 1}."
+                found.add("expert_range", f"{pointer}/expert", detail, "Correct the expert.")
+
+    def _check_conflicts(self, found: Violations) -> None:
+        """Report pins that contradict exclusions, capacities, groups or each other."""
+        constraints = self.constraints
+        pinned = np.zeros((self.num_layers, self.num_experts, self.num_gpus), dtype=bool)
+        for number, pin in enumerate(constraints.pins):
+            rows = self.rows_of(pin)
+            pinned[rows, pin.expert, pin.gpu] = True
+            if not np.all(self.allowed[rows, pin.expert, pin.gpu]):
+                detail = f"Expert {pin.expert} is pinned to GPU {pin.gpu} and forbidden there."
+                found.add("pin_forbidden", f"/constraints/pins/{number}", detail, "Remove one of the two.")
+        for layer, gpu in np.argwhere(pinned.sum(axis=1) > self.capacity)[:8]:
+            detail = f"Layer {self.profile.layer_ids[layer]} pins more experts to GPU {gpu} than it has slots."
+            found.add("pins_exceed_slots", "/constraints/pins", detail, "Pin fewer, or add slots.")
+        extra = np.maximum(pinned.sum(axis=2), 1).sum(axis=1)
+        for layer in np.flatnonzero(extra > self.capacity.sum())[:8]:
+            detail = f"Layer {self.profile.layer_ids[layer]} needs {extra[layer]} slots for pinned copies and single experts."
+            found.add("pins_exceed_slots", "/constraints/pins", detail, "Pin fewer copies, or add slots.")
+        for layer, expert in np.argwhere(~self.allowed.any(axis=2))[:8]:
+            detail = f"Expert {expert} of layer {self.profile.layer_ids[layer]} is forbidden on every GPU."
+            found.add("forbidden_everywhere", "/constraints/forbidden", detail, "Leave it at least one GPU.")
+        member: dict[tuple[int, int], int] = {}
+        for number, group in enumerate(constraints.groups):
+            rows = range(self.num_layers) if group.layer_id is None else [self.layer_row[group.layer_id]]
+            for layer in rows:
+                for expert in group.experts:
+                    if member.setdefault((layer, expert), number) != number:
+                        detail = f"Expert {expert} of layer {self.profile.layer_ids[layer]} is in two groups."
+                        found.add("group_overlap", f"/constraints/groups/{number}", detail, "Join the groups.")
+                nodes = self.topology.node_of_gpu[np.flatnonzero(pinned[layer, list(group.experts)].any(axis=0))]
+                if len(set(nodes.tolist())) > 1:
+                    detail = "Pins put members of the group on different nodes."
+                    found.add("group_pins", f"/constraints/groups/{number}", detail, "Pin the members to one node.")

@@ -1,0 +1,31 @@
+"""Step 3 of 4: how to find a good plan, and how good it is."""
+
+from solvers.limits import Limits as Limits
+from solvers.registry import Solver as Solver
+from solvers.registry import names as names
+from solvers.registry import parameters_of as parameters_of
+from solvers.registry import solver_class as solver_class
+from solvers.registry import solver_from as solver_from
+from solvers.search import Event as Event
+from solvers.search import Search as Search
+from solvers.solution import NoPlanError as NoPlanError
+from solvers.solution import Solution as Solution
+from solvers.solution import Step as Step
+from solvers.solving import make_plan as make_plan
+from solvers.solving import solve as solve
+
+__all__ = [
+    "Event",
+    "Limits",
+    "NoPlanError",
+    "Search",
+    "Solution",
+    "Solver",
+    "Step",
+    "make_plan",
+    "names",
+    "parameters_of",
+    "solve",
+    "solver_class",
+    "solver_from",
+]

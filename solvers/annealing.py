@@ -1,0 +1,184 @@
+"""Annealing on the joint objective: traffic under a load cap, restarts over the cores, crossover by dynamic programming.
+
+References
+----------
+Kirkpatrick, Gelatt and Vecchi, Science 220 (1983); ``docs/solvers.md``, section annealing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from placement import Problem
+from solvers.arrange import conform, separate_copies
+from solvers.chain import Chain, ChainModel
+from solvers.crossover import Pool
+from solvers.eplb import Eplb
+from solvers.fanout import improve_fanout
+from solvers.search import Search
+from traces import Violations
+
+__all__ = ["Annealing", "run_together"]
+
+Table = npt.NDArray[np.int32]
+NOMINAL_TRIALS_PER_S = 20e6  # only to choose the number of restarts; a wrong guess costs quality, not correctness
+WANTED_TRIALS_PER_ITEM = 20_000
+MAX_RESTARTS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annealing:
+    """Swap search that anneals.
+
+    Attributes
+    ----------
+    restarts : int or None
+        Independent runs; by default as many as the limits allow runs of a useful length, at most 12.
+    hot, cold : float
+        First and last temperature, in units of the spread of a random swap's cost.
+    polish : float
+        Share of the time for reheated runs from the best combination of all restarts.
+    """
+
+    restarts: int | None = None
+    hot: float = 0.5
+    cold: float = 0.01
+    polish: float = 0.12
+
+    name: ClassVar[str] = "annealing"
+    summary: ClassVar[str] = "Compiled swap search on the joint objective: traffic, topology and load cap together."
+
+    def __post_init__(self) -> None:
+        found = Violations()
+        if self.restarts is not None and self.restarts < 1:
+            found.add("option_range", "/options/restarts", f"{self.restarts} restarts.", "Give at least 1.")
+        if not 0 < self.cold <= self.hot:
+            detail = f"Temperatures hot = {self.hot}, cold = {self.cold}."
+            found.add("option_range", "/options/hot", detail, "Keep 0 < cold <= hot.")
+        if not 0 <= self.polish < 1:
+            found.add("option_range", "/options/polish", f"Share {self.polish}.", "Keep 0 <= polish < 1.")
+        found.raise_if_any()
+
+    def supports(self, problem: Problem) -> str | None:
+        """All but what a dispatch without a sample of tokens can't price."""
+        objective = problem.objective
+        if objective.execution == "dispatch" and problem.num_slots > problem.num_experts and problem.profile.sample is None:
+            return "copies under dispatch need a sample of tokens, but the profile has counts only."
+        return None
+
+    def run(self, problem: Problem, search: Search) -> None:
+        """Search until done."""
+        if problem.objective.execution == "dispatch" and (
+            problem.objective.dedup != "none" or problem.num_slots > problem.num_experts
+        ):
+            improve_fanout(problem, search, hot=self.hot, cold=self.cold)
+            return
+        bases = [_plain(problem)]
+        if problem.num_slots > problem.num_experts and problem.is_free and Eplb().supports(problem) is None:
+            # Under a fair split copies cost traffic; they pay only where load counts.
+            if problem.constraints.load_cap is not None or problem.objective.imbalance_weight:
+                replicated = Eplb().table(problem)
+                if problem.constraints.distinct_copies:
+                    replicated = separate_copies(replicated, problem.profile.load, problem.num_gpus)
+                bases.append(np.asarray(replicated, dtype=np.int32))
+        for step, base in enumerate(bases):
+            search.offer(base, step)
+        if problem.num_gpus == 1:
+            search.exhausted()
+            return
+        if search.work is None and search.remaining_s is None:
+            search = search.part(1.0, 1)
+            search.work = MAX_RESTARTS * WANTED_TRIALS_PER_ITEM * problem.num_layers * problem.num_slots
+        self._anneal(problem, search, [ChainModel(problem, base) for base in bases])
+
+    def _anneal(self, problem: Problem, search: Search, models: list[ChainModel]) -> None:
+        restarts = self._restarts(problem, search)
+        workers = min(search.workers, restarts)
+        pool = Pool(problem, limit=MAX_RESTARTS + 4) if models[0].coupled else None
+        step = 0
+
+        def take(tables: Sequence[Table]) -> None:
+            nonlocal step
+            for table in tables:
+                step += 1
+                search.offer(table, step)
+                if pool is not None:
+                    pool.add(table)
+            if pool is not None:
+                step += 1
+                search.offer(pool.best(), step)
+
+        def restart(part: Search, number: int) -> Callable[[], Table]:
+            model = models[number % len(models)]
+            chain = Chain(model, _shuffled(model, (search.seed, number)), (search.seed, 1, number))
+            return lambda: chain.run(part, self.hot, self.cold)
+
+        def reheat(part: Search, number: int) -> Callable[[], Table]:
+            assert search.best is not None
+            # A run from a given plan keeps its items: they are the plan's slots.
+            chain = Chain(ChainModel(problem, search.best), _in_place(problem), (search.seed, 2, number))
+            return lambda: chain.run(part, self.hot / 4, self.cold, ramp=0.5)
+
+        if search.start is not None and pool is not None:
+            pool.add(np.asarray(search.start, dtype=np.int32))
+        waves = -(-restarts // workers)
+        tail = self.polish / (1 - self.polish) * waves
+        for wave in range(waves):
+            numbers = range(wave * workers, min((wave + 1) * workers, restarts))
+            part = search.part(1 / (waves - wave + tail), 0, work_share=(1 - self.polish) / restarts)
+            take(run_together(search, [restart(part, number) for number in numbers]))
+            if search.done:
+                return
+        if self.polish:
+            # The number of runs must not depend on the cores when only work limits them.
+            count = 2 if search.work is not None else search.workers
+            part = search.part(0.9, 0, work_share=self.polish / count)
+            take(run_together(search, [reheat(part, number) for number in range(count)]))
+
+    def _restarts(self, problem: Problem, search: Search) -> int:
+        if self.restarts is not None:
+            return self.restarts
+        wanted = WANTED_TRIALS_PER_ITEM * problem.num_layers * problem.num_slots
+        if search.work is not None:
+            return int(np.clip(search.work // wanted, 2, MAX_RESTARTS))
+        affordable = (search.remaining_s or 0.0) * NOMINAL_TRIALS_PER_S * search.workers / wanted
+        rounds = int(np.clip(affordable, 1, MAX_RESTARTS)) // search.workers
+        return max(1, rounds) * search.workers
+
+
+def run_together(search: Search, tasks: Sequence[Callable[[], Table]]) -> list[Table]:
+    """Run tasks that release the GIL on the search's workers; Ctrl-C cancels the search and lets them finish early."""
+    with ThreadPoolExecutor(max(1, min(search.workers, len(tasks)))) as threads:
+        futures = [threads.submit(task) for task in tasks]
+        try:
+            return [future.result() for future in futures]
+        except KeyboardInterrupt:
+            search.cancel()
+            return [future.result() for future in futures]
+
+
+def _plain(problem: Problem) -> Table:
+    """Return one copy of each expert, in order."""
+    gpu = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
+    return conform(problem, np.tile(gpu, (problem.num_layers, 1)))
+
+
+def _in_place(problem: Problem) -> npt.NDArray[np.int64]:
+    """GPU of each slot, (L, S)."""
+    return np.tile(np.arange(problem.num_slots) // problem.slots_per_gpu, (problem.num_layers, 1))
+
+
+def _shuffled(model: ChainModel, entropy: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Return random places that keep the constraints; where there are any, the order of the base plan."""
+    problem = model.problem
+    gpu = _in_place(problem)
+    if not problem.is_free or (model.collide >= 0).any():
+        return gpu
+    rng = np.random.default_rng(entropy)
+    return rng.permuted(gpu, axis=1)

@@ -1,0 +1,109 @@
+"""Crossover of plans: the best chain of layers out of a pool of plans, by dynamic programming."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from placement import Problem
+from placement.cost import expected_gpu_load, load_spread
+from placement.plan import copies_on_gpu
+from solvers.relabel import Relabelling
+
+__all__ = ["Pool"]
+
+Array = npt.NDArray[np.float64]
+Table = npt.NDArray[np.int32]
+
+
+@dataclass
+class Pool:
+    """Plans of one context-coherent problem, and the best plan that takes each layer from one of them.
+
+    The cost of a boundary depends on its two layers alone, and where GPUs are interchangeable each boundary may be relabelled
+    freely, so the best combination of m plans is a shortest path: O(L m^2) boundary costs, each computed once.
+
+    Attributes
+    ----------
+    problem : Problem
+    limit : int
+        Plans to keep at most; the oldest but the first leaves.
+    """
+
+    problem: Problem
+    limit: int = 10
+    tables: list[Table] = field(default_factory=list)
+    _share: list[Array] = field(default_factory=list)
+    _node_cost: list[Array] = field(default_factory=list)
+    _edge: dict[tuple[int, int, int], tuple[float, npt.NDArray[np.int64]]] = field(default_factory=dict)
+    _key: list[int] = field(default_factory=list)
+    _count: int = 0
+
+    def __post_init__(self) -> None:
+        self.relabelling = Relabelling.of(self.problem)
+        affinity = self.problem.profile.affinity
+        assert affinity is not None
+        self._weight = affinity / max(float(affinity.sum()), 1.0) * self.problem.objective.traffic_weight
+
+    def add(self, table: Table) -> None:
+        """Add a plan, and cost its boundaries with all others."""
+        if any(np.array_equal(table, other) for other in self.tables):
+            return
+        problem = self.problem
+        copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
+        load = expected_gpu_load(problem, copies)
+        cost = problem.objective.imbalance_weight * load.max(axis=1)
+        if problem.constraints.load_cap is not None:
+            excess = np.maximum(load - problem.constraints.load_cap, 0).sum(axis=1)
+            cost = cost + problem.objective.load_excess_weight * excess
+            cost = cost + problem.objective.load_spread_weight * load_spread(problem, copies)
+        if len(self.tables) == self.limit:
+            for items in (self.tables, self._share, self._node_cost, self._key):
+                del items[1]
+        self.tables.append(table)
+        self._share.append(copies / copies.sum(axis=2, keepdims=True))
+        self._node_cost.append(cost / problem.num_layers)
+        self._key.append(self._count)
+        self._count += 1
+
+    def best(self) -> Table:
+        """Return the best combination."""
+        layers, size = self.problem.num_layers, len(self.tables)
+        total = np.array([cost[0] for cost in self._node_cost])
+        came_from = np.zeros((layers, size), np.int64)
+        for layer in range(layers - 1):
+            step = np.array([[total[p] + self._boundary(layer, p, q)[0] for q in range(size)] for p in range(size)])
+            came_from[layer + 1] = step.argmin(axis=0)
+            total = step.min(axis=0) + np.array([cost[layer + 1] for cost in self._node_cost])
+        path = [int(total.argmin())]
+        for layer in range(layers - 1, 0, -1):
+            path.append(int(came_from[layer, path[-1]]))
+        return self._assemble(path[::-1])
+
+    def _boundary(self, layer: int, p: int, q: int) -> tuple[float, npt.NDArray[np.int64]]:
+        """Return cost and names of the blocks for plan p in `layer` and plan q in the next."""
+        key = (layer, self._key[p], self._key[q])
+        if key not in self._edge:
+            traffic = self._share[p][layer].T @ self._weight[layer] @ self._share[q][layer + 1]
+            if self.relabelling is None:
+                identity = np.arange(self.problem.num_gpus)
+                self._edge[key] = float((traffic * self.problem.topology.hop_cost).sum()), identity
+            else:
+                self._edge[key] = self.relabelling.best(traffic)
+        return self._edge[key]
+
+    def _assemble(self, path: list[int]) -> Table:
+        """Join the layers of `path`, renaming GPUs along the way."""
+        G, C = self.problem.num_gpus, self.problem.slots_per_gpu
+        name = np.arange(G)
+        rows = [self.tables[path[0]][0]]
+        for layer in range(len(path) - 1):
+            _, relative = self._boundary(layer, path[layer], path[layer + 1])
+            name = name[relative]
+            blocks = self.tables[path[layer + 1]][layer + 1].reshape(G, C)
+            row = np.empty_like(blocks)
+            row[name] = blocks
+            rows.append(row.ravel())
+        return np.stack(rows)

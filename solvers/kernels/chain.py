@@ -1,0 +1,183 @@
+"""Annealing by swaps on the context-coherent objective.
+
+An *item* is what a slot holds: an expert, one copy of it, or nothing. Each GPU has room for the same number of items, so all
+arrangements are reached by swapping items between GPUs. ``place[l, g, p]`` is the cost of item p of layer l on GPU g, given
+where the items of the neighbouring layers are: a trial is O(1), an accepted swap updates two neighbouring layers in O(S) per
+GPU whose hop costs differ (two GPUs on a flat topology).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from solvers.kernels.random import next_below, next_unit
+
+__all__ = ["anneal", "move_item_cost"]
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.integer[Any]]
+
+
+@numba.njit(nogil=True, cache=True)
+def move_item_cost(forward: Floats, backward: Floats, place: Floats, hop: Floats, layer: int, p: int, q: int, a: int, b: int) -> None:
+    """Update ``place`` in the layers beside `layer` after item p moved from GPU a to b and q from b to a."""
+    L, G, S = place.shape
+    if len(forward) == 0:
+        return
+    for g in range(G):
+        if layer + 1 < L:
+            step = hop[b, g] - hop[a, g]
+            if step != 0.0:
+                for j in range(S):
+                    place[layer + 1, g, j] += step * (forward[layer, p, j] - forward[layer, q, j])
+        if layer > 0:
+            step = hop[g, b] - hop[g, a]
+            if step != 0.0:
+                for i in range(S):
+                    place[layer - 1, g, i] += step * (backward[layer - 1, p, i] - backward[layer - 1, q, i])
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _over(value: float, cap: float) -> float:
+    return value - cap if value > cap else 0.0
+
+
+@numba.njit(nogil=True, cache=True)
+def anneal(
+    forward: Floats,
+    backward: Floats,
+    hop: Floats,
+    load: Floats,
+    cap: float,
+    excess_weight: float,
+    max_weight: float,
+    covariance: Floats,
+    spread_weight: float,
+    expert: Ints,
+    lock: Ints,
+    allowed: npt.NDArray[np.bool_],
+    check_allowed: bool,
+    node_of_gpu: Ints,
+    gpu: Ints,
+    place: Floats,
+    gpu_load: Floats,
+    held: Ints,
+    together: Floats,
+    variance: Floats,
+    trials: int,
+    temperature: float,
+    rng: Ints,
+) -> float:
+    """Run `trials` swap trials at one temperature.
+
+    Parameters
+    ----------
+    forward, backward : (L-1, S, S) float
+        Weighted affinity of items, and its transpose; (0, S, S) if the layers are independent and `place` is constant.
+    hop : (G, G) float64
+    load : (L, S, G) or (L, S, 1) float64
+        Load of each item relative to the fair share of each GPU.
+    cap, excess_weight, max_weight : float
+        Load cap, cost per unit of load above it, and cost per unit of a layer's largest load.
+    covariance : (L, S, S) float64
+        Covariance of the items' loads, relative to the fair share.
+    spread_weight : float
+        Cost per unit of the square root of a layer's `variance`.
+    expert : (L, S) int64
+        Expert of each item if it has several copies that must be on different GPUs, else -1.
+    lock : (L, S) int8
+        0 free, 1 stays on its node, 2 stays on its GPU.
+    allowed : (L, S, G) bool
+        Looked at if `check_allowed`.
+    gpu, place, gpu_load, held
+        State, changed in place: GPU of each item (L, S); cost of each item on each GPU (L, G, S); loads (L, G); copies of an expert on a GPU (L, E, G).
+    together, variance
+        State too, if `spread_weight` is not 0: covariance of each item with the items on each GPU (L, G, S), and the sum over
+        GPUs of the variance of their load (L,).
+    rng : (2,) uint64
+
+    Returns
+    -------
+    float
+        The change of the objective over all accepted swaps.
+    """
+    L, G, S = place.shape
+    wide = load.shape[2] > 1
+    change = 0.0
+    for _ in range(trials):
+        layer = next_below(rng, L)
+        p = next_below(rng, S)
+        q = next_below(rng, S)
+        a = gpu[layer, p]
+        b = gpu[layer, q]
+        if a == b:
+            continue
+        if lock[layer, p] | lock[layer, q]:
+            if lock[layer, p] == 2 or lock[layer, q] == 2 or node_of_gpu[a] != node_of_gpu[b]:
+                continue
+        delta = place[layer, b, p] - place[layer, a, p] + place[layer, a, q] - place[layer, b, q]
+        if wide:
+            on_a = gpu_load[layer, a] + load[layer, q, a] - load[layer, p, a]
+            on_b = gpu_load[layer, b] + load[layer, p, b] - load[layer, q, b]
+        else:
+            step = load[layer, q, 0] - load[layer, p, 0]
+            on_a = gpu_load[layer, a] + step
+            on_b = gpu_load[layer, b] - step
+        if excess_weight != 0.0:
+            delta += excess_weight * (
+                _over(on_a, cap)
+                + _over(on_b, cap)
+                - _over(gpu_load[layer, a], cap)
+                - _over(gpu_load[layer, b], cap)
+            )
+        if max_weight != 0.0:
+            before = 0.0
+            after = max(on_a, on_b)
+            for g in range(G):
+                before = max(before, gpu_load[layer, g])
+                if g != a and g != b:
+                    after = max(after, gpu_load[layer, g])
+            delta += max_weight * (after - before)
+        moved = 0.0
+        if spread_weight != 0.0:
+            moved = 2.0 * (
+                together[layer, b, p]
+                - together[layer, a, p]
+                + together[layer, a, q]
+                - together[layer, b, q]
+                + covariance[layer, p, p]
+                + covariance[layer, q, q]
+                - 2.0 * covariance[layer, p, q]
+            )
+            delta += spread_weight * (np.sqrt(max(variance[layer] + moved, 0.0)) - np.sqrt(max(variance[layer], 0.0)))
+        if delta > 0.0 and (delta > 30.0 * temperature or next_unit(rng) >= np.exp(-delta / temperature)):
+            continue
+        if check_allowed and not (allowed[layer, p, b] and allowed[layer, q, a]):
+            continue
+        x = expert[layer, p]
+        y = expert[layer, q]
+        if x != y and ((x >= 0 and held[layer, x, b]) or (y >= 0 and held[layer, y, a])):
+            continue
+        if x >= 0:
+            held[layer, x, a] -= 1
+            held[layer, x, b] += 1
+        if y >= 0:
+            held[layer, y, b] -= 1
+            held[layer, y, a] += 1
+        gpu[layer, p] = b
+        gpu[layer, q] = a
+        gpu_load[layer, a] = on_a
+        gpu_load[layer, b] = on_b
+        move_item_cost(forward, backward, place, hop, layer, p, q, a, b)
+        if spread_weight != 0.0:
+            variance[layer] += moved
+            for s in range(S):
+                step = covariance[layer, q, s] - covariance[layer, p, s]
+                together[layer, a, s] += step
+                together[layer, b, s] -= step
+        change += delta
+    return change

@@ -1,0 +1,203 @@
+"""The front door of the solvers: limits, seed, start and observers around one method."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from placement import Plan, Problem, Termination, lower_bound, score
+from placement.feasibility import broken_constraints, load_cap_misses
+from placement.files import topology_to_dict
+from placement.plan import Reason
+from solvers.limits import Limits
+from solvers.registry import Solver, parameters_of, solver_from
+from solvers.search import Event, Observer, Search
+from solvers.solution import NoPlanError, Solution, Step
+from traces import InputError
+from traces.parallel import available_cores
+
+__all__ = ["make_plan", "solve"]
+
+log = logging.getLogger(__name__)
+DEFAULT_LIMITS = Limits(time_s=10.0)
+OPTIMALITY = 1e-9
+
+
+def solve(
+    problem: Problem,
+    solver: str | Solver = "auto",
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    start: Plan | None = None,
+    seed: int = 0,
+    observe: Observer | None = None,
+    workers: int | None = None,
+    options: dict[str, Any] | None = None,
+    interrupt: threading.Event | None = None,
+) -> Solution:
+    """Find a plan.
+
+    Parameters
+    ----------
+    problem : Problem
+    solver : str or Solver
+        Name (see `solvers.names`) or parameters.
+    limits : Limits
+        Ten seconds by default.
+    start : Plan, optional
+        Plan to start from; the result is never worse.
+    seed : int
+        Same seed and work limit: same plan, whatever the number of cores.
+    observe : callable, optional
+        Called with each `Event`. An exception in it ends the search and is passed on.
+    workers : int, optional
+        Threads; all available cores by default.
+    options : dict, optional
+        Parameters, if `solver` is a name.
+    interrupt : threading.Event, optional
+        Set it, from any thread, to end the search; the incumbent is returned.
+
+    Returns
+    -------
+    Solution
+        Ctrl-C (KeyboardInterrupt) ends the search and returns the incumbent, if there is one.
+
+    Raises
+    ------
+    InputError
+        If the solver can't take the problem, or `start` does not fit it.
+    NoPlanError
+        If no plan was found.
+    """
+    method = solver_from(solver, options) if isinstance(solver, str) else solver
+    if reason := method.supports(problem):
+        raise InputError.of("unsupported", "/solver", f"{method.name}: {reason}", "Choose another solver, such as 'auto'.")
+    if seed < 0:
+        raise InputError.of("seed_range", "/seed", f"Seed {seed} is negative.", "Give a seed of at least 0.")
+    history: list[Step] = []
+
+    def record(event: Event) -> None:
+        history.append(
+            Step(elapsed_s=event.elapsed_s, solver=event.solver, score=event.score, bound=event.bound)
+        )
+        if observe is not None:
+            observe(event)
+
+    table = None if start is None else _check_start(problem, start)
+    threads = available_cores() if workers is None else max(1, workers)
+    search = Search(problem, limits, seed=seed, workers=threads, observe=record, start=table, interrupt=interrupt)
+    search.solver = method.name
+    failure: Exception | None = None
+    if (bound := lower_bound(problem)) is not None:
+        search.bound(bound)
+    try:
+        if table is not None:
+            search.part(1.0, 0, "start").offer(table)
+        method.run(problem, search.part(1.0, 1, method.name))
+    except KeyboardInterrupt:
+        search.cancel()
+    except RuntimeError as error:
+        # A solver that fails after an incumbent still returns it; its fault is logged and told.
+        if search.best is None:
+            raise
+        log.exception("solver %s failed; the incumbent is kept", method.name)
+        failure = error
+    return _finish(problem, method, search, limits, seed, history, failure)
+
+
+def make_plan(problem: Problem, table: np.ndarray[Any, np.dtype[Any]]) -> Plan:
+    """Wrap a map (L, S) of a problem as a plan with its score, without provenance of a solver."""
+    return Plan(
+        physical_to_logical_map=np.asarray(table, dtype=np.int32),
+        layer_ids=problem.profile.layer_ids,
+        num_experts=problem.num_experts,
+        num_gpus=problem.num_gpus,
+        slots_per_gpu=problem.slots_per_gpu,
+        gpus_per_node=problem.topology.gpus_per_node,
+        score=score(problem, table).total,
+        bound=lower_bound(problem),
+    )
+
+
+def _check_start(problem: Problem, start: Plan) -> np.ndarray[Any, np.dtype[np.int32]]:
+    if start.layer_ids.tolist() != problem.profile.layer_ids.tolist():
+        raise InputError.of("start_layers", "/start/layer_ids", "The start plan has other layers.", "Start from a fitting plan.")
+    broken = broken_constraints(problem, start.physical_to_logical_map)
+    if broken.found:
+        raise InputError.of(
+            "start_invalid",
+            "/start",
+            f"The start plan breaks the constraints: {broken.found[0]}",
+            "Start from a plan that keeps them, or leave the start out.",
+        )
+    return start.physical_to_logical_map
+
+
+def _finish(
+    problem: Problem,
+    method: Solver,
+    search: Search,
+    limits: Limits,
+    seed: int,
+    history: list[Step],
+    failure: Exception | None,
+) -> Solution:
+    shared = search._shared
+    limit = search.limit
+    if limit is None and limits.work is not None and not shared.exhausted:
+        limit = "work"
+    if shared.table is None or shared.score is None:
+        detail = f"{method.name} found no plan within its limits."
+        raise NoPlanError(Termination(reason="no_plan", limit=limit, detail=detail, deterministic=limits.deterministic))
+    misses = load_cap_misses(problem, shared.table)
+    bound = None if shared.bound is None else min(shared.bound, shared.score)
+    proven = shared.exhausted or (bound is not None and shared.score - bound <= OPTIMALITY * max(1.0, abs(shared.score)))
+    reason: Reason = "infeasible" if misses else "optimal" if proven else "feasible"
+    if proven:
+        bound = shared.score
+    detail = misses[0] if misses else ""
+    if failure is not None:
+        detail = f"{method.name} failed after this plan: {failure}"
+    if not limits.deterministic and not detail and not proven:
+        detail = "A time limit can't promise the same plan again; a work limit does."
+    termination = Termination(
+        reason=reason, limit=limit, detail=detail, deterministic=limits.deterministic and limit != "cancelled"
+    )
+    plan = make_plan(problem, shared.table).replacing(
+        bound=bound,
+        termination=termination,
+        warnings=tuple(misses),
+        provenance={
+            "trace_digest": problem.profile.digest,
+            "trace": [asdict(source) for source in problem.profile.sources],
+            "solver": method.name,
+            "found_by": shared.solver,
+            "parameters": parameters_of(method),
+            "limits": asdict(limits),
+            "seed": seed,
+            "version": _version(),
+            "objective": asdict(problem.objective),
+            "constraints": asdict(problem.constraints),
+            "topology": topology_to_dict(problem.topology),
+        },
+    )
+    return Solution(
+        plan=plan,
+        score=score(problem, shared.table),
+        termination=termination,
+        elapsed_s=time.monotonic() - shared.start,
+        history=tuple(history),
+    )
+
+
+def _version() -> str:
+    try:
+        return version("moe-placement")
+    except PackageNotFoundError:
+        return "unknown"

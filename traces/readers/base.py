@@ -1,0 +1,154 @@
+"""What a reader is, and what every reader settles alike: the layers and the number of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from traces import checks
+from traces.errors import InputError, Violations
+from traces.readers.files import TraceFile
+from traces.trace import LoadCounts, Provenance, Trace
+
+__all__ = ["Axes", "Hints", "Reader"]
+
+
+MAX_LAYERS = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hints:
+    """What the caller says about a file that may not say it itself.
+
+    Attributes
+    ----------
+    num_experts : int, optional
+    layer_ids : array-like of int, optional
+    """
+
+    num_experts: int | None = None
+    layer_ids: npt.ArrayLike | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """One trace format.
+
+    Attributes
+    ----------
+    name : str
+        As in ``load(..., format=name)``.
+    content : str
+        One line about the format, for lists.
+    sniff : callable
+        ``sniff(file)``: is this the format of the file? Looks at content, and may raise `InputError` where it is one of
+        several formats that can't be told apart.
+    open : callable
+        ``open(file, hints)``: the trace, or its counts.
+    """
+
+    name: str
+    content: str
+    sniff: Callable[[TraceFile], bool]
+    open: Callable[[TraceFile, Hints], Trace | LoadCounts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """The layers and experts of a file, and the notes on how they were found."""
+
+    layer_ids: npt.NDArray[np.int64]
+    num_experts: int
+    notes: tuple[str, ...]
+
+    @classmethod
+    def settle(
+        cls,
+        file: TraceFile,
+        hints: Hints,
+        num_layers: int,
+        largest_id: Callable[[], int],
+        *,
+        layer_ids: npt.ArrayLike | None = None,
+        num_experts: Any = None,
+    ) -> Axes:
+        """Reconcile what the file states, what the caller says, and defaults.
+
+        Parameters
+        ----------
+        file : TraceFile
+        hints : Hints
+        num_layers : int
+            L, from the shape of the data.
+        largest_id : callable
+            Reads the file for its largest id; called only if nobody states E.
+        layer_ids, num_experts : optional
+            As the file states them.
+
+        Raises
+        ------
+        InputError
+            If the file and the caller disagree, or the axes break a rule.
+        """
+        if not 1 <= num_layers <= MAX_LAYERS:
+            raise InputError.of(
+                "topk_ids_shape",
+                file.name,
+                f"{num_layers} layers.",
+                "Check the order of the axes (tokens, layers, top-k).",
+            )
+        found = Violations()
+        notes: list[str] = []
+        layers = np.arange(num_layers, dtype=np.int64)
+        if hints.layer_ids is not None:
+            layers = checks.as_layer_ids(hints.layer_ids, num_layers)
+        if layer_ids is not None:
+            hinted, layers = layers, checks.as_layer_ids(layer_ids, num_layers)
+            if hints.layer_ids is not None and (hinted != layers).any():
+                found.add(
+                    "layer_ids_differ",
+                    f"{file.name}#/layer_ids",
+                    f"The file says {layers.tolist()}.",
+                    "Leave layer_ids= out.",
+                )
+        elif hints.layer_ids is None:
+            notes.append(f"layer_ids are not given; taken as 0..{num_layers - 1}.")
+        experts = hints.num_experts if num_experts is None else num_experts
+        if experts is not None and (isinstance(experts, bool) or not isinstance(experts, int | np.integer)):
+            found.add(
+                "num_experts_type", f"{file.name}#/num_experts", f"{experts!r:.40} is no integer.", "Give an integer."
+            )
+            experts = None
+        elif experts is not None and hints.num_experts not in (None, experts):
+            found.add(
+                "num_experts_differ",
+                f"{file.name}#/num_experts",
+                f"The file says {experts}.",
+                "Leave num_experts= out.",
+            )
+        found.raise_if_any()
+        if experts is None:
+            experts = largest_id() + 1
+            if experts < 1:
+                raise InputError.of(
+                    "zero_tokens",
+                    file.name,
+                    "There is no id to infer num_experts from.",
+                    "Check the recording, or give num_experts.",
+                )
+            notes.append(f"num_experts is not given; inferred as {experts} from the largest id.")
+        return cls(layer_ids=layers, num_experts=int(experts), notes=tuple(notes))
+
+    def trace(self, file: TraceFile, format_name: str, notes: tuple[str, ...] = (), **fields: Any) -> Trace:
+        """Return the trace of `file`; `fields` are those that the reader knows: top_k, num_tokens, columns, read."""
+        return Trace(
+            layer_ids=self.layer_ids,
+            num_experts=self.num_experts,
+            hash_source=file.sha256,
+            provenance=Provenance(source=file.name, format=format_name, notes=(*self.notes, *notes)),
+            **fields,
+        )

@@ -1,0 +1,113 @@
+"""EPLB's weight matrix (layers, experts), as `.npy`, JSON or CSV: loads without token identity.
+
+References
+----------
+https://github.com/deepseek-ai/EPLB, ``rebalance_experts(weight, ...)``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from traces import checks
+from traces.errors import InputError, Violations
+from traces.readers.base import Axes, Hints, Reader
+from traces.readers.files import TraceFile, guarded
+from traces.readers.matrices import MATRIX_BYTES, MAX_LAYERS, npy_kind
+from traces.readers.npy import MAGIC, open_npy
+from traces.trace import LoadCounts, Provenance
+
+__all__ = ["READER"]
+
+CSV_START = re.compile(rb"\s*[-+.\d][-+.\deE]*\s*,")
+
+
+def sniff(file: TraceFile) -> bool:
+    """Recognise a `.npy` of counts, a JSON list of lists, or lines of comma-separated numbers."""
+    if file.head.startswith(MAGIC):
+        return npy_kind(file) == "eplb"
+    return re.match(rb"\s*\[", file.head) is not None or CSV_START.match(file.head) is not None
+
+
+def open_eplb(file: TraceFile, hints: Hints) -> LoadCounts:
+    """Read the whole matrix, which is small."""
+    if file.size > MATRIX_BYTES:
+        raise InputError.of("too_large", file.name, f"A weight matrix of {file.size} bytes?", "Check the file.")
+    load = _read_npy(file) if file.head.startswith(MAGIC) else _read_text(file)
+    if load.ndim != 2 or len(load) > MAX_LAYERS:
+        raise InputError.of(
+            "load_shape", file.name, f"Shape {load.shape} is not (layers, experts).", "Give one row per MoE layer."
+        )
+    axes = Axes.settle(file, hints, len(load), lambda: -1, num_experts=load.shape[1])
+    found = Violations()
+    checks.check_layout(found, axes.layer_ids, axes.num_experts, 1)
+    for layer, expert in np.argwhere(~np.isfinite(load) | (load < 0))[:5]:
+        found.add(
+            "load_not_finite",
+            f"{file.name}#row {layer}, column {expert}",
+            f"Load {load[layer, expert]} is NaN, infinite or negative.",
+            "Correct the counts.",
+        )
+    found.raise_if_any()
+    load.flags.writeable = False
+    return LoadCounts(
+        load=load,
+        layer_ids=axes.layer_ids,
+        provenance=Provenance(source=file.name, format="eplb", notes=axes.notes),
+        digest=f"sha256:{file.sha256()}",
+    )
+
+
+def _read_npy(file: TraceFile) -> npt.NDArray[np.float64]:
+    with file.open() as stream:
+        array = open_npy(file, stream)
+        if array.header.dtype.kind not in "iuf":
+            raise InputError.of("load_dtype", file.name, f"Loads can't be {array.header.dtype}.", "Save plain numbers.")
+        return array.whole().astype(np.float64)
+
+
+def _read_text(file: TraceFile) -> npt.NDArray[np.float64]:
+    with guarded(file.name, RecursionError), file.open() as stream:
+        text = stream.read().decode("utf-8-sig")
+        rows = _json_rows(text, file.name) if text.lstrip().startswith("[") else _csv_rows(text, file.name)
+        lengths = sorted({len(row) for row in rows})
+        if len(lengths) != 1:
+            raise InputError.of(
+                "load_shape", file.name, f"Rows have {lengths[:5]} entries.", "Give every layer all experts."
+            )
+        return np.array(rows, dtype=np.float64)
+
+
+def _json_rows(text: str, place: str) -> list[list[Any]]:
+    rows = json.loads(text)
+    if not all(isinstance(row, list) and all(type(value) in (int, float) for value in row) for row in rows):
+        raise InputError.of("load_shape", place, "Expected a list of lists of numbers.", "Give one list per MoE layer.")
+    return list(rows)
+
+
+def _csv_rows(text: str, place: str) -> list[list[Any]]:
+    rows = []
+    for number, line in enumerate(text.rstrip().splitlines(), start=1):
+        try:
+            rows.append([float(value) for value in line.split(",")])
+        except ValueError as error:
+            raise InputError.of(
+                "load_text",
+                f"{place}#line {number}",
+                f"Not a row of numbers: {line:.60}",
+                "Leave out titles and names.",
+            ) from error
+    return rows
+
+
+READER = Reader(
+    name="eplb",
+    content="weight matrix (layers, experts) as .npy, .json or .csv; loads only",
+    sniff=sniff,
+    open=open_eplb,
+)

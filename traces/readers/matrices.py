@@ -1,0 +1,62 @@
+"""Which of the two-axis `.npy` formats a file is: tokens by layers (ExFlow), or layers by experts (EPLB weights)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from traces.errors import InputError
+from traces.readers.files import TraceFile
+from traces.readers.npy import MAGIC, open_npy
+
+__all__ = ["MATRIX_BYTES", "MAX_LAYERS", "npy_kind"]
+
+MAX_LAYERS = 1000  # no model comes near
+MAX_IDS = 4096  # nor has as many experts in a layer
+MATRIX_BYTES = 256 << 20
+
+
+def npy_kind(file: TraceFile) -> Literal["exflow", "eplb"] | None:
+    """Tell the format of a `.npy` file from its type, shape and values; None if it is not a `.npy` file.
+
+    Raises
+    ------
+    InputError
+        If the array has another number of axes, or fits both formats.
+    """
+    if not file.head.startswith(MAGIC):
+        return None
+    with file.open() as stream:
+        array = open_npy(file, stream)
+        header = array.header
+        if header.ndim == 3:
+            raise InputError.of(
+                "npy_axes",
+                file.name,
+                f"An array of shape {header.shape} has no place for the other columns.",
+                "Save it under a name: numpy.savez(path, topk_ids=array, num_experts=...).",
+            )
+        if header.ndim != 2 or 0 in header.shape:
+            raise InputError.of(
+                "npy_axes",
+                file.name,
+                f"Shape {header.shape} is neither (tokens, layers) nor (layers, experts).",
+                "Reshape it.",
+            )
+        if header.dtype.kind == "f":
+            return "eplb"
+        if header.shape[0] > MAX_LAYERS:
+            return "exflow"
+        if header.dtype.kind in "iu" and header.data_bytes <= MATRIX_BYTES:
+            values = array.whole()
+            if np.min(values) < 0:
+                return "exflow"  # a missing entry; counts are not negative
+            if np.max(values) >= MAX_IDS:
+                return "eplb"
+    raise InputError.of(
+        "ambiguous_format",
+        file.name,
+        f"{header.dtype} of shape {header.shape} may be ids of (tokens, layers) or counts of (layers, experts).",
+        "Say which: format='exflow' or format='eplb'.",
+    )

@@ -1,0 +1,67 @@
+"""Everything that is worth knowing about a profile, for the command line and the service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from traces.errors import InputError
+from traces.profile import Profile
+from traces.statistics.affinity import affinity_strength
+from traces.statistics.load import coactivation_share, imbalance, topk_share
+from traces.statistics.sufficiency import enough_tokens
+
+__all__ = ["summary"]
+
+
+def summary(profile: Profile, *, permutations: int = 20, seed: int = 0) -> dict[str, Any]:
+    """Return sizes, load, co-activation, affinity and the check for enough tokens as JSON-ready values.
+
+    Parameters
+    ----------
+    profile : Profile
+    permutations, seed : int
+        See `traces.statistics.affinity_strength`.
+
+    Returns
+    -------
+    dict
+        ``coactivation``, ``affinity`` and ``enough_tokens`` are None where the profile can't tell; ``not_available``
+        then names the rule and says why.
+    """
+    shares = {str(k): topk_share(profile, k).tolist() for k in sorted({1, profile.top_k, -(-profile.num_experts // 8)})}
+    result: dict[str, Any] = {
+        "num_layers": profile.num_layers,
+        "num_experts": profile.num_experts,
+        "top_k": profile.top_k if profile.affinity is not None else None,
+        "layer_ids": profile.layer_ids.tolist(),
+        "tokens": profile.tokens,
+        "digest": profile.digest,
+        "sources": [
+            {"digest": item.digest, "source": item.source, "tokens": item.tokens, "notes": list(item.notes)}
+            for item in profile.sources
+        ],
+        "load": {"max_over_mean": imbalance(profile).tolist(), "topk_share": shares},
+        "coactivation": None,
+        "affinity": None,
+        "enough_tokens": None,
+        "not_available": {},
+    }
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "coactivation": lambda: dict(
+            zip(
+                ("top_share", "top_share_expected"),
+                (part.tolist() for part in coactivation_share(profile)),
+                strict=True,
+            )
+        ),
+        "affinity": lambda: affinity_strength(profile, permutations=permutations, seed=seed).as_dict(),
+        "enough_tokens": lambda: enough_tokens(profile).as_dict(),
+    }
+    for name, compute in parts.items():
+        try:
+            result[name] = compute()
+        except InputError as error:
+            found = error.violations[0]
+            result["not_available"][name] = {"code": found.code, "detail": found.detail, "remedy": found.remedy}
+    return result

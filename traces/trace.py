@@ -1,0 +1,302 @@
+"""The routing trace: which experts every token chose in every MoE layer, as a stream of batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from traces import checks
+from traces.columns import COLUMNS, as_column
+from traces.errors import InputError, Violations
+
+__all__ = ["COLUMNS", "Batch", "LoadCounts", "Provenance", "Trace"]
+
+IntArray = npt.NDArray[np.integer[Any]]
+BATCH_TOKENS = 32_768
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a trace comes from.
+
+    Attributes
+    ----------
+    source : str
+        File name, or ``memory``.
+    format : str
+        Name of the reader, or of the function that made the trace.
+    notes : tuple of str
+        What was inferred, dropped or selected on the way, as sentences.
+    """
+
+    source: str = "memory"
+    format: str = "arrays"
+    notes: tuple[str, ...] = ()
+
+    def noting(self, note: str) -> Provenance:
+        """Return a copy with one more note."""
+        return replace(self, notes=(*self.notes, note))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Consecutive tokens of a trace.
+
+    Attributes
+    ----------
+    topk_ids : (T, L, K) integers
+        Logical experts of each token and layer; -1 where an entry is missing.
+    rows : (T,) int64
+        Row of each token in its source; stays with the token when a part of the trace is selected.
+    gate_weights : (T, L, K) float, optional
+        Router weights in the order of `topk_ids`.
+    seq_id, token_pos : (T,) int64, optional
+        Sequence of the token and its position there.
+    phase : (T,) uint8, optional
+        0 prefill, 1 decode.
+    source_rank : (T,) int32, optional
+        Data-parallel rank that owns the token; -1 unknown.
+    """
+
+    topk_ids: IntArray
+    rows: npt.NDArray[np.int64]
+    gate_weights: npt.NDArray[np.floating[Any]] | None = None
+    seq_id: IntArray | None = None
+    token_pos: IntArray | None = None
+    phase: IntArray | None = None
+    source_rank: IntArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.topk_ids)
+
+    def select(self, index: npt.NDArray[Any] | slice) -> Batch:
+        """Return the tokens that `index` (a mask, an index array or a slice) picks."""
+        picked: dict[str, Any] = {
+            item.name: None if (value := getattr(self, item.name)) is None else value[index] for item in fields(self)
+        }
+        return Batch(**picked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """A routing trace that streams: metadata, and a way to read the batches again and again.
+
+    Attributes
+    ----------
+    layer_ids : (L,) int64
+        Model layer of each of the L MoE layers.
+    num_experts : int
+        Routed (logical) experts per layer, E.
+    top_k : int
+        Largest number of experts per token and layer, K.
+    num_tokens : int or None
+        Tokens, or None where only a full read can tell.
+    columns : frozenset of str
+        Optional columns that are present, out of `COLUMNS`.
+    provenance : Provenance
+    read : callable
+        ``read(max_tokens)`` yields unchecked batches from the start.
+    hash_source : callable
+        Returns the SHA-256 of the source, as hexadecimal digits.
+    """
+
+    layer_ids: npt.NDArray[np.int64]
+    num_experts: int
+    top_k: int
+    num_tokens: int | None
+    read: Callable[[int], Iterator[Batch]] = field(repr=False)
+    hash_source: Callable[[], str] = field(repr=False)
+    columns: frozenset[str] = frozenset()
+    provenance: Provenance = Provenance()
+
+    def __post_init__(self) -> None:
+        found = Violations()
+        checks.check_layout(found, self.layer_ids, self.num_experts, self.top_k)
+        found.raise_if_any()
+        self.layer_ids.flags.writeable = False
+
+    @property
+    def num_layers(self) -> int:
+        """Number of MoE layers, L."""
+        return len(self.layer_ids)
+
+    @cached_property
+    def digest(self) -> str:
+        """``sha256:...`` of the source file, or of the arrays."""
+        return f"sha256:{self.hash_source()}"
+
+    def batches(self, max_tokens: int = BATCH_TOKENS) -> Iterator[Batch]:
+        """Read the trace from its start.
+
+        Parameters
+        ----------
+        max_tokens : int
+            Upper bound of the tokens per batch, and so of the memory.
+
+        Yields
+        ------
+        Batch
+            Checked: shapes, ids in range, no expert twice within a token and layer, no NaN.
+
+        Raises
+        ------
+        InputError
+            Naming file, row, layer and rule of the first violations.
+        """
+        for batch in self.read(max_tokens):
+            checks.check_batch(batch, self)
+            checks.check_duplicates(batch, self)
+            yield batch
+
+    def split(self, held_out: float) -> tuple[Trace, Trace]:
+        """Split by whole sequences into a part to fit and a part to hold out.
+
+        Sequence s is held out when ``floor((s + 1) f) > floor(s f)``: for f = 0.5 the odd ones. Without `seq_id`,
+        blocks of 64 consecutive tokens take the place of sequences, which the provenance says.
+
+        Parameters
+        ----------
+        held_out : float
+            Share f of the sequences to hold out, 0 < f < 1.
+
+        Returns
+        -------
+        fit, held : Trace
+            Lazy views: nothing is read here.
+        """
+        if not 0 < held_out < 1:
+            raise InputError.of(
+                "hold_out_range", "/hold_out", f"The held-out share is {held_out}.", "Give a share between 0 and 1."
+            )
+        by_sequence = "seq_id" in self.columns
+        unit = "seq_id" if by_sequence else "blocks of 64 tokens, as the trace has no seq_id"
+
+        def held_mask(batch: Batch) -> npt.NDArray[np.bool_]:
+            key = batch.rows // 64 if batch.seq_id is None else np.asarray(batch.seq_id, dtype=np.int64)
+            # The small shift keeps products such as 10 * 0.7 from falling just below the integer they stand for.
+            mask: npt.NDArray[np.bool_] = np.floor((key + 1) * held_out + 1e-9) > np.floor(key * held_out + 1e-9)
+            return mask
+
+        fit = self.where(lambda batch: ~held_mask(batch), f"fit part: all but {held_out:g} of {unit}")
+        held = self.where(held_mask, f"held-out part: {held_out:g} of {unit}")
+        return fit, held
+
+    def where(self, keep: Callable[[Batch], npt.NDArray[np.bool_]], note: str) -> Trace:
+        """Return a lazy view with only the tokens for which `keep(batch)` is true.
+
+        Parameters
+        ----------
+        keep : callable
+            Returns a (T,) mask for a batch.
+        note : str
+            What is selected; part of the provenance and of the digest.
+        """
+        read, hash_source = self.read, self.hash_source
+
+        def read_selected(max_tokens: int) -> Iterator[Batch]:
+            for batch in read(max_tokens):
+                selected = batch.select(keep(batch))
+                if len(selected):
+                    yield selected
+
+        def hash_selected() -> str:
+            return hashlib.sha256(f"{hash_source()}|{note}".encode()).hexdigest()
+
+        return replace(
+            self,
+            read=read_selected,
+            hash_source=hash_selected,
+            num_tokens=None,
+            provenance=self.provenance.noting(note),
+        )
+
+    @classmethod
+    def of(
+        cls,
+        topk_ids: npt.ArrayLike,
+        *,
+        num_experts: int,
+        layer_ids: npt.ArrayLike | None = None,
+        provenance: Provenance | None = None,
+        **columns: npt.ArrayLike | None,
+    ) -> Trace:
+        """Wrap arrays that are in memory.
+
+        Parameters
+        ----------
+        topk_ids : (T, L, K) integers
+            Logical experts; -1 where an entry is missing.
+        num_experts : int
+            Experts per layer, E.
+        layer_ids : (L,) integers, optional
+            Model layers; 0..L-1 by default.
+        provenance : Provenance, optional
+        **columns
+            Any of `COLUMNS`, with one entry per token.
+        """
+        ids = np.asarray(topk_ids)
+        checks.check_ids_shape(ids.shape, ids.dtype)
+        ids = ids.astype(ids.dtype.newbyteorder("="), copy=False)  # compiled loops read native byte order only
+        unknown = sorted(set(columns) - set(COLUMNS))
+        if unknown:
+            raise InputError.of(
+                "unknown_column", f"/{unknown[0]}", f"No such column: {unknown}.", f"Columns are {sorted(COLUMNS)}."
+            )
+        present = {name: np.asarray(value) for name, value in columns.items() if value is not None}
+        checks.check_columns(ids.shape, present)
+        present = {name: as_column(name, value) for name, value in present.items()}
+        layers = np.arange(ids.shape[1]) if layer_ids is None else checks.as_layer_ids(layer_ids, ids.shape[1])
+
+        def read(max_tokens: int) -> Iterator[Batch]:
+            for start in range(0, len(ids), max_tokens):
+                part = slice(start, start + max_tokens)
+                rows = np.arange(start, min(start + max_tokens, len(ids)))
+                yield Batch(topk_ids=ids[part], rows=rows, **{name: value[part] for name, value in present.items()})
+
+        def hash_arrays() -> str:
+            digest = hashlib.sha256(np.ascontiguousarray(ids).tobytes())
+            for name in sorted(present):
+                digest.update(name.encode() + np.ascontiguousarray(present[name]).tobytes())
+            digest.update(f"{ids.shape}{ids.dtype}{layers.tolist()}{num_experts}".encode())
+            return digest.hexdigest()
+
+        return cls(
+            layer_ids=np.array(layers, dtype=np.int64),
+            num_experts=num_experts,
+            top_k=ids.shape[2],
+            num_tokens=len(ids),
+            read=read,
+            hash_source=hash_arrays,
+            columns=frozenset(present),
+            provenance=provenance or Provenance(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadCounts:
+    """Tokens per expert without token identity: what an EPLB weight matrix gives.
+
+    Attributes
+    ----------
+    load : (L, E) float64
+        Tokens (or any weight) per layer and expert.
+    layer_ids : (L,) int64
+    provenance : Provenance
+    digest : str
+    """
+
+    load: npt.NDArray[np.float64]
+    layer_ids: npt.NDArray[np.int64]
+    provenance: Provenance
+    digest: str
+
+    @property
+    def num_experts(self) -> int:
+        """Experts per layer, E."""
+        return int(self.load.shape[1])
