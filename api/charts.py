@@ -25,6 +25,7 @@ def line_chart(
     y_label: str,
     include: Sequence[float] = (),
     steps: bool = False,
+    colour: int = 0,
 ) -> str:
     """Return a line chart.
 
@@ -37,6 +38,8 @@ def line_chart(
         Values that the y axis must show, such as 1 for a ratio.
     steps : bool
         Hold each value until the next one.
+    colour : int
+        Colour of the first series.
     """
     points = [(np.asarray(x, dtype=float), np.asarray(y, dtype=float)) for _, x, y in series]
     every_x = np.concatenate([x for x, _ in points])
@@ -56,7 +59,7 @@ def line_chart(
         parts.append(
             f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{value:.4g}</text>'
         )
-    for number, ((name, _, _), (xs, ys)) in enumerate(zip(series, points, strict=True)):
+    for number, ((name, _, _), (xs, ys)) in enumerate(zip(series, points, strict=True), colour):
         places = [(x_axis.at(x), y_axis.at(y)) for x, y in zip(xs, ys, strict=True)]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (_stepped(places) if steps else places))
         parts.append(f'<polyline class="line s{number}" points="{line}"/>')
@@ -69,7 +72,9 @@ def line_chart(
     parts.append(
         f'<text class="label" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text></svg>'
     )
-    legend = "".join(f'<span class="key s{number}">{escape(name)}</span>' for number, (name, _, _) in enumerate(series))
+    legend = "".join(
+        f'<span class="key s{number}">{escape(name)}</span>' for number, (name, _, _) in enumerate(series, colour)
+    )
     return f"<figcaption>{escape(y_label)}<br>{legend}</figcaption>{''.join(parts)}"
 
 

@@ -11,15 +11,14 @@ import alembic.command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event, inspect, text
+from sqlalchemy.exc import DatabaseError
 
-__all__ = ["Database", "UnknownRevisionError"]
+from traces import InputError
+
+__all__ = ["Database"]
 
 BUSY_TIMEOUT_MS = 15_000
 MIGRATIONS = Path(__file__).parent / "migrations"
-
-
-class UnknownRevisionError(Exception):
-    """The database belongs to a newer version of the program."""
 
 
 class Database:
@@ -59,21 +58,31 @@ class Database:
 
         Raises
         ------
-        UnknownRevisionError
-            If the schema is newer than this program.
+        InputError
+            If the schema is newer than this program, or the file is no database.
         """
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-        with self.write() as connection:
+        with self._readable(), self.write() as connection:
             known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
             current = self._revision(connection)
             if current is not None and current not in known:
-                raise UnknownRevisionError(
-                    f"The database has schema revision {current}, which this version does not know. "
-                    "Start the version that made it, or a later one."
+                detail = f"The database has schema revision {current}, which this version does not know."
+                raise InputError.of(
+                    "schema_revision", "/data_dir", detail, "Start the version that made it, or a later one."
                 )
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except DatabaseError as error:
+            detail = f"The database can't be used: {error.orig}."
+            raise InputError.of(
+                "database", "/data_dir", detail, "Check the file service.db, or restore a backup."
+            ) from error
 
     @staticmethod
     def _revision(connection: Connection) -> str | None:
@@ -83,8 +92,8 @@ class Database:
 
 
 def _configure(connection: Any, record: Any) -> None:
-    # The driver would begin transactions by itself, and deferred ones: a read that turns into a write then fails at once
-    # instead of waiting its turn.
+    # The driver would begin transactions by itself, and deferred ones: a read that turns into a write then fails at
+    # once instead of waiting its turn.
     connection.isolation_level = None
     for pragma in (
         f"busy_timeout={BUSY_TIMEOUT_MS}",

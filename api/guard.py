@@ -1,4 +1,4 @@
-"""Middleware that turns away what no route should see: bodies without end, and web pages that reach for the loopback."""
+"""Middleware that turns away what no route should see: endless bodies, and web pages that reach for the loopback."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 class Guard:
     """Checks of a request's head, and the limit of JSON bodies.
 
-    Without authentication the service trusts whoever reaches it, which is why it listens on the loopback. A web page in the
-    user's browser reaches that as well: by a name that resolves to 127.0.0.1 (Host), or by a plain form (Origin).
+    Without authentication the service trusts whoever reaches it, which is why it listens on the loopback. A web page in
+    the user's browser reaches that as well: by a name that resolves to 127.0.0.1 (Host), or by a plain form (Origin).
 
     Parameters
     ----------
@@ -53,7 +53,9 @@ class Guard:
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
-                raise ProblemError("too-large", f"The body is larger than {limit} bytes.", headers={"Connection": "close"})
+                raise ProblemError(
+                    "too-large", f"The body is larger than {limit} bytes.", headers={"Connection": "close"}
+                )
             return message
 
         await self.app(scope, receive_some, send)

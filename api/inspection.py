@@ -1,6 +1,7 @@
 """What a full read of an upload finds out, and the trace as later readers open it.
 
-`inspect` runs in a helper process: a file that makes a reader run out of memory takes the helper with it, not the service.
+`inspect` runs in a helper process: a file that makes a reader run out of memory takes the helper with it, not the
+service.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from api.sources import Source, open_source
 from traces import InputError, LoadCounts, Profile, Trace, Violation
 from traces.sample import TokenSample
 
-__all__ = ["inspect", "open_stored", "outline"]
+__all__ = ["inspect", "open_stored", "outline", "warm_up"]
 
 
 def inspect(path: Path, shown: str, hints: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,6 +64,10 @@ def open_stored(path: Path, trace_id: str, name: str | None, facts: Mapping[str,
     if isinstance(source, Profile):
         return source
     return replace(source, provenance=replace(source.provenance, source=shown))
+
+
+def warm_up() -> None:
+    """Do nothing; importing this module has loaded what `inspect` needs."""
 
 
 def outline(facts: Mapping[str, Any]) -> Profile:

@@ -1,7 +1,7 @@
 """Running plans: lanes that take them from the store and hand them to an executor, one at a time each.
 
-The queue is the store, so nothing is lost with the process. An executor is anything of ``concurrent.futures``; the embedded one
-is a pool of a single process per lane, so that a worker that dies takes no other plan with it.
+The queue is the store, so nothing is lost with the process. An executor is anything of ``concurrent.futures``; the
+embedded one is a pool of a single process per lane, so that a worker that dies takes no other plan with it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.leases import Claim, Leases, StaleAttemptError
 from api.problems import document
-from api.processes import kill
+from api.processes import close, kill
 from api.telemetry import Metrics
-from api.worker import Job, Outcome, run_plan
+from api.worker import Job, Outcome, run_plan, warm_up
 
 __all__ = ["Dispatcher", "DispatcherSettings"]
 
@@ -110,7 +110,7 @@ class Dispatcher:
                 log.exception("store.unreachable")
 
     def _lane(self) -> None:
-        executor = self._make_executor()
+        executor = self._warm_executor()
         while not self._stopping.is_set():
             try:
                 claim = self._leases.claim()
@@ -131,9 +131,15 @@ class Dispatcher:
                 healthy = False
             if not healthy:
                 kill(executor)
-                if not self._stopping.is_set():
-                    executor = self._make_executor()
-        kill(executor)
+                if self._stopping.is_set():
+                    return
+                executor = self._warm_executor()
+        close(executor, max(0.0, self._deadline - time.monotonic()))
+
+    def _warm_executor(self) -> Executor:
+        executor = self._make_executor()
+        executor.submit(warm_up)  # so that the first plan does not wait for a process to start
+        return executor
 
     def _run(self, executor: Executor, claim: Claim) -> bool:
         """Run a plan to its end; False if the executor can't be used any more."""

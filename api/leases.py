@@ -1,7 +1,7 @@
 """What workers do with the store: claim a plan, report, finish; and what happens to plans whose worker has gone.
 
-A claim is a lease with an attempt number. Every write names its attempt and is refused once the plan was given to another:
-a worker that was presumed dead cannot spoil the work of its successor.
+A claim is a lease with an attempt number. Every write names its attempt and is refused once the plan was given to
+another: a worker that was presumed dead cannot spoil the work of its successor.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Lease:
             asked = connection.execute(select(plans.c.cancel_requested).where(self._mine)).scalar_one_or_none()
         if asked is None:
             raise StaleAttemptError
-        return asked
+        return bool(asked)
 
     def renew(self) -> None:
         """Give a sign of life."""
@@ -203,7 +203,7 @@ class Leases:
         return self._requeue(plans.c.lease_until < time.time())
 
     def crashed(self, claim: Claim, max_crashes: int, error: Mapping[str, Any]) -> str | None:
-        """Note that a worker died: queue the plan again, or, the last time, fail it with `error`. Returns the status."""
+        """Note that a worker died: queue the plan again, or, the last time, fail it. Returns its status."""
         mine = and_(plans.c.id == claim.plan_id, plans.c.attempt == claim.attempt, plans.c.status == "running")
         now = time.time()
         with self.database.write() as connection:

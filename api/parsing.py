@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from threading import BoundedSemaphore
 from typing import Any
 
 from api.inspection import outline
@@ -20,7 +19,6 @@ __all__ = ["DEFAULT_TIME_LIMIT_S", "check", "limits_of", "plan_request", "topolo
 
 DEFAULT_TIME_LIMIT_S = 10.0
 CHECK_CELLS = 50_000_000  # above it, a request is checked by its worker only
-_checks = BoundedSemaphore(2)  # bounds the memory of checks, whatever the number of requests
 
 # Pointers of the library -> pointers into the body.
 _PREFIXES = {
@@ -149,16 +147,15 @@ def check(request: PlanRequest, facts: Mapping[str, Any], max_job_bytes: int) ->
         raise InputError.of("hold_out_counts", "/hold_out", detail, "Leave hold_out out, or give 0.")
     if layers * experts * gpus > CHECK_CELLS:
         return
-    with _checks:
-        try:
-            problem = prepare(outline(facts), replace(request, hold_out=None)).problem
-            if reason := solver_from(request.solver, dict(request.options)).supports(problem):
-                detail = f"{request.solver}: {reason}"
-                raise InputError.of("unsupported", "/solver", detail, "Choose another solver, such as 'auto'.")
-            if request.start is not None:
-                _check_start(request.start, problem)
-        except InputError as error:
-            raise translate(error) from None
+    try:
+        problem = prepare(outline(facts), replace(request, hold_out=None)).problem
+        if reason := solver_from(request.solver, dict(request.options)).supports(problem):
+            detail = f"{request.solver}: {reason}"
+            raise InputError.of("unsupported", "/solver", detail, "Choose another solver, such as 'auto'.")
+        if request.start is not None:
+            _check_start(request.start, problem)
+    except InputError as error:
+        raise translate(error) from None
 
 
 def _check_start(start: Plan, problem: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from api.figures import figures_of, measure
@@ -66,13 +66,8 @@ class PlanRequest:
     @property
     def objective(self) -> Objective:
         """Objective that the request asks for."""
-        default: CopyPolicy = "same_node" if self.execution == "dispatch" else "fair"
-        return Objective(
-            execution=self.execution,
-            dedup=self.dedup,
-            ownership=self.ownership,
-            copy_policy=self.copy_policy or default,
-        )
+        objective = Objective.for_execution(self.execution, self.dedup)
+        return replace(objective, ownership=self.ownership, copy_policy=self.copy_policy or objective.copy_policy)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

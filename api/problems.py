@@ -38,8 +38,8 @@ CATALOGUE = _kinds(
         "digest-mismatch",
         400,
         "Digest mismatch",
-        "The bytes that arrived do not have the digest that Content-Digest states (RFC 9530), or the field can't be read. "
-        "Send the file again.",
+        "The bytes that arrived do not have the digest that Content-Digest states (RFC 9530), or the field can't be "
+        "read. Send the file again.",
     ),
     ("forbidden-origin", 403, "Forbidden origin", "A web page of another site sent the request. Use your own client."),
     ("not-found", 404, "Not found", "There is no such resource. It may have been deleted."),
@@ -54,7 +54,12 @@ CATALOGUE = _kinds(
         "The same bytes were uploaded before and were read with other parameters (format, num_experts, layer_ids). "
         "Leave the parameters out, or delete the trace and upload it again.",
     ),
-    ("too-large", 413, "Content too large", "The body is larger than the service accepts. Upload less: a profile, say."),
+    (
+        "too-large",
+        413,
+        "Content too large",
+        "The body is larger than the service accepts. Upload less: a profile, say.",
+    ),
     (
         "unsupported-media-type",
         415,

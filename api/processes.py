@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from multiprocessing.connection import wait
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 from api.telemetry import configure_logging
 
-__all__ = ["Helpers", "kill", "process_pool"]
+__all__ = ["Helpers", "close", "kill", "process_pool"]
 
 Result = TypeVar("Result")
 
@@ -31,6 +32,17 @@ def process_pool(workers: int, niceness: int, log_level: str) -> ProcessPoolExec
     """
     context = multiprocessing.get_context("spawn")  # a forked copy of a server with threads may hang
     return ProcessPoolExecutor(workers, context, _enter, (niceness, log_level))
+
+
+def close(executor: Executor, timeout_s: float) -> None:
+    """End a pool whose processes are idle or about to be; those that are not after `timeout_s` are killed."""
+    processes = list((getattr(executor, "_processes", None) or {}).values())
+    executor.shutdown(wait=False, cancel_futures=True)
+    deadline = time.monotonic() + timeout_s
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
 
 
 def kill(executor: Executor) -> None:
@@ -68,6 +80,10 @@ class Helpers:
         self._executor = make()
         self._lock = threading.Lock()
 
+    def start(self, function: Callable[[], object]) -> None:
+        """Call a function ahead of any request, to load what tasks will need."""
+        self._executor.submit(function)
+
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function in a helper; BrokenExecutor if it ended the helper, twice."""
         executor = self._executor
@@ -77,9 +93,9 @@ class Helpers:
             # The helper may have died of another task, so this one gets a second chance.
             return await asyncio.wrap_future(self._renewed(executor).submit(function, *arguments))
 
-    def close(self) -> None:
-        """End the helpers."""
-        kill(self._executor)
+    def close(self, timeout_s: float) -> None:
+        """End the helpers within about `timeout_s`."""
+        close(self._executor, timeout_s)
 
     def _renewed(self, broken: Executor) -> Executor:
         with self._lock:

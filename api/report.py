@@ -65,11 +65,11 @@ def report_html(problem: Problem, solution: Solution, measured: Sequence[Measure
 
 def _overview(problem: Problem, solution: Solution, summary: dict[str, Any]) -> str:
     plan, termination = solution.plan, solution.termination
-    cap = problem.constraints.load_cap
+    cap = "no load cap" if (limit := problem.constraints.load_cap) is None else f"load cap {limit:g}"
     bound = "no bound is known" if plan.bound is None else f"no plan gets below {plan.bound:.4f} (gap {plan.gap:.1%})"
     facts = (
         f"{problem.num_layers} MoE layers of {problem.num_experts} experts on {problem.topology.name}: "
-        f"{problem.num_gpus} GPUs with {problem.slots_per_gpu} slots per layer; {'no load cap' if cap is None else f'load cap {cap:g}'}. "
+        f"{problem.num_gpus} GPUs with {problem.slots_per_gpu} slots per layer; {cap}. "
         f"Solver {plan.provenance.get('solver', 'unknown')}, {solution.elapsed_s:.1f} s: {termination.reason}, score "
         f"{solution.score.total:.4f} ({problem.objective.traffic_unit}); {bound}."
     )

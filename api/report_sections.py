@@ -99,7 +99,9 @@ def search_chart(solution: Solution) -> str:
     if len(found) < 2:
         return ""
     series = [("best plan", [time for time, _ in found], [score for _, score in found])]
-    return f"<h2>The search</h2>{_figures([line_chart(series, x_label='seconds', y_label='Score', steps=True)])}"
+    return (
+        f"<h2>The search</h2>{_figures([line_chart(series, x_label='seconds', y_label='Score', steps=True, colour=1)])}"
+    )
 
 
 def _figures(charts: Sequence[str]) -> str:

@@ -70,7 +70,7 @@ class TraceResource(BaseModel):
         return cls(
             id=row.id,
             name=row.name,
-            created_at=_time(row.created_at),
+            created_at=datetime.fromtimestamp(row.created_at, UTC),
             bytes=row.bytes,
             **{name: row.facts[name] for name in names},
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from placement.objective import CopyPolicy, Dedup, Execution, Ownership
 from placement.topology import MAX_GPUS
@@ -25,6 +27,7 @@ __all__ = [
 MAX_ID = 32_767
 MAX_LAYERS = 4096
 MAX_ITEMS = 100_000
+MAX_DEPTH = 16
 INT64 = (1 << 63) - 1
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -38,9 +41,33 @@ TraceId = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$", examples=["sha25
 PlanId = Annotated[str, Field(pattern="^plan_[0-9a-f]{32}$", examples=["plan_" + "0" * 32])]
 
 
+def _scalar(value: Any) -> Any:
+    if value is not None and not isinstance(value, (bool, int, float, str)):
+        raise PydanticCustomError("scalar_type", "Options are numbers, texts, booleans or null")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("finite_number", "Numbers must be finite")
+    return value
+
+
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse nesting that would exhaust the stack of whoever walks through it."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        parts = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [inner for part in parts for inner in part if isinstance(inner, (dict, list))]
+        if not level:
+            return value
+    raise PydanticCustomError("too_deep", "The object is nested too deeply")
+
+
+Version = Annotated[int, Field(ge=1, le=1)]  # a literal 1 would accept true
+Scalar = Annotated[Any, AfterValidator(_scalar), WithJsonSchema({"type": ["number", "string", "boolean", "null"]})]
+Document = Annotated[dict[str, Any], AfterValidator(_shallow)]
+
+
 def _form(value: Any) -> str:
     """Tell apart the forms of a field, so that only the errors of the form that was sent are reported."""
-    return {str: "<text>", list: "<list>", dict: "<object>"}.get(type(value), "<object>")
+    return "<text>" if isinstance(value, str) else "<object>"
 
 
 def _form_of_numbers(value: Any) -> str:
@@ -56,8 +83,7 @@ SlotCounts = Annotated[
     Discriminator(_form_of_numbers),
 ]
 NodeSizes = Annotated[
-    Annotated[Gpus, Tag("<number>")]
-    | Annotated[list[Gpus], Field(min_length=1, max_length=MAX_GPUS), Tag("<list>")],
+    Annotated[Gpus, Tag("<number>")] | Annotated[list[Gpus], Field(min_length=1, max_length=MAX_GPUS), Tag("<list>")],
     Discriminator(_form_of_numbers),
 ]
 
@@ -72,20 +98,22 @@ class LinkBody(Strict):
     """A tier of links."""
 
     bandwidth_gb_s: Positive = Field(description="GB/s per GPU and direction.")
-    latency_us: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(0.0, description="Microseconds.")
+    latency_us: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(default=0.0, description="Microseconds.")
 
 
 class TopologyFile(Strict):
     """A topology, as in a topology file."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Version = 1
     name: Name | None = None
-    gpus_per_node: NodeSizes | None = Field(None, description="GPUs of every node, or a list of the nodes' sizes.")
-    num_nodes: Gpus | None = Field(None, description="Number of nodes, if gpus_per_node is a number.")
+    gpus_per_node: NodeSizes | None = Field(
+        default=None, description="GPUs of every node, or a list of the nodes' sizes."
+    )
+    num_nodes: Gpus | None = Field(default=None, description="Number of nodes, if gpus_per_node is a number.")
     intra_node: LinkBody | None = None
     inter_node: LinkBody | None = None
     rank_cost_matrix: list[Annotated[list[Finite], Field(max_length=MAX_GPUS)]] | None = Field(
-        None, max_length=MAX_GPUS, description="Cost of a message between each pair of GPUs."
+        default=None, max_length=MAX_GPUS, description="Cost of a message between each pair of GPUs."
     )
     gpu_speed: Speeds | None = None
     memory_gb: Speeds | None = None
@@ -108,29 +136,30 @@ class PinBody(Strict):
 
     expert: Id
     gpu: Annotated[int, Field(ge=0, lt=MAX_GPUS)]
-    layer_id: LayerId | None = Field(None, description="Model layer; all layers if null.")
+    layer_id: LayerId | None = Field(default=None, description="Model layer; all layers if null.")
 
 
 class GroupBody(Strict):
     """Experts whose copies stay on one node."""
 
     experts: Annotated[list[Id], Field(min_length=1, max_length=MAX_ID)]
-    layer_id: LayerId | None = Field(None, description="Model layer; all layers if null.")
+    layer_id: LayerId | None = Field(default=None, description="Model layer; all layers if null.")
 
 
 class LimitsBody(Strict):
     """When to stop; the first limit that is reached ends the search."""
 
     time_limit_s: Positive | None = Field(
-        None, description="Seconds. 10 if it is left out and there is no work limit; null for the service's longest."
+        default=None,
+        description="Seconds. 10 if it is left out and there is no work limit; null for the service's longest.",
     )
     work: Annotated[int, Field(ge=1, le=INT64)] | None = Field(
-        None, description="Trial changes to price. Same seed and work, and no time limit: same plan."
+        default=None, description="Trial changes to price. Same seed and work, and no time limit: same plan."
     )
     gap: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
-        None, description="Stop when (score - bound) / score is at most this."
+        default=None, description="Stop when (score - bound) / score is at most this."
     )
-    stall_s: Positive | None = Field(None, description="Stop after so many seconds without a better plan.")
+    stall_s: Positive | None = Field(default=None, description="Stop after so many seconds without a better plan.")
 
 
 class PlanBody(Strict):
@@ -138,34 +167,46 @@ class PlanBody(Strict):
 
     trace: TraceId = Field(description="Trace to plan for.")
     topology: TopologyField
-    slots_per_gpu: Slots | None = Field(None, description="Expert slots per GPU and layer; ceil(E / G) if null.")
-    execution: Execution = Field("context_coherent", description="How tokens travel.")
-    dedup: Dedup = Field("gpu", description="What a dispatch sends once per: expert (none), GPU or node.")
-    ownership: Ownership = Field("token", description="Home rank of a token under dispatch.")
+    slots_per_gpu: Slots | None = Field(
+        default=None, description="Expert slots per GPU and layer; ceil(E / G) if null."
+    )
+    execution: Execution = Field(default="context_coherent", description="How tokens travel.")
+    dedup: Dedup = Field(default="gpu", description="What a dispatch sends once per: expert (none), GPU or node.")
+    ownership: Ownership = Field(default="token", description="Home rank of a token under dispatch.")
     copy_policy: CopyPolicy | None = Field(
-        None, description="Which copy a token uses; fair (context_coherent) or same_node (dispatch) if null."
+        default=None, description="Which copy a token uses; fair (context_coherent) or same_node (dispatch) if null."
     )
     load_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = Field(
-        None, description="Largest load of a GPU relative to its fair share, in every layer."
+        default=None, description="Largest load of a GPU relative to its fair share, in every layer."
     )
-    pins: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field([], description="Copies that must be there.")
-    forbidden: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field([], description="Copies that must not.")
-    groups: Annotated[list[GroupBody], Field(max_length=MAX_ITEMS)] = Field([], description="Experts kept together.")
-    solver: Annotated[str, Field(min_length=1, max_length=100)] = Field("auto", description="See GET /v1/solvers.")
-    options: dict[str, Any] = Field({}, description="Options of the solver; GET /v1/solvers has their JSON Schema.")
+    pins: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field(
+        default=[], description="Copies that must be there."
+    )
+    forbidden: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field(
+        default=[], description="Copies that must not."
+    )
+    groups: Annotated[list[GroupBody], Field(max_length=MAX_ITEMS)] = Field(
+        default=[], description="Experts kept together."
+    )
+    solver: Annotated[str, Field(min_length=1, max_length=100)] = Field(
+        default="auto", description="See GET /v1/solvers."
+    )
+    options: dict[Annotated[str, Field(max_length=100)], Scalar] = Field(
+        default={}, description="Options of the solver; GET /v1/solvers has their JSON Schema."
+    )
     limits: LimitsBody = LimitsBody()
     hold_out: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
-        None, description="Share of the sequences to hold out. 0.5 if null and the trace has tokens."
+        default=None, description="Share of the sequences to hold out. 0.5 if null and the trace has tokens."
     )
     seed: Annotated[int, Field(ge=0, le=INT64)] = 0
-    start: PlanId | None = Field(None, description="Plan to start from.")
-    name: Name | None = Field(None, description="Name to show.")
+    start: PlanId | None = Field(default=None, description="Plan to start from.")
+    name: Name | None = Field(default=None, description="Name to show.")
 
 
 class PlanFile(Strict):
     """A plan file's content."""
 
-    schema_version: Literal[1]
+    schema_version: Version
     layer_ids: Annotated[list[LayerId], Field(min_length=1, max_length=MAX_LAYERS)]
     num_experts: Annotated[int, Field(ge=1, le=MAX_ID)]
     num_gpus: Gpus
@@ -177,14 +218,16 @@ class PlanFile(Strict):
     score: Finite | None = None
     bound: Finite | None = None
     gap: Finite | None = None
-    termination: dict[str, Any] | None = None
-    provenance: dict[str, Any] = {}
+    termination: Document | None = None
+    provenance: Document = {}
     warnings: list[str] = []
 
 
 class EvaluationBody(Strict):
-    """A plan and the trace to replay through it. What is left out is taken from the plan: from its request, or, for an
-    inline plan, from its provenance."""
+    """A plan and the trace to replay through it.
+
+    What is left out is taken from the plan: from its request, or, for an inline plan, from its provenance.
+    """
 
     plan: Annotated[
         Annotated[PlanId, Tag("<text>")] | Annotated[PlanFile, Tag("<object>")],

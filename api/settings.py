@@ -36,28 +36,40 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MOE_PLACEMENT_", frozen=True, extra="forbid")
 
     data_dir: Path = Field(default_factory=default_data_dir, description="Folder of the database and the traces.")
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     allow_remote: bool = Field(
-        False, description="Listen on an address that other machines reach. There is no authentication yet."
+        default=False, description="Listen on an address that other machines reach. There is no authentication yet."
     )
-    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged.")
+    log_level: str = Field(
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged."
+    )
 
-    max_trace_bytes: int = Field(8192 * MB, ge=1, description="Largest trace to accept.")
-    max_json_bytes: int = Field(16 * MB, ge=1024, description="Largest JSON body to accept.")
-    max_queued_plans: int = Field(1000, ge=1, description="Plans that may wait; more are answered with 429.")
-    max_job_bytes: int = Field(8192 * MB, ge=MB, description="Largest estimate of a job's memory to accept.")
-    max_wait_s: float = Field(60.0, ge=0, le=600, description="Longest wait that `Prefer: wait` can ask for.")
-    max_time_limit_s: float = Field(3600.0, gt=0, description="Longest search; one without a time limit ends there too.")
+    max_trace_bytes: int = Field(default=8192 * MB, ge=1, description="Largest trace to accept.")
+    max_json_bytes: int = Field(default=16 * MB, ge=1024, description="Largest JSON body to accept.")
+    max_queued_plans: int = Field(default=1000, ge=1, description="Plans that may wait; more are answered with 429.")
+    max_job_bytes: int = Field(default=8192 * MB, ge=MB, description="Largest estimate of a job's memory to accept.")
+    max_wait_s: float = Field(default=60.0, ge=0, le=600, description="Longest wait that `Prefer: wait` can ask for.")
+    max_time_limit_s: float = Field(
+        default=3600.0, gt=0, description="Longest search; one without a time limit ends there too."
+    )
 
-    max_workers: int = Field(2, ge=1, le=256, description="Plans that run at the same time, each in its own process.")
-    threads_per_plan: int | None = Field(None, ge=1, description="Threads of a plan; all cores by default.")
-    helpers: int = Field(1, ge=1, le=64, description="Processes that check uploads and replay evaluations.")
-    niceness: int = Field(10, ge=0, le=19, description="Added to the niceness of workers, so that requests come first.")
-    lease_s: float = Field(30.0, ge=1, description="A running plan that gives no sign of life for so long is queued again.")
-    max_crashes: int = Field(3, ge=1, description="A plan whose worker dies so many times has failed.")
-    idempotency_hours: float = Field(24.0, gt=0, description="How long an Idempotency-Key is remembered.")
-    shutdown_s: float = Field(5.0, ge=0, description="How long a stopping server waits for requests and workers.")
+    max_workers: int = Field(
+        default=2, ge=1, le=256, description="Plans that run at the same time, each in its own process."
+    )
+    threads_per_plan: int | None = Field(default=None, ge=1, description="Threads of a plan; all cores by default.")
+    helpers: int = Field(default=1, ge=1, le=64, description="Processes that check uploads and replay evaluations.")
+    niceness: int = Field(
+        default=10, ge=0, le=19, description="Added to the niceness of workers, so that requests come first."
+    )
+    lease_s: float = Field(
+        default=30.0, ge=1, description="A running plan that gives no sign of life for so long is queued again."
+    )
+    max_crashes: int = Field(default=3, ge=1, description="A plan whose worker dies so many times has failed.")
+    idempotency_hours: float = Field(default=24.0, gt=0, description="How long an Idempotency-Key is remembered.")
+    shutdown_s: float = Field(
+        default=5.0, ge=0, description="How long a stopping server waits for requests and workers."
+    )
 
     @model_validator(mode="after")
     def _refuse_open_server(self) -> Settings:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from api.database import Database
 from api.models import idempotency_keys, plan_documents, plans, traces
 
-__all__ = ["Conflict", "Created", "PlanRow", "Store", "TraceRow"]
+__all__ = ["ConflictError", "Created", "PlanRow", "Store", "TraceRow"]
 
 ACTIVE = ("queued", "running")
 PLAN_COLUMNS = [column for column in plans.columns if column.name not in ("trace_id", "lease_until", "crashes")]
@@ -75,7 +75,7 @@ class Created:
     new: bool
 
 
-class Conflict(Exception):
+class ConflictError(Exception):
     """The state of the store does not allow the change; `slug` is that of the problem."""
 
     def __init__(self, slug: str, detail: str) -> None:
@@ -125,11 +125,11 @@ class Store:
             return [TraceRow(**row._mapping) for row in connection.execute(query)]
 
     def delete_trace(self, trace_id: str) -> bool:
-        """Delete a trace; False if there is none. `Conflict` if a queued or running plan needs it."""
+        """Delete a trace; False if there is none. `ConflictError` if a queued or running plan needs it."""
         with self.database.write() as connection:
             using = select(func.count()).where(plans.c.trace_id == trace_id, plans.c.status.in_(ACTIVE))
             if count := connection.execute(using).scalar_one():
-                raise Conflict("trace-in-use", f"{count} queued or running plan(s) need the trace.")
+                raise ConflictError("trace-in-use", f"{count} queued or running plan(s) need the trace.")
             return connection.execute(delete(traces).where(traces.c.id == trace_id)).rowcount > 0
 
     def add_plan(
@@ -158,7 +158,7 @@ class Store:
 
         Raises
         ------
-        Conflict
+        ConflictError
             ``idempotency-key-reused``, ``queue-full``, or ``not-found`` if the trace has gone.
         """
         now = time.time()
@@ -167,10 +167,10 @@ class Store:
             if key is not None and (earlier := _plan_of_key(connection, key, body_hash)) is not None:
                 return Created(row=earlier, new=False)
             if _trace(connection, request["trace"]) is None:
-                raise Conflict("not-found", "The trace was deleted meanwhile.")
+                raise ConflictError("not-found", "The trace was deleted meanwhile.")
             waiting = connection.execute(select(func.count()).where(plans.c.status == "queued")).scalar_one()
             if waiting >= max_queued:
-                raise Conflict("queue-full", f"{waiting} plans are waiting.")
+                raise ConflictError("queue-full", f"{waiting} plans are waiting.")
             plan_id = f"plan_{secrets.token_hex(16)}"
             values = {
                 "id": plan_id,
@@ -201,7 +201,7 @@ class Store:
             return _plan(connection, plan_id)
 
     def plan_of_key(self, key: str, body_hash: str) -> PlanRow | None:
-        """Return the plan that an idempotency key stands for. `Conflict` if it came with another body."""
+        """Return the plan that an idempotency key stands for. `ConflictError` if it came with another body."""
         with self.database.read() as connection:
             return _plan_of_key(connection, key, body_hash)
 
@@ -234,18 +234,18 @@ class Store:
             return _plan(connection, plan_id)
 
     def delete_plan(self, plan_id: str) -> bool:
-        """Delete a plan; False if there is none. `Conflict` if it runs and was not cancelled."""
+        """Delete a plan; False if there is none. `ConflictError` if it runs and was not cancelled."""
         with self.database.write() as connection:
             row = _plan(connection, plan_id)
             if row is not None and row.status == "running" and not row.cancel_requested:
-                raise Conflict("not-finished", "The plan is running.")
+                raise ConflictError("not-finished", "The plan is running.")
             return connection.execute(delete(plans).where(plans.c.id == plan_id)).rowcount > 0
 
     def counts(self) -> dict[str, int]:
         """Return the number of plans per status."""
         query = select(plans.c.status, func.count()).group_by(plans.c.status)
         with self.database.read() as connection:
-            return {status: count for status, count in connection.execute(query)}
+            return {row.status: row[1] for row in connection.execute(query)}
 
 
 def _trace(connection: Connection, trace_id: str) -> TraceRow | None:
@@ -264,5 +264,5 @@ def _plan_of_key(connection: Connection, key: str, body_hash: str) -> PlanRow | 
     if known is None:
         return None
     if known.body_hash != body_hash:
-        raise Conflict("idempotency-key-reused", "The key was sent before with another body.")
+        raise ConflictError("idempotency-key-reused", "The key was sent before with another body.")
     return _plan(connection, known.plan_id)

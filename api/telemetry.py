@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.models import STATUSES
+from api.problems import problem_response
 from api.store import Store
 
 __all__ = ["Metrics", "RequestLog", "configure_logging"]
@@ -118,18 +119,24 @@ class RequestLog:
             return
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        begin, status = time.perf_counter(), 500
+        begin, status, started = time.perf_counter(), 500, False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, receive, send_with_id)
+            except Exception:
+                log.exception("request.failed", method=scope["method"], path=scope["path"])
+                if started:
+                    raise
+                detail = f"A fault of the service. Its log tells more under request id {request_id}."
+                await problem_response("internal-error", detail)(scope, receive, send_with_id)
             finally:
                 # The template of the route, not the path: ids would make a series each.
                 route = getattr(scope.get("route"), "path", "") or "unknown"

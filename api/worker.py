@@ -1,7 +1,7 @@
 """What runs in a worker: one plan, from the claim to its end, with the store as the only channel.
 
-A worker may be a process on this machine or anywhere else where the database and the blobs can be reached: it gets a `Job`,
-which pickles, and returns a short outcome.
+A worker may be a process on this machine or anywhere else where the database and the blobs can be reached: it gets a
+`Job`, which pickles, and returns a short outcome.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from api.problems import document
 from api.schemas import PlanBody
 from placement import Plan
 from placement.files import plan_from_dict, plan_to_dict
-from solvers import Event, NoPlanError, Solution
+from solvers import Event, NoPlanError, Solution, solver_class
 from traces import Batch, InputError, Trace
 
-__all__ = ["Job", "Outcome", "run_plan"]
+__all__ = ["Job", "Outcome", "run_plan", "warm_up"]
 
 TICK_S = 0.25  # how often news are written, at most, and how soon a cancellation is noticed
 log = structlog.get_logger(__name__)
@@ -59,7 +59,7 @@ class Outcome:
     elapsed_s: float = 0.0
 
 
-class _Interrupted(Exception):
+class _InterruptedError(Exception):
     """The plan was cancelled, or given to another, while the trace was read."""
 
 
@@ -105,7 +105,7 @@ class _Reporter:
         def read_watched(max_tokens: int) -> Iterator[Batch]:
             for batch in read(max_tokens):
                 if self.interrupt.is_set():
-                    raise _Interrupted
+                    raise _InterruptedError
                 yield batch
 
         return replace(trace, read=read_watched)
@@ -163,7 +163,7 @@ def run_plan(job: Job) -> Outcome:
         with _Reporter(lease) as reporter:
             try:
                 outcome = _search(job, lease, reporter)
-            except _Interrupted:
+            except _InterruptedError:
                 outcome = _stopped(lease, reporter)
             except NoPlanError as error:
                 outcome = _no_plan(lease, reporter, error)
@@ -185,6 +185,11 @@ def run_plan(job: Job) -> Outcome:
     return outcome
 
 
+def warm_up() -> None:
+    """Load what most plans need."""
+    solver_class("auto")
+
+
 def to_json(plan: Plan) -> str:
     """Return the text of a plan file."""
     return json.dumps(plan_to_dict(plan), allow_nan=False) + "\n"
@@ -203,12 +208,10 @@ def _search(job: Job, lease: Lease, reporter: _Reporter) -> Outcome:
         source = reporter.watched(source)
     prepared = prepare(source, request, workers=job.threads)
     if reporter.interrupt.is_set():
-        raise _Interrupted
+        raise _InterruptedError
     reporter.prepared = prepared
     reporter.deadline = time.monotonic() + job.max_time_limit_s
-    solution = run(
-        prepared, request, observe=reporter.observe, workers=job.threads, interrupt=reporter.interrupt
-    )
+    solution = run(prepared, request, observe=reporter.observe, workers=job.threads, interrupt=reporter.interrupt)
     if reporter.stale:
         raise StaleAttemptError
     plan = _final_plan(solution, reporter, job.max_time_limit_s)
@@ -221,7 +224,7 @@ def _search(job: Job, lease: Lease, reporter: _Reporter) -> Outcome:
             reporter.interrupt.clear()
         try:
             summary = summarise(prepared, {"plan": plan}, request, workers=job.threads)
-        except _Interrupted:
+        except _InterruptedError:
             warnings.append("There is no summary: the plan was cancelled before it was made.")
         except (InputError, MemoryError) as error:
             warnings.append(f"There is no summary: {error or 'not enough memory'}")

@@ -48,7 +48,9 @@ class Score:
     max_load: Array
 
 
-def copy_share(copies: npt.NDArray[np.int64], policy: str, node_of_gpu: npt.NDArray[np.int64], homes: Array | None) -> Array:
+def copy_share(
+    copies: npt.NDArray[np.int64], policy: str, node_of_gpu: npt.NDArray[np.int64], homes: Array | None
+) -> Array:
     """Return the expected share of each expert's tokens on each GPU, (L, E, G).
 
     Parameters
@@ -102,13 +104,13 @@ def expected_share(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
 
 
 def load_spread(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
-    """Return the standard error of a GPU's load relative to its fair share, per layer (root mean square over GPUs), (L,)."""
+    """Return the standard error of a GPU's load above the tolerance, per layer (root mean square over GPUs), (L,)."""
     covariance = problem.load_covariance
     if covariance is None:
         return np.zeros(problem.num_layers)
     share = expected_share(problem, copies) / problem.topology.fair_share
     variance = (share * (covariance @ share)).sum(axis=1).mean(axis=1)
-    spread: Array = np.sqrt(np.maximum(variance, 0.0))
+    spread: Array = np.maximum(np.sqrt(np.maximum(variance, 0.0)) - problem.spread_tolerance, 0.0)
     return spread
 
 
@@ -144,7 +146,12 @@ def score(problem: Problem, table: npt.NDArray[np.integer]) -> Score:
     spread = 0.0 if cap is None else float(load_spread(problem, copies).mean())
     terms = (
         Term(name="traffic", value=traffic, weight=weights.traffic_weight, unit=objective.traffic_unit),
-        Term(name="imbalance", value=imbalance, weight=weights.imbalance_weight, unit="max/mean load - 1, mean over layers"),
+        Term(
+            name="imbalance",
+            value=imbalance,
+            weight=weights.imbalance_weight,
+            unit="max/mean load - 1, mean over layers",
+        ),
         Term(
             name="load_excess",
             value=excess,
@@ -155,7 +162,7 @@ def score(problem: Problem, table: npt.NDArray[np.integer]) -> Score:
             name="load_spread",
             value=spread,
             weight=weights.load_spread_weight,
-            unit="standard error of a GPU's load over windows, in mean GPU loads, mean over layers",
+            unit="standard error of a GPU's load above the tolerance, in mean GPU loads, mean over layers",
         ),
     )
     return Score(

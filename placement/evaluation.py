@@ -139,7 +139,10 @@ def evaluate(
         replay.join(part)
     if not replay.tokens:
         raise InputError.of(
-            "zero_tokens", trace.provenance.source, "The trace holds no tokens.", "Check the recording and any selection of it."
+            "zero_tokens",
+            trace.provenance.source,
+            "The trace holds no tokens.",
+            "Check the recording and any selection of it.",
         )
     return _report(replay, plan)
 

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from placement.plan import Plan, Termination
-from placement.topology import Link, Topology
+from placement.plan import Limit, Plan, Reason, Termination
+from placement.topology import MAX_GPUS, Link, Topology
 from traces import InputError, Violations
 from traces.atomic import atomic_write
 
-__all__ = ["load_plan", "load_topology", "plan_from_dict", "plan_to_dict", "save_plan", "topology_from_dict", "topology_to_dict"]
+__all__ = [
+    "load_plan",
+    "load_topology",
+    "plan_from_dict",
+    "plan_to_dict",
+    "save_plan",
+    "topology_from_dict",
+    "topology_to_dict",
+]
 
 SCHEMA_VERSION = 1
 PLAN_FIELDS = {
@@ -88,13 +97,15 @@ def plan_from_dict(content: Any, place: str = "") -> Plan:
     layers = _integers(found, content["layer_ids"], 1, f"{place}/layer_ids")
     sizes = content["gpus_per_node"]
     if isinstance(sizes, int):
-        even = sizes > 0 and content["num_gpus"] % sizes == 0
+        even = sizes > 0 and 0 < content["num_gpus"] <= MAX_GPUS and content["num_gpus"] % sizes == 0
         sizes = [sizes] * (content["num_gpus"] // sizes) if even else [sizes]
     gpus = _integers(found, sizes, 1, f"{place}/gpus_per_node")
     termination = None
     if content.get("termination") is not None:
         try:
             termination = Termination(**content["termination"])
+            if termination.reason not in get_args(Reason) or termination.limit not in (None, *get_args(Limit)):
+                raise TypeError(f"reason {termination.reason!r}, limit {termination.limit!r}")
         except TypeError as error:
             found.add("termination", f"{place}/termination", f"Fields do not fit: {error}.", "See docs/formats.md.")
     found.raise_if_any()
@@ -149,6 +160,11 @@ def topology_to_dict(topology: Topology) -> dict[str, Any]:
                     "bandwidth_gb_s": float(topology.bandwidth_gb_s[first]),
                     "latency_us": float(topology.latency_us[first]),
                 }
+        if topology.num_nodes == 1 and 0 < (cost := float(topology.hop_cost.max())) < 1:
+            # The cost of a single node's links in a cluster: it follows from the link between nodes.
+            content["inter_node"] = {"bandwidth_gb_s": content["intra_node"]["bandwidth_gb_s"] * cost}
+    if not np.array_equal(topology.host_of_gpu, topology.node_of_gpu):
+        content["gpus_per_host"] = int(np.bincount(topology.host_of_gpu)[0])
     if topology.memory_gb is not None:
         content["memory_gb"] = topology.memory_gb.tolist()
     if topology.slots is not None:
@@ -172,12 +188,19 @@ def topology_from_dict(content: Any, place: str = "") -> Topology:
     sizes = content.get("gpus_per_node")
     if sizes is None and matrix is None:
         raise InputError.of(
-            "topology_empty", f"{place}/gpus_per_node", "The topology names no GPU.", "Give gpus_per_node or rank_cost_matrix."
+            "topology_empty",
+            f"{place}/gpus_per_node",
+            "The topology names no GPU.",
+            "Give gpus_per_node or rank_cost_matrix.",
         )
     if sizes is None:
         sizes = [len(matrix)] if matrix else [0]
     elif isinstance(sizes, int):
-        sizes = [sizes] * content.get("num_nodes", 1)
+        # One node too many is enough for the size to be refused.
+        sizes = [sizes] * min(content.get("num_nodes", 1), MAX_GPUS + 1)
+    if isinstance(content.get("gpus_per_node"), list) and content.get("num_nodes", len(sizes)) != len(sizes):
+        detail = f"{content['num_nodes']} nodes, but {len(sizes)} sizes."
+        found.add("num_nodes", f"{place}/num_nodes", detail, "Leave num_nodes out where the sizes are listed.")
     gpus = _integers(found, sizes, 1, f"{place}/gpus_per_node")
     links = {name: _link(found, content.get(name), f"{place}/{name}") for name in ("intra_node", "inter_node")}
     found.raise_if_any()
@@ -222,10 +245,13 @@ def read_json(path: str | Path) -> Any:
         return dict(pairs)
 
     def refuse(constant: str) -> Any:
-        raise InputError.of("not_finite", name, f"{constant} is not JSON.", "Use finite numbers, or null.")
+        raise InputError.of("not_finite", name, f"{constant} is not a finite number.", "Use finite numbers, or null.")
+
+    def finite(digits: str) -> float:
+        return value if math.isfinite(value := float(digits)) else refuse(digits)
 
     try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
     except (json.JSONDecodeError, RecursionError) as error:
         raise InputError.of("not_json", name, f"This is not JSON: {error}.", "Check that the file is whole.") from error
 
@@ -236,9 +262,16 @@ def write_json(content: Mapping[str, Any], path: str | Path) -> None:
         file.write(json.dumps(content, allow_nan=False).encode() + b"\n")
 
 
-def _check_fields(found: Violations, content: Any, required: Mapping[str, Any], optional: Mapping[str, Any], place: str) -> None:
+def _check_fields(
+    found: Violations, content: Any, required: Mapping[str, Any], optional: Mapping[str, Any], place: str
+) -> None:
     if not isinstance(content, dict):
-        found.add("not_an_object", place or "/", f"Expected a JSON object, got {type(content).__name__}.", "See docs/formats.md.")
+        found.add(
+            "not_an_object",
+            place or "/",
+            f"Expected a JSON object, got {type(content).__name__}.",
+            "See docs/formats.md.",
+        )
         return
     for name in sorted(set(content) - set(required) - set(optional)):
         found.add("unknown_field", f"{place}/{name}", "There is no such field.", "Remove it, or correct its name.")
@@ -247,7 +280,9 @@ def _check_fields(found: Violations, content: Any, required: Mapping[str, Any], 
             found.add("missing_field", f"{place}/{name}", "The field is missing.", "Add it.")
     for name, kinds in {**required, **optional}.items():
         if name in content and (not isinstance(content[name], kinds) or isinstance(content[name], bool)):
-            found.add("field_type", f"{place}/{name}", f"{type(content[name]).__name__} is not the type of this field.", "")
+            found.add(
+                "field_type", f"{place}/{name}", f"{type(content[name]).__name__} is not the type of this field.", ""
+            )
 
 
 def _integers(found: Violations, value: Any, axes: int, pointer: str) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -257,7 +292,12 @@ def _integers(found: Violations, value: Any, axes: int, pointer: str) -> np.ndar
     except ValueError:
         array = np.empty(0, dtype=object)
     if array.ndim != axes or array.dtype.kind not in "iu" or not array.size:
-        found.add("not_integers", pointer, f"Expected {axes} level(s) of lists of integers, all rows equally long.", "Correct it.")
+        found.add(
+            "not_integers",
+            pointer,
+            f"Expected {axes} level(s) of lists of integers, all rows equally long.",
+            "Correct it.",
+        )
         return np.zeros((1,) * axes, np.int64)
     return array.astype(np.int64)
 

@@ -39,9 +39,11 @@ class Objective:
         Weights. `traffic`: hop cost per inter-layer pair (context_coherent), per expert assignment (dispatch, dedup none), or
         per token and layer (dedup gpu, node). `imbalance`: mean over layers of max/mean GPU load, minus 1. `load_excess`:
         mean over layers of the load above the cap, summed over GPUs, in mean GPU loads. `load_spread`: standard error of a
-        GPU's load over the profile's windows, in mean GPU loads. Experts that fire together also peak together; without this
+        GPU's load over the profile's windows above the tolerance, in mean GPU loads. Experts that fire together also peak together; without this
         term a cap that holds on the fitted tokens is missed on others. The last two count only where a load cap is set; the
         spread vanishes as the trace gets longer.
+    load_spread_tolerance : float
+        Spread that costs nothing, as a share of the layer's load.
     """
 
     execution: Execution = "context_coherent"
@@ -51,7 +53,8 @@ class Objective:
     traffic_weight: float = 1.0
     imbalance_weight: float = 0.0
     load_excess_weight: float = 10.0
-    load_spread_weight: float = 1.0
+    load_spread_weight: float = 3.0
+    load_spread_tolerance: float = 0.0092
 
     def __post_init__(self) -> None:
         found = Violations()
@@ -61,7 +64,13 @@ class Objective:
             if value not in get_args(kind):
                 detail = f"{value!r} is not one of {list(get_args(kind))}."
                 found.add("unknown_choice", f"/objective/{name}", detail, "Choose one of them.")
-        for name in ("traffic_weight", "imbalance_weight", "load_excess_weight", "load_spread_weight"):
+        for name in (
+            "traffic_weight",
+            "imbalance_weight",
+            "load_excess_weight",
+            "load_spread_weight",
+            "load_spread_tolerance",
+        ):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 detail = f"Weight {value} must be finite and not negative."
@@ -77,6 +86,10 @@ class Objective:
 
     @classmethod
     def for_execution(cls, execution: Execution, dedup: Dedup = "gpu") -> Objective:
-        """Return the objective that fits an engine: under dispatch, the nearest copy of an expert is used."""
-        policy: CopyPolicy = "same_node" if execution == "dispatch" else "fair"
-        return cls(execution=execution, dedup=dedup, copy_policy=policy)
+        """Return the objective that fits an engine.
+
+        Under dispatch the nearest copy of an expert is used, and the busiest GPU counts: every layer waits for it twice.
+        """
+        if execution == "dispatch":
+            return cls(execution=execution, dedup=dedup, copy_policy="same_node", imbalance_weight=30.0)
+        return cls(execution=execution, dedup=dedup)

@@ -16,6 +16,7 @@ from traces import InputError, Violations
 __all__ = ["Plan", "Termination"]
 
 Reason = Literal["optimal", "feasible", "infeasible", "no_plan"]
+MAX_SIZE = 32_767
 Limit = Literal["time", "work", "gap", "no_improvement", "cancelled"]
 
 
@@ -82,10 +83,12 @@ class Plan:
         table = np.asarray(self.physical_to_logical_map)
         found = Violations()
         slots = self.num_gpus * self.slots_per_gpu
-        if self.num_gpus < 1 or self.slots_per_gpu < 1 or self.num_experts < 1:
-            detail = "num_gpus, slots_per_gpu and num_experts must be positive."
-            found.add("plan_size", "/num_gpus", detail, "Correct the sizes.")
-        if sum(self.gpus_per_node) != self.num_gpus:
+        for name in ("num_gpus", "slots_per_gpu", "num_experts"):
+            if not 1 <= getattr(self, name) <= MAX_SIZE:
+                detail = f"{name} is {getattr(self, name)}, not 1 to {MAX_SIZE}."
+                found.add("plan_size", f"/{name}", detail, "Correct the sizes.")
+        sizes_fit = not found.found
+        if sum(self.gpus_per_node) != self.num_gpus or min(self.gpus_per_node, default=0) < 1:
             detail = f"Nodes of {list(self.gpus_per_node)} GPUs do not add up to {self.num_gpus}."
             found.add("gpus_per_node", "/gpus_per_node", detail, "List the size of every node.")
         if table.ndim != 2 or table.dtype.kind not in "iu" or table.shape != (len(self.layer_ids), slots):
@@ -96,10 +99,11 @@ class Plan:
                 f"dtype {table.dtype}.",
                 "One row per entry of layer_ids, num_gpus * slots_per_gpu slots each.",
             )
-        else:
+        elif sizes_fit:
             self._check_rows(found, table)
-        if len(self.layer_ids) == 0 or (np.diff(self.layer_ids) <= 0).any():
-            found.add("layer_ids_order", "/layer_ids", "Layer ids must rise.", "List each layer once, in order.")
+        if len(self.layer_ids) == 0 or (np.diff(self.layer_ids) <= 0).any() or self.layer_ids[0] < 0:
+            detail = "Layer ids must rise and not be negative."
+            found.add("layer_ids_order", "/layer_ids", detail, "List each layer once, in order.")
         found.raise_if_any()
         frozen = table.astype(np.int32)
         frozen.flags.writeable = False

@@ -115,7 +115,12 @@ class Problem:
         varies by ``cov / W``: the square of the standard error that a GPU's load has.
         """
         windows = self.profile.windows
-        if self.constraints.load_cap is None or not self.objective.load_spread_weight or windows is None or len(windows) < 2:
+        if (
+            self.constraints.load_cap is None
+            or not self.objective.load_spread_weight
+            or windows is None
+            or len(windows) < 2
+        ):
             return None
         total = windows.load.sum(axis=2, keepdims=True)
         share = np.divide(windows.load, total, out=np.zeros(windows.load.shape), where=total > 0)
@@ -124,6 +129,11 @@ class Problem:
         by_layer = np.ascontiguousarray(centred.transpose(1, 2, 0))
         covariance: npt.NDArray[np.float64] = by_layer @ by_layer.transpose(0, 2, 1) / (len(windows) - 1)
         return covariance
+
+    @property
+    def spread_tolerance(self) -> float:
+        """Standard error of a GPU's load that costs nothing, relative to the mean GPU load."""
+        return self.objective.load_spread_tolerance * self.num_gpus
 
     @cached_property
     def least_max_load(self) -> npt.NDArray[np.float64]:
@@ -169,8 +179,12 @@ class Problem:
             detail = "The profile holds counts per expert only; inter-layer affinity needs tokens."
             found.add("counts_only", "/objective/execution", detail, remedy)
         if objective.execution == "context_coherent" and objective.copy_policy != "fair":
-            detail = f"Under context_coherent the load that {objective.copy_policy!r} gives depends on all earlier layers."
-            found.add("copy_policy", "/objective/copy_policy", detail, "Plan with 'fair'; `evaluate` replays any policy.")
+            detail = (
+                f"Under context_coherent the load that {objective.copy_policy!r} gives depends on all earlier layers."
+            )
+            found.add(
+                "copy_policy", "/objective/copy_policy", detail, "Plan with 'fair'; `evaluate` replays any policy."
+            )
         if objective.execution == "dispatch" and objective.dedup != "none" and profile.sample is None:
             detail = "The profile holds no sample of tokens; fan-out needs whole tokens."
             found.add("counts_only", "/objective/dedup", detail, remedy)

@@ -51,7 +51,10 @@ def homes_of(
     name = "seq_id" if objective.ownership == "sequence" else "source_rank"
     if column is None or (len(column) and column.min() < 0):
         raise InputError.of(
-            f"no_{name}", "/objective/ownership", f"Ownership {objective.ownership!r} needs {name} on every token.", "Use 'token'."
+            f"no_{name}",
+            "/objective/ownership",
+            f"Ownership {objective.ownership!r} needs {name} on every token.",
+            "Use 'token'.",
         )
     if objective.ownership == "sequence":
         return kernels.home_ranks(column.astype(np.int64), num_gpus)  # type: ignore[return-value]
@@ -94,7 +97,12 @@ class Replay:
 
     @classmethod
     def of(
-        cls, table: npt.NDArray[np.integer], num_experts: int, slots_per_gpu: int, topology: Topology, objective: Objective
+        cls,
+        table: npt.NDArray[np.integer],
+        num_experts: int,
+        slots_per_gpu: int,
+        topology: Topology,
+        objective: Objective,
     ) -> Replay:
         """Prepare the replay of the map `table` (L, S)."""
         gpus, counts = copy_table(table, num_experts, slots_per_gpu)
@@ -115,7 +123,11 @@ class Replay:
         """Return an empty replay of the same plan, for another thread."""
         zeros = {name: np.zeros_like(getattr(self, name)) for name in ("traffic", "load", "fanout", "away")}
         return Replay(
-            objective=self.objective, topology=self.topology, copy_gpus=self.copy_gpus, copy_counts=self.copy_counts, **zeros
+            objective=self.objective,
+            topology=self.topology,
+            copy_gpus=self.copy_gpus,
+            copy_counts=self.copy_counts,
+            **zeros,
         )
 
     def join(self, other: Replay) -> None:

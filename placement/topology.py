@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -199,7 +199,7 @@ class Topology:
         *,
         name: str | None = None,
         intra: Link = GENERIC.intra,
-        inter: Link = GENERIC.inter,
+        inter: Link | None = None,
         rank_cost_matrix: npt.ArrayLike | None = None,
         speed: npt.ArrayLike | None = None,
         memory_gb: npt.ArrayLike | None = None,
@@ -214,7 +214,8 @@ class Topology:
             Sizes of the nodes.
         name : str, optional
         intra, inter : Link
-            Links within a node and between nodes; the costs follow from the bandwidths.
+            Links within a node and between nodes; the costs follow from the bandwidths. The slowest link costs 1; a single
+            node for which `inter` is given keeps the costs that its links have in a cluster.
         rank_cost_matrix : (G, G) float, optional
             Costs that replace those of the links.
         speed, memory_gb, slots : (G,) or scalar, optional
@@ -229,13 +230,16 @@ class Topology:
                 f"Every node has at least one GPU, all together at most {MAX_GPUS}.",
             )
         found = Violations()
-        for pointer, link in (("/intra_node", intra), ("/inter_node", inter)):
+        between = GENERIC.inter if inter is None else inter
+        for pointer, link in (("/intra_node", intra), ("/inter_node", between)):
             if not (np.isfinite(link.bandwidth_gb_s) and link.bandwidth_gb_s > 0):
                 detail = f"Bandwidth {link.bandwidth_gb_s} GB/s must be positive."
                 found.add("bandwidth_range", f"{pointer}/bandwidth_gb_s", detail, "Give GB/s per GPU and direction.")
             if not (np.isfinite(link.latency_us) and link.latency_us >= 0):
                 detail = f"Latency {link.latency_us} must not be negative."
                 found.add("latency_range", f"{pointer}/latency_us", detail, "Give microseconds.")
+        if gpus_per_host is not None and gpus_per_host < 1:
+            found.add("gpus_per_host", "/gpus_per_host", f"{gpus_per_host} GPUs per host.", "Give at least 1.")
         found.raise_if_any()
         gpus = sum(gpus_per_node)
         node = np.repeat(np.arange(len(gpus_per_node)), gpus_per_node)
@@ -250,9 +254,10 @@ class Topology:
                 ) from error
             bandwidth = latency = None
         else:
-            bandwidth = np.where(same_node, intra.bandwidth_gb_s, inter.bandwidth_gb_s).astype(np.float64)
-            latency = np.where(same_gpu, 0.0, np.where(same_node, intra.latency_us, inter.latency_us))
+            bandwidth = np.where(same_node, intra.bandwidth_gb_s, between.bandwidth_gb_s).astype(np.float64)
+            latency = np.where(same_gpu, 0.0, np.where(same_node, intra.latency_us, between.latency_us))
             slowest = bandwidth[~same_gpu].min() if gpus > 1 else 1.0
+            slowest = slowest if inter is None else min(slowest, inter.bandwidth_gb_s)
             cost = np.where(same_gpu, 0.0, slowest / bandwidth)
         if name is None:
             even = len(set(gpus_per_node)) == 1
@@ -266,7 +271,7 @@ class Topology:
             latency_us=latency,
             speed=_vector(speed, gpus, 1.0),
             memory_gb=None if memory_gb is None else _vector(memory_gb, gpus, 0.0),
-            slots=None if slots is None else _vector(slots, gpus, 0).astype(np.int64),
+            slots=None if slots is None else _whole(_vector(slots, gpus, 0)),
             host_of_gpu=host.astype(np.int64),
         )
 
@@ -298,7 +303,8 @@ class Topology:
         if preset in PRESETS and (not count or count.isdecimal()):
             known, nodes = PRESETS[preset], int(count or 1)
             if nodes >= 1 and nodes * known.gpus_per_node <= MAX_GPUS:
-                built = cls.of(
+                # One scale for all sizes of a preset, as `inter` is given even for a single node.
+                return cls.of(
                     (known.gpus_per_node,) * nodes,
                     name=f"{preset}:{nodes}",
                     intra=known.intra,
@@ -306,15 +312,19 @@ class Topology:
                     memory_gb=known.memory_gb,
                     gpus_per_host=known.gpus_per_host,
                 )
-                # One scale for all sizes of a preset: a single node keeps the cost that its links have in a cluster.
-                scale = known.inter.bandwidth_gb_s / known.intra.bandwidth_gb_s
-                return built if nodes > 1 else replace(built, hop_cost=built.hop_cost * scale)
         raise InputError.of(
             "topology_syntax",
             "/topology",
             f"Can't read the topology {text!r}.",
             f"Write NODESxGPUS (4x8), node sizes (8+8+4), PRESET:NODES with a preset of {sorted(PRESETS)}, or a .json file.",
         )
+
+
+def _whole(vector: Array) -> npt.NDArray[np.int64]:
+    """Return whole numbers as integers; others are refused, not rounded."""
+    if not (np.isfinite(vector) & (vector == np.floor(vector))).all():
+        raise InputError.of("vector_values", "/slots", "Slots must be whole numbers.", "Correct the list.")
+    return vector.astype(np.int64)
 
 
 def _vector(value: Any, gpus: int, default: float) -> Array:

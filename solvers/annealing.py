@@ -8,7 +8,6 @@ Kirkpatrick, Gelatt and Vecchi, Science 220 (1983); ``docs/solvers.md``, section
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,9 +21,10 @@ from solvers.crossover import Pool
 from solvers.eplb import Eplb
 from solvers.fanout import improve_fanout
 from solvers.search import Search
+from solvers.threads import run_together
 from traces import Violations
 
-__all__ = ["Annealing", "run_together"]
+__all__ = ["Annealing"]
 
 Table = npt.NDArray[np.int32]
 NOMINAL_TRIALS_PER_S = 20e6  # only to choose the number of restarts; a wrong guess costs quality, not correctness
@@ -68,7 +68,11 @@ class Annealing:
     def supports(self, problem: Problem) -> str | None:
         """All but what a dispatch without a sample of tokens can't price."""
         objective = problem.objective
-        if objective.execution == "dispatch" and problem.num_slots > problem.num_experts and problem.profile.sample is None:
+        if (
+            objective.execution == "dispatch"
+            and problem.num_slots > problem.num_experts
+            and problem.profile.sample is None
+        ):
             return "copies under dispatch need a sample of tokens, but the profile has counts only."
         return None
 
@@ -150,17 +154,6 @@ class Annealing:
         affordable = (search.remaining_s or 0.0) * NOMINAL_TRIALS_PER_S * search.workers / wanted
         rounds = int(np.clip(affordable, 1, MAX_RESTARTS)) // search.workers
         return max(1, rounds) * search.workers
-
-
-def run_together(search: Search, tasks: Sequence[Callable[[], Table]]) -> list[Table]:
-    """Run tasks that release the GIL on the search's workers; Ctrl-C cancels the search and lets them finish early."""
-    with ThreadPoolExecutor(max(1, min(search.workers, len(tasks)))) as threads:
-        futures = [threads.submit(task) for task in tasks]
-        try:
-            return [future.result() for future in futures]
-        except KeyboardInterrupt:
-            search.cancel()
-            return [future.result() for future in futures]
 
 
 def _plain(problem: Problem) -> Table:

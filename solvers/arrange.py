@@ -16,7 +16,9 @@ Table = npt.NDArray[np.int32]
 FORBIDDEN = 1e9
 
 
-def pack(expert: npt.NDArray[np.integer[Any]], gpu: npt.NDArray[np.integer[Any]], num_gpus: int, slots_per_gpu: int) -> Table:
+def pack(
+    expert: npt.NDArray[np.integer[Any]], gpu: npt.NDArray[np.integer[Any]], num_gpus: int, slots_per_gpu: int
+) -> Table:
     """Return the map (L, S) of items that lie on GPUs.
 
     Parameters

@@ -231,6 +231,7 @@ class Chain:
             problem.objective.imbalance_weight / layers,
             model.covariance,
             problem.objective.load_spread_weight / layers / problem.num_gpus**0.5 if len(model.covariance) else 0.0,
+            problem.spread_tolerance * problem.num_gpus**0.5,
             model.collide,
             model.lock,
             model.allowed,

@@ -59,7 +59,9 @@ def rebalance(
         ("/num_nodes", num_gpus, num_nodes),
     ):
         if part < 1 or whole % part:
-            found.add("not_divisible", pointer, f"{whole} can't be divided into {part} equal parts.", "Change the sizes.")
+            found.add(
+                "not_divisible", pointer, f"{whole} can't be divided into {part} equal parts.", "Change the sizes."
+            )
     if num_slots < experts:
         found.add("more_experts_than_slots", "/num_slots", f"{experts} experts, {num_slots} slots.", "Add slots.")
     found.raise_if_any()

@@ -36,7 +36,9 @@ class Limits:
         for name in ("time_s", "work", "stall_s"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
-                found.add("limit_range", f"/limits/{name}", f"{value} is not a positive number.", "Give a positive limit.")
+                found.add(
+                    "limit_range", f"/limits/{name}", f"{value} is not a positive number.", "Give a positive limit."
+                )
         if self.gap is not None and not 0 <= self.gap < 1:
             found.add("limit_range", "/limits/gap", f"Gap {self.gap} is not in [0, 1).", "Give 0.02 for two per cent.")
         found.raise_if_any()

@@ -42,8 +42,10 @@ class Relabelling:
         if not problem.is_free or len(sizes) > 1 or len(set(topology.speed.tolist())) > 1 or topology.num_gpus == 1:
             return None
         near, far = _tiers(topology)
-        return None if near is None or far is None else cls(
-            nodes=topology.num_nodes, per_node=topology.gpus_per_node[0], near=near, far=far
+        return (
+            None
+            if near is None or far is None
+            else cls(nodes=topology.num_nodes, per_node=topology.gpus_per_node[0], near=near, far=far)
         )
 
     def best(self, traffic: Array) -> tuple[float, npt.NDArray[np.int64]]:
@@ -92,9 +94,7 @@ def _tiers(topology: Topology) -> tuple[float | None, float | None]:
     return (near, far) if far >= near else (None, None)
 
 
-def relabel_all(
-    gpu: npt.NDArray[np.int64], traffic_of: Any, relabelling: Relabelling
-) -> npt.NDArray[np.int64]:
+def relabel_all(gpu: npt.NDArray[np.int64], traffic_of: Any, relabelling: Relabelling) -> npt.NDArray[np.int64]:
     """Rename layer by layer; `traffic_of(layer, gpu_l, gpu_next)` gives the (G, G) pair weights of a boundary."""
     renamed = gpu.copy()
     for layer in range(len(gpu) - 1):

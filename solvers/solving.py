@@ -77,15 +77,15 @@ def solve(
     """
     method = solver_from(solver, options) if isinstance(solver, str) else solver
     if reason := method.supports(problem):
-        raise InputError.of("unsupported", "/solver", f"{method.name}: {reason}", "Choose another solver, such as 'auto'.")
+        raise InputError.of(
+            "unsupported", "/solver", f"{method.name}: {reason}", "Choose another solver, such as 'auto'."
+        )
     if seed < 0:
         raise InputError.of("seed_range", "/seed", f"Seed {seed} is negative.", "Give a seed of at least 0.")
     history: list[Step] = []
 
     def record(event: Event) -> None:
-        history.append(
-            Step(elapsed_s=event.elapsed_s, solver=event.solver, score=event.score, bound=event.bound)
-        )
+        history.append(Step(elapsed_s=event.elapsed_s, solver=event.solver, score=event.score, bound=event.bound))
         if observe is not None:
             observe(event)
 
@@ -127,7 +127,9 @@ def make_plan(problem: Problem, table: np.ndarray[Any, np.dtype[Any]]) -> Plan:
 
 def _check_start(problem: Problem, start: Plan) -> np.ndarray[Any, np.dtype[np.int32]]:
     if start.layer_ids.tolist() != problem.profile.layer_ids.tolist():
-        raise InputError.of("start_layers", "/start/layer_ids", "The start plan has other layers.", "Start from a fitting plan.")
+        raise InputError.of(
+            "start_layers", "/start/layer_ids", "The start plan has other layers.", "Start from a fitting plan."
+        )
     broken = broken_constraints(problem, start.physical_to_logical_map)
     if broken.found:
         raise InputError.of(
@@ -157,7 +159,9 @@ def _finish(
         raise NoPlanError(Termination(reason="no_plan", limit=limit, detail=detail, deterministic=limits.deterministic))
     misses = load_cap_misses(problem, shared.table)
     bound = None if shared.bound is None else min(shared.bound, shared.score)
-    proven = shared.exhausted or (bound is not None and shared.score - bound <= OPTIMALITY * max(1.0, abs(shared.score)))
+    proven = shared.exhausted or (
+        bound is not None and shared.score - bound <= OPTIMALITY * max(1.0, abs(shared.score))
+    )
     reason: Reason = "infeasible" if misses else "optimal" if proven else "feasible"
     if proven:
         bound = shared.score

@@ -9,6 +9,7 @@ from traces.errors import Violations as Violations
 from traces.profile import Profile as Profile
 from traces.profile import ProfileSource as ProfileSource
 from traces.readers import load as load
+from traces.sample import TokenSample as TokenSample
 from traces.trace import Batch as Batch
 from traces.trace import LoadCounts as LoadCounts
 from traces.trace import Provenance as Provenance
@@ -22,6 +23,7 @@ __all__ = [
     "Profile",
     "ProfileSource",
     "Provenance",
+    "TokenSample",
     "Trace",
     "Violation",
     "Violations",

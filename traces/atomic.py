@@ -34,7 +34,10 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[bytes]]:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
         raise InputError.of(
-            "cannot_write", str(target), f"Can't write there: {error.strerror}.", "Choose a folder that exists and is writable."
+            "cannot_write",
+            str(target),
+            f"Can't write there: {error.strerror}.",
+            "Choose a folder that exists and is writable.",
         ) from error
     try:
         with os.fdopen(handle, mode) as file:

@@ -1,6 +1,6 @@
 """Compiled counting loops. They release the GIL and touch one layer's matrix each, so threads share the work by layer.
 
-Ids must be in range (see `traces.checks`): the loops do not look again. The loops over pairs are compiled for each
+Ids must be in range (see `traces.checks`): the loops do not look again. The loops are compiled for each
 top-k, as a constant trip count lets the compiler unroll them: two to three times as fast.
 """
 
@@ -59,6 +59,22 @@ def _together_loop(top_k: int) -> Callable[..., None]:
     return compiled
 
 
+def _load_loop(top_k: int) -> Callable[..., None]:
+    @numba.njit(nogil=True, cache=True)
+    def loop(ids: IntArray, layer: int, stops: npt.NDArray[np.int64], out: Counts) -> None:
+        start = 0
+        for w in range(len(stops)):
+            for t in range(start, stops[w]):
+                for a in range(top_k):
+                    i = ids[t, layer, a]
+                    if i >= 0:
+                        out[w, i] += 1
+            start = stops[w]
+
+    compiled: Callable[..., None] = loop
+    return compiled
+
+
 def _loop(build: Callable[[int], Callable[..., None]], top_k: int) -> Callable[..., None]:
     """Return the loop that `build` makes for this top-k, made once."""
     key = (build.__name__, top_k)
@@ -91,17 +107,9 @@ def count_coactivation(ids: IntArray, layer: int, out: Counts) -> None:
     _loop(_together_loop, ids.shape[2])(ids, layer, out)
 
 
-@numba.njit(nogil=True, cache=True)
 def count_load(ids: IntArray, layer: int, stops: npt.NDArray[np.int64], out: Counts) -> None:
     """Add to ``out[w, e]`` the tokens of window w that use expert e in `layer`; it ends before token ``stops[w]``."""
-    start = 0
-    for w in range(len(stops)):
-        for t in range(start, stops[w]):
-            for a in range(ids.shape[2]):
-                i = ids[t, layer, a]
-                if i >= 0:
-                    out[w, i] += 1
-        start = stops[w]
+    _loop(_load_loop, ids.shape[2])(ids, layer, stops, out)
 
 
 @numba.njit(nogil=True, cache=True)

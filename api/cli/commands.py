@@ -28,7 +28,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            say("Stopped; nothing was written.", "note")
+            say("Stopped.", "note")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             code = _report(error, as_json=wants_json(ctx))

@@ -15,8 +15,9 @@ __all__ = ["demo"]
 LOAD_CAP = 1.05
 SAMPLE = "tiny_moe.npz"
 NEXT = """
-What the table says: tokens that used to change GPU between two layers now often find their next expert on the same GPU,
-while every GPU keeps at most {cap} times its fair share of the work. `held out` are sequences the plan has not seen.
+What the tables say: on sequences that the plan has not seen (held out), the share of hops that change GPU goes
+from {before:.0%} to {after:.0%}, and the load of the busiest GPU from {busiest[0]:.2f} to {busiest[1]:.2f} times
+the mean.
 
 What to do next:
   open {report}                      charts of the same figures
@@ -61,9 +62,14 @@ def demo(
     plan, report = output / "plan.json", output / "report.html"
     check_outputs({"plan": plan, "report": report}, (trace,))
     say(f"Planning the sample trace {trace} on {topology} GPUs, load cap {LOAD_CAP:g}, for {time_limit:g} s ...")
-    plan_and_tell(open_source(trace), request, output=plan, report=report, workers=workers, as_json=as_json)
+    told = plan_and_tell(open_source(trace), request, output=plan, report=report, workers=workers, as_json=as_json)
     if not as_json:
-        write(NEXT.format(plan=plan, report=report, trace=trace, cap=f"{LOAD_CAP:g}"))
+        figures = [told["summary"]["plans"][name]["held_out"] for name in ("contiguous", "plan")]
+        crossing = [found["cross_gpu_fraction"] for found in figures]
+        busiest = [found["imbalance_max_over_mean"] for found in figures]
+        write(
+            NEXT.format(plan=plan, report=report, trace=trace, before=crossing[0], after=crossing[1], busiest=busiest)
+        )
 
 
 def sample_trace() -> Path:

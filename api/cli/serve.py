@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from api.cli.console import Json, print_json, say
+from api.cli.console import Json, print_json
 
 __all__ = ["serve"]
 
 
 def serve(
-    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65_535, help="Port to listen on.")] = 8000,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="HOST", help="Address to listen on.  [default: 127.0.0.1]", show_default=False),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT", help="Port to listen on; 0 takes a free one.  [default: 8000]", show_default=False
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Traces and plans are kept there.  [default: .data]", show_default=False),
+        typer.Option(
+            metavar="FOLDER",
+            help="Traces and plans are kept there.  [default: ~/.local/share/moe-placement]",
+            show_default=False,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Serve the REST interface until Ctrl-C; what it was asked survives a restart."""
+    """Serve the REST interface until Ctrl-C; what it was asked survives a restart.
+
+    Options that are left out are taken from the environment, MOE_PLACEMENT_*. The log, on stderr, tells the address.
+    """
     from api.server import serve as run
 
-    shown = f"[{host}]" if ":" in host else host
     if as_json:
-        print_json({"url": f"http://{shown}:{port}", "data_dir": None if data_dir is None else str(data_dir)})
-    say(f"Listening on http://{shown}:{port}; Ctrl-C stops it.")
-    run(host, port, data_dir)
+        kept = None if data_dir is None else str(data_dir)
+        print_json({"pid": os.getpid(), "host": host, "port": port, "data_dir": kept})
+    with suppress(KeyboardInterrupt):  # the way to stop it
+        run(host, port, data_dir)

@@ -86,12 +86,14 @@ def headline(problem: Problem, solution: Solution) -> str:
     bound = "no bound is known" if plan.bound is None else f"bound {plan.bound:.5f}, gap {plan.gap:.1%}"
     why = {None: "ran to its end", "time": "stopped by the time limit", "work": "stopped by the work limit"}
     why |= {"gap": "gap reached", "no_improvement": "stopped improving", "cancelled": "stopped by hand"}
+    quality = {"optimal": "Best possible plan,", "infeasible": "Plan that misses its load cap (see the warnings),"}
     found_by = plan.provenance.get("found_by") or plan.provenance.get("solver")
     return (
         f"{problem.num_layers} layers of {problem.num_experts} experts on {problem.topology.name} "
         f"({problem.num_gpus} GPUs, {problem.slots_per_gpu} slots each).\n"
-        f"{termination.reason.capitalize()} plan by {found_by} after {solution.elapsed_s:.1f} s "
-        f"({why[termination.limit]}): score {solution.score.total:.5f}, {bound}."
+        f"{quality.get(termination.reason, 'Plan')} by {found_by} after {solution.elapsed_s:.1f} s "
+        f"({why[termination.limit]}).\n"
+        f"Score {solution.score.total:.5f} ({problem.objective.traffic_unit}), {bound}."
     )
 
 

@@ -43,7 +43,15 @@ def fair_pick(row: int, layer: int, expert: int, count: int) -> int:
 
 @numba.njit(nogil=True, cache=True)
 def choose_copy(
-    gpus: IntArray, count: int, anchors: IntArray, num_anchors: int, policy: int, node_of_gpu: IntArray, row: int, layer: int, expert: int
+    gpus: IntArray,
+    count: int,
+    anchors: IntArray,
+    num_anchors: int,
+    policy: int,
+    node_of_gpu: IntArray,
+    row: int,
+    layer: int,
+    expert: int,
 ) -> int:
     """Return the GPU of the copy that a token uses.
 
@@ -123,7 +131,15 @@ def replay_context(
                 if e < 0:
                     continue
                 gpu = choose_copy(
-                    copy_gpus[layer, e], copy_counts[layer, e], before, num_before, policy, node_of_gpu, rows[t], layer, e
+                    copy_gpus[layer, e],
+                    copy_counts[layer, e],
+                    before,
+                    num_before,
+                    policy,
+                    node_of_gpu,
+                    rows[t],
+                    layer,
+                    e,
                 )
                 here[num_here] = gpu
                 num_here += 1

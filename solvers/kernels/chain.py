@@ -23,7 +23,9 @@ Ints = npt.NDArray[np.integer[Any]]
 
 
 @numba.njit(nogil=True, cache=True)
-def move_item_cost(forward: Floats, backward: Floats, place: Floats, hop: Floats, layer: int, p: int, q: int, a: int, b: int) -> None:
+def move_item_cost(
+    forward: Floats, backward: Floats, place: Floats, hop: Floats, layer: int, p: int, q: int, a: int, b: int
+) -> None:
     """Update ``place`` in the layers beside `layer` after item p moved from GPU a to b and q from b to a."""
     L, G, S = place.shape
     if len(forward) == 0:
@@ -57,6 +59,7 @@ def anneal(
     max_weight: float,
     covariance: Floats,
     spread_weight: float,
+    spread_free: float,
     expert: Ints,
     lock: Ints,
     allowed: npt.NDArray[np.bool_],
@@ -85,8 +88,8 @@ def anneal(
         Load cap, cost per unit of load above it, and cost per unit of a layer's largest load.
     covariance : (L, S, S) float64
         Covariance of the items' loads, relative to the fair share.
-    spread_weight : float
-        Cost per unit of the square root of a layer's `variance`.
+    spread_weight, spread_free : float
+        Cost per unit of the square root of a layer's `variance`, as far as it is above `spread_free`.
     expert : (L, S) int64
         Expert of each item if it has several copies that must be on different GPUs, else -1.
     lock : (L, S) int8
@@ -129,10 +132,7 @@ def anneal(
             on_b = gpu_load[layer, b] - step
         if excess_weight != 0.0:
             delta += excess_weight * (
-                _over(on_a, cap)
-                + _over(on_b, cap)
-                - _over(gpu_load[layer, a], cap)
-                - _over(gpu_load[layer, b], cap)
+                _over(on_a, cap) + _over(on_b, cap) - _over(gpu_load[layer, a], cap) - _over(gpu_load[layer, b], cap)
             )
         if max_weight != 0.0:
             before = 0.0
@@ -153,7 +153,10 @@ def anneal(
                 + covariance[layer, q, q]
                 - 2.0 * covariance[layer, p, q]
             )
-            delta += spread_weight * (np.sqrt(max(variance[layer] + moved, 0.0)) - np.sqrt(max(variance[layer], 0.0)))
+            delta += spread_weight * (
+                _over(np.sqrt(max(variance[layer] + moved, 0.0)), spread_free)
+                - _over(np.sqrt(max(variance[layer], 0.0)), spread_free)
+            )
         if delta > 0.0 and (delta > 30.0 * temperature or next_unit(rng) >= np.exp(-delta / temperature)):
             continue
         if check_allowed and not (allowed[layer, p, b] and allowed[layer, q, a]):

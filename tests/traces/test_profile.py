@@ -35,7 +35,8 @@ def of(ids: Ids, **options: Any) -> Profile:
     """Profile ids with small windows and samples."""
     columns = {name: options.pop(name) for name in ("seq_id", "source_rank") if name in options}
     trace = Trace.of(ids, num_experts=EXPERTS, **columns)
-    return Profile.of(trace, **({"window_tokens": 4, "sample_tokens": 16, "distances": (1, 2)} | options))
+    small: dict[str, Any] = {"window_tokens": 4, "sample_tokens": 16, "distances": (1, 2)}
+    return Profile.of(trace, **(small | options))
 
 
 def content(profile: Profile, *, tokens_only: bool = False) -> dict[str, Any]:

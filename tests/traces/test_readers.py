@@ -45,10 +45,14 @@ def parquet(path: Path, metadata: dict[str, Any] | None = None, **columns: Any) 
 
 def refused(code: str, path: Path, **options: Any) -> str:
     """Load must fail with `code`; returns the message."""
-    with pytest.raises(InputError) as error:
+
+    def read_all() -> None:
         loaded = load(path, **options)
         if isinstance(loaded, Trace):
             list(loaded.batches())
+
+    with pytest.raises(InputError) as error:
+        read_all()
     assert code in {violation.code for violation in error.value.violations}, str(error.value)
     return str(error.value)
 
@@ -89,7 +93,8 @@ def test_caller_must_not_contradict_the_file(tmp_path: Path) -> None:
 )
 def test_npz_misspelt_columns_are_refused(tmp_path: Path, key: str, known: str) -> None:
     """A name close to a column that is absent is taken for a mistake."""
-    np.savez(tmp_path / "t.npz", topk_ids=IDS, **{key: np.arange(3)})
+    arrays: dict[str, Any] = {"topk_ids": IDS, key: np.arange(3)}
+    np.savez(tmp_path / "t.npz", **arrays)
     assert f"Did you mean {known}?" in refused("unknown_column", tmp_path / "t.npz")
 
 

@@ -1,0 +1,52 @@
+# One virtual environment for everything; `make setup` fills it once and again when the pins change.
+PYTHON ?= $(shell for python in python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_WORKERS ?= 2
+
+.PHONY: help setup demo test check bench serve docs
+
+help:
+	@echo "make demo    plan the sample trace and show before and after"
+	@echo "make test    run the tests"
+	@echo "make check   style, types and import directions"
+	@echo "make bench   run the benchmarks"
+	@echo "make serve   serve the REST interface on this machine"
+	@echo "make docs    build the documentation into site/"
+
+setup: $(VENV)/.ready
+
+# pip 25.1 is the first that installs dependency groups.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[parquet]" --group dev
+	@touch $@
+
+demo: setup
+	$(BIN)/moe-placement demo
+
+test: setup
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	@for script in benchmarks/[a-z]*.py; do \
+		test -e "$$script" || continue; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+serve: setup
+	$(BIN)/moe-placement serve
+
+docs: $(VENV)/.docs
+	$(BIN)/zensical build --clean
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	@touch $@

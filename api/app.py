@@ -1,0 +1,131 @@
+"""The service as an ASGI application."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from sqlalchemy.exc import OperationalError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from api.guard import Guard
+from api.problems import from_http, problem_response
+from api.resources import Problem
+from api.routes import catalogue, evaluations, operations, plans, traces
+from api.services import Services
+from api.settings import Settings
+from api.telemetry import RequestLog
+from api.validation import from_validation
+from traces import InputError
+
+__all__ = ["create_app"]
+
+DESCRIPTION = (
+    "Plans where the experts of Mixture-of-Experts models go: upload a routing trace, ask for a plan, watch it get "
+    "better, take it. Errors are problem documents (RFC 9457) that list every violation."
+)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the application.
+
+    Parameters
+    ----------
+    settings : Settings, optional
+        From the environment by default.
+    """
+    services = Services.of(settings or Settings())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(services.start)
+        try:
+            yield
+        finally:
+            await run_in_threadpool(services.stop)
+
+    # The documentation pages of the framework load scripts from a CDN; /openapi.json has all that they show.
+    app = FastAPI(
+        title="moe-placement",
+        description=DESCRIPTION,
+        version=_version(),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.services = services
+    for resource in (traces, plans, evaluations, catalogue, operations):
+        app.include_router(resource.router)
+    app.add_middleware(Guard, settings=services.settings)
+    app.add_middleware(RequestLog, metrics=services.metrics)  # the outermost: it sees what the guard refuses
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(InputError, _on_input)
+    app.add_exception_handler(OperationalError, _on_store)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        error.headers = {**(error.headers or {}), "Allow": _allowed(request)}
+    return from_http(error)
+
+
+def _allowed(request: Request) -> str:
+    """Return the methods of a path: the framework names those of the first route only."""
+    found: set[str] = set()
+    for template, methods in request.app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)), request.url.path):
+            found.update(method.upper() for method in methods)
+    return ", ".join(sorted(found))
+
+
+async def _on_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return from_validation(error)
+
+
+async def _on_input(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InputError)
+    return problem_response("invalid-request", error.violations[0].detail, error.violations)
+
+
+async def _on_store(request: Request, error: Exception) -> Response:
+    return problem_response("unavailable", "The store is busy or can't be written.", headers={"Retry-After": "5"})
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    return problem_response("bad-request", "The client went away.")
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document: the framework's, with our problem documents in place of its own errors."""
+    if app.openapi_schema is None:
+        content = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schemas = content["components"]["schemas"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem.pop("$defs"))
+        schemas["Problem"] = problem
+        app.openapi_schema = content
+    return app.openapi_schema
+
+
+def _version() -> str:
+    try:
+        return version("moe-placement")
+    except PackageNotFoundError:
+        return "0+unknown"

@@ -1,0 +1,116 @@
+"""Evaluations: from a body to `placement.evaluate`, which runs in a helper process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from api.inspection import open_stored
+from api.parsing import topology_of
+from api.schemas import EvaluationBody, PlanBody, TopologyFile
+from api.sources import split
+from placement import Plan, evaluate
+from placement.files import plan_from_dict
+from placement.objective import CopyPolicy, Dedup, Execution, Ownership
+from traces import InputError
+
+__all__ = ["Replay", "replay", "replay_of"]
+
+CHOICES = {"execution": Execution, "dedup": Dedup, "ownership": Ownership, "copy_policy": CopyPolicy}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Everything that a replay needs; pickles."""
+
+    plan: dict[str, Any]
+    topology: str | TopologyFile
+    choices: dict[str, Any]
+    path: Path
+    trace_id: str
+    trace_name: str | None
+    facts: Mapping[str, Any]
+    workers: int | None
+
+
+def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[str, Any] | None, **known: Any) -> Replay:
+    """Fill in what the body leaves out.
+
+    Parameters
+    ----------
+    body : EvaluationBody
+    plan : mapping
+        Content of a plan file.
+    request : mapping or None
+        The plan's request; None for an inline plan, whose provenance takes its place.
+    **known
+        The other fields of `Replay`.
+    """
+    if request is not None:
+        asked = PlanBody.model_validate(request)
+        made_for = {name: getattr(asked, name) for name in CHOICES}
+        topology = asked.topology
+    else:
+        provenance = plan.get("provenance", {})
+        made_for, topology = _choices(provenance.get("objective")), _topology(plan, provenance.get("topology"))
+    given = {name: value for name in CHOICES if (value := getattr(body, name)) is not None}
+    if "execution" in given and given["execution"] != made_for.get("execution"):
+        made_for.pop("copy_policy", None)  # a policy of the other execution
+    return Replay(plan=dict(plan), topology=body.topology or topology, choices={**made_for, **given}, **known)
+
+
+def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
+    """Replay the trace through the plan.
+
+    Parameters
+    ----------
+    task : Replay
+    max_bytes : int
+        Largest estimate of memory to let pass.
+
+    Returns
+    -------
+    dict
+        See `placement.Evaluation.as_dict`.
+
+    Raises
+    ------
+    InputError
+    """
+    plan, topology = _plan(task.plan), topology_of(task.topology)
+    threads = 1 if task.workers is None else task.workers
+    need = 8 * plan.num_layers * topology.num_gpus**2 * (threads + 2)
+    if need > max_bytes:
+        detail = f"{plan.num_layers} layers and {topology.num_gpus} GPUs need about {need / 1e9:.1f} GB."
+        remedy = f"This service takes evaluations up to {max_bytes / 1e9:.1f} GB."
+        raise InputError.of("job_too_large", "/topology", detail, remedy)
+    trace = split(open_stored(task.path, task.trace_id, task.trace_name, task.facts), 0)[0]
+    if trace is None:
+        detail = "An evaluation replays tokens; this trace holds statistics only."
+        raise InputError.of("counts_only", "/trace", detail, "Upload a trace with token identity (topk_ids).")
+    return evaluate(plan, trace, topology, **task.choices, workers=threads).as_dict()
+
+
+def _plan(content: Mapping[str, Any]) -> Plan:
+    return plan_from_dict({name: value for name, value in content.items() if name != "termination"}, "/plan")
+
+
+def _choices(objective: Any) -> dict[str, Any]:
+    """Return the choices that a provenance records; unknown ones are left to the defaults."""
+    if not isinstance(objective, dict):
+        return {}
+    known = {name: objective.get(name) for name in CHOICES}
+    return {name: value for name, value in known.items() if value in get_args(CHOICES[name])}
+
+
+def _topology(plan: Mapping[str, Any], recorded: Any) -> str | TopologyFile:
+    """Return the topology that a provenance records, else one of the plan's nodes with generic links."""
+    try:
+        return TopologyFile.model_validate(recorded)
+    except ValueError:
+        sizes = plan["gpus_per_node"]
+        if isinstance(sizes, int):
+            return TopologyFile(gpus_per_node=sizes, num_nodes=max(1, plan["num_gpus"] // sizes))
+        return TopologyFile(gpus_per_node=sizes)

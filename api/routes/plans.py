@@ -1,0 +1,214 @@
+"""Plans: ask, wait, look, take the plan file, cancel, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from api.ordering import Order, order
+from api.problems import ProblemError
+from api.resources import PlanList, PlanResource, PlanSummary, json_response, loads
+from api.routes.common import (
+    Cursor,
+    Limit,
+    decode_cursor,
+    link_next,
+    matches,
+    next_cursor,
+    not_modified,
+    problems,
+    wait_of,
+)
+from api.schemas import PlanBody
+from api.services import Services, ServicesOf
+from api.store import ConflictError, Created, PlanRow
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/plans", tags=["plans"])
+
+POLL_S = 0.1
+RETRY_AFTER_S = "1"
+Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Prefer = Annotated[
+    str | None, Header(description="`wait=20`: answer when the plan is finished, or after 20 seconds (RFC 7240).")
+]
+Key = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern="^[!-~]+$",
+        description="A request that is sent again with the same key makes no second plan.",
+    ),
+]
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=PlanResource,
+    summary="Ask for a plan",
+    responses={
+        200: {"model": PlanResource, "description": "The plan is finished."},
+        **problems("malformed-json", "too-large", "unsupported-media-type", "idempotency-key-reused", "queue-full"),
+    },
+)
+async def create_plan(
+    body: PlanBody, request: Request, services: ServicesOf, prefer: Prefer = None, idempotency_key: Key = None
+) -> Response:
+    """Queue a search. The answer is 202, or 200 if `Prefer: wait` was asked for and the plan is finished by then."""
+    created = await run_in_threadpool(_create, services, body, idempotency_key)
+    if created.new:
+        services.parts.dispatcher.announce()
+    plan_id = created.row.id
+    wait_s = wait_of(request, services.settings.max_wait_s)
+    if wait_s is not None:
+        await _wait(request, services, plan_id, wait_s)
+    response = await run_in_threadpool(_answer, services, plan_id)
+    response.headers["Location"] = f"/v1/plans/{plan_id}"
+    if "retry-after" in response.headers:
+        response.status_code = 202
+    if wait_s is not None:
+        response.headers["Preference-Applied"] = f"wait={wait_s:g}"
+    return response
+
+
+@router.get("", response_model=PlanList, summary="List plans", responses=problems())
+def list_plans(
+    request: Request,
+    services: ServicesOf,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    status: Annotated[list[Status] | None, Query(description="Only plans with one of these.")] = None,
+) -> Response:
+    """List the plans without their maps, the newest first."""
+    rows = services.store.list_plans(limit + 1, decode_cursor(cursor), status or ())
+    following = next_cursor(rows, limit)
+    items = [PlanSummary(**PlanSummary.fields_of(row)) for row in rows[:limit]]
+    return json_response(PlanList(items=items, next_cursor=following), headers=link_next(request, following))
+
+
+@router.get(
+    "/{plan_id}",
+    response_model=PlanResource,
+    summary="Look at a plan",
+    responses={304: {"description": "Not modified"}, **problems("not-found")},
+)
+async def get_plan(plan_id: str, request: Request, services: ServicesOf, prefer: Prefer = None) -> Response:
+    """Return the state of the search and the best plan so far.
+
+    With `Prefer: wait`, the answer comes when the plan is finished, or, with `If-None-Match`, when anything is new.
+    """
+    wait_s = wait_of(request, services.settings.max_wait_s)
+    if wait_s is not None:
+        await _wait(request, services, plan_id, wait_s, request.headers.get("if-none-match"))
+    return not_modified(request, await run_in_threadpool(_answer, services, plan_id))
+
+
+@router.get(
+    "/{plan_id}/plan",
+    response_model=dict[str, Any],
+    summary="Take the plan file",
+    responses={
+        200: {"description": "The plan file, as the command line writes it."},
+        304: {"description": "Not modified"},
+        **problems("not-found", "no-plan-yet"),
+    },
+)
+def get_plan_file(plan_id: str, request: Request, services: ServicesOf) -> Response:
+    """Return the best plan so far as a plan file and nothing else."""
+    row, text, _ = services.store.documents(plan_id)
+    if row is None:
+        raise _missing(plan_id)
+    if text is None:
+        retry = {} if row.finished else {"Retry-After": RETRY_AFTER_S}
+        raise ProblemError("no-plan-yet", f"Plan {plan_id} is {row.status} and has no plan.", headers=retry)
+    etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+    return not_modified(request, Response(text, 200, {"ETag": etag}, "application/json"))
+
+
+@router.post("/{plan_id}/cancel", response_model=PlanResource, summary="Cancel a plan", responses=problems("not-found"))
+def cancel_plan(plan_id: str, services: ServicesOf) -> Response:
+    """Stop the search and keep the best plan so far. A finished plan stays as it is."""
+    if services.store.cancel(plan_id) is None:
+        raise _missing(plan_id)
+    return _answer(services, plan_id)
+
+
+@router.delete(
+    "/{plan_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a plan",
+    responses=problems("not-found", "not-finished"),
+)
+def delete_plan(plan_id: str, services: ServicesOf) -> Response:
+    """Delete a plan with everything that was found. A running one has to be cancelled first."""
+    try:
+        if not services.store.delete_plan(plan_id):
+            raise _missing(plan_id)
+    except ConflictError as conflict:
+        raise ProblemError(conflict.slug, conflict.detail) from None
+    return Response(status_code=204)
+
+
+def _create(services: Services, body: PlanBody, key: str | None) -> Created:
+    content = json.dumps(body.model_dump(mode="json"), sort_keys=True)
+    body_hash = hashlib.sha256(content.encode()).hexdigest()
+    settings = services.settings
+    try:
+        if key is not None and (earlier := services.store.plan_of_key(key, body_hash)) is not None:
+            return Created(row=earlier, new=False)
+        ordered: Order = order(services, body)
+        return services.store.add_plan(
+            ordered.request,
+            max_queued=settings.max_queued_plans,
+            start=ordered.start,
+            key=key,
+            body_hash=body_hash,
+            key_age_s=settings.idempotency_hours * 3600,
+        )
+    except ConflictError as conflict:
+        retry = {"Retry-After": "10"} if conflict.slug == "queue-full" else {}
+        raise ProblemError(conflict.slug, conflict.detail, headers=retry) from None
+
+
+async def _wait(
+    request: Request, services: Services, plan_id: str, wait_s: float, known_etag: str | None = None
+) -> None:
+    """Wait until the plan is finished, or differs from what the client knows; without holding a thread."""
+    deadline = time.monotonic() + wait_s
+    while (left := deadline - time.monotonic()) > 0 and not services.draining.is_set():
+        row = await run_in_threadpool(services.store.plan, plan_id)
+        if row is None or row.finished or (known_etag is not None and not matches(known_etag, _etag(row))):
+            return
+        if await request.is_disconnected():
+            return
+        await asyncio.sleep(min(POLL_S, left))
+
+
+def _answer(services: Services, plan_id: str) -> Response:
+    row, plan, summary = services.store.documents(plan_id)
+    if row is None:
+        raise _missing(plan_id)
+    headers = {"ETag": _etag(row)}
+    if not row.finished:
+        headers["Retry-After"] = RETRY_AFTER_S
+    resource = PlanResource(**PlanSummary.fields_of(row), plan=loads(plan), summary=loads(summary))
+    return json_response(resource, headers=headers)
+
+
+def _etag(row: PlanRow) -> str:
+    return f'W/"{row.id[-8:]}-{row.revision}"'
+
+
+def _missing(plan_id: str) -> ProblemError:
+    return ProblemError("not-found", f"There is no plan {plan_id[:100]!r}.")

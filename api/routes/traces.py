@@ -1,0 +1,156 @@
+"""Traces: upload, list, look, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from api.problems import ProblemError
+from api.resources import TraceList, TraceResource, json_response
+from api.routes.common import Cursor, Limit, decode_cursor, link_next, next_cursor, not_modified, problems
+from api.schemas import Name
+from api.services import Services, ServicesOf
+from api.store import ConflictError
+from api.uploads import receive_trace
+from traces import Violation
+from traces.readers import READERS
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/traces", tags=["traces"])
+
+MAX_LAYER = 1_000_000
+FORMATS = [reader.name for reader in READERS]
+UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The file as it is: a trace (npz, Parquet, JSON Lines, ExFlow), EPLB weights, or a profile.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    "parameters": [
+        {
+            "name": "Content-Digest",
+            "in": "header",
+            "required": False,
+            "description": "Digest of the body (RFC 9530): sha-256=:BASE64:, checked before the file is kept.",
+            "schema": {"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"},
+        }
+    ],
+}
+LayerIds = Annotated[
+    str | None,
+    Query(
+        pattern=r"^[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*$",
+        max_length=20_000,
+        description="Model layers of the file's layer axis, such as 1-26, if the file does not name them.",
+    ),
+]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=TraceResource,
+    summary="Upload a trace",
+    openapi_extra=UPLOAD,
+    responses={
+        200: {"model": TraceResource, "description": "The same bytes were uploaded before."},
+        **problems(
+            "digest-mismatch", "trace-differs", "too-large", "unsupported-media-type", "invalid-trace", "storage-full"
+        ),
+    },
+)
+async def upload(
+    request: Request,
+    services: ServicesOf,
+    name: Annotated[Name | None, Query(description="Name to show, such as the file's.")] = None,
+    num_experts: Annotated[
+        int | None, Query(ge=1, le=32_767, description="Experts per layer, if the file does not state them.")
+    ] = None,
+    layer_ids: LayerIds = None,
+    file_format: Annotated[
+        str | None,
+        Query(alias="format", pattern=f"^({'|'.join(FORMATS)})$", description="Found by content if left out."),
+    ] = None,
+) -> Response:
+    """Upload a file as the raw body. It is read from start to end before it is kept."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type.startswith("multipart/") or media_type == "application/x-www-form-urlencoded":
+        raise ProblemError("unsupported-media-type", "Send the file as the raw body, not as a form.")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        headers = {"Accept-Encoding": "identity"}
+        raise ProblemError(
+            "unsupported-media-type", f"Content-Encoding {encoding[:40]!r} is not supported.", headers=headers
+        )
+    given = {"format": file_format, "num_experts": num_experts, "layer_ids": _layers(layer_ids)}
+    hints = {field: value for field, value in given.items() if value is not None}
+    row, new = await receive_trace(request, services, name, hints)
+    headers = {"Location": f"/v1/traces/{row.id}"}
+    return json_response(TraceResource.of(row), status=201 if new else 200, headers=headers, strong_etag=True)
+
+
+@router.get("", response_model=TraceList, summary="List traces", responses=problems())
+def list_traces(request: Request, services: ServicesOf, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """List the traces, the newest first."""
+    rows = services.store.list_traces(limit + 1, decode_cursor(cursor))
+    following = next_cursor(rows, limit)
+    page = TraceList(items=[TraceResource.of(row) for row in rows[:limit]], next_cursor=following)
+    return json_response(page, headers=link_next(request, following))
+
+
+@router.get(
+    "/{trace_id}",
+    response_model=TraceResource,
+    summary="Look at a trace",
+    responses={304: {"description": "Not modified"}, **problems("not-found")},
+)
+def get_trace(trace_id: str, request: Request, services: ServicesOf) -> Response:
+    """Return what is known about a trace."""
+    row = services.store.trace(trace_id)
+    if row is None:
+        raise ProblemError("not-found", f"There is no trace {trace_id[:100]!r}.")
+    return not_modified(request, json_response(TraceResource.of(row), strong_etag=True))
+
+
+@router.delete(
+    "/{trace_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a trace",
+    responses=problems("not-found", "trace-in-use"),
+)
+async def delete_trace(trace_id: str, services: ServicesOf) -> Response:
+    """Delete a trace and its file. Plans that were made for it stay."""
+    await run_in_threadpool(_delete, services, trace_id)
+    return Response(status_code=204)
+
+
+def _delete(services: Services, trace_id: str) -> None:
+    with services.uploads:
+        try:
+            if not services.store.delete_trace(trace_id):
+                raise ProblemError("not-found", f"There is no trace {trace_id[:100]!r}.")
+        except ConflictError as conflict:
+            raise ProblemError(conflict.slug, conflict.detail) from None
+        services.parts.blobs.delete(trace_id)
+
+
+def _layers(text: str | None) -> list[int] | None:
+    """Read ``1,2,5-27``."""
+    if text is None:
+        return None
+    layers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        layers.extend(range(int(first), int(last or first) + 1))
+        if len(layers) > MAX_LAYER:
+            detail = "The list names too many layers."
+            violation = Violation(
+                code="layer_ids_range", pointer="?layer_ids", detail=detail, remedy="Check the ranges."
+            )
+            raise ProblemError("invalid-request", detail, [violation])
+    return layers

@@ -1,0 +1,166 @@
+"""What the routes of one service share, and how it starts and stops."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import IO, Annotated
+
+import structlog
+from fastapi import Depends, Request
+
+from api.blobs import Blobs
+from api.database import Database
+from api.inspection import warm_up
+from api.jobs import Dispatcher, DispatcherSettings
+from api.leases import Leases
+from api.processes import Helpers, process_pool
+from api.settings import Settings
+from api.store import Store
+from api.telemetry import Metrics
+from traces import InputError
+
+__all__ = ["Running", "Services", "ServicesOf"]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Running:
+    """The parts of a service that was started."""
+
+    blobs: Blobs
+    dispatcher: Dispatcher
+    helpers: Helpers
+
+
+@dataclass
+class Services:
+    """A service.
+
+    Attributes
+    ----------
+    settings : Settings
+    database : Database
+    store : Store
+    leases : Leases
+    metrics : Metrics
+    draining : threading.Event
+        Set when the server begins to stop; long waits end then.
+    uploads : threading.Lock
+        Holds a trace's row and its file together.
+    running : Running or None
+    lock : file or None
+        Held from `open` to `stop`.
+    """
+
+    settings: Settings
+    database: Database
+    store: Store
+    leases: Leases
+    metrics: Metrics
+    draining: threading.Event = field(default_factory=threading.Event)
+    uploads: threading.Lock = field(default_factory=threading.Lock)
+    running: Running | None = None
+    lock: IO[str] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Services:
+        """Return a service that is not started: nothing is read or written yet."""
+        database = Database(settings.database_url)
+        store = Store(database)
+        leases = Leases(database, settings.lease_s)
+        return cls(settings=settings, database=database, store=store, leases=leases, metrics=Metrics(store))
+
+    @property
+    def parts(self) -> Running:
+        """The parts that are there once the service was started."""
+        assert self.running is not None, "the service was not started"
+        return self.running
+
+    def open(self) -> None:
+        """Take the data folder and bring its database up to date; again, it does nothing.
+
+        Raises
+        ------
+        InputError
+            If the folder can't be used: no access, another server, a database of a later version.
+        """
+        if self.lock is not None:
+            return
+        folder = self.settings.data_dir
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / "service.lock").open("a+")
+        except OSError as error:
+            detail = f"Can't write to {folder}: {error.strerror}."
+            raise InputError.of("data_dir", "/data_dir", detail, "Give a data folder that is writable.") from error
+        try:
+            # The system frees it when the process ends, however it does.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            detail = f"Another server uses {folder}."
+            raise InputError.of("data_dir_in_use", "/data_dir", detail, "Stop it, or give another folder.") from None
+        try:
+            self.database.upgrade()
+        except BaseException:
+            lock.close()
+            raise
+        self.lock = lock
+
+    def start(self) -> None:
+        """Take up what an earlier server left, and begin to run plans."""
+        self.open()
+        settings = self.settings
+        blobs = Blobs(settings.data_dir / "blobs")
+        for missing in blobs.sweep(self.store.trace_ids()):
+            log.error("blob.missing", trace=missing)
+        taken_up = self.leases.give_back_all()
+        helpers = Helpers(self._pool(settings.helpers))
+        dispatcher = Dispatcher(
+            DispatcherSettings(
+                database_url=settings.database_url,
+                blobs=(settings.data_dir / "blobs").absolute(),
+                lanes=settings.max_workers,
+                threads=settings.threads_per_plan,
+                lease_s=settings.lease_s,
+                max_time_limit_s=settings.max_time_limit_s,
+                max_crashes=settings.max_crashes,
+            ),
+            self.leases,
+            self._pool(1),
+            self.metrics,
+        )
+        self.running = Running(blobs=blobs, dispatcher=dispatcher, helpers=helpers)
+        dispatcher.start()
+        helpers.start(warm_up)
+        log.info("service.started", data_dir=str(settings.data_dir), plans_taken_up=len(taken_up))
+
+    def stop(self) -> None:
+        """Queue running plans again and end all processes."""
+        self.draining.set()
+        if self.running is not None:
+            self.running.dispatcher.stop(self.settings.shutdown_s)
+            self.running.helpers.close(self.settings.shutdown_s)
+            self.running = None
+        self.database.close()
+        if self.lock is not None:
+            self.lock.close()
+            self.lock = None
+        log.info("service.stopped")
+
+    def _pool(self, workers: int) -> Callable[[], Executor]:
+        settings = self.settings
+        return lambda: process_pool(workers, settings.niceness, settings.log_level)
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesOf = Annotated[Services, Depends(_services)]

@@ -1,0 +1,143 @@
+"""Receiving a trace: streamed to disk while it is hashed, checked by a full read, kept only if it is valid."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from concurrent.futures import BrokenExecutor
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from api.blobs import ALGORITHMS, Blobs, Incoming
+from api.inspection import inspect
+from api.problems import ProblemError
+from api.services import Services
+from api.store import TraceRow
+from traces import InputError, Violation
+
+__all__ = ["receive_trace"]
+
+CHUNK_BYTES = 1 << 20
+DIGEST = re.compile(r"\s*([a-z*][a-z0-9_.*-]*)\s*=\s*:([A-Za-z0-9+/=]*):\s*")
+
+
+async def receive_trace(
+    request: Request, services: Services, name: str | None, hints: Mapping[str, Any]
+) -> tuple[TraceRow, bool]:
+    """Receive the body of a request as a trace.
+
+    Parameters
+    ----------
+    request : Request
+    services : Services
+    name : str or None
+    hints : mapping
+        format, num_experts, layer_ids, as far as they are given.
+
+    Returns
+    -------
+    TraceRow
+    bool
+        Whether it is new.
+
+    Raises
+    ------
+    ProblemError
+    """
+    expected = _digests(request.headers.getlist("content-digest"))
+    blobs = services.parts.blobs
+    try:
+        incoming = await run_in_threadpool(blobs.receive, expected)
+    except OSError as error:
+        raise _storage(error) from error
+    try:
+        await _receive(request, incoming)
+        for algorithm, digest in expected.items():
+            if incoming.digest(algorithm) != digest:
+                raise ProblemError("digest-mismatch", f"The bytes that arrived have another {algorithm} digest.")
+        known = await run_in_threadpool(services.store.trace, incoming.blob_id)
+        facts = known.facts if known is not None else await _inspect(services, incoming, name, hints)
+        row, new = await run_in_threadpool(_keep, services, blobs, incoming, name, facts)
+        _check_same(row, hints)
+        return row, new
+    finally:
+        await run_in_threadpool(incoming.discard)
+
+
+async def _receive(request: Request, incoming: Incoming) -> None:
+    buffer = bytearray()
+    try:
+        async for chunk in request.stream():
+            buffer += chunk
+            if len(buffer) >= CHUNK_BYTES:
+                await run_in_threadpool(incoming.write, bytes(buffer))
+                buffer.clear()
+        await run_in_threadpool(incoming.write, bytes(buffer))
+        await run_in_threadpool(incoming.finish)
+    except OSError as error:
+        raise _storage(error) from error
+
+
+async def _inspect(
+    services: Services, incoming: Incoming, name: str | None, hints: Mapping[str, Any]
+) -> dict[str, Any]:
+    try:
+        return await services.parts.helpers.run(inspect, incoming.path, name or "trace", dict(hints))
+    except InputError as error:
+        raise ProblemError("invalid-trace", error.violations[0].detail, error.violations) from None
+    except BrokenExecutor:
+        detail = "Reading the file ended the process that read it; it needs more memory than there is, most likely."
+        violation = Violation(
+            code="reader_died", pointer=name or "trace", detail=detail, remedy="Upload a smaller file."
+        )
+        raise ProblemError("invalid-trace", detail, [violation]) from None
+
+
+def _keep(
+    services: Services, blobs: Blobs, incoming: Incoming, name: str | None, facts: Mapping[str, Any]
+) -> tuple[TraceRow, bool]:
+    with services.uploads:
+        try:
+            blobs.keep(incoming)
+        except OSError as error:
+            raise _storage(error) from error
+        return services.store.add_trace(incoming.blob_id, name, incoming.size, facts)
+
+
+def _check_same(row: TraceRow, hints: Mapping[str, Any]) -> None:
+    """Refuse to answer with a trace that was read in another way than this client asks for."""
+    different = [
+        Violation(
+            code="trace_differs",
+            pointer=f"?{field}",
+            detail=f"The trace is there with {field} = {str(row.facts[field])[:200]}.",
+            remedy="Leave the parameter out, or delete the trace first.",
+        )
+        for field, value in hints.items()
+        if row.facts[field] != value
+    ]
+    if different:
+        raise ProblemError("trace-differs", f"Trace {row.id} was read with other parameters.", different)
+
+
+def _digests(fields: list[str]) -> dict[str, bytes]:
+    """Return the digests of Content-Digest that can be checked; RFC 9530 asks to skip unknown algorithms."""
+    found: dict[str, bytes] = {}
+    for item in ",".join(fields).split(",") if fields else ():
+        match = DIGEST.fullmatch(item)
+        if match is None:
+            raise ProblemError("digest-mismatch", "Content-Digest can't be read; write sha-256=:BASE64:.")
+        if match[1] in ALGORITHMS:
+            try:
+                found[match[1]] = base64.b64decode(match[2], validate=True)
+            except binascii.Error:
+                raise ProblemError("digest-mismatch", f"The {match[1]} digest is not base64.") from None
+    return found
+
+
+def _storage(error: OSError) -> ProblemError:
+    return ProblemError("storage-full", f"The file can't be written: {error.strerror or 'disk error'}.")

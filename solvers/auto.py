@@ -1,0 +1,45 @@
+"""What a newcomer gets: every method that fits, cheapest first, then the joint search for the rest of the time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from placement import Problem
+from solvers.registry import Solver, solver_from
+from solvers.search import Search
+
+__all__ = ["Auto"]
+
+QUICK = ("contiguous", "round_robin", "random", "eplb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auto:
+    """Portfolio: baselines, assignment sweeps, the integer program where it is small, annealing.
+
+    Never worse than any of them on the problem's own objective: it runs them and keeps the best plan.
+    """
+
+    name: ClassVar[str] = "auto"
+    summary: ClassVar[str] = "Tries the baselines, then searches jointly for the rest of the time; keeps the best plan."
+
+    def supports(self, problem: Problem) -> str | None:
+        """Every problem is supported."""
+        return None
+
+    def run(self, problem: Problem, search: Search) -> None:
+        """Run the portfolio."""
+        rank = 0
+
+        def run(solver: Solver, share: float) -> None:
+            nonlocal rank
+            rank += 1
+            if solver.supports(problem) is None and not search.done:
+                solver.run(problem, search.part(share, rank, solver.name))
+
+        for name in QUICK:
+            run(solver_from(name), 0.05)
+        run(solver_from("assignment"), 0.05)
+        run(solver_from("exflow_ilp", {"max_rows": 2000}), 0.3)
+        run(solver_from("annealing"), 1.0)

@@ -1,0 +1,256 @@
+"""Annealing on whole tokens: swaps and re-copies of one layer, priced by rerouting the tokens that use the experts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from placement.kernels.replay import FAIR, SAME_NODE, choose_copy
+from solvers.kernels.random import next_below, next_unit
+
+__all__ = ["anneal_layer", "expert_share", "route_all"]
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.integer[Any]]
+
+
+@numba.njit(nogil=True, cache=True)
+def expert_share(gpus: Ints, count: int, policy: int, homes: Floats, node_of_gpu: Ints, share: Floats) -> None:
+    """Fill ``share[c]``, the expected share of an expert's tokens that its copy c serves (as `placement.cost.copy_share`).
+
+    Parameters
+    ----------
+    gpus : (>= count,) integers
+    homes : (G,) float64
+        Share of the expert's tokens by home GPU.
+    """
+    G = len(homes)
+    for c in range(count):
+        share[c] = 0.0
+    far = 1.0
+    if policy != FAIR:
+        far = 0.0
+        for h in range(G):
+            near = 0
+            own = -1
+            for c in range(count):
+                if gpus[c] == h:
+                    own = c
+                elif policy == SAME_NODE and node_of_gpu[gpus[c]] == node_of_gpu[h]:
+                    near += 1
+            if own >= 0:
+                share[own] += homes[h]
+            elif near:
+                for c in range(count):
+                    if node_of_gpu[gpus[c]] == node_of_gpu[h]:
+                        share[c] += homes[h] / near
+            else:
+                far += homes[h]
+    for c in range(count):
+        share[c] += far / count
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_load(e: int, sign: float, state: Any, model: Any) -> None:
+    table, copies, counts, held, used, on_gpu, on_node, gpu_load, share = state
+    load, homes, fair, policy, node_of_gpu = model[5], model[6], model[7], model[8], model[9]
+    expert_share(copies[e], counts[e], policy, homes[min(e, len(homes) - 1)], node_of_gpu, share)
+    for c in range(counts[e]):
+        g = copies[e, c]
+        gpu_load[g] += sign * load[e] * share[c] / fair[g]
+
+
+@numba.njit(nogil=True, cache=True)
+def _route(e: int, state: Any, model: Any) -> float:
+    """Send the tokens of expert e to the copies it has now; return the change of the message cost."""
+    table, copies, counts, held, used, on_gpu, on_node, gpu_load, share = state
+    start, token, place, rows, home, _, _, _, policy, node_of_gpu, gpu_cost, node_cost, distinct, layer, _, _, _ = model
+    anchor = np.empty(1, np.int64)
+    gpus = copies[e]
+    only = gpus[0]
+    change = 0.0
+    for i in range(start[e], start[e + 1]):
+        t = token[i]
+        if counts[e] == 1:
+            new = only
+        else:
+            anchor[0] = home[t]
+            new = choose_copy(gpus, counts[e], anchor, 1, policy, node_of_gpu, rows[t], layer, e)
+        old = used[t, place[i]]
+        if new == old:
+            continue
+        used[t, place[i]] = new
+        if not distinct:
+            change += gpu_cost[home[t], new] - (gpu_cost[home[t], old] if old >= 0 else 0.0)
+            continue
+        if old >= 0:
+            on_gpu[t, old] -= 1
+            if on_gpu[t, old] == 0:
+                change -= gpu_cost[home[t], old]
+            node = node_of_gpu[old]
+            on_node[t, node] -= 1
+            if on_node[t, node] == 0:
+                change -= node_cost[home[t], node]
+        if on_gpu[t, new] == 0:
+            change += gpu_cost[home[t], new]
+        on_gpu[t, new] += 1
+        node = node_of_gpu[new]
+        if on_node[t, node] == 0:
+            change += node_cost[home[t], node]
+        on_node[t, node] += 1
+    return change
+
+
+@numba.njit(nogil=True, cache=True)
+def _edit_copies(e: int, remove: int, add: int, state: Any, model: Any) -> None:
+    """Take a copy of e off GPU `remove` and put one on `add` (-1: none); copies stay in the order of the GPUs."""
+    table, copies, counts, held, used, on_gpu, on_node, gpu_load, share = state
+    _add_load(e, -1.0, state, model)
+    n = counts[e]
+    if remove >= 0:
+        held[e, remove] = 0
+        c = 0
+        while copies[e, c] != remove:
+            c += 1
+        for d in range(c, n - 1):
+            copies[e, d] = copies[e, d + 1]
+        n -= 1
+    if add >= 0:
+        held[e, add] = 1
+        c = n
+        while c > 0 and copies[e, c - 1] > add:
+            copies[e, c] = copies[e, c - 1]
+            c -= 1
+        copies[e, c] = add
+        n += 1
+    counts[e] = n
+    _add_load(e, 1.0, state, model)
+
+
+@numba.njit(nogil=True, cache=True)
+def route_all(state: Any, model: Any) -> float:
+    """Route every token and load every GPU of a fresh state; return the message cost."""
+    cost = 0.0
+    for e in range(len(state[2])):
+        _add_load(e, 1.0, state, model)
+        cost += _route(e, state, model)
+    return cost
+
+
+@numba.njit(nogil=True, cache=True)
+def _load_cost(gpu_load: Floats, cap: float, excess_weight: float, max_weight: float) -> float:
+    largest = 0.0
+    excess = 0.0
+    for value in gpu_load:
+        largest = max(largest, value)
+        if value > cap:
+            excess += value - cap
+    return max_weight * largest + excess_weight * excess
+
+
+@numba.njit(nogil=True, cache=True)
+def anneal_layer(
+    state: Any,
+    model: Any,
+    scale: float,
+    cap: float,
+    excess_weight: float,
+    max_weight: float,
+    per_gpu: int,
+    trials: int,
+    temperature: float,
+    hopeless: float,
+    rng: Ints,
+) -> float:
+    """Run `trials` trials on one layer.
+
+    Parameters
+    ----------
+    state : tuple
+        Changed in place: table (S,), copies (E, M), counts (E,), held (E, G), used (n, K), on_gpu (n, G), on_node (n, N),
+        gpu_load (G,), share (M,).
+    model : tuple
+        start (E+1,), token, place: the assignments of each expert; rows, home (n,); load (E,), homes (E or 1, G), fair (G,);
+        policy; node_of_gpu (G,); gpu_cost (G, G), node_cost (G, N); distinct; layer; lock (E,), allowed (E, G), usable (S,).
+    scale : float
+        Objective per unit of message cost.
+    temperature : float
+        Negative: accept nothing and return the mean absolute change of the traffic, to find the scale of temperatures.
+
+    hopeless : float
+        Trials whose load alone costs more than this (and more than the temperature lets pass) are not routed.
+
+    Returns
+    -------
+    float
+        Change of the objective over the accepted trials.
+    """
+    table, copies, counts, held, used, on_gpu, on_node, gpu_load, share = state
+    node_of_gpu, lock, allowed, usable = model[9], model[14], model[15], model[16]
+    S, E = len(table), len(counts)
+    total = 0.0
+    tried = 0
+    for _ in range(trials):
+        s = next_below(rng, S)
+        a = s // per_gpu
+        x = table[s]
+        if not usable[s] or (x >= 0 and lock[x] == 2):
+            continue
+        t = -1
+        if S > E and next_below(rng, 4) == 0:
+            # Turn a spare copy, or an empty slot, into a copy of another expert.
+            y = next_below(rng, E)
+            b = -1
+            if (x >= 0 and counts[x] < 2) or held[y, a] or lock[y] == 1 or not allowed[y, a]:
+                continue
+        else:
+            t = next_below(rng, S)
+            b = t // per_gpu
+            y = table[t]
+            if a == b or x == y or not usable[t] or (y >= 0 and lock[y] == 2):
+                continue
+            if (x >= 0 and (held[x, b] or not allowed[x, b])) or (y >= 0 and (held[y, a] or not allowed[y, a])):
+                continue
+            if ((x >= 0 and lock[x]) or (y >= 0 and lock[y])) and node_of_gpu[a] != node_of_gpu[b]:
+                continue
+        tried += 1
+        before = _load_cost(gpu_load, cap, excess_weight, max_weight)
+        if x >= 0:
+            _edit_copies(x, a, b, state, model)
+        if y >= 0:
+            _edit_copies(y, b, a, state, model)
+        delta = _load_cost(gpu_load, cap, excess_weight, max_weight) - before
+        priced = delta <= hopeless + 30.0 * max(temperature, 0.0)
+        traffic = 0.0
+        if priced:
+            if x >= 0:
+                traffic += _route(x, state, model)
+            if y >= 0:
+                traffic += _route(y, state, model)
+            delta += scale * traffic
+        accept = (
+            priced
+            and temperature >= 0.0
+            and (delta <= 0.0 or (delta < 30.0 * temperature and next_unit(rng) < np.exp(-delta / temperature)))
+        )
+        if accept:
+            table[s] = y
+            if t >= 0:
+                table[t] = x
+            total += delta
+        else:
+            if y >= 0:
+                _edit_copies(y, a, b, state, model)
+            if x >= 0:
+                _edit_copies(x, b, a, state, model)
+            if priced:
+                if y >= 0:
+                    _route(y, state, model)
+                if x >= 0:
+                    _route(x, state, model)
+            if temperature < 0.0:
+                total += abs(scale * traffic)
+    return total / max(tried, 1) if temperature < 0.0 else total

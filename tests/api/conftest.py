@@ -1,0 +1,157 @@
+"""Traces, the service in this process, and the service as a process of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from api.settings import Settings
+
+Upload = Callable[..., str]
+
+
+def npz_bytes(tokens: int = 2000, layers: int = 6, experts: int = 32, seed: int = 0, **columns: Any) -> bytes:
+    """Return an `.npz` trace whose experts prefer topics, with other experts for each topic in every layer."""
+    rng = np.random.default_rng(seed)
+    topic = rng.integers(0, 4, tokens)
+    home = np.stack([rng.permutation(experts) % 4 for _ in range(layers)])
+    taste = rng.normal(size=(tokens, layers, experts)) + 0.8 * (home[None] == topic[:, None, None])
+    arrays = {
+        "topk_ids": np.argsort(-taste, axis=2)[:, :, :2].astype(np.uint8),
+        "layer_ids": np.arange(1, layers + 1),
+        "num_experts": np.array(experts),
+        "seq_id": np.arange(tokens) // 50,
+    } | columns
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def trace_bytes() -> bytes:
+    """Return a small valid trace: 2000 tokens, layers 1-6, 32 experts, top-2, with seq_id."""
+    return npz_bytes()
+
+
+@pytest.fixture(scope="session")
+def make_trace_bytes() -> Callable[..., bytes]:
+    """Return `npz_bytes`, for other shapes and columns."""
+    return npz_bytes
+
+
+@pytest.fixture(scope="session")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Run the service in this process, with small limits; plans run in worker processes."""
+    settings = Settings(
+        data_dir=tmp_path_factory.mktemp("service"),
+        max_workers=1,
+        max_json_bytes=100_000,
+        max_trace_bytes=2_000_000,
+        max_time_limit_s=60,
+        max_job_bytes=1 << 30,
+        threads_per_plan=1,
+    )
+    app = create_app(settings)
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def trace_id(client: TestClient, trace_bytes: bytes) -> str:
+    """Upload the small valid trace and return its id."""
+    response = client.post("/v1/traces", content=trace_bytes, params={"name": "tiny.npz"})
+    assert response.status_code in (200, 201), response.text
+    found: str = response.json()["id"]
+    return found
+
+
+@dataclass
+class Server:
+    """The service as a process."""
+
+    process: subprocess.Popen[bytes]
+    data_dir: Path
+    log: Path
+    http: httpx2.Client
+
+    @classmethod
+    def start(cls, data_dir: Path, **settings: Any) -> Server:
+        """Start it on a free port and wait until it listens."""
+        log = data_dir.parent / f"{data_dir.name}-{time.monotonic_ns()}.log"
+        given = {"data_dir": data_dir, "port": 0, "max_workers": 1, "threads_per_plan": 1, **settings}
+        environment = os.environ | {f"MOE_PLACEMENT_{name.upper()}": str(value) for name, value in given.items()}
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "api.server"],
+                cwd=Path(__file__).parents[2],
+                env=environment,
+                stderr=file,
+                stdout=file,
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            for line in log.read_text().splitlines():
+                if '"service.listening"' in line:
+                    port = json.loads(line)["address"][1]
+                    return cls(process, data_dir, log, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60))
+            time.sleep(0.05)
+        process.kill()
+        raise AssertionError(f"the service did not start:\n{log.read_text()}")
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        self.http.close()
+        self.process.kill()
+        self.process.wait(30)
+
+    def terminate(self) -> int:
+        """Ask it to stop, and return its exit code."""
+        self.process.terminate()
+        code = self.process.wait(60)
+        self.http.close()
+        return code
+
+    def until(self, path: str, done: Callable[[dict[str, Any]], bool], seconds: float = 60) -> dict[str, Any]:
+        """Poll a resource until `done` says so."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            content: dict[str, Any] = self.http.get(path).raise_for_status().json()
+            if done(content):
+                return content
+            time.sleep(0.1)
+        raise AssertionError(f"{path} is still {content['status']}:\n{self.log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def server_type() -> type[Server]:
+    """Return `Server`, for fixtures of other scopes."""
+    return Server
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., Server]]:
+    """Return `Server.start`; what is still running at the end of the test is ended."""
+    started: list[Server] = []
+
+    def start(data_dir: Path, **settings: Any) -> Server:
+        started.append(Server.start(data_dir, **settings))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.kill()

@@ -1,0 +1,325 @@
+"""The commands: what they print, what they write, and what they promise in JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+import solvers
+from api.cli import app
+from placement import Plan, Termination, Topology, evaluate, load_plan, save_plan
+from traces import Profile, Trace, load, save
+from traces.synthetic import Synthetic, generate
+
+PARAMS = Synthetic(num_layers=4, num_experts=16, top_k=2, num_tokens=2048, tokens_per_sequence=32)
+
+
+def command(*arguments: object) -> Result:
+    """Run a command, and fail on any exception but an exit."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def document(*arguments: object) -> Any:
+    """Run a command with ``--json`` and return the one document on its stdout."""
+    result = command(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a trace file with planted affinity."""
+    path = tmp_path_factory.mktemp("cli") / "trace.npz"
+    save(generate(PARAMS), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plan(trace: Path) -> Path:
+    """Return a plan file for the trace."""
+    path = trace.with_name("plan.json")
+    solve = ("solve", trace, "--topology", "2x2", "--solver", "annealing", "--work-limit", 20_000, "-o", path)
+    assert command(*solve).exit_code == 0
+    return path
+
+
+def test_every_command_is_listed_and_has_help() -> None:
+    """`--help` names the commands and their exit codes."""
+    text = command("--help").stdout
+    names = ("profile", "solve", "evaluate", "compare", "solvers", "topologies", "synthetic", "demo", "serve")
+    assert all(name in text for name in names)
+    assert "3 no plan" in text
+    for name in names:
+        assert "--json" in command(name, "--help").stdout
+
+
+def test_solve_writes_the_plan_and_shows_before_and_after(trace: Path, tmp_path: Path) -> None:
+    """Rows for both plans and both parts, the tokens of each, and what the plan means under dispatch."""
+    result = command("solve", trace, "--topology", "2x2", "--solver", "random", "-o", tmp_path / "plan.json")
+    assert result.exit_code == 0
+    assert load_plan(tmp_path / "plan.json").num_gpus == 4
+    rows = [line.split()[:3] for line in result.stdout.splitlines() if line.startswith(("fit ", "held out "))]
+    assert rows[:4] == [
+        ["fit", "contiguous", "1,024"],
+        ["fit", "plan", "1,024"],
+        ["held", "out", "contiguous"],
+        ["held", "out", "plan"],
+    ]
+    assert "dispatch and combine" in result.stdout
+    assert "remote" in result.stdout
+
+
+def test_solve_json_is_one_document_that_agrees_with_the_plan_file(trace: Path, tmp_path: Path) -> None:
+    """Score, bound, gap and termination are those of the written plan; messages stay off stdout."""
+    path = tmp_path / "plan.json"
+    told = document("solve", trace, "--topology", "1x4", "--solver", "random", "--seed", 5, "-o", path)
+    written = load_plan(path)
+    assert {"plan", "score", "bound", "gap", "termination", "summary", "elapsed_s", "warnings"} <= set(told)
+    assert told["plan"] == str(path)
+    assert (told["score"], told["bound"], told["gap"]) == (written.score, written.bound, written.gap)
+    assert Termination(**told["termination"]) == written.termination
+    assert written.provenance["seed"] == 5
+    assert list(told["summary"]["plans"]) == ["contiguous", "plan"]
+    assert told["summary"]["tokens"] == {"fit": 1024, "held_out": 1024}
+
+
+def test_solve_without_output_writes_nothing_and_says_so(trace: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The plan is only shown."""
+    monkeypatch.chdir(tmp_path)
+    result = command("solve", trace, "--topology", "1x4", "--solver", "contiguous", "--json")
+    assert json.loads(result.stdout)["plan"] is None
+    assert "no -o" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_execution_is_read_with_hyphen_or_underscore(trace: Path) -> None:
+    """Both spellings name the same execution."""
+    for spelling in ("context-coherent", "context_coherent"):
+        told = document("solve", trace, "--topology", "1x4", "--solver", "contiguous", "--execution", spelling)
+        assert told["summary"]["objective"]["execution"] == "context_coherent"
+
+
+def test_all_options_of_solve_reach_the_plan(trace: Path, tmp_path: Path) -> None:
+    """What was asked for is recorded in the plan's provenance, and kept by it."""
+    path = tmp_path / "plan.json"
+    options: tuple[object, ...] = ("--solver", "annealing", "--work-limit", 5000, "--seed", 7, "--load-cap", 1.5)
+    options += ("--execution", "dispatch", "--dedup", "node", "--ownership", "sequence", "--copy-policy", "same-gpu")
+    options += ("--pin", "3@1@2", "--forbid", "4@0", "--group", "5,6", "--slots-per-gpu", 5, "--gap", 0.01)
+    assert command("solve", trace, "--topology", "2x2", "-o", path, *options).exit_code == 0
+    written = load_plan(path)
+    recorded = written.provenance
+    assert recorded["objective"]["dedup"] == "node"
+    assert recorded["objective"]["ownership"] == "sequence"
+    assert recorded["objective"]["copy_policy"] == "same_gpu"
+    assert recorded["constraints"]["load_cap"] == 1.5
+    assert recorded["limits"] == {"time_s": None, "work": 5000, "gap": 0.01, "stall_s": None}
+    assert written.slots_per_gpu == 5
+    assert written.copies_on_gpu[2, 3, 1] == 1
+    assert not written.copies_on_gpu[:, 4, 0].any()
+    nodes = written.copies_on_gpu[:, [5, 6]].reshape(4, 2, 2, 2).sum(axis=3) > 0
+    assert (nodes.any(axis=1).sum(axis=1) == 1).all()
+
+
+def test_the_time_limit_is_ten_seconds_unless_there_is_a_work_limit(trace: Path, tmp_path: Path) -> None:
+    """A work limit alone makes the plan reproducible, so no clock is added to it."""
+    path, base = tmp_path / "plan.json", ("solve", trace, "--topology", "1x4", "--solver", "contiguous")
+    command(*base, "-o", path)
+    assert load_plan(path).provenance["limits"]["time_s"] == 10.0
+    command(*base, "-o", path, "--work-limit", 10)
+    assert load_plan(path).provenance["limits"]["time_s"] is None
+    command(*base, "-o", path, "--work-limit", 10, "--time-limit", 3)
+    assert load_plan(path).provenance["limits"]["time_s"] == 3.0
+
+
+def test_a_search_starts_from_the_plan_that_is_given(trace: Path, plan: Path, tmp_path: Path) -> None:
+    """A start is never made worse, even by a method without search."""
+    told = document("solve", trace, "--topology", "2x2", "--solver", "contiguous", "--start", plan)
+    assert told["score"] == pytest.approx(load_plan(plan).score)
+
+
+def test_a_plan_that_unbalances_gets_a_hint_that_names_the_flag(tmp_path: Path) -> None:
+    """Contiguous is balanced here, any gain in traffic is not: --load-cap is the way out."""
+    # Experts are chosen in pairs. Only plans that keep pairs together have no traffic, and none of these is balanced.
+    ids = np.array([[0, 4]] * 9 + [[1, 5]] * 3 + [[2, 3]] * 2 + [[6, 7]] * 2)
+    np.savez(tmp_path / "t.npz", topk_ids=np.tile(ids, (16, 1))[:, None].repeat(3, axis=1), num_experts=8)
+    base = ("solve", tmp_path / "t.npz", "--topology", "1x2", "--solver", "annealing", "--work-limit", 50_000)
+    free = command(*base)
+    assert "--load-cap 1.05" in free.stderr
+    assert document(*base)["hints"]
+    capped = document(*base, "--load-cap", 1.05)
+    assert capped["hints"] == []
+
+
+def test_evaluate_prints_the_evaluation_at_top_level(trace: Path, plan: Path) -> None:
+    """The JSON keys are the fixed names, with the values of `placement.evaluate`."""
+    told = document("evaluate", plan, trace)
+    tokens = load(trace)
+    assert isinstance(tokens, Trace)
+    expected = evaluate(load_plan(plan), tokens, Topology.parse("2x2")).as_dict()
+    assert {name: told[name] for name in expected} == json.loads(json.dumps(expected))
+    dispatch = evaluate(load_plan(plan), tokens, Topology.parse("2x2"), execution="dispatch")
+    assert told["dispatch"]["remote_gpus"] == dispatch.remote_gpus
+
+
+def test_evaluate_takes_the_parts_that_solve_makes(trace: Path, plan: Path) -> None:
+    """Fit and held-out figures are the ones that `solve` shows, and both parts make the whole."""
+    told = document("solve", trace, "--topology", "2x2", "--solver", "contiguous", "--start", plan)
+    parts = {part: document("evaluate", plan, trace, "--part", part) for part in ("fit", "held-out", "all")}
+    for part, name in (("fit", "fit"), ("held-out", "held_out")):
+        shown = told["summary"]["plans"]["plan"][name]
+        assert parts[part]["cross_gpu_fraction"] == shown["cross_gpu_fraction"]
+        assert parts[part]["tokens"] == shown["tokens"]
+    assert parts["fit"]["tokens"] + parts["held-out"]["tokens"] == parts["all"]["tokens"]
+
+
+def test_evaluate_uses_the_topology_of_the_plan(trace: Path, plan: Path, tmp_path: Path) -> None:
+    """As asked; else as recorded in the plan, else from its nodes."""
+    assert document("evaluate", plan, trace)["topology"] == "2x2"
+    assert document("evaluate", plan, trace, "--topology", "1x4")["cross_node_fraction"] == 0
+    save_plan(load_plan(plan).replacing(provenance={}), tmp_path / "bare.json")
+    bare = document("evaluate", tmp_path / "bare.json", trace)
+    assert bare["topology"] == "2x2"
+    assert bare["cross_node_fraction"] > 0
+
+
+def test_evaluate_shows_both_ways_that_tokens_travel(trace: Path, plan: Path) -> None:
+    """The asked one first."""
+    straight = command("evaluate", plan, trace).stdout
+    home = command("evaluate", plan, trace, "--execution", "dispatch", "--dedup", "none").stdout
+    assert straight.index("context-coherent") < straight.index("dispatch and combine")
+    assert home.index("context-coherent") > home.index("dispatch and combine")
+
+
+def test_compare_lists_every_plan(trace: Path, plan: Path, tmp_path: Path) -> None:
+    """One entry per plan, in order, on the trace that is named last."""
+    other = tmp_path / "other.json"
+    command("solve", trace, "--topology", "1x8", "--solver", "contiguous", "-o", other)
+    told = document("compare", plan, other, trace)
+    assert [item["plan"] for item in told["plans"]] == [str(plan), str(other)]
+    assert [item["topology"] for item in told["plans"]] == ["2x2", "1x8"]
+    alone = document("evaluate", other, trace)
+    assert told["plans"][1]["cross_gpu_fraction"] == alone["cross_gpu_fraction"]
+    assert str(other) in command("compare", plan, other, trace).stdout
+
+
+def test_profile_writes_what_solve_reads(trace: Path, tmp_path: Path) -> None:
+    """A profile holds all that planning needs."""
+    path = tmp_path / "profile.npz"
+    told = document("profile", trace, "-o", path)
+    assert told["tokens"] == PARAMS.num_tokens
+    assert told["profile"] == str(path)
+    assert told["affinity"]["overall"]["strength_bits"] > 0
+    from_profile = document("solve", path, "--topology", "1x4", "--solver", "contiguous")
+    from_trace = document("solve", trace, "--topology", "1x4", "--solver", "contiguous", "--hold-out", 0)
+    assert from_profile["score"] == from_trace["score"]
+
+
+def test_profiles_of_several_traces_are_merged(trace: Path, tmp_path: Path) -> None:
+    """Traces and profiles mix."""
+    other = tmp_path / "other.jsonl"
+    save(generate(Synthetic(num_layers=4, num_experts=16, top_k=2, num_tokens=100, seed=1)), other)
+    command("profile", trace, "-o", tmp_path / "first.npz")
+    command("profile", tmp_path / "first.npz", other, "-o", tmp_path / "both.npz")
+    assert Profile.load_file(tmp_path / "both.npz").tokens == PARAMS.num_tokens + 100
+
+
+def test_profile_shows_load_and_affinity_layer_by_layer(trace: Path) -> None:
+    """One line per layer, and whether there are enough tokens."""
+    text = command("profile", trace).stdout
+    assert [line.split()[0] for line in text.splitlines() if line[:1].isdigit()][1:] == ["0", "1", "2", "3"]
+    assert "Tokens to trust the affinity" in text
+
+
+def test_solvers_lists_every_solver_with_its_options() -> None:
+    """The catalogue is the registry."""
+    listed = {item["name"]: item for item in document("solvers")["solvers"]}
+    assert tuple(listed) == solvers.names()
+    assert all(item["summary"] for item in listed.values())
+    assert listed["contiguous"]["options"] == {}
+    assert "eplb" in command("solvers").stdout
+
+
+def test_every_listed_topology_can_be_used() -> None:
+    """Presets parse under the names that are shown."""
+    told = document("topologies")
+    assert {"hgx_h100", "gb200_nvl72"} <= {preset["name"] for preset in told["presets"]}
+    for preset in told["presets"]:
+        assert Topology.parse(f"{preset['name']}:2").num_gpus == 2 * preset["gpus_per_node"]
+    assert "gb200_nvl72" in command("topologies").stdout
+
+
+def test_synthetic_writes_a_trace_of_the_asked_shape(tmp_path: Path) -> None:
+    """The same parameters give the same trace."""
+    path = tmp_path / "s.npz"
+    sizes = ("--layers", 3, "--experts", 8, "--top-k", 2, "--tokens", 500, "--seed", 4, "--groups", 2)
+    told = document("synthetic", *sizes, "-o", path)
+    written = load(path)
+    assert isinstance(written, Trace)
+    assert (written.num_layers, written.num_experts, written.top_k, written.num_tokens) == (3, 8, 2, 500)
+    assert told["parameters"]["groups"] == 2
+    command("synthetic", *sizes, "-o", tmp_path / "again.npz")
+    assert path.read_bytes() == (tmp_path / "again.npz").read_bytes()
+
+
+def test_synthetic_needs_sizes_or_a_trace_to_resemble(tmp_path: Path) -> None:
+    """Missing sizes are wrong usage."""
+    result = command("synthetic", "--layers", 3, "-o", tmp_path / "s.npz")
+    assert result.exit_code == 2
+    assert "--experts --top-k" in result.stderr
+
+
+def test_demo_plans_the_sample_trace(tmp_path: Path) -> None:
+    """It writes a plan and a report, and says what to do next."""
+    result = command("demo", "-o", tmp_path / "out", "--time-limit", 1)
+    assert result.exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["plan.json", "report.html"]
+    written = load_plan(tmp_path / "out" / "plan.json")
+    assert written.provenance["constraints"]["load_cap"] == 1.05
+    assert "What to do next" in result.stdout
+    assert str(tmp_path / "out" / "report.html") in result.stdout
+
+
+def test_solve_writes_the_report_that_is_asked_for(trace: Path, tmp_path: Path) -> None:
+    """One HTML file, named in the JSON."""
+    told = document("solve", trace, "--topology", "1x4", "--solver", "contiguous", "--report", tmp_path / "report.html")
+    assert told["report"] == str(tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_serve_hands_its_address_to_the_server(monkeypatch: Any, tmp_path: Path) -> None:
+    """Nothing is started here: the server is another's to test."""
+    import sys
+    from types import ModuleType
+
+    called: list[object] = []
+    fake = ModuleType("api.server")
+    fake.serve = lambda host, port, data_dir: called.extend([host, port, data_dir])  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "api.server", fake)
+    told = document("serve", "--host", "::1", "--port", 9000, "--data-dir", tmp_path)
+    assert called == ["::1", 9000, tmp_path]
+    assert (told["host"], told["port"], told["data_dir"]) == ("::1", 9000, str(tmp_path))
+    called.clear()
+    document("serve")
+    assert called == [None, None, None]  # left to the settings
+
+
+def test_a_plan_file_that_was_not_made_here_can_be_evaluated(trace: Path, tmp_path: Path) -> None:
+    """A hand-written plan with empty slots needs no provenance."""
+    table = np.full((4, 20), -1)
+    table[:, :16] = np.arange(16)
+    bare = Plan(
+        physical_to_logical_map=table.astype(np.int32),
+        layer_ids=np.arange(4),
+        num_experts=16,
+        num_gpus=4,
+        slots_per_gpu=5,
+        gpus_per_node=(4,),
+    )
+    save_plan(bare, tmp_path / "bare.json")
+    assert document("evaluate", tmp_path / "bare.json", trace)["tokens"] == PARAMS.num_tokens

@@ -1,0 +1,350 @@
+"""Jobs: an attempt in the store's eyes, lanes over any executor, and workers that die or hang."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import api.jobs
+import api.worker
+from api.blobs import Blobs
+from api.database import Database
+from api.inspection import inspect
+from api.jobs import Dispatcher, DispatcherSettings
+from api.leases import Claim, Leases
+from api.store import PlanRow, Store
+from api.telemetry import Metrics
+from api.worker import Job, Outcome, run_plan
+
+
+class Bench:
+    """A store with one trace, and what it takes to run plans on it."""
+
+    def __init__(self, folder: Path, content: bytes, lease_s: float = 30.0) -> None:
+        self.folder = folder
+        self.database = Database(f"sqlite:///{folder / 'service.db'}")
+        self.database.upgrade()
+        self.store = Store(self.database)
+        self.leases = Leases(self.database, lease_s)
+        self.blobs = Blobs(folder / "blobs")
+        incoming = self.blobs.receive()
+        incoming.write(content)
+        incoming.finish()
+        self.blobs.keep(incoming)
+        self.trace_id = incoming.blob_id
+        facts = inspect(self.blobs.path(self.trace_id), "trace", {})
+        self.store.add_trace(self.trace_id, "tiny.npz", len(content), facts)
+
+    def ask(self, *, start: str | None = None, **fields: Any) -> str:
+        limits = {"time_limit_s": None, "work": 2000, "gap": None, "stall_s": None}
+        request = {"trace": self.trace_id, "topology": "1x4", "limits": limits, **fields}
+        return self.store.add_plan(request, max_queued=99, start=start).row.id
+
+    def job(self, claim: Claim | None = None, **changes: Any) -> Job:
+        claim = claim or self.leases.claim()
+        assert claim is not None
+        known: dict[str, Any] = {
+            "claim": claim,
+            "database_url": self.database.url,
+            "blobs": self.folder / "blobs",
+            "lease_s": 30.0,
+            "threads": 1,
+            "max_time_limit_s": 60.0,
+        }
+        return Job(**{**known, **changes})
+
+    def row(self, plan_id: str) -> PlanRow:
+        row = self.store.plan(plan_id)
+        assert row is not None
+        return row
+
+    def plan_file(self, plan_id: str) -> Any:
+        text = self.store.documents(plan_id)[1]
+        return None if text is None else json.loads(text)
+
+    def until(self, plan_id: str, done: Callable[[PlanRow], bool], seconds: float = 30) -> PlanRow:
+        deadline = time.monotonic() + seconds
+        while not done(row := self.row(plan_id)):
+            assert time.monotonic() < deadline, row
+            time.sleep(0.02)
+        return row
+
+
+@pytest.fixture
+def bench(tmp_path: Path, trace_bytes: bytes) -> Bench:
+    """Return a store with the small valid trace."""
+    return Bench(tmp_path, trace_bytes)
+
+
+def timed(seconds: float) -> dict[str, Any]:
+    """Return limits of a search by the clock."""
+    return {"time_limit_s": seconds, "work": None, "gap": None, "stall_s": None}
+
+
+def test_attempt_succeeds(bench: Bench) -> None:
+    """An attempt leaves the plan file, its figures, and a summary on both parts of the trace."""
+    plan_id = bench.ask()
+    outcome = run_plan(bench.job())
+    row, text, summary = bench.store.documents(plan_id)
+    assert row is not None
+    assert outcome.status == row.status == "succeeded"
+    content = json.loads(text or "")
+    assert content["score"] == row.score
+    assert content["provenance"]["trace"][0]["source"] == "tiny.npz"
+    assert json.loads(summary or "")["plans"]["plan"]["held_out"]["tokens"] == 1000
+
+
+def test_same_work_same_plan(bench: Bench) -> None:
+    """A work limit gives the same plan again, even if an attempt was lost half-way with another plan."""
+    first = bench.ask()
+    run_plan(bench.job())
+    second = bench.ask()
+    claim = bench.leases.claim()
+    assert claim is not None
+    half_way = dict(bench.plan_file(first), physical_to_logical_map=[list(range(32))] * 6)
+    bench.leases.lease(claim).report(score=99.0, bound=None, elapsed_s=1.0, plan=json.dumps(half_way))
+    bench.leases.give_back_all()
+    run_plan(bench.job())
+    maps = [bench.plan_file(plan_id)["physical_to_logical_map"] for plan_id in (first, second)]
+    assert maps[0] == maps[1]
+
+
+def test_next_attempt_starts_from_the_best_plan(bench: Bench) -> None:
+    """After a restart, a search by the clock is never worse than what the attempt before had found."""
+    good = bench.ask()
+    run_plan(bench.job())
+    plan_id = bench.ask(solver="random", limits=timed(0.2))
+    claim = bench.leases.claim()
+    assert claim is not None
+    best = bench.plan_file(good)
+    bench.leases.lease(claim).report(score=best["score"], bound=None, elapsed_s=1.0, plan=json.dumps(best))
+    bench.leases.give_back_all()
+    run_plan(bench.job())
+    assert bench.row(plan_id).score == pytest.approx(best["score"])
+    assert bench.row(plan_id).attempt == 2
+
+
+def test_start_plan_is_the_one_that_was_named(bench: Bench) -> None:
+    """The plan to start from is kept with the request."""
+    first = bench.ask()
+    run_plan(bench.job())
+    score, text = bench.row(first).score, bench.store.documents(first)[1]
+    bench.store.delete_plan(first)
+    plan_id = bench.ask(solver="random", start=text)
+    run_plan(bench.job())
+    assert bench.row(plan_id).score == pytest.approx(score)
+
+
+def test_stale_attempt_writes_nothing(bench: Bench) -> None:
+    """An attempt that has lost its plan before it begins ends without a trace."""
+    plan_id = bench.ask()
+    job = bench.job()
+    bench.leases.give_back_all()
+    assert run_plan(job) == Outcome(status=None)
+    assert bench.row(plan_id).status == "queued"
+
+
+def test_cancel_keeps_the_incumbent(bench: Bench) -> None:
+    """A cancelled search ends within a second or so, and its best plan stays."""
+    plan_id = bench.ask(solver="annealing", limits=timed(50.0))
+    job = bench.job()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(run_plan, job)
+        bench.until(plan_id, lambda row: row.score is not None)
+        bench.store.cancel(plan_id)
+        asked = time.monotonic()
+        assert future.result(20).status == "cancelled"
+    assert time.monotonic() - asked < 3
+    row = bench.row(plan_id)
+    assert row.status == "cancelled"
+    assert row.termination is not None
+    assert row.termination["limit"] == "cancelled"
+    assert bench.plan_file(plan_id)["score"] == row.score
+
+
+def test_lost_lease_ends_the_search(bench: Bench) -> None:
+    """A search whose plan was given to another attempt stops by itself, and leaves the new one alone."""
+    plan_id = bench.ask(solver="annealing", limits=timed(50.0))
+    job = bench.job()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(run_plan, job)
+        bench.until(plan_id, lambda row: row.score is not None)
+        bench.leases.give_back_all()
+        assert future.result(20).status is None
+    assert bench.row(plan_id).status == "queued"
+
+
+def test_longest_time(bench: Bench) -> None:
+    """A search without a time limit ends at the service's own, as a success that says so."""
+    plan_id = bench.ask(solver="annealing", limits={**timed(1.0), "time_limit_s": None, "stall_s": 50.0})
+    run_plan(bench.job(max_time_limit_s=0.2))
+    row = bench.row(plan_id)
+    assert row.status == "succeeded"
+    assert row.termination is not None
+    assert row.termination["limit"] == "time"
+    assert "0.2 s" in row.warnings[-1]
+
+
+def test_bad_request_fails_the_plan(bench: Bench) -> None:
+    """What only the worker can find out fails the plan, with the violations."""
+    plan_id = bench.ask(hold_out=1e-6)
+    assert run_plan(bench.job()).status == "failed"
+    error = bench.row(plan_id).error
+    assert error is not None
+    assert error["errors"][0]["pointer"] == "/hold_out"
+
+
+def test_fault_fails_the_plan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of ours fails the plan without telling the client about our code."""
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        raise KeyError("secret detail")
+
+    monkeypatch.setattr(api.worker, "prepare", broken)
+    plan_id = bench.ask()
+    assert run_plan(bench.job()).status == "failed"
+    error = bench.row(plan_id).error
+    assert error is not None
+    assert error["type"] == "/problems/internal-error"
+    assert "secret" not in json.dumps(error)
+
+
+def test_news_are_throttled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a search gets better, the store hears of it a few times per second."""
+    written: list[float] = []
+    report = api.worker.Lease.report
+
+    def counting(self: Any, **values: Any) -> None:
+        written.append(time.monotonic())
+        report(self, **values)
+
+    monkeypatch.setattr(api.worker.Lease, "report", counting)
+    bench.ask(solver="annealing", limits=timed(1.0))
+    begin = time.monotonic()
+    run_plan(bench.job())
+    assert len(written) <= 4 * (time.monotonic() - begin) + 2
+
+
+# Lanes. What runs in them is replaced, so that these tests are about the lanes alone.
+
+
+class Lanes:
+    """Starts dispatchers on a bench, and stops them."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.started: list[Dispatcher] = []
+
+    def start(self, make_executor: Callable[[], Executor], lanes: int = 1, max_crashes: int = 2) -> Dispatcher:
+        bench = self.bench
+        settings = DispatcherSettings(
+            database_url=bench.database.url,
+            blobs=bench.folder / "blobs",
+            lanes=lanes,
+            threads=1,
+            lease_s=30.0,
+            max_time_limit_s=60.0,
+            max_crashes=max_crashes,
+        )
+        dispatcher = Dispatcher(settings, bench.leases, make_executor, Metrics(bench.store))
+        dispatcher.start()
+        self.started.append(dispatcher)
+        return dispatcher
+
+
+@pytest.fixture
+def lanes(bench: Bench) -> Iterator[Lanes]:
+    """Return a starter of dispatchers; they are stopped at the end."""
+    lanes = Lanes(bench)
+    yield lanes
+    for dispatcher in lanes.started:
+        dispatcher.stop(1.0)
+
+
+class Dying(Executor):
+    """An executor whose workers die of every plan."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        type(self).made += 1
+
+    def submit(self, fn: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if fn is run_plan:
+            future.set_exception(BrokenProcessPool("a worker died"))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        pass
+
+
+def test_lanes_run_what_waits(bench: Bench, lanes: Lanes) -> None:
+    """Plans that were queued before and after the start are run, on any executor of concurrent.futures."""
+    before = bench.ask(solver="contiguous")
+    dispatcher = lanes.start(lambda: ThreadPoolExecutor(1))
+    after = bench.ask(solver="contiguous")
+    dispatcher.announce()
+    for plan_id in (before, after):
+        assert bench.until(plan_id, lambda row: row.finished).status == "succeeded"
+
+
+def test_dying_workers_fail_the_plan(bench: Bench, lanes: Lanes) -> None:
+    """A plan that kills its worker is tried again with a new one, and has failed after the last try."""
+    plan_id = bench.ask()
+    made = Dying.made
+    lanes.start(Dying, max_crashes=2)
+    row = bench.until(plan_id, lambda row: row.finished)
+    assert row.status == "failed"
+    assert row.error is not None
+    assert row.error["type"] == "/problems/worker-died"
+    assert row.attempt == 2
+    assert Dying.made >= made + 2
+
+
+def test_hanging_worker_is_replaced(bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that does not react to a cancellation is given up, and the plan is cancelled."""
+    monkeypatch.setattr(api.jobs, "GRACE_S", 0.2)
+    release = threading.Event()
+    monkeypatch.setattr(api.jobs, "run_plan", lambda job: release.wait(30))
+    plan_id = bench.ask()
+    lanes.start(lambda: ThreadPoolExecutor(1))
+    bench.until(plan_id, lambda row: row.status == "running")
+    bench.store.cancel(plan_id)
+    assert bench.until(plan_id, lambda row: row.finished).status == "cancelled"
+    release.set()
+
+
+def test_stop_queues_running_plans_again(bench: Bench, lanes: Lanes) -> None:
+    """A dispatcher that stops gives its plans back with what they have found, in bounded time."""
+    plan_id = bench.ask(solver="annealing", limits=timed(50.0))
+    dispatcher = lanes.start(lambda: ThreadPoolExecutor(1))
+    bench.until(plan_id, lambda row: row.score is not None)
+    begin = time.monotonic()
+    dispatcher.stop(5.0)
+    assert time.monotonic() - begin < 8
+    assert bench.row(plan_id).status == "queued"
+    assert bench.plan_file(plan_id) is not None
+    assert not dispatcher.alive
+
+
+def test_counts_only_trace(tmp_path: Path) -> None:
+    """A load matrix is planned by its loads alone, and the summary has no replayed figures."""
+    file = io.BytesIO()
+    np.save(file, np.random.default_rng(0).random((3, 8)))
+    bench = Bench(tmp_path, file.getvalue())
+    plan_id = bench.ask(execution="dispatch", dedup="none", topology="1x2", solver="eplb")
+    assert run_plan(bench.job()).status == "succeeded"
+    summary = json.loads(bench.store.documents(plan_id)[2] or "")
+    assert summary["plans"]["plan"]["fit"] is None
+    assert summary["plans"]["plan"]["expected_load"]["imbalance_max_over_mean"] >= 1

@@ -1,0 +1,435 @@
+"""The REST interface, resource by resource."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from placement import Plan
+from placement.files import plan_from_dict
+from traces import Profile, Trace
+
+WAIT = {"Prefer": "wait=30"}
+UNKNOWN_TRACE = "sha256:" + "0" * 64
+UNKNOWN_PLAN = "plan_" + "0" * 32
+
+
+def upload(client: TestClient, content: bytes, **params: Any) -> str:
+    """Upload a trace and return its id."""
+    response = client.post("/v1/traces", content=content, params=params)
+    assert response.status_code in (200, 201), response.text
+    found: str = response.json()["id"]
+    return found
+
+
+def codes(response: Any) -> dict[str, str]:
+    """Return the codes of a problem document by their pointers."""
+    assert response.headers["content-type"] == "application/problem+json"
+    return {item["pointer"]: item["code"] for item in response.json()["errors"]}
+
+
+@pytest.fixture(scope="module")
+def body(trace_id: str) -> dict[str, Any]:
+    """Return a request that is done at once."""
+    return {"trace": trace_id, "topology": "1x4", "limits": {"work": 2000}}
+
+
+@pytest.fixture(scope="module")
+def plan(client: TestClient, body: dict[str, Any]) -> dict[str, Any]:
+    """Return a finished plan."""
+    response = client.post("/v1/plans", json=body, headers=WAIT)
+    assert response.status_code == 200, response.text
+    content: dict[str, Any] = response.json()
+    return content
+
+
+class TestTraces:
+    def test_same_bytes_are_one_trace(self, client: TestClient, make_trace_bytes: Callable[..., bytes]) -> None:
+        """The first upload creates the trace, named by its digest; the second finds it."""
+        content = make_trace_bytes(seed=1)
+        first = client.post("/v1/traces", content=content)
+        again = client.post("/v1/traces", content=content)
+        assert (first.status_code, again.status_code) == (201, 200)
+        assert first.json() == again.json()
+        assert first.json()["id"] == "sha256:" + hashlib.sha256(content).hexdigest()
+        assert first.headers["location"] == f"/v1/traces/{first.json()['id']}"
+
+    def test_what_is_known(self, client: TestClient, trace_id: str) -> None:
+        """A trace tells its axes, and has a strong ETag that saves sending it again."""
+        response = client.get(f"/v1/traces/{trace_id}")
+        content = response.json()
+        known = {name: content[name] for name in ("kind", "format", "num_tokens", "num_experts", "top_k", "columns")}
+        assert known == {
+            "kind": "trace",
+            "format": "npz",
+            "num_tokens": 2000,
+            "num_experts": 32,
+            "top_k": 2,
+            "columns": ["seq_id"],
+        }
+        assert content["layer_ids"] == [1, 2, 3, 4, 5, 6]
+        etag = response.headers["etag"]
+        assert etag.startswith('"')
+        assert client.get(f"/v1/traces/{trace_id}", headers={"If-None-Match": etag}).status_code == 304
+
+    def test_content_digest(self, client: TestClient, trace_bytes: bytes, trace_id: str) -> None:
+        """A digest that fits is accepted, whatever else is stated; one that does not, or can't be read, is refused."""
+        good = base64.b64encode(hashlib.sha256(trace_bytes).digest()).decode()
+        bad = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
+        longer = base64.b64encode(hashlib.sha512(trace_bytes).digest()).decode()
+
+        def status(field: str) -> int:
+            return client.post("/v1/traces", content=trace_bytes, headers={"Content-Digest": field}).status_code
+
+        assert status(f"unixsum=:AAA=:, sha-512=:{longer}:, sha-256=:{good}:") == 200
+        assert status(f"sha-256=:{bad}:") == 400
+        assert status(f"sha-512=:{bad}:, sha-256=:{good}:") == 400
+        assert status("sha-256=" + good) == 400
+
+    def test_parameters_are_part_of_the_reading(self, client: TestClient) -> None:
+        """What the file does not state can be given; another upload that says otherwise is refused."""
+        file = io.BytesIO()
+        np.savez(file, topk_ids=np.random.default_rng(7).permuted(np.tile(np.arange(8), (300, 2, 1)), axis=2)[:, :, :2])
+        params = {"num_experts": 16, "layer_ids": "3-3,5", "format": "npz"}
+        trace = client.get(f"/v1/traces/{upload(client, file.getvalue(), **params)}").json()
+        assert (trace["num_experts"], trace["layer_ids"]) == (16, [3, 5])
+        assert client.post("/v1/traces", content=file.getvalue(), params={"layer_ids": "3,5"}).status_code == 200
+        other = client.post("/v1/traces", content=file.getvalue(), params={"num_experts": 8})
+        assert other.status_code == 409
+        assert codes(other) == {"?num_experts": "trace_differs"}
+
+    def test_pages(self, client: TestClient, make_trace_bytes: Callable[..., bytes]) -> None:
+        """Lists come in pages, the newest first, which cursors and Link fields join."""
+        added = [upload(client, make_trace_bytes(tokens=100, seed=seed)) for seed in (11, 12, 13)]
+        first = client.get("/v1/traces", params={"limit": 2})
+        assert [item["id"] for item in first.json()["items"]] == added[:0:-1]
+        assert 'rel="next"' in first.headers["link"]
+        second = client.get(first.headers["link"].partition(">")[0][1:])
+        assert second.json()["items"][0]["id"] == added[0]
+
+    def test_delete(self, client: TestClient, make_trace_bytes: Callable[..., bytes]) -> None:
+        """A deleted trace is gone, and can be uploaded again."""
+        content = make_trace_bytes(tokens=100, seed=21)
+        trace_id = upload(client, content)
+        assert client.delete(f"/v1/traces/{trace_id}").status_code == 204
+        assert client.get(f"/v1/traces/{trace_id}").status_code == 404
+        assert client.delete(f"/v1/traces/{trace_id}").status_code == 404
+        assert client.post("/v1/traces", content=content).status_code == 201
+
+    def test_profile(self, client: TestClient, tmp_path: Any) -> None:
+        """A profile that was made elsewhere is a trace to plan from."""
+        ids = np.random.default_rng(3).permuted(np.tile(np.arange(8), (500, 3, 1)), axis=2)[:, :, :2]
+        Profile.of(Trace.of(ids, num_experts=8)).save(tmp_path / "profile.npz")
+        trace_id = upload(client, (tmp_path / "profile.npz").read_bytes())
+        assert client.get(f"/v1/traces/{trace_id}").json()["kind"] == "profile"
+        body = {"trace": trace_id, "topology": "1x2", "limits": {"work": 500}}
+        assert client.post("/v1/plans", json=body, headers=WAIT).json()["status"] == "succeeded"
+        split = client.post("/v1/plans", json={**body, "hold_out": 0.5})
+        assert codes(split) == {"/hold_out": "hold_out_counts"}
+
+
+class TestPlans:
+    def test_plan(self, plan: dict[str, Any], trace_id: str) -> None:
+        """A finished plan has its figures, its request with the defaults, and a summary beside the contiguous plan."""
+        assert plan["status"] == "succeeded"
+        assert plan["trace"] == trace_id
+        assert plan["score"] == plan["plan"]["score"]
+        assert plan["gap"] == pytest.approx((plan["score"] - plan["bound"]) / plan["score"])
+        assert plan["termination"]["deterministic"]
+        assert plan["request"]["execution"] == "context_coherent"
+        assert plan["request"]["limits"] == {"time_limit_s": None, "work": 2000, "gap": None, "stall_s": None}
+        figures = plan["summary"]["plans"]
+        assert list(figures) == ["contiguous", "plan"]
+        ours, before = (figures[name]["held_out"]["cross_gpu_fraction"] for name in ("plan", "contiguous"))
+        assert ours < before
+
+    def test_accepted_then_polled(self, client: TestClient, body: dict[str, Any]) -> None:
+        """Without a wait the answer is 202; polling costs nothing until something is new."""
+        response = client.post("/v1/plans", json={**body, "limits": {"time_limit_s": 1.0}})
+        assert response.status_code == 202
+        assert response.headers["retry-after"] == "1"
+        assert response.headers["etag"].startswith('W/"')
+        place = response.headers["location"]
+        news = client.get(place, headers={"If-None-Match": response.headers["etag"], **WAIT})
+        assert news.status_code == 200
+        assert news.headers["etag"] != response.headers["etag"]
+        done = client.get(place, headers=WAIT)
+        assert done.json()["status"] == "succeeded"
+        assert "retry-after" not in done.headers
+        assert client.get(place, headers={"If-None-Match": done.headers["etag"]}).status_code == 304
+
+    def test_default_time_limit(self, client: TestClient, trace_id: str) -> None:
+        """Left out, the time limit is 10 s; null means none of its own."""
+        found = []
+        for limits in ({}, {"time_limit_s": None, "stall_s": 5.0}):
+            response = client.post("/v1/plans", json={"trace": trace_id, "topology": "1x4", "limits": limits})
+            found.append(response.json()["request"]["limits"]["time_limit_s"])
+            client.post(response.headers["location"] + "/cancel")
+        assert found == [10.0, None]
+
+    def test_plan_file(self, client: TestClient, plan: dict[str, Any]) -> None:
+        """The plan file alone is what the library reads."""
+        response = client.get(f"/v1/plans/{plan['id']}/plan")
+        assert response.json() == plan["plan"]
+        assert isinstance(plan_from_dict(response.json()), Plan)
+        etag = {"If-None-Match": response.headers["etag"]}
+        assert client.get(f"/v1/plans/{plan['id']}/plan", headers=etag).status_code == 304
+
+    def test_same_seed_and_work_same_plan(self, client: TestClient, body: dict[str, Any], plan: dict[str, Any]) -> None:
+        """A work limit makes plans reproducible."""
+        again = client.post("/v1/plans", json=body, headers=WAIT).json()
+        assert again["id"] != plan["id"]
+        assert again["plan"]["physical_to_logical_map"] == plan["plan"]["physical_to_logical_map"]
+
+    def test_start(self, client: TestClient, body: dict[str, Any], plan: dict[str, Any]) -> None:
+        """A plan that starts from another is never worse."""
+        limits = {"time_limit_s": 0.2}
+        started = client.post(
+            "/v1/plans", json={**body, "solver": "random", "start": plan["id"], "limits": limits}, headers=WAIT
+        )
+        assert started.json()["score"] <= plan["score"] + 1e-12
+
+    def test_constraints(self, client: TestClient, body: dict[str, Any]) -> None:
+        """Pins, exclusions and groups are kept, in the model's layers."""
+        constraints = {
+            "load_cap": 1.3,
+            "pins": [{"expert": 0, "gpu": 3, "layer_id": 6}],
+            "forbidden": [{"expert": 1, "gpu": 0}],
+            "groups": [{"experts": [4, 5]}],
+        }
+        response = client.post("/v1/plans", json={**body, "topology": "2x2", **constraints}, headers=WAIT)
+        found = plan_from_dict(response.json()["plan"])
+        assert found.copies_on_gpu[5, 0, 3] == 1
+        assert found.copies_on_gpu[:, 1, 0].sum() == 0
+        assert (found.gpu_of_expert[:, 4] // 2 == found.gpu_of_expert[:, 5] // 2).all()
+
+    def test_topology_object(self, client: TestClient, body: dict[str, Any]) -> None:
+        """A topology can be given as in a topology file."""
+        topology = {"gpus_per_node": [2, 1], "inter_node": {"bandwidth_gb_s": 25.0}, "gpu_speed": [1.0, 1.0, 0.5]}
+        response = client.post("/v1/plans", json={**body, "topology": topology}, headers=WAIT)
+        assert response.json()["status"] == "succeeded", response.text
+        assert response.json()["plan"]["gpus_per_node"] == [2, 1]
+
+    def test_idempotency_key(self, client: TestClient, body: dict[str, Any]) -> None:
+        """A request sent twice makes one plan; another body under the same key is refused."""
+        key = {"Idempotency-Key": "order-66"}
+        first = client.post("/v1/plans", json=body, headers=key)
+        again = client.post("/v1/plans", json=body, headers=key)
+        assert first.json()["id"] == again.json()["id"]
+        other = client.post("/v1/plans", json={**body, "seed": 1}, headers=key)
+        assert other.status_code == 422
+        assert other.json()["type"] == "/problems/idempotency-key-reused"
+
+    def test_cancel_keeps_the_plan(self, client: TestClient, body: dict[str, Any]) -> None:
+        """A cancelled search keeps its best plan; cancelling again changes nothing; then it can be deleted."""
+        limits = {"time_limit_s": 50.0}
+        place = client.post("/v1/plans", json={**body, "limits": limits}).headers["location"]
+        assert client.delete(place).status_code in (204, 409)
+        place = client.post("/v1/plans", json={**body, "limits": limits}).headers["location"]
+        etag = '"none"'
+        while (now := client.get(place, headers={"If-None-Match": etag, **WAIT}).json())["score"] is None:
+            etag = client.get(place).headers["etag"]
+        assert now["status"] == "running"
+        assert client.delete(place).status_code == 409
+        assert client.post(place + "/cancel").status_code == 200
+        done = client.get(place, headers=WAIT).json()
+        assert (done["status"], done["termination"]["limit"]) == ("cancelled", "cancelled")
+        assert done["plan"]["score"] == done["score"] <= now["score"]
+        assert client.post(place + "/cancel").json() == done
+        assert client.delete(place).status_code == 204
+        assert client.get(place).status_code == 404
+
+    def test_list_by_status(self, client: TestClient, plan: dict[str, Any]) -> None:
+        """Plans are listed without their maps, by status if asked for."""
+        page = client.get("/v1/plans", params={"status": "succeeded", "limit": 200}).json()
+        listed = {item["id"]: item for item in page["items"]}
+        assert plan["id"] in listed
+        assert "plan" not in listed[plan["id"]]
+        assert client.get("/v1/plans", params={"status": "running"}).json()["items"] == []
+
+    def test_trace_in_use(self, client: TestClient, make_trace_bytes: Callable[..., bytes]) -> None:
+        """A trace that a search needs is not deleted."""
+        trace_id = upload(client, make_trace_bytes(tokens=500, seed=31))
+        body = {"trace": trace_id, "topology": "1x4", "limits": {"time_limit_s": 50.0}}
+        place = client.post("/v1/plans", json=body).headers["location"]
+        assert client.delete(f"/v1/traces/{trace_id}").status_code == 409
+        client.post(place + "/cancel")
+        client.get(place, headers=WAIT)
+        assert client.delete(f"/v1/traces/{trace_id}").status_code == 204
+        assert client.get(place).json()["trace"] == trace_id
+
+    def test_no_plan_fails(self, client: TestClient, make_trace_bytes: Callable[..., bytes]) -> None:
+        """What only the search finds out is told in the plan, with a pointer into the request."""
+        trace_id = upload(client, make_trace_bytes(tokens=60, seed=41))
+        body = {"trace": trace_id, "topology": "1x4", "limits": {"work": 100}, "hold_out": 1e-6}
+        failed = client.post("/v1/plans", json=body, headers=WAIT).json()
+        assert failed["status"] == "failed"
+        assert failed["error"]["errors"][0]["pointer"] == "/hold_out"
+        missing = client.get(f"/v1/plans/{failed['id']}/plan")
+        assert (missing.status_code, missing.json()["type"]) == (404, "/problems/no-plan-yet")
+
+
+class TestViolations:
+    def test_all_at_once(self, client: TestClient) -> None:
+        """Every fault of the fields is reported, with a pointer to each."""
+        body = {
+            "trace": "nonsense",
+            "topology": {"gpus_per_node": 0, "nodes": 3},
+            "load_cap": 0.5,
+            "pins": [{"expert": -1, "gpu": 0}],
+            "limits": {"gap": 1.5, "time_limit_s": "10"},
+            "seed": 1.5,
+            "colour": "red",
+        }
+        response = client.post("/v1/plans", json=body)
+        assert response.status_code == 422
+        assert set(codes(response)) == {
+            "/trace",
+            "/topology/gpus_per_node",
+            "/topology/nodes",
+            "/load_cap",
+            "/pins/0/expert",
+            "/limits/gap",
+            "/limits/time_limit_s",
+            "/seed",
+            "/colour",
+        }
+
+    def test_meaning_at_once(self, client: TestClient) -> None:
+        """So is every fault of what the fields mean."""
+        body = {
+            "trace": UNKNOWN_TRACE,
+            "topology": "4by8",
+            "solver": "auto",
+            "options": {"colour": "red"},
+            "limits": {"time_limit_s": 1e6},
+            "start": UNKNOWN_PLAN,
+        }
+        assert codes(client.post("/v1/plans", json=body)) == {
+            "/topology": "topology_syntax",
+            "/limits/time_limit_s": "limit_range",
+            "/options/colour": "unknown_option",
+            "/trace": "unknown_trace",
+            "/start": "unknown_plan",
+        }
+
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            ({"slots_per_gpu": 7}, {"/slots_per_gpu": "more_experts_than_slots"}),
+            ({"pins": [{"expert": 40, "gpu": 9}]}, {"/pins/0/expert": "expert_range", "/pins/0/gpu": "gpu_range"}),
+            ({"forbidden": [{"expert": 1, "gpu": 0, "layer_id": 0}]}, {"/forbidden/0/layer_id": "layer_unknown"}),
+            ({"execution": "dispatch", "ownership": "measured"}, {"/ownership": "no_source_rank"}),
+            ({"copy_policy": "same_gpu"}, {"/copy_policy": "copy_policy"}),
+            ({"solver": "anealing"}, {"/solver": "unknown_solver"}),
+        ],
+    )
+    def test_against_the_trace(
+        self, client: TestClient, body: dict[str, Any], change: dict[str, Any], expected: dict[str, str]
+    ) -> None:
+        """What does not fit the trace is refused before it is queued."""
+        response = client.post("/v1/plans", json={**body, **change})
+        assert response.status_code == 422
+        assert codes(response) == expected
+
+    def test_start_must_fit(self, client: TestClient, body: dict[str, Any], plan: dict[str, Any]) -> None:
+        """A start plan of another shape is refused before it is queued."""
+        response = client.post("/v1/plans", json={**body, "slots_per_gpu": 9, "start": plan["id"]})
+        assert codes(response) == {"/start": "start_invalid"}
+
+    def test_counts_need_no_affinity(self, client: TestClient) -> None:
+        """A load matrix can't be planned for an objective that needs tokens."""
+        file = io.BytesIO()
+        np.save(file, np.random.default_rng(0).random((3, 8)))
+        trace_id = upload(client, file.getvalue())
+        response = client.post("/v1/plans", json={"trace": trace_id, "topology": "1x2"})
+        assert codes(response) == {"/execution": "counts_only"}
+
+    def test_too_large_a_job(self, client: TestClient, body: dict[str, Any]) -> None:
+        """A job that needs more memory than the service grants is refused before any array is made."""
+        assert codes(client.post("/v1/plans", json={**body, "topology": "512x8"})) == {"/topology": "job_too_large"}
+
+
+class TestEvaluations:
+    def test_by_id_and_inline(self, client: TestClient, plan: dict[str, Any], trace_id: str) -> None:
+        """A plan by id and the same plan inline give the same figures, as it was made for."""
+        by_id = client.post("/v1/evaluations", json={"plan": plan["id"], "trace": trace_id})
+        inline = client.post("/v1/evaluations", json={"plan": plan["plan"], "trace": trace_id})
+        assert by_id.status_code == 200, by_id.text
+        assert by_id.json() == inline.json()
+        assert by_id.json()["execution"] == "context_coherent"
+        assert by_id.json()["tokens"] == 2000
+        parts = [plan["summary"]["plans"]["plan"][part] for part in ("fit", "held_out")]
+        mean = sum(part["cross_gpu_fraction"] * part["tokens"] for part in parts) / 2000
+        assert by_id.json()["cross_gpu_fraction"] == pytest.approx(mean)
+
+    def test_other_engine(self, client: TestClient, plan: dict[str, Any], trace_id: str) -> None:
+        """Execution and topology can be chosen for the evaluation alone."""
+        body = {"plan": plan["id"], "trace": trace_id, "execution": "dispatch", "dedup": "node", "topology": "2x2"}
+        content = client.post("/v1/evaluations", json=body).json()
+        assert (content["execution"], content["dedup"], content["copy_policy"]) == ("dispatch", "node", "same_node")
+        assert 0 < content["remote_nodes"] < content["remote_gpus"]
+
+    def test_violations(self, client: TestClient, plan: dict[str, Any], trace_id: str) -> None:
+        """Plans and traces that are unknown or don't fit together are refused with pointers."""
+        unknown = client.post("/v1/evaluations", json={"plan": UNKNOWN_PLAN, "trace": UNKNOWN_TRACE})
+        assert codes(unknown) == {"/plan": "unknown_plan", "/trace": "unknown_trace"}
+        broken = {**plan["plan"], "physical_to_logical_map": [[0] * 32] * 6}
+        assert "/plan/physical_to_logical_map/0" in codes(
+            client.post("/v1/evaluations", json={"plan": broken, "trace": trace_id})
+        )
+        other = client.post("/v1/evaluations", json={"plan": plan["id"], "trace": trace_id, "topology": "1x8"})
+        assert codes(other) == {"/topology": "gpus_differ"}
+
+
+class TestCatalogue:
+    def test_solvers(self, client: TestClient) -> None:
+        """Every solver comes with the JSON Schema of its options, `auto` first."""
+        items = client.get("/v1/solvers").json()["items"]
+        assert items[0]["name"] == "auto"
+        assert all(item["options"]["type"] == "object" for item in items)
+        annealing = next(item for item in items if item["name"] == "annealing")
+        assert annealing["options"]["additionalProperties"] is False
+        assert annealing["options"]["properties"]
+
+    def test_topologies(self, client: TestClient) -> None:
+        """Presets are listed with their links."""
+        items = client.get("/v1/topologies").json()["items"]
+        assert {item["name"] for item in items} >= {"hgx_h100", "gb200_nvl72"}
+
+    def test_problem_types_can_be_read(self, client: TestClient) -> None:
+        """The type of a problem leads to a text."""
+        kind = client.get("/v1/plans/none").json()["type"]
+        response = client.get(kind)
+        assert response.status_code == 200
+        assert response.text.startswith("Not found (404)")
+        assert client.get("/problems/none").status_code == 404
+
+    def test_operations(self, client: TestClient) -> None:
+        """The service says that it is up and ready, and counts what it does."""
+        assert client.get("/healthz").text == "ok\n"
+        assert client.get("/readyz").text == "ok\n"
+        client.get("/v1/plans/none")
+        figures = client.get("/metrics").text
+        assert 'moe_placement_requests_total{method="GET",route="/v1/plans/{plan_id}",status="404"}' in figures
+        assert 'moe_placement_plans{status="queued"}' in figures
+
+    def test_openapi(self, client: TestClient) -> None:
+        """The OpenAPI document is served and complete; pages that would load scripts from elsewhere are not."""
+        content = client.get("/openapi.json").json()
+        assert "HTTPValidationError" not in content["components"]["schemas"]
+        assert set(content["paths"]["/v1/plans"]) == {"get", "post"}
+        assert client.get("/docs").status_code == 404
+
+    def test_request_id(self, client: TestClient) -> None:
+        """A request id is taken over if it is a decent one, and made otherwise."""
+        assert client.get("/healthz", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
+        made = client.get("/healthz", headers={"X-Request-ID": 'a"b c'}).headers["x-request-id"]
+        assert made.isalnum()

@@ -1,0 +1,206 @@
+"""The service as a process: restarts, crashes, many clients at once, and a fuzzer over its schema."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from pydantic import ValidationError
+
+from api.app import create_app
+from api.database import Database
+from api.server import serve
+from api.services import Services
+from api.settings import Settings
+from api.store import Store
+from traces import InputError
+
+SEARCH = {"topology": "1x4", "solver": "annealing"}
+
+
+def upload(server: Any, content: bytes) -> str:
+    """Upload a trace and return its id."""
+    response = server.http.post("/v1/traces", content=content)
+    assert response.status_code in (200, 201), response.text
+    found: str = response.json()["id"]
+    return found
+
+
+def ask(server: Any, trace_id: str, seconds: float) -> str:
+    """Ask for a plan and return where it is."""
+    body = {**SEARCH, "trace": trace_id, "limits": {"time_limit_s": seconds}}
+    response = server.http.post("/v1/plans", json=body)
+    assert response.status_code == 202, response.text
+    place: str = response.headers["location"]
+    return place
+
+
+def workers(server: Any) -> list[psutil.Process]:
+    """Return the processes that the service has spawned."""
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, server_type: Any) -> Iterator[Any]:
+    """Start a service that the tests of this module share."""
+    running = server_type.start(tmp_path_factory.mktemp("shared") / "data", max_json_bytes=1 << 26)
+    yield running
+    running.kill()
+
+
+def test_survives_kill(tmp_path: Path, start_server: Callable[..., Any], trace_bytes: bytes) -> None:
+    """After kill -9 in the middle of a search, the next server finishes the plan, and is not worse than before."""
+    first = start_server(tmp_path / "data")
+    trace_id = upload(first, trace_bytes)
+    place, waiting = ask(first, trace_id, 3.0), ask(first, trace_id, 0.3)
+    before = first.until(place, lambda plan: plan["score"] is not None)
+    orphans = workers(first)
+    first.kill()
+    second = start_server(tmp_path / "data")
+    assert second.http.get(f"/v1/traces/{trace_id}").status_code == 200
+    after = second.until(place, lambda plan: plan["status"] != "running" and plan["status"] != "queued")
+    assert (after["status"], after["attempt"]) == ("succeeded", 2)
+    assert after["score"] <= before["score"]
+    assert second.until(waiting, lambda plan: plan["finished_at"])["status"] == "succeeded"
+    assert not psutil.wait_procs(orphans, timeout=5)[1], "workers outlive their server"
+
+
+def test_stops_gracefully(tmp_path: Path, start_server: Callable[..., Any], trace_bytes: bytes) -> None:
+    """SIGTERM ends the server soon: waiting clients are answered, the running plan is queued with what it has found."""
+    first = start_server(tmp_path / "data")
+    place = ask(first, upload(first, trace_bytes), 50.0)
+    first.until(place, lambda plan: plan["score"] is not None)
+    children = workers(first)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(first.http.get, place, headers={"Prefer": "wait=50"})
+        time.sleep(0.5)
+        begin = time.monotonic()
+        first.process.terminate()
+        assert waiting.result(20).json()["status"] == "running"
+    assert first.process.wait(20) in (0, -signal.SIGTERM)
+    assert time.monotonic() - begin < 10
+    assert not psutil.wait_procs(children, timeout=5)[1], "workers outlive their server"
+    row, text, _ = Store(Database(f"sqlite:///{tmp_path / 'data' / 'service.db'}")).documents(place.rpartition("/")[2])
+    assert row is not None
+    assert row.status == "queued"
+    assert text is not None
+    second = start_server(tmp_path / "data")
+    second.until(place, lambda plan: plan["status"] == "running")
+    second.http.post(place + "/cancel")
+    assert second.until(place, lambda plan: plan["finished_at"])["plan"]["score"] <= row.score
+
+
+def test_dead_worker(server: Any, trace_bytes: bytes) -> None:
+    """A worker that is killed is replaced, and its plan is begun again from what was found."""
+    place = ask(server, upload(server, trace_bytes), 2.0)
+    server.until(place, lambda plan: plan["score"] is not None)
+    for worker in workers(server):
+        os.kill(worker.pid, signal.SIGKILL)
+    done = server.until(place, lambda plan: plan["finished_at"])
+    assert (done["status"], done["attempt"]) == ("succeeded", 2)
+    assert "moe_placement_worker_deaths_total 1.0" in server.http.get("/metrics").text
+
+
+def test_workers_come_last(server: Any, trace_bytes: bytes) -> None:
+    """Workers run at lower priority than the server that answers."""
+    place = ask(server, upload(server, trace_bytes), 0.3)
+    server.until(place, lambda plan: plan["finished_at"])
+    nice = psutil.Process(server.process.pid).nice()
+    assert all(worker.nice() > nice for worker in workers(server))
+
+
+def test_large_upload_takes_no_memory(server: Any) -> None:
+    """An upload goes to the disk as it comes: the server does not grow with it."""
+
+    def peak_mb() -> int:
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+
+    def parts() -> Iterator[bytes]:
+        for _ in range(200):
+            yield bytes(1 << 20)
+
+    before = peak_mb()
+    assert server.http.post("/v1/traces", content=parts()).status_code == 422
+    assert peak_mb() - before < 64
+
+
+def test_broken_off_upload(server: Any, tmp_path: Path) -> None:
+    """A client that goes away in the middle of an upload leaves no file."""
+    host, port = server.http.base_url.host, server.http.base_url.port
+    incoming = server.data_dir / "blobs" / "incoming"
+    with socket.create_connection((host, port)) as connection:
+        head = f"POST /v1/traces HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 9000000\r\n\r\n"
+        connection.sendall(head.encode() + bytes(3_000_000))
+        deadline = time.monotonic() + 10
+        while not list(incoming.iterdir()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    deadline = time.monotonic() + 10
+    while list(incoming.iterdir()):
+        assert time.monotonic() < deadline, "the unfinished file stays"
+        time.sleep(0.02)
+    assert server.http.get("/healthz").status_code == 200
+
+
+def test_same_upload_at_once(server: Any, make_trace_bytes: Callable[..., bytes]) -> None:
+    """Many uploads of the same bytes at the same time make one trace."""
+    content = make_trace_bytes(tokens=400, seed=99)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: server.http.post("/v1/traces", content=content), range(8)))
+    assert sorted(response.status_code for response in found) == [200] * 7 + [201]
+    assert len({response.json()["id"] for response in found}) == 1
+
+
+def test_same_key_at_once(server: Any, trace_bytes: bytes) -> None:
+    """Many requests with one idempotency key at the same time make one plan."""
+    body = {"trace": upload(server, trace_bytes), "topology": "1x4", "solver": "contiguous"}
+    key = {"Idempotency-Key": "at-once"}
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: server.http.post("/v1/plans", json=body, headers=key), range(8)))
+    assert len({response.json()["id"] for response in found}) == 1
+
+
+def test_one_server_per_data_folder(server: Any) -> None:
+    """A second server on the same data folder is refused."""
+    with pytest.raises(InputError, match="Another server"):
+        Services.of(Settings(data_dir=server.data_dir)).open()
+
+
+def test_open_to_the_network_only_if_asked(tmp_path: Path) -> None:
+    """Without authentication the service listens on the loopback, unless the operator allows more."""
+    with pytest.raises(ValidationError, match="ALLOW_REMOTE"):
+        Settings(data_dir=tmp_path, host="0.0.0.0")
+    assert Settings(data_dir=tmp_path, host="0.0.0.0", allow_remote=True).host == "0.0.0.0"
+    with pytest.raises(InputError, match="ALLOW_REMOTE"):
+        serve("0.0.0.0", 8000, tmp_path)
+
+
+
+
+SCHEMA = schemathesis.openapi.from_dict(create_app(Settings(data_dir=Path("unused"))).openapi())
+
+
+@SCHEMA.parametrize()
+@settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "15")),
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_schema_is_kept(case: schemathesis.Case, server: Any) -> None:
+    """Whatever the schema allows or forbids, answers are as it says, and never a fault of the service."""
+    # Well-formed bodies may name traces and plans that don't exist: not every valid body is accepted.
+    case.call_and_validate(base_url=str(server.http.base_url), excluded_checks=[schemathesis.checks.CHECKS.get_one("positive_data_acceptance")])

@@ -1,0 +1,321 @@
+"""The store: migrations, traces, plans, idempotency, leases and the fencing of old attempts."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from api.database import Database
+from api.leases import Claim, Leases, StaleAttemptError
+from api.models import metadata
+from api.store import ConflictError, Store
+from traces import InputError
+
+TRACE = "sha256:" + "a" * 64
+REQUEST = {"trace": TRACE, "name": "mine", "topology": "1x2"}
+ERROR = {"type": "/problems/worker-died"}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    """Return an empty database."""
+    found = Database(f"sqlite:///{tmp_path / 'service.db'}")
+    found.upgrade()
+    return found
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    """Return a store with one trace."""
+    store = Store(database)
+    store.add_trace(TRACE, "tiny.npz", 10, {"kind": "trace"})
+    return store
+
+
+@pytest.fixture
+def leases(store: Store) -> Leases:
+    """Return the queue of `store`."""
+    return Leases(store.database, 30.0)
+
+
+def queue_plan(store: Store, **options: Any) -> str:
+    """Queue a plan and return its id."""
+    return store.add_plan(REQUEST, max_queued=100, **options).row.id
+
+
+def claimed(leases: Leases) -> Claim:
+    """Claim the next plan."""
+    claim = leases.claim()
+    assert claim is not None
+    return claim
+
+
+def test_migrations_make_the_tables(database: Database) -> None:
+    """The migrated schema is the one that the code declares, and migrating twice changes nothing."""
+    database.upgrade()
+    with database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_newer_schema_is_refused(database: Database) -> None:
+    """A database of a later version is left alone."""
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(InputError, match="9999"):
+        database.upgrade()
+
+
+def test_other_file_is_refused(tmp_path: Path) -> None:
+    """A file that is no database is reported as such."""
+    (tmp_path / "service.db").write_bytes(b"no database " * 1000)
+    with pytest.raises(InputError, match="can't be used"):
+        Database(f"sqlite:///{tmp_path / 'service.db'}").upgrade()
+
+
+def test_sqlite_is_durable_and_checks_references(database: Database) -> None:
+    """Connections use the write-ahead log, full synchronisation and foreign keys."""
+    with database.read() as connection:
+        names = ("journal_mode", "synchronous", "foreign_keys")
+        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+    assert pragmas == ["wal", 2, 1]
+
+
+def test_trace_is_added_once(store: Store) -> None:
+    """The same trace again is the first one."""
+    row, new = store.add_trace(TRACE, "other name", 10, {})
+    assert (row.name, new) == ("tiny.npz", False)
+
+
+def test_trace_in_use_is_kept(store: Store, leases: Leases) -> None:
+    """A trace that a waiting or running plan needs can't be deleted; afterwards it can, and the plan stays."""
+    plan_id = queue_plan(store)
+    with pytest.raises(ConflictError, match="need the trace"):
+        store.delete_trace(TRACE)
+    leases.lease(claimed(leases)).finish("failed", values={})
+    assert store.delete_trace(TRACE)
+    row = store.plan(plan_id)
+    assert row is not None
+    assert row.request["trace"] == TRACE
+
+
+def test_plan_needs_its_trace(store: Store) -> None:
+    """A plan for a trace that was deleted meanwhile is not queued."""
+    store.delete_trace(TRACE)
+    with pytest.raises(ConflictError) as caught:
+        queue_plan(store)
+    assert caught.value.slug == "not-found"
+
+
+def test_queue_has_an_end(store: Store) -> None:
+    """More plans than may wait are refused."""
+    queue_plan(store)
+    with pytest.raises(ConflictError) as caught:
+        store.add_plan(REQUEST, max_queued=1)
+    assert caught.value.slug == "queue-full"
+
+
+def test_idempotency_key(store: Store) -> None:
+    """The same key and body give the same plan; another body is refused; an old key is forgotten."""
+    first = store.add_plan(REQUEST, max_queued=9, key="k", body_hash="h")
+    again = store.add_plan(REQUEST, max_queued=9, key="k", body_hash="h")
+    assert (again.row.id, first.new, again.new) == (first.row.id, True, False)
+    with pytest.raises(ConflictError) as caught:
+        store.add_plan(REQUEST, max_queued=9, key="k", body_hash="other")
+    assert caught.value.slug == "idempotency-key-reused"
+    assert store.add_plan(REQUEST, max_queued=9, key="k", body_hash="other", key_age_s=-1).new
+
+
+def test_idempotency_under_concurrency(store: Store) -> None:
+    """Many requests with one key at the same time make one plan."""
+    found: list[str] = []
+
+    def add() -> None:
+        found.append(store.add_plan(REQUEST, max_queued=99, key="k", body_hash="h").row.id)
+
+    threads = [threading.Thread(target=add) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(found)) == 1
+
+
+def test_claims_in_order_and_once(store: Store, leases: Leases) -> None:
+    """Plans are claimed in the order of their requests, each once."""
+    plan_ids = [queue_plan(store) for _ in range(3)]
+    assert [claimed(leases).plan_id for _ in plan_ids] == plan_ids
+    assert leases.claim() is None
+
+
+def test_concurrent_claims_differ(store: Store, leases: Leases) -> None:
+    """Lanes that claim at the same time never get the same plan."""
+    plan_ids = {queue_plan(store) for _ in range(12)}
+    found: list[str] = []
+
+    def work() -> None:
+        while (claim := leases.claim()) is not None:
+            found.append(claim.plan_id)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == sorted(plan_ids)
+
+
+def test_report_changes_the_revision(store: Store, leases: Leases) -> None:
+    """News change the revision that pollers compare; a sign of life does not."""
+    plan_id = queue_plan(store)
+    lease = leases.lease(claimed(leases))
+    before = store.plan(plan_id)
+    lease.renew()
+    renewed = store.plan(plan_id)
+    lease.report(score=2.0, bound=1.0, elapsed_s=0.5, plan="{}")
+    after = store.plan(plan_id)
+    assert before is not None
+    assert renewed is not None
+    assert after is not None
+    assert before.revision == renewed.revision < after.revision
+    assert (after.score, after.bound, after.gap) == (2.0, 1.0, 0.5)
+    assert store.documents(plan_id)[1] == "{}"
+
+
+def test_worse_plan_is_not_reported(store: Store, leases: Leases) -> None:
+    """An attempt that begins anew does not replace a better plan of an earlier one."""
+    plan_id = queue_plan(store)
+    lease = leases.lease(claimed(leases))
+    lease.report(score=2.0, bound=None, elapsed_s=1.0, plan='{"n": 1}')
+    lease.report(score=3.0, bound=1.5, elapsed_s=2.0, plan='{"n": 2}')
+    row, text, _ = store.documents(plan_id)
+    assert row is not None
+    assert (row.score, row.bound, text) == (2.0, 1.5, '{"n": 1}')
+
+
+def test_old_attempt_is_fenced_off(store: Store, leases: Leases) -> None:
+    """Once a plan was queued again, its old attempt can write nothing, before and after the next claim."""
+    plan_id = queue_plan(store)
+    old = leases.lease(claimed(leases))
+    leases.give_back_all()
+    for _ in range(2):
+        with pytest.raises(StaleAttemptError):
+            old.report(score=1.0, bound=None, elapsed_s=1.0, plan="{}")
+        with pytest.raises(StaleAttemptError):
+            old.renew()
+        with pytest.raises(StaleAttemptError):
+            old.finish("succeeded", values={})
+        with pytest.raises(StaleAttemptError):
+            old.cancelled()
+        leases.claim()
+    row, text, _ = store.documents(plan_id)
+    assert row is not None
+    assert (row.status, row.attempt, row.score, text) == ("running", 2, None, None)
+
+
+def test_expired_lease_is_queued_again(store: Store) -> None:
+    """A plan without a sign of life is queued again with its best plan; one with a valid lease is not."""
+    expired = Leases(store.database, -1.0)
+    plan_id = queue_plan(store)
+    claim = claimed(expired)
+    expired.lease(claim).report(score=2.0, bound=None, elapsed_s=1.0, plan="{}")
+    assert expired.give_back_expired() == [plan_id]
+    row, text, _ = store.documents(plan_id)
+    assert row is not None
+    assert (row.status, row.score, text) == ("queued", 2.0, "{}")
+    valid = Leases(store.database, 60.0)
+    claimed(valid)
+    assert valid.give_back_expired() == []
+
+
+def test_finished_once(store: Store, leases: Leases) -> None:
+    """A finished plan can't be finished again, nor queued again."""
+    plan_id = queue_plan(store)
+    lease = leases.lease(claimed(leases))
+    lease.finish("succeeded", values={"score": 1.0})
+    with pytest.raises(StaleAttemptError):
+        lease.finish("failed", values={})
+    assert leases.give_back_all() == []
+    row = store.plan(plan_id)
+    assert row is not None
+    assert row.status == "succeeded"
+
+
+def test_crashes_are_counted(store: Store, leases: Leases) -> None:
+    """A plan whose worker dies is queued again, until it has happened too often."""
+    plan_id = queue_plan(store)
+    assert leases.crashed(claimed(leases), 2, ERROR) == "queued"
+    assert leases.crashed(claimed(leases), 2, ERROR) == "failed"
+    row = store.plan(plan_id)
+    assert row is not None
+    assert (row.status, row.error) == ("failed", ERROR)
+
+
+def test_crash_of_an_old_attempt_is_ignored(store: Store, leases: Leases) -> None:
+    """The death of a worker that no longer has the plan changes nothing."""
+    queue_plan(store)
+    old = claimed(leases)
+    leases.give_back_all()
+    claimed(leases)
+    assert leases.crashed(old, 1, ERROR) is None
+
+
+def test_cancel_queued(store: Store, leases: Leases) -> None:
+    """A waiting plan is cancelled at once, and never claimed."""
+    row = store.cancel(queue_plan(store))
+    assert row is not None
+    assert row.status == "cancelled"
+    assert leases.claim() is None
+
+
+def test_cancel_running(store: Store, leases: Leases) -> None:
+    """A running plan is asked to stop; asking again changes nothing."""
+    plan_id = queue_plan(store)
+    lease = leases.lease(claimed(leases))
+    assert not lease.cancelled()
+    first, second = store.cancel(plan_id), store.cancel(plan_id)
+    assert first == second
+    assert first is not None
+    assert first.status == "running"
+    assert lease.cancelled()
+
+
+def test_cancelled_plan_is_not_queued_again(store: Store, leases: Leases) -> None:
+    """A plan that was asked to stop and whose worker dies is cancelled, not begun anew."""
+    plan_id = queue_plan(store)
+    claim = claimed(leases)
+    store.cancel(plan_id)
+    assert leases.give_back(claim)
+    row = store.plan(plan_id)
+    assert row is not None
+    assert row.status == "cancelled"
+
+
+def test_delete_running(store: Store, leases: Leases) -> None:
+    """A running plan is deleted only after it was cancelled; its attempt is fenced off then."""
+    plan_id = queue_plan(store, key="k", body_hash="h")
+    lease = leases.lease(claimed(leases))
+    with pytest.raises(ConflictError, match="running"):
+        store.delete_plan(plan_id)
+    store.cancel(plan_id)
+    assert store.delete_plan(plan_id)
+    assert not store.delete_plan(plan_id)
+    with pytest.raises(StaleAttemptError):
+        lease.finish("cancelled", values={})
+
+
+def test_pages(store: Store) -> None:
+    """Pages follow each other without gap or overlap, whatever is added meanwhile."""
+    plan_ids = [queue_plan(store) for _ in range(5)]
+    first = store.list_plans(2, None)
+    queue_plan(store)
+    second = store.list_plans(2, first[-1].seq)
+    third = store.list_plans(2, second[-1].seq, ["queued"])
+    assert [row.id for row in (*first, *second, *third)] == plan_ids[::-1]
+    assert store.list_plans(9, None, ["running"]) == []

@@ -1,0 +1,64 @@
+"""The instant lower bound never exceeds the best of all plans."""
+
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from placement import Objective, Problem, Topology, lower_bound, score
+from traces import Profile, Trace
+
+
+def problem_of(seed: int, topology: Topology, experts: int, slots: int, layers: int = 2) -> Problem:
+    """Problem over random tokens with some affinity."""
+    rng = np.random.default_rng(seed)
+    ids = (rng.integers(experts, size=(30, 1, 1)) + rng.integers(0, 2, (30, layers, 1))) % experts
+    trace = Trace.of(ids.astype(np.int16), num_experts=experts)
+    return Problem(Profile.of(trace, workers=1), topology, slots_per_gpu=slots)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**32), text=st.sampled_from(["1x2", "2x1", "2x2"]))
+def test_below_the_optimum(seed: int, text: str) -> None:
+    """For four experts, with and without node costs, over all pairs of arrangements."""
+    topology = Topology.parse(text)
+    problem = problem_of(seed, topology, 4, 4 // topology.num_gpus)
+    rows = sorted(set(permutations(range(4))))
+    first = [row for row in rows if row[0] == 0] if text != "2x2" else rows[:8]
+    best = min(score(problem, np.array(pair)).total for pair in product(first, rows))
+    bound = lower_bound(problem)
+    assert bound is not None
+    assert 0 <= bound <= best + 1e-12
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**32), text=st.sampled_from(["1x2", "2x1"]))
+def test_below_the_optimum_with_copies(seed: int, text: str) -> None:
+    """For three experts in four slots, over all maps with a copy or an empty slot."""
+    problem = problem_of(seed, Topology.parse(text), 3, 2)
+    rows = [row for row in product(range(-1, 3), repeat=4) if set(row) >= {0, 1, 2}]
+    best = min(score(problem, np.array(pair)).total for pair in product(rows, rows))
+    bound = lower_bound(problem)
+    assert bound is not None
+    assert 0 <= bound <= best + 1e-12
+
+
+def test_tight_for_one_expert_per_gpu() -> None:
+    """Where the row bound is attained, bound and optimum are equal."""
+    ids = np.repeat(np.arange(4), 5)[:, None, None].repeat(2, axis=1)
+    ids[:3, 1] = 1
+    problem = Problem(Profile.of(Trace.of(ids, num_experts=4), workers=1), Topology.parse("1x4"))
+    best = min(score(problem, np.array([[0, 1, 2, 3], row])).total for row in permutations(range(4)))
+    bound = lower_bound(problem)
+    assert bound is not None
+    assert bound <= best
+    assert bound == pytest.approx(3 / 20)
+
+
+def test_known_cases() -> None:
+    """One GPU costs nothing; dispatch has no instant bound."""
+    assert lower_bound(problem_of(0, Topology.parse("1x1"), 4, 4)) == 0
+    problem = problem_of(0, Topology.parse("1x2"), 4, 2)
+    assert lower_bound(Problem(problem.profile, problem.topology, objective=Objective(execution="dispatch"))) is None

@@ -1,0 +1,195 @@
+"""The cost function against brute force and against the evaluation of the same tokens."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, score
+from placement.cost import copy_share, expected_gpu_load
+from traces import Profile, Trace
+
+LAYERS, EXPERTS, TOKENS = 3, 6, 40
+FLAT, HOPS = Topology.parse("1x4"), Topology.parse("2x2")
+
+
+def random_trace(rng: np.random.Generator, top_k: int = 2) -> Trace:
+    """Tokens with distinct experts in every layer."""
+    ids = rng.random((TOKENS, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :top_k].astype(np.int16)
+    return Trace.of(ids, num_experts=EXPERTS)
+
+
+def random_table(rng: np.random.Generator, gpus: int, slots: int, *, copies: bool) -> Any:
+    """Every expert once; spare slots empty, or with a copy on another GPU."""
+    table = np.full((LAYERS, gpus * slots), -1)
+    for row in table:
+        row[rng.permutation(len(row))[:EXPERTS]] = rng.permutation(EXPERTS)
+        for slot in np.flatnonzero(row < 0) if copies else ():
+            expert = rng.integers(EXPERTS)
+            if expert not in row[slot // slots * slots : (slot // slots + 1) * slots]:
+                row[slot] = expert
+    return table
+
+
+def plan_of(problem: Problem, table: Any) -> Plan:
+    """Plan with the map `table`."""
+    return Plan(
+        physical_to_logical_map=table,
+        layer_ids=problem.profile.layer_ids,
+        num_experts=EXPERTS,
+        num_gpus=problem.num_gpus,
+        slots_per_gpu=problem.slots_per_gpu,
+        gpus_per_node=problem.topology.gpus_per_node,
+    )
+
+
+def traffic(problem: Problem, table: Any) -> float:
+    """Traffic term of the score."""
+    return next(term.value for term in score(problem, table).terms if term.name == "traffic")
+
+
+@given(seed=st.integers(0, 2**32), topology=st.sampled_from([FLAT, HOPS]))
+def test_context_score_equals_evaluation(seed: int, topology: Topology) -> None:
+    """Without copies the traffic and the loads are those of the same tokens, replayed."""
+    rng = np.random.default_rng(seed)
+    trace = random_trace(rng)
+    problem = Problem(Profile.of(trace, workers=1), topology, slots_per_gpu=3)
+    table = random_table(rng, 4, 3, copies=False)
+    found, wanted = score(problem, table), evaluate(plan_of(problem, table), trace, topology, workers=1)
+    assert traffic(problem, table) == pytest.approx(wanted.traffic)
+    assert found.traffic_by_layer.sum() == pytest.approx(wanted.traffic)
+    assert found.max_load.mean() == pytest.approx(wanted.imbalance_max_over_mean)
+    if topology is FLAT:
+        assert found.total == pytest.approx(wanted.cross_gpu_fraction)
+
+
+@given(seed=st.integers(0, 2**32), topology=st.sampled_from([FLAT, HOPS]))
+def test_pair_traffic_with_copies(seed: int, topology: Topology) -> None:
+    """With copies, a pair is spread evenly over the pairs of copies."""
+    rng = np.random.default_rng(seed)
+    problem = Problem(Profile.of(random_trace(rng), workers=1), topology, slots_per_gpu=3)
+    table = random_table(rng, 4, 3, copies=True)
+    affinity = problem.profile.affinity
+    assert affinity is not None
+    cost = 0.0
+    for layer in range(LAYERS - 1):
+        for i in range(EXPERTS):
+            for j in range(EXPERTS):
+                here = np.flatnonzero(table[layer] == i) // 3
+                there = np.flatnonzero(table[layer + 1] == j) // 3
+                cost += affinity[layer, i, j] * topology.hop_cost[np.ix_(here, there)].mean()
+    assert traffic(problem, table) == pytest.approx(cost / affinity.sum())
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    topology=st.sampled_from([FLAT, HOPS, Topology.parse("1+3")]),
+    dedup=st.sampled_from(["gpu", "node"]),
+    policy=st.sampled_from(["fair", "same_gpu", "same_node"]),
+)
+def test_message_score_equals_evaluation(seed: int, topology: Topology, dedup: Any, policy: Any) -> None:
+    """With all tokens in the sample, messages cost what the evaluation of the same tokens says, copies included."""
+    rng = np.random.default_rng(seed)
+    trace = random_trace(rng, 3)
+    objective = Objective(execution="dispatch", dedup=dedup, copy_policy=policy)
+    problem = Problem(Profile.of(trace, workers=1), topology, slots_per_gpu=3, objective=objective)
+    table = random_table(rng, 4, 3, copies=True)
+    options: Any = {"execution": "dispatch", "dedup": dedup, "copy_policy": policy, "workers": 1}
+    assert traffic(problem, table) == pytest.approx(
+        evaluate(plan_of(problem, table), trace, topology, **options).traffic
+    )
+
+
+@given(seed=st.integers(0, 2**32))
+def test_assignment_score_averages_over_homes(seed: int) -> None:
+    """Without deduplication and copies, the cost is the mean hop from any home to the expert, by load."""
+    rng = np.random.default_rng(seed)
+    objective = Objective(execution="dispatch", dedup="none")
+    problem = Problem(Profile.of(random_trace(rng), workers=1), HOPS, slots_per_gpu=3, objective=objective)
+    table = random_table(rng, 4, 3, copies=False)
+    load = problem.profile.load
+    cost = sum(
+        load[layer, e] * HOPS.hop_cost[:, np.flatnonzero(table[layer] == e)[0] // 3].mean()
+        for layer in range(LAYERS)
+        for e in range(EXPERTS)
+    )
+    assert traffic(problem, table) == pytest.approx(cost / load.sum())
+
+
+def test_assignment_score_with_measured_homes_equals_evaluation() -> None:
+    """With measured homes and no copies the expectation is exact."""
+    rng = np.random.default_rng(0)
+    ids = rng.random((TOKENS, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :2].astype(np.int16)
+    trace = Trace.of(ids, num_experts=EXPERTS, source_rank=rng.integers(0, 4, TOKENS))
+    objective = Objective(execution="dispatch", dedup="none", ownership="measured")
+    problem = Problem(Profile.of(trace, workers=1), HOPS, slots_per_gpu=3, objective=objective)
+    table = random_table(rng, 4, 3, copies=False)
+    wanted = evaluate(
+        plan_of(problem, table), trace, HOPS, execution="dispatch", dedup="none", ownership="measured", workers=1
+    )
+    assert traffic(problem, table) == pytest.approx(wanted.traffic)
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    sizes=st.sampled_from([(4,), (2, 2), (1, 2, 3)]),
+    policy=st.sampled_from(["fair", "same_gpu", "same_node"]),
+    measured=st.booleans(),
+)
+def test_copy_share_by_loops(seed: int, sizes: tuple[int, ...], policy: str, measured: bool) -> None:
+    """Shares follow the policy home by home, and add up to one."""
+    rng = np.random.default_rng(seed)
+    node, gpus = Topology.of(sizes).node_of_gpu, sum(sizes)
+    copies = rng.integers(0, 2, (2, 4, gpus))
+    copies[:, :, 0] |= copies.sum(axis=2) == 0
+    homes = rng.dirichlet(np.ones(gpus), (2, 4)) if measured else None
+    wanted = np.zeros(copies.shape)
+    for layer, e, home in np.ndindex(*copies.shape):
+        have = copies[layer, e]
+        near = np.flatnonzero((have > 0) & (node == node[home]))
+        target = np.flatnonzero(have)
+        if policy != "fair" and have[home]:
+            target = np.array([home])
+        elif policy == "same_node" and len(near):
+            target = near
+        wanted[layer, e, target] += (1 / gpus if homes is None else homes[layer, e, home]) / len(target)
+    share = copy_share(copies, policy, node, homes)
+    assert np.allclose(share, wanted)
+    assert np.allclose(share.sum(axis=2), 1)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_relabelling_gpus_of_a_node_changes_nothing(seed: int) -> None:
+    """GPUs of one node are interchangeable, if the same change is made in every layer."""
+    rng = np.random.default_rng(seed)
+    constraints = Constraints(load_cap=1.0)
+    profile = Profile.of(random_trace(rng), workers=1)
+    problem = Problem(profile, HOPS, slots_per_gpu=3, objective=Objective(imbalance_weight=1), constraints=constraints)
+    table = random_table(rng, 4, 3, copies=True)
+    order = np.concatenate([rng.permutation(2), 2 + rng.permutation(2)])
+    swapped = table.reshape(LAYERS, 4, 3)[:, order].reshape(LAYERS, 12)
+    assert score(problem, swapped).total == pytest.approx(score(problem, table).total)
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 2**32))
+def test_total_is_the_weighted_sum(seed: int) -> None:
+    """The total adds up the terms; excess and imbalance are those of the expected loads and the speeds."""
+    rng = np.random.default_rng(seed)
+    topology = replace(HOPS, speed=np.array([1.0, 2, 1, 1]))
+    objective = Objective(imbalance_weight=2, load_excess_weight=5, load_spread_weight=0)
+    profile = Profile.of(random_trace(rng), workers=1)
+    constraints = Constraints(load_cap=1.1)
+    problem = Problem(profile, topology, slots_per_gpu=3, objective=objective, constraints=constraints)
+    table = random_table(rng, 4, 3, copies=True)
+    relative = expected_gpu_load(problem, plan_of(problem, table).copies_on_gpu)
+    values = {term.name: term.value for term in score(problem, table).terms}
+    assert np.allclose((relative * topology.fair_share).sum(axis=1), 1)
+    assert values["imbalance"] == pytest.approx(relative.max(axis=1).mean() - 1)
+    assert values["load_excess"] == pytest.approx(np.maximum(relative - 1.1, 0).sum() / LAYERS)
+    assert score(problem, table).total == pytest.approx(
+        values["traffic"] + 2 * values["imbalance"] + 5 * values["load_excess"]
+    )

@@ -1,0 +1,272 @@
+"""Evaluation against plain Python: every metric, every policy, with copies."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from placement import Plan, Topology, evaluate
+from traces import InputError, Trace
+
+LAYERS, EXPERTS = 3, 6
+MASK = 2**64 - 1
+POLICIES = ("fair", "same_gpu", "same_node")
+
+
+def mix(x: int) -> int:
+    """SplitMix64's finaliser in plain integers."""
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def home_of(key: int, gpus: int) -> int:
+    """Hashed home of a row or sequence."""
+    return mix((key + 0x9E3779B97F4A7C15) & MASK) % gpus
+
+
+def pick(row: int, layer: int, expert: int, count: int) -> int:
+    """Hashed choice among equal copies."""
+    key = (row * 0x9E3779B97F4A7C15 + layer * 65536 + expert) & MASK
+    return mix((key + 0xD1B54A32D192ED03) & MASK) % count
+
+
+def choose(gpus: list[int], anchors: list[int], policy: str, node: Any, where: tuple[int, int, int]) -> int:
+    """Copy that a token uses, by the definition of the policies."""
+    if len(gpus) == 1:
+        return gpus[0]
+    if policy != "fair":
+        for anchor in anchors:
+            if anchor in gpus:
+                return anchor
+    if policy == "same_node":
+        for anchor in anchors:
+            near = [gpu for gpu in gpus if node[gpu] == node[anchor]]
+            if near:
+                return near[pick(*where, len(near))]
+    return gpus[pick(*where, len(gpus))]
+
+
+def random_plan(rng: np.random.Generator, sizes: tuple[int, ...], slots: int, layers: int = LAYERS) -> Plan:
+    """Every expert once, the spare slots empty or with a copy on another GPU."""
+    gpus = sum(sizes)
+    table = np.full((layers, gpus * slots), -1)
+    for row in table:
+        row[rng.permutation(len(row))[:EXPERTS]] = rng.permutation(EXPERTS)
+        for slot in np.flatnonzero(row < 0):
+            own = row[slot // slots * slots : (slot // slots + 1) * slots]
+            expert = rng.integers(-1, EXPERTS)
+            if expert not in own:
+                row[slot] = expert
+    return Plan(
+        physical_to_logical_map=table,
+        layer_ids=np.arange(layers),
+        num_experts=EXPERTS,
+        num_gpus=gpus,
+        slots_per_gpu=slots,
+        gpus_per_node=sizes,
+    )
+
+
+def random_ids(rng: np.random.Generator, tokens: int, top_k: int, missing: float) -> Any:
+    """Distinct experts, a share of the entries missing; the first token has one in every layer."""
+    ids = rng.random((tokens, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :top_k].astype(np.int16)
+    ids[1:][rng.random(ids[1:].shape) < missing] = -1
+    return ids
+
+
+def replay(
+    plan: Plan, ids: Any, homes: list[int] | None, topology: Topology, dedup: str, policy: str
+) -> dict[str, Any]:
+    """All metrics, token by token; `homes` None is context-coherent."""
+    node, gpus, hop = topology.node_of_gpu.tolist(), topology.num_gpus, topology.hop_cost
+    matrix, load = np.zeros((gpus, gpus), int), np.zeros((LAYERS, gpus), int)
+    cross = {"gpu": 0, "node": 0}
+    remote = {"gpu": 0, "node": 0}
+    fan = {"gpu": 0, "node": 0}
+    pairs = assigned = active = 0
+    slots = [[[s // plan.slots_per_gpu for s in np.flatnonzero(row == e)] for e in range(EXPERTS)]
+             for row in plan.physical_to_logical_map]  # fmt: skip
+    for row, token in enumerate(ids.tolist()):
+        before: list[int] = []
+        for layer, experts in enumerate(token):
+            anchors = before if homes is None else [homes[row]]
+            here = [choose(slots[layer][e], anchors, policy, node, (row, layer, e)) for e in experts if e >= 0]
+            for gpu in here:
+                load[layer, gpu] += 1
+            assigned += len(here)
+            active += bool(here)
+            fan["gpu"] += len(set(here))
+            fan["node"] += len({node[gpu] for gpu in here})
+            if homes is None:
+                for a, b in product(before, here):
+                    matrix[a, b] += 1
+                    pairs += 1
+                    cross["gpu"] += a != b
+                    cross["node"] += node[a] != node[b]
+            else:
+                home = homes[row]
+                cross["gpu"] += sum(gpu != home for gpu in here)
+                cross["node"] += sum(node[gpu] != node[home] for gpu in here)
+                remote["gpu"] += len(set(here) - {home})
+                remote["node"] += len({node[gpu] for gpu in here} - {node[home]})
+                if dedup == "none":
+                    for gpu in here:
+                        matrix[home, gpu] += 1
+                elif dedup == "gpu":
+                    for gpu in set(here):
+                        matrix[home, gpu] += 1
+                else:
+                    for n in {node[gpu] for gpu in here}:
+                        matrix[home, topology.entry_gpu[home, n]] += 1
+                    for gpu in set(here):
+                        if (entry := topology.entry_gpu[home, node[gpu]]) != gpu:
+                            matrix[entry, gpu] += 1
+            before = here
+    whole = pairs if homes is None else assigned
+    messages = active if homes is not None and dedup != "none" else whole
+    mean = load.mean(axis=1)
+    return {
+        "tokens": len(ids),
+        "cross_gpu_fraction": cross["gpu"] / max(whole, 1),
+        "cross_node_fraction": cross["node"] / max(whole, 1),
+        "fanout_gpus": fan["gpu"] / active,
+        "fanout_nodes": fan["node"] / active,
+        "remote_gpus": None if homes is None else remote["gpu"] / active,
+        "remote_nodes": None if homes is None else remote["node"] / active,
+        "traffic": float((matrix * hop).sum()) / max(messages, 1),
+        "imbalance_max_over_mean": float((load.max(axis=1) / mean).mean()),
+        "balancedness_vllm": float(mean.sum() / load.max(axis=1).sum()),
+        "imbalance_trtllm": float(((load.max(axis=1) - mean) / mean).mean()),
+        "traffic_matrix": matrix,
+        "gpu_load": load,
+    }
+
+
+def check(result: Any, wanted: dict[str, Any]) -> None:
+    """Compare all metrics."""
+    for name, value in wanted.items():
+        if isinstance(value, np.ndarray):
+            assert np.array_equal(getattr(result, name), value), name
+        else:
+            assert getattr(result, name) == (None if value is None else pytest.approx(value, abs=1e-12)), name
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32),
+    sizes=st.sampled_from([(2, 2), (1, 2), (3,), (3, 1, 2)]),
+    slots=st.integers(3, 4),
+    policy=st.sampled_from(POLICIES),
+    missing=st.sampled_from([0.0, 0.4]),
+)
+def test_context_coherent_equals_plain_replay(
+    seed: int, sizes: tuple[int, ...], slots: int, policy: Any, missing: float
+) -> None:
+    """Every metric is what a loop over tokens and pairs counts."""
+    if sum(sizes) * slots < EXPERTS:
+        slots = EXPERTS
+    rng = np.random.default_rng(seed)
+    plan, ids, topology = random_plan(rng, sizes, slots), random_ids(rng, 30, 2, missing), Topology.of(sizes)
+    result = evaluate(plan, Trace.of(ids, num_experts=EXPERTS), topology, copy_policy=policy, workers=1)
+    check(result, replay(plan, ids, None, topology, "gpu", policy))
+    assert result.dedup is None
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    sizes=st.sampled_from([(2, 2), (1, 2), (3,), (3, 1, 2)]),
+    policy=st.sampled_from(POLICIES),
+    dedup=st.sampled_from(["none", "gpu", "node"]),
+    ownership=st.sampled_from(["token", "sequence", "measured"]),
+    missing=st.sampled_from([0.0, 0.4]),
+)
+def test_dispatch_equals_plain_replay(
+    seed: int, sizes: tuple[int, ...], policy: Any, dedup: Any, ownership: Any, missing: float
+) -> None:
+    """Every metric is what a loop over tokens and messages counts, whatever the homes, messages and copies."""
+    rng = np.random.default_rng(seed)
+    plan, ids, topology = random_plan(rng, sizes, 4), random_ids(rng, 30, 3, missing), Topology.of(sizes)
+    seq, rank = rng.integers(0, 5, 30), rng.integers(0, sum(sizes), 30)
+    homes = {
+        "token": [home_of(row, sum(sizes)) for row in range(30)],
+        "sequence": [home_of(int(s), sum(sizes)) for s in seq],
+        "measured": rank.tolist(),
+    }[ownership]
+    result = evaluate(
+        plan,
+        Trace.of(ids, num_experts=EXPERTS, seq_id=seq, source_rank=rank),
+        topology,
+        execution="dispatch",
+        dedup=dedup,
+        ownership=ownership,
+        copy_policy=policy,
+        workers=2,
+    )
+    check(result, replay(plan, ids, homes, topology, dedup, policy))
+
+
+def test_judge_definitions() -> None:
+    """Without copies the metrics are those of a few lines of NumPy over the expert-to-GPU table."""
+    rng = np.random.default_rng(0)
+    ids, topology = random_ids(rng, 200, 2, 0.0), Topology.parse("2x1")
+    plan = random_plan(rng, (1, 1), 3)
+    gpu = np.take_along_axis(plan.gpu_of_expert[None].repeat(200, 0), ids.astype(int), axis=2)
+    result = evaluate(plan, Trace.of(ids, num_experts=EXPERTS), topology)
+    assert result.cross_gpu_fraction == pytest.approx((gpu[:, :-1, :, None] != gpu[:, 1:, None, :]).mean())
+    assert result.fanout_gpus == pytest.approx((1 + (gpu[:, :, 0] != gpu[:, :, 1])).mean())
+    load = np.stack([np.bincount(gpu[:, layer].ravel(), minlength=2) for layer in range(LAYERS)])
+    assert result.imbalance_max_over_mean == pytest.approx((load.max(1) / load.mean(1)).mean())
+    assert result.balancedness_vllm == pytest.approx(load.mean(1).sum() / load.max(1).sum())
+
+
+@pytest.mark.parametrize("execution", ["context_coherent", "dispatch"])
+def test_workers_and_id_types_do_not_matter(execution: Any) -> None:
+    """Threads and the type of the ids change nothing."""
+    rng = np.random.default_rng(1)
+    ids, plan = random_ids(rng, 101, 2, 0.0), random_plan(rng, (2, 2), 3)
+    one = evaluate(plan, Trace.of(ids, num_experts=EXPERTS), Topology.parse("2x2"), execution=execution, workers=1)
+    trace = Trace.of(ids.astype(np.uint8), num_experts=EXPERTS)
+    many = evaluate(plan, trace, Topology.parse("2x2"), execution=execution, workers=7)
+    assert one.as_dict() == many.as_dict()
+
+
+def test_hottest_links_rank_what_leaves() -> None:
+    """The hottest links are the largest entries off the diagonal, with their share."""
+    rng = np.random.default_rng(2)
+    plan = random_plan(rng, (2, 2), 3)
+    result = evaluate(plan, Trace.of(random_ids(rng, 50, 2, 0.0), num_experts=EXPERTS), Topology.parse("2x2"))
+    leaving = result.traffic_matrix * ~np.eye(4, dtype=bool)
+    assert [link.messages for link in result.hottest_links] == sorted(leaving[leaving > 0].tolist(), reverse=True)[:8]
+    for link in result.hottest_links:
+        assert leaving[link.source, link.target] == link.messages
+        assert link.share == pytest.approx(link.messages / leaving.sum())
+
+
+def test_mismatches_are_listed_together() -> None:
+    """Another number of GPUs, experts and layers are named in one error."""
+    rng = np.random.default_rng(3)
+    trace = Trace.of(np.zeros((4, 2, 1), int), num_experts=EXPERTS + 1)
+    with pytest.raises(InputError) as error:
+        evaluate(random_plan(rng, (2, 2), 3), trace, Topology.parse("1x2"))
+    assert {item.code for item in error.value.violations} == {"gpus_differ", "experts_differ", "layers_differ"}
+
+
+def test_empty_trace_is_refused() -> None:
+    """No tokens, no verdict."""
+    trace = Trace.of(np.zeros((0, LAYERS, 1), int), num_experts=EXPERTS)
+    with pytest.raises(InputError, match="zero_tokens"):
+        evaluate(random_plan(np.random.default_rng(4), (2, 2), 3), trace, Topology.parse("2x2"))
+
+
+@pytest.mark.parametrize("ownership", ["sequence", "measured"])
+def test_missing_column_is_refused(ownership: Any) -> None:
+    """Homes by a column that the trace lacks are an input error."""
+    rng = np.random.default_rng(5)
+    trace = Trace.of(random_ids(rng, 4, 2, 0.0), num_experts=EXPERTS)
+    with pytest.raises(InputError, match="/objective/ownership"):
+        evaluate(random_plan(rng, (2, 2), 3), trace, Topology.parse("2x2"), execution="dispatch", ownership=ownership)

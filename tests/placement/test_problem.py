@@ -1,0 +1,152 @@
+"""Problems: every violation with its pointer, several at once; what is not a violation."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from placement import Constraints, Group, Objective, Pin, Problem, Topology
+from traces import InputError, LoadCounts, Profile, Provenance, Trace
+
+RNG = np.random.default_rng(0)
+IDS = RNG.random((20, 2, 6)).argsort(axis=2)[:, :, :2]
+PROFILE = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5]), workers=1)
+RANKED = Profile.of(Trace.of(IDS, num_experts=6, source_rank=np.arange(20) % 8), workers=1)
+COUNTS = Profile.of(
+    LoadCounts(load=np.ones((2, 6)), layer_ids=np.array([3, 5]), provenance=Provenance(), digest="sha256:0")
+)
+GRID = Topology.parse("2x2")
+
+
+def violations(**options: Any) -> set[tuple[str, str]]:
+    """Violations of a problem over `PROFILE` on 2x2 GPUs, unless the options say otherwise."""
+    with pytest.raises(InputError) as error:
+        Problem(**{"profile": PROFILE, "topology": GRID, **options})
+    assert all(item.detail for item in error.value.violations)
+    return {(item.code, item.pointer) for item in error.value.violations}
+
+
+C = Constraints
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "pointer"),
+    [
+        ({"slots_per_gpu": -1}, "slots_range", "/slots_per_gpu"),
+        ({"slots_per_gpu": 1}, "more_experts_than_slots", "/slots_per_gpu"),
+        ({"topology": Topology.of((2,), slots=[3, 2])}, "more_experts_than_slots", "/slots_per_gpu"),
+        (
+            {"topology": Topology.of((2,), memory_gb=[5, 7]), "expert_bytes": 10**9},
+            "memory",
+            "/topology/memory_gb/0",
+        ),
+        ({"objective": Objective(copy_policy="same_gpu")}, "copy_policy", "/objective/copy_policy"),
+        ({"profile": COUNTS}, "counts_only", "/objective/execution"),
+        ({"profile": COUNTS, "objective": Objective(execution="dispatch")}, "counts_only", "/objective/dedup"),
+        (
+            {"objective": Objective(execution="dispatch", ownership="measured")},
+            "no_source_rank",
+            "/objective/ownership",
+        ),
+        (
+            {"profile": RANKED, "objective": Objective(execution="dispatch", ownership="measured")},
+            "source_rank_range",
+            "/objective/ownership",
+        ),
+        ({"objective": Objective(execution="dispatch", ownership="sequence")}, "no_seq_id", "/objective/ownership"),
+        ({"constraints": C(load_cap=0.9)}, "load_cap_range", "/constraints/load_cap"),
+        ({"constraints": C(load_cap=float("nan"))}, "load_cap_range", "/constraints/load_cap"),
+        ({"constraints": C(pins=(Pin(expert=6, gpu=0),))}, "expert_range", "/constraints/pins/0/expert"),
+        ({"constraints": C(pins=(Pin(expert=0, gpu=4),))}, "gpu_range", "/constraints/pins/0/gpu"),
+        (
+            {"constraints": C(forbidden=(Pin(expert=0, gpu=0, layer_id=4),))},
+            "layer_unknown",
+            "/constraints/forbidden/0/layer_id",
+        ),
+        ({"constraints": C(groups=(Group(experts=()),))}, "group_members", "/constraints/groups/0/experts"),
+        ({"constraints": C(groups=(Group(experts=(1, 1)),))}, "group_members", "/constraints/groups/0/experts"),
+        (
+            {"constraints": C(groups=(Group(experts=(0, 1, 2, 3, 4)),))},
+            "group_too_large",
+            "/constraints/groups/0/experts",
+        ),
+        (
+            {"constraints": C(pins=(Pin(expert=0, gpu=1),), forbidden=(Pin(expert=0, gpu=1, layer_id=5),))},
+            "pin_forbidden",
+            "/constraints/pins/0",
+        ),
+        (
+            {"constraints": C(pins=tuple(Pin(expert=e, gpu=1) for e in range(3)))},
+            "pins_exceed_slots",
+            "/constraints/pins",
+        ),
+        (
+            {"constraints": C(pins=tuple(Pin(expert=0, gpu=g) for g in range(4)))},
+            "pins_exceed_slots",
+            "/constraints/pins",
+        ),
+        (
+            {"constraints": C(forbidden=tuple(Pin(expert=2, gpu=g) for g in range(4)))},
+            "forbidden_everywhere",
+            "/constraints/forbidden",
+        ),
+        (
+            {"constraints": C(groups=(Group(experts=(0, 1)), Group(experts=(1, 2), layer_id=3)))},
+            "group_overlap",
+            "/constraints/groups/1",
+        ),
+        (
+            {"constraints": C(pins=(Pin(expert=0, gpu=0), Pin(expert=1, gpu=2)), groups=(Group(experts=(0, 1)),))},
+            "group_pins",
+            "/constraints/groups/0",
+        ),
+    ],
+)
+def test_violation(options: dict[str, Any], code: str, pointer: str) -> None:
+    """Each rule has its code and pointer, and nothing else is reported."""
+    assert violations(**options) == {(code, pointer)}
+
+
+def test_several_at_once() -> None:
+    """Slots, objective and constraints are checked together."""
+    assert violations(
+        slots_per_gpu=1,
+        profile=COUNTS,
+        objective=Objective(copy_policy="same_node"),
+        constraints=C(load_cap=0.5, pins=(Pin(expert=-1, gpu=9, layer_id=0),)),
+    ) == {
+        ("more_experts_than_slots", "/slots_per_gpu"),
+        ("counts_only", "/objective/execution"),
+        ("copy_policy", "/objective/copy_policy"),
+        ("load_cap_range", "/constraints/load_cap"),
+        ("layer_unknown", "/constraints/pins/0/layer_id"),
+        ("expert_range", "/constraints/pins/0/expert"),
+        ("gpu_range", "/constraints/pins/0/gpu"),
+    }
+
+
+def test_objective_lists_all_violations() -> None:
+    """Unknown choices and bad weights are named together."""
+    bad: Any = {"execution": "x", "dedup": "y", "traffic_weight": -1, "imbalance_weight": float("nan")}
+    with pytest.raises(InputError) as error:
+        Objective(**bad)
+    assert {item.pointer for item in error.value.violations} == {f"/objective/{name}" for name in bad}
+
+
+def test_counts_are_enough_without_deduplication() -> None:
+    """Loads alone allow dispatch with one message per expert."""
+    problem = Problem(COUNTS, GRID, objective=Objective(execution="dispatch", dedup="none"))
+    assert problem.relative_load.sum(axis=1).tolist() == pytest.approx([1, 1])
+
+
+def test_experts_need_not_divide() -> None:
+    """Six experts on four GPUs get two slots each."""
+    problem = Problem(PROFILE, GRID)
+    assert (problem.slots_per_gpu, problem.num_slots) == (2, 8)
+
+
+def test_layers_by_model_id() -> None:
+    """Exclusions name model layers, not rows."""
+    problem = Problem(PROFILE, GRID, constraints=C(forbidden=(Pin(expert=2, gpu=1, layer_id=5),)))
+    assert np.argwhere(~problem.allowed).tolist() == [[1, 2, 1]]
+    assert not problem.is_free

@@ -1,0 +1,141 @@
+"""Topologies: shorthands, presets, costs, entry GPUs, and every violation at once."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from placement import PRESETS, Link, Topology
+from traces import InputError
+
+
+def pointers(error: pytest.ExceptionInfo[InputError]) -> set[tuple[str, str]]:
+    """Code and pointer of each violation."""
+    return {(item.code, item.pointer) for item in error.value.violations}
+
+
+def test_even_shorthand() -> None:
+    """4x8 is four nodes of eight GPUs, hops between nodes cost 1."""
+    topology = Topology.parse(" 4X8 ")
+    assert topology.gpus_per_node == (8, 8, 8, 8)
+    assert (topology.num_gpus, topology.num_nodes, topology.name) == (32, 4, "4x8")
+    assert topology.hop_cost[0, 8] == 1
+    assert topology.hop_cost[0, 1] == pytest.approx(50 / 450)
+    assert not topology.hop_cost.diagonal().any()
+
+
+def test_uneven_shorthand() -> None:
+    """8+8+4 has nodes of different sizes."""
+    topology = Topology.parse("8+8+4")
+    assert topology.gpus_per_node == (8, 8, 4)
+    assert topology.node_of_gpu.tolist() == [0] * 8 + [1] * 8 + [2] * 4
+
+
+def test_flat_topology_counts_messages() -> None:
+    """One node, or one GPU per node: every hop costs 1."""
+    for text in ("1x4", "4x1"):
+        assert np.array_equal(Topology.parse(text).hop_cost, 1 - np.eye(4))
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_preset_costs_do_not_depend_on_the_number_of_nodes(name: str) -> None:
+    """A link inside a node costs the same in one node as in two."""
+    one, two = Topology.parse(name), Topology.parse(f"{name.replace('_', '-')}:2")
+    size = PRESETS[name].gpus_per_node
+    assert one.gpus_per_node == (size,)
+    assert two.gpus_per_node == (size, size)
+    assert np.allclose(one.hop_cost, two.hop_cost[:size, :size])
+    assert two.hop_cost.max() == 1
+    assert one.memory_gb is not None
+    assert (one.memory_gb == PRESETS[name].memory_gb).all()
+    assert np.bincount(one.host_of_gpu).max() == PRESETS[name].gpus_per_host
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8", "0x4", "4x0", "9999x9999", "8+0", "hgx_h100:0", "hgx_h100:x", "hgx_h100:99999", "x"]
+)
+def test_unreadable_shorthand(text: str) -> None:
+    """Other texts are refused with a remedy."""
+    with pytest.raises(InputError) as error:
+        Topology.parse(text)
+    assert all(item.remedy for item in error.value.violations)
+
+
+def test_all_violations_of_links_at_once() -> None:
+    """Bad bandwidths and latencies are listed together."""
+    with pytest.raises(InputError) as error:
+        Topology.of(
+            (2, 2),
+            intra=Link(bandwidth_gb_s=0, latency_us=-1),
+            inter=Link(bandwidth_gb_s=float("nan"), latency_us=float("inf")),
+        )
+    assert pointers(error) == {
+        ("bandwidth_range", "/intra_node/bandwidth_gb_s"),
+        ("latency_range", "/intra_node/latency_us"),
+        ("bandwidth_range", "/inter_node/bandwidth_gb_s"),
+        ("latency_range", "/inter_node/latency_us"),
+    }
+
+
+def test_all_violations_of_vectors_and_costs_at_once() -> None:
+    """A bad matrix, speeds, memory and slots are listed together."""
+    with pytest.raises(InputError) as error:
+        Topology.of((2,), rank_cost_matrix=[[1, 1], [1, 0]], speed=[1, 0], memory_gb=[1, 2, 3], slots=[0, 1])
+    assert pointers(error) == {
+        ("matrix_diagonal", "/rank_cost_matrix"),
+        ("vector_values", "/gpu_speed"),
+        ("vector_shape", "/memory_gb"),
+        ("vector_values", "/slots"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "pointer"),
+    [
+        ({"rank_cost_matrix": [[0, 1]]}, "/rank_cost_matrix"),
+        ({"rank_cost_matrix": [[0, "x"], [1, 0]]}, "/rank_cost_matrix"),
+        ({"rank_cost_matrix": [[0, -1], [1, 0]]}, "/rank_cost_matrix"),
+        ({"rank_cost_matrix": [[0, np.inf], [1, 0]]}, "/rank_cost_matrix"),
+        ({"slots": [1.5, 2]}, "/slots"),
+        ({"gpus_per_host": 0}, "/gpus_per_host"),
+        ({"speed": [1, np.nan]}, "/gpu_speed"),
+    ],
+)
+def test_bad_option(options: dict[str, Any], pointer: str) -> None:
+    """Each bad option is refused at its place, never rounded."""
+    with pytest.raises(InputError) as error:
+        Topology.of((2,), **options)
+    assert {item.pointer for item in error.value.violations} == {pointer}
+
+
+def test_rank_cost_matrix_replaces_links() -> None:
+    """Costs may be arbitrary and asymmetric; then no bandwidth is known."""
+    topology = Topology.of((1, 1), rank_cost_matrix=[[0, 3], [2, 0]])
+    assert topology.hop_cost.tolist() == [[0, 3], [2, 0]]
+    assert topology.bandwidth_gb_s is None
+
+
+def test_fair_share_follows_speed() -> None:
+    """A GPU that is twice as fast gets twice the load."""
+    assert Topology.of((3,), speed=[1, 1, 2]).fair_share.tolist() == [0.25, 0.25, 0.5]
+
+
+@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4))
+def test_entry_gpu(sizes: list[int]) -> None:
+    """Messages enter a node at the GPU with the sender's index there, wrapped around; the sender in its own node."""
+    topology = Topology.of(tuple(sizes))
+    for gpu in range(topology.num_gpus):
+        node = int(topology.node_of_gpu[gpu])
+        local = gpu - sum(sizes[:node])
+        for other, size in enumerate(sizes):
+            assert topology.entry_gpu[gpu, other] == sum(sizes[:other]) + local % size
+        assert topology.entry_gpu[gpu, node] == gpu
+
+
+def test_arrays_are_read_only() -> None:
+    """A topology can't be changed by accident."""
+    topology = Topology.parse("2x2")
+    with pytest.raises(ValueError, match="read-only"):
+        topology.hop_cost[0, 1] = 5

@@ -1,0 +1,70 @@
+"""From wanted GPUs to a map that keeps the constraints."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from placement import Constraints, Group, Pin, Problem, Topology
+from placement.feasibility import broken_constraints
+from placement.plan import copies_on_gpu
+from solvers import NoPlanError
+from solvers.arrange import conform, pack, separate_copies
+from traces import Profile, Trace
+
+
+def problem(topology: str = "2x2", slots: int = 0, constraints: Constraints | None = None) -> Problem:
+    ids = np.arange(32).reshape(16, 2, 1) % 8
+    return Problem(
+        Profile.of(Trace.of(ids, num_experts=8)),
+        Topology.parse(topology),
+        slots,
+        constraints=constraints or Constraints(),
+    )
+
+
+def test_pack_sorts_experts_within_a_gpu() -> None:
+    """One plan has one map: ids rise within a GPU, empty slots come last."""
+    assert pack(np.array([[3, 1, 2, -1]]), np.array([[0, 1, 0, 0]]), 2, 3).tolist() == [[2, 3, -1, 1, -1, -1]]
+
+
+@given(st.lists(st.integers(0, 3), min_size=16, max_size=16))
+def test_conform_keeps_all_that_fit(wanted: list[int]) -> None:
+    """Any wish becomes a valid map, and as many experts as fit stay where they were wanted."""
+    given_problem, gpu = problem(), np.array(wanted).reshape(2, 8)
+    table = conform(given_problem, gpu)
+    assert broken_constraints(given_problem, table).found == []
+    placed = copies_on_gpu(table, 8, 4).argmax(axis=2)
+    fitting = np.minimum(np.stack([np.bincount(row, minlength=4) for row in gpu]), 2).sum()
+    assert (placed == gpu).sum() == fitting
+
+
+def test_conform_makes_the_copies_that_pins_ask_for() -> None:
+    """An expert that is pinned to two GPUs is on both."""
+    constraints = Constraints(
+        pins=(Pin(expert=0, gpu=1), Pin(expert=0, gpu=3)), groups=(Group(experts=(4, 5), layer_id=1),)
+    )
+    asked = problem(slots=3, constraints=constraints)
+    table = conform(asked, np.zeros((2, 8), int))
+    assert broken_constraints(asked, table).found == []
+    assert copies_on_gpu(table, 8, 4)[:, 0].tolist() == [[0, 1, 0, 1]] * 2
+
+
+def test_conform_says_when_there_is_no_arrangement() -> None:
+    """Three experts that may only be on a GPU with two slots."""
+    only_gpu_0 = tuple(Pin(expert=e, gpu=g) for e in range(3) for g in (1, 2, 3))
+    with pytest.raises(NoPlanError) as caught:
+        conform(problem(constraints=Constraints(forbidden=only_gpu_0)), np.zeros((2, 8), int))
+    assert caught.value.termination.reason == "infeasible"
+
+
+@given(st.integers(0, 10**6))
+def test_separate_copies_leaves_no_gpu_with_two(seed: int) -> None:
+    """Second copies on a GPU go elsewhere, no expert is lost, none appears."""
+    rng = np.random.default_rng(seed)
+    table = rng.permuted(np.concatenate([np.tile(np.arange(8), (2, 1)), rng.integers(0, 8, (2, 4))], axis=1), axis=1)
+    result = separate_copies(table, rng.random((2, 8)) + 0.1, 4)
+    copies = copies_on_gpu(result, 8, 4)
+    assert copies.max() == 1
+    assert copies.sum(axis=2).min() >= 1
+    assert (copies.sum(axis=2) <= copies_on_gpu(table, 8, 4).sum(axis=2)).all()

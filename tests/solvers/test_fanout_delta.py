@@ -1,0 +1,114 @@
+"""The change that the fan-out kernel returns is the change of the one cost function."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, score
+from placement.cost import expected_gpu_load
+from placement.plan import copies_on_gpu
+from solvers.fanout import _drop_second_copies, _Layer
+from solvers.kernels.fanout import anneal_layer
+from solvers.kernels.random import seeded
+from traces import Profile, Trace
+
+LAYERS, EXPERTS, SLOTS, TOKENS = 2, 6, 3, 60
+WEIGHT, EXCESS, CAP = 0.5, 2.0, 1.05
+
+
+def random_table(rng: np.random.Generator) -> Any:
+    """Every expert once; most spare slots with a copy on another GPU, the others empty."""
+    table = np.full((LAYERS, 4 * SLOTS), -1, np.int32)
+    for row in table:
+        row[rng.permutation(len(row))[:EXPERTS]] = rng.permutation(EXPERTS)
+        for slot in np.flatnonzero(row < 0):
+            expert = rng.integers(EXPERTS)
+            if expert not in row[slot // SLOTS * SLOTS : (slot // SLOTS + 1) * SLOTS]:
+                row[slot] = expert
+    return table
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    text=st.sampled_from(["1x4", "2x2", "1+3"]),
+    dedup=st.sampled_from(["gpu", "node", "none"]),
+    policy=st.sampled_from(["fair", "same_gpu", "same_node"]),
+    measured=st.booleans(),
+)
+def test_change_equals_change_of_score(seed: int, text: str, dedup: Any, policy: Any, measured: bool) -> None:
+    """After accepted trials, change, map and loads agree with a fresh score.
+
+    Without deduplication the score is an expectation over the homes, so the tokens' own traffic takes its place.
+    """
+    rng = np.random.default_rng(seed)
+    ids = rng.random((TOKENS, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :2].astype(np.int16)
+    trace = Trace.of(ids, num_experts=EXPERTS, source_rank=rng.integers(0, 4, TOKENS))
+    topology = Topology.parse(text)
+    objective = Objective(
+        execution="dispatch",
+        dedup=dedup,
+        ownership="measured" if measured else "token",
+        copy_policy=policy,
+        imbalance_weight=WEIGHT,
+        load_excess_weight=EXCESS,
+        load_spread_weight=0,
+    )
+    problem = Problem(
+        Profile.of(trace, workers=1),
+        topology,
+        slots_per_gpu=SLOTS,
+        objective=objective,
+        constraints=Constraints(load_cap=CAP),
+    )
+    sample = problem.profile.sample
+    assert sample is not None
+
+    def value(table: Any) -> float:
+        terms = {term.name: term.value for term in score(problem, table).terms}
+        if dedup == "none":
+            plan = Plan(
+                physical_to_logical_map=table,
+                layer_ids=trace.layer_ids,
+                num_experts=EXPERTS,
+                num_gpus=4,
+                slots_per_gpu=SLOTS,
+                gpus_per_node=topology.gpus_per_node,
+            )
+            options: Any = {"execution": "dispatch", "dedup": "none", "ownership": objective.ownership}
+            terms["traffic"] = evaluate(plan, trace, topology, copy_policy=policy, workers=1, **options).traffic
+        return terms["traffic"] + WEIGHT * terms["imbalance"] + EXCESS * terms["load_excess"]
+
+    table = random_table(rng)
+    before = value(table)
+    layer = int(rng.integers(LAYERS))
+    search = _Layer(problem, sample, table, layer)
+    change = anneal_layer(
+        search.state,
+        search.model,
+        search.scale,
+        CAP,
+        EXCESS / LAYERS,
+        WEIGHT / LAYERS,
+        SLOTS,
+        200,
+        float(rng.choice([0.0, 0.05, 1.0])),
+        np.inf,
+        seeded(seed, 1),
+    )
+    after = table.copy()
+    after[layer] = search.state[0]
+    assert not np.array_equal(after, table)
+    assert change == pytest.approx(value(after) - before, abs=1e-9)
+    load = expected_gpu_load(problem, copies_on_gpu(after, EXPERTS, 4))[layer]
+    assert np.allclose(search.state[7], load)
+
+
+def test_second_copies_on_a_gpu_are_dropped() -> None:
+    """A start with two copies on one GPU keeps one of them; the other slot becomes empty."""
+    table = np.array([[0, 0, 1, 2, 1, 1], [-1, -1, 0, 0, 1, 2]], np.int32)
+    wanted = [[0, -1, 1, 2, 1, -1], [-1, -1, 0, 0, 1, 2]]
+    assert _drop_second_copies(table, 2).tolist() == wanted

@@ -1,0 +1,117 @@
+"""What holds for the repository as a whole: import directions, light start, documentation that keeps up."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import solvers
+from traces.readers.registry import READERS
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ("traces", "placement", "solvers", "api", "tests", "docs", "examples", "benchmarks", ".ci")
+SUFFIXES = {".py", ".md", ".toml", ".txt", ".css", ".js", ".html", ".json", ".sh", ".mako", ""}
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^```.*?^```$|^    [^\n]*$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+
+
+def documents() -> list[Path]:
+    """Return the Markdown files of the repository."""
+    return [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Yield name and content of the project's text files."""
+    files = [path for folder in SOURCES for path in (ROOT / folder).rglob("*") if path.is_file()]
+    files += [path for path in ROOT.iterdir() if path.is_file() and not path.name.startswith(".")]
+    for path in files:
+        if path.suffix in SUFFIXES and "__pycache__" not in path.parts:
+            yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+
+
+def run_python(code: str) -> str:
+    """Run code in a fresh interpreter and return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_imports_go_one_way() -> None:
+    """The import-linter contracts of pyproject.toml hold."""
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([program, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 kept, 0 broken" in done.stdout
+
+
+def test_command_line_starts_without_heavy_libraries() -> None:
+    """Importing the command line imports none of the libraries that take long, so that --help is instant."""
+    heavy = "numpy scipy numba pulp ortools fastapi sqlalchemy pydantic pyarrow"
+    code = f"import sys, api.cli; print(*[name for name in '{heavy}'.split() if name in sys.modules])"
+    assert run_python(code) == ""
+
+
+@pytest.mark.parametrize("package", ["traces", "placement", "solvers"])
+def test_public_names_exist(package: str) -> None:
+    """Everything in a package's __all__ can be imported."""
+    code = f"import {package} as p; print(*[name for name in p.__all__ if not hasattr(p, name)])"
+    assert run_python(code) == ""
+
+
+@pytest.mark.parametrize("name", solvers.names())
+def test_every_solver_has_a_section(name: str) -> None:
+    """docs/solvers.md has a section for each registered solver, with its parameters and an example."""
+    text = (ROOT / "docs" / "solvers.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    assert name in sections
+    assert "**Parameters**" in sections[name]
+    assert "**Example**" in sections[name]
+    options = [option.name for option in fields(solvers.solver_class(name))]
+    assert [option for option in options if f"`{option}`" not in sections[name]] == []
+
+
+@pytest.mark.parametrize("name", [reader.name for reader in READERS])
+def test_every_format_is_described(name: str) -> None:
+    """docs/formats.md mentions each trace format."""
+    headings = re.findall(r"^### (.*)$", (ROOT / "docs" / "formats.md").read_text(encoding="utf-8"), re.MULTILINE)
+    known = {"jsonl": "json lines"}
+    assert any(known.get(name, name) in heading.lower() for heading in headings)
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    """Relative links in the documentation point at files of the repository."""
+    prose = CODE.sub("", document.read_text(encoding="utf-8"))
+    targets = [link for link in LINK.findall(prose) if "://" not in link]
+    assert [link for link in targets if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["README.md", "docs/solvers.md", "docs/formats.md"])
+def test_python_examples_run(name: str, tmp_path: Path) -> None:
+    """The Python examples of the documentation run as they stand."""
+    shutil.copytree(ROOT / "examples" / "tiny_moe", tmp_path / "examples" / "tiny_moe")
+    blocks = FENCE.findall((ROOT / name).read_text(encoding="utf-8"))
+    assert blocks
+    for block in blocks:
+        start = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        done = subprocess.run(
+            [sys.executable, "-c", start + block], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_text_names_no_machine() -> None:
+    """No file names an absolute path of the machine that it was written on, or a package registry's host."""
+    words = [r"/home/\w", r"/work/\w", r"/root/", r"/Users/\w", r"index-url", r"find-links", r"files\.pythonhosted"]
+    pattern = re.compile("|".join(words))
+    here = str(Path(__file__).relative_to(ROOT))
+    named = {name: found.group() for name, text in texts() if name != here and (found := pattern.search(text))}
+    assert named == {}
