@@ -1,0 +1,53 @@
+"""Requests of every kind for a real trace: what is accepted can be run, what is not says where it is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from solvers import names
+
+PIN = st.fixed_dictionaries(
+    {"expert": st.integers(0, 33), "gpu": st.integers(0, 5)}, optional={"layer_id": st.none() | st.integers(0, 7)}
+)
+GROUP = st.fixed_dictionaries({"experts": st.lists(st.integers(0, 33), min_size=1, max_size=10)})
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "slots_per_gpu": st.none() | st.integers(1, 40),
+    "execution": st.sampled_from(["context_coherent", "dispatch"]),
+    "dedup": st.sampled_from(["none", "gpu", "node"]),
+    "ownership": st.sampled_from(["token", "sequence", "measured"]),
+    "copy_policy": st.sampled_from([None, "fair", "same_gpu", "same_node"]),
+    "load_cap": st.none() | st.floats(1, 3),
+    "pins": st.lists(PIN, max_size=3),
+    "forbidden": st.lists(PIN, max_size=3),
+    "groups": st.lists(GROUP, max_size=2),
+    "solver": st.sampled_from([name for name in names() if name not in ("auto", "exflow_ilp")]),
+    "hold_out": st.none() | st.floats(0, 0.99),
+    "seed": st.integers(0, (1 << 63) - 1),
+}
+TOPOLOGIES = st.sampled_from(
+    ["1x1", "1x4", "2x2", "3+1", "1x5", "8x8", "hgx_h100:1", {"gpus_per_node": [1, 3], "slots": [8, 8, 8, 20]}]
+)
+
+
+@settings(max_examples=50, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(topology=TOPOLOGIES, fields=st.fixed_dictionaries({}, optional=FIELDS))
+def test_accepted_requests_run(client: TestClient, trace_id: str, topology: Any, fields: dict[str, Any]) -> None:
+    """A request that was accepted ends with a plan; one that was not gets pointers into its body."""
+    body = {"trace": trace_id, "topology": topology, "limits": {"work": 50}, **fields}
+    response = client.post("/v1/plans", json=body, headers={"Prefer": "wait=30"})
+    assert response.status_code in (200, 422), response.text
+    if response.status_code == 422:
+        names_of_fields = {item["pointer"].split("/")[1] for item in response.json()["errors"]}
+        assert names_of_fields <= {"topology", *FIELDS}, response.text
+        return
+    plan = response.json()
+    if plan["status"] == "failed":
+        # Only the search can find out that constraints leave no plan.
+        assert plan["error"]["type"] == "/problems/no-plan", plan["error"]
+    else:
+        assert plan["status"] == "succeeded"
+        assert plan["summary"]["plans"]["plan"]["score"] == plan["score"]
