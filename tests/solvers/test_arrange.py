@@ -14,6 +14,7 @@ from traces import Profile, Trace
 
 
 def problem(topology: str = "2x2", slots: int = 0, constraints: Constraints | None = None) -> Problem:
+    """Two layers of eight experts, all used equally."""
     ids = np.arange(32).reshape(16, 2, 1) % 8
     return Problem(
         Profile.of(Trace.of(ids, num_experts=8)),

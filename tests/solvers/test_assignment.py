@@ -14,6 +14,7 @@ from traces import InputError, Profile, Trace
 
 
 def problem(constraints: Constraints | None = None, objective: Objective | None = None, gpus: int = 4) -> Problem:
+    """Three layers of eight experts that follow each other seven times in ten."""
     rng = np.random.default_rng(2)
     base = rng.integers(0, 8, 400)
     hop = np.where(rng.random((400, 3)) < 0.7, 0, rng.integers(0, 8, (400, 3)))
@@ -59,7 +60,7 @@ def test_dispatch_without_dedup_is_solved_exactly() -> None:
     """Independent layers, one assignment each: proven optimal."""
     given = Problem(
         problem().profile,
-        Topology.of((2, 1), rank_cost_matrix=[[0, 0.1, 1], [0.1, 0, 1], [1, 1, 0]], slots=[3, 3, 2]),
+        Topology.of((2, 1), rank_cost_matrix=np.array([[0, 0.1, 1], [0.1, 0, 1], [1, 1, 0]]), slots=[3, 3, 2]),
         objective=Objective(execution="dispatch", dedup="none"),
     )
     found = solve(given, "assignment", limits=Limits(work=10**6))

@@ -19,6 +19,7 @@ Hops = Literal["flat", "tiers", "any"]
 
 
 def topology(hops: Hops, speeds: bool) -> Topology:
+    """Four GPUs whose hops cost the same, one of two prices, or anything."""
     cost = np.random.default_rng(5).random((4, 4)) * (1 - np.eye(4)) if hops == "any" else None
     speed = [1.0, 1.5, 1.0, 0.7] if speeds else None
     return Topology.of((4,) if hops == "flat" else (2, 2), rank_cost_matrix=cost, speed=speed)
@@ -27,6 +28,7 @@ def topology(hops: Hops, speeds: bool) -> Topology:
 def problem(
     seed: int, hops: Hops, cap: float | None, copies: bool, speeds: bool, spread: float, imbalance: float
 ) -> Problem:
+    """Three layers of eight experts of very different loads, in windows."""
     rng = np.random.default_rng(seed)
     ids = (rng.zipf(1.5, (160, 3, 1)) + rng.integers(0, 3, (160, 3, 1))) % 8
     return Problem(

@@ -15,6 +15,7 @@ WEIGHT = [
 
 
 def problem(topology: str = "2x2", slots: int = 3, constraints: Constraints | None = None) -> Problem:
+    """Two layers of eight experts of very different loads."""
     ids = np.random.default_rng(0).zipf(1.6, (200, 2, 1)) % 8
     return Problem(
         Profile.of(Trace.of(ids, num_experts=8)),

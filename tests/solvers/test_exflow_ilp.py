@@ -18,6 +18,7 @@ from traces import Profile, Trace
 
 
 def problem(layers: int = 3, experts: int = 6, noise: float = 0.2, gpus: int = 2, slots: int = 0) -> Problem:
+    """Tokens that keep their expert but for noise."""
     rng = np.random.default_rng(4)
     base = rng.integers(0, experts, (300, 1))
     ids = np.where(rng.random((300, layers)) < noise, rng.integers(0, experts, (300, layers)), base)
@@ -98,6 +99,7 @@ def test_failure_of_the_solver_keeps_the_plan_and_is_told(monkeypatch: pytest.Mo
     assert found.plan.score is not None
 
 
+@pytest.mark.filterwarnings("ignore:PULP_CBC_CMD:DeprecationWarning")
 def test_at_most_count_experts_where_they_do_not_divide() -> None:
     """Five experts on two GPUs of three slots: no GPU gets more than three."""
     outcome = solve_model(np.ones((1, 5, 5), np.int64), 2, 3, equal=False)

@@ -17,6 +17,7 @@ BAD = np.array([[0, 3, 1, 2], [0, 3, 1, 2]])  # crosses
 
 
 def problem() -> Problem:
+    """Two layers of four experts on two GPUs."""
     return Problem(Profile.of(Trace.of(IDS, num_experts=4)), Topology.of((2,)))
 
 
