@@ -79,7 +79,7 @@ class Annealing:
     def run(self, problem: Problem, search: Search) -> None:
         """Search until done."""
         if problem.objective.execution == "dispatch" and (
-            problem.objective.dedup != "none" or problem.num_slots > problem.num_experts
+            problem.objective.dedup != "none" or problem.capacity.sum() > problem.num_experts
         ):
             improve_fanout(problem, search, hot=self.hot, cold=self.cold)
             return
@@ -150,7 +150,7 @@ class Annealing:
             return self.restarts
         wanted = WANTED_TRIALS_PER_ITEM * problem.num_layers * problem.num_slots
         if search.work is not None:
-            return int(np.clip(search.work // wanted, 2, MAX_RESTARTS))
+            return int(np.clip(2 * search.work // wanted, 4, MAX_RESTARTS))
         affordable = (search.remaining_s or 0.0) * NOMINAL_TRIALS_PER_S * search.workers / wanted
         rounds = int(np.clip(affordable, 1, MAX_RESTARTS)) // search.workers
         return max(1, rounds) * search.workers

@@ -41,5 +41,6 @@ class Auto:
         for name in QUICK:
             run(solver_from(name), 0.05)
         run(solver_from("assignment"), 0.05)
-        run(solver_from("exflow_ilp", {"max_rows": 2000}), 0.3)
+        if search.work is not None or search.remaining_s is not None:  # its library needs a limit of its own
+            run(solver_from("exflow_ilp", {"max_rows": 2000}), 0.3)
         run(solver_from("annealing"), 1.0)

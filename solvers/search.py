@@ -67,6 +67,7 @@ class _Shared:
         self.solver = ""
         self.bound: float | None = None
         self.exhausted = False
+        self.clock_ended = False
 
     @property
     def gap(self) -> float | None:
@@ -258,5 +259,7 @@ class Search:
             used = spent / self.work
         if self._deadline is not None:
             span = self._deadline - self._begin
-            used = max(used, (time.monotonic() - self._begin) / span if span > 0 else 1.0)
+            clock = (time.monotonic() - self._begin) / span if span > 0 else 1.0
+            self._shared.clock_ended |= clock >= 1.0
+            used = max(used, clock)
         return min(1.0, used)

@@ -152,6 +152,8 @@ def _finish(
 ) -> Solution:
     shared = search._shared
     limit = search.limit
+    if limit is None and shared.clock_ended:
+        limit = "time"  # parts of a search may end a moment before the whole
     if limit is None and limits.work is not None and not shared.exhausted:
         limit = "work"
     if shared.table is None or shared.score is None:
