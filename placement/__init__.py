@@ -1,6 +1,6 @@
 """Step 2 of 4: what a plan is, what it costs, and what it may do.
 
-Letters: L layers, E logical experts per layer, K experts per token, G GPUs, N nodes, C slots per GPU, ``S = G * C`` slots.
+Letters: L layers, E logical experts per layer, K experts per token, G GPUs, N nodes, C slots per GPU, S = G * C slots.
 """
 
 from placement.bounds import lower_bound as lower_bound

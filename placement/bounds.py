@@ -13,10 +13,11 @@ __all__ = ["lower_bound"]
 def lower_bound(problem: Problem) -> float | None:
     """Return a lower bound of the problem's objective, or None where none is known.
 
-    For ``context_coherent``, a pair (i, j) stays on a GPU only if i and j are both there, and a GPU has room for C experts of
-    a layer: at most the C largest entries of row i of ``A[l]`` stay, and likewise of column j. With copies, each copy carries
-    its share of the row, so the bound holds too. What does not stay on a GPU costs at least the cheapest hop, what does not
-    stay on a node at least the cheapest hop between nodes. The other terms are never negative.
+    For ``context_coherent``, a pair (i, j) stays on a GPU only if i and j are both there, and a GPU has room for C
+    experts of a layer: at most the C largest entries of row i of ``A[l]`` stay, and likewise of column j. With copies,
+    each copy carries its share of the row, so the bound holds too. What does not stay on a GPU costs at least the
+    cheapest hop, what does not stay on a node at least the cheapest hop between nodes. The other terms are never
+    negative.
 
     References
     ----------

@@ -31,8 +31,8 @@ class Constraints:
     Attributes
     ----------
     load_cap : float or None
-        Largest allowed load of a GPU relative to its fair share, in every layer (max/mean for equal GPUs). Where a single
-        expert makes it unattainable, the excess is minimised and the plan says so.
+        Largest allowed load of a GPU relative to its fair share, in every layer (max/mean for equal GPUs). Where a
+        single expert makes it unattainable, the excess is minimised and the plan says so.
     pins : tuple of Pin
         A copy of the expert must be on the GPU.
     forbidden : tuple of Pin

@@ -78,7 +78,8 @@ def copy_share(
         far = np.where(on_node > 0, 0.0, of_node).sum(axis=2)
     else:
         far = rest.sum(axis=2)
-    return share + fair * far[:, :, None]
+    share += fair * far[:, :, None]
+    return share
 
 
 def home_share(problem: Problem) -> Array | None:
@@ -89,13 +90,15 @@ def home_share(problem: Problem) -> Array | None:
     counts = np.zeros((problem.num_layers, problem.num_experts, problem.num_gpus))
     counts[:, :, : len(source)] = source.transpose(1, 2, 0)
     total = counts.sum(axis=2, keepdims=True)
-    return np.divide(counts, total, out=np.full(counts.shape, 1 / problem.num_gpus), where=total > 0)
+    share: Array = np.divide(counts, total, out=np.full(counts.shape, 1 / problem.num_gpus), where=total > 0)
+    return share
 
 
 def expected_gpu_load(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
     """Return the load of each GPU relative to its fair share, (L, G); 1 is balanced."""
-    load: Array = np.einsum("le,leg->lg", problem.relative_load, expected_share(problem, copies))
-    return load / problem.topology.fair_share
+    load = np.einsum("le,leg->lg", problem.relative_load, expected_share(problem, copies))
+    relative: Array = load / problem.topology.fair_share
+    return relative
 
 
 def expected_share(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
@@ -104,13 +107,13 @@ def expected_share(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
 
 
 def load_spread(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
-    """Return the standard error of a GPU's load above the tolerance, per layer (root mean square over GPUs), (L,)."""
+    """Return the standard error of a GPU's load in each layer (root mean square over GPUs), in mean GPU loads, (L,)."""
     covariance = problem.load_covariance
     if covariance is None:
         return np.zeros(problem.num_layers)
     share = expected_share(problem, copies) / problem.topology.fair_share
     variance = (share * (covariance @ share)).sum(axis=1).mean(axis=1)
-    spread: Array = np.maximum(np.sqrt(np.maximum(variance, 0.0)) - problem.spread_tolerance, 0.0)
+    spread: Array = np.sqrt(np.maximum(variance, 0.0))
     return spread
 
 
@@ -143,7 +146,7 @@ def score(problem: Problem, table: npt.NDArray[np.integer]) -> Score:
         else:
             by_layer = _message_traffic(problem, table)
     traffic = float(by_layer.sum())
-    spread = 0.0 if cap is None else float(load_spread(problem, copies).mean())
+    spread = max(0.0, float(load_spread(problem, copies).mean()) - problem.spread_tolerance)
     terms = (
         Term(name="traffic", value=traffic, weight=weights.traffic_weight, unit=objective.traffic_unit),
         Term(
@@ -162,7 +165,7 @@ def score(problem: Problem, table: npt.NDArray[np.integer]) -> Score:
             name="load_spread",
             value=spread,
             weight=weights.load_spread_weight,
-            unit="standard error of a GPU's load above the tolerance, in mean GPU loads, mean over layers",
+            unit="standard error of a GPU's load, mean over layers, above the tolerance, in mean GPU loads",
         ),
     )
     return Score(
@@ -195,7 +198,7 @@ def _assignment_traffic(problem: Problem, copies: npt.NDArray[np.int64]) -> Arra
         share = copy_share(copies, policy, node, at_home)
         weight = load / problem.num_gpus if homes is None else load * homes[:, :, home]
         by_layer += np.einsum("le,leg,g->l", weight, share, hop[home])
-    return by_layer / load.sum()
+    return by_layer / float(load.sum())
 
 
 def _message_traffic(problem: Problem, table: npt.NDArray[np.integer]) -> Array:

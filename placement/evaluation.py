@@ -37,8 +37,8 @@ class Evaluation:
     ----------
     tokens : int
     cross_gpu_fraction, cross_node_fraction : float
-        ``context_coherent``: share of inter-layer pair weight between different GPUs (nodes). ``dispatch``: share of expert
-        assignments that leave the home GPU (node).
+        ``context_coherent``: share of inter-layer pair weight between different GPUs (nodes). ``dispatch``: share of
+        expert assignments that leave the home GPU (node).
     fanout_gpus, fanout_nodes : float
         Distinct GPUs (nodes) per token and layer.
     remote_gpus, remote_nodes : float or None
@@ -110,8 +110,9 @@ def evaluate(
         Streams; memory does not grow with it.
     topology : Topology
     execution, dedup, ownership, copy_policy
-        See `Objective`. With copies under ``context_coherent``, a token is near the GPUs of its experts in the layer before,
-        the first listed first. The policy is ``fair`` (context_coherent) or ``same_node`` (dispatch) by default.
+        See `Objective`. With copies under ``context_coherent``, a token is near the GPUs of its experts in the layer
+        before, the first listed first. The policy is ``fair`` (context_coherent) or ``same_node`` (dispatch) by
+        default.
     workers : int, optional
         Threads; all cores by default. The result does not depend on it.
 
@@ -167,7 +168,8 @@ def _short(layers: npt.NDArray[np.int64]) -> str:
 
 
 def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
+    ratio: npt.NDArray[np.float64] = np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
+    return ratio
 
 
 def _report(replay: Replay, plan: Plan) -> Evaluation:

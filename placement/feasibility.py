@@ -16,7 +16,7 @@ CAP_TOLERANCE = 1e-9
 
 
 def broken_constraints(problem: Problem, table: npt.NDArray[np.integer]) -> Violations:
-    """Collect the hard constraints that the map `table` (L, S) breaks: shape, slots, pins, exclusions, groups, copies."""
+    """Collect the hard constraints that a map (L, S) breaks: shape, slots, pins, exclusions, groups, copies."""
     found = Violations()
     pointer = "/physical_to_logical_map"
     if table.shape != (problem.num_layers, problem.num_slots):

@@ -111,7 +111,7 @@ def plan_from_dict(content: Any, place: str = "") -> Plan:
     found.raise_if_any()
     try:
         return Plan(
-            physical_to_logical_map=table,
+            physical_to_logical_map=table,  # type: ignore[arg-type]  # Plan narrows what it has checked
             layer_ids=layers,
             num_experts=content["num_experts"],
             num_gpus=content["num_gpus"],
@@ -175,8 +175,8 @@ def topology_to_dict(topology: Topology) -> dict[str, Any]:
 def topology_from_dict(content: Any, place: str = "") -> Topology:
     """Build a topology from a topology file's content.
 
-    Either ``gpus_per_node`` as a list of node sizes, or as a number with ``num_nodes``; ``rank_cost_matrix`` alone is a flat
-    topology with those costs.
+    Either ``gpus_per_node`` as a list of node sizes, or as a number with ``num_nodes``; ``rank_cost_matrix`` alone is a
+    flat topology with those costs.
     """
     found = Violations()
     _check_fields(found, content, {}, TOPOLOGY_FIELDS, place)

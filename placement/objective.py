@@ -24,26 +24,26 @@ class Objective:
     Attributes
     ----------
     execution : {"context_coherent", "dispatch"}
-        ``context_coherent`` (ExFlow, arXiv 2401.08383): a token goes from its experts of layer l straight to those of l+1.
-        ``dispatch``: it leaves its home rank and comes back in every layer (vLLM, SGLang, TensorRT-LLM, Megatron).
+        ``context_coherent`` (ExFlow, arXiv 2401.08383): a token goes from its experts of layer l straight to those of
+        l+1. ``dispatch``: it leaves its home rank and comes back in every layer (vLLM, SGLang, TensorRT-LLM, Megatron).
     dedup : {"none", "gpu", "node"}
-        Messages of a dispatch: one per expert, per distinct GPU, or per distinct remote node, forwarded inside (DeepEP's normal
-        kernels). Without meaning for ``context_coherent``.
+        Messages of a dispatch: one per expert, per distinct GPU, or per distinct remote node, forwarded inside
+        (DeepEP's normal kernels). Without meaning for ``context_coherent``.
     ownership : {"token", "sequence", "measured"}
         Home rank of a token under ``dispatch``: hashed per token, hashed per sequence (needs `seq_id`), or the trace's
         `source_rank`.
     copy_policy : {"fair", "same_gpu", "same_node"}
-        Which copy of a replicated expert a token uses: an equal split; one on the token's own GPU if there is one, else an
-        equal split; or own GPU, own node, equal split.
+        Which copy of a replicated expert a token uses: an equal split; one on the token's own GPU if there is one, else
+        an equal split; or own GPU, own node, equal split.
     traffic_weight, imbalance_weight, load_excess_weight, load_spread_weight : float
-        Weights. `traffic`: hop cost per inter-layer pair (context_coherent), per expert assignment (dispatch, dedup none), or
-        per token and layer (dedup gpu, node). `imbalance`: mean over layers of max/mean GPU load, minus 1. `load_excess`:
-        mean over layers of the load above the cap, summed over GPUs, in mean GPU loads. `load_spread`: standard error of a
-        GPU's load over the profile's windows above the tolerance, in mean GPU loads. Experts that fire together also peak together; without this
-        term a cap that holds on the fitted tokens is missed on others. The last two count only where a load cap is set; the
-        spread vanishes as the trace gets longer.
+        Weights. `traffic`: hop cost per inter-layer pair (context_coherent), per expert assignment (dispatch, dedup
+        none), or per token and layer (dedup gpu, node). `imbalance`: mean over layers of max/mean GPU load, minus 1.
+        `load_excess`: mean over layers of the load above the cap, summed over GPUs, in mean GPU loads. `load_spread`:
+        standard error of a GPU's load over the profile's windows, mean over layers, above the tolerance, in mean GPU
+        loads. Experts that fire together also peak together; without this term a cap that holds on the fitted tokens is
+        missed on others. The last two count only where a load cap is set; the spread vanishes as the trace gets longer.
     load_spread_tolerance : float
-        Spread that costs nothing, as a share of the layer's load.
+        Spread that costs nothing, as a share of a layer's load.
     """
 
     execution: Execution = "context_coherent"
@@ -52,9 +52,9 @@ class Objective:
     copy_policy: CopyPolicy = "fair"
     traffic_weight: float = 1.0
     imbalance_weight: float = 0.0
-    load_excess_weight: float = 10.0
+    load_excess_weight: float = 100.0
     load_spread_weight: float = 3.0
-    load_spread_tolerance: float = 0.0092
+    load_spread_tolerance: float = 0.0088
 
     def __post_init__(self) -> None:
         found = Violations()
@@ -88,7 +88,8 @@ class Objective:
     def for_execution(cls, execution: Execution, dedup: Dedup = "gpu") -> Objective:
         """Return the objective that fits an engine.
 
-        Under dispatch the nearest copy of an expert is used, and the busiest GPU counts: every layer waits for it twice.
+        Under dispatch the nearest copy of an expert is used, and the busiest GPU counts: every layer waits for it
+        twice.
         """
         if execution == "dispatch":
             return cls(execution=execution, dedup=dedup, copy_policy="same_node", imbalance_weight=30.0)

@@ -27,8 +27,8 @@ class Termination:
     Attributes
     ----------
     reason : {"optimal", "feasible", "infeasible", "no_plan"}
-        ``optimal``: proven. ``feasible``: keeps every constraint. ``infeasible``: a plan is there, but misses a constraint that
-        the detail names. ``no_plan``: there is none.
+        ``optimal``: proven. ``feasible``: keeps every constraint. ``infeasible``: a plan is there, but misses a
+        constraint that the detail names. ``no_plan``: there is none.
     limit : {"time", "work", "gap", "no_improvement", "cancelled"} or None
         What ended the search; None if it ran to its end.
     detail : str
@@ -143,7 +143,7 @@ class Plan:
             and self.warnings == other.warnings
         )
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # unhashable, as Python itself has it
 
     @property
     def num_layers(self) -> int:
@@ -184,7 +184,8 @@ class Plan:
                 f"Expert {expert} has {self.copies[layer, expert]} copies, so it has no single GPU.",
                 "Use copies_on_gpu.",
             )
-        return self.copies_on_gpu.argmax(axis=2)
+        gpu: npt.NDArray[np.int64] = self.copies_on_gpu.argmax(axis=2)
+        return gpu
 
     def replacing(self, **changes: Any) -> Plan:
         """Return a copy with some attributes changed."""

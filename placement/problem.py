@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -41,8 +41,8 @@ class Problem:
     profile: Profile
     topology: Topology
     slots_per_gpu: int = 0
-    objective: Objective = Objective()
-    constraints: Constraints = Constraints()
+    objective: Objective = field(default_factory=Objective)
+    constraints: Constraints = field(default_factory=Constraints)
     expert_bytes: int | None = None
 
     def __post_init__(self) -> None:
@@ -111,8 +111,8 @@ class Problem:
     def load_covariance(self) -> npt.NDArray[np.float64] | None:
         """Covariance of the experts' mean loads over the profile's windows, as shares of a layer's load, (L, E, E).
 
-        None where it is not wanted (no load cap, or weight 0) or not known (counts, or a single window). The mean of W windows
-        varies by ``cov / W``: the square of the standard error that a GPU's load has.
+        None where it is not wanted (no load cap, or weight 0) or not known (counts, or a single window). The mean of W
+        windows varies by ``cov / W``: the square of the standard error that a GPU's load has.
         """
         windows = self.profile.windows
         if (
@@ -137,11 +137,12 @@ class Problem:
 
     @cached_property
     def least_max_load(self) -> npt.NDArray[np.float64]:
-        """Lower bound of max/fair load per layer, (L,): the hottest expert, split over as many copies as there is room for."""
+        """Lower bound of max/fair load per layer, (L,): the hottest expert, split over all copies there is room for."""
         spare = int(self.capacity.sum()) - self.num_experts
         most_copies = 1 + min(spare, self.num_gpus - 1) if self.constraints.distinct_copies else 1 + spare
         hottest = self.relative_load.max(axis=1) / most_copies / self.topology.fair_share.max()
-        return np.maximum(1.0, hottest)
+        bound: npt.NDArray[np.float64] = np.maximum(1.0, hottest)
+        return bound
 
     def rows_of(self, item: Pin | Group) -> slice | int:
         """Return the row of the item's layer, or all rows."""
@@ -168,7 +169,8 @@ class Problem:
                 found.add(
                     "memory",
                     f"/topology/memory_gb/{gpu}",
-                    f"{self.capacity[gpu]} slots in {self.num_layers} layers need {need[gpu]:.1f} GB of {memory[gpu]:.1f} GB.",
+                    f"{self.capacity[gpu]} slots in {self.num_layers} layers need {need[gpu]:.1f} GB "
+                    f"of {memory[gpu]:.1f} GB.",
                     "Use fewer slots per GPU, or more GPUs.",
                 )
 
@@ -249,15 +251,16 @@ class Problem:
             found.add("pins_exceed_slots", "/constraints/pins", detail, "Pin fewer, or add slots.")
         extra = np.maximum(pinned.sum(axis=2), 1).sum(axis=1)
         for layer in np.flatnonzero(extra > self.capacity.sum())[:8]:
-            detail = f"Layer {self.profile.layer_ids[layer]} needs {extra[layer]} slots for pinned copies and single experts."
+            needs = f"needs {extra[layer]} slots for pinned copies and single experts."
+            detail = f"Layer {self.profile.layer_ids[layer]} {needs}"
             found.add("pins_exceed_slots", "/constraints/pins", detail, "Pin fewer copies, or add slots.")
         for layer, expert in np.argwhere(~self.allowed.any(axis=2))[:8]:
             detail = f"Expert {expert} of layer {self.profile.layer_ids[layer]} is forbidden on every GPU."
             found.add("forbidden_everywhere", "/constraints/forbidden", detail, "Leave it at least one GPU.")
         member: dict[tuple[int, int], int] = {}
         for number, group in enumerate(constraints.groups):
-            rows = range(self.num_layers) if group.layer_id is None else [self.layer_row[group.layer_id]]
-            for layer in rows:
+            layers = range(self.num_layers) if group.layer_id is None else [self.layer_row[group.layer_id]]
+            for layer in layers:
                 for expert in group.experts:
                     if member.setdefault((layer, expert), number) != number:
                         detail = f"Expert {expert} of layer {self.profile.layer_ids[layer]} is in two groups."

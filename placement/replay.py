@@ -46,7 +46,7 @@ def homes_of(
 ) -> npt.NDArray[np.int32]:
     """Return the home rank of each token, (T,) int32, under the objective's ownership."""
     if objective.ownership == "token":
-        return kernels.home_ranks(rows, num_gpus)  # type: ignore[return-value]
+        return kernels.home_ranks(rows, num_gpus)
     column = seq_id if objective.ownership == "sequence" else source_rank
     name = "seq_id" if objective.ownership == "sequence" else "source_rank"
     if column is None or (len(column) and column.min() < 0):
@@ -57,7 +57,7 @@ def homes_of(
             "Use 'token'.",
         )
     if objective.ownership == "sequence":
-        return kernels.home_ranks(column.astype(np.int64), num_gpus)  # type: ignore[return-value]
+        return kernels.home_ranks(column.astype(np.int64), num_gpus)
     if len(column) and column.max() >= num_gpus:
         raise InputError.of(
             "source_rank_range",

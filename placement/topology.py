@@ -95,8 +95,8 @@ class Topology:
     node_of_gpu : (G,) int64
         Nodes 0..N-1, each a run of consecutive GPUs; their sizes may differ.
     hop_cost : (G, G) float64
-        Cost of a message from GPU g to h: relative time per byte, 0 on the diagonal. The slowest pair of a parsed topology
-        costs 1, so on a flat topology the cost is the number of messages that cross.
+        Cost of a message from GPU g to h: relative time per byte, 0 on the diagonal. The slowest pair of a parsed
+        topology costs 1, so on a flat topology the cost is the number of messages that cross.
     bandwidth_gb_s : (G, G) float64 or None
         Per direction; None where only costs are known.
     latency_us : (G, G) float64 or None
@@ -183,8 +183,8 @@ class Topology:
     def entry_gpu(self) -> npt.NDArray[np.int64]:
         """``entry_gpu[h, n]``: the GPU of node n where messages from GPU h arrive, (G, N).
 
-        The GPU with the same index inside its node, as rail-optimised networks and DeepEP's normal kernels have it; h itself
-        in h's own node.
+        The GPU with the same index inside its node, as rail-optimised networks and DeepEP's normal kernels have it; h
+        itself in h's own node.
         """
         sizes = np.array(self.gpus_per_node)
         first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -214,8 +214,8 @@ class Topology:
             Sizes of the nodes.
         name : str, optional
         intra, inter : Link
-            Links within a node and between nodes; the costs follow from the bandwidths. The slowest link costs 1; a single
-            node for which `inter` is given keeps the costs that its links have in a cluster.
+            Links within a node and between nodes; the costs follow from the bandwidths. The slowest link costs 1; a
+            single node for which `inter` is given keeps the costs that its links have in a cluster.
         rank_cost_matrix : (G, G) float, optional
             Costs that replace those of the links.
         speed, memory_gb, slots : (G,) or scalar, optional
@@ -316,7 +316,8 @@ class Topology:
             "topology_syntax",
             "/topology",
             f"Can't read the topology {text!r}.",
-            f"Write NODESxGPUS (4x8), node sizes (8+8+4), PRESET:NODES with a preset of {sorted(PRESETS)}, or a .json file.",
+            f"Write NODESxGPUS (4x8), node sizes (8+8+4), PRESET:NODES with a preset of {sorted(PRESETS)}, "
+            "or a .json file.",
         )
 
 

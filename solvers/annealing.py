@@ -1,4 +1,4 @@
-"""Annealing on the joint objective: traffic under a load cap, restarts over the cores, crossover by dynamic programming.
+"""Annealing on the joint objective: traffic under a load cap, parallel restarts, crossover by dynamic programming.
 
 References
 ----------
@@ -84,12 +84,14 @@ class Annealing:
             improve_fanout(problem, search, hot=self.hot, cold=self.cold)
             return
         bases = [_plain(problem)]
-        if problem.num_slots > problem.num_experts and problem.is_free and Eplb().supports(problem) is None:
-            # Under a fair split copies cost traffic; they pay only where load counts.
-            if problem.constraints.load_cap is not None or problem.objective.imbalance_weight:
-                replicated = Eplb().table(problem)
-                if problem.constraints.distinct_copies:
-                    replicated = separate_copies(replicated, problem.profile.load, problem.num_gpus)
+        # Under a fair split copies cost traffic; they pay only where load counts.
+        load_counts = problem.constraints.load_cap is not None or problem.objective.imbalance_weight > 0
+        spare = problem.num_slots > problem.num_experts
+        if load_counts and spare and problem.is_free and Eplb().supports(problem) is None:
+            replicated = Eplb().table(problem)
+            if problem.constraints.distinct_copies:
+                bases.append(separate_copies(replicated, problem.profile.load, problem.num_gpus))
+            else:
                 bases.append(np.asarray(replicated, dtype=np.int32))
         for step, base in enumerate(bases):
             search.offer(base, step)
@@ -127,7 +129,7 @@ class Annealing:
             assert search.best is not None
             # A run from a given plan keeps its items: they are the plan's slots.
             chain = Chain(ChainModel(problem, search.best), _in_place(problem), (search.seed, 2, number))
-            return lambda: chain.run(part, self.hot / 4, self.cold, ramp=0.5)
+            return lambda: chain.run(part, self.hot / 4, self.cold, ramp=(0.05, 0.1))
 
         if search.start is not None and pool is not None:
             pool.add(np.asarray(search.start, dtype=np.int32))

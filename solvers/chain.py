@@ -19,7 +19,8 @@ __all__ = ["Chain", "ChainModel"]
 
 Table = npt.NDArray[np.int32]
 Array = npt.NDArray[np.float64]
-COUPLED_RAMP = 0.05  # share of the excess weight at the start: a soft cap lets the search cross it early on
+# Shares of the excess weight at the start and the end of a run: a soft cap lets the search cross it on its way.
+COUPLED_RAMP = (0.005, 0.1)
 TRIALS_PER_STEP = 100_000
 
 
@@ -175,9 +176,8 @@ class Chain:
         model = self.model
         self.place = model.place(self.gpu)
         self.load = model.gpu_load(self.gpu)
-        L, S = self.gpu.shape
         if (model.collide >= 0).any():
-            self.held = np.zeros((L, model.problem.num_experts, model.problem.num_gpus), np.int64)
+            self.held = np.zeros((len(self.gpu), model.problem.num_experts, model.problem.num_gpus), np.int64)
             layer, item = np.nonzero(model.collide >= 0)
             np.add.at(self.held, (layer, model.collide[layer, item], self.gpu[layer, item]), 1)
         else:
@@ -188,7 +188,7 @@ class Chain:
             self.together = np.ascontiguousarray((model.covariance @ one_hot).transpose(0, 2, 1))
             self.variance = (self.together * one_hot.transpose(0, 2, 1)).sum(axis=(1, 2))
 
-    def run(self, search: Search, hot: float, cold: float, ramp: float = COUPLED_RAMP) -> Table:
+    def run(self, search: Search, hot: float, cold: float, ramp: tuple[float, float] = COUPLED_RAMP) -> Table:
         """Anneal from temperature `hot` to `cold` (in units of the model's scale) over the whole of `search`.
 
         Returns
@@ -204,7 +204,7 @@ class Chain:
         spent = since = 0
         while (used := search.progress(spent)) < 1.0:
             trials = step if search.work is None else max(1, min(step, search.work - spent))
-            self._anneal(trials, model.scale * hot * (cold / hot) ** used, ramp ** (1.0 - used))
+            self._anneal(trials, model.scale * hot * (cold / hot) ** used, ramp[0] ** (1.0 - used) * ramp[1] ** used)
             spent += trials
             since += trials
             if self.relabelling is not None and since >= relabel_every:
@@ -231,7 +231,7 @@ class Chain:
             problem.objective.imbalance_weight / layers,
             model.covariance,
             problem.objective.load_spread_weight / layers / problem.num_gpus**0.5 if len(model.covariance) else 0.0,
-            problem.spread_tolerance * problem.num_gpus**0.5,
+            problem.spread_tolerance * problem.num_gpus**0.5 * layers,
             model.collide,
             model.lock,
             model.allowed,

@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.cost import expected_gpu_load, load_spread
+from placement.cost import expected_gpu_load, load_spread, score
 from placement.plan import copies_on_gpu
 from solvers.relabel import Relabelling
 
 __all__ = ["Pool"]
+
+SPREAD_PRICES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)  # shares of the spread's weight
 
 Array = npt.NDArray[np.float64]
 Table = npt.NDArray[np.int32]
@@ -22,8 +24,9 @@ Table = npt.NDArray[np.int32]
 class Pool:
     """Plans of one context-coherent problem, and the best plan that takes each layer from one of them.
 
-    The cost of a boundary depends on its two layers alone, and where GPUs are interchangeable each boundary may be relabelled
-    freely, so the best combination of m plans is a shortest path: O(L m^2) boundary costs, each computed once.
+    The cost of a boundary depends on its two layers alone, and where GPUs are interchangeable each boundary may be
+    relabelled freely, so the best combination of m plans is a shortest path: O(L m^2) boundary costs, each computed
+    once.
 
     Attributes
     ----------
@@ -37,6 +40,7 @@ class Pool:
     tables: list[Table] = field(default_factory=list)
     _share: list[Array] = field(default_factory=list)
     _node_cost: list[Array] = field(default_factory=list)
+    _spread: list[Array] = field(default_factory=list)
     _edge: dict[tuple[int, int, int], tuple[float, npt.NDArray[np.int64]]] = field(default_factory=dict)
     _key: list[int] = field(default_factory=list)
     _count: int = 0
@@ -58,29 +62,41 @@ class Pool:
         if problem.constraints.load_cap is not None:
             excess = np.maximum(load - problem.constraints.load_cap, 0).sum(axis=1)
             cost = cost + problem.objective.load_excess_weight * excess
-            cost = cost + problem.objective.load_spread_weight * load_spread(problem, copies)
         if len(self.tables) == self.limit:
-            for items in (self.tables, self._share, self._node_cost, self._key):
+            for items in (self.tables, self._share, self._node_cost, self._spread, self._key):
                 del items[1]
         self.tables.append(table)
         self._share.append(copies / copies.sum(axis=2, keepdims=True))
         self._node_cost.append(cost / problem.num_layers)
+        self._spread.append(problem.objective.load_spread_weight * load_spread(problem, copies) / problem.num_layers)
         self._key.append(self._count)
         self._count += 1
 
     def best(self) -> Table:
-        """Return the best combination."""
+        """Return the best combination.
+
+        The spread counts above a tolerance only, which is no sum over layers: several prices for it are tried.
+        """
+        prices = SPREAD_PRICES if self.problem.load_covariance is not None else (0.0,)
+        found = [
+            self._path([cost + price * spread for cost, spread in zip(self._node_cost, self._spread, strict=True)])
+            for price in prices
+        ]
+        return min((self._assemble(path) for path in found), key=lambda table: score(self.problem, table).total)
+
+    def _path(self, node_cost: list[Array]) -> list[int]:
+        """Return which plan to take each layer from, by dynamic programming."""
         layers, size = self.problem.num_layers, len(self.tables)
-        total = np.array([cost[0] for cost in self._node_cost])
+        total = np.array([cost[0] for cost in node_cost])
         came_from = np.zeros((layers, size), np.int64)
         for layer in range(layers - 1):
             step = np.array([[total[p] + self._boundary(layer, p, q)[0] for q in range(size)] for p in range(size)])
             came_from[layer + 1] = step.argmin(axis=0)
-            total = step.min(axis=0) + np.array([cost[layer + 1] for cost in self._node_cost])
+            total = step.min(axis=0) + np.array([cost[layer + 1] for cost in node_cost])
         path = [int(total.argmin())]
         for layer in range(layers - 1, 0, -1):
             path.append(int(came_from[layer, path[-1]]))
-        return self._assemble(path[::-1])
+        return path[::-1]
 
     def _boundary(self, layer: int, p: int, q: int) -> tuple[float, npt.NDArray[np.int64]]:
         """Return cost and names of the blocks for plan p in `layer` and plan q in the next."""

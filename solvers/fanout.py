@@ -1,4 +1,4 @@
-"""Search under dispatch: fewer messages per token by exact replay of sampled tokens, copies included, layer by layer."""
+"""Search under dispatch: fewer messages per token by exact replay of sampled tokens, copies included."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from placement.cost import home_share
 from placement.replay import POLICIES, copy_table, homes_of
 from solvers.arrange import conform, separate_copies
 from solvers.eplb import Eplb
-from solvers.kernels.fanout import anneal_layer, route_all
+from solvers.kernels.fanout import LayerModel, LayerState, anneal_layer, route_all
 from solvers.kernels.random import seeded
 from solvers.search import Search
 from solvers.threads import run_together
@@ -37,7 +37,8 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
         Dispatch; layers are independent of each other.
     search : Search
     hot, cold : float
-        Temperatures in units of the mean change of traffic by a random trial; the start is good, so `hot` is divided by 4.
+        Temperatures in units of the mean change of traffic by a random trial; the start is good, so `hot` is divided
+        by 4.
     """
     base = _base(problem)
     search.offer(base, 0)
@@ -106,24 +107,25 @@ class _Layer:
             gpu_cost = hop[topology.entry_gpu[:, node], np.arange(G)[None, :]]
             node_cost = hop[np.arange(G)[:, None], topology.entry_gpu]
         shares = home_share(problem)
-        self.model = (
-            np.searchsorted(expert[order], np.arange(E + 1)),
-            token[order],
-            place[order],
-            sample.rows[:n],
-            homes.astype(np.int64),
-            problem.relative_load[layer],
-            np.full((1, G), 1 / G) if shares is None else shares[layer],
-            topology.fair_share,
-            POLICIES[objective.copy_policy],
-            node,
-            np.ascontiguousarray(gpu_cost),
-            np.ascontiguousarray(node_cost),
-            objective.dedup != "none",
-            layer,
-            self._locks(),
-            np.ascontiguousarray(problem.allowed[layer]),
-            np.arange(problem.num_slots) % problem.slots_per_gpu < np.repeat(problem.capacity, problem.slots_per_gpu),
+        position = np.arange(problem.num_slots) % problem.slots_per_gpu
+        self.model = LayerModel(
+            start=np.searchsorted(expert[order], np.arange(E + 1)),
+            token=token[order],
+            place=place[order],
+            rows=sample.rows[:n],
+            home=homes.astype(np.int64),
+            load=problem.relative_load[layer],
+            homes=np.full((1, G), 1 / G) if shares is None else shares[layer],
+            fair=topology.fair_share,
+            policy=POLICIES[objective.copy_policy],
+            node_of_gpu=node,
+            gpu_cost=np.ascontiguousarray(gpu_cost),
+            node_cost=np.ascontiguousarray(node_cost),
+            distinct=objective.dedup != "none",
+            layer=layer,
+            lock=self._locks(),
+            allowed=np.ascontiguousarray(problem.allowed[layer]),
+            usable=position < np.repeat(problem.capacity, problem.slots_per_gpu),
         )
         gpus, counts = copy_table(start[layer][None], E, problem.slots_per_gpu)
         room = np.full((E, G + 1), -1, np.int64)
@@ -131,16 +133,16 @@ class _Layer:
         held = np.zeros((E, G), np.uint8)
         expert_of_copy, copy = np.nonzero(gpus[0] >= 0)
         held[expert_of_copy, gpus[0][expert_of_copy, copy]] = 1
-        self.state = (
-            start[layer].astype(np.int64),
-            room,
-            counts[0].copy(),
-            held,
-            np.full(ids.shape, -1, np.int64),
-            np.zeros((n, G), np.uint8),
-            np.zeros((n, topology.num_nodes), np.uint8),
-            np.zeros(G),
-            np.zeros(G + 1),
+        self.state = LayerState(
+            table=start[layer].astype(np.int64),
+            copies=room,
+            counts=counts[0].copy(),
+            held=held,
+            used=np.full(ids.shape, -1, np.int64),
+            on_gpu=np.zeros((n, G), np.uint8),
+            on_node=np.zeros((n, topology.num_nodes), np.uint8),
+            gpu_load=np.zeros(G),
+            share=np.zeros(G + 1),
         )
         route_all(self.state, self.model)
         whole = len(token) if objective.dedup == "none" else int((ids >= 0).any(axis=1).sum())
@@ -158,7 +160,7 @@ class _Layer:
                 lock[pin.expert] = 2
         return lock
 
-    def run(self, search: Search, hot: float, cold: float) -> npt.NDArray[np.int64]:
+    def run(self, search: Search, hot: float, cold: float) -> npt.NDArray[np.integer[Any]]:
         """Anneal over the whole of `search`; return the layer's row of the map."""
         problem = self.problem
         cap = problem.constraints.load_cap
@@ -179,4 +181,4 @@ class _Layer:
             )
             spent += trials
         anneal_layer(self.state, self.model, *fixed, STEP, 0.0, HOPELESS * unit, rng)
-        return self.state[0]
+        return self.state.table

@@ -89,7 +89,7 @@ def solver_from(name: str, options: Mapping[str, Any] | None = None) -> Solver:
 
 def parameters_of(solver: Solver) -> dict[str, Any]:
     """Return a solver's parameters as a JSON-ready dictionary."""
-    return asdict(solver)  # type: ignore[call-overload, no-any-return]
+    return asdict(solver)  # type: ignore[call-overload, no-any-return]  # a protocol can't ask for a dataclass
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -19,8 +19,9 @@ Array = npt.NDArray[np.float64]
 class Relabelling:
     """The best way to name the blocks of a layer, given the layer before.
 
-    On a topology with two tiers (``near`` within a node, ``far`` between nodes), equal GPUs and no constraint that tells GPUs
-    apart, the best names are nested assignment problems: blocks to GPUs inside each pair of nodes, then nodes to nodes.
+    On a topology with two tiers (``near`` within a node, ``far`` between nodes), equal GPUs and no constraint that
+    tells GPUs apart, the best names are nested assignment problems: blocks to GPUs inside each pair of nodes, then
+    nodes to nodes.
 
     Attributes
     ----------
@@ -87,7 +88,7 @@ def _tiers(topology: Topology) -> tuple[float | None, float | None]:
     same_node = node[:, None] == node[None, :]
     inside = hop[same_node & ~np.eye(len(node), dtype=bool)]
     outside = hop[~same_node]
-    if inside.size and np.ptp(inside) > 0 or outside.size and np.ptp(outside) > 0:
+    if (inside.size and np.ptp(inside) > 0) or (outside.size and np.ptp(outside) > 0):
         return None, None
     far = float(outside[0]) if outside.size else float(inside[0])
     near = float(inside[0]) if inside.size else far

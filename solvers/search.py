@@ -92,8 +92,8 @@ class _Shared:
 class Search:
     """A running search, or a part of one.
 
-    Solvers never look at a clock, print, or report their own objective: they `offer` maps, raise `bound`, ask `progress` and
-    stop when `done`.
+    Solvers never look at a clock, print, or report their own objective: they `offer` maps, raise `bound`, ask
+    `progress` and stop when `done`.
 
     Parameters
     ----------

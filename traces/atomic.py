@@ -39,6 +39,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[bytes]]:
             f"Can't write there: {error.strerror}.",
             "Choose a folder that exists and is writable.",
         ) from error
+    temporary = Path(name)
     try:
         with os.fdopen(handle, mode) as file:
             yield file
@@ -46,8 +47,8 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes it private
-        os.replace(name, target)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private
+        temporary.replace(target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -18,9 +18,7 @@ def available_cores() -> int:
     return max(1, len(os.sched_getaffinity(0)))
 
 
-def map_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
-) -> list[Result]:
+def map_threads(function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None) -> list[Result]:
     """Apply `function`, which releases the GIL, to `items` in threads; results in the order of the items.
 
     Parameters

@@ -231,7 +231,7 @@ class Profile:
 
     def save(self, path: str | Path) -> None:
         """Write the profile as a compressed `.npz`, whole or not at all."""
-        arrays: dict[str, npt.NDArray[Any]] = {"layer_ids": self.layer_ids, "load": self.load}
+        arrays: dict[str, Any] = {"layer_ids": self.layer_ids, "load": self.load}
         for name in ("affinity", "coactivation", "source_load"):
             if (value := getattr(self, name)) is not None:
                 arrays[name] = value
@@ -251,7 +251,7 @@ class Profile:
             names = ("topk_ids", "rows", "seq_id", "source_rank", "priority")
             arrays |= {f"sample_{name}": getattr(self.sample, name) for name in names}
         with atomic_write(path) as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
 
     @classmethod
     def load_file(cls, path: str | Path) -> Profile:

@@ -26,7 +26,7 @@ def _mix(x: np.uint64) -> np.uint64:
 
 
 @numba.njit(nogil=True, cache=True)
-def home_ranks(keys: IntArray, num_gpus: int) -> IntArray:
+def home_ranks(keys: IntArray, num_gpus: int) -> npt.NDArray[np.int32]:
     """Hash keys (rows or sequence ids) to home ranks, (T,) int32."""
     homes = np.empty(len(keys), np.int32)
     for t in range(len(keys)):
@@ -38,7 +38,7 @@ def home_ranks(keys: IntArray, num_gpus: int) -> IntArray:
 def fair_pick(row: int, layer: int, expert: int, count: int) -> int:
     """Return which of `count` equal copies a token uses: a hash, so that every replay agrees."""
     key = np.uint64(row) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(layer * 65536 + expert)
-    return np.int64(_mix(key + np.uint64(0xD1B54A32D192ED03)) % np.uint64(count))
+    return int(np.int64(_mix(key + np.uint64(0xD1B54A32D192ED03)) % np.uint64(count)))  # int alone stays unsigned
 
 
 @numba.njit(nogil=True, cache=True)
@@ -65,12 +65,12 @@ def choose_copy(
         FAIR, SAME_GPU or SAME_NODE.
     """
     if count == 1:
-        return gpus[0]
+        return int(gpus[0])
     if policy != FAIR:
         for a in range(num_anchors):
             for c in range(count):
                 if gpus[c] == anchors[a]:
-                    return gpus[c]
+                    return int(gpus[c])
     if policy == SAME_NODE:
         for a in range(num_anchors):
             node = node_of_gpu[anchors[a]]
@@ -83,9 +83,9 @@ def choose_copy(
                 for c in range(count):
                     if node_of_gpu[gpus[c]] == node:
                         if wanted == 0:
-                            return gpus[c]
+                            return int(gpus[c])
                         wanted -= 1
-    return gpus[fair_pick(row, layer, expert, count)]
+    return int(gpus[fair_pick(row, layer, expert, count)])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -183,7 +183,8 @@ def replay_dispatch(
     traffic : (L, G, G) int64
         Incremented by each message from g to h (on the diagonal: what stays).
     away : (L, 4) int64
-        Incremented by the assignments off the home GPU, off the home node, and by the distinct GPUs and nodes that are remote.
+        Incremented by the assignments off the home GPU, off the home node, and by the distinct GPUs and nodes that are
+        remote.
     """
     K = ids.shape[2]
     here = np.empty(K, np.int64)

@@ -1,9 +1,9 @@
 """Annealing by swaps on the context-coherent objective.
 
-An *item* is what a slot holds: an expert, one copy of it, or nothing. Each GPU has room for the same number of items, so all
-arrangements are reached by swapping items between GPUs. ``place[l, g, p]`` is the cost of item p of layer l on GPU g, given
-where the items of the neighbouring layers are: a trial is O(1), an accepted swap updates two neighbouring layers in O(S) per
-GPU whose hop costs differ (two GPUs on a flat topology).
+An *item* is what a slot holds: an expert, one copy of it, or nothing. Each GPU has room for the same number of items,
+so all arrangements are reached by swapping items between GPUs. ``place[l, g, p]`` is the cost of item p of layer l on
+GPU g, given where the items of the neighbouring layers are: a trial is O(1), an accepted swap updates two neighbouring
+layers in O(S) per GPU whose hop costs differ (two GPUs on a flat topology).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from solvers.kernels.random import next_below, next_unit
+from solvers.kernels.random import State, next_below, next_unit
 
 __all__ = ["anneal", "move_item_cost"]
 
@@ -73,7 +73,7 @@ def anneal(
     variance: Floats,
     trials: int,
     temperature: float,
-    rng: Ints,
+    rng: State,
 ) -> float:
     """Run `trials` swap trials at one temperature.
 
@@ -89,7 +89,7 @@ def anneal(
     covariance : (L, S, S) float64
         Covariance of the items' loads, relative to the fair share.
     spread_weight, spread_free : float
-        Cost per unit of the square root of a layer's `variance`, as far as it is above `spread_free`.
+        Cost per unit of the sum over layers of the square root of `variance`, as far as it is above `spread_free`.
     expert : (L, S) int64
         Expert of each item if it has several copies that must be on different GPUs, else -1.
     lock : (L, S) int8
@@ -97,10 +97,11 @@ def anneal(
     allowed : (L, S, G) bool
         Looked at if `check_allowed`.
     gpu, place, gpu_load, held
-        State, changed in place: GPU of each item (L, S); cost of each item on each GPU (L, G, S); loads (L, G); copies of an expert on a GPU (L, E, G).
+        State, changed in place: GPU of each item (L, S); cost of each item on each GPU (L, G, S); loads (L, G); copies
+        of an expert on a GPU (L, E, G).
     together, variance
-        State too, if `spread_weight` is not 0: covariance of each item with the items on each GPU (L, G, S), and the sum over
-        GPUs of the variance of their load (L,).
+        State too, if `spread_weight` is not 0: covariance of each item with the items on each GPU (L, G, S), and the
+        sum over GPUs of the variance of their load (L,).
     rng : (2,) uint64
 
     Returns
@@ -110,7 +111,9 @@ def anneal(
     """
     L, G, S = place.shape
     wide = load.shape[2] > 1
-    change = 0.0
+    change = total_spread = 0.0
+    if spread_weight != 0.0:
+        total_spread = np.sqrt(np.maximum(variance, 0.0)).sum()
     for _ in range(trials):
         layer = next_below(rng, L)
         p = next_below(rng, S)
@@ -119,9 +122,10 @@ def anneal(
         b = gpu[layer, q]
         if a == b:
             continue
-        if lock[layer, p] | lock[layer, q]:
-            if lock[layer, p] == 2 or lock[layer, q] == 2 or node_of_gpu[a] != node_of_gpu[b]:
-                continue
+        if (lock[layer, p] | lock[layer, q]) and (
+            lock[layer, p] == 2 or lock[layer, q] == 2 or node_of_gpu[a] != node_of_gpu[b]
+        ):
+            continue
         delta = place[layer, b, p] - place[layer, a, p] + place[layer, a, q] - place[layer, b, q]
         if wide:
             on_a = gpu_load[layer, a] + load[layer, q, a] - load[layer, p, a]
@@ -142,7 +146,7 @@ def anneal(
                 if g != a and g != b:
                     after = max(after, gpu_load[layer, g])
             delta += max_weight * (after - before)
-        moved = 0.0
+        moved = wider = 0.0
         if spread_weight != 0.0:
             moved = 2.0 * (
                 together[layer, b, p]
@@ -153,10 +157,8 @@ def anneal(
                 + covariance[layer, q, q]
                 - 2.0 * covariance[layer, p, q]
             )
-            delta += spread_weight * (
-                _over(np.sqrt(max(variance[layer] + moved, 0.0)), spread_free)
-                - _over(np.sqrt(max(variance[layer], 0.0)), spread_free)
-            )
+            wider = np.sqrt(max(variance[layer] + moved, 0.0)) - np.sqrt(max(variance[layer], 0.0))
+            delta += spread_weight * (_over(total_spread + wider, spread_free) - _over(total_spread, spread_free))
         if delta > 0.0 and (delta > 30.0 * temperature or next_unit(rng) >= np.exp(-delta / temperature)):
             continue
         if check_allowed and not (allowed[layer, p, b] and allowed[layer, q, a]):
@@ -178,6 +180,7 @@ def anneal(
         move_item_cost(forward, backward, place, hop, layer, p, q, a, b)
         if spread_weight != 0.0:
             variance[layer] += moved
+            total_spread += wider
             for s in range(S):
                 step = covariance[layer, q, s] - covariance[layer, p, s]
                 together[layer, a, s] += step

@@ -30,7 +30,7 @@ def npz_bytes(tokens: int = 2000, layers: int = 6, experts: int = 32, seed: int 
     topic = rng.integers(0, 4, tokens)
     home = np.stack([rng.permutation(experts) % 4 for _ in range(layers)])
     taste = rng.normal(size=(tokens, layers, experts)) + 0.8 * (home[None] == topic[:, None, None])
-    arrays = {
+    arrays: dict[str, Any] = {
         "topk_ids": np.argsort(-taste, axis=2)[:, :, :2].astype(np.uint8),
         "layer_ids": np.arange(1, layers + 1),
         "num_experts": np.array(experts),

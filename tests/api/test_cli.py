@@ -299,7 +299,7 @@ def test_serve_hands_its_address_to_the_server(monkeypatch: Any, tmp_path: Path)
 
     called: list[object] = []
     fake = ModuleType("api.server")
-    fake.serve = lambda host, port, data_dir: called.extend([host, port, data_dir])  # type: ignore[attr-defined]
+    fake.serve = lambda host, port, data_dir: called.extend([host, port, data_dir])  # type: ignore[attr-defined]  # a fake
     monkeypatch.setitem(sys.modules, "api.server", fake)
     told = document("serve", "--host", "::1", "--port", 9000, "--data-dir", tmp_path)
     assert called == ["::1", 9000, tmp_path]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,8 +40,8 @@ def npz(**arrays: object) -> Callable[[Path], Path]:
     """Return a maker of an `.npz` trace with these arrays."""
 
     def make(folder: Path) -> Path:
-        content = {"topk_ids": IDS, "num_experts": 8, **arrays}
-        np.savez(folder / "trace.npz", **content)  # type: ignore[arg-type]
+        content: dict[str, Any] = {"topk_ids": IDS, "num_experts": 8, **arrays}
+        np.savez(folder / "trace.npz", **content)
         return folder / "trace.npz"
 
     return make

@@ -21,7 +21,7 @@ from api.blobs import Blobs
 from api.database import Database
 from api.inspection import inspect
 from api.jobs import Dispatcher, DispatcherSettings
-from api.leases import Claim, Leases
+from api.leases import Claim, Lease, Leases
 from api.store import PlanRow, Store
 from api.telemetry import Metrics
 from api.worker import Job, Outcome, run_plan
@@ -222,13 +222,13 @@ def test_fault_fails_the_plan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
 def test_news_are_throttled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often a search gets better, the store hears of it a few times per second."""
     written: list[float] = []
-    report = api.worker.Lease.report
+    report = Lease.report
 
     def counting(self: Any, **values: Any) -> None:
         written.append(time.monotonic())
         report(self, **values)
 
-    monkeypatch.setattr(api.worker.Lease, "report", counting)
+    monkeypatch.setattr(Lease, "report", counting)
     bench.ask(solver="annealing", limits=timed(1.0))
     begin = time.monotonic()
     run_plan(bench.job())

@@ -79,7 +79,7 @@ def check(response: Any, *statuses: int) -> dict[str, Any]:
 
 def files(client: TestClient) -> set[Path]:
     """Return the files that the service keeps of uploads."""
-    blobs = client.app.state.services.settings.data_dir / "blobs"  # type: ignore[attr-defined]
+    blobs = client.app.state.services.settings.data_dir / "blobs"  # type: ignore[attr-defined]  # FastAPI
     return {path for path in blobs.rglob("*") if path.is_file()}
 
 
@@ -92,7 +92,7 @@ def test_bad_upload(client: TestClient, name: str) -> None:
     assert content["type"] == "/problems/invalid-trace"
     assert content["errors"]
     assert "upload-" not in response.text, "the service's own file name is told"
-    assert str(client.app.state.services.settings.data_dir) not in response.text  # type: ignore[attr-defined]
+    assert str(client.app.state.services.settings.data_dir) not in response.text  # type: ignore[attr-defined]  # FastAPI
     assert (files(client), len(client.get("/v1/traces").json()["items"])) == before
 
 
@@ -329,7 +329,7 @@ def test_fault_of_ours(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> N
     def broken() -> Callable[[], None]:
         raise KeyError("secret detail")
 
-    monkeypatch.setattr(client.app.state.services.store, "counts", broken)  # type: ignore[attr-defined]
+    monkeypatch.setattr(client.app.state.services.store, "counts", broken)  # type: ignore[attr-defined]  # FastAPI
     response = client.get("/readyz", headers={"X-Request-ID": "fault-1"})
     content = check(response, 500)
     assert response.headers["x-request-id"] == "fault-1"

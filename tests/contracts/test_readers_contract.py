@@ -90,7 +90,7 @@ def test_reading_is_repeatable_and_independent_of_batches(example: tuple[Reader,
     _, path = example
     trace = load(path)
     if isinstance(trace, LoadCounts):
-        assert np.array_equal(load(path).load, trace.load)  # type: ignore[union-attr]
+        assert np.array_equal(load(path).load, trace.load)  # type: ignore[union-attr]  # counts again, as above
         return
     whole = content(trace, 1 << 20)
     assert content(trace, 7) == content(trace, 500) == whole

@@ -100,11 +100,11 @@ def test_change_equals_change_of_score(seed: int, text: str, dedup: Any, policy:
         seeded(seed, 1),
     )
     after = table.copy()
-    after[layer] = search.state[0]
+    after[layer] = search.state.table
     assert not np.array_equal(after, table)
     assert change == pytest.approx(value(after) - before, abs=1e-9)
     load = expected_gpu_load(problem, copies_on_gpu(after, EXPERTS, 4))[layer]
-    assert np.allclose(search.state[7], load)
+    assert np.allclose(search.state.gpu_load, load)
 
 
 def test_second_copies_on_a_gpu_are_dropped() -> None:

@@ -235,7 +235,7 @@ def test_all_violations_are_reported_at_once() -> None:
 def test_parameters_that_do_not_fit_together_are_refused(change: dict[str, object], code: str) -> None:
     """Each rule between parameters has its code."""
     with pytest.raises(InputError) as caught:
-        replace(SMALL, **change)  # type: ignore[arg-type]
+        replace(SMALL, **change)  # type: ignore[arg-type]  # wrong types are the point
     assert [violation.code for violation in caught.value.violations] == [code]
 
 
