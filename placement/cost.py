@@ -108,12 +108,11 @@ def expected_share(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
 
 def load_spread(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
     """Return the standard error of a GPU's load in each layer (root mean square over GPUs), in mean GPU loads, (L,)."""
-    covariance = problem.load_covariance
-    if covariance is None:
+    deviations = problem.load_deviations
+    if deviations is None:
         return np.zeros(problem.num_layers)
     share = expected_share(problem, copies) / problem.topology.fair_share
-    variance = (share * (covariance @ share)).sum(axis=1).mean(axis=1)
-    spread: Array = np.sqrt(np.maximum(variance, 0.0))
+    spread: Array = np.sqrt(((share.transpose(0, 2, 1) @ deviations) ** 2).sum(axis=2).mean(axis=1))
     return spread
 
 

@@ -41,7 +41,8 @@ class Objective:
         `load_excess`: mean over layers of the load above the cap, summed over GPUs, in mean GPU loads. `load_spread`:
         standard error of a GPU's load over the profile's windows, mean over layers, above the tolerance, in mean GPU
         loads. Experts that fire together also peak together; without this term a cap that holds on the fitted tokens is
-        missed on others. The last two count only where a load cap is set; the spread vanishes as the trace gets longer.
+        missed on others. The excess counts only where a load cap is set, the spread where there is a cap or the
+        imbalance has a weight; it vanishes as the trace gets longer.
     load_spread_tolerance : float
         Spread that costs nothing, as a share of a layer's load.
     """
@@ -89,8 +90,16 @@ class Objective:
         """Return the objective that fits an engine.
 
         Under dispatch the nearest copy of an expert is used, and the busiest GPU counts: every layer waits for it
-        twice.
+        twice. On other tokens, the busiest of 64 GPUs is about 2 standard errors above what was expected, so the spread
+        has twice the weight of the imbalance.
         """
         if execution == "dispatch":
-            return cls(execution=execution, dedup=dedup, copy_policy="same_node", imbalance_weight=30.0)
+            return cls(
+                execution=execution,
+                dedup=dedup,
+                copy_policy="same_node",
+                imbalance_weight=30.0,
+                load_spread_weight=60.0,
+                load_spread_tolerance=0.0,
+            )
         return cls(execution=execution, dedup=dedup)

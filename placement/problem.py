@@ -108,27 +108,23 @@ class Problem:
         return share
 
     @cached_property
-    def load_covariance(self) -> npt.NDArray[np.float64] | None:
-        """Covariance of the experts' mean loads over the profile's windows, as shares of a layer's load, (L, E, E).
+    def load_deviations(self) -> npt.NDArray[np.float64] | None:
+        """How far the experts' loads are from their means in each window of the profile, (L, E, W).
 
-        None where it is not wanted (no load cap, or weight 0) or not known (counts, or a single window). The mean of W
-        windows varies by ``cov / W``: the square of the standard error that a GPU's load has.
+        As shares of a layer's load, and scaled so that the squares of W of them add up to the variance of the mean of W
+        windows: the square of the standard error that an expert's load has. None where it is not wanted (neither load
+        cap nor imbalance counts, or weight 0) or not known (counts, or a single window).
         """
-        windows = self.profile.windows
-        if (
-            self.constraints.load_cap is None
-            or not self.objective.load_spread_weight
-            or windows is None
-            or len(windows) < 2
-        ):
+        objective, windows = self.objective, self.profile.windows
+        load_counts = self.constraints.load_cap is not None or objective.imbalance_weight > 0
+        if not load_counts or not objective.load_spread_weight or windows is None or len(windows) < 2:
             return None
         total = windows.load.sum(axis=2, keepdims=True)
         share = np.divide(windows.load, total, out=np.zeros(windows.load.shape), where=total > 0)
         weight = windows.tokens / windows.tokens.sum()
-        centred = (share - np.einsum("w,wle->le", weight, share)) * np.sqrt(weight)[:, None, None]
-        by_layer = np.ascontiguousarray(centred.transpose(1, 2, 0))
-        covariance: npt.NDArray[np.float64] = by_layer @ by_layer.transpose(0, 2, 1) / (len(windows) - 1)
-        return covariance
+        scale = np.sqrt(weight / (len(windows) - 1))
+        centred = (share - np.einsum("w,wle->le", weight, share)) * scale[:, None, None]
+        return np.ascontiguousarray(centred.transpose(1, 2, 0))
 
     @property
     def spread_tolerance(self) -> float:

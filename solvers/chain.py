@@ -62,11 +62,10 @@ class ChainModel:
             self.fixed = self._fixed_cost(part) * weight
         self.backward = np.ascontiguousarray(self.forward.transpose(0, 2, 1))
         self.covariance = np.empty((0, S, S))
-        if problem.load_covariance is not None:
+        if problem.load_deviations is not None:
             # Relative to the mean fair share; exact for GPUs of equal speed.
-            scaled = part * problem.num_gpus
-            block = problem.load_covariance[row[:, :, None], self.expert[:, :, None], self.expert[:, None, :]]
-            self.covariance = np.ascontiguousarray(block * scaled[:, :, None] * scaled[:, None, :])
+            deviations = problem.load_deviations[row, self.expert] * (part * problem.num_gpus)[:, :, None]
+            self.covariance = np.ascontiguousarray(deviations @ deviations.transpose(0, 2, 1))
         # Only copies can collide; -1 spares the look-up for all others.
         several = held & (copies[row, self.expert] > 1) & problem.constraints.distinct_copies
         self.collide = np.where(several, self.expert, -1)

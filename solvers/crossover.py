@@ -77,7 +77,7 @@ class Pool:
 
         The spread counts above a tolerance only, which is no sum over layers: several prices for it are tried.
         """
-        prices = SPREAD_PRICES if self.problem.load_covariance is not None else (0.0,)
+        prices = SPREAD_PRICES if self.problem.load_deviations is not None else (0.0,)
         found = [
             self._path([cost + price * spread for cost, spread in zip(self._node_cost, self._spread, strict=True)])
             for price in prices

@@ -115,6 +115,7 @@ class _Layer:
             rows=sample.rows[:n],
             home=homes.astype(np.int64),
             load=problem.relative_load[layer],
+            deviations=np.zeros((E, 0)) if problem.load_deviations is None else problem.load_deviations[layer],
             homes=np.full((1, G), 1 / G) if shares is None else shares[layer],
             fair=topology.fair_share,
             policy=POLICIES[objective.copy_policy],
@@ -142,6 +143,8 @@ class _Layer:
             on_gpu=np.zeros((n, G), np.uint8),
             on_node=np.zeros((n, topology.num_nodes), np.uint8),
             gpu_load=np.zeros(G),
+            window_load=np.zeros((G, self.model.deviations.shape[1])),
+            variance=np.zeros(1),
             share=np.zeros(G + 1),
         )
         route_all(self.state, self.model)
@@ -170,6 +173,8 @@ class _Layer:
             np.inf if cap is None else cap,
             0.0 if cap is None else problem.objective.load_excess_weight / problem.num_layers,
             problem.objective.imbalance_weight / problem.num_layers,
+            problem.objective.load_spread_weight / problem.num_layers,
+            problem.spread_tolerance,
             problem.slots_per_gpu,
         )
         unit = max(anneal_layer(self.state, self.model, *fixed, 200, -1.0, np.inf, rng), 1e-15)

@@ -29,6 +29,8 @@ class LayerState(NamedTuple):
     on_gpu: Ints  # (n, G) assignments of each token on each GPU
     on_node: Ints  # (n, N)
     gpu_load: Floats  # (G,) relative to the fair share
+    window_load: Floats  # (G, W) deviations of the GPU's load in the profile's windows; W = 0 where they don't count
+    variance: Floats  # (1,) sum of the squares of window_load
     share: Floats  # (M,) room for an expert's shares
 
 
@@ -41,6 +43,7 @@ class LayerModel(NamedTuple):
     rows: Ints  # (n,)
     home: Ints  # (n,) home rank
     load: Floats  # (E,)
+    deviations: Floats  # (E, W) of the expert's load in the profile's windows
     homes: Floats  # (E or 1, G) share of the expert's tokens by home rank
     fair: Floats  # (G,)
     policy: int
@@ -93,19 +96,28 @@ def expert_share(gpus: Ints, count: int, policy: int, homes: Floats, node_of_gpu
 @numba.njit(nogil=True, cache=True)
 def _add_load(e: int, sign: float, state: LayerState, model: LayerModel) -> None:
     copies, counts, gpu_load, share = state.copies, state.counts, state.gpu_load, state.share
-    load, homes, fair = model.load, model.homes, model.fair
+    load, deviations, homes, fair = model.load, model.deviations, model.homes, model.fair
+    window_load = state.window_load
     expert_share(copies[e], counts[e], model.policy, homes[min(e, len(homes) - 1)], model.node_of_gpu, share)
     for c in range(counts[e]):
         g = copies[e, c]
-        gpu_load[g] += sign * load[e] * share[c] / fair[g]
+        part = sign * share[c] / fair[g]
+        gpu_load[g] += part * load[e]
+        for w in range(window_load.shape[1]):
+            before = window_load[g, w]
+            after = before + part * deviations[e, w]
+            window_load[g, w] = after
+            state.variance[0] += after * after - before * before
 
 
 @numba.njit(nogil=True, cache=True)
 def _route(e: int, state: LayerState, model: LayerModel) -> float:
     """Send the tokens of expert e to the copies it has now; return the change of the message cost."""
     # Unpacked in one go: of fields taken by name, numba counts the references here, 2 % of a trial's time.
-    _, copies, counts, _, used, on_gpu, on_node, _, _ = state
-    start, token, place, rows, home, _, _, _, policy, node_of_gpu, gpu_cost, node_cost, distinct, layer, _, _, _ = model
+    _, copies, counts, _, used, on_gpu, on_node, _, _, _, _ = state
+    start, token, place, rows, home, _, _, _, _, policy, node_of_gpu, gpu_cost, node_cost, distinct, layer, _, _, _ = (
+        model
+    )
     anchor = np.empty(1, np.int64)
     gpus = copies[e]
     only = gpus[0]
@@ -179,14 +191,21 @@ def route_all(state: LayerState, model: LayerModel) -> float:
 
 
 @numba.njit(nogil=True, cache=True)
-def _load_cost(gpu_load: Floats, cap: float, excess_weight: float, max_weight: float) -> float:
+def _load_cost(
+    state: LayerState, cap: float, excess_weight: float, max_weight: float, spread_weight: float, spread_free: float
+) -> float:
+    gpu_load = state.gpu_load
     largest = 0.0
     excess = 0.0
     for value in gpu_load:
         largest = max(largest, value)
         if value > cap:
             excess += value - cap
-    return max_weight * largest + excess_weight * excess
+    cost = max_weight * largest + excess_weight * excess
+    if state.window_load.shape[1]:
+        spread = np.sqrt(max(state.variance[0], 0.0) / len(gpu_load))
+        cost += spread_weight * max(spread - spread_free, 0.0)
+    return cost
 
 
 @numba.njit(nogil=True, cache=True)
@@ -197,6 +216,8 @@ def anneal_layer(
     cap: float,
     excess_weight: float,
     max_weight: float,
+    spread_weight: float,
+    spread_free: float,
     per_gpu: int,
     trials: int,
     temperature: float,
@@ -214,6 +235,9 @@ def anneal_layer(
         Objective per unit of message cost.
     temperature : float
         Negative: accept nothing and return the mean absolute change of the traffic, to find the scale of temperatures.
+    spread_weight, spread_free : float
+        Cost per unit of the standard error of a GPU's load, as far as it is above `spread_free`. (The objective frees
+        the mean over layers; a layer alone can only keep to its part.)
     hopeless : float
         Trials whose load alone costs more than this (and more than the temperature lets pass) are not routed.
 
@@ -222,7 +246,7 @@ def anneal_layer(
     float
         Change of the objective over the accepted trials.
     """
-    table, counts, held, gpu_load = state.table, state.counts, state.held, state.gpu_load
+    table, counts, held = state.table, state.counts, state.held
     node_of_gpu, lock, allowed, usable = model.node_of_gpu, model.lock, model.allowed, model.usable
     S, E = len(table), len(counts)
     total = 0.0
@@ -251,12 +275,12 @@ def anneal_layer(
             if ((x >= 0 and lock[x]) or (y >= 0 and lock[y])) and node_of_gpu[a] != node_of_gpu[b]:
                 continue
         tried += 1
-        before = _load_cost(gpu_load, cap, excess_weight, max_weight)
+        before = _load_cost(state, cap, excess_weight, max_weight, spread_weight, spread_free)
         if x >= 0:
             _edit_copies(x, a, b, state, model)
         if y >= 0:
             _edit_copies(y, b, a, state, model)
-        delta = _load_cost(gpu_load, cap, excess_weight, max_weight) - before
+        delta = _load_cost(state, cap, excess_weight, max_weight, spread_weight, spread_free) - before
         priced = delta <= hopeless + 30.0 * max(temperature, 0.0)
         traffic = 0.0
         if priced:

@@ -16,7 +16,7 @@ from solvers.kernels.random import seeded
 from traces import Profile, Trace
 
 LAYERS, EXPERTS, SLOTS, TOKENS = 2, 6, 3, 60
-WEIGHT, EXCESS, CAP = 0.5, 2.0, 1.05
+WEIGHT, EXCESS, SPREAD, CAP = 0.5, 2.0, 1.5, 1.05
 
 
 def random_table(rng: np.random.Generator) -> Any:
@@ -55,10 +55,11 @@ def test_change_equals_change_of_score(seed: int, text: str, dedup: Any, policy:
         copy_policy=policy,
         imbalance_weight=WEIGHT,
         load_excess_weight=EXCESS,
-        load_spread_weight=0,
+        load_spread_weight=SPREAD,
+        load_spread_tolerance=0,
     )
     problem = Problem(
-        Profile.of(trace, workers=1),
+        Profile.of(trace, workers=1, window_tokens=8),
         topology,
         slots_per_gpu=SLOTS,
         objective=objective,
@@ -66,6 +67,7 @@ def test_change_equals_change_of_score(seed: int, text: str, dedup: Any, policy:
     )
     sample = problem.profile.sample
     assert sample is not None
+    assert problem.load_deviations is not None
 
     def value(table: Any) -> float:
         terms = {term.name: term.value for term in score(problem, table).terms}
@@ -80,7 +82,12 @@ def test_change_equals_change_of_score(seed: int, text: str, dedup: Any, policy:
             )
             options: Any = {"execution": "dispatch", "dedup": "none", "ownership": objective.ownership}
             terms["traffic"] = evaluate(plan, trace, topology, copy_policy=policy, workers=1, **options).traffic
-        return terms["traffic"] + WEIGHT * terms["imbalance"] + EXCESS * terms["load_excess"]
+        return (
+            terms["traffic"]
+            + WEIGHT * terms["imbalance"]
+            + EXCESS * terms["load_excess"]
+            + SPREAD * terms["load_spread"]
+        )
 
     table = random_table(rng)
     before = value(table)
@@ -93,6 +100,8 @@ def test_change_equals_change_of_score(seed: int, text: str, dedup: Any, policy:
         CAP,
         EXCESS / LAYERS,
         WEIGHT / LAYERS,
+        SPREAD / LAYERS,
+        0.0,
         SLOTS,
         200,
         float(rng.choice([0.0, 0.05, 1.0])),
