@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+MAX_INT = 2**63 - 1
 PLAN_FIELDS = {
     "schema_version": int,
     "layer_ids": list,
@@ -250,8 +251,14 @@ def read_json(path: str | Path) -> Any:
     def finite(digits: str) -> float:
         return value if math.isfinite(value := float(digits)) else refuse(digits)
 
+    def whole(digits: str) -> int:
+        if len(digits) > 20 or abs(int(digits)) > MAX_INT:
+            detail = f"{digits[:20]}{'...' * (len(digits) > 20)} does not fit 64 bits."
+            raise InputError.of("number_range", name, detail, "Correct the number.")
+        return int(digits)
+
     try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite, parse_int=whole)
     except (json.JSONDecodeError, RecursionError) as error:
         raise InputError.of("not_json", name, f"This is not JSON: {error}.", "Check that the file is whole.") from error
 
@@ -283,6 +290,15 @@ def _check_fields(
             found.add(
                 "field_type", f"{place}/{name}", f"{type(content[name]).__name__} is not the type of this field.", ""
             )
+        elif name in content and name != "provenance" and _exceeds_64_bits(content[name]):
+            detail = "A number does not fit 64 bits."
+            found.add("number_range", f"{place}/{name}", detail, "Correct the number.")
+
+
+def _exceeds_64_bits(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_exceeds_64_bits, value))
+    return isinstance(value, int) and abs(value) > MAX_INT
 
 
 def _integers(found: Violations, value: Any, axes: int, pointer: str) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -194,6 +194,9 @@ class Problem:
             elif len(source) > self.num_gpus:
                 detail = f"The trace has {len(source)} source ranks, the topology {self.num_gpus} GPUs."
                 found.add("source_rank_range", "/objective/ownership", detail, "Use ownership 'token' or 'sequence'.")
+            elif profile.sample is not None and (profile.sample.source_rank < 0).any():
+                detail = "Some tokens of the trace have no source_rank."
+                found.add("no_source_rank", "/objective/ownership", detail, "Use ownership 'token' or 'sequence'.")
         if objective.execution == "dispatch" and objective.ownership == "sequence":
             sample = profile.sample
             if sample is None or (sample.seq_id < 0).any():

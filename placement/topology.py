@@ -323,7 +323,7 @@ class Topology:
 
 def _whole(vector: Array) -> npt.NDArray[np.int64]:
     """Return whole numbers as integers; others are refused, not rounded."""
-    if not (np.isfinite(vector) & (vector == np.floor(vector))).all():
+    if not ((np.abs(vector) < 2**31) & (vector == np.floor(vector))).all():
         raise InputError.of("vector_values", "/slots", "Slots must be whole numbers.", "Correct the list.")
     return vector.astype(np.int64)
 

@@ -51,6 +51,7 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     sample = problem.profile.sample
     assert sample is not None  # Annealing.supports refuses counts
     start = _drop_second_copies(start, problem.num_gpus)
+    messages = unit_count(problem, sample)
     table = start.copy()
     workers = max(1, min(search.workers, problem.num_layers))
 
@@ -62,12 +63,18 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
         def run() -> None:
             for done, layer in enumerate(rows):
                 part = whole.part(1 / (len(rows) - done), layer, work_share=1 / problem.num_layers)
-                table[layer] = _Layer(problem, sample, start, layer).run(part, hot / 4, cold)
+                table[layer] = _Layer(problem, sample, start, layer, messages).run(part, hot / 4, cold)
 
         return run
 
     run_together(search, [task(first) for first in range(workers)])
     search.offer(table, 1)
+
+
+def unit_count(problem: Problem, sample: TokenSample) -> int:
+    """Return how many assignments (dedup none) or tokens and layers (else) the traffic is a mean over."""
+    present = sample.topk_ids[:SEARCH_TOKENS] >= 0
+    return max(1, int((present if problem.objective.dedup == "none" else present.any(axis=2)).sum()))
 
 
 def _base(problem: Problem) -> Table:
@@ -91,7 +98,7 @@ def _drop_second_copies(table: Table, num_gpus: int) -> Table:
 class _Layer:
     """Search state of one layer, in the form that the kernel takes."""
 
-    def __init__(self, problem: Problem, sample: TokenSample, start: Table, layer: int) -> None:
+    def __init__(self, problem: Problem, sample: TokenSample, start: Table, layer: int, messages: int) -> None:
         self.problem, self.layer = problem, layer
         topology, objective = problem.topology, problem.objective
         E, G = problem.num_experts, problem.num_gpus
@@ -148,8 +155,7 @@ class _Layer:
             share=np.zeros(G + 1),
         )
         route_all(self.state, self.model)
-        whole = len(token) if objective.dedup == "none" else int((ids >= 0).any(axis=1).sum())
-        self.scale = objective.traffic_weight / max(whole, 1) / problem.num_layers
+        self.scale = objective.traffic_weight / messages
 
     def _locks(self) -> npt.NDArray[np.int8]:
         """Return 1 for experts of a group (they stay on their node), 2 for pinned ones."""

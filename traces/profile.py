@@ -195,13 +195,16 @@ class Profile:
                 found.add("profiles_differ", f"/{name}", detail, "Merge profiles of the same model only.")
         if self.layer_ids.tolist() != other.layer_ids.tolist():
             found.add("profiles_differ", "/layer_ids", "The layers differ.", "Merge profiles of the same layers only.")
-        if (self.affinity is None) != (other.affinity is None) or set(self.distant) != set(other.distant):
-            found.add(
-                "profiles_differ",
-                "/affinity",
-                "One profile has statistics that the other lacks.",
-                "Profile both traces with the same options; loads alone can't be merged with tokens.",
-            )
+        for name in ("affinity", "coactivation", "distant", "windows", "source_load", "sample"):
+            mine, others = getattr(self, name), getattr(other, name)
+            if (mine is None) != (others is None) or (name == "distant" and set(mine) != set(others)):
+                found.add(
+                    "profiles_differ",
+                    f"/{name}",
+                    f"One profile has {name}, or distances of it, that the other lacks.",
+                    "Profile both traces with the same options, from traces with the same columns; loads alone can't be "
+                    "merged with tokens.",
+                )
         if self.windows and other.windows and not self.windows.aligned_to(other.windows.window_tokens):
             found.add(
                 "profiles_differ",

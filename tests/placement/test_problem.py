@@ -12,6 +12,7 @@ RNG = np.random.default_rng(0)
 IDS = RNG.random((20, 2, 6)).argsort(axis=2)[:, :, :2]
 PROFILE = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5]), workers=1)
 RANKED = Profile.of(Trace.of(IDS, num_experts=6, source_rank=np.arange(20) % 8), workers=1)
+PARTLY_RANKED = Profile.of(Trace.of(IDS, num_experts=6, source_rank=np.arange(20) % 4 - 1), workers=1)
 COUNTS = Profile.of(
     LoadCounts(load=np.ones((2, 6)), layer_ids=np.array([3, 5]), provenance=Provenance(), digest="sha256:0")
 )
@@ -51,6 +52,11 @@ C = Constraints
         (
             {"profile": RANKED, "objective": Objective(execution="dispatch", ownership="measured")},
             "source_rank_range",
+            "/objective/ownership",
+        ),
+        (
+            {"profile": PARTLY_RANKED, "objective": Objective(execution="dispatch", ownership="measured")},
+            "no_source_rank",
             "/objective/ownership",
         ),
         ({"objective": Objective(execution="dispatch", ownership="sequence")}, "no_seq_id", "/objective/ownership"),

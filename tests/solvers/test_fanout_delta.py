@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, score
 from placement.cost import expected_gpu_load
 from placement.plan import copies_on_gpu
-from solvers.fanout import _drop_second_copies, _Layer
+from solvers.fanout import _drop_second_copies, _Layer, unit_count
 from solvers.kernels.fanout import anneal_layer
 from solvers.kernels.random import seeded
 from traces import Profile, Trace
@@ -38,14 +38,18 @@ def random_table(rng: np.random.Generator) -> Any:
     dedup=st.sampled_from(["gpu", "node", "none"]),
     policy=st.sampled_from(["fair", "same_gpu", "same_node"]),
     measured=st.booleans(),
+    ragged=st.sampled_from([0.0, 0.3]),
 )
-def test_change_equals_change_of_score(seed: int, text: str, dedup: Any, policy: Any, measured: bool) -> None:
+def test_change_equals_change_of_score(
+    seed: int, text: str, dedup: Any, policy: Any, measured: bool, ragged: float
+) -> None:
     """After accepted trials, change, map and loads agree with a fresh score.
 
     Without deduplication the score is an expectation over the homes, so the tokens' own traffic takes its place.
     """
     rng = np.random.default_rng(seed)
     ids = rng.random((TOKENS, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :2].astype(np.int16)
+    ids[rng.random(TOKENS) < ragged, 0] = -1
     trace = Trace.of(ids, num_experts=EXPERTS, source_rank=rng.integers(0, 4, TOKENS))
     topology = Topology.parse(text)
     objective = Objective(
@@ -92,7 +96,7 @@ def test_change_equals_change_of_score(seed: int, text: str, dedup: Any, policy:
     table = random_table(rng)
     before = value(table)
     layer = int(rng.integers(LAYERS))
-    search = _Layer(problem, sample, table, layer)
+    search = _Layer(problem, sample, table, layer, unit_count(problem, sample))
     change = anneal_layer(
         search.state,
         search.model,

@@ -174,7 +174,16 @@ def test_profiles_of_different_models_do_not_merge() -> None:
     other = Profile.of(Trace.of(ids, num_experts=EXPERTS + 1, layer_ids=[3, 4, 5]), window_tokens=6)
     with pytest.raises(InputError) as error:
         of(ids) + other
-    assert {item.pointer for item in error.value.violations} == {"/num_experts", "/layer_ids", "/affinity", "/windows"}
+    assert {item.pointer for item in error.value.violations} == {"/num_experts", "/layer_ids", "/distant", "/windows"}
+
+
+@pytest.mark.parametrize("name", ["affinity", "windows", "source_load", "sample"])
+def test_statistics_of_one_side_only_do_not_merge(name: str) -> None:
+    """What one profile lacks is not dropped from the sum in silence."""
+    whole = of(np.zeros((4, LAYERS, 1), np.int8), source_rank=np.zeros(4, int))
+    with pytest.raises(InputError) as error:
+        whole + replace(whole, **{name: None})
+    assert [item.pointer for item in error.value.violations] == [f"/{name}"]
 
 
 @given(ids=ids_arrays())
