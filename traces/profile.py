@@ -202,8 +202,8 @@ class Profile:
                     "profiles_differ",
                     f"/{name}",
                     f"One profile has {name}, or distances of it, that the other lacks.",
-                    "Profile both traces with the same options, from traces with the same columns; loads alone can't be "
-                    "merged with tokens.",
+                    "Profile both traces with the same options, from traces with the same columns; loads alone can't "
+                    "be merged with tokens.",
                 )
         if self.windows and other.windows and not self.windows.aligned_to(other.windows.window_tokens):
             found.add(

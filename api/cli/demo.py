@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from shutil import which
 from typing import Annotated
 
 import typer
@@ -20,11 +22,13 @@ from {before:.0%} to {after:.0%}, and the load of the busiest GPU from {busiest[
 the mean.
 
 What to do next:
-  open {report}                      charts of the same figures
-  moe-placement evaluate {plan} {trace}
-  moe-placement solve YOUR_TRACE --topology 4x8 --load-cap 1.05 -o plan.json
-  moe-placement profile YOUR_TRACE             is there any affinity to use?
-  moe-placement solvers                        other methods and their options
+  Open {report} in a browser: charts of the same figures.
+  Replay any trace through a plan:
+    {command} evaluate {plan} {trace}
+  Is there any affinity to use in a trace of yours?
+    {command} profile YOUR_TRACE
+  Plan it for 4 nodes of 8 GPUs:
+    {command} solve YOUR_TRACE --topology 4x8 --load-cap 1.05 -o plan.json
 The trace formats are in docs/formats.md, the tutorial in docs/tutorial.md."""
 
 
@@ -68,7 +72,15 @@ def demo(
         crossing = [found["cross_gpu_fraction"] for found in figures]
         busiest = [found["imbalance_max_over_mean"] for found in figures]
         write(
-            NEXT.format(plan=plan, report=report, trace=trace, before=crossing[0], after=crossing[1], busiest=busiest)
+            NEXT.format(
+                command=_command(),
+                plan=plan,
+                report=report,
+                trace=trace,
+                before=crossing[0],
+                after=crossing[1],
+                busiest=busiest,
+            )
         )
 
 
@@ -81,6 +93,11 @@ def sample_trace() -> Path:
         if candidate.is_file():
             return _short(candidate)
     raise InputError.of("file_missing", SAMPLE, "The sample trace is not installed.", "Install moe-placement again.")
+
+
+def _command() -> str:
+    """Return how to call this command from the current folder."""
+    return "moe-placement" if which("moe-placement") else str(_short(Path(sys.argv[0]).absolute()))
 
 
 def _short(path: Path) -> Path:
