@@ -232,6 +232,16 @@ def test_search_finds_the_optimum_of_tiny_problems(solver: str, name: str) -> No
     assert found.plan.score == pytest.approx(best, abs=OPTIMUM_TOLERANCE)
 
 
+@pytest.mark.parametrize("name", list(PROBLEMS))
+def test_auto_is_never_worse_than_another_solver(name: str) -> None:
+    """With the same seed and the same work, the portfolio keeps the best plan of all that fit."""
+    problem = PROBLEMS[name]()
+    best = solve(problem, "auto", limits=WORK, seed=3).score.total
+    for solver in names():
+        if solver_from(solver).supports(problem) is None:
+            assert best <= solve(problem, solver, limits=WORK, seed=3).score.total + OPTIMUM_TOLERANCE, solver
+
+
 @pytest.mark.parametrize("name", ["flat_1x4", "two_tiers", "load_cap", "copies", "dispatch_none"])
 def test_names_of_gpus_inside_a_node_do_not_matter(name: str) -> None:
     """Swapping two equal GPUs of a node in all layers leaves the score as it is."""
