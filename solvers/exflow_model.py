@@ -21,6 +21,8 @@ import pulp
 
 __all__ = ["solve_model"]
 
+INTEGRALITY = 1e-4
+
 
 def solve_model(
     affinity: npt.NDArray[np.int64],
@@ -83,8 +85,10 @@ def solve_model(
     if left is not None and left <= 0.05:
         return {"status": "none"}
     status = _outcome(problem, problem.solve(_solver(left, work, threads, folder)))
-    if status == "none":
-        return {"status": status}
+    # CBC stopped in the root's relaxation leaves fractions that PuLP takes for a solution.
+    values = [x[layer][i][g].varValue or 0.0 for layer in range(L) for i in range(E) for g in gpus]
+    if status == "none" or any(min(abs(value), abs(1 - value)) > INTEGRALITY for value in values):
+        return {"status": "none"}
     gpu = [[max(gpus, key=lambda g: x[layer][i][g].varValue or 0.0) for i in range(E)] for layer in range(L)]
     crossings = sum(int(affinity[layer, i, j]) for layer, i, j in pairs if gpu[layer][i] != gpu[layer + 1][j])
     return {"status": status, "crossings": crossings, "gpu": gpu}
@@ -94,8 +98,9 @@ def _solver(left: float | None, work: int | None, threads: int, folder: str | No
     """Return the solver that this PuLP comes with: CBC up to PuLP 3, CP-SAT from PuLP 4 on."""
     if hasattr(pulp, "PULP_CBC_CMD"):
         nodes = None if work is None else max(1, work // 1000)
-        # A node limit does not stop the cuts at the root, which take most of the time of a short run.
-        options = [] if work is None else ["cuts off"]
+        # A node limit stops neither the root's relaxation nor its cuts and heuristics, which may take minutes.
+        iterations = 0 if work is None else int(np.clip(work // 1000, 1000, 2000))
+        options = [] if work is None else ["cuts off", "heuristicsOnOff off", f"maxIterations {iterations}"]
         solver = pulp.getSolver("PULP_CBC_CMD", msg=False, timeLimit=left, maxNodes=nodes, options=options)
         solver.tmpDir = folder or solver.tmpDir
         return solver

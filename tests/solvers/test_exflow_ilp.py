@@ -89,6 +89,16 @@ def test_time_limit_keeps_the_plan_in_order() -> None:
     assert found.termination.limit == "time"
 
 
+def test_relaxation_that_work_cuts_short_is_no_plan() -> None:
+    """A work limit ends the root of a large model soon; its fractions are not taken for a plan."""
+    large = problem(layers=6, experts=32, noise=0.5, gpus=4)
+    begin = time.monotonic()
+    found = solve(large, "exflow_ilp", limits=Limits(work=50))
+    assert time.monotonic() - begin < 60
+    assert found.plan.score is not None
+    assert found.termination.limit == "work"
+
+
 def test_failure_of_the_solver_keeps_the_plan_and_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A child that dies is reported in the termination."""
     broken = tmp_path / "broken.py"
