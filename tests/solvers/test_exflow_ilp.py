@@ -14,7 +14,7 @@ from placement import Constraints, Objective, Problem, Topology
 from solvers import Limits, solve
 from solvers.exflow_ilp import ExflowIlp
 from solvers.exflow_model import _outcome, solve_model
-from traces import Profile, Trace
+from traces import Profile, Trace, load
 
 
 def problem(layers: int = 3, experts: int = 6, noise: float = 0.2, gpus: int = 2, slots: int = 0) -> Problem:
@@ -91,12 +91,11 @@ def test_time_limit_keeps_the_plan_in_order() -> None:
 
 def test_relaxation_that_work_cuts_short_is_no_plan() -> None:
     """A work limit ends the root of a large model soon; its fractions are not taken for a plan."""
-    large = problem(layers=6, experts=32, noise=0.5, gpus=4)
-    begin = time.monotonic()
+    sample = Path(__file__).parents[2] / "examples" / "tiny_moe" / "tiny_moe.npz"
+    large = Problem(Profile.of(load(sample)), Topology.of((4,)))
     found = solve(large, "exflow_ilp", limits=Limits(work=50))
-    assert time.monotonic() - begin < 60
-    assert found.plan.score is not None
     assert found.termination.limit == "work"
+    assert found.plan.score == solve(large, "contiguous").plan.score
 
 
 def test_failure_of_the_solver_keeps_the_plan_and_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
