@@ -144,11 +144,25 @@ class Problem:
         """Return the row of the item's layer, or all rows."""
         return slice(None) if item.layer_id is None else self.layer_row[item.layer_id]
 
+    @cached_property
+    def pinned(self) -> npt.NDArray[np.bool_]:
+        """Whether expert e is pinned to GPU g in layer l, (L, E, G)."""
+        pinned = np.zeros((self.num_layers, self.num_experts, self.num_gpus), dtype=bool)
+        for pin in self.constraints.pins:
+            pinned[self.rows_of(pin), pin.expert, pin.gpu] = True
+        return pinned
+
     def _check_slots(self, found: Violations) -> None:
         pointer = "/slots_per_gpu"
         if not 1 <= self.slots_per_gpu <= 32_767:
             detail = f"{self.slots_per_gpu} slots per GPU."
             found.add("slots_range", pointer, detail, "Give a number between 1 and 32767.")
+            return
+        if self.constraints.distinct_copies and self.slots_per_gpu > self.num_experts:
+            detail = (
+                f"{self.slots_per_gpu} slots per GPU, but a GPU can hold only {self.num_experts} different experts."
+            )
+            found.add("slots_range", pointer, detail, f"Give at most {self.num_experts}.")
             return
         room = int(self.capacity.sum())
         if room < self.num_experts:
@@ -238,10 +252,9 @@ class Problem:
     def _check_conflicts(self, found: Violations) -> None:
         """Report pins that contradict exclusions, capacities, groups or each other."""
         constraints = self.constraints
-        pinned = np.zeros((self.num_layers, self.num_experts, self.num_gpus), dtype=bool)
+        pinned = self.pinned
         for number, pin in enumerate(constraints.pins):
             rows = self.rows_of(pin)
-            pinned[rows, pin.expert, pin.gpu] = True
             if not np.all(self.allowed[rows, pin.expert, pin.gpu]):
                 detail = f"Expert {pin.expert} is pinned to GPU {pin.gpu} and forbidden there."
                 found.add("pin_forbidden", f"/constraints/pins/{number}", detail, "Remove one of the two.")

@@ -28,6 +28,8 @@ __all__ = ["Annealing"]
 
 Table = npt.NDArray[np.int32]
 NOMINAL_TRIALS_PER_S = 20e6  # only to choose the number of restarts; a wrong guess costs quality, not correctness
+SPARE_OFFERS = 15  # after the last run, the pool of plans takes about as long
+MAX_TABLE_BYTES = 4_000_000_000
 WANTED_TRIALS_PER_ITEM = 20_000
 MAX_RESTARTS = 12
 
@@ -74,13 +76,17 @@ class Annealing:
             and problem.profile.sample is None
         ):
             return "copies under dispatch need a sample of tokens, but the profile has counts only."
+        tables = 3 * 8 * problem.num_layers * problem.num_slots**2
+        if not _replays(problem) and tables > MAX_TABLE_BYTES:
+            return (
+                f"{problem.num_layers} layers of {problem.num_slots} slots need tables of {tables / 1e9:.1f} GB "
+                f"(at most {MAX_TABLE_BYTES / 1e9:g}); use fewer slots per GPU."
+            )
         return None
 
     def run(self, problem: Problem, search: Search) -> None:
         """Search until done."""
-        if problem.objective.execution == "dispatch" and (
-            problem.objective.dedup != "none" or problem.capacity.sum() > problem.num_experts
-        ):
+        if _replays(problem):
             improve_fanout(problem, search, hot=self.hot, cold=self.cold)
             return
         bases = [_plain(problem)]
@@ -101,7 +107,10 @@ class Annealing:
         if search.work is None and search.remaining_s is None:
             search = search.part(1.0, 1)
             search.work = MAX_RESTARTS * WANTED_TRIALS_PER_ITEM * problem.num_layers * problem.num_slots
-        self._anneal(problem, search, [ChainModel(problem, base) for base in bases])
+        part = search.part(1.0, 1, spare_offers=SPARE_OFFERS)
+        models = [ChainModel(problem, base) for base in bases]
+        if part.progress(0) < 1.0:
+            self._anneal(problem, part, models)
 
     def _anneal(self, problem: Problem, search: Search, models: list[ChainModel]) -> None:
         restarts = self._restarts(problem, search)
@@ -156,6 +165,13 @@ class Annealing:
         affordable = (search.remaining_s or 0.0) * NOMINAL_TRIALS_PER_S * search.workers / wanted
         rounds = int(np.clip(affordable, 1, MAX_RESTARTS)) // search.workers
         return max(1, rounds) * search.workers
+
+
+def _replays(problem: Problem) -> bool:
+    """Whether trials are priced by replay of tokens; else by tables over pairs of slots."""
+    objective = problem.objective
+    spare = bool(problem.capacity.sum() > problem.num_experts)
+    return objective.execution == "dispatch" and (objective.dedup != "none" or spare)
 
 
 def _plain(problem: Problem) -> Table:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem, Termination
+from solvers.grouping import conform_with_groups
 from solvers.solution import NoPlanError
 
 __all__ = ["conform", "pack", "separate_copies"]
@@ -92,9 +93,10 @@ def _conform_layer(problem: Problem, layer: int, wanted: npt.NDArray[np.integer[
         if cost[item, slot].max() < FORBIDDEN:
             expert = np.array(experts)[item]
             return pack(expert[None], slot_gpu[slot][None], problem.num_gpus, problem.slots_per_gpu)
-    how = "was found" if problem.constraints.groups else "exists"
-    detail = f"No arrangement of layer {layer_id} that keeps the pins, exclusions, groups and slots {how}."
-    raise NoPlanError(Termination(reason="infeasible", detail=detail))
+    if any(group.layer_id in (None, layer_id) for group in problem.constraints.groups):
+        return conform_with_groups(problem, layer, wanted)
+    detail = f"No arrangement of layer {layer_id} that keeps the pins, exclusions and slots exists."
+    raise NoPlanError(Termination(reason="no_plan", detail=detail))
 
 
 def _keep_groups(
@@ -104,7 +106,10 @@ def _keep_groups(
     allowed: npt.NDArray[np.bool_],
     pinned: dict[int, list[int]],
 ) -> None:
-    """Choose a node for each group, largest group first, and forbid its members elsewhere (changes `allowed`)."""
+    """Choose a node for each group, largest group first, and forbid its members elsewhere (changes `allowed`).
+
+    Greedy: it may miss an arrangement that exists. Then the exact model decides.
+    """
     layer_id = int(problem.profile.layer_ids[layer])
     node = problem.topology.node_of_gpu
     room = np.bincount(node, weights=problem.capacity)

@@ -62,10 +62,7 @@ class Assignment:
             return f"with dedup {objective.dedup!r} the cost of an expert depends on the others of its layer."
         if constraints.groups:
             return "it knows no groups."
-        pinned = np.zeros((problem.num_layers, problem.num_experts, problem.num_gpus), dtype=bool)
-        for pin in constraints.pins:
-            pinned[problem.rows_of(pin), pin.expert, pin.gpu] = True
-        if (pinned.sum(axis=2) > 1).any():
+        if (problem.pinned.sum(axis=2) > 1).any():
             return "it places one copy of each expert, but an expert is pinned to several GPUs."
         return None
 
@@ -88,7 +85,8 @@ class Assignment:
                 return
             if sweeps.separable:
                 # Independent layers, each placed optimally: other starts end in plans of the same cost.
-                if problem.capacity.sum() == problem.num_experts and not problem.objective.imbalance_weight:
+                alone = problem.load_deviations is None and not problem.objective.imbalance_weight
+                if problem.capacity.sum() == problem.num_experts and alone:
                     search.exhausted()
                 return
 

@@ -11,12 +11,13 @@ from solvers.search import Search
 
 __all__ = ["Auto"]
 
+QUICK_STEPS = 2_000_000_000  # a second or two
 QUICK = ("contiguous", "round_robin", "random", "eplb")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Auto:
-    """Portfolio: baselines, assignment sweeps, the integer program where it is small, annealing.
+    """Portfolio: baselines, assignment sweeps, exact methods where they are small enough, annealing.
 
     It runs them and keeps the best plan on the problem's own objective. The baselines take milliseconds; annealing gets
     the time that the others leave, and under a work limit as much work as it would get alone.
@@ -36,12 +37,13 @@ class Auto:
         def run(solver: Solver, share: float) -> None:
             nonlocal rank
             rank += 1
-            if solver.supports(problem) is None and not search.done:
+            if solver.supports(problem) is None and not search.done and not search.proven:
                 solver.run(problem, search.part(share, rank, solver.name))
 
         for name in QUICK:
             run(solver_from(name), 0.05)
         run(solver_from("assignment"), 0.05)
+        run(solver_from("chain_dp", {"max_steps": QUICK_STEPS}), 0.5)
         if search.work is not None or search.remaining_s is not None:  # its library needs a limit of its own
             run(solver_from("exflow_ilp", {"max_rows": 2000}), 0.3)
         run(solver_from("annealing"), 1.0)

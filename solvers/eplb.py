@@ -89,13 +89,17 @@ class Eplb:
     name: ClassVar[str] = "eplb"
     summary: ClassVar[str] = "DeepSeek's EPLB: copies of the hottest experts, then heaviest first; balances load only."
 
+    def __post_init__(self) -> None:
+        if self.num_groups is not None and self.num_groups < 1:
+            raise InputError.of("option_range", "/options/num_groups", f"{self.num_groups} groups.", "Give at least 1.")
+
     def supports(self, problem: Problem) -> str | None:
         """Equal GPUs and no pins, exclusions or groups; sizes that divide, for the hierarchical policy."""
         if not problem.is_free or len(set(problem.topology.speed.tolist())) > 1:
             return "it knows no pins, exclusions, groups, uneven slots or GPU speeds."
         groups, nodes = self.num_groups, problem.topology.num_nodes
-        if groups is not None and (groups < 1 or problem.num_experts % groups):
-            return f"{problem.num_experts} experts can't be divided into {groups} groups."
+        if groups is not None and problem.num_experts % groups:
+            return f"{problem.num_experts} experts can't be divided into {groups} groups; num_groups must divide them."
         if self.policy == "hierarchical":
             if groups is None:
                 return "the hierarchical policy needs num_groups."

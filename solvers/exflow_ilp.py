@@ -87,7 +87,9 @@ class ExflowIlp:
             return
         if outcome["status"] != "none":
             self._offer(problem, search, outcome)
-        if outcome["status"] != "optimal" and search.work is None:
+        if outcome["status"] != "optimal" and search.work is not None:
+            search.progress(search.work)
+        elif outcome["status"] != "optimal":
             # The clock ended it, a moment early; the search ends with its limit.
             while (left := search.remaining_s) is not None and left < 2 * RESERVE_S and not search.done:
                 time.sleep(POLL_S / 5)

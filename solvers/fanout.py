@@ -58,10 +58,12 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     def task(first: int) -> Callable[[], None]:
         rows = range(first, problem.num_layers, workers)
         # The worker's layers share its time; every layer has the same part of the work.
-        whole = search.part(0.97, 0, work_share=1.0)
+        whole = search.part(0.99, 0, work_share=1.0, spare_offers=1)
 
         def run() -> None:
             for done, layer in enumerate(rows):
+                if whole.done:
+                    return
                 part = whole.part(1 / (len(rows) - done), layer, work_share=1 / problem.num_layers)
                 table[layer] = _Layer(problem, sample, start, layer, messages).run(part, hot / 4, cold)
 

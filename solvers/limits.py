@@ -46,4 +46,4 @@ class Limits:
     @property
     def deterministic(self) -> bool:
         """Whether the limits leave the result to seed and work alone."""
-        return self.time_s is None and self.stall_s is None
+        return self.time_s is None and self.stall_s is None and self.gap is None

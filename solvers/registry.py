@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib import import_module
@@ -14,6 +16,8 @@ from traces import InputError, Violations
 
 __all__ = ["Solver", "names", "parameters_of", "solver_class", "solver_from"]
 
+MAX_FLOAT = sys.float_info.max  # neither infinity nor NaN is below, nor an integer that no float can hold
+
 # Name -> module and class. Modules load on first use, as the libraries behind some of them are slow to import.
 REGISTRY: dict[str, tuple[str, str]] = {
     "auto": ("solvers.auto", "Auto"),
@@ -23,6 +27,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "eplb": ("solvers.eplb", "Eplb"),
     "assignment": ("solvers.assignment", "Assignment"),
     "annealing": ("solvers.annealing", "Annealing"),
+    "chain_dp": ("solvers.chain_dp", "ChainDp"),
     "exflow_ilp": ("solvers.exflow_ilp", "ExflowIlp"),
 }
 
@@ -81,7 +86,8 @@ def solver_from(name: str, options: Mapping[str, Any] | None = None) -> Solver:
             detail = f"{name} has no option {option!r}."
             found.add("unknown_option", f"/options/{option}", detail, f"Its options are {sorted(known)}.")
         elif not _fits(value, known[option]):
-            found.add("option_type", f"/options/{option}", f"{value!r} is not of type {known[option]}.", "")
+            detail = f"{reprlib.repr(value)} does not fit."
+            found.add("option_type", f"/options/{option}", detail, f"Give {_words(known[option])}.")
     found.raise_if_any()
     solver: Solver = kind(**(options or {}))
     return solver
@@ -105,7 +111,21 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is None or hint is NoneType:
         return value is None
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_FLOAT
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
+
+
+def _words(hint: Any) -> str:
+    """Say what fits a parameter's annotation."""
+    from types import NoneType, UnionType
+    from typing import Literal, Union, get_args, get_origin
+
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(_words(part) for part in get_args(hint))
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, get_args(hint)))}"
+    names = {int: "an integer", float: "a finite number", bool: "true or false", str: "a text", NoneType: "null"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))

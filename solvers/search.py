@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from placement import Problem, score
+from placement import Problem, Score, score
 from placement.feasibility import broken_constraints
 from placement.plan import Limit
 from solvers.limits import Limits
 
 __all__ = ["Event", "Observer", "Search"]
+
+OPTIMALITY = 1e-9  # relative difference of score and bound that counts as none
 
 Table = npt.NDArray[np.integer]
 
@@ -48,6 +51,10 @@ class Event:
 Observer = Callable[[Event], None]
 
 
+class ObserverError(Exception):
+    """An observer failed; its own exception is the cause."""
+
+
 class _Shared:
     """State that a search shares with its parts."""
 
@@ -63,11 +70,17 @@ class _Shared:
         self.cancelled = threading.Event() if interrupt is None else interrupt
         self.table: npt.NDArray[np.int32] | None = None
         self.score: float | None = None
+        self.scored: Score | None = None
         self.order: tuple[int, ...] = ()
         self.solver = ""
         self.bound: float | None = None
         self.exhausted = False
-        self.clock_ended = False
+        self.clock_ended = self.work_ended = False
+        self.offer_s = math.inf
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.start
 
     @property
     def gap(self) -> float | None:
@@ -79,14 +92,18 @@ class _Shared:
         if self.observe is not None:
             event = Event(
                 kind=kind,
-                elapsed_s=time.monotonic() - self.start,
+                elapsed_s=self.elapsed,
                 solver=solver,
                 score=self.score,
                 bound=self.bound,
                 gap=self.gap,
                 table=table,
             )
-            self.observe(event)
+            try:
+                self.observe(event)
+            except Exception as error:
+                self.cancelled.set()
+                raise ObserverError from error
 
 
 class Search:
@@ -132,7 +149,9 @@ class Search:
         self.work = limits.work
         self._rank: tuple[int, ...] = ()
 
-    def part(self, share: float, rank: int, solver: str = "", *, work_share: float | None = None) -> Search:
+    def part(
+        self, share: float, rank: int, solver: str = "", *, work_share: float | None = None, spare_offers: int = 0
+    ) -> Search:
         """Return a search for a part of what remains.
 
         Parameters
@@ -145,6 +164,8 @@ class Search:
             Place among the parts: equally good plans are told apart by it, whoever comes first.
         solver : str
             Name to report.
+        spare_offers : int
+            Offers to keep time for after the part: on large problems each takes a while.
         """
         child = object.__new__(Search)
         child.__dict__.update(self.__dict__)
@@ -152,7 +173,9 @@ class Search:
         child._rank = (*self._rank, rank)
         child._begin = time.monotonic()
         if self._deadline is not None:
-            child._deadline = child._begin + max(0.0, self._deadline - child._begin) * share
+            left = max(0.0, self._deadline - child._begin)
+            spare = spare_offers * self._shared.offer_s if spare_offers else 0.0
+            child._deadline = child._begin + share * max(left / 2, left - spare)
         if self.work is not None:
             child.work = max(1, int(self.work * (share if work_share is None else work_share)))
         return child
@@ -180,14 +203,18 @@ class Search:
         if broken.found:
             faults = "; ".join(str(violation) for violation in broken.found)
             raise RuntimeError(f"Solver {self.solver!r} made an invalid plan: {faults}")
-        total = score(self.problem, table).total
-        order = (*self._rank, step)
         shared = self._shared
+        begin = time.monotonic()
+        scored = score(self.problem, table)
+        # The least: the first one may load or compile what scoring needs.
+        shared.offer_s, total = min(shared.offer_s, time.monotonic() - begin), scored.total
+        order = (*self._rank, step)
         with shared.lock:
             if shared.score is None or (total, order) < (shared.score, shared.order):
                 better = shared.score is None or total < shared.score
                 shared.table = np.array(table, dtype=np.int32)
                 shared.score, shared.order, shared.solver = total, order, self.solver
+                shared.scored = scored
                 if better:
                     shared.improved = time.monotonic()
                     shared.emit("incumbent", self.solver, shared.table)
@@ -208,6 +235,15 @@ class Search:
     def cancel(self) -> None:
         """Ask all parts to stop; the incumbent is kept."""
         self._shared.cancelled.set()
+
+    @property
+    def proven(self) -> bool:
+        """Whether no plan can beat the incumbent."""
+        shared = self._shared
+        if shared.score is None:
+            return False
+        closed = shared.bound is not None and shared.score - shared.bound <= OPTIMALITY * max(1.0, abs(shared.score))
+        return shared.exhausted or closed
 
     @property
     def best(self) -> npt.NDArray[np.int32] | None:
@@ -257,6 +293,7 @@ class Search:
         used = 0.0
         if self.work is not None:
             used = spent / self.work
+            self._shared.work_ended |= used >= 1.0
         if self._deadline is not None:
             span = self._deadline - self._begin
             clock = (time.monotonic() - self._begin) / span if span > 0 else 1.0

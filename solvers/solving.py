@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from placement import Plan, Problem, Termination, lower_bound, score
+from placement import Plan, Problem, Score, Termination, lower_bound, score
 from placement.feasibility import broken_constraints, load_cap_misses
 from placement.files import topology_to_dict
 from placement.plan import Reason
 from solvers.limits import Limits
 from solvers.registry import Solver, parameters_of, solver_from
-from solvers.search import Event, Observer, Search
+from solvers.search import Event, Observer, ObserverError, Search
 from solvers.solution import NoPlanError, Solution, Step
-from traces import InputError
+from traces import InputError, Violations
 from traces.parallel import available_cores
 
 __all__ = ["make_plan", "solve"]
 
 log = logging.getLogger(__name__)
+ROUNDING = 1e-6  # relative; a bound is the sum of many small numbers
 DEFAULT_LIMITS = Limits(time_s=10.0)
-OPTIMALITY = 1e-9
 
 
 def solve(
@@ -102,7 +102,11 @@ def solve(
         method.run(problem, search.part(1.0, 1, method.name))
     except KeyboardInterrupt:
         search.cancel()
-    except RuntimeError as error:
+    except ObserverError as error:
+        raise error.__cause__ or error from None
+    except InputError:
+        raise
+    except Exception as error:
         # A solver that fails after an incumbent still returns it; its fault is logged and told.
         if search.best is None:
             raise
@@ -113,6 +117,10 @@ def solve(
 
 def make_plan(problem: Problem, table: np.ndarray[Any, np.dtype[Any]]) -> Plan:
     """Wrap a map (L, S) of a problem as a plan with its score, without provenance of a solver."""
+    return _as_plan(problem, table, score(problem, table)).replacing(bound=lower_bound(problem))
+
+
+def _as_plan(problem: Problem, table: np.ndarray[Any, np.dtype[Any]], scored: Score) -> Plan:
     return Plan(
         physical_to_logical_map=np.asarray(table, dtype=np.int32),
         layer_ids=problem.profile.layer_ids,
@@ -120,16 +128,21 @@ def make_plan(problem: Problem, table: np.ndarray[Any, np.dtype[Any]]) -> Plan:
         num_gpus=problem.num_gpus,
         slots_per_gpu=problem.slots_per_gpu,
         gpus_per_node=problem.topology.gpus_per_node,
-        score=score(problem, table).total,
-        bound=lower_bound(problem),
+        score=scored.total,
     )
 
 
 def _check_start(problem: Problem, start: Plan) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """Return the map of a start plan that is of the problem's sizes and keeps its constraints; nodes may differ."""
+    found = Violations()
     if start.layer_ids.tolist() != problem.profile.layer_ids.tolist():
-        raise InputError.of(
-            "start_layers", "/start/layer_ids", "The start plan has other layers.", "Start from a fitting plan."
-        )
+        found.add("start_layers", "/start/layer_ids", "The start plan has other layers.", "Start from a fitting plan.")
+    for name in ("num_experts", "num_gpus", "slots_per_gpu"):
+        own, wanted = getattr(start, name), getattr(problem, name)
+        if own != wanted:
+            detail = f"The start plan's {name} is {own}, that of the problem {wanted}."
+            found.add("start_size", f"/start/{name}", detail, "Start from a fitting plan.")
+    found.raise_if_any()
     broken = broken_constraints(problem, start.physical_to_logical_map)
     if broken.found:
         raise InputError.of(
@@ -152,30 +165,31 @@ def _finish(
 ) -> Solution:
     shared = search._shared
     limit = search.limit
-    if limit is None and shared.clock_ended:
-        limit = "time"  # parts of a search may end a moment before the whole
-    if limit is None and limits.work is not None and not shared.exhausted:
-        limit = "work"
-    if shared.table is None or shared.score is None:
+    if limit is None and not search.proven:
+        limit = "time" if shared.clock_ended else "work" if shared.work_ended else None
+    if shared.table is None or shared.score is None or shared.scored is None:
         detail = f"{method.name} found no plan within its limits."
         raise NoPlanError(Termination(reason="no_plan", limit=limit, detail=detail, deterministic=limits.deterministic))
     misses = load_cap_misses(problem, shared.table)
-    bound = None if shared.bound is None else min(shared.bound, shared.score)
-    proven = shared.exhausted or (
-        bound is not None and shared.score - bound <= OPTIMALITY * max(1.0, abs(shared.score))
-    )
-    reason: Reason = "infeasible" if misses else "optimal" if proven else "feasible"
-    if proven:
+    bound = shared.bound
+    if bound is not None and bound > shared.score:
+        if bound - shared.score > ROUNDING * max(1.0, abs(shared.score)):
+            raise RuntimeError(f"the bound {bound} is above the score {shared.score} of a plan: a fault of the solver")
+        bound = shared.score
+    reason: Reason = "infeasible" if misses else "optimal" if search.proven else "feasible"
+    if search.proven:
         bound = shared.score
     detail = misses[0] if misses else ""
     if failure is not None:
         detail = f"{method.name} failed after this plan: {failure}"
-    if not limits.deterministic and not detail and not proven:
+    # A search that a clock could have cut short, but did not, gives the same plan again.
+    deterministic = limits.deterministic or (limit is None and not shared.clock_ended)
+    if not deterministic and not detail and not search.proven:
         detail = "A time limit can't promise the same plan again; a work limit does."
     termination = Termination(
-        reason=reason, limit=limit, detail=detail, deterministic=limits.deterministic and limit != "cancelled"
+        reason=reason, limit=limit, detail=detail, deterministic=deterministic and limit != "cancelled"
     )
-    plan = make_plan(problem, shared.table).replacing(
+    plan = _as_plan(problem, shared.table, shared.scored).replacing(
         bound=bound,
         termination=termination,
         warnings=tuple(misses),
@@ -195,7 +209,7 @@ def _finish(
     )
     return Solution(
         plan=plan,
-        score=score(problem, shared.table),
+        score=shared.scored,
         termination=termination,
         elapsed_s=time.monotonic() - shared.start,
         history=tuple(history),

@@ -51,12 +51,45 @@ def test_conform_makes_the_copies_that_pins_ask_for() -> None:
     assert copies_on_gpu(table, 8, 4)[:, 0].tolist() == [[0, 1, 0, 1]] * 2
 
 
+@pytest.mark.parametrize(
+    ("topology", "slots", "constraints"),
+    [
+        # The larger group fits either node; an exclusion leaves one.
+        (
+            "2x1",
+            4,
+            Constraints(groups=(Group(experts=(0, 1, 4, 5)), Group(experts=(2, 3))), forbidden=(Pin(expert=2, gpu=1),)),
+        ),
+        # Bin packing: 3 + 3 and 2 only fit as 3 + 2 and 3.
+        ("2x1", 5, Constraints(groups=tuple(Group(experts=e) for e in ((0, 1, 2), (3, 4, 5), (6, 7))))),
+        # Packing 2 + 2 + 4, where filling up with the smaller ones first fails.
+        ("2x2", 2, Constraints(groups=tuple(Group(experts=e) for e in ((0, 1), (2, 3), (4, 5, 6, 7))))),
+    ],
+)
+def test_conform_finds_the_nodes_of_groups(topology: str, slots: int, constraints: Constraints) -> None:
+    """Where the quick choice of nodes fails, the exact model finds the arrangement that exists."""
+    given_problem = problem(topology, slots, constraints)
+    table = conform(given_problem, np.zeros((2, 8), int))
+    assert broken_constraints(given_problem, table).found == []
+
+
+def test_groups_that_need_bin_packing_are_placed() -> None:
+    """Groups of 3, 3, 2, 2 and 2 fill two nodes of six slots as 3 + 3 and 2 + 2 + 2 only."""
+    ids = np.arange(48).reshape(24, 2, 1) % 12
+    groups = tuple(Group(experts=e) for e in ((0, 1, 2), (6, 7), (3, 4, 5), (8, 9), (10, 11)))
+    packed = Problem(
+        Profile.of(Trace.of(ids, num_experts=12)), Topology.parse("2x1"), 6, constraints=Constraints(groups=groups)
+    )
+    table = conform(packed, np.tile(np.array([0] * 3 + [1] * 3 + [0] * 3 + [1] * 3), (2, 1)))
+    assert broken_constraints(packed, table).found == []
+
+
 def test_conform_says_when_there_is_no_arrangement() -> None:
     """Three experts that may only be on a GPU with two slots."""
     only_gpu_0 = tuple(Pin(expert=e, gpu=g) for e in range(3) for g in (1, 2, 3))
     with pytest.raises(NoPlanError) as caught:
         conform(problem(constraints=Constraints(forbidden=only_gpu_0)), np.zeros((2, 8), int))
-    assert caught.value.termination.reason == "infeasible"
+    assert caught.value.termination.reason == "no_plan"
 
 
 @given(st.integers(0, 10**6))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traces import Batch, InputError, LoadCounts, Profile, Provenance, Trace
+from traces.statistics import imbalance, summary
 
 LAYERS, EXPERTS = 3, 6
 Ids = np.ndarray[Any, np.dtype[np.int8]]
@@ -181,8 +182,9 @@ def test_profiles_of_different_models_do_not_merge() -> None:
 def test_statistics_of_one_side_only_do_not_merge(name: str) -> None:
     """What one profile lacks is not dropped from the sum in silence."""
     whole = of(np.zeros((4, LAYERS, 1), np.int8), source_rank=np.zeros(4, int))
+    lacking: dict[str, Any] = {name: None}
     with pytest.raises(InputError) as error:
-        whole + replace(whole, **{name: None})
+        whole + replace(whole, **lacking)
     assert [item.pointer for item in error.value.violations] == [f"/{name}"]
 
 
@@ -281,3 +283,39 @@ def test_other_archives_are_no_profile(tmp_path: Path, change: str) -> None:
     np.savez(path, **arrays)
     with pytest.raises(InputError):
         Profile.load_file(path)
+
+
+@pytest.mark.parametrize("value", [1e308, 1e99, 5e-324, 1e-102])
+def test_loads_whose_shares_float64_cannot_hold_are_refused(value: float) -> None:
+    """Sums of a layer lie between 1e-100 and 1e100; the layer is named, and numpy has nothing to warn of."""
+    load = np.ones((3, 20))
+    load[1] = value
+    counts = LoadCounts(load=load, layer_ids=np.arange(3), provenance=Provenance(), digest="sha256:0")
+    with np.errstate(all="raise"), pytest.raises(InputError) as error:
+        Profile.of(counts)
+    assert [(item.code, item.pointer) for item in error.value.violations] == [("load_range", "/load/1")]
+
+
+@pytest.mark.parametrize("value", [1e98, 1e-100])
+def test_loads_at_the_ends_of_the_range_have_exact_shares(value: float) -> None:
+    """Neither squares nor shares lose anything there."""
+    load = np.full((2, 20), value)
+    counts = LoadCounts(load=load, layer_ids=np.arange(2), provenance=Provenance(), digest="sha256:0")
+    assert imbalance(Profile.of(counts)).tolist() == pytest.approx([1, 1], rel=1e-15)
+
+
+def test_counts_have_no_pairs_of_distant_layers() -> None:
+    """Distances that can't be counted are refused, not ignored."""
+    counts = LoadCounts(load=np.ones((3, 4)), layer_ids=np.arange(3), provenance=Provenance(), digest="sha256:0")
+    with pytest.raises(InputError, match="counts_only"):
+        Profile.of(counts, distances=(1, 2))
+    assert Profile.of(counts, distances=(1,)).distant == {}
+
+
+def test_a_trace_that_is_counted_twice_is_noted() -> None:
+    """The summary tells equal contents by their digests; other traces have no note."""
+    one = of(np.zeros((4, LAYERS, 1), np.int8))
+    other = of(np.ones((4, LAYERS, 1), np.int8))
+    notes = [item["notes"] for item in summary(one + other + one)["sources"]]
+    assert sum("counted again" in " ".join(item) for item in notes) == 1
+    assert not any("counted again" in " ".join(item["notes"]) for item in summary(one + other)["sources"])

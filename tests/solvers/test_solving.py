@@ -1,0 +1,118 @@
+"""What `solve` makes of a search: faults, limits and what it says of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from placement import Constraints, Objective, Problem, Topology
+from solvers import Event, Limits, NoPlanError, Search, solve
+from traces import Profile, Trace
+
+
+def problem(experts: int = 8, gpus: int = 2) -> Problem:
+    """Three layers of tokens that wander."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, experts, (400, 3, 1))
+    return Problem(Profile.of(Trace.of(ids, num_experts=experts), workers=1), Topology.of((gpus,)))
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A solver that offers the plan in order and then does what it is told to."""
+
+    then: Callable[[Search], None]
+
+    name: ClassVar[str] = "scripted"
+    summary: ClassVar[str] = "For tests."
+
+    def supports(self, problem: Problem) -> str | None:
+        return None
+
+    def run(self, problem: Problem, search: Search) -> None:
+        search.offer(np.tile(np.arange(problem.num_experts), (problem.num_layers, 1)))
+        self.then(search)
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), MemoryError(), NoPlanError.__new__(NoPlanError)])
+def test_solver_that_fails_keeps_its_incumbent(error: Exception) -> None:
+    """Whatever the fault, the plan that was found is returned, with a word about it."""
+
+    def fail(search: Search) -> None:
+        raise error
+
+    found = solve(problem(), Scripted(fail))
+    assert found.plan.score is not None
+    assert "failed after this plan" in found.termination.detail
+
+
+def test_solver_that_fails_without_a_plan_raises() -> None:
+    """There is nothing to return, so the fault is passed on."""
+
+    class Empty(Scripted):
+        def run(self, problem: Problem, search: Search) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        solve(problem(), Empty(lambda search: None))
+
+
+def test_exception_of_an_observer_is_passed_on() -> None:
+    """A fault of the caller's observer is not taken for one of the solver."""
+
+    def observe(event: Event) -> None:
+        if event.kind == "incumbent":
+            raise RuntimeError("observer's own")
+
+    with pytest.raises(RuntimeError, match="observer's own"):
+        solve(problem(), "annealing", limits=Limits(work=10_000), observe=observe)
+
+
+def test_bound_above_a_plan_is_a_fault() -> None:
+    """A bound that a plan beats is no bound: it is told, not clipped away."""
+    with pytest.raises(RuntimeError, match="above the score"):
+        solve(problem(), Scripted(lambda search: search.bound(2.0)))
+
+
+@pytest.mark.parametrize("solver", ["contiguous", "assignment"])
+@pytest.mark.parametrize("limits", [Limits(work=10**9), Limits(time_s=60)])
+def test_search_that_ends_by_itself_names_no_limit(solver: str, limits: Limits) -> None:
+    """A limit that was not reached did not end the search, and took nothing from its plan."""
+    found = solve(problem(), solver, limits=limits)
+    assert found.termination.limit is None
+    assert found.termination.deterministic
+
+
+def test_work_that_is_used_up_is_the_limit() -> None:
+    """Annealing makes as many trials as it may."""
+    found = solve(problem(16, 4), "annealing", limits=Limits(work=5000))
+    assert found.termination.limit == "work"
+    assert found.termination.deterministic
+
+
+def test_one_gpu_is_proven_not_stopped() -> None:
+    """Nothing to decide: the clock has no part in it."""
+    found = solve(problem(gpus=1), "auto", limits=Limits(time_s=5))
+    assert (found.termination.reason, found.termination.limit) == ("optimal", None)
+
+
+def test_gap_limit_is_not_deterministic() -> None:
+    """The moment at which a gap is reached depends on the cores."""
+    assert not Limits(work=1000, gap=0.1).deterministic
+
+
+def test_assignment_does_not_call_a_plan_optimal_whose_spread_counts() -> None:
+    """Layers are placed exactly for traffic alone; experts that peak together are another matter."""
+    rng = np.random.default_rng(1)
+    ids = np.repeat(rng.integers(0, 2, 40), 16)[:, None, None] * 2 + rng.integers(0, 2, (640, 1, 1))
+    objective = Objective(
+        execution="dispatch", dedup="none", load_excess_weight=0.0, load_spread_weight=3.0, load_spread_tolerance=0.0
+    )
+    profile = Profile.of(Trace.of(ids, num_experts=4), workers=1, window_tokens=16)
+    spread = Problem(profile, Topology.of((2,)), objective=objective, constraints=Constraints(load_cap=1.9))
+    found = solve(spread, "assignment")
+    best = solve(spread, "annealing", limits=Limits(work=100_000))
+    assert best.score.total < found.score.total
+    assert found.termination.reason == "feasible"
