@@ -1,0 +1,1 @@
+"""Step 4 of 4: the command line and the REST service."""

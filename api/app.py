@@ -18,6 +18,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from api.guard import Guard
+from api.head import Head
+from api.linger import Linger
 from api.problems import from_http, problem_response
 from api.resources import Problem
 from api.routes import catalogue, evaluations, operations, plans, traces
@@ -61,18 +63,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.services = services
     for resource in (traces, plans, evaluations, catalogue, operations):
         app.include_router(resource.router)
     app.add_middleware(Guard, settings=services.settings)
-    app.add_middleware(RequestLog, metrics=services.metrics)  # the outermost: it sees what the guard refuses
+    app.add_middleware(RequestLog, metrics=services.metrics)  # around the guard: it sees what is refused
+    app.add_middleware(Linger)
+    app.add_middleware(Head)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(InputError, _on_input)
     app.add_exception_handler(OperationalError, _on_store)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's way to extend it
     return app
 
 
@@ -89,6 +94,8 @@ def _allowed(request: Request) -> str:
     for template, methods in request.app.openapi()["paths"].items():
         if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)), request.url.path):
             found.update(method.upper() for method in methods)
+    if "GET" in found:
+        found.add("HEAD")
     return ", ".join(sorted(found))
 
 

@@ -73,7 +73,7 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        See `placement.Evaluation.as_dict`.
+        See `placement.Evaluation.as_dict`; and ``notes`` on what was read.
 
     Raises
     ------
@@ -86,11 +86,12 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
         detail = f"{plan.num_layers} layers and {topology.num_gpus} GPUs need about {need / 1e9:.1f} GB."
         remedy = f"This service takes evaluations up to {max_bytes / 1e9:.1f} GB."
         raise InputError.of("job_too_large", "/topology", detail, remedy)
-    trace = split(open_stored(task.path, task.trace_id, task.trace_name, task.facts), 0)[0]
+    trace, _, notes = split(open_stored(task.path, task.trace_id, task.trace_name, task.facts), 0)
     if trace is None:
         detail = "An evaluation replays tokens; this trace holds statistics only."
         raise InputError.of("counts_only", "/trace", detail, "Upload a trace with token identity (topk_ids).")
-    return evaluate(plan, trace, topology, **task.choices, workers=threads).as_dict()
+    figures = evaluate(plan, trace, topology, **task.choices, workers=threads).as_dict()
+    return {**figures, "notes": list(notes)}
 
 
 def _plan(content: Mapping[str, Any]) -> Plan:

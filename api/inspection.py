@@ -57,6 +57,9 @@ def open_stored(path: Path, trace_id: str, name: str | None, facts: Mapping[str,
     InputError
     """
     shown = name or trace_id
+    if not path.exists():
+        detail = f"The service has lost the file of trace {trace_id}."
+        raise InputError.of("trace_lost", "/trace", detail, "Upload it again.")
     try:
         source = open_source(path, **facts["hints"])
     except InputError as error:

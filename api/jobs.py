@@ -154,6 +154,10 @@ class Dispatcher:
         )
         try:
             future = executor.submit(run_plan, job)
+        except BrokenExecutor:
+            self._leases.give_back(claim)  # the worker had died before: not of this plan
+            return False
+        try:
             if not self._watch(future, claim):
                 self._leases.give_back(claim)
                 return False

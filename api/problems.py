@@ -32,8 +32,8 @@ def _kinds(*rows: tuple[str, int, str, str]) -> dict[str, Kind]:
 
 
 CATALOGUE = _kinds(
-    ("bad-request", 400, "Bad request", "The request is not valid HTTP for this service; the detail says why."),
-    ("malformed-json", 400, "Malformed JSON", "The body is not JSON. Check it with a JSON parser."),
+    ("bad-request", 400, "Bad request", "The service can't read the request; the detail says why."),
+    ("malformed-json", 400, "Malformed JSON", "The body is not JSON in UTF-8. Check it with a JSON parser."),
     (
         "digest-mismatch",
         400,
@@ -45,7 +45,7 @@ CATALOGUE = _kinds(
     ("not-found", 404, "Not found", "There is no such resource. It may have been deleted."),
     ("no-plan-yet", 404, "No plan yet", "The search has found no plan so far. Ask again later, or look at its status."),
     ("method-not-allowed", 405, "Method not allowed", "The resource has no such method; Allow lists those it has."),
-    ("not-finished", 409, "Not finished", "The plan is queued or running. Cancel it first, or wait."),
+    ("not-finished", 409, "Not finished", "The plan is running. Cancel it first, or wait."),
     ("trace-in-use", 409, "Trace in use", "Plans that are queued or running need the trace. Cancel them, or wait."),
     (
         "trace-differs",

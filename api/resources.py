@@ -178,6 +178,7 @@ class Evaluation(BaseModel):
     traffic_matrix: list[list[int]]
     hottest_links: list[dict[str, Any]]
     gpu_load: list[list[int]]
+    notes: list[str] = Field(description="What was inferred on reading the trace, or which tokens stand for the rest.")
 
 
 class SolverResource(BaseModel):

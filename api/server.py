@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,7 +15,7 @@ from pydantic import ValidationError
 
 from api.app import create_app
 from api.services import Services
-from api.settings import Settings
+from api.settings import Settings, unknown_variables
 from api.telemetry import configure_logging
 from traces import InputError, Violations
 
@@ -25,9 +27,10 @@ log = structlog.get_logger(__name__)
 class _Server(uvicorn.Server):
     """Tells the service as soon as it is asked to stop, so that long waits end and the last requests are answered."""
 
-    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+    def __init__(self, config: uvicorn.Config, services: Services, listening: Callable[[], None]) -> None:
         super().__init__(config)
         self._services = services
+        self._listening = listening
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._services.draining.set()
@@ -36,24 +39,30 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            for server in self.servers:
-                for listening in server.sockets:
-                    log.info("service.listening", address=list(listening.getsockname()[:2]))
+            self._listening()
 
 
-def serve(host: str | None = None, port: int | None = None, data_dir: Path | None = None) -> None:
+def serve(
+    host: str | None = None,
+    port: int | None = None,
+    data_dir: Path | None = None,
+    *,
+    on_listening: Callable[[dict[str, Any]], None] | None = None,
+) -> None:
     """Run the service until SIGTERM or Ctrl-C. Running plans are queued again and taken up at the next start.
 
     Parameters
     ----------
     host, port, data_dir : optional
         Instead of those of the settings.
+    on_listening : callable, optional
+        Called once requests are answered, with ``pid``, ``host``, ``port`` and ``data_dir``, as they turned out.
 
     Raises
     ------
     InputError
-        If a setting is out of range, other machines could reach the service and that was not allowed, or the data
-        folder can't be used.
+        If a setting is out of range, other machines could reach the service and that was not allowed, or the address or
+        the data folder can't be used.
     """
     given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir}
     try:
@@ -61,25 +70,50 @@ def serve(host: str | None = None, port: int | None = None, data_dir: Path | Non
     except ValidationError as error:
         raise _bad_settings(error) from None
     configure_logging(settings.log_level)
-    app = create_app(settings)
-    app.state.services.open()  # before the server starts, so that what is wrong is told in a sentence
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,  # telemetry.RequestLog writes it, with the request id
-        server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
-    )
-    _Server(config, app.state.services).run()
+    for variable in unknown_variables():
+        log.warning("setting.unknown", variable=variable)
+    # Both before the server starts, so that what is wrong is told in a sentence, and no plan is begun in vain.
+    bound = _bind(settings.host, settings.port)
+    with bound:
+        app = create_app(settings)
+        services: Services = app.state.services
+        services.open()
+        address = bound.getsockname()[:2]
+
+        def listening() -> None:
+            log.info("service.listening", address=list(address))
+            if on_listening is not None:
+                kept = str(settings.data_dir.absolute())
+                on_listening({"pid": os.getpid(), "host": address[0], "port": address[1], "data_dir": kept})
+
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,  # telemetry.RequestLog writes it, with the request id
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
+        )
+        _Server(config, services, listening).run([bound])
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Take the address; nobody is answered before the server starts."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        if host == "localhost":
+            family = socket.AF_INET  # every client tries it; not every machine has the other
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        detail = f"Can't listen on port {port} of {host}: {error.strerror}."
+        remedy = "Stop what uses it, or give another host or port (0 takes a free one)."
+        raise InputError.of("address", "/port", detail, remedy) from error
 
 
 def _bad_settings(error: ValidationError) -> InputError:
     found = Violations()
     for item in error.errors():
         name = ".".join(map(str, item["loc"])) or "host"
-        detail = str(item["msg"]).removeprefix("Value error, ")
+        detail = str(item["msg"]).removeprefix("Value error, ").rstrip(".") + "."
         found.add("setting", f"/{name}", detail, f"Set MOE_PLACEMENT_{name.upper()}, or the option of the command.")
     return InputError(tuple(found.found))
 

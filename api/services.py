@@ -25,6 +25,7 @@ from traces import InputError
 
 __all__ = ["Running", "Services", "ServicesOf"]
 
+HELPER_EXIT_S = 1.0  # nobody waits for a helper any more when the server ends
 log = structlog.get_logger(__name__)
 
 
@@ -145,7 +146,7 @@ class Services:
         self.draining.set()
         if self.running is not None:
             self.running.dispatcher.stop(self.settings.shutdown_s)
-            self.running.helpers.close(self.settings.shutdown_s)
+            self.running.helpers.close(HELPER_EXIT_S)
             self.running = None
         self.database.close()
         if self.lock is not None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings", "default_data_dir", "is_loopback"]
+__all__ = ["Settings", "default_data_dir", "is_loopback", "unknown_variables"]
 
+PREFIX = "MOE_PLACEMENT_"
 MB = 1 << 20
 
 
@@ -33,7 +34,7 @@ def is_loopback(host: str) -> bool:
 class Settings(BaseSettings):
     """Settings of the service; sizes in bytes, durations in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="MOE_PLACEMENT_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     data_dir: Path = Field(default_factory=default_data_dir, description="Folder of the database and the traces.")
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -84,3 +85,9 @@ class Settings(BaseSettings):
     def database_url(self) -> str:
         """URL of the embedded database."""
         return f"sqlite:///{self.data_dir.absolute() / 'service.db'}"
+
+
+def unknown_variables() -> list[str]:
+    """Return the variables of the environment that look like a setting and are none: misspelt, most likely."""
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    return sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)

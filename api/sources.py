@@ -39,6 +39,8 @@ def open_source(path: str | Path, **load_options: Any) -> Source:
 
 def _is_profile(path: Path) -> bool:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with zipfile.ZipFile(path) as archive:
             return "header.npy" in archive.namelist()
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):

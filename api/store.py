@@ -164,7 +164,7 @@ class Store:
         now = time.time()
         with self.database.write() as connection:
             connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < now - key_age_s))
-            if key is not None and (earlier := _plan_of_key(connection, key, body_hash)) is not None:
+            if key is not None and (earlier := _plan_of_key(connection, key, body_hash, now - key_age_s)) is not None:
                 return Created(row=earlier, new=False)
             if _trace(connection, request["trace"]) is None:
                 raise ConflictError("not-found", "The trace was deleted meanwhile.")
@@ -200,10 +200,10 @@ class Store:
         with self.database.read() as connection:
             return _plan(connection, plan_id)
 
-    def plan_of_key(self, key: str, body_hash: str) -> PlanRow | None:
+    def plan_of_key(self, key: str, body_hash: str, key_age_s: float) -> PlanRow | None:
         """Return the plan that an idempotency key stands for. `ConflictError` if it came with another body."""
         with self.database.read() as connection:
-            return _plan_of_key(connection, key, body_hash)
+            return _plan_of_key(connection, key, body_hash, time.time() - key_age_s)
 
     def documents(self, plan_id: str) -> tuple[PlanRow | None, str | None, str | None]:
         """Return a plan with the texts of its plan file and its summary."""
@@ -258,9 +258,10 @@ def _plan(connection: Connection, plan_id: str) -> PlanRow | None:
     return None if row is None else PlanRow(**row._mapping)
 
 
-def _plan_of_key(connection: Connection, key: str, body_hash: str) -> PlanRow | None:
+def _plan_of_key(connection: Connection, key: str, body_hash: str, since: float) -> PlanRow | None:
     columns = (idempotency_keys.c.plan_id, idempotency_keys.c.body_hash)
-    known = connection.execute(select(*columns).where(idempotency_keys.c.key == key)).one_or_none()
+    query = select(*columns).where(idempotency_keys.c.key == key, idempotency_keys.c.created_at >= since)
+    known = connection.execute(query).one_or_none()
     if known is None:
         return None
     if known.body_hash != body_hash:

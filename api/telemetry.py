@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -22,6 +23,7 @@ from api.store import Store
 __all__ = ["Metrics", "RequestLog", "configure_logging"]
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 SOLVE_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 log = structlog.get_logger(__name__)
 
@@ -131,6 +133,12 @@ class RequestLog:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, receive, send_with_id)
+            except asyncio.CancelledError:
+                # The server stops and has waited long enough.
+                if started:
+                    raise
+                stopping = problem_response("unavailable", "The service is stopping.", headers={"Retry-After": "5"})
+                await stopping(scope, receive, send_with_id)
             except Exception:
                 log.exception("request.failed", method=scope["method"], path=scope["path"])
                 if started:
@@ -140,7 +148,8 @@ class RequestLog:
             finally:
                 # The template of the route, not the path: ids would make a series each.
                 route = getattr(scope.get("route"), "path", "") or "unknown"
-                self.metrics.requests.labels(scope["method"], route, str(status)).inc()
+                method = scope["method"] if scope["method"] in METHODS else "other"  # a client may invent any
+                self.metrics.requests.labels(method, route, str(status)).inc()
                 log.info(
                     "request",
                     method=scope["method"],

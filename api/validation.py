@@ -16,18 +16,19 @@ __all__ = ["from_validation"]
 _CODES = {
     "extra_forbidden": ("unknown_field", "There is no such field.", "Remove it, or correct its name."),
     "missing": ("missing_field", "The field is missing.", "Add it."),
+    "model_attributes_type": ("not_an_object", "Expected an object.", "Send an object, or leave the field out."),
 }
 SHOWN = 100
+SEE = "See /openapi.json for what is accepted."
 
 
 def from_validation(error: RequestValidationError) -> Response:
     """Return the response for a request that does not fit its schema."""
     items: Sequence[Mapping[str, Any]] = error.errors()
-    if any(item["type"] == "json_invalid" for item in items):
-        reason = items[0].get("ctx", {}).get("error", "it can't be parsed")
-        return problem_response("malformed-json", f"The body is not JSON: {reason}.")
-    if any(item["type"] in ("model_attributes_type", "dict_type") and item["loc"] == ("body",) for item in items):
-        detail = "Expected a JSON object with Content-Type application/json."
+    if whole := [item for item in items if item["loc"] == ("body",)]:
+        if isinstance(whole[0]["input"], bytes):  # it was not taken for JSON
+            return problem_response("unsupported-media-type", "Send JSON with Content-Type: application/json.")
+        detail = "The body is not a JSON object."
         violation = Violation(code="not_an_object", pointer="", detail=detail, remedy="Send an object.")
         return problem_response("invalid-request", detail, [violation])
     violations = [_violation(item) for item in items]
@@ -37,7 +38,7 @@ def from_validation(error: RequestValidationError) -> Response:
 
 def _violation(item: Mapping[str, Any]) -> Violation:
     text = str(item["msg"]).rstrip(".")
-    code, detail, remedy = _CODES.get(item["type"], (str(item["type"]), f"{text}.", ""))
+    code, detail, remedy = _CODES.get(item["type"], (str(item["type"]), f"{text}.", SEE))
     return Violation(code=code, pointer=_pointer(item["loc"]), detail=detail, remedy=remedy)
 
 

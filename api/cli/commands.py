@@ -15,6 +15,7 @@ from api.cli.evaluate import compare, evaluate
 from api.cli.profile import profile
 from api.cli.serve import serve
 from api.cli.solve import solve
+from api.cli.stdout import OutputError, stdout_told
 from api.cli.synthetic import synthetic
 
 __all__ = ["app", "main"]
@@ -23,7 +24,7 @@ __all__ = ["app", "main"]
 class _Commands(TyperGroup):
     """Turns the library's errors into messages and exit codes."""
 
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer passes its own
         """Run the command."""
         try:
             return super().invoke(ctx)
@@ -74,7 +75,15 @@ for command in (profile, solve, evaluate, compare, solvers, topologies, syntheti
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        with stdout_told():
+            app()
+    except KeyboardInterrupt:  # before or after the command itself
+        say("Stopped.", "note")
+        sys.exit(INTERRUPTED)
+    except OutputError as error:
+        say(f"Can't write the output: {error.strerror}.", "error")
+        sys.exit(BAD_INPUT)
 
 
 def _report(error: Exception, *, as_json: bool) -> int | None:

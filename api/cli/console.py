@@ -56,7 +56,8 @@ def say(text: str, kind: str = "") -> None:
 
 def print_json(document: Any) -> None:
     """Print the command's one JSON document."""
-    typer.echo(json.dumps(document, allow_nan=False, indent=2 if sys.stdout.isatty() else None))
+    shown = sys.stdout is not None and sys.stdout.isatty()  # None where it is closed
+    typer.echo(json.dumps(document, allow_nan=False, indent=2 if shown else None))
 
 
 def error_document(code: str, violations: Sequence[Any] = (), **more: Any) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Replay every token of a trace through a plan."""
+    _check_part(part, hold_out)
     loading = shared.load_options(num_experts, layer_ids, format_name)
 
     from api.figures import part_figures, replay_both
@@ -90,6 +91,7 @@ def compare(
     *files, trace = paths
     if not files:
         raise typer.BadParameter("Name at least one plan, then the trace.", param_hint="PLAN... TRACE")
+    _check_part(part, hold_out)
     loading = shared.load_options(num_experts, layer_ids, format_name)
 
     from api.figures import part_figures, replay_both
@@ -113,6 +115,15 @@ def compare(
     write(figure_tables(rows))
 
 
+def _check_part(part: str, hold_out: float | None) -> None:
+    """Refuse a share that would not be used: all tokens are not split."""
+    if part == "all" and hold_out:
+        raise typer.BadParameter(
+            "All tokens are replayed, so nothing is held out. Add --part fit or --part held-out, or leave it out.",
+            param_hint="--hold-out",
+        )
+
+
 def _objective(execution: str, dedup: str, ownership: str, copy_policy: str | None) -> Objective:
     from placement import Objective
 
@@ -124,14 +135,12 @@ def _objective(execution: str, dedup: str, ownership: str, copy_policy: str | No
 def _plan_and_topology(path: Path, topology: str | None) -> tuple[Plan, Topology]:
     """Read a plan, and find its topology: as asked, else as recorded in the plan, else from its nodes."""
     from placement import Topology, load_plan
-    from placement.files import topology_from_dict
+    from placement.files import recorded_topology
 
     plan = load_plan(path)
     if topology is not None:
         return plan, shared.read_topology(topology)
-    if (recorded := plan.provenance.get("topology")) is not None:
-        return plan, topology_from_dict(recorded, f"{path.name}#/provenance/topology")
-    return plan, Topology.of(plan.gpus_per_node)
+    return plan, recorded_topology(plan, f"{path.name}#") or Topology.of(plan.gpus_per_node)
 
 
 def _tokens(path: Path, part: str, hold_out: float | None, loading: dict[str, Any]) -> tuple[Trace, tuple[str, ...]]:

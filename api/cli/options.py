@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from api.cli.console import say
 
 if TYPE_CHECKING:
     from placement import Topology
@@ -33,6 +36,7 @@ __all__ = [
 ]
 
 MAX_LAYERS = 100_000
+WORKERS_PER_CORE = 4
 
 
 def choice(*allowed: str) -> Callable[[str], str]:
@@ -55,6 +59,15 @@ def number_or_none(text: str, option: str) -> float | None:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is neither a number nor 'none'.", param_hint=option) from None
+
+
+def _limit_workers(workers: int | None) -> int | None:
+    """Return at most a few threads per core: more of them only cost memory, and results do not depend on them."""
+    most = WORKERS_PER_CORE * len(os.sched_getaffinity(0))
+    if workers is None or workers <= most:
+        return workers
+    say(f"--workers {workers} is more than {WORKERS_PER_CORE} per core; {most} are used.", "note")
+    return most
 
 
 ExecutionOption = Annotated[
@@ -110,7 +123,14 @@ FormatOption = Annotated[
     str | None, typer.Option("--format", metavar="NAME", help="Trace format; found by content by default.")
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Threads.  [default: all cores]", show_default=False)
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        callback=_limit_workers,
+        help="Threads, at most 4 per core.  [default: all cores]",
+        show_default=False,
+    ),
 ]
 
 
@@ -127,10 +147,10 @@ def read_layer_ids(text: str | None) -> list[int] | None:
     try:
         for part in text.split(","):
             first, dash, last = part.strip().partition("-")
-            run = range(int(first), int(last or first) + 1) if dash else [int(first)]
-            if not run or len(run) > MAX_LAYERS or (dash and not last):
+            start, end = int(first), int(last if dash else first)
+            if not 0 <= end - start < MAX_LAYERS:
                 raise ValueError(text)
-            ids += run
+            ids += range(start, end + 1)
     except ValueError:
         raise typer.BadParameter(
             f"{text!r} is not a list of layers such as 1,2,5 or 1-26.", param_hint="--layer-ids"
@@ -157,6 +177,8 @@ def read_options(texts: Sequence[str]) -> dict[str, Any]:
             raise typer.BadParameter(f"{name} is given twice.", param_hint="--option")
         try:
             options[name] = json.loads(value)
+        except RecursionError:
+            raise typer.BadParameter(f"The value of {name} is nested too deeply.", param_hint="--option") from None
         except ValueError:
             options[name] = value
     return options

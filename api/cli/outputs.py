@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self, TypeVar, cast
@@ -52,34 +52,25 @@ def check_outputs(outputs: dict[str, Path | None], inputs: tuple[str | Path | No
     InputError
         With one violation per output at fault.
     """
-    from traces import Violations
+    from traces import InputError, Violations
+    from traces.atomic import check_writable
 
     found = Violations()
-    sources = {Path(path).resolve() for path in inputs if path is not None}
+    sources = {Path(os.path.realpath(path)) for path in inputs if path is not None}
     taken: dict[Path, str] = {}
     for option, path in outputs.items():
         if path is None:
             continue
-        target = path.resolve()
-        if path.is_dir():
-            found.add("is_a_folder", str(path), f"{option} names a folder.", "Name a file in it.")
-        elif target in sources:
+        try:
+            target = check_writable(path, option)
+        except InputError as error:
+            found.extend(error)
+            continue
+        if target in sources:
             found.add("overwrites_input", str(path), f"{option} would overwrite an input.", "Choose another name.")
         elif target in taken:
             found.add(
                 "same_output", str(path), f"{option} and {taken[target]} are the same file.", "Choose another name."
             )
-        elif reason := _why_not(target.parent):
-            remedy = "Choose a folder that exists and is writable."
-            found.add("cannot_write", str(path), f"Can't write there: {reason}.", remedy)
         taken[target] = option
     found.raise_if_any()
-
-
-def _why_not(folder: Path) -> str | None:
-    """Return why no file can be made in `folder`; None if it can."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return None
-    except OSError as error:
-        return error.strerror or str(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +28,7 @@ def serve(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Traces and plans are kept there.  [default: ~/.local/share/moe-placement]",
+            help="Traces and plans are kept there.  [default: $XDG_DATA_HOME/moe-placement, or below ~/.local/share]",
             show_default=False,
         ),
     ] = None,
@@ -37,12 +36,10 @@ def serve(
 ) -> None:
     """Serve the REST interface until Ctrl-C; what it was asked survives a restart.
 
-    Options that are left out are taken from the environment, MOE_PLACEMENT_*. The log, on stderr, tells the address.
+    Options that are left out are taken from the environment, MOE_PLACEMENT_*; docs/rest.md lists all settings. The log,
+    on stderr, tells the address; --json prints it as soon as the service listens.
     """
     from api.server import serve as run
 
-    if as_json:
-        kept = None if data_dir is None else str(data_dir)
-        print_json({"pid": os.getpid(), "host": host, "port": port, "data_dir": kept})
     with suppress(KeyboardInterrupt):  # the way to stop it
-        run(host, port, data_dir)
+        run(host, port, data_dir, on_listening=print_json if as_json else None)

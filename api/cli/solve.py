@@ -100,10 +100,10 @@ def solve(
         slots_per_gpu=slots_per_gpu,
         solver=solver.replace("-", "_"),
         options=parameters,
-        execution=execution,  # type: ignore[arg-type]
-        dedup=dedup,  # type: ignore[arg-type]
-        ownership=ownership,  # type: ignore[arg-type]
-        copy_policy=copy_policy,  # type: ignore[arg-type]
+        execution=execution,  # type: ignore[arg-type]  # Objective checks the word
+        dedup=dedup,  # type: ignore[arg-type]  # Objective checks the word
+        ownership=ownership,  # type: ignore[arg-type]  # Objective checks the word
+        copy_policy=copy_policy,  # type: ignore[arg-type]  # Objective checks the word
         constraints=Constraints(**constraints),
         hold_out=hold_out,
         limits=limits,

@@ -13,12 +13,13 @@ from starlette.responses import Response
 from api.problems import CATALOGUE, ProblemError
 from api.resources import SolverList, SolverResource, TopologyList, TopologyPreset, json_response
 from api.routes.common import problems
+from api.strict import StrictRoute
 from placement import PRESETS
 from solvers import names, solver_class
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["catalogue"])
+router = APIRouter(tags=["catalogue"], route_class=StrictRoute)
 
 SHORTHANDS = {
     "4x8": "4 nodes of 8 GPUs each",

@@ -15,11 +15,12 @@ from api.resources import Evaluation, json_response
 from api.routes.common import problems
 from api.schemas import EvaluationBody
 from api.services import Services, ServicesOf
+from api.strict import StrictRoute
 from traces import Violations
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1/evaluations", tags=["evaluations"])
+router = APIRouter(prefix="/v1/evaluations", tags=["evaluations"], route_class=StrictRoute)
 
 
 @router.post(

@@ -29,10 +29,11 @@ from api.routes.common import (
 from api.schemas import PlanBody
 from api.services import Services, ServicesOf
 from api.store import ConflictError, Created, PlanRow
+from api.strict import StrictRoute
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1/plans", tags=["plans"])
+router = APIRouter(prefix="/v1/plans", tags=["plans"], route_class=StrictRoute)
 
 POLL_S = 0.1
 RETRY_AFTER_S = "1"
@@ -58,7 +59,9 @@ Key = Annotated[
     summary="Ask for a plan",
     responses={
         200: {"model": PlanResource, "description": "The plan is finished."},
-        **problems("malformed-json", "too-large", "unsupported-media-type", "idempotency-key-reused", "queue-full"),
+        **problems(
+            "malformed-json", "not-found", "too-large", "unsupported-media-type", "idempotency-key-reused", "queue-full"
+        ),
     },
 )
 async def create_plan(
@@ -161,11 +164,13 @@ def delete_plan(plan_id: str, services: ServicesOf) -> Response:
 
 
 def _create(services: Services, body: PlanBody, key: str | None) -> Created:
-    content = json.dumps(body.model_dump(mode="json"), sort_keys=True)
+    # What was left out stays out: a limit that is null means something else than one that is not there.
+    content = json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True)
     body_hash = hashlib.sha256(content.encode()).hexdigest()
     settings = services.settings
+    key_age_s = settings.idempotency_hours * 3600
     try:
-        if key is not None and (earlier := services.store.plan_of_key(key, body_hash)) is not None:
+        if key is not None and (earlier := services.store.plan_of_key(key, body_hash, key_age_s)) is not None:
             return Created(row=earlier, new=False)
         ordered: Order = order(services, body)
         return services.store.add_plan(
@@ -174,7 +179,7 @@ def _create(services: Services, body: PlanBody, key: str | None) -> Created:
             start=ordered.start,
             key=key,
             body_hash=body_hash,
-            key_age_s=settings.idempotency_hours * 3600,
+            key_age_s=key_age_s,
         )
     except ConflictError as conflict:
         retry = {"Retry-After": "10"} if conflict.slug == "queue-full" else {}

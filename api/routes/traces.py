@@ -14,13 +14,14 @@ from api.routes.common import Cursor, Limit, decode_cursor, link_next, next_curs
 from api.schemas import Name
 from api.services import Services, ServicesOf
 from api.store import ConflictError
+from api.strict import StrictRoute, refuse_encoded
 from api.uploads import receive_trace
 from traces import Violation
 from traces.readers import READERS
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1/traces", tags=["traces"])
+router = APIRouter(prefix="/v1/traces", tags=["traces"], route_class=StrictRoute)
 
 MAX_LAYER = 1_000_000
 FORMATS = [reader.name for reader in READERS]
@@ -79,13 +80,9 @@ async def upload(
     """Upload a file as the raw body. It is read from start to end before it is kept."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type.startswith("multipart/") or media_type == "application/x-www-form-urlencoded":
-        raise ProblemError("unsupported-media-type", "Send the file as the raw body, not as a form.")
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        headers = {"Accept-Encoding": "identity"}
-        raise ProblemError(
-            "unsupported-media-type", f"Content-Encoding {encoding[:40]!r} is not supported.", headers=headers
-        )
+        detail = "Send the file as the raw body, not as a form, with Content-Type: application/octet-stream."
+        raise ProblemError("unsupported-media-type", detail)
+    refuse_encoded(request)
     given = {"format": file_format, "num_experts": num_experts, "layer_ids": _layers(layer_ids)}
     hints = {field: value for field, value in given.items() if value is not None}
     row, new = await receive_trace(request, services, name, hints)

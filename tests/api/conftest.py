@@ -62,6 +62,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         max_json_bytes=100_000,
         max_trace_bytes=2_000_000,
         max_time_limit_s=60,
+        max_wait_s=240,
         max_job_bytes=1 << 30,
         threads_per_plan=1,
     )
@@ -125,7 +126,7 @@ class Server:
         self.http.close()
         return code
 
-    def until(self, path: str, done: Callable[[dict[str, Any]], bool], seconds: float = 60) -> dict[str, Any]:
+    def until(self, path: str, done: Callable[[dict[str, Any]], bool], seconds: float = 120) -> dict[str, Any]:
         """Poll a resource until `done` says so."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

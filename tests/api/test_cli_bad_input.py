@@ -1,6 +1,8 @@
 """Bad input: a clear error for each violation, exit code 1, no traceback, nothing half-written."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -388,3 +390,244 @@ def test_no_value_in_a_plan_file_ends_in_a_traceback(data: st.DataObject, trace:
     result = run("evaluate", tmp_path / "plan.json", trace)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code in (0, 1)
+
+
+@pytest.mark.parametrize("option", ["-o", "--report"])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("pipe", "not_a_file"), ("/dev/null", "not_a_file"), ("loop", "cannot_write"), ("n" * 300, "cannot_write")],
+)
+def test_an_output_that_can_not_become_a_file_is_refused_at_once(
+    option: str, name: str, code: str, trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe stays a pipe, a link in a loop a link; nothing is searched."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.setattr("api.planning.prepare", lambda *arguments, **options: pytest.fail("the work has begun"))
+    assert_refused(run("solve", trace, "--topology", "1x4", option, tmp_path / name), code)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loop", "pipe"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_outputs_go_through_links_and_under_long_names(trace: Path, tmp_path: Path) -> None:
+    """What the check lets pass can be written after the search."""
+    link, report = tmp_path / "link", tmp_path / ("n" * 250)
+    link.symlink_to("plan.json")
+    solve = ("solve", trace, "--topology", "1x4", "--solver", "contiguous")
+    assert run(*solve, "-o", link, "--report", report).exit_code == 0
+    assert link.is_symlink()
+    assert json.loads((tmp_path / "plan.json").read_text())["num_gpus"] == 4
+    assert report.exists()
+
+
+def test_a_link_to_an_input_is_that_input(trace: Path, tmp_path: Path) -> None:
+    """Writing through a link would overwrite the trace."""
+    (tmp_path / "link").symlink_to(trace)
+    assert_refused(run("solve", trace, "--topology", "1x4", "-o", tmp_path / "link"), "overwrites_input")
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("pipe", "not_a_file"),
+        ("/dev/zero", "not_a_file"),
+        ("loop", "cannot_read"),
+        ("n" * 300, "cannot_read"),
+    ],
+)
+def test_an_input_that_is_no_file_is_refused_without_waiting(name: str, code: str, tmp_path: Path) -> None:
+    """A pipe that nobody writes to is not opened."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    assert_refused(run("solve", tmp_path / name, "--topology", "1x4", "-o", tmp_path / "plan.json"), code)
+    assert_refused(run("profile", tmp_path / name, "-o", tmp_path / "p.npz"), code)
+
+
+def test_an_empty_name_is_called_empty(trace: Path) -> None:
+    """Not only a folder called '.'."""
+    for result in (run("solve", trace, "--topology", "1x4", "-o", ""), run("solve", "", "--topology", "1x4")):
+        assert_refused(result, "is_a_folder")
+        assert "empty" in result.stderr
+
+
+def test_remedies_name_the_options(trace: Path) -> None:
+    """Whoever is at the command line has no keyword arguments."""
+    solve = ("solve", trace, "--topology", "1x4", "--solver", "contiguous")
+    assert "--layer-ids" in run(*solve, "--layer-ids", "1,2,3").stderr
+    assert "--num-experts" in run(*solve, "--num-experts", 9).stderr
+
+
+@pytest.mark.parametrize("value", [1e308, 5e-324])
+def test_loads_beyond_what_can_be_shared_are_refused(value: float, tmp_path: Path) -> None:
+    """They neither overflow nor give a score of 0."""
+    np.save(tmp_path / "w.npy", np.full((3, 8), value))
+    assert_refused(run("solve", tmp_path / "w.npy", "--topology", "1x4", "--solver", "eplb"), "load_range")
+    assert_refused(run("profile", tmp_path / "w.npy"), "load_range")
+
+
+def test_distances_are_not_ignored_for_counts(tmp_path: Path) -> None:
+    """Counts have no pairs."""
+    np.save(tmp_path / "w.npy", np.full((3, 8), 2.5))
+    assert_refused(run("profile", tmp_path / "w.npy", "--distance", 2), "counts_only")
+
+
+def test_a_trace_that_is_named_twice_is_noted(trace: Path) -> None:
+    """On stderr, beside the result."""
+    result = run("profile", trace, trace)
+    assert result.exit_code == 0
+    assert "note: trace.npz has the content of trace.npz" in result.stderr
+    assert "counted again" not in run("profile", trace).stderr
+
+
+def test_a_disk_that_is_full_is_no_traceback(trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error comes with code 1, and no temporary file is left."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    solve = ("solve", trace, "--topology", "1x4", "--solver", "contiguous")
+    assert_refused(run(*solve, "-o", tmp_path / "plan.json"), "cannot_write")
+    assert list(tmp_path.iterdir()) == []
+
+
+def plan_of(topology: str, slots_per_gpu: int, experts: int = 8) -> Plan:
+    """Return a plan of the trace's layers, its experts in order."""
+    params = Synthetic(num_layers=3, num_experts=experts, top_k=2, num_tokens=512, tokens_per_sequence=32)
+    problem = Problem(Profile.of(generate(params)), Topology.parse(topology), slots_per_gpu)
+    return make_plan(problem, np.tile(np.arange(problem.num_slots) % experts, (3, 1)))
+
+
+@pytest.mark.parametrize(
+    ("start", "pointers"),
+    [
+        (("2x2", 2), {"/start/num_gpus", "/start/slots_per_gpu"}),
+        (("1x1", 8), {"/start/num_gpus", "/start/slots_per_gpu"}),
+        (("1x2", 6), {"/start/slots_per_gpu"}),
+        (("1x2", 4, 6), {"/start/num_experts"}),
+    ],
+)
+def test_a_start_plan_of_other_sizes_is_refused(
+    start: tuple[Any, ...], pointers: set[str], trace: Path, tmp_path: Path
+) -> None:
+    """Its slots would be read as those of other GPUs, as long as there are as many of them."""
+    save_plan(plan_of(*start), tmp_path / "start.json")
+    result = run("solve", trace, "--topology", "1x2", "--start", tmp_path / "start.json", "-o", tmp_path / "p.json")
+    assert_refused(result, "start_size")
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert {line.split()[1].rstrip(":") for line in errors} == pointers
+
+
+def test_a_start_plan_of_other_nodes_is_taken(trace: Path, tmp_path: Path) -> None:
+    """The same GPUs and slots, joined in another way."""
+    save_plan(plan_of("2x2", 2), tmp_path / "start.json")
+    solve = ("solve", trace, "--topology", "1x4", "--solver", "round_robin", "--work-limit", 1000)
+    assert run(*solve, "--start", tmp_path / "start.json").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_a_plan_whose_recorded_topology_contradicts_it_is_refused(command: str, trace: Path, tmp_path: Path) -> None:
+    """Named outright, either topology is taken."""
+    plan = plan_of("1x4", 2).replacing(provenance={"topology": {"gpus_per_node": [2, 2]}})
+    save_plan(plan, tmp_path / "plan.json")
+    assert_refused(run(command, tmp_path / "plan.json", trace), "nodes_differ")
+    assert run(command, tmp_path / "plan.json", trace, "--topology", "2x2").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+@pytest.mark.parametrize("part", [(), ("--part", "all")])
+def test_a_held_out_share_of_all_tokens_is_refused(
+    command: str, part: tuple[str, ...], trace: Path, tmp_path: Path
+) -> None:
+    """It would not be used; 0 holds nothing out, which is what happens."""
+    save_plan(sound_plan(), tmp_path / "plan.json")
+    base = (command, tmp_path / "plan.json", trace, *part)
+    result = run(*base, "--hold-out", 0.3)
+    assert result.exit_code == 2
+    assert "--hold-out" in result.stderr
+    assert run(*base, "--hold-out", 0).exit_code == 0
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("place", ["topology", "start", "plan"])
+def test_a_pipe_is_not_waited_for(place: str, trace: Path, tmp_path: Path) -> None:
+    """Every option that names a JSON file refuses what is none."""
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    arguments: dict[str, tuple[object, ...]] = {
+        "topology": ("solve", trace, "--topology", pipe),
+        "start": ("solve", trace, "--topology", "1x2", "--start", pipe),
+        "plan": ("evaluate", pipe, trace),
+    }
+    assert_refused(run(*arguments[place]), "not_a_file")
+
+
+def test_text_that_is_no_unicode_is_refused(trace: Path, tmp_path: Path) -> None:
+    """In the name of a topology, and in a plan's warnings: it could not be printed."""
+    (tmp_path / "t.json").write_text('{"gpus_per_node": [2], "name": "\\ud800"}')
+    assert_refused(run("solve", trace, "--topology", tmp_path / "t.json"), "not_unicode")
+    (tmp_path / "p.json").write_text(json.dumps(plan_to_dict(sound_plan()) | {"warnings": ["\udc00"]}))
+    assert_refused(run("evaluate", tmp_path / "p.json", trace), "not_unicode")
+
+
+@pytest.mark.parametrize("ids", ["1-99999999999999999999999", f"0-{'9' * 5000}", "99999999999999999999999-3"])
+def test_layers_beyond_all_numbers_are_wrong_usage(ids: str, trace: Path) -> None:
+    """A range that no memory could hold."""
+    result = run("solve", trace, "--topology", "1x2", "--layer-ids", ids)
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 2
+    assert "--layer-ids" in result.stderr
+
+
+def test_a_preset_of_thousands_of_digits_is_refused(trace: Path) -> None:
+    """As any other text that names no topology."""
+    assert_refused(run("solve", trace, "--topology", f"hgx_h100:{'1' * 5000}"), "topology_syntax")
+
+
+def test_an_option_that_is_nested_too_deeply_is_wrong_usage(trace: Path) -> None:
+    """Its value is not printed."""
+    solve = ("solve", trace, "--topology", "1x2", "--solver", "annealing")
+    result = run(*solve, "--option", f"restarts={'[' * 100_000}")
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 2
+    assert "--option" in result.stderr
+    assert len(result.stderr) < 1000
+
+
+@pytest.mark.parametrize(
+    ("solver", "option", "text"),
+    [
+        ("annealing", "hot=Infinity", "inf does not fit. Give a finite number."),
+        ("annealing", "hot=1e400", "inf does not fit. Give a finite number."),
+        ("annealing", "polish=NaN", "nan does not fit. Give a finite number."),
+        ("annealing", f"hot=1{'0' * 400}", "does not fit. Give a finite number."),
+        ("annealing", "hot=true", "True does not fit. Give a finite number."),
+        ("annealing", "restarts=2.5", "2.5 does not fit. Give an integer or null."),
+        ("eplb", "policy=none", "'none' does not fit. Give one of 'auto', 'hierarchical', 'global'."),
+    ],
+)
+def test_an_option_of_a_wrong_type_is_told_in_words(solver: str, option: str, text: str, trace: Path) -> None:
+    """What fits is named, and long values are cut."""
+    result = run("solve", trace, "--topology", "1x2", "--solver", solver, "--option", option)
+    assert_refused(result, "option_type")
+    assert text in result.stderr
+    assert len(result.stderr) < 300
+
+
+@pytest.mark.parametrize("groups", [0, -1])
+def test_no_groups_are_refused_with_the_right_remedy(groups: int, trace: Path) -> None:
+    """The number is at fault, not the solver."""
+    solve = ("solve", trace, "--topology", "1x2", "--solver", "eplb", "--execution", "dispatch", "--dedup", "none")
+    result = run(*solve, "--option", f"num_groups={groups}")
+    assert_refused(result, "option_range")
+    assert "Give at least 1." in result.stderr
+
+
+def test_threads_are_limited_to_a_few_per_core(trace: Path) -> None:
+    """More than that could not be started at all; a note says so, and the plan is the same."""
+    most = 4 * len(os.sched_getaffinity(0))
+    solve = ("solve", trace, "--topology", "1x2", "--solver", "annealing", "--work-limit", 10_000, "--json")
+    many, few = run(*solve, "--workers", 10**6), run(*solve, "--workers", most)
+    assert f"{most} are used" in many.stderr
+    assert "are used" not in few.stderr
+    assert json.loads(many.stdout)["score"] == json.loads(few.stdout)["score"]

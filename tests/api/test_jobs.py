@@ -72,7 +72,7 @@ class Bench:
         text = self.store.documents(plan_id)[1]
         return None if text is None else json.loads(text)
 
-    def until(self, plan_id: str, done: Callable[[PlanRow], bool], seconds: float = 30) -> PlanRow:
+    def until(self, plan_id: str, done: Callable[[PlanRow], bool], seconds: float = 120) -> PlanRow:
         deadline = time.monotonic() + seconds
         while not done(row := self.row(plan_id)):
             assert time.monotonic() < deadline, row
@@ -310,6 +310,26 @@ def test_dying_workers_fail_the_plan(bench: Bench, lanes: Lanes) -> None:
     assert row.error["type"] == "/problems/worker-died"
     assert row.attempt == 2
     assert Dying.made >= made + 2
+
+
+class Dead(Executor):
+    """An executor that takes nothing: its worker died before."""
+
+    def submit(self, fn: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        if fn is run_plan:
+            raise BrokenProcessPool("the worker has died")
+        return Future()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        pass
+
+
+def test_plan_is_not_blamed_for_a_worker_that_died_before(bench: Bench, lanes: Lanes) -> None:
+    """A worker that died while it was idle is replaced, and the plan that finds it dead is run by the next one."""
+    executors: list[Executor] = [ThreadPoolExecutor(1), Dead()]
+    plan_id = bench.ask(solver="contiguous")
+    lanes.start(lambda: executors.pop(), max_crashes=1)
+    assert bench.until(plan_id, lambda row: row.finished).status == "succeeded"
 
 
 def test_hanging_worker_is_replaced(bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:

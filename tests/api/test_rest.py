@@ -6,17 +6,20 @@ import base64
 import hashlib
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from placement import Plan
+from placement import Objective, Plan, Topology, evaluate
+from placement import Problem as PlacementProblem
 from placement.files import plan_from_dict
-from traces import Profile, Trace
+from solvers import Limits, solve
+from traces import Profile, Trace, load
 
-WAIT = {"Prefer": "wait=30"}
+WAIT = {"Prefer": "wait=240"}  # the first search on a machine compiles the loops
 UNKNOWN_TRACE = "sha256:" + "0" * 64
 UNKNOWN_PLAN = "plan_" + "0" * 32
 
@@ -188,6 +191,43 @@ class TestPlans:
         assert again["id"] != plan["id"]
         assert again["plan"]["physical_to_logical_map"] == plan["plan"]["physical_to_logical_map"]
 
+    @pytest.mark.parametrize("objective", [{}, {"execution": "dispatch", "dedup": "node"}])
+    def test_same_plan_as_the_library(
+        self, client: TestClient, body: dict[str, Any], trace_bytes: bytes, tmp_path: Path, objective: dict[str, Any]
+    ) -> None:
+        """The same seed and work give the plan that the library gives, judged by the same figures."""
+        asked = {**body, "topology": "2x2", "slots_per_gpu": 9, "seed": 3, **objective}
+        ours = client.post("/v1/plans", json=asked, headers=WAIT).json()
+        (tmp_path / "tiny.npz").write_bytes(trace_bytes)
+        trace = load(tmp_path / "tiny.npz")
+        assert isinstance(trace, Trace)
+        fit, held_out = trace.split(0.5)
+        aim = Objective.for_execution(**{"execution": "context_coherent", **objective})
+        problem = PlacementProblem(Profile.of(fit), Topology.parse("2x2"), 9, aim)
+        plan = solve(problem, "auto", limits=Limits(work=body["limits"]["work"]), seed=3).plan
+        assert ours["plan"]["physical_to_logical_map"] == plan.physical_to_logical_map.tolist()
+        assert (ours["score"], ours["bound"]) == (plan.score, plan.bound)
+        figures = evaluate(
+            plan, held_out, problem.topology, execution=aim.execution, dedup=aim.dedup, copy_policy=aim.copy_policy
+        )
+        summary = ours["summary"]["plans"]["plan"]["held_out"]
+        assert (summary["traffic"], summary["fanout_nodes"]) == (figures.traffic, figures.fanout_nodes)
+
+    def test_lost_file(
+        self, client: TestClient, body: dict[str, Any], make_trace_bytes: Callable[..., bytes], plan: dict[str, Any]
+    ) -> None:
+        """A trace whose file has gone from the disk is reported as that, and heals by another upload."""
+        content = make_trace_bytes(tokens=100, seed=51)
+        trace_id = upload(client, content)
+        services = client.app.state.services  # type: ignore[attr-defined]  # FastAPI
+        services.parts.blobs.path(trace_id).unlink()
+        failed = client.post("/v1/plans", json={**body, "trace": trace_id}, headers=WAIT).json()
+        assert [item["code"] for item in failed["error"]["errors"]] == ["trace_lost"]
+        again = {"plan": plan["id"], "trace": trace_id}
+        assert codes(client.post("/v1/evaluations", json=again)) == {"/trace": "trace_lost"}
+        assert client.post("/v1/traces", content=content).status_code == 200
+        assert client.post("/v1/evaluations", json=again).status_code == 200
+
     def test_start(self, client: TestClient, body: dict[str, Any], plan: dict[str, Any]) -> None:
         """A plan that starts from another is never worse."""
         limits = {"time_limit_s": 0.2}
@@ -226,6 +266,14 @@ class TestPlans:
         other = client.post("/v1/plans", json={**body, "seed": 1}, headers=key)
         assert other.status_code == 422
         assert other.json()["type"] == "/problems/idempotency-key-reused"
+
+    def test_idempotency_key_tells_null_from_nothing(self, client: TestClient, trace_id: str) -> None:
+        """No time limit of its own is another request than the default one."""
+        key = {"Idempotency-Key": "null-or-nothing"}
+        body = {"trace": trace_id, "topology": "1x4", "solver": "contiguous", "limits": {}}
+        assert client.post("/v1/plans", json=body, headers=key).status_code in (200, 202)
+        other = client.post("/v1/plans", json={**body, "limits": {"time_limit_s": None}}, headers=key)
+        assert other.status_code == 422
 
     def test_cancel_keeps_the_plan(self, client: TestClient, body: dict[str, Any]) -> None:
         """A cancelled search keeps its best plan; cancelling again changes nothing; then it can be deleted."""
@@ -301,6 +349,7 @@ class TestViolations:
             "/seed",
             "/colour",
         }
+        assert all(item["remedy"] for item in response.json()["errors"])
 
     def test_meaning_at_once(self, client: TestClient) -> None:
         """So is every fault of what the fields mean."""
@@ -370,6 +419,16 @@ class TestEvaluations:
         mean = sum(part["cross_gpu_fraction"] * part["tokens"] for part in parts) / 2000
         assert by_id.json()["cross_gpu_fraction"] == pytest.approx(mean)
 
+    def test_sample_of_a_profile(self, client: TestClient, tmp_path: Path) -> None:
+        """An evaluation on a profile says that its sample stands for all tokens."""
+        ids = np.random.default_rng(3).permuted(np.tile(np.arange(8), (500, 3, 1)), axis=2)[:, :, :2]
+        Profile.of(Trace.of(ids, num_experts=8)).save(tmp_path / "profile.npz")
+        trace_id = upload(client, (tmp_path / "profile.npz").read_bytes())
+        body = {"trace": trace_id, "topology": "1x2", "solver": "contiguous"}
+        plan_id = client.post("/v1/plans", json=body, headers=WAIT).json()["id"]
+        notes = client.post("/v1/evaluations", json={"plan": plan_id, "trace": trace_id}).json()["notes"]
+        assert any("sample" in note for note in notes)
+
     def test_other_engine(self, client: TestClient, plan: dict[str, Any], trace_id: str) -> None:
         """Execution and topology can be chosen for the evaluation alone."""
         body = {"plan": plan["id"], "trace": trace_id, "execution": "dispatch", "dedup": "node", "topology": "2x2"}
@@ -427,6 +486,23 @@ class TestCatalogue:
         assert "HTTPValidationError" not in content["components"]["schemas"]
         assert set(content["paths"]["/v1/plans"]) == {"get", "post"}
         assert client.get("/docs").status_code == 404
+
+    def test_head(self, client: TestClient, trace_id: str) -> None:
+        """HEAD answers with the head of GET and nothing else."""
+        path = f"/v1/traces/{trace_id}"
+        head, get = client.head(path), client.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert [head.headers[name] for name in ("etag", "content-length")] == [
+            get.headers[name] for name in ("etag", "content-length")
+        ]
+        assert client.head("/v1/evaluations").status_code == 405
+
+    def test_invented_methods_are_one_series(self, client: TestClient) -> None:
+        """A client can't fill the figures with methods of its own."""
+        assert client.request("BREW", "/v1/plans").status_code == 405
+        figures = client.get("/metrics").text
+        assert 'method="other"' in figures
+        assert "BREW" not in figures
 
     def test_request_id(self, client: TestClient) -> None:
         """A request id is taken over if it is a decent one, and made otherwise."""

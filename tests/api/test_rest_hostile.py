@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 JSON = {"Content-Type": "application/json"}
 ZERO = "sha256:" + "0" * 64
@@ -138,6 +139,8 @@ def test_bad_upload_headers(client: TestClient, trace_bytes: bytes, headers: dic
     [
         {"num_experts": 0},
         {"num_experts": "many"},
+        {"num_expert": 32},
+        {"num_experts": [32, 64]},
         {"format": "pickle"},
         {"layer_ids": "1-"},
         {"layer_ids": "0-999999,0-999999,0-999999"},
@@ -177,6 +180,9 @@ BODIES: dict[str, bytes] = {
     "lone surrogate": b'{"trace":"' + ZERO.encode() + b'","topology":"\\ud800","name":"\\ud800"}',
     "surrogate field": b'{"\\ud800": 1}',
     "surrogate option": b'{"trace":"' + ZERO.encode() + b'","topology":"1x4","options":{"\\udfff":"\\ud800"}}',
+    "key twice": b'{"trace":"' + ZERO.encode() + b'","topology":"1x4","seed":1,"seed":2}',
+    "key twice inside": b'{"trace":"' + ZERO.encode() + b'","topology":"1x4","limits":{"work":1,"work":1}}',
+    "byte order mark": b"\xef\xbb\xbf{}",
     "nul": b'{"trace":"' + ZERO.encode() + b'","topology":"1x4","name":"a\\u0000b"}',
 }
 
@@ -188,9 +194,34 @@ def test_bad_body(client: TestClient, name: str, path: str) -> None:
     check(client.post(path, content=BODIES[name], headers=JSON), 400, 422)
 
 
-def test_body_of_another_type(client: TestClient) -> None:
+@pytest.mark.parametrize("name", ["no json", "not UTF-8", "deep", "huge integer", "byte order mark"])
+def test_malformed_json(client: TestClient, name: str) -> None:
+    """What can't be parsed is told apart from what breaks a rule, with the reason."""
+    content = check(client.post("/v1/plans", content=BODIES[name], headers=JSON), 400)
+    assert content["type"] == "/problems/malformed-json"
+    assert content["detail"].startswith("The body ")
+
+
+def test_key_twice(client: TestClient, trace_id: str) -> None:
+    """A key that occurs twice has no clear value: it is refused, as in files."""
+    body = b'{"trace":"' + trace_id.encode() + b'","topology":"1x4","limits":{"work":1},"seed":1,"seed":2}'
+    content = check(client.post("/v1/plans", content=body, headers=JSON), 422)
+    assert [item["code"] for item in content["errors"]] == ["duplicate_key"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {**JSON, "Content-Encoding": "gzip"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/plans", "/v1/evaluations"])
+def test_body_of_another_type(client: TestClient, path: str, headers: dict[str, str]) -> None:
     """JSON has to be sent as JSON: a plain form of a web page can't do that."""
-    check(client.post("/v1/plans", content=b"{}", headers={"Content-Type": "text/plain"}), 422)
+    check(client.post(path, content=b"{}", headers=headers), 415)
 
 
 @pytest.mark.parametrize(
@@ -299,6 +330,10 @@ def test_bad_inline_plan(client: TestClient, trace_id: str, field: str, value: A
         ("GET", "/v1/plans?cursor=zz!", 422),
         ("GET", "/v1/plans?cursor=AAAA", 422),
         ("GET", "/v1/plans?status=asleep", 422),
+        ("GET", "/v1/plans?colour=red", 422),
+        ("GET", "/v1/plans?limit=1&limit=2", 422),
+        ("GET", "/v1/plans/none?wait=5", 422),
+        ("GET", "/v1/plans/", 404),
     ],
 )
 def test_bad_paths(client: TestClient, method: str, path: str, status: int) -> None:
@@ -306,7 +341,7 @@ def test_bad_paths(client: TestClient, method: str, path: str, status: int) -> N
     response = client.request(method, path)
     check(response, status)
     if status == 405:
-        allowed = {"/v1/plans": "GET, POST", "/v1/traces": "GET, POST", "/v1/evaluations": "POST"}
+        allowed = {"/v1/plans": "GET, HEAD, POST", "/v1/traces": "GET, HEAD, POST", "/v1/evaluations": "POST"}
         assert response.headers["allow"] == allowed[path]
 
 
@@ -330,8 +365,10 @@ def test_fault_of_ours(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> N
         raise KeyError("secret detail")
 
     monkeypatch.setattr(client.app.state.services.store, "counts", broken)  # type: ignore[attr-defined]  # FastAPI
-    response = client.get("/readyz", headers={"X-Request-ID": "fault-1"})
+    with capture_logs() as logs:
+        response = client.get("/readyz", headers={"X-Request-ID": "fault-1"})
     content = check(response, 500)
+    assert [entry["path"] for entry in logs if entry.get("exc_info")] == ["/readyz"]
     assert response.headers["x-request-id"] == "fault-1"
     assert "fault-1" in content["detail"]
     assert "secret" not in response.text

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 import schemathesis
@@ -18,12 +23,16 @@ from hypothesis import HealthCheck, Phase, settings
 from pydantic import ValidationError
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+import api.linger
 from api.app import create_app
 from api.database import Database
+from api.linger import Linger
+from api.problems import problem_response
 from api.server import serve
 from api.services import Services
 from api.settings import Settings
 from api.store import Store
+from api.telemetry import Metrics, RequestLog
 from traces import InputError
 
 SEARCH = {"topology": "1x4", "solver": "annealing"}
@@ -64,7 +73,7 @@ def test_survives_kill(tmp_path: Path, start_server: Callable[..., Any], trace_b
     """After kill -9 in the middle of a search, the next server finishes the plan, and is not worse than before."""
     first = start_server(tmp_path / "data")
     trace_id = upload(first, trace_bytes)
-    place, waiting = ask(first, trace_id, 3.0), ask(first, trace_id, 0.3)
+    place, waiting = ask(first, trace_id, 2.0), ask(first, trace_id, 0.3)
     before = first.until(place, lambda plan: plan["score"] is not None)
     orphans = workers(first)
     first.kill()
@@ -155,6 +164,67 @@ def test_broken_off_upload(server: Any, tmp_path: Path) -> None:
     assert server.http.get("/healthz").status_code == 200
 
 
+def test_early_answer_arrives(server: Any) -> None:
+    """A client that sends on after its body was refused can still read why, and the connection ends."""
+    host, port = server.http.base_url.host, server.http.base_url.port
+    head = (
+        f"POST /v1/traces HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Encoding: gzip\r\n"
+        "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection((host, port), timeout=30) as connection:
+        connection.sendall(head.encode())
+        for _ in range(50):
+            connection.sendall(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
+        connection.sendall(b"0\r\n\r\n")
+        answer = b""
+        while part := connection.recv(1 << 16):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 415")
+    assert b"/problems/unsupported-media-type" in answer
+
+
+def test_silent_client_does_not_hold_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client still owes after an answer is waited for a moment only."""
+    monkeypatch.setattr(api.linger, "LINGER_S", 0.05)
+    sent: list[Any] = []
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        await problem_response("too-large", "No.")(scope, receive, send)
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-length", b"9")]}
+    asyncio.run(asyncio.wait_for(Linger(refuse)(scope, never, keep), 10))
+    assert [message.get("more_body", False) for message in sent] == [False, True, False]
+
+
+def test_request_that_outlasts_the_service(tmp_path: Path) -> None:
+    """A request that is given up when the server stops is answered with 503."""
+    sent: list[Any] = []
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    async def stop() -> None:
+        metrics = Metrics(Store(Database(f"sqlite:///{tmp_path / 'service.db'}")))
+        scope = {"type": "http", "method": "POST", "path": "/v1/evaluations", "headers": []}
+        task = asyncio.create_task(RequestLog(endless, metrics)(scope, keep, keep))  # type: ignore[arg-type]  # unused
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await task
+
+    asyncio.run(stop())
+    assert sent[0]["status"] == 503
+    assert json.loads(sent[1]["body"])["type"] == "/problems/unavailable"
+
+
 def test_same_upload_at_once(server: Any, make_trace_bytes: Callable[..., bytes]) -> None:
     """Many uploads of the same bytes at the same time make one trace."""
     content = make_trace_bytes(tokens=400, seed=99)
@@ -177,6 +247,30 @@ def test_one_server_per_data_folder(server: Any) -> None:
     """A second server on the same data folder is refused."""
     with pytest.raises(InputError, match="Another server"):
         Services.of(Settings(data_dir=server.data_dir)).open()
+
+
+def test_address_in_use(server: Any, tmp_path: Path) -> None:
+    """An address that is taken is told in a sentence, before any plan is taken up."""
+    with pytest.raises(InputError, match="Can't listen on port"):
+        serve("127.0.0.1", server.http.base_url.port, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_tells_where_it_listens(tmp_path: Path) -> None:
+    """`serve --json` prints the address once it answers there; SIGTERM ends it."""
+    command = [sys.executable, "-c", "from api.cli import main; main()", "serve", "--json"]
+    command += ["--port", "0", "--data-dir", str(tmp_path)]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            told = json.loads(process.stdout.readline())
+            assert (told["pid"], told["data_dir"]) == (process.pid, str(tmp_path))
+            answer = httpx2.get(f"http://{told['host']}:{told['port']}/readyz")
+            assert answer.text == "ok\n"
+        finally:
+            process.terminate()
+        assert process.wait(30) in (0, -signal.SIGTERM)
 
 
 def test_open_to_the_network_only_if_asked(tmp_path: Path) -> None:

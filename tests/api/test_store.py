@@ -128,6 +128,8 @@ def test_idempotency_key(store: Store) -> None:
     with pytest.raises(ConflictError) as caught:
         store.add_plan(REQUEST, max_queued=9, key="k", body_hash="other")
     assert caught.value.slug == "idempotency-key-reused"
+    assert store.plan_of_key("k", "h", 60.0) == first.row
+    assert store.plan_of_key("k", "other", -1.0) is None
     assert store.add_plan(REQUEST, max_queued=9, key="k", body_hash="other", key_age_s=-1).new
 
 
