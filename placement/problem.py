@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from placement.constraints import Constraints, Group, Pin
 from placement.objective import Objective
 from placement.topology import Topology
-from traces import Profile, Violations
+from traces import InputError, Profile, Violations
 
 __all__ = ["Problem"]
 
@@ -46,6 +47,11 @@ class Problem:
     expert_bytes: int | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("profile", Profile), ("topology", Topology), ("slots_per_gpu", Integral)):
+            if not isinstance(value := getattr(self, name), kind):
+                detail = f"{type(value).__name__} is not a {kind.__name__}."
+                raise InputError.of("wrong_type", f"/{name}", detail, "Use traces.Profile.of(trace) for a profile.")
+        object.__setattr__(self, "slots_per_gpu", int(self.slots_per_gpu))
         if self.slots_per_gpu == 0:
             default = math.ceil(self.profile.num_experts / self.topology.num_gpus)
             object.__setattr__(self, "slots_per_gpu", default)
@@ -208,7 +214,7 @@ class Problem:
             elif len(source) > self.num_gpus:
                 detail = f"The trace has {len(source)} source ranks, the topology {self.num_gpus} GPUs."
                 found.add("source_rank_range", "/objective/ownership", detail, "Use ownership 'token' or 'sequence'.")
-            elif profile.sample is not None and (profile.sample.source_rank < 0).any():
+            elif not np.array_equal(source.sum(axis=0), profile.load):
                 detail = "Some tokens of the trace have no source_rank."
                 found.add("no_source_rank", "/objective/ownership", detail, "Use ownership 'token' or 'sequence'.")
         if objective.execution == "dispatch" and objective.ownership == "sequence":

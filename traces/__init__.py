@@ -1,7 +1,12 @@
 """Step 1 of 4: what tokens did. Routing traces in, mergeable statistics out.
 
+Subpackages, loaded on first use: `traces.synthetic` (`generate`, `like`) and `traces.statistics`.
+
 Letters used throughout: L MoE layers, E logical experts per layer, K experts per token (top-k), T tokens.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from traces.errors import InputError as InputError
 from traces.errors import Violation as Violation
@@ -16,6 +21,10 @@ from traces.trace import Provenance as Provenance
 from traces.trace import Trace as Trace
 from traces.writers import save as save
 
+if TYPE_CHECKING:
+    from traces import statistics as statistics
+    from traces import synthetic as synthetic
+
 __all__ = [
     "Batch",
     "InputError",
@@ -29,4 +38,13 @@ __all__ = [
     "Violations",
     "load",
     "save",
+    "statistics",
+    "synthetic",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a subpackage when it is first asked for: some import SciPy."""
+    if name in ("statistics", "synthetic"):
+        return import_module(f"traces.{name}")
+    raise AttributeError(f"module 'traces' has no attribute {name!r}")

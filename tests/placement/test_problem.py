@@ -12,6 +12,7 @@ RNG = np.random.default_rng(0)
 IDS = RNG.random((20, 2, 6)).argsort(axis=2)[:, :, :2]
 PROFILE = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5]), workers=1)
 RANKED = Profile.of(Trace.of(IDS, num_experts=6, source_rank=np.arange(20) % 8), workers=1)
+UNSAMPLED = Profile.of(Trace.of(IDS, num_experts=6, source_rank=np.arange(20) % 4 - 1), workers=1, sample_tokens=0)
 PARTLY_RANKED = Profile.of(Trace.of(IDS, num_experts=6, source_rank=np.arange(20) % 4 - 1), workers=1)
 COUNTS = Profile.of(
     LoadCounts(load=np.ones((2, 6)), layer_ids=np.array([3, 5]), provenance=Provenance(), digest="sha256:0")
@@ -34,6 +35,9 @@ C = Constraints
     ("options", "code", "pointer"),
     [
         ({"slots_per_gpu": -1}, "slots_range", "/slots_per_gpu"),
+        ({"slots_per_gpu": 7}, "slots_range", "/slots_per_gpu"),
+        ({"slots_per_gpu": 2.0}, "wrong_type", "/slots_per_gpu"),
+        ({"profile": Trace.of(IDS, num_experts=6)}, "wrong_type", "/profile"),
         ({"slots_per_gpu": 1}, "more_experts_than_slots", "/slots_per_gpu"),
         ({"topology": Topology.of((2,), slots=[3, 2])}, "more_experts_than_slots", "/slots_per_gpu"),
         (
@@ -56,6 +60,14 @@ C = Constraints
         ),
         (
             {"profile": PARTLY_RANKED, "objective": Objective(execution="dispatch", ownership="measured")},
+            "no_source_rank",
+            "/objective/ownership",
+        ),
+        (
+            {
+                "profile": UNSAMPLED,
+                "objective": Objective(execution="dispatch", dedup="none", ownership="measured"),
+            },
             "no_source_rank",
             "/objective/ownership",
         ),
