@@ -21,10 +21,12 @@ __all__ = [
     "check_ids_dtype",
     "check_ids_shape",
     "check_layout",
+    "check_load_range",
 ]
 
 MAX_EXPERTS = 32_767  # ids fit int16 wherever they are kept
 SHOWN_ROWS = 5
+LEAST_LOAD, MOST_LOAD = 1e-100, 1e100  # sums of a layer whose shares and squares neither vanish nor overflow
 
 
 def as_layer_ids(layer_ids: npt.ArrayLike, num_layers: int) -> npt.NDArray[np.int64]:
@@ -64,6 +66,28 @@ def check_layout(found: Violations, layer_ids: npt.NDArray[np.int64], num_expert
             "/top_k",
             f"A token can't choose {top_k} different experts out of {num_experts}.",
             "Check the order of the axes (tokens, layers, top-k), and num_experts.",
+        )
+
+
+def check_load_range(found: Violations, load: npt.NDArray[np.float64], place: str) -> None:
+    """Check that each layer of finite loads (L, E) sums to 0, or to what float64 can divide and square.
+
+    Parameters
+    ----------
+    found : Violations
+    load : (L, E) float64
+    place : str
+        What the number of a layer is appended to.
+    """
+    with np.errstate(over="ignore"):
+        totals = load.sum(axis=1)
+    outside = (totals > MOST_LOAD) | ((totals < LEAST_LOAD) & (totals > 0))
+    for layer in np.flatnonzero(outside)[:SHOWN_ROWS]:
+        found.add(
+            "load_range",
+            f"{place}{layer}",
+            f"The loads of the layer sum to {totals[layer]:g}, not to between {LEAST_LOAD:g} and {MOST_LOAD:g}.",
+            "Scale the whole matrix by a constant.",
         )
 
 

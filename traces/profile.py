@@ -48,7 +48,7 @@ class Profile:
     tokens : int
         Tokens that were counted; 0 if only loads are known.
     load : (L, E) float64
-        Tokens per layer and expert.
+        Tokens per layer and expert; a layer's sum lies between 1e-100 and 1e100.
     affinity : (L-1, E, E) int64 or None
         ``affinity[l, i, j]``: pairs (token, i in its top-k of layer l, j in its top-k of layer l+1). None for counts.
     coactivation : (L, E, E) int64 or None
@@ -86,13 +86,15 @@ class Profile:
             )
         elif not np.isfinite(self.load).all() or (self.load < 0).any():
             found.add("load_not_finite", "/load", "Load holds NaN, infinite or negative values.", "Correct the counts.")
-        elif (empty := np.flatnonzero(self.load.sum(axis=1) == 0)).size:
+        elif (empty := np.flatnonzero(~self.load.any(axis=1))).size:
             found.add(
                 "zero_tokens",
                 f"/load/{empty[0]}",
                 f"No token was routed in layer(s) {self.layer_ids[empty].tolist()}.",
                 "Record tokens in every layer, or leave the layer out.",
             )
+        else:
+            checks.check_load_range(found, self.load, "/load/")
         self._check_matrices(found)
         found.raise_if_any()
         for array in (
@@ -165,7 +167,7 @@ class Profile:
         workers : int, optional
             Threads; all available cores by default. The result does not depend on it.
         distances : tuple of int
-            Layer distances to count; 1 is always counted.
+            Layer distances to count; 1 is always counted. Counts have none.
         window_tokens : int
             Smallest width of a load window.
         sample_tokens : int
@@ -178,11 +180,18 @@ class Profile:
         Raises
         ------
         InputError
-            If the trace breaks a rule or holds no token.
+            If the trace breaks a rule or holds no token, or distances are asked of counts.
         """
         from traces.profiling import profile_counts, profile_trace
 
         if isinstance(trace, LoadCounts):
+            if set(distances) - {1}:
+                raise InputError.of(
+                    "counts_only",
+                    "/distances",
+                    f"Counts per expert have no pairs of layers to count at distances {distances}.",
+                    "Leave distances (--distance) out, or give a trace with token identity (topk_ids).",
+                )
             return profile_counts(trace)
         return profile_trace(trace, workers, distances, window_tokens, sample_tokens)
 

@@ -19,6 +19,7 @@ __all__ = ["COLUMNS", "Batch", "LoadCounts", "Provenance", "Trace"]
 
 IntArray = npt.NDArray[np.integer[Any]]
 BATCH_TOKENS = 32_768
+SPLIT_SHIFT = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +158,10 @@ class Trace:
     def split(self, held_out: float) -> tuple[Trace, Trace]:
         """Split by whole sequences into a part to fit and a part to hold out.
 
-        Sequence s is held out when ``floor((s + 1) f) > floor(s f)``: for f = 0.5 the odd ones. Without `seq_id`,
-        blocks of 64 consecutive tokens take the place of sequences, which the provenance says.
+        Sequence s is held out when ``floor((s + 1) f + d) > floor(s f + d)`` with d = 1e-9: for f = 0.5 the odd ones.
+        The rule is computed in integers, in units of 2^-64, so it holds for every 64-bit `seq_id`, hashes included.
+        The shift d keeps products such as 10 * 0.7 from falling just below the integer they stand for. Without
+        `seq_id`, blocks of 64 consecutive tokens take the place of sequences, which the provenance says.
 
         Parameters
         ----------
@@ -174,13 +177,15 @@ class Trace:
             raise InputError.of(
                 "hold_out_range", "/hold_out", f"The held-out share is {held_out}.", "Give a share between 0 and 1."
             )
+        share, shift = np.uint64(int(held_out * 2.0**64)), np.uint64(int(SPLIT_SHIFT * 2.0**64))
         by_sequence = "seq_id" in self.columns
         unit = "seq_id" if by_sequence else "blocks of 64 tokens, as the trace has no seq_id"
 
         def held_mask(batch: Batch) -> npt.NDArray[np.bool_]:
             key = batch.rows // 64 if batch.seq_id is None else np.asarray(batch.seq_id, dtype=np.int64)
-            # The small shift keeps products such as 10 * 0.7 from falling just below the integer they stand for.
-            mask: npt.NDArray[np.bool_] = np.floor((key + 1) * held_out + 1e-9) > np.floor(key * held_out + 1e-9)
+            # The floor rises where the fraction of (s + 1) f + d is below f; uint64 wraps, which leaves the fraction.
+            fraction = (key.astype(np.uint64) + np.uint64(1)) * share + shift
+            mask: npt.NDArray[np.bool_] = fraction < share
             return mask
 
         fit = self.where(lambda batch: ~held_mask(batch), f"fit part: all but {held_out:g} of {unit}")
@@ -285,7 +290,7 @@ class LoadCounts:
     Attributes
     ----------
     load : (L, E) float64
-        Tokens (or any weight) per layer and expert.
+        Tokens (or any weight) per layer and expert; a layer's sum lies between 1e-100 and 1e100.
     layer_ids : (L,) int64
     provenance : Provenance
     digest : str

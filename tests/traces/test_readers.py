@@ -342,6 +342,13 @@ def test_eplb_bad_text_is_refused(tmp_path: Path, text: str, code: str) -> None:
     refused(code, tmp_path / "w")
 
 
+@pytest.mark.parametrize("value", [1e308, 5e-324])
+def test_eplb_loads_out_of_range_name_the_row(tmp_path: Path, value: float) -> None:
+    """A layer whose sum overflows, or whose shares lose precision, is refused where it is read."""
+    np.save(tmp_path / "w.npy", np.array([[1.0] * 8, [value] * 8]))
+    assert "w.npy#row 1" in refused("load_range", tmp_path / "w.npy")
+
+
 def test_eplb_experts_must_agree(tmp_path: Path) -> None:
     """The caller's E is checked against the columns."""
     (tmp_path / "w.csv").write_text("1,2\n3,4\n")
@@ -364,6 +371,11 @@ def test_paths_that_are_no_file(tmp_path: Path) -> None:
     refused("empty_file", tmp_path / "empty")
     refused("not_a_file", tmp_path / "pipe")
     refused("cannot_read", tmp_path / "empty" / "below")
+    (tmp_path / "loop").symlink_to("loop")
+    refused("cannot_read", tmp_path / "loop")
+    refused("cannot_read", tmp_path / ("n" * 300))
+    refused("not_a_file", Path("/dev/zero"))
+    assert "empty" in refused("is_a_folder", Path())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")

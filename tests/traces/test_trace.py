@@ -1,5 +1,7 @@
 """Traces: batches, columns, checks, splitting."""
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -164,6 +166,47 @@ def test_split_holds_out_the_share(share: float) -> None:
     """Of n consecutive sequences, n f within one are held out."""
     _, held = Trace.of(some_ids(500), num_experts=8, seq_id=np.arange(500)).split(share)
     assert abs(len(rows_of(held)) - 500 * share) <= 1
+
+
+def held_ids(seq_id: Any, share: float) -> set[int]:
+    """Return the sequences that are held out, without the checks, which refuse negative ids."""
+    ids = np.asarray(seq_id, np.int64)
+    _, held = Trace.of(some_ids(len(ids)), num_experts=8, seq_id=ids).split(share)
+    return {int(value) for batch in held.read(1000) for value in np.asarray(batch.seq_id)}
+
+
+@given(
+    share=st.floats(0.001, 0.999) | st.sampled_from([0.1, 0.2, 0.3, 1 / 3, 0.5, 2 / 3, 0.7, 0.9]),
+    seq_id=st.lists(
+        st.integers(-(2**63), 2**63 - 1) | st.sampled_from([-1, 0, 2**53, 2**63 - 1]), min_size=1, max_size=20
+    ),
+)
+def test_split_is_exact_for_any_64_bit_id(share: float, seq_id: list[int]) -> None:
+    """The rule as written, in rational arithmetic; shares above 2^-11 have no digits below 2^-64."""
+    f, shift = Fraction(share), Fraction(int(1e-9 * 2**64), 2**64)
+    expected = {s for s in seq_id if math.floor((s + 1) * f + shift) > math.floor(s * f + shift)}
+    assert held_ids(seq_id, share) == expected
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.25, 1 / 3, 0.5, 0.7, 0.9])
+def test_small_ids_are_held_out_as_floating_point_says(share: float) -> None:
+    """For ids that products of floats can tell apart, the integers give what the plain formula gives."""
+    ids = np.arange(-5000, 5000)
+    plain = np.floor((ids + 1) * share + 1e-9) > np.floor(ids * share + 1e-9)
+    assert held_ids(ids, share) == set(ids[plain].tolist())
+
+
+@given(share=st.floats(0.02, 0.98), bits=st.integers(16, 63), seed=st.integers(0, 2**32))
+def test_split_holds_out_the_share_of_random_ids(share: float, bits: int, seed: int) -> None:
+    """Hashes of any length: of 4000 ids, the share within six standard deviations."""
+    ids = np.random.default_rng(seed).integers(0, 1 << bits, 4000)
+    _, held = Trace.of(np.zeros((4000, 1, 1), np.uint8), num_experts=1, seq_id=ids).split(share)
+    assert abs(len(rows_of(held)) / 4000 - share) < 6 * math.sqrt(share * (1 - share) / 4000)
+
+
+def test_half_split_holds_out_odd_hashes() -> None:
+    """Share 0.5 looks at the last bit, however large the id."""
+    assert held_ids([2**53, 2**53 + 1, 2**62 + 1, 2**63 - 2, 2**63 - 1], 0.5) == {2**53 + 1, 2**62 + 1, 2**63 - 1}
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 2.0, float("nan")])

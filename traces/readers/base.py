@@ -113,7 +113,7 @@ class Axes:
                     "layer_ids_differ",
                     f"{file.name}#/layer_ids",
                     f"The file says {layers.tolist()}.",
-                    "Leave layer_ids= out.",
+                    "Leave layer_ids (--layer-ids) out.",
                 )
         elif hints.layer_ids is None:
             notes.append(f"layer_ids are not given; taken as 0..{num_layers - 1}.")
@@ -128,7 +128,7 @@ class Axes:
                 "num_experts_differ",
                 f"{file.name}#/num_experts",
                 f"The file says {experts}.",
-                "Leave num_experts= out.",
+                "Leave num_experts (--num-experts) out.",
             )
         found.raise_if_any()
         if experts is None:

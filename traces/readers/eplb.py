@@ -53,6 +53,8 @@ def open_eplb(file: TraceFile, hints: Hints) -> LoadCounts:
             f"Load {load[layer, expert]} is NaN, infinite or negative.",
             "Correct the counts.",
         )
+    if not found.found:
+        checks.check_load_range(found, load, f"{file.name}#row ")
     found.raise_if_any()
     load.flags.writeable = False
     return LoadCounts(

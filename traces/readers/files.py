@@ -65,6 +65,13 @@ class TraceFile:
         target = Path(path)
         try:
             status = target.stat()
+            if str(target) == ".":
+                raise InputError.of(
+                    "is_a_folder",
+                    str(path),
+                    "The name is empty, or is the current folder.",
+                    "Name a single trace file.",
+                )
             if stat.S_ISDIR(status.st_mode):
                 raise InputError.of("is_a_folder", str(target), "This is a folder.", "Name a single trace file.")
             if not stat.S_ISREG(status.st_mode):

@@ -37,10 +37,7 @@ def summary(profile: Profile, *, permutations: int = 20, seed: int = 0) -> dict[
         "layer_ids": profile.layer_ids.tolist(),
         "tokens": profile.tokens,
         "digest": profile.digest,
-        "sources": [
-            {"digest": item.digest, "source": item.source, "tokens": item.tokens, "notes": list(item.notes)}
-            for item in profile.sources
-        ],
+        "sources": _sources(profile),
         "load": {"max_over_mean": imbalance(profile).tolist(), "topk_share": shares},
         "coactivation": None,
         "affinity": None,
@@ -65,3 +62,16 @@ def summary(profile: Profile, *, permutations: int = 20, seed: int = 0) -> dict[
             found = error.violations[0]
             result["not_available"][name] = {"code": found.code, "detail": found.detail, "remedy": found.remedy}
     return result
+
+
+def _sources(profile: Profile) -> list[dict[str, Any]]:
+    """Return the sources of a profile, with a note on each whose content was counted before."""
+    known: dict[str, str] = {}
+    sources = []
+    for item in profile.sources:
+        notes = list(item.notes)
+        if item.digest in known:
+            notes.append(f"{item.source} has the content of {known[item.digest]}: its tokens are counted again.")
+        known.setdefault(item.digest, item.source)
+        sources.append({"digest": item.digest, "source": item.source, "tokens": item.tokens, "notes": notes})
+    return sources
