@@ -170,7 +170,7 @@ def check_batch(batch: Batch, trace: Trace) -> None:
     found = Violations()
     if ids.max() >= trace.num_experts or (ids.dtype.kind == "i" and ids.min() < -1):
         bad = (ids >= trace.num_experts) | (ids.astype(np.int64) < -1)
-        _report(found, "id_out_of_range", batch, bad, place, f"must be below num_experts = {trace.num_experts}, or -1")
+        _report(found, "id_out_of_range", batch, bad, trace, f"must be below num_experts = {trace.num_experts}, or -1")
     weights = batch.gate_weights
     if weights is not None:
         missing = ids.astype(np.int64) < 0
@@ -181,7 +181,7 @@ def check_batch(batch: Batch, trace: Trace) -> None:
                 "gate_weight_not_finite",
                 batch,
                 broken & ~missing,
-                place,
+                trace,
                 "has a gate weight that is NaN, infinite or negative",
             )
     if batch.phase is not None and ((phase := np.asarray(batch.phase)).min() < 0 or phase.max() > 1):
@@ -216,19 +216,19 @@ def check_duplicates(batch: Batch, trace: Trace) -> None:
                 "duplicate_expert",
                 batch.select(slice(start, start + 1024)),
                 twice,
-                trace.provenance.source,
+                trace,
                 "is chosen twice: the experts of a token and layer must differ (dense layers filled with zeros?)",
             )
             break
     found.raise_if_any()
 
 
-def _report(found: Violations, code: str, batch: Batch, bad: npt.NDArray[np.bool_], place: str, rule: str) -> None:
+def _report(found: Violations, code: str, batch: Batch, bad: npt.NDArray[np.bool_], trace: Trace, rule: str) -> None:
     where = np.argwhere(bad)
     for row, layer, k in where[:SHOWN_ROWS]:
         found.add(
             code,
-            f"{place}#row {int(batch.rows[row])}, layer {int(layer)}, k {int(k)}",
+            f"{trace.provenance.source}#row {int(batch.rows[row])}, layer {int(trace.layer_ids[layer])}, k {int(k)}",
             f"Expert {int(batch.topk_ids[row, layer, k])} {rule}.",
             f"{len(where)} such entries in this batch." if len(where) > 1 else "",
         )

@@ -91,13 +91,14 @@ def test_bad_columns_are_refused(columns: dict[str, Any], code: str) -> None:
     [(8, "id_out_of_range"), (-2, "id_out_of_range"), (70_000, "id_out_of_range"), (3, "duplicate_expert")],
 )
 def test_bad_ids_are_refused_with_row_and_layer(entry: int, code: str) -> None:
-    """The error names row, layer and k of the entry."""
+    """The error names row, layer (the model's number, not the axis index) and k of the entry."""
     ids = some_ids(50).astype(np.int64)
     ids[31, 2] = [3, entry]
+    layer_ids = 3 + 2 * np.arange(ids.shape[1])
     with pytest.raises(InputError) as error:
-        list(Trace.of(ids, num_experts=8).batches(20))
+        list(Trace.of(ids, num_experts=8, layer_ids=layer_ids).batches(20))
     assert codes(error) == {code}
-    assert "row 31, layer 2, k 1" in error.value.violations[0].pointer
+    assert "row 31, layer 7, k 1" in error.value.violations[0].pointer
 
 
 def test_missing_entries_may_repeat() -> None:
