@@ -236,7 +236,7 @@ class Trace:
         Parameters
         ----------
         topk_ids : (T, L, K) integers
-            Logical experts; -1 where an entry is missing.
+            Logical experts; -1 where an entry is missing. Not copied: do not change it while the trace is in use.
         num_experts : int
             Experts per layer, E.
         layer_ids : (L,) integers, optional
