@@ -1,33 +1,31 @@
-"""Plans and topologies as JSON: every field known, every violation reported, written whole or not at all."""
+"""Plans and topologies as JSON: every field known, every violation reported."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
+from placement.fields import check_fields, check_numbers, check_texts, integers
+from placement.json_files import read_json, write_json
 from placement.plan import Limit, Plan, Reason, Termination
 from placement.topology import MAX_GPUS, Link, Topology
 from traces import InputError, Violations
-from traces.atomic import atomic_write
 
 __all__ = [
     "load_plan",
     "load_topology",
     "plan_from_dict",
     "plan_to_dict",
+    "recorded_topology",
     "save_plan",
     "topology_from_dict",
     "topology_to_dict",
 ]
 
 SCHEMA_VERSION = 1
-MAX_INT = 2**63 - 1
 PLAN_FIELDS = {
     "schema_version": int,
     "layer_ids": list,
@@ -45,6 +43,8 @@ PLAN_OPTIONAL = {
     "provenance": dict,
     "warnings": list,
 }
+TERMINATION_FIELDS = {"reason": str}
+TERMINATION_OPTIONAL = {"limit": (str, type(None)), "detail": str, "deterministic": bool}
 TOPOLOGY_FIELDS = {
     "schema_version": int,
     "name": str,
@@ -89,26 +89,20 @@ def plan_from_dict(content: Any, place: str = "") -> Plan:
         With a pointer for each violation.
     """
     found = Violations()
-    _check_fields(found, content, PLAN_FIELDS, PLAN_OPTIONAL, place)
+    check_fields(found, content, PLAN_FIELDS, PLAN_OPTIONAL, place)
     found.raise_if_any()
     if content["schema_version"] != SCHEMA_VERSION:
         detail = f"Version {content['schema_version']} is not {SCHEMA_VERSION}."
         raise InputError.of("schema_version", f"{place}/schema_version", detail, "Convert the file first.")
-    table = _integers(found, content["physical_to_logical_map"], 2, f"{place}/physical_to_logical_map")
-    layers = _integers(found, content["layer_ids"], 1, f"{place}/layer_ids")
+    table = integers(found, content["physical_to_logical_map"], 2, f"{place}/physical_to_logical_map")
+    layers = integers(found, content["layer_ids"], 1, f"{place}/layer_ids")
     sizes = content["gpus_per_node"]
     if isinstance(sizes, int):
         even = sizes > 0 and 0 < content["num_gpus"] <= MAX_GPUS and content["num_gpus"] % sizes == 0
         sizes = [sizes] * (content["num_gpus"] // sizes) if even else [sizes]
-    gpus = _integers(found, sizes, 1, f"{place}/gpus_per_node")
-    termination = None
-    if content.get("termination") is not None:
-        try:
-            termination = Termination(**content["termination"])
-            if termination.reason not in get_args(Reason) or termination.limit not in (None, *get_args(Limit)):
-                raise TypeError(f"reason {termination.reason!r}, limit {termination.limit!r}")
-        except TypeError as error:
-            found.add("termination", f"{place}/termination", f"Fields do not fit: {error}.", "See docs/formats.md.")
+    gpus = integers(found, sizes, 1, f"{place}/gpus_per_node")
+    termination = _termination(found, content.get("termination"), f"{place}/termination")
+    check_texts(found, content.get("warnings", []), f"{place}/warnings")
     found.raise_if_any()
     try:
         return Plan(
@@ -122,7 +116,7 @@ def plan_from_dict(content: Any, place: str = "") -> Plan:
             bound=content.get("bound"),
             termination=termination,
             provenance=content.get("provenance", {}),
-            warnings=tuple(str(warning) for warning in content.get("warnings", ())),
+            warnings=tuple(content.get("warnings", ())),
         )
     except InputError as error:
         found.extend(error, place)
@@ -180,7 +174,7 @@ def topology_from_dict(content: Any, place: str = "") -> Topology:
     flat topology with those costs.
     """
     found = Violations()
-    _check_fields(found, content, {}, TOPOLOGY_FIELDS, place)
+    check_fields(found, content, {}, TOPOLOGY_FIELDS, place)
     found.raise_if_any()
     if content.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
         detail = f"Version {content['schema_version']} is not {SCHEMA_VERSION}."
@@ -202,7 +196,12 @@ def topology_from_dict(content: Any, place: str = "") -> Topology:
     if isinstance(content.get("gpus_per_node"), list) and content.get("num_nodes", len(sizes)) != len(sizes):
         detail = f"{content['num_nodes']} nodes, but {len(sizes)} sizes."
         found.add("num_nodes", f"{place}/num_nodes", detail, "Leave num_nodes out where the sizes are listed.")
-    gpus = _integers(found, sizes, 1, f"{place}/gpus_per_node")
+    gpus = integers(found, sizes, 1, f"{place}/gpus_per_node")
+    if matrix is not None:
+        check_numbers(found, matrix, 2, f"{place}/rank_cost_matrix")
+    for name in ("gpu_speed", "memory_gb", "slots"):
+        if isinstance(content.get(name), list):
+            check_numbers(found, content[name], 1, f"{place}/{name}")
     links = {name: _link(found, content.get(name), f"{place}/{name}") for name in ("intra_node", "inter_node")}
     found.raise_if_any()
     try:
@@ -221,6 +220,26 @@ def topology_from_dict(content: Any, place: str = "") -> Topology:
         raise InputError(tuple(found.found)) from None
 
 
+def recorded_topology(plan: Plan, place: str = "") -> Topology | None:
+    """Return the topology in a plan's provenance, None where it has none.
+
+    Raises
+    ------
+    InputError
+        If it is no topology, or has other nodes than the plan: which of the two is meant can't be known.
+    """
+    content = plan.provenance.get("topology")
+    if content is None:
+        return None
+    pointer = f"{place}/provenance/topology"
+    recorded = topology_from_dict(content, pointer)
+    if recorded.gpus_per_node != plan.gpus_per_node:
+        sizes, own = list(recorded.gpus_per_node), list(plan.gpus_per_node)
+        detail = f"Nodes of {sizes} GPUs, but the plan's gpus_per_node are {own}."
+        raise InputError.of("nodes_differ", f"{pointer}/gpus_per_node", detail, "Correct the plan, or name a topology.")
+    return recorded
+
+
 def load_topology(text: str | Path) -> Topology:
     """Read a topology file (a path that ends in ``.json``), or parse a shorthand such as ``4x8``."""
     if str(text).lower().endswith(".json"):
@@ -228,100 +247,25 @@ def load_topology(text: str | Path) -> Topology:
     return Topology.parse(str(text))
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; duplicate keys, NaN and infinities are refused."""
-    name = Path(path).name
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        detail = f"Can't read the file: {error.strerror}."
-        raise InputError.of("cannot_read", str(path), detail, "Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise InputError.of("not_json", name, "The file is not UTF-8 text.", "Give a JSON file.") from error
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if len(set(keys)) != len(keys):
-            raise InputError.of("duplicate_key", name, f"A key occurs twice among {sorted(keys)[:8]}.", "Keep one.")
-        return dict(pairs)
-
-    def refuse(constant: str) -> Any:
-        raise InputError.of("not_finite", name, f"{constant} is not a finite number.", "Use finite numbers, or null.")
-
-    def finite(digits: str) -> float:
-        return value if math.isfinite(value := float(digits)) else refuse(digits)
-
-    def whole(digits: str) -> int:
-        if len(digits) > 20 or abs(int(digits)) > MAX_INT:
-            detail = f"{digits[:20]}{'...' * (len(digits) > 20)} does not fit 64 bits."
-            raise InputError.of("number_range", name, detail, "Correct the number.")
-        return int(digits)
-
-    try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite, parse_int=whole)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError.of("not_json", name, f"This is not JSON: {error}.", "Check that the file is whole.") from error
-
-
-def write_json(content: Mapping[str, Any], path: str | Path) -> None:
-    """Write a JSON file, whole or not at all."""
-    with atomic_write(path) as file:
-        file.write(json.dumps(content, allow_nan=False).encode() + b"\n")
-
-
-def _check_fields(
-    found: Violations, content: Any, required: Mapping[str, Any], optional: Mapping[str, Any], place: str
-) -> None:
-    if not isinstance(content, dict):
-        found.add(
-            "not_an_object",
-            place or "/",
-            f"Expected a JSON object, got {type(content).__name__}.",
-            "See docs/formats.md.",
-        )
-        return
-    for name in sorted(set(content) - set(required) - set(optional)):
-        found.add("unknown_field", f"{place}/{name}", "There is no such field.", "Remove it, or correct its name.")
-    for name in required:
-        if name not in content:
-            found.add("missing_field", f"{place}/{name}", "The field is missing.", "Add it.")
-    for name, kinds in {**required, **optional}.items():
-        if name in content and (not isinstance(content[name], kinds) or isinstance(content[name], bool)):
-            found.add(
-                "field_type", f"{place}/{name}", f"{type(content[name]).__name__} is not the type of this field.", ""
-            )
-        elif name in content and name != "provenance" and _exceeds_64_bits(content[name]):
-            detail = "A number does not fit 64 bits."
-            found.add("number_range", f"{place}/{name}", detail, "Correct the number.")
-
-
-def _exceeds_64_bits(value: Any) -> bool:
-    if isinstance(value, list):
-        return any(map(_exceeds_64_bits, value))
-    return isinstance(value, int) and abs(value) > MAX_INT
-
-
-def _integers(found: Violations, value: Any, axes: int, pointer: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return nested lists as integers; ragged rows, floats and booleans are violations."""
-    try:
-        array = np.array(value)
-    except ValueError:
-        array = np.empty(0, dtype=object)
-    if array.ndim != axes or array.dtype.kind not in "iu" or not array.size:
-        found.add(
-            "not_integers",
-            pointer,
-            f"Expected {axes} level(s) of lists of integers, all rows equally long.",
-            "Correct it.",
-        )
-        return np.zeros((1,) * axes, np.int64)
-    return array.astype(np.int64)
+def _termination(found: Violations, value: Any, pointer: str) -> Termination | None:
+    if value is None:
+        return None
+    checked = Violations()
+    check_fields(checked, value, TERMINATION_FIELDS, TERMINATION_OPTIONAL, pointer)
+    if not checked.found:
+        for name, words in (("reason", get_args(Reason)), ("limit", (None, *get_args(Limit)))):
+            if value.get(name) not in words:
+                allowed = ", ".join(word or "null" for word in words)
+                detail = f"There is no {name} {value[name]!r}."
+                checked.add("termination", f"{pointer}/{name}", detail, f"Use one of: {allowed}.")
+    found.found += checked.found
+    return None if checked.found else Termination(**value)
 
 
 def _link(found: Violations, value: Any, pointer: str) -> Link | None:
     if value is None:
         return None
-    _check_fields(found, value, {"bandwidth_gb_s": (int, float)}, {"latency_us": (int, float)}, pointer)
+    check_fields(found, value, {"bandwidth_gb_s": (int, float)}, {"latency_us": (int, float)}, pointer)
     if found.found:
         return None
     return Link(bandwidth_gb_s=value["bandwidth_gb_s"], latency_us=value.get("latency_us", 0.0))

@@ -16,6 +16,10 @@ __all__ = ["PRESETS", "Link", "Topology"]
 
 Array = npt.NDArray[np.float64]
 MAX_GPUS = 4096
+# Speeds, costs and bandwidths are compared with each other: figures further apart than this lose the smaller ones to
+# rounding, and their sums and quotients overflow.
+SMALLEST, LARGEST = 1e-6, 1e6
+SLOWEST, FASTEST = 0.01, 10_000.0  # GB/s: costs that follow from bandwidths stay in the range above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +99,16 @@ class Topology:
     node_of_gpu : (G,) int64
         Nodes 0..N-1, each a run of consecutive GPUs; their sizes may differ.
     hop_cost : (G, G) float64
-        Cost of a message from GPU g to h: relative time per byte, 0 on the diagonal. The slowest pair of a parsed
-        topology costs 1, so on a flat topology the cost is the number of messages that cross.
+        Cost of a message from GPU g to h: relative time per byte, 0 on the diagonal, elsewhere 0 or 1e-6 to 1e6. The
+        slowest pair of a parsed topology costs 1, so on a flat topology the cost is the number of messages that cross.
     bandwidth_gb_s : (G, G) float64 or None
-        Per direction; None where only costs are known.
+        Per direction, 0.01 to 10,000; None where only costs are known.
     latency_us : (G, G) float64 or None
+        0 to 1e6.
     speed : (G,) float64
-        Relative speed of each GPU; the load that is fair for it is proportional.
+        Relative speed of each GPU, 1e-6 to 1e6; the load that is fair for it is proportional.
     memory_gb : (G,) float64 or None
+        0 to 1e6.
     slots : (G,) int64 or None
         Expert slots per layer that each GPU has room for; None for no limit.
     host_of_gpu : (G,) int64
@@ -145,18 +151,21 @@ class Topology:
             elif not np.isfinite(matrix).all() or (matrix < 0).any():
                 detail = "Entries must be finite and not negative."
                 found.add("matrix_values", pointer, detail, "Use a large cost for a bad link.")
+            elif name == "hop_cost" and ((matrix > LARGEST) | ((matrix > 0) & (matrix < SMALLEST))).any():
+                detail = f"Entries other than 0 must be {SMALLEST:g} to {LARGEST:g}."
+                found.add("matrix_range", pointer, detail, "Costs are relative: scale all of them.")
             elif name == "hop_cost" and matrix.diagonal().any():
                 detail = "A GPU reaches itself at cost 0: the diagonal must be 0."
                 found.add("matrix_diagonal", pointer, detail, "Set the diagonal to 0.")
-        for name, least in (("speed", 1e-6), ("memory_gb", 0), ("slots", 1)):
+        for name, least, most in (("speed", SMALLEST, LARGEST), ("memory_gb", 0, LARGEST), ("slots", 1, 2**31)):
             vector = getattr(self, name)
             if vector is None:
                 continue
             pointer = "/gpu_speed" if name == "speed" else f"/{name}"
             if vector.shape != (gpus,):
                 found.add("vector_shape", pointer, f"{len(vector)} entries for {gpus} GPUs.", "Give one per GPU.")
-            elif not np.isfinite(vector).all() or (vector < least).any():
-                found.add("vector_values", pointer, f"Entries must be finite and at least {least}.", "Correct them.")
+            elif not ((vector >= least) & (vector <= most)).all():
+                found.add("vector_values", pointer, f"Entries must be {least:g} to {most:g}.", "Correct them.")
 
     @property
     def num_gpus(self) -> int:
@@ -220,7 +229,7 @@ class Topology:
             Costs that replace those of the links.
         speed, memory_gb, slots : (G,) or scalar, optional
         gpus_per_host : int, optional
-            Size of a host where it is smaller than a node.
+            Size of a host where it is smaller than a node: divides the size of every node.
         """
         if not gpus_per_node or any(size < 1 for size in gpus_per_node) or sum(gpus_per_node) > MAX_GPUS:
             raise InputError.of(
@@ -232,14 +241,15 @@ class Topology:
         found = Violations()
         between = GENERIC.inter if inter is None else inter
         for pointer, link in (("/intra_node", intra), ("/inter_node", between)):
-            if not (np.isfinite(link.bandwidth_gb_s) and link.bandwidth_gb_s > 0):
-                detail = f"Bandwidth {link.bandwidth_gb_s} GB/s must be positive."
+            if not SLOWEST <= link.bandwidth_gb_s <= FASTEST:
+                detail = f"Bandwidth {link.bandwidth_gb_s} GB/s is not {SLOWEST:g} to {FASTEST:g}."
                 found.add("bandwidth_range", f"{pointer}/bandwidth_gb_s", detail, "Give GB/s per GPU and direction.")
-            if not (np.isfinite(link.latency_us) and link.latency_us >= 0):
-                detail = f"Latency {link.latency_us} must not be negative."
+            if not 0 <= link.latency_us <= LARGEST:
+                detail = f"Latency {link.latency_us} is not 0 to {LARGEST:g}."
                 found.add("latency_range", f"{pointer}/latency_us", detail, "Give microseconds.")
-        if gpus_per_host is not None and gpus_per_host < 1:
-            found.add("gpus_per_host", "/gpus_per_host", f"{gpus_per_host} GPUs per host.", "Give at least 1.")
+        if gpus_per_host is not None and (gpus_per_host < 1 or any(size % gpus_per_host for size in gpus_per_node)):
+            detail = f"Hosts of {gpus_per_host} GPUs do not fill nodes of {sorted(set(gpus_per_node))[:8]} GPUs."
+            found.add("gpus_per_host", "/gpus_per_host", detail, "Give a number that divides the size of every node.")
         found.raise_if_any()
         gpus = sum(gpus_per_node)
         node = np.repeat(np.arange(len(gpus_per_node)), gpus_per_node)
@@ -300,7 +310,7 @@ class Topology:
         if re.fullmatch(r"\d{1,4}(\+\d{1,4})+", cleaned):
             return cls.of(tuple(int(size) for size in cleaned.split("+")))
         preset, _, count = cleaned.replace("-", "_").partition(":")
-        if preset in PRESETS and (not count or count.isdecimal()):
+        if preset in PRESETS and re.fullmatch(r"\d{0,4}", count):
             known, nodes = PRESETS[preset], int(count or 1)
             if nodes >= 1 and nodes * known.gpus_per_node <= MAX_GPUS:
                 # One scale for all sizes of a preset, as `inter` is given even for a single node.

@@ -288,7 +288,7 @@ def bad_plans() -> dict[str, tuple[dict[str, object], str]]:
         "expert missing": ({"physical_to_logical_map": [[0] * 8] * 3}, "expert_missing"),
         "other layers": ({"layer_ids": [0, 1, 7]}, "layers_differ"),
         "nodes that do not add up": ({"num_gpus": 3}, "gpus_per_node"),
-        "topology of other size": ({"provenance": {"topology": {"gpus_per_node": [2]}}}, "gpus_differ"),
+        "topology of other size": ({"provenance": {"topology": {"gpus_per_node": [2]}}}, "nodes_differ"),
         "unknown topology field": ({"provenance": {"topology": {"gpus": 4}}}, "unknown_field"),
     }
 

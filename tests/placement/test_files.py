@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from placement import Plan, Termination, Topology, load_plan, load_topology, save_plan
-from placement.files import plan_to_dict, topology_from_dict, topology_to_dict, write_json
+from placement.files import plan_to_dict, recorded_topology, topology_from_dict, topology_to_dict
+from placement.json_files import write_json
 from traces import InputError
 
 PLAN = Plan(
@@ -75,7 +76,9 @@ def test_unknown_and_missing_fields_together(tmp_path: Path) -> None:
         ("physical_to_logical_map", [[0, 1, 2, 3], [2, 0, 0, 1]], "expert_out_of_range"),
         ("layer_ids", ["a", "b"], "not_integers"),
         ("schema_version", 2, "schema_version"),
-        ("termination", {"reason": "feasible", "why": 1}, "termination"),
+        ("termination", {"reason": "feasible", "why": 1}, "unknown_field"),
+        ("termination", {"limit": None}, "missing_field"),
+        ("termination", {"reason": "feasible", "limit": "patience"}, "termination"),
         ("termination", {"reason": "because"}, "termination"),
         ("num_gpus", 10**12, "plan_size"),
     ],
@@ -85,6 +88,31 @@ def test_bad_value(tmp_path: Path, field: str, value: Any, code: str) -> None:
     found = refused(tmp_path / "p.json", json.dumps(plan_to_dict(PLAN) | {field: value}))
     assert code in {name for name, _ in found}
     assert all(pointer.startswith("p.json#/") for _, pointer in found)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code", "place"),
+    [
+        ("physical_to_logical_map", [[0, 1, 2, -1], [2, 0, True, 1]], "not_integers", "/1/2"),
+        ("physical_to_logical_map", [[0, 1, 2, -1], [2, 0, "0", 1]], "not_integers", "/1/2"),
+        ("physical_to_logical_map", [[0, 1, 2, -1], 3], "not_integers", "/1"),
+        ("layer_ids", [3, [5]], "not_integers", "/1"),
+        ("layer_ids", [False, True], "not_integers", "/0"),
+        ("gpus_per_node", [1, True], "not_integers", "/1"),
+        ("num_gpus", True, "field_type", ""),
+        ("score", True, "field_type", ""),
+        ("warnings", ["cap missed", 1], "not_text", "/1"),
+        ("warnings", [{}], "not_text", "/0"),
+        ("termination", {"reason": "optimal", "detail": 5}, "field_type", "/detail"),
+        ("termination", {"reason": "optimal", "deterministic": "yes"}, "field_type", "/deterministic"),
+        ("termination", {"reason": "optimal", "deterministic": 1}, "field_type", "/deterministic"),
+        ("termination", {"reason": True}, "field_type", "/reason"),
+    ],
+)
+def test_wrong_type_within_a_field(tmp_path: Path, field: str, value: Any, code: str, place: str) -> None:
+    """Texts and booleans are no numbers, numbers no texts: refused at the entry itself, never converted."""
+    found = refused(tmp_path / "p.json", json.dumps(plan_to_dict(PLAN) | {field: value}))
+    assert found == {(code, f"p.json#/{field}{place}")}
 
 
 @pytest.mark.parametrize(
@@ -185,3 +213,46 @@ def test_bad_topology(content: dict[str, Any], code: str) -> None:
     with pytest.raises(InputError) as error:
         topology_from_dict(content)
     assert code in {item.code for item in error.value.violations}
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "pointer"),
+    [
+        ({"rank_cost_matrix": [["0", "1"], ["1", "0"]]}, "not_numbers", "/rank_cost_matrix/0/0"),
+        ({"rank_cost_matrix": [[0, True], [1, 0]]}, "not_numbers", "/rank_cost_matrix/0/1"),
+        ({"rank_cost_matrix": [[0, 1], [None, 0]]}, "not_numbers", "/rank_cost_matrix/1/0"),
+        ({"rank_cost_matrix": [0, 1]}, "not_numbers", "/rank_cost_matrix/0"),
+        ({"gpus_per_node": [2], "gpu_speed": ["1", "2"]}, "not_numbers", "/gpu_speed/0"),
+        ({"gpus_per_node": [2], "gpu_speed": [1, True]}, "not_numbers", "/gpu_speed/1"),
+        ({"gpus_per_node": [2], "gpu_speed": True}, "field_type", "/gpu_speed"),
+        ({"gpus_per_node": [2], "memory_gb": [80, [80]]}, "not_numbers", "/memory_gb/1"),
+        ({"gpus_per_node": [2], "slots": ["4", "4"]}, "not_numbers", "/slots/0"),
+        ({"gpus_per_node": [True, 1]}, "not_integers", "/gpus_per_node/0"),
+        ({"gpus_per_node": [1, 1.0]}, "not_integers", "/gpus_per_node/1"),
+        ({"gpus_per_node": [2], "intra_node": {"bandwidth_gb_s": "9"}}, "field_type", "/intra_node/bandwidth_gb_s"),
+        ({"gpus_per_node": [2], "intra_node": {"bandwidth_gb_s": True}}, "field_type", "/intra_node/bandwidth_gb_s"),
+    ],
+)
+def test_wrong_type_in_a_topology(content: dict[str, Any], code: str, pointer: str) -> None:
+    """Texts, booleans and null are no numbers: refused at the entry itself, never converted."""
+    with pytest.raises(InputError) as error:
+        topology_from_dict(content, "#")
+    assert {(item.code, item.pointer) for item in error.value.violations} == {(code, f"#{pointer}")}
+
+
+def test_recorded_topology() -> None:
+    """The topology in the provenance is read; a plan may have none."""
+    topology = Topology.of((1, 1), speed=[1, 2])
+    recorded = recorded_topology(PLAN.replacing(provenance={"topology": topology_to_dict(topology)}))
+    assert recorded is not None
+    assert recorded.speed.tolist() == [1, 2]
+    assert recorded_topology(PLAN) is None
+
+
+def test_a_recorded_topology_that_contradicts_the_plan_is_refused() -> None:
+    """The plan has two nodes of one GPU, the recorded topology one node of two."""
+    with pytest.raises(InputError) as error:
+        recorded_topology(PLAN.replacing(provenance={"topology": {"gpus_per_node": [2]}}), "p.json#")
+    assert {(item.code, item.pointer) for item in error.value.violations} == {
+        ("nodes_differ", "p.json#/provenance/topology/gpus_per_node")
+    }

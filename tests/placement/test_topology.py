@@ -54,7 +54,11 @@ def test_preset_costs_do_not_depend_on_the_number_of_nodes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "8", "0x4", "4x0", "9999x9999", "8+0", "hgx_h100:0", "hgx_h100:x", "hgx_h100:99999", "x"]
+    "text",
+    [
+        *("", "8", "0x4", "4x0", "9999x9999", "8+0", "x", f"{'1' * 5000}x1"),
+        *("hgx_h100:0", "hgx_h100:x", "hgx_h100:-1", "hgx_h100:99999", f"hgx_h100:{'1' * 5000}"),
+    ],
 )
 def test_unreadable_shorthand(text: str) -> None:
     """Other texts are refused with a remedy."""
@@ -100,6 +104,18 @@ def test_all_violations_of_vectors_and_costs_at_once() -> None:
         ({"rank_cost_matrix": [[0, np.inf], [1, 0]]}, "/rank_cost_matrix"),
         ({"slots": [1.5, 2]}, "/slots"),
         ({"gpus_per_host": 0}, "/gpus_per_host"),
+        ({"gpus_per_host": 4}, "/gpus_per_host"),
+        ({"rank_cost_matrix": [[0, 1e308], [1, 0]]}, "/rank_cost_matrix"),
+        ({"rank_cost_matrix": [[0, 2e6], [1, 0]]}, "/rank_cost_matrix"),
+        ({"rank_cost_matrix": [[0, 1e-320], [1, 0]]}, "/rank_cost_matrix"),
+        ({"speed": 1e308}, "/gpu_speed"),
+        ({"speed": [1, 2e6]}, "/gpu_speed"),
+        ({"speed": [1, 1e-7]}, "/gpu_speed"),
+        ({"memory_gb": 1e308}, "/memory_gb"),
+        ({"intra": Link(bandwidth_gb_s=1e-320, latency_us=0)}, "/intra_node/bandwidth_gb_s"),
+        ({"intra": Link(bandwidth_gb_s=20_000, latency_us=0)}, "/intra_node/bandwidth_gb_s"),
+        ({"inter": Link(bandwidth_gb_s=1e308, latency_us=0)}, "/inter_node/bandwidth_gb_s"),
+        ({"inter": Link(bandwidth_gb_s=50, latency_us=1e308)}, "/inter_node/latency_us"),
         ({"speed": [1, np.nan]}, "/gpu_speed"),
     ],
 )
@@ -108,6 +124,24 @@ def test_bad_option(options: dict[str, Any], pointer: str) -> None:
     with pytest.raises(InputError) as error:
         Topology.of((2,), **options)
     assert {item.pointer for item in error.value.violations} == {pointer}
+
+
+def test_figures_at_the_ends_of_their_ranges_are_kept() -> None:
+    """The slowest link beside the fastest one, and costs and speeds a factor of 1e12 apart."""
+    fast, slow = Link(bandwidth_gb_s=10_000, latency_us=0), Link(bandwidth_gb_s=0.01, latency_us=1e6)
+    assert Topology.of((2, 2), intra=fast, inter=slow).hop_cost[0].tolist() == [0, 1e-6, 1, 1]
+    topology = Topology.of((2,), rank_cost_matrix=[[0, 1e6], [1e-6, 0]], speed=[1e-6, 1e6])
+    assert topology.hop_cost.max() / topology.hop_cost[1, 0] == pytest.approx(1e12)
+    assert np.isfinite(topology.fair_share).all()
+    assert topology.fair_share.min() > 0
+
+
+def test_hosts_fill_nodes() -> None:
+    """Hosts of 4 on nodes of 8 and 4 GPUs; hosts of 3 would have GPUs of two nodes."""
+    assert Topology.of((8, 4), gpus_per_host=4).host_of_gpu.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    with pytest.raises(InputError) as error:
+        Topology.of((8, 4), gpus_per_host=3)
+    assert pointers(error) == {("gpus_per_host", "/gpus_per_host")}
 
 
 def test_rank_cost_matrix_replaces_links() -> None:
