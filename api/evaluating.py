@@ -12,7 +12,7 @@ from api.parsing import topology_of
 from api.schemas import EvaluationBody, PlanBody, TopologyFile
 from api.sources import split
 from placement import Plan, evaluate
-from placement.files import plan_from_dict
+from placement.files import plan_from_dict, recorded_topology
 from placement.objective import CopyPolicy, Dedup, Execution, Ownership
 from traces import InputError
 
@@ -54,7 +54,7 @@ def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[st
         topology = asked.topology
     else:
         provenance = plan.get("provenance", {})
-        made_for, topology = _choices(provenance.get("objective")), _topology(plan, provenance.get("topology"))
+        made_for, topology = _choices(provenance.get("objective")), body.topology or _topology(plan)
     given = {name: value for name in CHOICES if (value := getattr(body, name)) is not None}
     if "execution" in given and given["execution"] != made_for.get("execution"):
         made_for.pop("copy_policy", None)  # a policy of the other execution
@@ -106,12 +106,11 @@ def _choices(objective: Any) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value in get_args(CHOICES[name])}
 
 
-def _topology(plan: Mapping[str, Any], recorded: Any) -> str | TopologyFile:
-    """Return the topology that a provenance records, else one of the plan's nodes with generic links."""
-    try:
-        return TopologyFile.model_validate(recorded)
-    except ValueError:
-        sizes = plan["gpus_per_node"]
-        if isinstance(sizes, int):
-            return TopologyFile(gpus_per_node=sizes, num_nodes=max(1, plan["num_gpus"] // sizes))
-        return TopologyFile(gpus_per_node=sizes)
+def _topology(plan: Mapping[str, Any]) -> str | TopologyFile:
+    """Return the topology that the provenance records, else one of the plan's nodes with generic links."""
+    if recorded_topology(_plan(plan), "/plan") is not None:
+        return TopologyFile.model_validate(plan["provenance"]["topology"])
+    sizes = plan["gpus_per_node"]
+    if isinstance(sizes, int):
+        return TopologyFile(gpus_per_node=sizes, num_nodes=max(1, plan["num_gpus"] // sizes))
+    return TopologyFile(gpus_per_node=sizes)

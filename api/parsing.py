@@ -10,9 +10,8 @@ from api.inspection import outline
 from api.planning import PlanRequest, prepare
 from api.schemas import GroupBody, LimitsBody, PinBody, PlanBody, TopologyFile
 from placement import Constraints, Group, Pin, Plan, Topology
-from placement.feasibility import broken_constraints
 from placement.files import topology_from_dict
-from solvers import Limits, solver_from
+from solvers import Limits, check_start, solver_from
 from traces import InputError, Violation, Violations
 
 __all__ = ["DEFAULT_TIME_LIMIT_S", "check", "limits_of", "plan_request", "topology_of"]
@@ -153,19 +152,9 @@ def check(request: PlanRequest, facts: Mapping[str, Any], max_job_bytes: int) ->
             detail = f"{request.solver}: {reason}"
             raise InputError.of("unsupported", "/solver", detail, "Choose another solver, such as 'auto'.")
         if request.start is not None:
-            _check_start(request.start, problem)
+            check_start(problem, request.start)
     except InputError as error:
         raise translate(error) from None
-
-
-def _check_start(start: Plan, problem: Any) -> None:
-    found = Violations()
-    if start.layer_ids.tolist() != problem.profile.layer_ids.tolist():
-        found.add("start_layers", "/start", "The start plan has other layers.", "Start from a fitting plan.")
-    else:
-        for fault in broken_constraints(problem, start.physical_to_logical_map).found[:8]:
-            found.add("start_invalid", "/start", fault.detail, "Start from a plan that keeps the constraints.")
-    found.raise_if_any()
 
 
 def _pin(body: PinBody) -> Pin:

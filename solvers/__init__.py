@@ -11,6 +11,7 @@ from solvers.search import Search as Search
 from solvers.solution import NoPlanError as NoPlanError
 from solvers.solution import Solution as Solution
 from solvers.solution import Step as Step
+from solvers.solving import check_start as check_start
 from solvers.solving import make_plan as make_plan
 from solvers.solving import solve as solve
 
@@ -22,6 +23,7 @@ __all__ = [
     "Solution",
     "Solver",
     "Step",
+    "check_start",
     "make_plan",
     "names",
     "parameters_of",

@@ -22,7 +22,7 @@ from solvers.solution import NoPlanError, Solution, Step
 from traces import InputError, Violations
 from traces.parallel import available_cores
 
-__all__ = ["make_plan", "solve"]
+__all__ = ["check_start", "make_plan", "solve"]
 
 log = logging.getLogger(__name__)
 ROUNDING = 1e-6  # relative; a bound is the sum of many small numbers
@@ -89,7 +89,7 @@ def solve(
         if observe is not None:
             observe(event)
 
-    table = None if start is None else _check_start(problem, start)
+    table = None if start is None else check_start(problem, start)
     threads = available_cores() if workers is None else max(1, workers)
     search = Search(problem, limits, seed=seed, workers=threads, observe=record, start=table, interrupt=interrupt)
     search.solver = method.name
@@ -132,8 +132,14 @@ def _as_plan(problem: Problem, table: np.ndarray[Any, np.dtype[Any]], scored: Sc
     )
 
 
-def _check_start(problem: Problem, start: Plan) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """Return the map of a start plan that is of the problem's sizes and keeps its constraints; nodes may differ."""
+def check_start(problem: Problem, start: Plan) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """Return the map (L, S) of a start plan.
+
+    Raises
+    ------
+    InputError
+        If it is not of the problem's sizes or breaks its constraints; nodes may differ.
+    """
     found = Violations()
     if start.layer_ids.tolist() != problem.profile.layer_ids.tolist():
         found.add("start_layers", "/start/layer_ids", "The start plan has other layers.", "Start from a fitting plan.")
@@ -143,14 +149,10 @@ def _check_start(problem: Problem, start: Plan) -> np.ndarray[Any, np.dtype[np.i
             detail = f"The start plan's {name} is {own}, that of the problem {wanted}."
             found.add("start_size", f"/start/{name}", detail, "Start from a fitting plan.")
     found.raise_if_any()
-    broken = broken_constraints(problem, start.physical_to_logical_map)
-    if broken.found:
-        raise InputError.of(
-            "start_invalid",
-            "/start",
-            f"The start plan breaks the constraints: {broken.found[0]}",
-            "Start from a plan that keeps them, or leave the start out.",
-        )
+    for fault in broken_constraints(problem, start.physical_to_logical_map).found:
+        remedy = "Start from a plan that keeps the constraints, or leave the start out."
+        found.add("start_invalid", "/start", fault.detail, remedy)
+    found.raise_if_any()
     return start.physical_to_logical_map
 
 

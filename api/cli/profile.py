@@ -38,7 +38,7 @@ def profile(
 
     from api.cli.outputs import check_outputs
     from api.sources import open_source
-    from traces import Profile
+    from traces import InputError, Profile
     from traces.statistics import summary
 
     check_outputs({"--output": output}, tuple(sources))
@@ -49,6 +49,10 @@ def profile(
             source = open_source(path, **loading)
             if not isinstance(source, Profile):
                 source = Profile.of(source, workers=workers, distances=tuple(distance or (1,)))
+            elif lacking := sorted({*(distance or ())} - {1, *source.distant}):
+                detail = f"{path.name} is a saved profile without pairs of layers that are {lacking} apart."
+                remedy = "Leave --distance out, or name the trace that it was made from."
+                raise InputError.of("profile_options", "/distances", detail, remedy)
             merged = source if merged is None else merged + source
         assert merged is not None
         if output is not None:

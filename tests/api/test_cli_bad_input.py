@@ -471,6 +471,14 @@ def test_distances_are_not_ignored_for_counts(tmp_path: Path) -> None:
     assert_refused(run("profile", tmp_path / "w.npy", "--distance", 2), "counts_only")
 
 
+def test_distances_are_not_ignored_for_saved_profiles(trace: Path, tmp_path: Path) -> None:
+    """A profile has those that it was made with."""
+    Profile.of(generate(PARAMS)).save(tmp_path / "without.npz")
+    Profile.of(generate(PARAMS), distances=(2,)).save(tmp_path / "with.npz")
+    assert_refused(run("profile", tmp_path / "without.npz", "--distance", 2), "profile_options")
+    assert run("profile", tmp_path / "with.npz", trace, "--distance", 2).exit_code == 0
+
+
 def test_a_trace_that_is_named_twice_is_noted(trace: Path) -> None:
     """On stderr, beside the result."""
     result = run("profile", trace, trace)

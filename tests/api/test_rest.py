@@ -391,7 +391,7 @@ class TestViolations:
     def test_start_must_fit(self, client: TestClient, body: dict[str, Any], plan: dict[str, Any]) -> None:
         """A start plan of another shape is refused before it is queued."""
         response = client.post("/v1/plans", json={**body, "slots_per_gpu": 9, "start": plan["id"]})
-        assert codes(response) == {"/start": "start_invalid"}
+        assert codes(response) == {"/start/slots_per_gpu": "start_size"}
 
     def test_counts_need_no_affinity(self, client: TestClient) -> None:
         """A load matrix can't be planned for an objective that needs tokens."""
@@ -407,6 +407,16 @@ class TestViolations:
 
 
 class TestEvaluations:
+    def test_recorded_topology_must_be_the_plans(self, client: TestClient, plan: dict[str, Any], trace_id: str) -> None:
+        """An inline plan whose nodes contradict its provenance is refused, unless a topology is named."""
+        other = {**plan["plan"], "gpus_per_node": [1, plan["plan"]["num_gpus"] - 1]}
+        body = {"plan": other, "trace": trace_id}
+        refused = client.post("/v1/evaluations", json=body)
+        assert refused.status_code == 422
+        assert "nodes_differ" in refused.text
+        named = client.post("/v1/evaluations", json={**body, "topology": f"1x{other['num_gpus']}"})
+        assert named.status_code == 200
+
     def test_by_id_and_inline(self, client: TestClient, plan: dict[str, Any], trace_id: str) -> None:
         """A plan by id and the same plan inline give the same figures, as it was made for."""
         by_id = client.post("/v1/evaluations", json={"plan": plan["id"], "trace": trace_id})
