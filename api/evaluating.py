@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+from api.choices import CHOICES, merge_choices, recorded_choices
 from api.inspection import open_stored
 from api.parsing import topology_of
 from api.schemas import EvaluationBody, PlanBody, TopologyFile
 from api.sources import split
 from placement import Plan, evaluate
 from placement.files import plan_from_dict, recorded_topology
-from placement.objective import CopyPolicy, Dedup, Execution, Ownership
 from traces import InputError
 
 __all__ = ["Replay", "replay", "replay_of"]
-
-CHOICES = {"execution": Execution, "dedup": Dedup, "ownership": Ownership, "copy_policy": CopyPolicy}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +51,9 @@ def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[st
         made_for = {name: getattr(asked, name) for name in CHOICES}
         topology = asked.topology
     else:
-        provenance = plan.get("provenance", {})
-        made_for, topology = _choices(provenance.get("objective")), body.topology or _topology(plan)
-    given = {name: value for name in CHOICES if (value := getattr(body, name)) is not None}
-    if "execution" in given and given["execution"] != made_for.get("execution"):
-        made_for.pop("copy_policy", None)  # a policy of the other execution
-    return Replay(plan=dict(plan), topology=body.topology or topology, choices={**made_for, **given}, **known)
+        made_for, topology = recorded_choices(plan.get("provenance", {})), body.topology or _topology(plan)
+    choices = merge_choices(made_for, {name: getattr(body, name) for name in CHOICES})
+    return Replay(plan=dict(plan), topology=body.topology or topology, choices=choices, **known)
 
 
 def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
@@ -96,14 +91,6 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
 
 def _plan(content: Mapping[str, Any]) -> Plan:
     return plan_from_dict({name: value for name, value in content.items() if name != "termination"}, "/plan")
-
-
-def _choices(objective: Any) -> dict[str, Any]:
-    """Return the choices that a provenance records; unknown ones are left to the defaults."""
-    if not isinstance(objective, dict):
-        return {}
-    known = {name: objective.get(name) for name in CHOICES}
-    return {name: value for name, value in known.items() if value in get_args(CHOICES[name])}
 
 
 def _topology(plan: Mapping[str, Any]) -> str | TopologyFile:

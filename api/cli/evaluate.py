@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,10 +37,10 @@ def evaluate(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan file.")],
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace to replay.")],
     topology: Where = None,
-    execution: shared.ExecutionOption = "context_coherent",
-    dedup: shared.DedupOption = "gpu",
-    ownership: shared.OwnershipOption = "token",
-    copy_policy: shared.CopyPolicyOption = None,
+    execution: shared.PlansExecutionOption = None,
+    dedup: shared.PlansDedupOption = None,
+    ownership: shared.PlansOwnershipOption = None,
+    copy_policy: shared.PlansCopyPolicyOption = None,
     part: Part = "all",
     hold_out: shared.HoldOutOption = None,
     num_experts: shared.NumExpertsOption = None,
@@ -48,14 +49,15 @@ def evaluate(
     workers: shared.WorkersOption = None,
     as_json: Json = False,
 ) -> None:
-    """Replay every token of a trace through a plan."""
+    """Replay every token of a trace through a plan, as the plan was made for unless other options are given."""
     _check_part(part, hold_out)
     loading = shared.load_options(num_experts, layer_ids, format_name)
 
     from api.figures import part_figures, replay_both
 
-    objective = _objective(execution, dedup, ownership, copy_policy)
+    asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": copy_policy}
     loaded, where = _plan_and_topology(plan, topology)
+    objective = _objective(loaded, asked)
     with progress() as shown:
         shown.phase("replaying tokens")
         tokens, notes = _tokens(trace, part, hold_out, loading)
@@ -75,10 +77,10 @@ def evaluate(
 def compare(
     paths: Annotated[list[Path], typer.Argument(metavar="PLAN... TRACE", help="Plan files, then the trace.")],
     topology: Where = None,
-    execution: shared.ExecutionOption = "context_coherent",
-    dedup: shared.DedupOption = "gpu",
-    ownership: shared.OwnershipOption = "token",
-    copy_policy: shared.CopyPolicyOption = None,
+    execution: shared.PlansExecutionOption = None,
+    dedup: shared.PlansDedupOption = None,
+    ownership: shared.PlansOwnershipOption = None,
+    copy_policy: shared.PlansCopyPolicyOption = None,
     part: Part = "all",
     hold_out: shared.HoldOutOption = None,
     num_experts: shared.NumExpertsOption = None,
@@ -87,7 +89,7 @@ def compare(
     workers: shared.WorkersOption = None,
     as_json: Json = False,
 ) -> None:
-    """Replay a trace through several plans, and show them side by side."""
+    """Replay a trace through several plans, all as the first was made for unless other options are given."""
     *files, trace = paths
     if not files:
         raise typer.BadParameter("Name at least one plan, then the trace.", param_hint="PLAN... TRACE")
@@ -96,8 +98,10 @@ def compare(
 
     from api.figures import part_figures, replay_both
 
-    objective = _objective(execution, dedup, ownership, copy_policy)
+    asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": copy_policy}
     plans = [(file, *_plan_and_topology(file, topology)) for file in files]
+    objectives = [_objective(loaded, asked) for _, loaded, _ in plans]
+    objective = objectives[0]  # one for all, or the rows would not compare
     rows, documents = [], []
     with progress() as shown:
         tokens, notes = _tokens(trace, part, hold_out, loading)
@@ -107,10 +111,12 @@ def compare(
             rows.append(Row(part, str(file), found))
             own = {"score": loaded.score, "bound": loaded.bound, "gap": loaded.gap}
             documents.append({"plan": str(file), "topology": where.name} | own | part_figures(found))
+    notes += _differences(files, objectives)
     for note in notes:
         say(note, "note")
     if as_json:
-        print_json({"trace": str(trace), "part": part, "notes": list(notes), "plans": documents})
+        used = {name: getattr(objective, name) for name in asked}
+        print_json({"trace": str(trace), "part": part} | used | {"notes": list(notes), "plans": documents})
         return
     write(figure_tables(rows))
 
@@ -124,12 +130,29 @@ def _check_part(part: str, hold_out: float | None) -> None:
         )
 
 
-def _objective(execution: str, dedup: str, ownership: str, copy_policy: str | None) -> Objective:
+def _objective(plan: Plan, asked: Mapping[str, str | None]) -> Objective:
+    """Return how tokens travel: as asked, else as recorded in the plan, else by default."""
+    from api.choices import merge_choices, recorded_choices
     from placement import Objective
 
-    policy = copy_policy or ("same_node" if execution == "dispatch" else "fair")
-    names: dict[str, Any] = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": policy}
-    return Objective(**names)
+    choices = merge_choices(recorded_choices(plan.provenance), asked)
+    if choices.get("copy_policy") is None:
+        choices["copy_policy"] = "same_node" if choices.get("execution") == "dispatch" else "fair"
+    return Objective(**choices)
+
+
+def _differences(files: Sequence[Path], objectives: Sequence[Objective]) -> tuple[str, ...]:
+    """Return a note where plans would be replayed in other ways than the first one, which decides."""
+    first = objectives[0]
+    others = [str(file) for file, objective in zip(files, objectives, strict=True) if objective != first]
+    if not others:
+        return ()
+    names = ("execution", "dedup", "ownership", "copy_policy")
+    used = ", ".join(f"{name.replace('_', ' ')} {getattr(first, name).replace('_', '-')}" for name in names)
+    return (
+        f"The plans' objectives differ. All are replayed as {files[0]} would be: {used}. Alone, {', '.join(others)} "
+        "would be replayed otherwise. Choose with --execution, --dedup, --ownership and --copy-policy.",
+    )
 
 
 def _plan_and_topology(path: Path, topology: str | None) -> tuple[Plan, Topology]:

@@ -24,6 +24,10 @@ __all__ = [
     "LayerIdsOption",
     "NumExpertsOption",
     "OwnershipOption",
+    "PlansCopyPolicyOption",
+    "PlansDedupOption",
+    "PlansExecutionOption",
+    "PlansOwnershipOption",
     "WorkersOption",
     "choice",
     "load_options",
@@ -70,39 +74,41 @@ def _limit_workers(workers: int | None) -> int | None:
     return most
 
 
-ExecutionOption = Annotated[
-    str,
-    typer.Option(
-        parser=choice("context_coherent", "dispatch"),
-        metavar="context-coherent|dispatch",
-        help="How tokens travel: straight on to the next layer's experts (ExFlow), or home after every layer "
-        "(vLLM, SGLang, TensorRT-LLM, Megatron).",
-    ),
-]
-DedupOption = Annotated[
-    str,
-    typer.Option(
-        parser=choice("none", "gpu", "node"),
-        metavar="none|gpu|node",
-        help="Messages under dispatch: one per expert, per GPU, or per remote node.",
-    ),
-]
-OwnershipOption = Annotated[
-    str,
-    typer.Option(
-        parser=choice("token", "sequence", "measured"),
-        metavar="token|sequence|measured",
-        help="Home of a token under dispatch: hashed per token or per sequence, or the trace's source_rank.",
-    ),
-]
-CopyPolicyOption = Annotated[
+def _words(allowed: Sequence[str], text: str, default: str = "") -> Any:
+    """Return an option that takes one of `allowed`; `default` says in words what its absence means."""
+    names = "|".join(name.replace("_", "-") for name in allowed)
+    shown = f"{text}  [default: {default}]" if default else text
+    return typer.Option(parser=choice(*allowed), metavar=names, help=shown, show_default=not default)
+
+
+OF_THE_PLAN = "as the plan was made for, else {}"
+EXECUTIONS = (
+    ("context_coherent", "dispatch"),
+    "How tokens travel: straight on to the next layer's experts (ExFlow), or home after every layer "
+    "(vLLM, SGLang, TensorRT-LLM, Megatron).",
+)
+DEDUPS = (("none", "gpu", "node"), "Messages under dispatch: one per expert, per GPU, or per remote node.")
+OWNERSHIPS = (
+    ("token", "sequence", "measured"),
+    "Home of a token under dispatch: hashed per token or per sequence, or the trace's source_rank.",
+)
+COPY_POLICIES = (
+    ("fair", "same_gpu", "same_node"),
+    "Copy that a token uses: an equal split, or the nearest one.",
+)
+USUAL_COPY_POLICY = "fair; under dispatch same-node"
+
+ExecutionOption = Annotated[str, _words(*EXECUTIONS)]
+DedupOption = Annotated[str, _words(*DEDUPS)]
+OwnershipOption = Annotated[str, _words(*OWNERSHIPS)]
+CopyPolicyOption = Annotated[str | None, _words(*COPY_POLICIES, USUAL_COPY_POLICY)]
+# For a plan that is there already; None is what its provenance says.
+PlansExecutionOption = Annotated[str | None, _words(*EXECUTIONS, OF_THE_PLAN.format("context-coherent"))]
+PlansDedupOption = Annotated[str | None, _words(*DEDUPS, OF_THE_PLAN.format("gpu"))]
+PlansOwnershipOption = Annotated[str | None, _words(*OWNERSHIPS, OF_THE_PLAN.format("token"))]
+PlansCopyPolicyOption = Annotated[
     str | None,
-    typer.Option(
-        parser=choice("fair", "same_gpu", "same_node"),
-        metavar="fair|same-gpu|same-node",
-        help="Copy that a token uses: an equal split, or the nearest one.  [default: fair; under dispatch same-node]",
-        show_default=False,
-    ),
+    _words(*COPY_POLICIES, f"as the plan was made for, if for this --execution, else {USUAL_COPY_POLICY}"),
 ]
 HoldOutOption = Annotated[
     float | None,

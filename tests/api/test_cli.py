@@ -188,6 +188,89 @@ def test_evaluate_uses_the_topology_of_the_plan(trace: Path, plan: Path, tmp_pat
     assert bare["cross_node_fraction"] > 0
 
 
+CHOICES = ("execution", "dedup", "ownership", "copy_policy")
+
+
+@pytest.fixture(scope="module")
+def dispatch_plan(trace: Path) -> Path:
+    """Return a plan file that was made for choices of which none is a default."""
+    path = trace.with_name("dispatch.json")
+    options = ("--execution", "dispatch", "--dedup", "node", "--ownership", "sequence", "--copy-policy", "same-gpu")
+    solve = ("solve", trace, "--topology", "2x2", "--slots-per-gpu", 6, "--solver", "eplb", *options, "-o", path)
+    assert command(*solve).exit_code == 0
+    return path
+
+
+def test_evaluate_uses_the_objective_of_the_plan(trace: Path, dispatch_plan: Path, tmp_path: Path) -> None:
+    """As recorded in the plan, which decides the headline figures; by default where nothing is recorded."""
+    told = document("evaluate", dispatch_plan, trace)
+    assert [told[name] for name in CHOICES] == ["dispatch", "node", "sequence", "same_gpu"]
+    tokens = load(trace)
+    assert isinstance(tokens, Trace)
+    settings: dict[str, Any] = {name: told[name] for name in CHOICES}
+    expected = evaluate(load_plan(dispatch_plan), tokens, Topology.parse("2x2"), **settings)
+    assert told["remote_gpus"] == expected.remote_gpus is not None
+    assert told["traffic"] == expected.traffic
+    assert told["dispatch"]["remote_gpus"] == expected.remote_gpus
+    shown = command("evaluate", dispatch_plan, trace).stdout
+    assert shown.index("dispatch and combine") < shown.index("context-coherent")
+    save_plan(load_plan(dispatch_plan).replacing(provenance={}), tmp_path / "bare.json")
+    bare = document("evaluate", tmp_path / "bare.json", trace)
+    assert [bare[name] for name in CHOICES] == ["context_coherent", None, None, "fair"]
+    assert [bare["dispatch"][name] for name in CHOICES[1:]] == ["gpu", "token", "same_node"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--dedup", "none"), ["dispatch", "none", "sequence", "same_gpu"]),
+        (("--ownership", "token"), ["dispatch", "node", "token", "same_gpu"]),
+        (("--copy-policy", "fair"), ["dispatch", "node", "sequence", "fair"]),
+        (("--execution", "dispatch"), ["dispatch", "node", "sequence", "same_gpu"]),
+        (("--execution", "context-coherent"), ["context_coherent", None, None, "fair"]),
+        (
+            ("--execution", "context-coherent", "--copy-policy", "same-node"),
+            ["context_coherent", None, None, "same_node"],
+        ),
+    ],
+)
+def test_options_of_evaluate_win_over_the_objective_of_the_plan(
+    options: tuple[str, ...], expected: list[str | None], trace: Path, dispatch_plan: Path
+) -> None:
+    """What is not asked stays as recorded, but a copy policy does not outlive its execution."""
+    told = document("evaluate", dispatch_plan, trace, *options)
+    assert [told[name] for name in CHOICES] == expected
+
+
+def test_compare_uses_the_objective_of_the_first_plan(trace: Path, plan: Path, dispatch_plan: Path) -> None:
+    """All rows are replayed in the same way; where the plans differ in it, stderr says which way and for whom."""
+    for first, second in ((plan, dispatch_plan), (dispatch_plan, plan)):
+        result = command("compare", first, second, trace, "--json")
+        told = json.loads(result.stdout)
+        recorded = load_plan(first).provenance["objective"]
+        settings = {name: recorded[name] for name in CHOICES}
+        assert {name: told[name] for name in CHOICES} == settings
+        options = [text for name in CHOICES for text in (f"--{name.replace('_', '-')}", settings[name])]
+        for item, file in zip(told["plans"], (first, second), strict=True):
+            assert item["traffic"] == document("evaluate", file, trace, *options)["traffic"]
+        (note,) = [line for line in result.stderr.splitlines() if "objectives differ" in line]
+        assert note.startswith("note: ")
+        assert f"as {first} would be: execution {settings['execution'].replace('_', '-')}" in note
+        assert f"Alone, {second} would be" in note
+        assert note.removeprefix("note: ") in told["notes"]
+
+
+def test_compare_is_silent_where_all_plans_are_replayed_as_they_were_made_for(
+    trace: Path, plan: Path, dispatch_plan: Path
+) -> None:
+    """One objective, or options that settle it."""
+    settled = ("--execution", "dispatch", "--dedup", "gpu", "--ownership", "token", "--copy-policy", "fair")
+    for arguments in ((plan, plan), (dispatch_plan, dispatch_plan), (*settled, plan, dispatch_plan)):
+        result = command("compare", *arguments, trace)
+        assert result.exit_code == 0
+        assert "differ" not in result.stderr
+
+
 def test_evaluate_shows_both_ways_that_tokens_travel(trace: Path, plan: Path) -> None:
     """The asked one first."""
     straight = command("evaluate", plan, trace).stdout
