@@ -101,6 +101,9 @@ class LinkBody(Strict):
     latency_us: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(default=0.0, description="Microseconds.")
 
 
+Matrix = Annotated[list[Annotated[list[Finite], Field(max_length=MAX_GPUS)]], Field(max_length=MAX_GPUS)]
+
+
 class TopologyFile(Strict):
     """A topology, as in a topology file."""
 
@@ -112,13 +115,14 @@ class TopologyFile(Strict):
     num_nodes: Gpus | None = Field(default=None, description="Number of nodes, if gpus_per_node is a number.")
     intra_node: LinkBody | None = None
     inter_node: LinkBody | None = None
-    rank_cost_matrix: list[Annotated[list[Finite], Field(max_length=MAX_GPUS)]] | None = Field(
-        default=None, max_length=MAX_GPUS, description="Cost of a message between each pair of GPUs."
-    )
+    rank_cost_matrix: Matrix | None = Field(default=None, description="Cost of a message between each pair of GPUs.")
+    bandwidth_gb_s: Matrix | None = Field(default=None, description="GB/s per direction; beside rank_cost_matrix.")
+    latency_us: Matrix | None = Field(default=None, description="Microseconds; beside rank_cost_matrix.")
     gpu_speed: Speeds | None = None
     memory_gb: Speeds | None = None
     slots: SlotCounts | None = None
     gpus_per_host: Gpus | None = None
+    host_of_gpu: Annotated[list[Annotated[int, Field(ge=0, lt=MAX_GPUS)]], Field(max_length=MAX_GPUS)] | None = None
 
 
 TopologyField = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from placement.json_files import MAX_INT
 from traces import Violations
 
-__all__ = ["check_fields", "check_numbers", "check_texts", "integers"]
+__all__ = ["check_fields", "check_figures", "check_numbers", "check_texts", "integers"]
 
 
 def check_fields(
@@ -74,6 +75,19 @@ def check_numbers(found: Violations, value: Any, axes: int, pointer: str) -> Non
     if (wrong := _first_not(value, axes, (int, float), pointer)) is not None:
         detail = "This is not a number, or not as deep in lists as it should be."
         found.add("not_numbers", wrong, detail, "Write numbers without quotes.")
+
+
+def check_figures(found: Violations, score: float | None, bound: float | None, place: str) -> None:
+    """Record a score or bound that is not finite, and a bound that is above the score by more than rounding."""
+    for name, value in (("score", score), ("bound", bound)):
+        if value is not None and not math.isfinite(value):
+            found.add("not_finite", f"{place}/{name}", f"{value} is not a finite number.", "Correct it, or use null.")
+    if score is None or bound is None or not (math.isfinite(score) and math.isfinite(bound)):
+        return
+    # Both are sums of many numbers, so they differ by rounding, which near 0 is not relative.
+    if bound > score and not math.isclose(bound, score, rel_tol=1e-6, abs_tol=1e-9):
+        detail = f"The bound {bound} is above the score {score}: no plan gets below a bound, not even this one."
+        found.add("bound_above_score", f"{place}/bound", detail, "Correct score and bound, or use null.")
 
 
 def check_texts(found: Violations, value: Any, pointer: str) -> None:

@@ -20,6 +20,11 @@ MAX_GPUS = 4096
 # rounding, and their sums and quotients overflow.
 SMALLEST, LARGEST = 1e-6, 1e6
 SLOWEST, FASTEST = 0.01, 10_000.0  # GB/s: costs that follow from bandwidths stay in the range above
+MATRICES = ("hop_cost", "bandwidth_gb_s", "latency_us")
+NUMBERS = (*MATRICES, "speed", "memory_gb")
+WHOLE_NUMBERS = ("node_of_gpu", "slots", "host_of_gpu")
+RANGES = {"bandwidth_gb_s": (SLOWEST, FASTEST), "latency_us": (0.0, LARGEST)}
+POINTERS = {"hop_cost": "/rank_cost_matrix", "speed": "/gpu_speed"}  # fields that a file names differently
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +93,7 @@ GENERIC = PRESETS["hgx_h100"]
 
 @dataclass(frozen=True, kw_only=True)
 class Topology:
-    """GPUs 0..G-1 in rank order.
+    """GPUs 0..G-1 in rank order; its arrays are read-only copies of those it is given.
 
     A *node* is the set of GPUs that fast links join (the NVLink domain, on GB200 NVL72 the rack); hosts may be smaller.
 
@@ -125,6 +130,7 @@ class Topology:
     host_of_gpu: npt.NDArray[np.int64]
 
     def __post_init__(self) -> None:
+        self._own_arrays()
         found = Violations()
         gpus = len(self.node_of_gpu)
         if not 1 <= gpus <= MAX_GPUS:
@@ -136,16 +142,34 @@ class Topology:
                 found.add("node_order", "/node_of_gpu", detail, "Sort the ranks by node.")
             self._check_matrices(found, gpus)
         found.raise_if_any()
-        for array in (self.node_of_gpu, self.hop_cost, self.speed, self.host_of_gpu, self.slots, self.memory_gb):
-            if array is not None:
-                array.flags.writeable = False
+
+    def _own_arrays(self) -> None:
+        """Replace the arrays by read-only copies: the caller's own stay writeable, and changes to them stay there."""
+        found = Violations()
+        for name in (*NUMBERS, *WHOLE_NUMBERS):
+            if (value := getattr(self, name)) is None:
+                continue
+            dtype, kinds = (np.int64, "iu") if name in WHOLE_NUMBERS else (np.float64, "iuf")
+            try:
+                given = np.asarray(value)
+            except ValueError:  # rows of different lengths
+                given = np.empty(0, dtype=object)
+            if given.dtype.kind not in kinds or (name == "node_of_gpu" and given.ndim != 1):
+                what = "whole numbers" if name in WHOLE_NUMBERS else "numbers"
+                detail = f"Expected an array of {what}, got shape {given.shape}, dtype {given.dtype}."
+                found.add("array_type", POINTERS.get(name, f"/{name}"), detail, "Correct the array.")
+                continue
+            own = np.array(given, dtype=dtype)
+            own.flags.writeable = False
+            object.__setattr__(self, name, own)
+        found.raise_if_any()
 
     def _check_matrices(self, found: Violations, gpus: int) -> None:
-        for name in ("hop_cost", "bandwidth_gb_s", "latency_us"):
+        for name in MATRICES:
             matrix = getattr(self, name)
             if matrix is None:
                 continue
-            pointer = "/rank_cost_matrix" if name == "hop_cost" else f"/{name}"
+            pointer = POINTERS.get(name, f"/{name}")
             if matrix.shape != (gpus, gpus):
                 found.add("matrix_shape", pointer, f"Shape {matrix.shape} is not ({gpus}, {gpus}).", "One row per GPU.")
             elif not np.isfinite(matrix).all() or (matrix < 0).any():
@@ -157,13 +181,23 @@ class Topology:
             elif name == "hop_cost" and matrix.diagonal().any():
                 detail = "A GPU reaches itself at cost 0: the diagonal must be 0."
                 found.add("matrix_diagonal", pointer, detail, "Set the diagonal to 0.")
-        for name, least, most in (("speed", SMALLEST, LARGEST), ("memory_gb", 0, LARGEST), ("slots", 1, 2**31)):
+            elif name in RANGES:
+                least, most = RANGES[name]
+                if ((matrix < least) | (matrix > most))[~np.eye(gpus, dtype=bool)].any():
+                    detail = f"Entries between GPUs must be {least:g} to {most:g}."
+                    found.add("matrix_range", pointer, detail, "Give GB/s per direction, and microseconds.")
+        for name, least, most in (
+            ("speed", SMALLEST, LARGEST),
+            ("memory_gb", 0, LARGEST),
+            ("slots", 1, 2**31),
+            ("host_of_gpu", 0, MAX_GPUS - 1),
+        ):
             vector = getattr(self, name)
             if vector is None:
                 continue
-            pointer = "/gpu_speed" if name == "speed" else f"/{name}"
+            pointer = POINTERS.get(name, f"/{name}")
             if vector.shape != (gpus,):
-                found.add("vector_shape", pointer, f"{len(vector)} entries for {gpus} GPUs.", "Give one per GPU.")
+                found.add("vector_shape", pointer, f"{vector.size} entries for {gpus} GPUs.", "Give one per GPU.")
             elif not ((vector >= least) & (vector <= most)).all():
                 found.add("vector_values", pointer, f"Entries must be {least:g} to {most:g}.", "Correct them.")
 
@@ -235,7 +269,7 @@ class Topology:
             raise InputError.of(
                 "gpus_per_node",
                 "/gpus_per_node",
-                f"Node sizes {gpus_per_node} are not valid.",
+                f"Node sizes {list(gpus_per_node[:8])}{'...' * (len(gpus_per_node) > 8)} are not valid.",
                 f"Every node has at least one GPU, all together at most {MAX_GPUS}.",
             )
         found = Violations()

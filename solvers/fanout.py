@@ -22,7 +22,7 @@ from traces import TokenSample
 __all__ = ["improve_fanout"]
 
 Table = npt.NDArray[np.int32]
-SEARCH_TOKENS = 8192  # more tokens cost trials; the plan is scored on the whole sample
+SEARCH_TOKENS = 4096  # more tokens cost trials; the plan is scored on the whole sample
 STEP = 256
 HOPELESS = 8.0  # a trial that costs this many typical changes of traffic in load alone is not priced further
 DEFAULT_TRIALS_PER_LAYER = 40_000

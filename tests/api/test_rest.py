@@ -417,6 +417,15 @@ class TestEvaluations:
         named = client.post("/v1/evaluations", json={**body, "topology": f"1x{other['num_gpus']}"})
         assert named.status_code == 200
 
+    def test_topology_with_its_own_matrices(self, client: TestClient, trace_id: str) -> None:
+        """A plan that a library user made on arbitrary costs is evaluated on the topology that it records."""
+        costs = [[0.0, 1.0, 2.0, 3.0], [1.5, 0.0, 1.0, 2.0], [2.0, 1.0, 0.0, 1.0], [3.0, 2.0, 1.0, 0.0]]
+        topology = {"gpus_per_node": [4], "rank_cost_matrix": costs, "latency_us": costs, "host_of_gpu": [0, 0, 1, 1]}
+        body = {"trace": trace_id, "topology": topology, "solver": "contiguous"}
+        made = client.post("/v1/plans", json=body, headers={"Prefer": "wait=30"}).json()
+        found = client.post("/v1/evaluations", json={"plan": made["plan"], "trace": trace_id})
+        assert found.status_code == 200, found.text
+
     def test_by_id_and_inline(self, client: TestClient, plan: dict[str, Any], trace_id: str) -> None:
         """A plan by id and the same plan inline give the same figures, as it was made for."""
         by_id = client.post("/v1/evaluations", json={"plan": plan["id"], "trace": trace_id})

@@ -173,3 +173,48 @@ def test_arrays_are_read_only() -> None:
     topology = Topology.parse("2x2")
     with pytest.raises(ValueError, match="read-only"):
         topology.hop_cost[0, 1] = 5
+
+
+ARRAYS = {
+    "node_of_gpu": np.array([0, 0]),
+    "hop_cost": np.array([[0.0, 1], [1, 0]]),
+    "bandwidth_gb_s": np.array([[1.0, 2], [3, 4]]),
+    "latency_us": np.array([[0.0, 5], [6, 0]]),
+    "speed": np.array([1.0, 2]),
+    "memory_gb": np.array([80.0, 80]),
+    "slots": np.array([3, 4]),
+    "host_of_gpu": np.array([0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_are_copies(name: str) -> None:
+    """The topology's array can't be written; the caller's can, without any effect on the topology."""
+    given = {key: array.copy() for key, array in ARRAYS.items()}
+    topology = Topology(name="own", **given)
+    assert not getattr(topology, name).flags.writeable
+    given[name][:] = 9
+    assert np.array_equal(getattr(topology, name), ARRAYS[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code", "pointer"),
+    [
+        ("hop_cost", [[0, 1], [1]], "array_type", "/rank_cost_matrix"),
+        ("hop_cost", np.array([["0", "1"], ["1", "0"]]), "array_type", "/rank_cost_matrix"),
+        ("speed", np.array([True, True]), "array_type", "/gpu_speed"),
+        ("slots", np.array([1.5, 2]), "array_type", "/slots"),
+        ("node_of_gpu", np.array([[0], [0]]), "array_type", "/node_of_gpu"),
+        ("speed", np.array(1.0), "vector_shape", "/gpu_speed"),
+        ("host_of_gpu", np.array([0]), "vector_shape", "/host_of_gpu"),
+        ("host_of_gpu", np.array([0, -1]), "vector_values", "/host_of_gpu"),
+        ("bandwidth_gb_s", np.array([[1, 0.0], [1, 1]]), "matrix_range", "/bandwidth_gb_s"),
+        ("bandwidth_gb_s", np.array([[1, 1], [20_000.0, 1]]), "matrix_range", "/bandwidth_gb_s"),
+        ("latency_us", np.array([[0, 2e6], [1, 0]]), "matrix_range", "/latency_us"),
+    ],
+)
+def test_bad_array(name: str, value: Any, code: str, pointer: str) -> None:
+    """Arrays of a wrong type, shape or range are refused, never rounded."""
+    with pytest.raises(InputError) as error:
+        Topology(name="own", **(ARRAYS | {name: value}))
+    assert pointers(error) == {(code, pointer)}
