@@ -130,17 +130,19 @@ def replay_context(
                 e = ids[t, layer, k]
                 if e < 0:
                     continue
-                gpu = choose_copy(
-                    copy_gpus[layer, e],
-                    copy_counts[layer, e],
-                    before,
-                    num_before,
-                    policy,
-                    node_of_gpu,
-                    rows[t],
-                    layer,
-                    e,
-                )
+                gpu = int(copy_gpus[layer, e, 0])
+                if copy_counts[layer, e] > 1:  # a call, and a view of the copies, only where there is a choice
+                    gpu = choose_copy(
+                        copy_gpus[layer, e],
+                        copy_counts[layer, e],
+                        before,
+                        num_before,
+                        policy,
+                        node_of_gpu,
+                        rows[t],
+                        layer,
+                        e,
+                    )
                 here[num_here] = gpu
                 num_here += 1
                 load[layer, gpu] += 1
@@ -199,9 +201,11 @@ def replay_dispatch(
                 e = ids[t, layer, k]
                 if e < 0:
                     continue
-                gpu = choose_copy(
-                    copy_gpus[layer, e], copy_counts[layer, e], anchor, 1, policy, node_of_gpu, rows[t], layer, e
-                )
+                gpu = int(copy_gpus[layer, e, 0])
+                if copy_counts[layer, e] > 1:
+                    gpu = choose_copy(
+                        copy_gpus[layer, e], copy_counts[layer, e], anchor, 1, policy, node_of_gpu, rows[t], layer, e
+                    )
                 load[layer, gpu] += 1
                 away[layer, 0] += gpu != home
                 away[layer, 1] += node_of_gpu[gpu] != home_node
@@ -210,6 +214,8 @@ def replay_dispatch(
                 for a in range(count):
                     fresh_gpu &= here[a] != gpu
                     fresh_node &= node_of_gpu[here[a]] != node_of_gpu[gpu]
+                fanout[layer, 0] += fresh_gpu
+                fanout[layer, 1] += fresh_node
                 away[layer, 2] += fresh_gpu and gpu != home
                 away[layer, 3] += fresh_node and node_of_gpu[gpu] != home_node
                 if dedup == DEDUP_NONE or (dedup == DEDUP_GPU and fresh_gpu):
@@ -222,7 +228,7 @@ def replay_dispatch(
                         traffic[layer, entry, gpu] += 1
                 here[count] = gpu
                 count += 1
-            _count_fanout(here, count, node_of_gpu, fanout[layer])
+            fanout[layer, 2] += count > 0
 
 
 @numba.njit(nogil=True, cache=True)
