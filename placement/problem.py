@@ -113,6 +113,11 @@ class Problem:
         share: npt.NDArray[np.float64] = self.profile.load / self.profile.load.sum(axis=1, keepdims=True)
         return share
 
+    @property
+    def load_counts(self) -> bool:
+        """Whether a plan's loads cost anything: there is a cap, or the imbalance has a weight."""
+        return self.constraints.load_cap is not None or self.objective.imbalance_weight > 0
+
     @cached_property
     def load_deviations(self) -> npt.NDArray[np.float64] | None:
         """How far the experts' loads are from their means in each window of the profile, (L, E, W).
@@ -121,9 +126,8 @@ class Problem:
         windows: the square of the standard error that an expert's load has. None where it is not wanted (neither load
         cap nor imbalance counts, or weight 0) or not known (counts, or a single window).
         """
-        objective, windows = self.objective, self.profile.windows
-        load_counts = self.constraints.load_cap is not None or objective.imbalance_weight > 0
-        if not load_counts or not objective.load_spread_weight or windows is None or len(windows) < 2:
+        windows = self.profile.windows
+        if not self.load_counts or not self.objective.load_spread_weight or windows is None or len(windows) < 2:
             return None
         total = windows.load.sum(axis=2, keepdims=True)
         share = np.divide(windows.load, total, out=np.zeros(windows.load.shape), where=total > 0)

@@ -91,9 +91,8 @@ class Annealing:
             return
         bases = [_plain(problem)]
         # Under a fair split copies cost traffic; they pay only where load counts.
-        load_counts = problem.constraints.load_cap is not None or problem.objective.imbalance_weight > 0
         spare = problem.num_slots > problem.num_experts
-        if load_counts and spare and problem.is_free and Eplb().supports(problem) is None:
+        if problem.load_counts and spare and problem.is_free and Eplb().supports(problem) is None:
             replicated = Eplb().table(problem)
             if problem.constraints.distinct_copies:
                 bases.append(separate_copies(replicated, problem.profile.load, problem.num_gpus))

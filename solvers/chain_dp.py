@@ -77,7 +77,7 @@ class ChainDp:
         search.offer(conform(problem, np.tile(in_order, (problem.num_layers, 1))))
         path = _ShortestPath(problem, search)
         # A fair split over copies is an average of plans without copies; only where load counts may copies be better.
-        exact = problem.num_slots == problem.num_experts or not _load_counts(problem)
+        exact = problem.num_slots == problem.num_experts or not problem.load_counts
         weight, free = problem.objective.load_spread_weight, problem.spread_tolerance
         low, high, price = 0.0, 1.0, 0.0
         for step in range(PRICE_STEPS if path.spread is not None else 1):
@@ -95,10 +95,6 @@ class ChainDp:
                 continue
             low, high = (price, high) if spread > free else (low, price)
             price = (low + high) / 2
-
-
-def _load_counts(problem: Problem) -> bool:
-    return problem.constraints.load_cap is not None or problem.objective.imbalance_weight > 0
 
 
 class _ShortestPath:

@@ -348,7 +348,7 @@ def main() -> None:
         print(f"{name:8s}  loss {sum(losses) / len(losses):.3f} nats per byte ({each})  balance {balance:.3f}")
 
     columns = record(params, unseen, rng, args.seed)
-    np.savez_compressed(args.out, **columns)  # type: ignore[arg-type]
+    np.savez_compressed(args.out, **columns)  # type: ignore[arg-type]  # all are arrays
     print(f"{args.out.name}: {len(columns['seq_id']):,d} tokens, {args.out.stat().st_size:,d} bytes")
 
 
