@@ -15,7 +15,9 @@ import numpy as np
 
 from api.sources import Source, open_source
 from traces import InputError, LoadCounts, Profile, Trace, Violation
+from traces.profile import SEQUENCE_BUCKETS
 from traces.sample import TokenSample
+from traces.windows import WindowedLoad
 
 __all__ = ["inspect", "open_stored", "outline", "warm_up"]
 
@@ -90,17 +92,29 @@ def outline(facts: Mapping[str, Any]) -> Profile:
             priority=np.zeros(1, np.uint64),
         )
     ranks = facts["source_ranks"]
+    # Facts of earlier versions do not say it.
+    sequences = facts.get("has_sequence_load", facts["kind"] == "trace" and facts["has_seq_id"])
+    windows = None
+    if pairs:
+        load = np.broadcast_to(np.ones((), np.int64), (2, len(layers), experts))
+        two, source = np.arange(2), np.zeros(2, np.uint64)
+        windows = WindowedLoad(
+            window_tokens=1, limit=2, source=source, index=two, tokens=np.ones(2, np.int64), load=load
+        )
     return Profile(
         layer_ids=layers,
         num_experts=experts,
         top_k=top_k,
         tokens=1,
         load=np.ones((len(layers), experts)),
-        # Views of one zero: they have the shape, and take no memory.
+        # Views of one number: they have the shape, and take no memory.
         affinity=np.broadcast_to(zero, (len(layers) - 1, experts, experts)) if pairs else None,
         coactivation=np.broadcast_to(zero, (len(layers), experts, experts)) if pairs else None,
         distant={},
-        windows=None,
+        windows=windows,
+        sequence_load=np.broadcast_to(np.ones((), np.int64), (SEQUENCE_BUCKETS, len(layers), experts))
+        if sequences
+        else None,
         source_load=np.broadcast_to(zero, (ranks, len(layers), experts)) if ranks else None,
         sample=sample,
         sources=(),
@@ -134,6 +148,7 @@ def _facts_of_trace(trace: Trace) -> dict[str, Any]:
         "has_affinity": True,
         "has_sample": True,
         "has_seq_id": known_sequences,
+        "has_sequence_load": "seq_id" in trace.columns,
         "source_ranks": ranks,
     }
 
@@ -152,6 +167,7 @@ def _facts_of_statistics(source: LoadCounts | Profile) -> dict[str, Any]:
         "has_affinity": profile.affinity is not None,
         "has_sample": sample is not None and len(sample) > 0,
         "has_seq_id": sample is not None and bool((sample.seq_id >= 0).all()),
+        "has_sequence_load": profile.sequence_load is not None,
         "source_ranks": 0 if profile.source_load is None else len(profile.source_load),
     }
 

@@ -20,6 +20,8 @@ from placement.objective import Objective as Objective
 from placement.plan import Plan as Plan
 from placement.plan import Termination as Termination
 from placement.problem import Problem as Problem
+from placement.split import TokenSplit as TokenSplit
+from placement.split import optimal_split as optimal_split
 from placement.topology import PRESETS as PRESETS
 from placement.topology import Link as Link
 from placement.topology import Topology as Topology
@@ -38,11 +40,13 @@ __all__ = [
     "Score",
     "Term",
     "Termination",
+    "TokenSplit",
     "Topology",
     "evaluate",
     "load_plan",
     "load_topology",
     "lower_bound",
+    "optimal_split",
     "save_plan",
     "score",
 ]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["Constraints", "Group", "Pin"]
+__all__ = ["Constraints", "Group", "LoadGroups", "Pin"]
+
+LoadGroups = Literal["windows", "sequences"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,14 @@ class Constraints:
     load_cap : float or None
         Largest allowed load of a GPU relative to its fair share, in every layer (max/mean for equal GPUs). Where a
         single expert makes it unattainable, the excess is minimised and the plan says so.
+    load_quantile : float or None
+        At least 0.5, below 1. The cap then holds for this quantile of each GPU's load, under a normal model: for the
+        expected load plus ``z(load_quantile)`` standard errors. None: for the expected load. 0.95 is the usual
+        one-sided level; leave the cap room for 1.6 standard errors of a balanced GPU.
+    load_groups : {"windows", "sequences"} or None
+        Tokens that are drawn together, over which the standard error of a load is taken: windows of consecutive tokens,
+        or whole sequences (needs `seq_id`), which assumes less. None: sequences if there is a load quantile and the
+        profile knows two buckets of them or more, else windows.
     pins : tuple of Pin
         A copy of the expert must be on the GPU.
     forbidden : tuple of Pin
@@ -44,6 +55,8 @@ class Constraints:
     """
 
     load_cap: float | None = None
+    load_quantile: float | None = None
+    load_groups: LoadGroups | None = None
     pins: tuple[Pin, ...] = ()
     forbidden: tuple[Pin, ...] = ()
     groups: tuple[Group, ...] = ()

@@ -11,7 +11,16 @@ from placement.plan import copies_on_gpu
 from placement.problem import Problem
 from placement.replay import Replay
 
-__all__ = ["Score", "Term", "copy_share", "expected_gpu_load", "expected_share", "load_spread", "score"]
+__all__ = [
+    "Score",
+    "Term",
+    "copy_share",
+    "expected_gpu_load",
+    "expected_share",
+    "guarded_gpu_load",
+    "load_spread",
+    "score",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -106,13 +115,35 @@ def expected_share(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
     return copy_share(copies, problem.objective.copy_policy, problem.topology.node_of_gpu, home_share(problem))
 
 
-def load_spread(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
-    """Return the standard error of a GPU's load in each layer (root mean square over GPUs), in mean GPU loads, (L,)."""
+def guarded_gpu_load(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+    """Return the load that the cap is held against, relative to fair shares, (L, G).
+
+    The expected load; with a load quantile, plus as many standard errors as the quantile of a normal distribution is
+    above its mean.
+    """
+    load = expected_gpu_load(problem, copies)
+    if not problem.load_margin:
+        return load
+    guarded: Array = load + problem.load_margin * np.sqrt(load_variance(problem, copies))
+    return guarded
+
+
+def load_variance(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+    """Return the square of the standard error of each GPU's load, relative to its fair share, (L, G).
+
+    It is 0 where the problem has no use for it, or the profile does not know it (`Problem.load_deviations`).
+    """
     deviations = problem.load_deviations
     if deviations is None:
-        return np.zeros(problem.num_layers)
+        return np.zeros((problem.num_layers, problem.num_gpus))
     share = expected_share(problem, copies) / problem.topology.fair_share
-    spread: Array = np.sqrt(((share.transpose(0, 2, 1) @ deviations) ** 2).sum(axis=2).mean(axis=1))
+    variance: Array = ((share.transpose(0, 2, 1) @ deviations) ** 2).sum(axis=2)
+    return variance
+
+
+def load_spread(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+    """Return the standard error of a GPU's load in each layer (root mean square over GPUs), in mean GPU loads, (L,)."""
+    spread: Array = np.sqrt(load_variance(problem, copies).mean(axis=1))
     return spread
 
 
@@ -135,7 +166,9 @@ def score(problem: Problem, table: npt.NDArray[np.integer]) -> Score:
     max_load = relative.max(axis=1)
     imbalance = float(max_load.mean() - 1)
     cap = problem.constraints.load_cap
-    excess = 0.0 if cap is None else float(np.maximum(relative - cap, 0).sum(axis=1).mean())
+    excess = 0.0
+    if cap is not None:
+        excess = float(np.maximum(guarded_gpu_load(problem, copies) - cap, 0).sum(axis=1).mean())
     by_layer = np.zeros(problem.num_layers)
     if weights.traffic_weight:
         if objective.execution == "context_coherent":
@@ -163,7 +196,7 @@ def score(problem: Problem, table: npt.NDArray[np.integer]) -> Score:
         Term(
             name="load_spread",
             value=spread,
-            weight=weights.load_spread_weight,
+            weight=problem.spread_weight,
             unit="standard error of a GPU's load, mean over layers, above the tolerance, in mean GPU loads",
         ),
     )

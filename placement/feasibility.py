@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from placement.cost import expected_gpu_load
+from placement.cost import guarded_gpu_load
 from placement.plan import copies_on_gpu
 from placement.problem import Problem
 from traces import Violations
@@ -58,14 +58,19 @@ def broken_constraints(problem: Problem, table: npt.NDArray[np.integer]) -> Viol
 
 
 def load_cap_misses(problem: Problem, table: npt.NDArray[np.integer]) -> list[str]:
-    """Say, layer by layer, where the plan misses the load cap, and the least that any plan can reach there."""
+    """Say, layer by layer, where the plan misses the load cap, and the least that any plan can reach there.
+
+    With a load quantile, the cap is missed where that quantile of a GPU's load is above it.
+    """
     cap = problem.constraints.load_cap
     if cap is None:
         return []
     copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
-    reached = expected_gpu_load(problem, copies).max(axis=1)
+    reached = guarded_gpu_load(problem, copies).max(axis=1)
+    quantile = problem.constraints.load_quantile
+    what = "max/mean" if quantile is None else f"the {quantile:g} quantile of max/mean"
     return [
-        f"Load cap {cap:g} is missed in layer {problem.profile.layer_ids[layer]}: max/mean is {reached[layer]:.4f}"
+        f"Load cap {cap:g} is missed in layer {problem.profile.layer_ids[layer]}: {what} is {reached[layer]:.4f}"
         + (
             f"; no plan with these slots gets below {problem.least_max_load[layer]:.4f} there."
             if problem.least_max_load[layer] > cap

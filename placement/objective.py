@@ -42,7 +42,8 @@ class Objective:
         standard error of a GPU's load over the profile's windows, mean over layers, above the tolerance, in mean GPU
         loads. Experts that fire together also peak together; without this term a cap that holds on the fitted tokens is
         missed on others. The excess counts only where a load cap is set, the spread where there is a cap or the
-        imbalance has a weight; it vanishes as the trace gets longer.
+        imbalance has a weight, and not with `Constraints.load_quantile`, which takes its place; it vanishes as the
+        trace gets longer.
     load_spread_tolerance : float
         Spread that costs nothing, as a share of a layer's load.
     """

@@ -6,11 +6,14 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
+from statistics import NormalDist
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from placement.constraints import Constraints, Group, Pin
+from placement.constraints import Constraints, Group, LoadGroups, Pin
+from placement.deviations import count_groups, sequence_deviations, window_deviations
 from placement.objective import Objective
 from placement.topology import Topology
 from traces import InputError, Profile, Violations
@@ -119,22 +122,39 @@ class Problem:
         return self.constraints.load_cap is not None or self.objective.imbalance_weight > 0
 
     @cached_property
-    def load_deviations(self) -> npt.NDArray[np.float64] | None:
-        """How far the experts' loads are from their means in each window of the profile, (L, E, W).
+    def load_margin(self) -> float:
+        """Standard errors that the cap is held above a GPU's expected load; 0 without a load quantile."""
+        quantile = self.constraints.load_quantile
+        return 0.0 if quantile is None else NormalDist().inv_cdf(quantile)
 
-        As shares of a layer's load, and scaled so that the squares of W of them add up to the variance of the mean of W
-        windows: the square of the standard error that an expert's load has. None where it is not wanted (neither load
-        cap nor imbalance counts, or weight 0) or not known (counts, or a single window).
+    @cached_property
+    def load_groups(self) -> LoadGroups:
+        """Groups of tokens that the standard error of a load is taken over."""
+        constraints = self.constraints
+        if constraints.load_groups is not None:
+            return constraints.load_groups
+        robust = constraints.load_quantile is not None and count_groups(self.profile, "sequences") > 1
+        return "sequences" if robust else "windows"
+
+    @property
+    def spread_weight(self) -> float:
+        """Weight of the load spread; 0 with a load quantile, which asks for the same GPU by GPU."""
+        return self.objective.load_spread_weight if self.constraints.load_quantile is None else 0.0
+
+    @cached_property
+    def load_deviations(self) -> npt.NDArray[np.float64] | None:
+        """How far the experts' loads are from their means in each group of the profile's tokens, (L, E, W).
+
+        As shares of a layer's load, and scaled so that the squares of W of them add up to the variance of the mean: the
+        square of the standard error that an expert's load has. None where it is not wanted (neither load cap nor
+        imbalance counts, or neither a load quantile nor a weight of the spread) or not known (counts, or a single
+        window).
         """
-        windows = self.profile.windows
-        if not self.load_counts or not self.objective.load_spread_weight or windows is None or len(windows) < 2:
+        if not self.load_counts or not (self.load_margin or self.spread_weight):
             return None
-        total = windows.load.sum(axis=2, keepdims=True)
-        share = np.divide(windows.load, total, out=np.zeros(windows.load.shape), where=total > 0)
-        weight = windows.tokens / windows.tokens.sum()
-        scale = np.sqrt(weight / (len(windows) - 1))
-        centred = (share - np.einsum("w,wle->le", weight, share)) * scale[:, None, None]
-        return np.ascontiguousarray(centred.transpose(1, 2, 0))
+        if self.load_groups == "sequences":
+            return sequence_deviations(self.profile)
+        return window_deviations(self.profile)
 
     @property
     def spread_tolerance(self) -> float:
@@ -232,6 +252,7 @@ class Problem:
         if cap is not None and not (math.isfinite(cap) and cap >= 1):
             detail = f"A load cap of {cap} can't hold: the largest load is at least the mean."
             found.add("load_cap_range", "/constraints/load_cap", detail, "Give a cap of at least 1, such as 1.05.")
+        self._check_quantile(found)
         for name in ("pins", "forbidden"):
             for number, pin in enumerate(getattr(constraints, name)):
                 self._check_item(found, f"/constraints/{name}/{number}", pin.layer_id, (pin.expert,))
@@ -249,6 +270,29 @@ class Problem:
                 found.add("group_too_large", f"{pointer}/experts", detail, "Split the group, or add slots.")
         if not found.found:
             self._check_conflicts(found)
+
+    def _check_quantile(self, found: Violations) -> None:
+        constraints = self.constraints
+        quantile, pointer = constraints.load_quantile, "/constraints/load_quantile"
+        if quantile is not None and not 0.5 <= quantile < 1:
+            detail = f"A load quantile of {quantile} is not in 0.5..1 (1 excluded)."
+            found.add("load_quantile_range", pointer, detail, "Give one such as 0.9, or leave it out.")
+        if quantile is not None and constraints.load_cap is None:
+            detail = "The load quantile says how surely the load cap holds, but there is no cap."
+            found.add("quantile_without_cap", pointer, detail, "Give a load cap as well, or leave the quantile out.")
+        if (groups := self.load_groups) not in get_args(LoadGroups):
+            detail = f"{groups!r} is not one of {list(get_args(LoadGroups))}."
+            found.add("unknown_choice", "/constraints/load_groups", detail, "Choose one of them.")
+        elif groups == "sequences" and self.profile.sequence_load is None:
+            detail = "The profile does not hold the loads of sequences: the trace has no seq_id."
+            remedy = "Use load_groups 'windows', or record seq_id and profile the trace again."
+            found.add("no_seq_id", "/constraints/load_groups", detail, remedy)
+        elif quantile is not None and groups == "windows" and self.profile.windows is None:
+            detail = "The profile holds counts per expert only; how much loads vary needs tokens."
+            found.add("counts_only", pointer, detail, "Record a trace with token identity (topk_ids), or leave it out.")
+        elif quantile is not None and count_groups(self.profile, groups) < 2:
+            detail = f"All tokens are in one of the {groups}; how much loads vary needs two or more."
+            found.add("too_few_groups", pointer, detail, "Use a longer trace, or leave the quantile out.")
 
     def _check_item(self, found: Violations, pointer: str, layer_id: int | None, experts: tuple[int, ...]) -> None:
         if layer_id is not None and layer_id not in self.layer_row:

@@ -17,9 +17,10 @@ from traces.sample import TokenSample
 from traces.trace import LoadCounts, Trace
 from traces.windows import WindowedLoad
 
-__all__ = ["Profile", "ProfileSource"]
+__all__ = ["SEQUENCE_BUCKETS", "Profile", "ProfileSource"]
 
 SCHEMA_VERSION = 1
+SEQUENCE_BUCKETS = 64
 Counts = npt.NDArray[np.int64]
 
 
@@ -38,7 +39,8 @@ class Profile:
     """Mergeable statistics of one or more traces of the same model.
 
     Memory: ``8 E^2 (2 L - 1)`` bytes for the matrices, ``8 L E`` per window (at most 128 windows, 256 while counting)
-    and ``2 L K`` per sampled token (at most 32,768): 0.1 GB for 58 x 256 top-8, whatever the length of the trace.
+    and bucket of sequences (64), and ``2 L K`` per sampled token (at most 32,768): 0.1 GB for 58 x 256 top-8, whatever
+    the length of the trace.
 
     Attributes
     ----------
@@ -58,6 +60,9 @@ class Profile:
     windows : WindowedLoad or None
     source_load : (R, L, E) int64 or None
         Tokens of source rank r that use expert e; present where the trace names source ranks.
+    sequence_load : (64, L, E) int64 or None
+        As `load`, of the sequences whose hashed `seq_id` falls into each of 64 buckets; whole sequences stay together.
+        Present where the trace names sequences.
     sample : TokenSample or None
         Whole tokens, for costs that pairs can't express (fan-out).
     sources : tuple of ProfileSource
@@ -76,6 +81,7 @@ class Profile:
     source_load: Counts | None
     sample: TokenSample | None
     sources: tuple[ProfileSource, ...]
+    sequence_load: Counts | None = None
 
     def __post_init__(self) -> None:
         found = Violations()
@@ -103,6 +109,7 @@ class Profile:
             self.affinity,
             self.coactivation,
             self.source_load,
+            self.sequence_load,
             *self.distant.values(),
         ):
             if array is not None:
@@ -118,6 +125,8 @@ class Profile:
         shapes = [(name, array, (length, experts, experts)) for name, array, length in expected if array is not None]
         if self.source_load is not None:
             shapes.append(("source_load", self.source_load, (len(self.source_load), layers, experts)))
+        if self.sequence_load is not None:
+            shapes.append(("sequence_load", self.sequence_load, (SEQUENCE_BUCKETS, layers, experts)))
         for name, array, shape in shapes:
             if array.shape != shape or array.dtype != np.int64:
                 detail = f"Expected int64 {shape}; got {array.dtype} {array.shape}."
@@ -204,7 +213,7 @@ class Profile:
                 found.add("profiles_differ", f"/{name}", detail, "Merge profiles of the same model only.")
         if self.layer_ids.tolist() != other.layer_ids.tolist():
             found.add("profiles_differ", "/layer_ids", "The layers differ.", "Merge profiles of the same layers only.")
-        for name in ("affinity", "coactivation", "distant", "windows", "source_load", "sample"):
+        for name in ("affinity", "coactivation", "distant", "windows", "source_load", "sequence_load", "sample"):
             mine, others = getattr(self, name), getattr(other, name)
             if (mine is None) != (others is None) or (name == "distant" and set(mine) != set(others)):
                 found.add(
@@ -239,12 +248,13 @@ class Profile:
             source_load=_sum_padded(self.source_load, other.source_load),
             sample=sample,
             sources=tuple(sorted(self.sources + other.sources)),
+            sequence_load=_sum(self.sequence_load, other.sequence_load),
         )
 
     def save(self, path: str | Path) -> None:
         """Write the profile as a compressed `.npz`, whole or not at all."""
         arrays: dict[str, Any] = {"layer_ids": self.layer_ids, "load": self.load}
-        for name in ("affinity", "coactivation", "source_load"):
+        for name in ("affinity", "coactivation", "source_load", "sequence_load"):
             if (value := getattr(self, name)) is not None:
                 arrays[name] = value
         arrays |= {f"distant_{distance}": counts for distance, counts in self.distant.items()}
@@ -318,6 +328,7 @@ class Profile:
             distant={int(k.removeprefix("distant_")): v for k, v in arrays.items() if k.startswith("distant_")},
             windows=windows,
             source_load=arrays.get("source_load"),
+            sequence_load=arrays.get("sequence_load"),
             sample=sample,
             sources=tuple(
                 ProfileSource(digest=digest, source=source, tokens=tokens, notes=tuple(notes))

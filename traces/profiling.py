@@ -16,8 +16,8 @@ from traces import checks
 from traces.counting import count_by_source, count_coactivation, count_load, count_pairs
 from traces.errors import InputError
 from traces.parallel import available_cores
-from traces.profile import Profile, ProfileSource
-from traces.sample import SampleBuilder
+from traces.profile import SEQUENCE_BUCKETS, Profile, ProfileSource
+from traces.sample import SampleBuilder, row_priority
 from traces.trace import BATCH_TOKENS, Batch, LoadCounts, Trace
 from traces.windows import WindowedLoad
 
@@ -42,6 +42,9 @@ class _Counter:
         self.pairs = {d: np.zeros((max(layers - d, 0), experts, experts), np.int64) for d in distances}
         self.together = np.zeros((layers, experts, experts), np.int64)
         self.by_source = np.zeros((0, layers, experts), np.int64) if "source_rank" in trace.columns else None
+        self.by_sequence = None
+        if "seq_id" in trace.columns:
+            self.by_sequence = np.zeros((SEQUENCE_BUCKETS, layers, experts), np.int64)
         self.window_tokens = window_tokens
         self.windows: list[WindowedLoad] = []
         self.source_key = source_key
@@ -59,6 +62,7 @@ class _Counter:
         window_load = np.zeros((len(starts), self.trace.num_layers, self.trace.num_experts), np.int64)
         if batch.source_rank is not None and self.by_source is not None:
             self._grow_sources(int(batch.source_rank.max(initial=-1)) + 1)
+        bucket = None if batch.seq_id is None else _buckets(batch.seq_id)
 
         def count_layer(layer: int) -> None:
             for distance, counts in self.pairs.items():
@@ -72,6 +76,8 @@ class _Counter:
             count_load(ids, layer, stops, window_load[:, layer])
             if batch.source_rank is not None and self.by_source is not None:
                 count_by_source(ids, layer, batch.source_rank, self.by_source[:, layer])
+            if bucket is not None and self.by_sequence is not None:
+                count_by_source(ids, layer, bucket, self.by_sequence[:, layer])
 
         run(count_layer, range(self.trace.num_layers))
         if self.together.diagonal(axis1=1, axis2=2).any():
@@ -104,6 +110,12 @@ class _Counter:
         grown = np.zeros((ranks, *self.by_source.shape[1:]), np.int64)
         grown[: len(self.by_source)] = self.by_source
         self.by_source = grown
+
+
+def _buckets(seq_id: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+    """Hash sequences to buckets, the same in every trace: parts of one sequence meet again when profiles merge."""
+    hashed = row_priority(seq_id.astype(np.int64), 0)
+    return (hashed % np.uint64(SEQUENCE_BUCKETS)).astype(np.int32)
 
 
 def profile_trace(
@@ -171,6 +183,7 @@ def profile_trace(
         distant=counter.pairs,
         windows=windows,
         source_load=counter.by_source,
+        sequence_load=counter.by_sequence,
         sample=counter.sample.finish(),
         sources=(
             ProfileSource(

@@ -29,6 +29,8 @@ def violations(**options: Any) -> set[tuple[str, str]]:
 
 
 C = Constraints
+WINDOWED = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5]), workers=1, window_tokens=4)
+SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zeros(20, int)), workers=1)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,36 @@ C = Constraints
         ({"objective": Objective(execution="dispatch", ownership="sequence")}, "no_seq_id", "/objective/ownership"),
         ({"constraints": C(load_cap=0.9)}, "load_cap_range", "/constraints/load_cap"),
         ({"constraints": C(load_cap=float("nan"))}, "load_cap_range", "/constraints/load_cap"),
+        *(
+            (
+                {"profile": WINDOWED, "constraints": C(load_cap=1.1, load_quantile=value)},
+                "load_quantile_range",
+                "/constraints/load_quantile",
+            )
+            for value in (0.49, 1.0, float("nan"))
+        ),
+        (
+            {"profile": WINDOWED, "constraints": C(load_quantile=0.9)},
+            "quantile_without_cap",
+            "/constraints/load_quantile",
+        ),
+        ({"constraints": C(load_cap=1.1, load_quantile=0.9)}, "too_few_groups", "/constraints/load_quantile"),
+        (
+            {"profile": SHORT, "constraints": C(load_cap=1.1, load_quantile=0.9, load_groups="sequences")},
+            "too_few_groups",
+            "/constraints/load_quantile",
+        ),
+        ({"constraints": C(load_cap=1.1, load_groups="sequences")}, "no_seq_id", "/constraints/load_groups"),
+        ({"constraints": C(load_groups="days")}, "unknown_choice", "/constraints/load_groups"),  # type: ignore[arg-type]
+        (
+            {
+                "profile": COUNTS,
+                "objective": Objective(execution="dispatch", dedup="none"),
+                "constraints": C(load_cap=1.1, load_quantile=0.9),
+            },
+            "counts_only",
+            "/constraints/load_quantile",
+        ),
         ({"constraints": C(pins=(Pin(expert=6, gpu=0),))}, "expert_range", "/constraints/pins/0/expert"),
         ({"constraints": C(pins=(Pin(expert=0, gpu=4),))}, "gpu_range", "/constraints/pins/0/gpu"),
         (

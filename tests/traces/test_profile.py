@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traces import Batch, InputError, LoadCounts, Profile, Provenance, Trace
+from traces.profile import SEQUENCE_BUCKETS
+from traces.profiling import _buckets
 from traces.statistics import imbalance, summary
 
 LAYERS, EXPERTS = 3, 6
@@ -109,6 +111,29 @@ def test_source_load_equals_brute_force(ids: Ids, ranks: int, seed: int) -> None
     assert np.array_equal(profile.source_load, expected)
 
 
+@given(ids=ids_arrays(max_tokens=200), seed=st.integers(0, 99), sequences=st.integers(1, 300))
+def test_sequence_load_keeps_sequences_together(ids: Ids, seed: int, sequences: int) -> None:
+    """Each bucket holds the tokens of whole sequences, every token once; parts of a trace add up to it."""
+    seq_id = np.random.default_rng(seed).integers(0, sequences, len(ids)) << 40
+    found = of(ids, seq_id=seq_id).sequence_load
+    assert found is not None
+    expected = np.zeros_like(found)
+    for sequence in set(seq_id.tolist()):
+        alone = ids[seq_id == sequence]
+        if (alone >= 0).any():
+            bucket = int(_buckets(np.array([sequence]))[0])
+            for layer in range(LAYERS):
+                np.add.at(expected[bucket, layer], alone[:, layer][alone[:, layer] >= 0], 1)
+    assert np.array_equal(found, expected)
+
+
+def test_sequences_are_spread_over_all_buckets() -> None:
+    """Ids that are multiples of a large power of two do not share a bucket: 64 buckets of about 100."""
+    count = np.bincount(_buckets(np.arange(6400) << 20), minlength=SEQUENCE_BUCKETS)
+    assert len(count) == SEQUENCE_BUCKETS
+    assert 50 < count.min() <= count.max() < 150
+
+
 @given(ids=ids_arrays(max_tokens=200), workers=st.integers(1, 3), size=st.integers(1, 90))
 def test_result_depends_neither_on_workers_nor_on_batches(ids: Ids, workers: int, size: int) -> None:
     """However the source cuts its batches, the profile is the same, bit for bit."""
@@ -163,7 +188,7 @@ def test_parts_of_a_source_merge_to_its_windows_and_sample(ids: Ids, cut: int) -
 @given(traces=st.tuples(*[ids_arrays(max_tokens=30, top_k=2)] * 3))
 def test_sum_is_commutative_and_associative(traces: tuple[Ids, Ids, Ids]) -> None:
     """The order of merging changes nothing, windows, sample, sources and digest included."""
-    a, b, c = (of(ids, source_rank=np.arange(len(ids)) % 3) for ids in traces)
+    a, b, c = (of(ids, source_rank=np.arange(len(ids)) % 3, seq_id=np.arange(len(ids)) // 4) for ids in traces)
     assert content(a + b) == content(b + a)
     assert content((a + b) + c) == content(a + (b + c))
     assert (a + b + c).digest == (c + b + a).digest
@@ -178,10 +203,10 @@ def test_profiles_of_different_models_do_not_merge() -> None:
     assert {item.pointer for item in error.value.violations} == {"/num_experts", "/layer_ids", "/distant", "/windows"}
 
 
-@pytest.mark.parametrize("name", ["affinity", "windows", "source_load", "sample"])
+@pytest.mark.parametrize("name", ["affinity", "windows", "source_load", "sequence_load", "sample"])
 def test_statistics_of_one_side_only_do_not_merge(name: str) -> None:
     """What one profile lacks is not dropped from the sum in silence."""
-    whole = of(np.zeros((4, LAYERS, 1), np.int8), source_rank=np.zeros(4, int))
+    whole = of(np.zeros((4, LAYERS, 1), np.int8), source_rank=np.zeros(4, int), seq_id=np.zeros(4, int))
     lacking: dict[str, Any] = {name: None}
     with pytest.raises(InputError) as error:
         whole + replace(whole, **lacking)
@@ -193,7 +218,8 @@ def test_statistics_of_one_side_only_do_not_merge(name: str) -> None:
 def test_saved_profile_reads_back_whole(ids: Ids, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Saving loses nothing, of single and of merged profiles."""
     path = tmp_path_factory.mktemp("profile") / "p.npz"
-    profile = of(ids, source_rank=np.zeros(len(ids), int)) + of(ids[::-1].copy(), source_rank=np.ones(len(ids), int))
+    columns = {"source_rank": np.arange(len(ids)) % 2, "seq_id": np.arange(len(ids)) // 3}
+    profile = of(ids, **columns) + of(ids[::-1].copy(), **columns)
     profile.save(path)
     assert content(Profile.load_file(path)) == content(profile)
 

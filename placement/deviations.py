@@ -1,0 +1,57 @@
+"""How much the experts' loads vary between groups of tokens that are drawn together: windows, or whole sequences."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from placement.constraints import LoadGroups
+from traces import Profile
+
+__all__ = ["count_groups", "sequence_deviations", "window_deviations"]
+
+Array = npt.NDArray[np.float64]
+
+
+def count_groups(profile: Profile, groups: LoadGroups) -> int:
+    """Return how many windows, or buckets of sequences, hold tokens."""
+    if groups == "windows":
+        return 0 if profile.windows is None else len(profile.windows)
+    return 0 if profile.sequence_load is None else int(profile.sequence_load.any(axis=(1, 2)).sum())
+
+
+def window_deviations(profile: Profile) -> Array | None:
+    """Return the deviations of the windows' shares from their mean, (L, E, W); None without two windows.
+
+    Windows are taken to differ in size only where one is cut short: the variance of a window's share is inverse to its
+    tokens. Scaled so that the squares over W add up to the variance of the mean.
+    """
+    windows = profile.windows
+    if windows is None or len(windows) < 2:
+        return None
+    total = windows.load.sum(axis=2, keepdims=True)
+    share = np.divide(windows.load, total, out=np.zeros(windows.load.shape), where=total > 0)
+    weight = windows.tokens / windows.tokens.sum()
+    scale = np.sqrt(weight / (len(windows) - 1))
+    centred = (share - np.einsum("w,wle->le", weight, share)) * scale[:, None, None]
+    return np.ascontiguousarray(centred.transpose(1, 2, 0))
+
+
+def sequence_deviations(profile: Profile) -> Array | None:
+    """Return the deviations of the buckets of whole sequences, (L, E, W); None without two buckets.
+
+    Sequences have any length, so a layer's shares are ratios of two sums over clusters of unequal size, with the usual
+    linearisation: deviation of bucket b ``y[b] - n[b] p`` for its loads y, their sum n and the shares p of all buckets
+    (Cochran, Sampling Techniques, 3rd ed., 1977, section 6.3; clusters: section 9A.5). Scaled so that the squares over
+    W add up to the variance of the shares. Nothing is assumed of tokens within a sequence, nor of sequences within a
+    bucket but that a hash has put them there.
+    """
+    if count_groups(profile, "sequences") < 2:
+        return None
+    load = profile.sequence_load
+    assert load is not None
+    load = load[load.any(axis=(1, 2))]
+    tokens = load.sum(axis=2, keepdims=True)
+    total = tokens.sum(axis=0)
+    centred = (load - tokens * (load.sum(axis=0) / total)) / total
+    return np.ascontiguousarray((centred * np.sqrt(len(load) / (len(load) - 1))).transpose(1, 2, 0))
