@@ -12,8 +12,10 @@ import numpy.typing as npt
 from placement.objective import CopyPolicy, Dedup, Execution, Objective, Ownership
 from placement.plan import Plan
 from placement.replay import Replay
+from placement.split import least_max_load
 from placement.topology import Topology
 from traces import Batch, InputError, Trace, Violations
+from traces.counting import count_load
 from traces.parallel import available_cores
 
 __all__ = ["Evaluation", "HotLink", "evaluate"]
@@ -51,6 +53,9 @@ class Evaluation:
         Sum over layers of the mean load by the sum of the maxima.
     imbalance_trtllm : float
         Mean over layers of (max - mean) / mean.
+    imbalance_optimal_split : float or None
+        The least `imbalance_max_over_mean` that any split of these tokens over the copies gives; None for plans without
+        copies.
     per_layer : dict of str to list
         Under the same names; entry l of the context-coherent crossings stands for the boundary l, l+1.
     traffic_matrix : (G, G) int64
@@ -76,6 +81,7 @@ class Evaluation:
     imbalance_max_over_mean: float
     balancedness_vllm: float
     imbalance_trtllm: float
+    imbalance_optimal_split: float | None
     per_layer: dict[str, list[Any]]
     traffic_matrix: npt.NDArray[np.int64]
     hottest_links: tuple[HotLink, ...]
@@ -127,15 +133,20 @@ def evaluate(
     replay = Replay.of(plan.physical_to_logical_map, plan.num_experts, plan.slots_per_gpu, topology, objective)
     threads = available_cores() if workers is None else max(1, workers)
     parts = [replay.fork() for _ in range(threads)]
+    has_copies = bool((plan.copies > 1).any())
+    loads = np.zeros((threads, plan.num_layers, 1, plan.num_experts), np.int64)
 
-    def add(part: Replay, batch: Batch) -> None:
+    def add(part: Replay, load: npt.NDArray[np.int64], batch: Batch) -> None:
         part.add(batch.topk_ids, batch.rows, batch.seq_id, batch.source_rank)
+        if has_copies:
+            for layer in range(plan.num_layers):
+                count_load(batch.topk_ids, layer, np.array([len(batch)]), load[layer])
 
     with ThreadPoolExecutor(threads) as pool:
         for batch in trace.batches():
             size = -(-len(batch) // threads)
             pieces = [batch.select(slice(n * size, (n + 1) * size)) for n in range(threads)]
-            list(pool.map(add, parts, pieces))
+            list(pool.map(add, parts, loads, pieces))
     for part in parts:
         replay.join(part)
     if not replay.tokens:
@@ -145,7 +156,7 @@ def evaluate(
             "The trace holds no tokens.",
             "Check the recording and any selection of it.",
         )
-    return _report(replay, plan)
+    return _report(replay, plan, loads.sum(axis=(0, 2)).astype(np.float64) if has_copies else None)
 
 
 def _check_fit(plan: Plan, trace: Trace, topology: Topology) -> None:
@@ -172,7 +183,7 @@ def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> npt.NDArray[np.fl
     return ratio
 
 
-def _report(replay: Replay, plan: Plan) -> Evaluation:
+def _report(replay: Replay, plan: Plan, expert_load: npt.NDArray[np.float64] | None) -> Evaluation:
     topology, objective = replay.topology, replay.objective
     context = objective.execution == "context_coherent"
     other_gpu = ~np.eye(topology.num_gpus, dtype=bool)
@@ -202,6 +213,9 @@ def _report(replay: Replay, plan: Plan) -> Evaluation:
     if not context:
         columns["remote_gpus"] = _ratio(replay.away[:, 2], active)
         columns["remote_nodes"] = _ratio(replay.away[:, 3], active)
+    if expert_load is not None:
+        fair = np.full(topology.num_gpus, 1 / topology.num_gpus)  # as the other balance metrics, whatever the speeds
+        columns["imbalance_optimal_split"] = least_max_load(expert_load, plan.physical_to_logical_map, fair)
     per_layer: dict[str, list[Any]] = {"layer_id": plan.layer_ids.tolist(), "tokens": active.tolist()}
     per_layer |= {name: values.tolist() for name, values in columns.items()}
     matrix = replay.traffic.sum(axis=0)
@@ -226,6 +240,7 @@ def _report(replay: Replay, plan: Plan) -> Evaluation:
         imbalance_max_over_mean=float(max_over_mean.mean()),
         balancedness_vllm=overall(mean, largest),
         imbalance_trtllm=float((max_over_mean - 1).mean()),
+        imbalance_optimal_split=None if expert_load is None else float(columns["imbalance_optimal_split"].mean()),
         per_layer=per_layer,
         traffic_matrix=matrix,
         hottest_links=_hottest(matrix * other_gpu),
