@@ -1,6 +1,10 @@
 """Step 3 of 4: how to find a good plan, and how good it is."""
 
+from solvers.front import front as front
 from solvers.limits import Limits as Limits
+from solvers.pareto import Against as Against
+from solvers.pareto import Front as Front
+from solvers.pareto import FrontPoint as FrontPoint
 from solvers.registry import Solver as Solver
 from solvers.registry import names as names
 from solvers.registry import parameters_of as parameters_of
@@ -16,7 +20,10 @@ from solvers.solving import make_plan as make_plan
 from solvers.solving import solve as solve
 
 __all__ = [
+    "Against",
     "Event",
+    "Front",
+    "FrontPoint",
     "Limits",
     "NoPlanError",
     "Search",
@@ -24,6 +31,7 @@ __all__ = [
     "Solver",
     "Step",
     "check_start",
+    "front",
     "make_plan",
     "names",
     "parameters_of",

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from placement import Problem, Termination
 from solvers.grouping import conform_with_groups
+from solvers.kernels.separate import separate_layer
 from solvers.solution import NoPlanError
 
 __all__ = ["conform", "pack", "separate_copies"]
@@ -144,27 +145,6 @@ def separate_copies(table: npt.NDArray[np.integer[Any]], load: npt.NDArray[np.fl
         A copy for which no GPU is left becomes an empty slot.
     """
     result = np.array(table, dtype=np.int32)
-    layers, slots = result.shape
-    per_gpu = slots // num_gpus
-    gpu = np.arange(slots) // per_gpu
-    for layer in range(layers):
-        row = result[layer]
-        for slot in range(slots):
-            expert = row[slot]
-            if expert < 0 or expert not in row[gpu[slot] * per_gpu : slot]:
-                continue
-            copies = np.bincount(row[row >= 0], minlength=load.shape[1])
-            weight = np.where(row >= 0, load[layer, row] / np.maximum(copies[row], 1), 0.0)
-            on_gpu = np.bincount(gpu, weights=weight, minlength=num_gpus)
-            here = set(row[gpu == gpu[slot]].tolist())
-            has = np.isin(gpu, gpu[row == expert])
-            partners = [s for s in np.flatnonzero(~has) if row[s] not in here]
-            if not partners:
-                row[slot] = -1
-                continue
-            there = np.array(partners)
-            step = weight[slot] - weight[there]
-            worst = np.maximum(on_gpu[gpu[slot]] - step, on_gpu[gpu[there]] + step)
-            best = there[worst.argmin()]
-            row[slot], row[best] = row[best], row[slot]
+    for layer, row in enumerate(result):
+        separate_layer(load[layer], row.reshape(num_gpus, -1))
     return result

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.cost import home_share
+from placement.cost import guarded_gpu_load, home_share
 from placement.plan import copies_on_gpu
 from solvers.arrange import conform, pack
 from solvers.search import Search
@@ -33,8 +33,9 @@ class Assignment:
     """Alternating assignment of experts to slots.
 
     Odd and even layers take turns: each is placed optimally given its neighbours, until nothing improves. A load cap
-    enters as a price per GPU and layer, raised where the load is above the cap and lowered elsewhere. Imbalance and
-    load spread are not priced; they only decide between the plans of the sweeps. One copy of each expert.
+    enters as a price per GPU and layer, raised where the load (with a load quantile, that quantile of it) is above the
+    cap and lowered elsewhere. Imbalance, load spread and which experts peak together are not priced; they only decide
+    between the plans of the sweeps. One copy of each expert.
 
     Attributes
     ----------
@@ -170,6 +171,9 @@ class _Sweeps:
         row = np.arange(layers)[:, None]
         reached = np.zeros(price.shape)
         np.add.at(reached, (row, gpu), self.load[row, self.experts, gpu])
+        if self.problem.load_margin:
+            # The margin depends on the whole GPU; its part of the excess raises the price of load as well.
+            reached = guarded_gpu_load(self.problem, (gpu[:, :, None] == np.arange(self.problem.num_gpus)).astype(int))
         most = objective.load_excess_weight / layers  # above it, missing the cap is the cheaper choice
         spread = np.array([self._cost(layer, gpu).std() for layer in range(layers)])
         unit = np.minimum(spread / self.load.mean(axis=(1, 2)), most)

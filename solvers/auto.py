@@ -12,7 +12,7 @@ from solvers.search import Search
 __all__ = ["Auto"]
 
 QUICK_STEPS = 2_000_000_000  # a second or two
-QUICK = ("contiguous", "round_robin", "random", "eplb")
+QUICK = ("contiguous", "round_robin", "random", "eplb", "load_balance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,5 +45,5 @@ class Auto:
         run(solver_from("assignment"), 0.05)
         run(solver_from("chain_dp", {"max_steps": QUICK_STEPS}), 0.5)
         if search.work is not None or search.remaining_s is not None:  # its library needs a limit of its own
-            run(solver_from("exflow_ilp", {"max_rows": 2000}), 0.3)
+            run(solver_from("exflow", {"max_rows": 2000, "backend": "cp_sat"}), 0.3)
         run(solver_from("annealing"), 1.0)

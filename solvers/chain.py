@@ -61,11 +61,13 @@ class ChainModel:
             self.forward = np.empty((0, S, S))
             self.fixed = self._fixed_cost(part) * weight
         self.backward = np.ascontiguousarray(self.forward.transpose(0, 2, 1))
-        self.covariance = np.empty((0, S, S))
+        self.covariance, self.margin = np.empty((0, S, S)), np.empty(0)
         if problem.load_deviations is not None:
-            # Relative to the mean fair share; exact for GPUs of equal speed.
+            # Relative to the mean fair share: the spread is exact for GPUs of equal speed, the margin for any.
             deviations = problem.load_deviations[row, self.expert] * (part * problem.num_gpus)[:, :, None]
             self.covariance = np.ascontiguousarray(deviations @ deviations.transpose(0, 2, 1))
+            if problem.load_margin:
+                self.margin = problem.load_margin / (problem.num_gpus * problem.topology.fair_share)
         # Only copies can collide; -1 spares the look-up for all others.
         several = held & (copies[row, self.expert] > 1) & problem.constraints.distinct_copies
         self.collide = np.where(several, self.expert, -1)
@@ -181,11 +183,12 @@ class Chain:
             np.add.at(self.held, (layer, model.collide[layer, item], self.gpu[layer, item]), 1)
         else:
             self.held = np.zeros((1, 1, 1), np.int64)
-        self.together, self.variance = np.zeros((1, 1, 1)), np.zeros(1)
+        self.together, self.variance = np.zeros((1, 1, 1)), np.zeros((1, 1))
         if len(model.covariance):
             one_hot = (self.gpu[:, :, None] == np.arange(model.problem.num_gpus)).astype(float)
             self.together = np.ascontiguousarray((model.covariance @ one_hot).transpose(0, 2, 1))
-            self.variance = (self.together * one_hot.transpose(0, 2, 1)).sum(axis=(1, 2))
+            own = self.together * one_hot.transpose(0, 2, 1)
+            self.variance = own.sum(axis=2) if len(model.margin) else own.sum(axis=(1, 2))[:, None]
 
     def run(self, search: Search, hot: float, cold: float, ramp: tuple[float, float] = COUPLED_RAMP) -> Table:
         """Anneal from temperature `hot` to `cold` (in units of the model's scale) over the whole of `search`.
@@ -229,7 +232,8 @@ class Chain:
             0.0 if cap is None else ramp * problem.objective.load_excess_weight / layers,
             problem.objective.imbalance_weight / layers,
             model.covariance,
-            problem.objective.load_spread_weight / layers / problem.num_gpus**0.5 if len(model.covariance) else 0.0,
+            model.margin,
+            problem.spread_weight / layers / problem.num_gpus**0.5 if len(model.covariance) else 0.0,
             problem.spread_tolerance * problem.num_gpus**0.5 * layers,
             model.collide,
             model.lock,

@@ -78,7 +78,7 @@ class ChainDp:
         path = _ShortestPath(problem, search)
         # A fair split over copies is an average of plans without copies; only where load counts may copies be better.
         exact = problem.num_slots == problem.num_experts or not problem.load_counts
-        weight, free = problem.objective.load_spread_weight, problem.spread_tolerance
+        weight, free = problem.spread_weight, problem.spread_tolerance
         low, high, price = 0.0, 1.0, 0.0
         for step in range(PRICE_STEPS if path.spread is not None else 1):
             found = path.best(price)
@@ -116,17 +116,20 @@ class _ShortestPath:
         L, m, G = problem.num_layers, len(chosen), problem.num_gpus
         cost = np.zeros((L, m))
         deviations = problem.load_deviations
-        if deviations is not None:
+        if deviations is not None and problem.spread_weight:
             self.spread = np.zeros((L, m))
         one_hot = (chosen[:, :, None] == np.arange(G)) / problem.topology.fair_share
         for layer in range(L):
             load = np.einsum("e,meg->mg", problem.relative_load[layer], one_hot)
             cost[layer] = objective.imbalance_weight * (load.max(axis=1) - 1)
+            if deviations is not None:
+                by_gpu = np.einsum("meg,ew->mgw", one_hot, deviations[layer])
+                variance = (by_gpu**2).sum(axis=2)
+                load += problem.load_margin * np.sqrt(variance)
+                if self.spread is not None:
+                    self.spread[layer] = np.sqrt(variance.mean(axis=1))
             if (cap := problem.constraints.load_cap) is not None:
                 cost[layer] += objective.load_excess_weight * np.maximum(load - cap, 0).sum(axis=1)
-            if deviations is not None and self.spread is not None:
-                by_gpu = np.einsum("meg,ew->mgw", one_hot, deviations[layer])
-                self.spread[layer] = np.sqrt((by_gpu**2).sum(axis=2).mean(axis=1))
         if not problem.is_free:
             for state in range(m):
                 cost[:, state] += np.where(self._allowed(chosen[state]), 0.0, np.inf)
@@ -149,7 +152,7 @@ class _ShortestPath:
         L = problem.num_layers
         cost = self.cost
         if self.spread is not None:
-            cost = cost + price * problem.objective.load_spread_weight / L * self.spread
+            cost = cost + price * problem.spread_weight / L * self.spread
         following = states.gpu[states.representative]
         value = cost[0]
         came_from = np.zeros((L, len(following)), np.int64)

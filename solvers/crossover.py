@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.cost import expected_gpu_load, load_spread, score
+from placement.cost import expected_gpu_load, guarded_gpu_load, load_spread, score
 from placement.plan import copies_on_gpu
 from solvers.relabel import Relabelling
 
@@ -57,10 +57,9 @@ class Pool:
             return
         problem = self.problem
         copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
-        load = expected_gpu_load(problem, copies)
-        cost = problem.objective.imbalance_weight * load.max(axis=1)
+        cost = problem.objective.imbalance_weight * expected_gpu_load(problem, copies).max(axis=1)
         if problem.constraints.load_cap is not None:
-            excess = np.maximum(load - problem.constraints.load_cap, 0).sum(axis=1)
+            excess = np.maximum(guarded_gpu_load(problem, copies) - problem.constraints.load_cap, 0).sum(axis=1)
             cost = cost + problem.objective.load_excess_weight * excess
         if len(self.tables) == self.limit:
             for items in (self.tables, self._share, self._node_cost, self._spread, self._key):
@@ -68,7 +67,7 @@ class Pool:
         self.tables.append(table)
         self._share.append(copies / copies.sum(axis=2, keepdims=True))
         self._node_cost.append(cost / problem.num_layers)
-        self._spread.append(problem.objective.load_spread_weight * load_spread(problem, copies) / problem.num_layers)
+        self._spread.append(problem.spread_weight * load_spread(problem, copies) / problem.num_layers)
         self._key.append(self._count)
         self._count += 1
 
@@ -77,7 +76,8 @@ class Pool:
 
         The spread counts above a tolerance only, which is no sum over layers: several prices for it are tried.
         """
-        prices = SPREAD_PRICES if self.problem.load_deviations is not None else (0.0,)
+        spread = self.problem.spread_weight and self.problem.load_deviations is not None
+        prices = SPREAD_PRICES if spread else (0.0,)
         found = [
             self._path([cost + price * spread for cost, spread in zip(self._node_cost, self._spread, strict=True)])
             for price in prices

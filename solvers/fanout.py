@@ -153,7 +153,7 @@ class _Layer:
             on_node=np.zeros((n, topology.num_nodes), np.uint8),
             gpu_load=np.zeros(G),
             window_load=np.zeros((G, self.model.deviations.shape[1])),
-            variance=np.zeros(1),
+            variance=np.zeros(G if problem.load_margin else 1),
             share=np.zeros(G + 1),
         )
         route_all(self.state, self.model)
@@ -181,7 +181,8 @@ class _Layer:
             np.inf if cap is None else cap,
             0.0 if cap is None else problem.objective.load_excess_weight / problem.num_layers,
             problem.objective.imbalance_weight / problem.num_layers,
-            problem.objective.load_spread_weight / problem.num_layers,
+            problem.load_margin,
+            problem.spread_weight / problem.num_layers,
             problem.spread_tolerance,
             problem.slots_per_gpu,
         )

@@ -25,10 +25,15 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "round_robin": ("solvers.baselines", "RoundRobin"),
     "random": ("solvers.baselines", "Random"),
     "eplb": ("solvers.eplb", "Eplb"),
+    "load_balance": ("solvers.load_balance", "LoadBalance"),
     "assignment": ("solvers.assignment", "Assignment"),
     "annealing": ("solvers.annealing", "Annealing"),
     "chain_dp": ("solvers.chain_dp", "ChainDp"),
-    "exflow_ilp": ("solvers.exflow_ilp", "ExflowIlp"),
+    "exflow": ("solvers.exflow", "Exflow"),
+    "grace": ("solvers.grace", "Grace"),
+    "moetuner": ("solvers.moetuner", "MoeTuner"),
+    "topology_load": ("solvers.topology_load", "TopologyLoad"),
+    "cp_sat": ("solvers.cp_sat", "CpSat"),
 }
 
 

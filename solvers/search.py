@@ -77,6 +77,7 @@ class _Shared:
         self.exhausted = False
         self.clock_ended = self.work_ended = False
         self.offer_s = math.inf
+        self.notes: list[str] = []
 
     @property
     def elapsed(self) -> float:
@@ -227,6 +228,13 @@ class Search:
             if shared.bound is None or value > shared.bound:
                 shared.bound = value
                 shared.emit("bound", self.solver)
+
+    def note(self, text: str) -> None:
+        """Say how the plan was made, for the plan's provenance: which of its ways a method took, what it left out."""
+        shared = self._shared
+        with shared.lock:
+            if (note := f"{self.solver}: {text}") not in shared.notes:
+                shared.notes.append(note)
 
     def exhausted(self) -> None:
         """Report that no better plan exists (the whole space was searched)."""

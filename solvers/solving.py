@@ -207,6 +207,7 @@ def _finish(
             "objective": asdict(problem.objective),
             "constraints": asdict(problem.constraints),
             "topology": topology_to_dict(problem.topology),
+            **({"notes": shared.notes} if shared.notes else {}),
         },
     )
     return Solution(

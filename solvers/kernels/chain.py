@@ -58,6 +58,7 @@ def anneal(
     excess_weight: float,
     max_weight: float,
     covariance: Floats,
+    margin: Floats,
     spread_weight: float,
     spread_free: float,
     expert: Ints,
@@ -87,7 +88,10 @@ def anneal(
     cap, excess_weight, max_weight : float
         Load cap, cost per unit of load above it, and cost per unit of a layer's largest load.
     covariance : (L, S, S) float64
-        Covariance of the items' loads, relative to the fair share.
+        Covariance of the items' loads, relative to the mean fair share.
+    margin : (G,) or (0,) float64
+        Added to the load that the cap is held against, per unit of the square root of a GPU's `variance`; empty if the
+        cap is held against the load alone. Not with a `spread_weight`.
     spread_weight, spread_free : float
         Cost per unit of the sum over layers of the square root of `variance`, as far as it is above `spread_free`.
     expert : (L, S) int64
@@ -100,8 +104,8 @@ def anneal(
         State, changed in place: GPU of each item (L, S); cost of each item on each GPU (L, G, S); loads (L, G); copies
         of an expert on a GPU (L, E, G).
     together, variance
-        State too, if `spread_weight` is not 0: covariance of each item with the items on each GPU (L, G, S), and the
-        sum over GPUs of the variance of their load (L,).
+        State too, with a margin or a spread weight: covariance of each item with the items on each GPU (L, G, S), and
+        the variance of the GPUs' loads, (L, G) with a margin, or its sum over GPUs (L, 1).
     rng : (2,) uint64
 
     Returns
@@ -111,6 +115,7 @@ def anneal(
     """
     L, G, S = place.shape
     wide = load.shape[2] > 1
+    guarded = len(margin) > 0
     change = total_spread = 0.0
     if spread_weight != 0.0:
         total_spread = np.sqrt(np.maximum(variance, 0.0)).sum()
@@ -134,7 +139,18 @@ def anneal(
             step = load[layer, q, 0] - load[layer, p, 0]
             on_a = gpu_load[layer, a] + step
             on_b = gpu_load[layer, b] - step
-        if excess_weight != 0.0:
+        variance_a = variance_b = 0.0
+        if guarded:
+            own = covariance[layer, p, p] + covariance[layer, q, q] - 2.0 * covariance[layer, p, q]
+            variance_a = variance[layer, a] + 2.0 * (together[layer, a, q] - together[layer, a, p]) + own
+            variance_b = variance[layer, b] + 2.0 * (together[layer, b, p] - together[layer, b, q]) + own
+            delta += excess_weight * (
+                _over(on_a + margin[a] * np.sqrt(max(variance_a, 0.0)), cap)
+                + _over(on_b + margin[b] * np.sqrt(max(variance_b, 0.0)), cap)
+                - _over(gpu_load[layer, a] + margin[a] * np.sqrt(max(variance[layer, a], 0.0)), cap)
+                - _over(gpu_load[layer, b] + margin[b] * np.sqrt(max(variance[layer, b], 0.0)), cap)
+            )
+        elif excess_weight != 0.0:
             delta += excess_weight * (
                 _over(on_a, cap) + _over(on_b, cap) - _over(gpu_load[layer, a], cap) - _over(gpu_load[layer, b], cap)
             )
@@ -157,7 +173,7 @@ def anneal(
                 + covariance[layer, q, q]
                 - 2.0 * covariance[layer, p, q]
             )
-            wider = np.sqrt(max(variance[layer] + moved, 0.0)) - np.sqrt(max(variance[layer], 0.0))
+            wider = np.sqrt(max(variance[layer, 0] + moved, 0.0)) - np.sqrt(max(variance[layer, 0], 0.0))
             delta += spread_weight * (_over(total_spread + wider, spread_free) - _over(total_spread, spread_free))
         if delta > 0.0 and (delta > 30.0 * temperature or next_unit(rng) >= np.exp(-delta / temperature)):
             continue
@@ -178,9 +194,13 @@ def anneal(
         gpu_load[layer, a] = on_a
         gpu_load[layer, b] = on_b
         move_item_cost(forward, backward, place, hop, layer, p, q, a, b)
-        if spread_weight != 0.0:
-            variance[layer] += moved
-            total_spread += wider
+        if guarded or spread_weight != 0.0:
+            if guarded:
+                variance[layer, a] = variance_a
+                variance[layer, b] = variance_b
+            else:
+                variance[layer, 0] += moved
+                total_spread += wider
             for s in range(S):
                 step = covariance[layer, q, s] - covariance[layer, p, s]
                 together[layer, a, s] += step

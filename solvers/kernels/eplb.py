@@ -6,6 +6,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from solvers.kernels.heap import heapify, sift_down
+
 __all__ = ["rebalance_layer"]
 
 Floats = npt.NDArray[np.float64]
@@ -27,14 +29,17 @@ def _pack(weight: Floats, packs: int, target: Ints) -> None:
     order = np.argsort(-weight, kind="mergesort")
     filled = np.zeros(packs, np.int64)
     total = np.zeros(packs)
+    open_packs = np.arange(packs)  # a heap; packs that are full leave it
+    count = packs
     for i in order:
-        best = -1
-        for pack in range(packs):
-            if filled[pack] < size and (best < 0 or total[pack] < total[best]):
-                best = pack
+        best = open_packs[0]
         target[i] = best * size + filled[best]
         filled[best] += 1
         total[best] += weight[i]
+        if filled[best] == size:
+            count -= 1
+            open_packs[0] = open_packs[count]
+        sift_down(open_packs, total, max(count, 1), 0)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -65,19 +70,22 @@ def rebalance_layer(weight: Floats, slots: int, groups: int, nodes: int, gpus: i
     target = np.empty(slots_per_node, np.int64)
     copies = np.empty(per_node, np.int64)
     share = np.empty(per_node)
+    hottest_first = np.empty(per_node, np.int64)  # a heap
+    key = np.empty(per_node)
     for node in range(nodes):
         for i in range(per_node):
             held[i] = i
             copies[i] = 1
             share[i] = weight[by_node[node * per_node + i]]
+            hottest_first[i], key[i] = i, -share[i]
+        heapify(hottest_first, key, per_node)
         for i in range(per_node, slots_per_node):
-            hottest = 0
-            for j in range(1, per_node):
-                if share[j] > share[hottest]:
-                    hottest = j
+            hottest = hottest_first[0]
             held[i] = hottest
             copies[hottest] += 1
             share[hottest] = weight[by_node[node * per_node + hottest]] / copies[hottest]
+            key[hottest] = -share[hottest]
+            sift_down(hottest_first, key, per_node, 0)
         for i in range(slots_per_node):
             copy_weight[i] = share[held[i]]
         _pack(copy_weight, gpus // nodes, target)

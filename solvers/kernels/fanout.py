@@ -30,7 +30,7 @@ class LayerState(NamedTuple):
     on_node: Ints  # (n, N)
     gpu_load: Floats  # (G,) relative to the fair share
     window_load: Floats  # (G, W) deviations of the GPU's load in the profile's windows; W = 0 where they don't count
-    variance: Floats  # (1,) sum of the squares of window_load
+    variance: Floats  # (G,) squares of window_load, summed over windows; without a margin their total, (1,)
     share: Floats  # (M,) room for an expert's shares
 
 
@@ -97,17 +97,18 @@ def expert_share(gpus: Ints, count: int, policy: int, homes: Floats, node_of_gpu
 def _add_load(e: int, sign: float, state: LayerState, model: LayerModel) -> None:
     copies, counts, gpu_load, share = state.copies, state.counts, state.gpu_load, state.share
     load, deviations, homes, fair = model.load, model.deviations, model.homes, model.fair
-    window_load = state.window_load
+    window_load, variance = state.window_load, state.variance
     expert_share(copies[e], counts[e], model.policy, homes[min(e, len(homes) - 1)], model.node_of_gpu, share)
     for c in range(counts[e]):
         g = copies[e, c]
         part = sign * share[c] / fair[g]
+        v = g if len(variance) > 1 else 0
         gpu_load[g] += part * load[e]
         for w in range(window_load.shape[1]):
             before = window_load[g, w]
             after = before + part * deviations[e, w]
             window_load[g, w] = after
-            state.variance[0] += after * after - before * before
+            variance[v] += after * after - before * before
 
 
 @numba.njit(nogil=True, cache=True)
@@ -192,18 +193,27 @@ def route_all(state: LayerState, model: LayerModel) -> float:
 
 @numba.njit(nogil=True, cache=True)
 def _load_cost(
-    state: LayerState, cap: float, excess_weight: float, max_weight: float, spread_weight: float, spread_free: float
+    state: LayerState,
+    cap: float,
+    excess_weight: float,
+    max_weight: float,
+    margin: float,
+    spread_weight: float,
+    spread_free: float,
 ) -> float:
-    gpu_load = state.gpu_load
+    gpu_load, variance = state.gpu_load, state.variance
     largest = 0.0
     excess = 0.0
-    for value in gpu_load:
+    for g in range(len(gpu_load)):
+        value = gpu_load[g]
         largest = max(largest, value)
+        if margin != 0.0:
+            value += margin * np.sqrt(max(variance[g], 0.0))
         if value > cap:
             excess += value - cap
     cost = max_weight * largest + excess_weight * excess
-    if state.window_load.shape[1]:
-        spread = np.sqrt(max(state.variance[0], 0.0) / len(gpu_load))
+    if spread_weight != 0.0 and state.window_load.shape[1]:
+        spread = np.sqrt(max(variance[0], 0.0) / len(gpu_load))
         cost += spread_weight * max(spread - spread_free, 0.0)
     return cost
 
@@ -216,6 +226,7 @@ def anneal_layer(
     cap: float,
     excess_weight: float,
     max_weight: float,
+    margin: float,
     spread_weight: float,
     spread_free: float,
     per_gpu: int,
@@ -235,6 +246,8 @@ def anneal_layer(
         Objective per unit of message cost.
     temperature : float
         Negative: accept nothing and return the mean absolute change of the traffic, to find the scale of temperatures.
+    margin : float
+        Standard errors that are added to a GPU's load before the cap is held against it; 0 with a `spread_weight`.
     spread_weight, spread_free : float
         Cost per unit of the standard error of a GPU's load, as far as it is above `spread_free`. (The objective frees
         the mean over layers; a layer alone can only keep to its part.)
@@ -275,12 +288,12 @@ def anneal_layer(
             if ((x >= 0 and lock[x]) or (y >= 0 and lock[y])) and node_of_gpu[a] != node_of_gpu[b]:
                 continue
         tried += 1
-        before = _load_cost(state, cap, excess_weight, max_weight, spread_weight, spread_free)
+        before = _load_cost(state, cap, excess_weight, max_weight, margin, spread_weight, spread_free)
         if x >= 0:
             _edit_copies(x, a, b, state, model)
         if y >= 0:
             _edit_copies(y, b, a, state, model)
-        delta = _load_cost(state, cap, excess_weight, max_weight, spread_weight, spread_free) - before
+        delta = _load_cost(state, cap, excess_weight, max_weight, margin, spread_weight, spread_free) - before
         priced = delta <= hopeless + 30.0 * max(temperature, 0.0)
         traffic = 0.0
         if priced:

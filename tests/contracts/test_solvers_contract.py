@@ -62,10 +62,14 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "not_divisible": lambda: Problem(profile(experts=7), flat(2)),
     "one_layer": lambda: Problem(profile(layers=1), flat(2)),
     "load_cap": lambda: Problem(profile(), flat(2), constraints=Constraints(load_cap=1.1)),
+    "robust_cap": lambda: Problem(profile(), flat(2), constraints=Constraints(load_cap=1.3, load_quantile=0.9)),
     "imbalance": lambda: Problem(profile(), flat(2), objective=Objective(imbalance_weight=1.0)),
     "copies": lambda: Problem(profile(), flat(4), 3, constraints=Constraints(load_cap=1.2)),
     "dispatch_none": lambda: Problem(profile(), Topology.parse("2x2"), objective=dispatch("none")),
     "dispatch_gpu": lambda: Problem(profile(), flat(4), objective=dispatch("gpu")),
+    "dispatch_robust": lambda: Problem(
+        profile(), flat(4), 3, dispatch("gpu"), Constraints(load_cap=1.3, load_quantile=0.9, load_groups="windows")
+    ),
     "dispatch_node": lambda: Problem(profile(), Topology.parse("2x2"), 3, objective=dispatch("node")),
     "pins": lambda: Problem(profile(), Topology.parse("2x2"), constraints=LIMITED),
     "pins_and_copies": lambda: Problem(

@@ -26,7 +26,14 @@ def topology(hops: Hops, speeds: bool) -> Topology:
 
 
 def problem(
-    seed: int, hops: Hops, cap: float | None, copies: bool, speeds: bool, spread: float, imbalance: float
+    seed: int,
+    hops: Hops,
+    cap: float | None,
+    copies: bool,
+    speeds: bool,
+    spread: float,
+    imbalance: float,
+    quantile: float | None = None,
 ) -> Problem:
     """Three layers of eight experts of very different loads, in windows."""
     rng = np.random.default_rng(seed)
@@ -36,7 +43,7 @@ def problem(
         topology(hops, speeds),
         3 if copies else 2,
         objective=Objective(imbalance_weight=imbalance, load_spread_weight=spread),
-        constraints=Constraints(load_cap=cap),
+        constraints=Constraints(load_cap=cap, load_quantile=quantile),
     )
 
 
@@ -55,7 +62,8 @@ def change_by_kernel(problem: Problem, table: np.ndarray, temperature: float, se
         0.0 if cap is None else objective.load_excess_weight / layers,
         objective.imbalance_weight / layers,
         model.covariance,
-        objective.load_spread_weight / layers / problem.num_gpus**0.5 if len(model.covariance) else 0.0,
+        model.margin,
+        problem.spread_weight / layers / problem.num_gpus**0.5 if len(model.covariance) else 0.0,
         problem.spread_tolerance * problem.num_gpus**0.5,
         model.collide,
         model.lock,
@@ -80,18 +88,27 @@ def change_by_kernel(problem: Problem, table: np.ndarray, temperature: float, se
     seed=st.integers(0, 10**6),
     hops=st.sampled_from(["flat", "tiers", "any"]),
     cap=st.sampled_from([None, 1.0, 1.2]),
+    quantile=st.sampled_from([None, 0.5, 0.9]),
     copies=st.booleans(),
     speeds=st.booleans(),
     imbalance=st.sampled_from([0.0, 0.7]),
     temperature=st.sampled_from([1e-6, 0.5, 50.0]),
 )
-@example(seed=1, hops="any", cap=1.2, copies=True, speeds=True, imbalance=0.7, temperature=50.0)
+@example(seed=1, hops="any", cap=1.2, quantile=None, copies=True, speeds=True, imbalance=0.7, temperature=50.0)
+@example(seed=1, hops="any", cap=1.2, quantile=0.9, copies=True, speeds=True, imbalance=0.7, temperature=50.0)
 def test_change_is_the_difference_of_the_scores(
-    seed: int, hops: Hops, cap: float | None, copies: bool, speeds: bool, imbalance: float, temperature: float
+    seed: int,
+    hops: Hops,
+    cap: float | None,
+    quantile: float | None,
+    copies: bool,
+    speeds: bool,
+    imbalance: float,
+    temperature: float,
 ) -> None:
     """Traffic, load cap, load spread and imbalance: the kernel's sum of changes is what the cost function says."""
-    # The model's spread is exact for GPUs of equal speed only, as it says.
-    made = problem(seed, hops, cap, copies, speeds, 0.0 if speeds else 1.0, imbalance)
+    # The model's spread is exact for GPUs of equal speed only, as it says; its margin for any.
+    made = problem(seed, hops, cap, copies, speeds, 0.0 if speeds else 1.0, imbalance, cap and quantile)
     if copies:
         loads = made.profile.load
         dealt = rebalance(loads, num_slots=made.num_slots, num_groups=1, num_nodes=1, num_gpus=4)

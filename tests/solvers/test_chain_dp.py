@@ -58,16 +58,19 @@ def least(problem: Problem) -> float:
     seed=st.integers(0, 1000),
     grid=st.sampled_from(sorted(GRIDS)),
     cap=st.sampled_from([None, 1.1]),
+    quantile=st.sampled_from([None, 0.95]),
     imbalance=st.sampled_from([0.0, 0.3]),
 )
-def test_optimum_is_that_of_enumeration(seed: int, grid: str, cap: float | None, imbalance: float) -> None:
+def test_optimum_is_that_of_enumeration(
+    seed: int, grid: str, cap: float | None, quantile: float | None, imbalance: float
+) -> None:
     """Any hop costs, speeds and slots, with and without loads: value, bound and proof agree with brute force."""
     topology = GRIDS[grid]
     problem = Problem(
         profile(seed, layers=2),
         topology,
         objective=Objective(imbalance_weight=imbalance, load_spread_weight=0.0),
-        constraints=Constraints(load_cap=cap),
+        constraints=Constraints(load_cap=cap, load_quantile=cap and quantile),
     )
     found = solve(problem, "chain_dp").plan
     assert found.score == pytest.approx(least(problem), abs=1e-12)

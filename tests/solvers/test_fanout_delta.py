@@ -39,9 +39,10 @@ def random_table(rng: np.random.Generator) -> Any:
     policy=st.sampled_from(["fair", "same_gpu", "same_node"]),
     measured=st.booleans(),
     ragged=st.sampled_from([0.0, 0.3]),
+    quantile=st.sampled_from([None, 0.9]),
 )
 def test_change_equals_change_of_score(
-    seed: int, text: str, dedup: Any, policy: Any, measured: bool, ragged: float
+    seed: int, text: str, dedup: Any, policy: Any, measured: bool, ragged: float, quantile: float | None
 ) -> None:
     """After accepted trials, change, map and loads agree with a fresh score.
 
@@ -67,7 +68,7 @@ def test_change_equals_change_of_score(
         topology,
         slots_per_gpu=SLOTS,
         objective=objective,
-        constraints=Constraints(load_cap=CAP),
+        constraints=Constraints(load_cap=CAP, load_quantile=quantile),
     )
     sample = problem.profile.sample
     assert sample is not None
@@ -90,7 +91,7 @@ def test_change_equals_change_of_score(
             terms["traffic"]
             + WEIGHT * terms["imbalance"]
             + EXCESS * terms["load_excess"]
-            + SPREAD * terms["load_spread"]
+            + problem.spread_weight * terms["load_spread"]
         )
 
     table = random_table(rng)
@@ -104,7 +105,8 @@ def test_change_equals_change_of_score(
         CAP,
         EXCESS / LAYERS,
         WEIGHT / LAYERS,
-        SPREAD / LAYERS,
+        problem.load_margin,
+        problem.spread_weight / LAYERS,
         0.0,
         SLOTS,
         200,
