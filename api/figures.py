@@ -34,6 +34,7 @@ FIGURES = (
     "imbalance_max_over_mean",
     "balancedness_vllm",
     "imbalance_trtllm",
+    "imbalance_optimal_split",
 )
 DISPATCH_FIGURES = (
     "cross_gpu_fraction",
@@ -115,6 +116,7 @@ def figures_of(problem: Problem, measured: list[Measured], notes: tuple[str, ...
     return {
         "objective": asdict(problem.objective),
         "load_cap": problem.constraints.load_cap,
+        "load_quantile": problem.constraints.load_quantile,
         "topology": problem.topology.name,
         "slots_per_gpu": problem.slots_per_gpu,
         "tokens": {"fit": tokens.get("fit"), "held_out": tokens.get("held_out")},

@@ -66,6 +66,8 @@ def report_html(problem: Problem, solution: Solution, measured: Sequence[Measure
 def _overview(problem: Problem, solution: Solution, summary: dict[str, Any]) -> str:
     plan, termination = solution.plan, solution.termination
     cap = "no load cap" if (limit := problem.constraints.load_cap) is None else f"load cap {limit:g}"
+    if (quantile := problem.constraints.load_quantile) is not None:
+        cap += f" at the {quantile:g} quantile over {problem.load_groups}"
     bound = "no bound is known" if plan.bound is None else f"no plan gets below {plan.bound:.4f} (gap {plan.gap:.1%})"
     facts = (
         f"{problem.num_layers} MoE layers of {problem.num_experts} experts on {problem.topology.name}: "

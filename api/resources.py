@@ -174,6 +174,7 @@ class Evaluation(BaseModel):
     imbalance_max_over_mean: float
     balancedness_vllm: float
     imbalance_trtllm: float
+    imbalance_optimal_split: float | None = Field(description="Null for plans without copies.")
     per_layer: dict[str, list[Any]]
     traffic_matrix: list[list[int]]
     hottest_links: list[dict[str, Any]]

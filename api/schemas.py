@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from placement.constraints import LoadGroups
 from placement.objective import CopyPolicy, Dedup, Execution, Ownership
 from placement.topology import MAX_GPUS
 
@@ -182,6 +183,14 @@ class PlanBody(Strict):
     )
     load_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = Field(
         default=None, description="Largest load of a GPU relative to its fair share, in every layer."
+    )
+    load_quantile: Annotated[float, Field(ge=0.5, lt=1, allow_inf_nan=False)] | None = Field(
+        default=None, description="The load cap holds for this quantile of a GPU's load; null: for its expectation."
+    )
+    load_groups: LoadGroups | None = Field(
+        default=None,
+        description="Tokens that are drawn together, to tell how much loads vary. If null: sequences, if there is a "
+        "load_quantile and the trace names them; else windows.",
     )
     pins: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field(
         default=[], description="Copies that must be there."

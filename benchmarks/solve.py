@@ -67,7 +67,7 @@ def row(problem: placement.Problem, held: traces.Trace, name: str, time_s: float
 
 def warm_up(problem: placement.Problem, name: str) -> None:
     """Have the solver's loops compiled, which is no part of its time; an integer program has none."""
-    if name != "exflow_ilp":
+    if name != "exflow":
         solvers.solve(problem, name, limits=solvers.Limits(work=WARM_UP_WORK), seed=SEED)
 
 

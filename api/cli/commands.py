@@ -12,6 +12,7 @@ from api.cli.catalogue import solvers, topologies
 from api.cli.console import BAD_INPUT, INTERRUPTED, NO_PLAN, error_document, print_json, say, wants_json
 from api.cli.demo import demo
 from api.cli.evaluate import compare, evaluate
+from api.cli.front import front
 from api.cli.profile import profile
 from api.cli.serve import serve
 from api.cli.solve import solve
@@ -69,7 +70,7 @@ def root(
     """Place the experts of Mixture-of-Experts models on GPUs: fewer tokens across the network, no GPU overloaded."""
 
 
-for command in (profile, solve, evaluate, compare, solvers, topologies, synthetic, demo, serve):
+for command in (profile, solve, front, evaluate, compare, solvers, topologies, synthetic, demo, serve):
     app.command()(command)
 
 

@@ -22,6 +22,9 @@ __all__ = [
     "FormatOption",
     "HoldOutOption",
     "LayerIdsOption",
+    "LoadCapOption",
+    "LoadGroupsOption",
+    "LoadQuantileOption",
     "NumExpertsOption",
     "OwnershipOption",
     "PlansCopyPolicyOption",
@@ -109,6 +112,24 @@ PlansOwnershipOption = Annotated[str | None, _words(*OWNERSHIPS, OF_THE_PLAN.for
 PlansCopyPolicyOption = Annotated[
     str | None,
     _words(*COPY_POLICIES, f"as the plan was made for, if for this --execution, else {USUAL_COPY_POLICY}"),
+]
+LoadCapOption = Annotated[
+    str, typer.Option(metavar="RATIO|none", help="Largest GPU load over the mean, in every layer: 1.05, say.")
+]
+LoadQuantileOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="Q",
+        help="Hold the load cap for this quantile of every GPU's load, not only for its expectation: 0.95, say.",
+    ),
+]
+LoadGroupsOption = Annotated[
+    str | None,
+    _words(
+        ("windows", "sequences"),
+        "Tokens that come together, to tell how much loads vary: 512 in a row, or whole sequences (seq_id).",
+        "sequences if there is a --load-quantile and the trace has seq_id, else windows",
+    ),
 ]
 HoldOutOption = Annotated[
     float | None,

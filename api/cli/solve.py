@@ -37,9 +37,9 @@ def solve(
     dedup: shared.DedupOption = "gpu",
     ownership: shared.OwnershipOption = "token",
     copy_policy: shared.CopyPolicyOption = None,
-    load_cap: Annotated[
-        str, typer.Option(metavar="RATIO|none", help="Largest GPU load over the mean, in every layer: 1.05, say.")
-    ] = "none",
+    load_cap: shared.LoadCapOption = "none",
+    load_quantile: shared.LoadQuantileOption = None,
+    load_groups: shared.LoadGroupsOption = None,
     hold_out: shared.HoldOutOption = None,
     time_limit: Annotated[
         str | None,
@@ -76,6 +76,8 @@ def solve(
         time_s = shared.number_or_none(time_limit, "--time-limit")
     constraints: dict[str, Any] = {
         "load_cap": cap,
+        "load_quantile": load_quantile,
+        "load_groups": load_groups,
         "pins": shared.read_pins(pin or (), "--pin"),
         "forbidden": shared.read_pins(forbid or (), "--forbid"),
         "groups": shared.read_groups(group or ()),

@@ -48,6 +48,8 @@ def figure_tables(rows: Sequence[Row]) -> str:
         "imbalance_max_over_mean",
         "balancedness_vllm",
     )
+    if any(row.found.evaluation.imbalance_optimal_split is not None for row in rows):
+        context_columns = (*context_columns, "imbalance_optimal_split")
     dispatch_columns: tuple[str, ...] = (
         "cross_gpu_fraction",
         "fanout_gpus",
@@ -132,7 +134,7 @@ def _number(value: float | None) -> str:
 
 def _heading(name: str) -> str:
     """Break a figure's name over two lines."""
-    for ending in ("_fraction", "_max_over_mean", "_vllm", "_trtllm", "_gpus", "_nodes"):
+    for ending in ("_fraction", "_max_over_mean", "_optimal_split", "_vllm", "_trtllm", "_gpus", "_nodes"):
         if name.endswith(ending):
             return f"{name.removesuffix(ending)}\n{ending}"
     return name

@@ -150,6 +150,8 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--option", "speed=3"), "unknown_option"),
         (("--load-cap", 0.5), "load_cap_range"),
         (("--load-cap", "nan"), "load_cap_range"),
+        (("--load-cap", 1.1, "--load-quantile", 1), "load_quantile_range"),
+        (("--load-quantile", 0.9), "quantile_without_cap"),
         (("--hold-out", 1.5), "hold_out_range"),
         (("--time-limit", 0), "limit_range"),
         (("--time-limit", "inf"), "limit_range"),

@@ -240,6 +240,8 @@ class TestPlans:
         """Pins, exclusions and groups are kept, in the model's layers."""
         constraints = {
             "load_cap": 1.3,
+            "load_quantile": 0.9,
+            "load_groups": "sequences",
             "pins": [{"expert": 0, "gpu": 3, "layer_id": 6}],
             "forbidden": [{"expert": 1, "gpu": 0}],
             "groups": [{"experts": [4, 5]}],
@@ -249,6 +251,8 @@ class TestPlans:
         assert found.copies_on_gpu[5, 0, 3] == 1
         assert found.copies_on_gpu[:, 1, 0].sum() == 0
         assert (found.gpu_of_expert[:, 4] // 2 == found.gpu_of_expert[:, 5] // 2).all()
+        recorded = found.provenance["constraints"]
+        assert (recorded["load_quantile"], recorded["load_groups"]) == (0.9, "sequences")
 
     def test_topology_object(self, client: TestClient, body: dict[str, Any]) -> None:
         """A topology can be given as in a topology file."""
@@ -331,6 +335,8 @@ class TestViolations:
             "trace": "nonsense",
             "topology": {"gpus_per_node": 0, "nodes": 3},
             "load_cap": 0.5,
+            "load_quantile": 1.0,
+            "load_groups": "days",
             "pins": [{"expert": -1, "gpu": 0}],
             "limits": {"gap": 1.5, "time_limit_s": "10"},
             "seed": 1.5,
@@ -343,6 +349,8 @@ class TestViolations:
             "/topology/gpus_per_node",
             "/topology/nodes",
             "/load_cap",
+            "/load_quantile",
+            "/load_groups",
             "/pins/0/expert",
             "/limits/gap",
             "/limits/time_limit_s",

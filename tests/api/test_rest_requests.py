@@ -21,10 +21,12 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "ownership": st.sampled_from(["token", "sequence", "measured"]),
     "copy_policy": st.sampled_from([None, "fair", "same_gpu", "same_node"]),
     "load_cap": st.none() | st.floats(1, 3),
+    "load_quantile": st.none() | st.floats(0.5, 0.99),
+    "load_groups": st.sampled_from([None, "windows", "sequences"]),
     "pins": st.lists(PIN, max_size=3),
     "forbidden": st.lists(PIN, max_size=3),
     "groups": st.lists(GROUP, max_size=2),
-    "solver": st.sampled_from([name for name in names() if name not in ("auto", "exflow_ilp")]),
+    "solver": st.sampled_from([name for name in names() if name not in ("auto", "exflow")]),
     "hold_out": st.sampled_from([None, 0.0]) | st.floats(0.1, 0.9),
     "seed": st.integers(0, (1 << 63) - 1),
 }

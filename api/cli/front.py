@@ -1,0 +1,251 @@
+"""``moe-placement front``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli import options as shared
+from api.cli.console import Json, print_json, say, table, write
+from api.cli.progress import progress
+from api.cli.solve import DEFAULT_TIME_S
+
+if TYPE_CHECKING:
+    from placement import Evaluation
+    from solvers import Front
+
+__all__ = ["front"]
+
+DEFAULT_FRONT_TIME_S = 6 * DEFAULT_TIME_S
+AGAINST = ("imbalance", "copies", "bytes_moved")
+
+
+def front(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace, saved profile or load matrix.")],
+    topology: Annotated[
+        str, typer.Option(metavar="NxG", help="4x8, 8+8+4, hgx_h100:4 (see `topologies`) or a topology file.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Plan file of the picked point (JSON).")
+    ] = None,
+    pick: Annotated[
+        str,
+        typer.Option(
+            metavar="knee|cap=RATIO",
+            help="Point that -o gets: the knee, or the "
+            "cheapest whose busiest GPU, mean over layers, is at most RATIO times the mean.",
+        ),
+    ] = "knee",
+    out_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the plan of every point there.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Chart to write: .svg, or .png (needs matplotlib).")
+    ] = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            parser=shared.choice(*AGAINST),
+            metavar="imbalance|copies|bytes-moved",
+            help="What traffic is weighed against.",
+        ),
+    ] = "imbalance",
+    points: Annotated[int, typer.Option(metavar="N", help="Searches, and most points; at least 3.")] = 9,
+    slots_per_gpu: Annotated[
+        int | None,
+        typer.Option(
+            metavar="C",
+            help="Expert slots per GPU and layer; against copies the most of them.  [default: E / G, rounded up]",
+            show_default=False,
+        ),
+    ] = None,
+    solver: Annotated[str, typer.Option(metavar="NAME", help="See `solvers`.")] = "auto",
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Parameter of the solver; repeatable.")
+    ] = None,
+    num_groups: Annotated[
+        int | None, typer.Option(metavar="N", help="Expert groups of the router (DeepSeek-V3: 8), for EPLB.")
+    ] = None,
+    expert_bytes: Annotated[
+        int | None, typer.Option(metavar="BYTES", help="Size of one expert's weights, to show bytes.")
+    ] = None,
+    execution: shared.ExecutionOption = "context_coherent",
+    dedup: shared.DedupOption = "gpu",
+    ownership: shared.OwnershipOption = "token",
+    copy_policy: shared.CopyPolicyOption = None,
+    load_cap: Annotated[
+        str, typer.Option(metavar="RATIO|none", help="Largest GPU load over the mean, in every layer: the front's end.")
+    ] = "none",
+    hold_out: shared.HoldOutOption = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S|none",
+            help="Seconds for the whole front.  [default: 60; none with --work-limit]",
+            show_default=False,
+        ),
+    ] = None,
+    work_limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Trial changes in all: same seed, same front, on any machine.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the searches.")] = 0,
+    start: Annotated[
+        Path | None, typer.Option(metavar="PLAN", help="Plan file to start from; against bytes moved, what runs now.")
+    ] = None,
+    num_experts: shared.NumExpertsOption = None,
+    layer_ids: shared.LayerIdsOption = None,
+    format_name: shared.FormatOption = None,
+    workers: shared.WorkersOption = None,
+    as_json: Json = False,
+) -> None:
+    """Find many plans at once: what less traffic costs in balance, in copies, or in bytes moved."""
+    cap = shared.number_or_none(load_cap, "--load-cap")
+    wish = _read_pick(pick)
+    time_s = DEFAULT_FRONT_TIME_S if work_limit is None else None
+    if time_limit is not None:
+        time_s = shared.number_or_none(time_limit, "--time-limit")
+    parameters = shared.read_options(option or ())
+    source_options = shared.load_options(num_experts, layer_ids, format_name)
+
+    from dataclasses import replace
+
+    import solvers
+    from api.cli.outputs import Checks, check_outputs
+    from api.fronts import check_chart, front_document, measure_front, write_chart
+    from api.fronts import pick as picked
+    from api.planning import PlanRequest, open_source, prepare
+    from placement import Constraints, load_plan, save_plan
+
+    with Checks() as checks:
+        checks.run(lambda: check_outputs({"--output": output, "--plot": plot}, (trace, start)))
+        checks.run(lambda: check_chart(plot))
+        checks.run(lambda: _check_folder(out_dir))
+        machine = checks.run(lambda: shared.read_topology(topology))
+        limits = checks.run(lambda: solvers.Limits(time_s=time_s, work=work_limit))
+        first = None if start is None else checks.run(lambda: load_plan(start))
+        source = checks.run(lambda: open_source(trace, **source_options))
+    request = PlanRequest(
+        topology=machine,
+        slots_per_gpu=slots_per_gpu,
+        solver=solver.replace("-", "_"),
+        options=parameters,
+        execution=execution,  # type: ignore[arg-type]  # Objective checks the word
+        dedup=dedup,  # type: ignore[arg-type]  # Objective checks the word
+        ownership=ownership,  # type: ignore[arg-type]  # Objective checks the word
+        copy_policy=copy_policy,  # type: ignore[arg-type]  # Objective checks the word
+        constraints=Constraints(load_cap=cap),
+        hold_out=hold_out,
+        limits=limits,
+        seed=seed,
+        start=first,
+    )
+    with progress() as shown:
+        shown.phase("reading and profiling")
+        prepared = prepare(source, request, workers=workers)
+        shown.phase("searching")
+        found = solvers.front(
+            replace(prepared.problem, expert_bytes=expert_bytes),
+            solver=request.solver,
+            options=parameters,
+            limits=limits,
+            points=points,
+            seed=seed,
+            start=first,
+            against=against,  # type: ignore[arg-type]  # checked by its parser
+            num_groups=num_groups,
+            observe=shown.observe,
+            workers=workers,
+        )
+        if out_dir is not None:  # written before they are judged, as the search takes longest
+            for number, point in enumerate(found.points):
+                save_plan(point.plan, out_dir / f"point-{number:02d}.json")
+        best = picked(found, wish)
+        if output is not None:
+            save_plan(best.plan, output)
+        shown.phase("replaying tokens")
+        verdicts = measure_front(prepared, found, workers=workers)
+        if plot is not None:
+            write_chart(plot, found, verdicts)
+    document = front_document(prepared, found, verdicts) | {
+        "picked": found.points.index(best),
+        "plan": None if output is None else str(output),
+        "out_dir": None if out_dir is None else str(out_dir),
+        "plot": None if plot is None else str(plot),
+    }
+    for note in prepared.notes:
+        say(note, "note")
+    if found.stopped:
+        say("The search was stopped by hand; these are the points so far.", "note")
+    for warning in best.plan.warnings:
+        say(warning, "warning")
+    if as_json:
+        print_json(document)
+        return
+    write(f"{len(found.points)} plans after {found.elapsed_s:.1f} s, none of them beaten in both figures.\n")
+    write(_table(found, verdicts, document) + "\n")
+    for name, path in (("Picked plan", output), ("Plans", out_dir), ("Chart", plot)):
+        if path is not None:
+            write(f"{name} written to {path}")
+
+
+def _read_pick(text: str) -> str | float:
+    """Read ``knee`` or ``cap=1.05``."""
+    word, equals, value = text.strip().lower().partition("=")
+    if word == "knee" and not equals:
+        return word
+    try:
+        if word == "cap" and equals:
+            return float(value)
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"{text!r} is neither knee nor cap=RATIO, such as cap=1.05.", param_hint="--pick")
+
+
+def _check_folder(folder: Path | None) -> None:
+    """Make the folder for the plans, or say why it can't be."""
+    if folder is None:
+        return
+    from traces import InputError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        detail = f"--out-dir can't be made: {error.strerror}."
+        raise InputError.of("cannot_write", str(folder), detail, "Name a folder that can be written.") from error
+
+
+def _table(found: Front, verdicts: list[dict[str, Evaluation]], document: dict[str, Any]) -> str:
+    """Return the points, one a row: fitted figures, then the same on held-out tokens where there are any."""
+    remote = document["points"][0]["fit"] is not None and document["points"][0]["fit"]["remote_nodes"] is not None
+    beyond = ["remote_gpus", "remote_nodes"] if remote else ["cross_gpu_fraction", "cross_node_fraction"]
+    header = ["point", "traffic\nfitted", "max/mean\nfitted", "worst\nlayer"]
+    parts = [name for name in ("fit", "held_out") if document["points"][0][name] is not None]
+    if "held_out" in parts:
+        header += [
+            "traffic\nheld out",
+            "max/mean\nheld out",
+            *(f"{name.replace('_fraction', '')}\nheld out" for name in beyond),
+        ]
+    elif parts:
+        header += [name.replace("_fraction", "") for name in beyond]
+    costs = [] if found.against == "imbalance" else ["score"]  # there the traffic is the cost
+    header += costs
+    columns = ["slots_per_gpu", "redundant_slots"] if found.against == "copies" else []
+    columns += ["extra_bytes"] if columns and document["points"][0]["extra_bytes"] is not None else []
+    columns += [name for name in ("moved_experts", "moved_bytes") if document["points"][0][name] is not None]
+    header += [name.replace("_", "\n", 1).replace("_", " ") for name in columns]
+    rows = []
+    for number, point in enumerate(document["points"]):
+        marks = [word for word in ("knee", "picked") if document[word] == number]
+        row = [
+            f"{number} {' '.join(marks)}".strip(),
+            *(f"{point[key]:.4f}" for key in ("traffic", "imbalance", "worst_layer")),
+        ]
+        if "held_out" in parts:
+            held = point["held_out"]
+            row += [f"{held[key]:.4f}" for key in ("traffic", "imbalance_max_over_mean", *beyond)]
+        elif parts:
+            row += [f"{point['fit'][key]:.4f}" for key in beyond]
+        row += [f"{point[name]:.4f}" for name in costs]
+        rows.append([*row, *(f"{point[name]:,}" for name in columns)])
+    return table(header, rows)

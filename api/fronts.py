@@ -1,0 +1,187 @@
+"""A front's figures on the tokens that it was fitted to and on those held out, and its chart."""
+
+from __future__ import annotations
+
+import importlib.util
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from api.charts import line_chart
+from api.planning import Prepared
+from placement import Evaluation, Plan, evaluate
+from solvers import Front, FrontPoint
+from traces import InputError
+from traces.atomic import atomic_write
+
+__all__ = ["CHART_FORMATS", "POINT_FIGURES", "check_chart", "front_document", "measure_front", "pick", "write_chart"]
+
+POINT_FIGURES = (
+    "traffic",
+    "imbalance",
+    "worst_layer",
+    "slots_per_gpu",
+    "redundant_slots",
+    "extra_bytes",
+    "moved_experts",
+    "moved_bytes",
+)
+TOKEN_FIGURES = (
+    "tokens",
+    "traffic",
+    "imbalance_max_over_mean",
+    "cross_gpu_fraction",
+    "cross_node_fraction",
+    "fanout_gpus",
+    "fanout_nodes",
+    "remote_gpus",
+    "remote_nodes",
+)
+CHART_FORMATS = (".svg", ".png")
+AXIS_NAMES = {
+    "imbalance": "busiest GPU / mean, mean over layers",
+    "copies": "slots per GPU",
+    "bytes_moved": "expert copies moved",
+}
+STYLE = (
+    ".grid{stroke:#ddd}.tick,.label,.title{font:11px sans-serif;fill:#444}.line{fill:none;stroke-width:1.8}"
+    ".line.s0{stroke:#1f6fb2}.dot.s0{fill:#1f6fb2}.line.s1{stroke:#c8553d}.dot.s1{fill:#c8553d}"
+)
+
+Verdicts = list[dict[str, Evaluation]]
+
+
+def measure_front(prepared: Prepared, front: Front, *, workers: int | None = None) -> Verdicts:
+    """Replay each part that has tokens through the plan of each point: per point, part and evaluation."""
+    return [{name: _replay(prepared, point.plan, name, workers) for name in prepared.parts} for point in front.points]
+
+
+def _replay(prepared: Prepared, plan: Plan, part: str, workers: int | None) -> Evaluation:
+    objective = prepared.problem.objective
+    return evaluate(
+        plan,
+        prepared.parts[part],
+        prepared.problem.topology,
+        execution=objective.execution,
+        dedup=objective.dedup,
+        ownership=objective.ownership,
+        copy_policy=objective.copy_policy,
+        workers=workers,
+    )
+
+
+def front_document(prepared: Prepared, front: Front, verdicts: Verdicts) -> dict[str, Any]:
+    """Return the JSON-ready front: the points with their fitted figures, and those of each part's tokens."""
+    knee = front.knee
+    tokens = {name: found.tokens for name, found in verdicts[0].items()}
+    return {
+        "against": front.against,
+        "traffic_unit": prepared.problem.objective.traffic_unit,
+        "topology": prepared.problem.topology.name,
+        "load_cap": prepared.problem.constraints.load_cap,
+        "tokens": {"fit": tokens.get("fit"), "held_out": tokens.get("held_out")},
+        "knee": front.points.index(knee),
+        "points": [_point(point, parts) for point, parts in zip(front.points, verdicts, strict=True)],
+        "elapsed_s": front.elapsed_s,
+        "stopped": front.stopped,
+        "notes": list(prepared.notes),
+    }
+
+
+def _point(point: FrontPoint, parts: dict[str, Evaluation]) -> dict[str, Any]:
+    figures = {name: {key: getattr(found, key) for key in TOKEN_FIGURES} for name, found in parts.items()}
+    return (
+        {"score": point.score.total}
+        | {name: getattr(point, name) for name in POINT_FIGURES}
+        | {
+            "made_with": point.plan.provenance.get("front"),
+            "found_by": point.plan.provenance.get("found_by"),
+            "warnings": list(point.plan.warnings),
+            "fit": figures.get("fit"),
+            "held_out": figures.get("held_out"),
+        }
+    )
+
+
+def pick(front: Front, wish: str | float) -> FrontPoint:
+    """Return the point that is wanted: ``"knee"``, or the cheapest with at most this imbalance on the fitted profile.
+
+    Raises
+    ------
+    InputError
+        If the wish is no imbalance.
+    NoPlanError
+        If no point keeps it.
+    """
+    return front.knee if isinstance(wish, str) else front.obeying(wish)
+
+
+def check_chart(path: Path | None) -> None:
+    """Refuse a chart that can't be made, before the search.
+
+    Raises
+    ------
+    InputError
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in CHART_FORMATS:
+        detail = f"A chart can't be written as {path.suffix or 'a file without an ending'}."
+        raise InputError.of("chart_format", str(path), detail, f"Use one of {', '.join(CHART_FORMATS)}.")
+    if path.suffix.lower() == ".png" and importlib.util.find_spec("matplotlib") is None:
+        remedy = 'Write .svg, or install it: pip install "moe-placement[plot]".'
+        raise InputError.of("no_matplotlib", str(path), "PNG charts need matplotlib.", remedy)
+
+
+def write_chart(path: Path, front: Front, verdicts: Verdicts) -> None:
+    """Write the front as a chart, by the name's ending: SVG, or PNG with matplotlib.
+
+    Raises
+    ------
+    InputError
+        If the ending is another one, matplotlib is missing, or the file can't be written.
+    """
+    series = _series(front, verdicts)
+    x_label, y_label = AXIS_NAMES[front.against], "traffic" if front.against == "imbalance" else "score"
+    check_chart(path)
+    content = (_png if path.suffix.lower() == ".png" else _svg)(series, x_label, y_label)
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+Series = list[tuple[str, list[float], list[float]]]
+
+
+def _series(front: Front, verdicts: Verdicts) -> Series:
+    figure, cost = (axis.tolist() for axis in front.axes)
+    series = [("fitted", figure, cost)]
+    if front.against == "imbalance" and all("held_out" in parts for parts in verdicts):
+        held = sorted((parts["held_out"].imbalance_max_over_mean, parts["held_out"].traffic) for parts in verdicts)
+        series.append(("held out", [x for x, _ in held], [y for _, y in held]))
+    return series
+
+
+def _svg(series: Series, x_label: str, y_label: str) -> bytes:
+    chart = line_chart(series, x_label=x_label, y_label=y_label)
+    picture = chart[chart.index("<svg") :]  # the caption around it is HTML
+    names = ", ".join(f"{name} ({colour})" for (name, _, _), colour in zip(series, ("blue", "red"), strict=False))
+    title = f'<text class="title" x="230" y="12" text-anchor="middle">{escape(f"{y_label}: {names}")}</text>'
+    head, body = picture.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>{title}{body}\n'.encode()
+
+
+def _png(series: Series, x_label: str, y_label: str) -> bytes:
+    import io
+
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = picture.add_subplot()
+    for name, x, y in series:
+        axes.plot(x, y, marker="o", markersize=4, label=name)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    buffer = io.BytesIO()
+    picture.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()

@@ -1,0 +1,135 @@
+"""``moe-placement front``: the table, the document, the files."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from api.cli import app
+from placement import load_plan
+from traces import save
+from traces.synthetic import Synthetic, generate
+
+PARAMS = Synthetic(num_layers=3, num_experts=16, top_k=2, num_tokens=1024, tokens_per_sequence=32)
+WORK = ("--work-limit", 30_000, "--points", 4)
+
+
+def command(*arguments: object) -> Result:
+    """Run a command, and fail on any exception but an exit."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def document(*arguments: object) -> Any:
+    """Run a command with ``--json`` and return the one document on its stdout."""
+    result = command(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a trace file with planted affinity."""
+    path = tmp_path_factory.mktemp("front") / "trace.npz"
+    save(generate(PARAMS), path)
+    return path
+
+
+def test_table_has_a_row_for_each_point_and_marks_knee_and_pick(trace: Path) -> None:
+    """Fitted and held-out figures stand side by side."""
+    result = command("front", trace, "--topology", "2x2", *WORK)
+    assert result.exit_code == 0, result.stderr
+    assert "held out" in result.stdout
+    rows = [line.split() for line in result.stdout.splitlines() if line[:1].isdigit() and "plans after" not in line]
+    assert [int(row[0]) for row in rows] == list(range(len(rows)))
+    assert sum("knee" in row for row in rows) == sum("picked" in row for row in rows) == 1
+
+
+def test_document_agrees_with_the_files(trace: Path, tmp_path: Path) -> None:
+    """Every point's plan is written, and -o gets the picked one."""
+    plans, path = tmp_path / "plans", tmp_path / "plan.json"
+    told = document("front", trace, "--topology", "2x2", *WORK, "--out-dir", plans, "-o", path, "--pick", "cap=1.3")
+    points = told["points"]
+    assert sorted(item.name for item in plans.iterdir()) == [f"point-{item:02d}.json" for item in range(len(points))]
+    for number, point in enumerate(points):
+        assert load_plan(plans / f"point-{number:02d}.json").score == pytest.approx(point["score"])
+        assert point["held_out"]["tokens"] == point["fit"]["tokens"] == 512
+    allowed = [item for item, point in enumerate(points) if point["imbalance"] <= 1.3]
+    assert told["picked"] == allowed[-1]
+    assert load_plan(path) == load_plan(plans / f"point-{told['picked']:02d}.json")
+    assert load_plan(path).provenance["front"]["against"] == "imbalance"
+
+
+def test_plan_of_a_point_can_be_evaluated(trace: Path, tmp_path: Path) -> None:
+    """It names its topology and how tokens travel, as any plan does."""
+    path = tmp_path / "plan.json"
+    given = ("--execution", "dispatch", "--dedup", "node", "--slots-per-gpu", 5)
+    told = document("front", trace, "--topology", "2x2", *WORK, *given, "--hold-out", 0, "-o", path)
+    replayed = document("evaluate", path, trace)
+    best = told["points"][told["picked"]]["fit"]
+    assert told["picked"] == told["knee"]
+    assert replayed["remote_nodes"] == pytest.approx(best["remote_nodes"])
+
+
+def test_copies_and_moves_show_bytes(trace: Path, tmp_path: Path) -> None:
+    """Where the size of an expert is given."""
+    path = tmp_path / "plan.json"
+    assert command("solve", trace, "--topology", "2x2", "--solver", "eplb", "-o", path).exit_code == 0
+    given = ("--expert-bytes", 1000, "--topology", "2x2", *WORK)
+    moved = document("front", trace, *given, "--against", "bytes-moved", "--start", path)
+    assert moved["points"][0]["moved_bytes"] == 0
+    assert all(point["moved_bytes"] == 1000 * point["moved_experts"] for point in moved["points"])
+    copied = document("front", trace, *given, "--against", "copies", "--slots-per-gpu", 6)
+    assert copied["points"][0]["slots_per_gpu"] == 4
+    assert all(point["extra_bytes"] == 3000 * point["redundant_slots"] for point in copied["points"])
+
+
+def test_svg_chart_is_a_picture_of_its_own(trace: Path, tmp_path: Path) -> None:
+    """Well-formed, with its name space and style, a dot for each point and line."""
+    path = tmp_path / "front.svg"
+    told = document("front", trace, "--topology", "2x2", *WORK, "--plot", path)
+    root = ET.parse(path).getroot()
+    space = "{http://www.w3.org/2000/svg}"
+    assert root.tag == f"{space}svg"
+    assert root.find(f"{space}style") is not None
+    assert len(root.findall(f"{space}circle")) == 2 * len(told["points"])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is not None, reason="matplotlib is there")
+def test_png_chart_without_matplotlib_is_refused_before_the_search(trace: Path, tmp_path: Path) -> None:
+    """With a way out."""
+    result = command("front", trace, "--topology", "2x2", "--time-limit", "100", "--plot", tmp_path / "front.png")
+    assert result.exit_code == 1
+    assert ".svg" in result.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not there")
+def test_png_chart(trace: Path, tmp_path: Path) -> None:
+    """A PNG is written."""
+    path = tmp_path / "front.png"
+    assert command("front", trace, "--topology", "2x2", *WORK, "--plot", path).exit_code == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--pick", "elbow"), 2, "neither knee nor cap"),
+        (("--against", "time"), 2, "not one of"),
+        (("--points", 2), 1, "at least 3"),
+        (("--against", "bytes-moved"), 1, "none is given"),
+        (("--plot", "front.gif"), 1, ".svg"),
+        (("--pick", "cap=1.000001", "--work-limit", 100), 3, "the least is"),
+    ],
+)
+def test_what_does_not_fit_is_refused(trace: Path, arguments: tuple[object, ...], code: int, words: str) -> None:
+    """With a sentence on what would."""
+    result = command("front", trace, "--topology", "2x2", *arguments)
+    assert result.exit_code == code
+    assert words in " ".join(result.stderr.split())
