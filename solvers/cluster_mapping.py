@@ -82,9 +82,9 @@ def map_exactly(counts: Floats, link_time: Floats, search: Search) -> Ints | Non
     chunk = max(1, -(-len(states) // (8 * search.workers)))
     spent = 0
     for layer, pairs in enumerate(counts):
+        spent += 1 + len(states) ** 2 // PAIRS_PER_TRIAL
         if search.progress(spent) >= 1.0:
             return None
-        spent += 1 + len(states) ** 2 // PAIRS_PER_TRIAL
         step, order = np.empty(len(states)), np.argsort(value, kind="stable")
 
         def task(

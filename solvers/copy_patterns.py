@@ -1,4 +1,4 @@
-"""Copy patterns: every way to spread the copies of one expert over the GPUs, and the renamings of GPUs that map them."""
+"""Copy patterns: every way to spread one expert's copies over the GPUs, and the renamings of GPUs that map them."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class CopyPatterns:
     def allowed(self) -> npt.NDArray[np.bool_]:
         """Whether pins, exclusions and groups let expert e of layer l have pattern p, (L, E, P)."""
         problem, here = self.problem, self.copies > 0
-        kept: npt.NDArray[np.bool_] = ~(~problem.allowed[:, :, None] & here).any(axis=3)
-        kept &= (~problem.pinned[:, :, None] | here).all(axis=3)
+        pinned = (~problem.pinned[:, :, None] | here).all(axis=3)
+        kept = np.asarray(~(~problem.allowed[:, :, None] & here).any(axis=3) & pinned)
         one_node = self.on_node.sum(axis=1) == 1
         for group in problem.constraints.groups:
             rows = np.arange(problem.num_layers)[problem.rows_of(group)].reshape(-1, 1)

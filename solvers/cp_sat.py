@@ -156,6 +156,8 @@ class _Run:
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1  # as a parallel search may end in another optimum
         solver.parameters.linearization_level, solver.parameters.cut_level = 2, 0
+        # Else a load above its optimum may come down by the smallest unit at a time.
+        solver.parameters.binary_search_num_conflicts = 10
         solver.parameters.random_seed = self.search.seed & MAX_SEED
         solver.parameters.catch_sigint_signal = False  # Ctrl-C is Python's
         # A step of the presolve adds up coefficients in 32 bits and cuts off optima (or-tools issue 5293, in 9.15).
@@ -164,7 +166,7 @@ class _Run:
             solver.parameters.max_deterministic_time = units
         run = self
 
-        class Offer(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]  # the library has no types
+        class Offer(cp_model.CpSolverSolutionCallback):
             def on_solution_callback(self) -> None:
                 run._guard(solver, lambda: run._offer(model, self.boolean_value))
 

@@ -60,9 +60,7 @@ class TokenGroups:
         K = ids.shape[1]
         held = unique[:, :K] >= 0
         self.experts = [tuple(row[kept].tolist()) for row, kept in zip(unique[:, :K], held, strict=True)]
-        self.serves = [
-            row.reshape(K, -1)[kept].astype(np.int64) for row, kept in zip(unique[:, K:], held, strict=True)
-        ]
+        self.serves = [row.reshape(K, -1)[kept].astype(np.int64) for row, kept in zip(unique[:, K:], held, strict=True)]
         self.homes = np.zeros((len(unique), G), np.int64)
         np.add.at(self.homes, (group.ravel(), homes), 1)
 
@@ -83,7 +81,7 @@ def near_hops(problem: Problem) -> tuple[Array, float]:
 
 
 def count_booleans(problem: Problem, patterns: CopyPatterns, layers: int, limit: int) -> int:
-    """Return the booleans that `layers` consecutive layers need, at most; counting ends where there are over `limit`."""
+    """Return the booleans that `layers` consecutive layers need, at most; counting ends above `limit`."""
     objective, allowed = problem.objective, patterns.allowed
     window = min(layers, problem.num_layers)
     by_layer = allowed.sum(axis=(1, 2))
@@ -220,7 +218,7 @@ class PlacementModel:
                 self._cost[literal.index] = self._cost.get(literal.index, 0.0) + float(cost[e, p])
 
     def _pairs(self, row: int) -> None:
-        """Pairs between layers `row` and `row + 1`: a boolean for each two places of two experts that save something."""
+        """Model the pairs of layers `row` and `row + 1`: a boolean for each two places that save something."""
         problem, patterns = self.problem, self.patterns
         affinity = problem.profile.affinity
         assert affinity is not None
@@ -267,7 +265,7 @@ class PlacementModel:
         return self._levels[row, expert, gpu]
 
     def _tie(self, here: Any, by_gpu: dict[int, list[tuple[Any, float]]]) -> None:
-        """A partner has one share per GPU, and its shares add up to 1 at most: only where the expert itself is `here`."""
+        """Give a partner one share per GPU, and 1 in all at most: only where the expert itself is `here`."""
         for several in by_gpu.values():
             if len(several) > 1:
                 self.cp.add_at_most_one([*(v for v, _ in several), here.negated()])
@@ -278,7 +276,7 @@ class PlacementModel:
                 self.cp.add(sum(part * v for v, part in parts) <= whole * here)
 
     def _partners_need_room(self) -> None:
-        """The row and column bound, as linear constraints: an expert's partners on a GPU are no more than its slots."""
+        """Add the row and column bound: an expert's partners on a GPU are no more than its slots."""
         for (at, e, g, s, h, _), partners in self._room.items():
             room = int(self.problem.capacity[h])
             if len(partners) > room:
@@ -333,7 +331,7 @@ class PlacementModel:
         return math.floor(cost * self.scale)
 
     def _loads(self) -> None:
-        """Imbalance, excess and spread, in units of the objective; a tangent at a time makes the errors of loads count."""
+        """Add imbalance, excess and spread, in units of the objective; tangents make the errors of loads count."""
         problem, objective, cp = self.problem, self.problem.objective, self.cp
         L = problem.num_layers
         most = self._down(self._most / L) + 2  # of one layer
@@ -369,8 +367,9 @@ class PlacementModel:
 
     def _relative(self, row: int) -> Array:
         """Return what each expert adds to the GPUs' relative loads by pattern, (E, P, G)."""
-        load: Array = self.patterns.share(row) / self.problem.topology.fair_share
-        return load * self.problem.relative_load[row][:, None, None]
+        relative: Array = self.patterns.share(row) / self.problem.topology.fair_share
+        relative *= self.problem.relative_load[row][:, None, None]
+        return relative
 
     def _sum(self, row: int, cost: Array) -> Any:
         """Return the sum of costs (E, P) over the patterns that the experts have."""
@@ -380,12 +379,14 @@ class PlacementModel:
         return cp_model.LinearExpr.weighted_sum([v for v, _ in terms], [c for _, c in terms])
 
     def _add_excess(self, row: int, gpu: int, guarded: Array) -> None:
-        weight, cap = self.problem.objective.load_excess_weight / self.problem.num_layers, self.problem.constraints.load_cap
+        problem, cap = self.problem, self.problem.constraints.load_cap
         assert cap is not None
-        self.cp.add(self._excess[row, gpu] >= self._sum(row, weight * guarded) + self._down(max(-weight * cap, -self._most)))
+        weight = problem.objective.load_excess_weight / problem.num_layers
+        allowed = self._down(max(-weight * cap, -self._most))
+        self.cp.add(self._excess[row, gpu] >= self._sum(row, weight * guarded) + allowed)
 
     def touch(self, copies: Copies) -> None:
-        """Add tangents to the standard errors of loads at a map's copies (L, E, G): exact there, below everywhere else."""
+        """Add tangents to the standard errors of loads at copies (L, E, G): exact there, below elsewhere."""
         problem = self.problem
         if problem.load_deviations is None or not (self._spread or (self._excess and problem.load_margin)):
             return
@@ -410,7 +411,7 @@ class PlacementModel:
     def hint(self, copies: Copies) -> None:
         """Start from a map's copies (L, E, G)."""
         number = self.canonical(copies)
-        self.cp.clear_hints()
+        self.cp.clear_hints()  # type: ignore[no-untyped-call]  # the library has few types
         for (row, e), ways in self.has.items():
             for p, literal in ways.items():
                 self.cp.add_hint(literal, int(number[row, e] == p))

@@ -2,5 +2,4 @@
 
 from solvers.bounds.anytime import raise_bound
 
-
 __all__ = ["raise_bound"]

@@ -32,7 +32,8 @@ class ChainBound:
 
     A plan with copies under a fair split is an average of plans with one copy each, and empty slots are experts that
     nobody calls, so one relaxation serves all. Windows share only their end layers: each boundary counts once. Crossing
-    to another GPU costs at least `near`, to another node at least `far`: ``near * LB(GPUs) + (far - near) * LB(nodes)``.
+    to another GPU costs at least `near`, to another node at least `far`:
+    ``near * LB(GPUs) + (far - near) * LB(nodes)``.
 
     Parameters
     ----------
@@ -100,7 +101,7 @@ class ChainBound:
         self._found[window] = max(self._found.get(window, 0.0), crossing)
 
     def total(self) -> float:
-        """Return the bound on the traffic term: for each level, the best tiling of the chain by windows with a bound."""
+        """Return the bound on the traffic term: for each level, the best tiling of the chain by bounded windows."""
         result, found = 0.0, dict(self._found)  # other threads go on
         for level in range(len(self.levels)):
             best = np.zeros(self.problem.num_layers)

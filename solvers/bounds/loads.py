@@ -32,7 +32,7 @@ def load_rows(problem: Problem, layers: range, blocks: int, slots: int, share: f
         return None
     fair = problem.topology.fair_share
     if blocks != problem.num_gpus:
-        fair = np.bincount(problem.topology.node_of_gpu, weights=fair)
+        fair = np.bincount(problem.topology.node_of_gpu, weights=fair).astype(np.float64)
     span = slice(layers.start, layers.stop)
     load = np.zeros((len(layers), blocks * slots))
     load[:, : problem.num_experts] = problem.relative_load[span] / fair.max()

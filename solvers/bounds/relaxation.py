@@ -2,8 +2,8 @@
 
 Notation: w layers of S places each, in G blocks of C = S / G places per layer; n = w S. A plan is a co-location matrix
 Y (n, n), ``Y[i, j] = 1`` where i and j are in the same block. It has ones on the diagonal, entries in 0..1, and C ones
-per row and layer; ``Y - 1/G`` is positive semidefinite with eigenvalues up to w C, trace ``w (S - C)``, and its rows sum
-to 0 within each layer; and being together is transitive (triangle inequalities).
+per row and layer; ``Y - 1/G`` is positive semidefinite with eigenvalues up to w C, trace ``w (S - C)``, and its rows
+sum to 0 within each layer; and being together is transitive (triangle inequalities).
 
 Any symmetric matrix Z and multipliers m, v >= 0 give a *safe* bound, converged or not, by splitting the weight W:
 
@@ -150,7 +150,8 @@ class Relaxation:
         blocks = matrix.reshape(w, S, w, S)
         blocks = blocks - blocks.mean(axis=3, keepdims=True)
         blocks -= blocks.mean(axis=1, keepdims=True)
-        return blocks.reshape(w * S, w * S)
+        centred: Array = blocks.reshape(w * S, w * S)
+        return centred
 
     def _load_part(self) -> Array:
         """Return what the load rows' multipliers subtract from the matrix."""

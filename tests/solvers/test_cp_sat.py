@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import numpy as np
@@ -25,11 +26,11 @@ from solvers.cp_sat_model import PlacementModel, count_booleans
 from traces import InputError, Profile, Trace
 
 TOLERANCE = 1e-9
-GRIDS = {
+GRIDS: dict[str, tuple[Topology, int]] = {
     "1x2": (Topology.parse("1x2"), 2),
     "2x1": (Topology.parse("2x1"), 2),
     "1x3": (Topology.of((3,), slots=[2, 1, 1]), 2),
-    "directed": (Topology.of((1, 1), rank_cost_matrix=[[0, 0.4], [1, 0]], speed=[1.0, 1.5]), 2),
+    "directed": (Topology.of((1, 1), rank_cost_matrix=[[0.0, 0.4], [1.0, 0.0]], speed=[1.0, 1.5]), 2),
     "two_nodes": (Topology.of((2, 1), slots=[1, 1, 2]), 2),
     "no_copies": (Topology.parse("1x3"), 1),
 }
@@ -46,12 +47,20 @@ def profile(seed: int = 0, layers: int = 2, experts: int = 3, top_k: int = 1, to
     return Profile.of(trace, workers=1, window_tokens=16)
 
 
+def by_room(experts: int, room: int) -> Iterator[tuple[int, ...]]:
+    """All that a GPU with so many slots may hold of a layer, empty slots first."""
+    return itertools.combinations_with_replacement(range(-1, experts), room)
+
+
 def least(problem: Problem) -> float:
-    """Least score over all maps, copies and empty slots included: every layer enumerated, no pattern or symmetry used."""
-    held = list(itertools.combinations_with_replacement(range(-1, problem.num_experts), problem.slots_per_gpu))
+    """Least score over all maps, copies and empty slots included, by enumeration without patterns or symmetry."""
+    held = [
+        [experts + (-1,) * (problem.slots_per_gpu - room) for experts in by_room(problem.num_experts, room)]
+        for room in problem.capacity.tolist()
+    ]
     rows = [
         np.concatenate(choice)
-        for choice in itertools.product(held, repeat=problem.num_gpus)
+        for choice in itertools.product(*held)
         if set(range(problem.num_experts)) <= set(np.concatenate(choice).tolist())
     ]
     return min(
@@ -64,13 +73,13 @@ def least(problem: Problem) -> float:
 def check(problem: Problem) -> None:
     """Compare value, bound and proof with enumeration."""
     best = least(problem)
-    found = solve(problem, "cp_sat").plan
+    found = solve(problem, "cp_sat", limits=Limits()).plan
     assert found.score == pytest.approx(best, abs=TOLERANCE)
     assert found.bound is not None
     assert best - 2 * TOLERANCE * max(1.0, best) <= found.bound <= best + 1e-12 * max(1.0, best)
 
 
-LOADS = {
+LOADS: dict[str, dict[str, Any]] = {
     "none": {},
     "cap": {"load_cap": 1.1},
     "imbalance": {"imbalance_weight": 0.7},
@@ -83,7 +92,7 @@ PLACES: dict[str, dict[str, Any]] = {
 }
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     grid=st.sampled_from(sorted(GRIDS)),
@@ -220,7 +229,9 @@ def test_large_models_are_refused_with_their_size() -> None:
 
 def test_neighbourhoods_improve_a_start_and_prove_nothing() -> None:
     """Windows of two layers better a random plan; the bound is the instant one."""
-    problem = Problem(profile(layers=5, experts=6, tokens=300), Topology.parse("1x3"), constraints=Constraints(load_cap=1.4))
+    problem = Problem(
+        profile(layers=5, experts=6, tokens=300), Topology.parse("1x3"), constraints=Constraints(load_cap=1.4)
+    )
     start = solve(problem, "random").plan
     found = solve(problem, CpSat(neighbourhood_layers=2), start=start)
     assert start.score is not None

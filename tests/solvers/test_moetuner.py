@@ -18,7 +18,7 @@ from placement.plan import copies_on_gpu
 from solvers import Limits, Search, Solution, solve, solver_from
 from solvers.cluster_mapping import assign_in_turns, busiest_links, link_times, map_exactly, transitions
 from solvers.load_clusters import balance_exactly, heaviest_first, imbalance, whole_loads
-from traces import InputError, LoadCounts, Profile, Trace
+from traces import InputError, LoadCounts, Profile, Provenance, Trace
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +45,8 @@ def notes(solution: Solution) -> str:
 
 def gpus_of(solution: Solution, given: Problem) -> npt.NDArray[np.int64]:
     """Return the GPU of each expert, (L, E)."""
-    return copies_on_gpu(solution.plan.physical_to_logical_map, given.num_experts, given.num_gpus).argmax(axis=2)
+    copies = copies_on_gpu(solution.plan.physical_to_logical_map, given.num_experts, given.num_gpus)
+    return np.asarray(copies.argmax(axis=2), dtype=np.int64)
 
 
 def least_imbalance(load: npt.NDArray[np.int64], clusters: int) -> int:
@@ -253,7 +254,11 @@ def test_what_it_does_not_know_is_refused() -> None:
     uneven = Problem(base.profile, Topology.of((3,), slots=[2, 3, 3]))
     assert "fewer slots" in (method.supports(uneven) or "")
     counts = Problem(
-        Profile.of(LoadCounts.of(base.profile.load)), base.topology, objective=Objective.for_execution("dispatch", "none")
+        Profile.of(
+            LoadCounts(load=base.profile.load, layer_ids=np.arange(3), provenance=Provenance(), digest="sha256:0")
+        ),
+        base.topology,
+        objective=Objective.for_execution("dispatch", "none"),
     )
     assert "transitions" in (method.supports(counts) or "")
     exact = solver_from("moetuner", {"method": "exact", "max_gpus": 3})
