@@ -94,8 +94,7 @@ def solve(
     search = Search(problem, limits, seed=seed, workers=threads, observe=record, start=table, interrupt=interrupt)
     search.solver = method.name
     failure: Exception | None = None
-    if (bound := lower_bound(problem)) is not None:
-        search.bound(bound)
+    search.bound(lower_bound(problem))
     try:
         if table is not None:
             search.part(1.0, 0, "start").offer(table)

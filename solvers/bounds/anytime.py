@@ -17,8 +17,7 @@ from solvers.threads import run_together
 
 __all__ = ["raise_bound"]
 
-Item = TypeVar("Item")
-Item_contra = TypeVar("Item_contra", contravariant=True)
+Item = TypeVar("Item", contravariant=True)
 CHUNK_ENTRIES = 1_300_000  # steps between two safe bounds, times entries of the matrix
 SETTLED = 80  # steps before a small gain ends a relaxation: triangles come in after 40
 MOST_STEPS = (100, 200, 600)  # per pass; each pass has longer windows
@@ -27,13 +26,13 @@ SHARES = (0.25, 0.5, 0.97)
 WORK_PER_ENTRY = 1 / 40  # what a step on one entry of a matrix costs, in trials
 
 
-class Parts(Protocol[Item_contra]):
+class Parts(Protocol[Item]):
     """A bound that is put together from relaxations."""
 
-    def relaxation(self, part: Item_contra, /) -> Relaxation:
+    def relaxation(self, window: Item) -> Relaxation:
         """Return the relaxation of a part."""
 
-    def found(self, part: Item_contra, kept: float, /) -> None:
+    def found(self, window: Item, kept: float) -> None:
         """Take the bound of a part."""
 
     def total(self) -> float:

@@ -101,7 +101,7 @@ class ChainBound:
         self._found[window] = max(self._found.get(window, 0.0), crossing)
 
     def total(self) -> float:
-        """Return the bound on the traffic term: for each level, the best tiling of the chain by bounded windows."""
+        """Return the bound on the traffic term: for each level, the best tiling of the chain by windows."""
         result, found = 0.0, dict(self._found)  # other threads go on
         for level in range(len(self.levels)):
             best = np.zeros(self.problem.num_layers)

@@ -67,7 +67,7 @@ class DispatchBound:
         self.parts = [LayerPart(lv, layer) for layer in range(problem.num_layers) for lv in range(len(self.levels))]
 
     def relaxation(self, part: LayerPart) -> Relaxation:
-        """Return the relaxation of the pairs that a layer keeps together (with copies none: the bound is instant)."""
+        """Return the relaxation of the pairs that a layer keeps together (with copies an empty one)."""
         blocks, slots, weight, homes = self.levels[part.level]
         ids, E = self._ids[:, part.layer], self.problem.num_experts
         together = self._pairs(part.layer)
