@@ -2,15 +2,85 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from placement.cost import home_share
 from placement.problem import Problem
 
-__all__ = ["hop_costs", "load_floor", "lower_bound", "room"]
+__all__ = ["Level", "levels_of", "load_floor", "lower_bound", "most_kept"]
 
 Array = npt.NDArray[np.float64]
+MAX_LEVELS = 3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Level:
+    """Blocks of GPUs: a hop from one block to another costs `cost` more than what finer levels say.
+
+    Attributes
+    ----------
+    cost : float
+        Above 0.
+    block_of_gpu : (G,) int64
+        Blocks 0, 1, ...
+    blocks : int
+        At least 2.
+    room : int
+        Slots per layer of the largest block.
+    fair : float
+        Fair share of a layer's load of the fastest block.
+    """
+
+    cost: float
+    block_of_gpu: npt.NDArray[np.int64]
+    blocks: int
+    room: int
+    fair: float
+
+
+def levels_of(problem: Problem) -> tuple[Level, ...]:
+    """Return levels that add up to at most the cost of any hop: ``d[g,h] >= sum of the costs that part g and h``.
+
+    GPUs that are joined by chains of hops cheaper than t form the blocks of level t; a hop from one block to another
+    costs at least t, so ``t - (the t before)`` may be counted for it. For two tiers these are the GPUs and the nodes;
+    of arbitrary costs, the `MAX_LEVELS` largest steps are kept.
+
+    References
+    ----------
+    The subdominant ultrametric, Gower and Ross, Applied Statistics 18 (1969).
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    gpus = problem.num_gpus
+    if gpus == 1:
+        return ()
+    hop = np.minimum(problem.topology.hop_cost, problem.topology.hop_cost.T)
+    tree = linkage(squareform(hop, checks=False), "single")
+    heights = np.unique(tree[:, 2])
+    steps = np.diff(heights, prepend=0.0)
+    wanted = np.sort(np.argsort(-steps, kind="stable")[:MAX_LEVELS])
+    result, before = [], 0.0
+    for height in heights[wanted]:
+        # Joined below this height: `fcluster` joins up to and including its threshold.
+        block = fcluster(tree, np.nextafter(height, -np.inf), "distance") - 1
+        block = np.unique(block, return_inverse=True)[1].astype(np.int64)
+        if height > before:
+            room = np.bincount(block, weights=problem.capacity).max()
+            fair = np.bincount(block, weights=problem.topology.fair_share).max()
+            level = Level(
+                cost=float(height - before),
+                block_of_gpu=block,
+                blocks=int(block.max()) + 1,
+                room=int(room),
+                fair=float(fair),
+            )
+            result.append(level)
+            before = float(height)
+    return tuple(result)
 
 
 def lower_bound(problem: Problem) -> float:
@@ -23,36 +93,17 @@ def lower_bound(problem: Problem) -> float:
     ``dispatch``: a token's experts need at least ``ceil(K / C)`` GPUs, one of which may be its home; without
     deduplication, the assignments that stay at home are at most those of the C experts that each home calls most.
 
-    What does not stay on a GPU costs at least the cheapest hop, what does not stay on a node at least the cheapest hop
-    between nodes. The load terms cost at least what `load_floor` says.
+    The same holds for nodes, and for blocks of GPUs of any costs (`levels_of`). The load terms cost at least what
+    `load_floor` says.
 
     References
     ----------
     ``docs/bounds.md``.
     """
-    objective = problem.objective
-    if not objective.traffic_weight or problem.num_gpus == 1:
+    weight = problem.objective.traffic_weight
+    if not weight or problem.num_gpus == 1:
         return load_floor(problem)
-    near, far = hop_costs(problem)
-    gpus, nodes = room(problem)
-    traffic = near * _away(problem, gpus, False) + (far - near) * _away(problem, nodes, True)
-    return objective.traffic_weight * traffic + load_floor(problem)
-
-
-def hop_costs(problem: Problem) -> tuple[float, float]:
-    """Return the least cost of a hop to another GPU, and of one to another node (never less than the former)."""
-    topology = problem.topology
-    if topology.num_gpus == 1:
-        return 0.0, 0.0
-    near = float(topology.hop_cost[~np.eye(topology.num_gpus, dtype=bool)].min())
-    other_node = topology.node_of_gpu[:, None] != topology.node_of_gpu[None, :]
-    return near, float(topology.hop_cost[other_node].min()) if other_node.any() else near
-
-
-def room(problem: Problem) -> tuple[int, int]:
-    """Return the slots per layer of the largest GPU and of the largest node."""
-    per_node = np.bincount(problem.topology.node_of_gpu, weights=problem.capacity)
-    return int(problem.capacity.max()), int(per_node.max())
+    return weight * sum(level.cost * _away(problem, level) for level in levels_of(problem)) + load_floor(problem)
 
 
 def load_floor(problem: Problem) -> float:
@@ -64,45 +115,41 @@ def load_floor(problem: Problem) -> float:
     return floor
 
 
-def _away(problem: Problem, slots: int, nodes: bool) -> float:
-    """Return the least traffic, in the objective's unit, that leaves its GPU (or node)."""
-    if nodes and problem.topology.num_nodes == 1:
-        return 0.0
+def most_kept(affinity: npt.NDArray[np.int64], room: int) -> Array:
+    """Return an upper bound of the pair weight of each boundary that stays inside blocks with so much room, (L-1,)."""
+    room = min(room, affinity.shape[1])
+    by_row = np.sort(affinity, axis=2)[:, :, -room:].sum(axis=(1, 2))
+    by_column = np.sort(affinity, axis=1)[:, -room:, :].sum(axis=(1, 2))
+    kept: Array = np.minimum(by_row, by_column).astype(np.float64)
+    return kept
+
+
+def _away(problem: Problem, level: Level) -> float:
+    """Return the least traffic, in the objective's unit, that leaves its block."""
     objective = problem.objective
     if objective.execution == "context_coherent":
         affinity = problem.profile.affinity
         assert affinity is not None
         total = float(affinity.sum())
-        return (total - _kept(affinity, slots)) / total if total else 0.0
+        return (total - float(most_kept(affinity, level.room).sum())) / total if total else 0.0
     if objective.dedup == "none":
-        return _assignments_away(problem, slots, nodes)
+        return _assignments_away(problem, level)
     sample = problem.profile.sample
     assert sample is not None
     present = (sample.topk_ids >= 0).sum(axis=2)
-    blocks = -(-present // max(slots, 1))
+    blocks = -(-present // level.room)
     return float(np.maximum(blocks - 1, 0).sum() / max(int((present > 0).sum()), 1))
 
 
-def _kept(affinity: npt.NDArray[np.int64], slots: int) -> float:
-    """Return an upper bound of the pair weight that stays inside blocks with so many slots per layer."""
-    slots = min(slots, affinity.shape[1])
-    by_row = np.sort(affinity, axis=2)[:, :, -slots:].sum(axis=(1, 2))
-    by_column = np.sort(affinity, axis=1)[:, -slots:, :].sum(axis=(1, 2))
-    return float(np.minimum(by_row, by_column).sum())
-
-
-def _assignments_away(problem: Problem, slots: int, nodes: bool) -> float:
+def _assignments_away(problem: Problem, level: Level) -> float:
     """Dispatch without deduplication: the share of assignments that are not served at home."""
-    load, topology = problem.profile.load, problem.topology
+    load = problem.profile.load
     homes = home_share(problem)
     if homes is None:
-        homes = np.full((*load.shape, topology.num_gpus), 1 / topology.num_gpus)
-    called: Array = load[:, :, None] * homes
-    if nodes:
-        starts = np.flatnonzero(np.r_[True, np.diff(topology.node_of_gpu) != 0])
-        called = np.add.reduceat(called, starts, axis=2)
-    slots = min(slots, problem.num_experts)
-    kept = np.sort(called, axis=1)[:, -slots:].sum(axis=(1, 2))
+        homes = np.full((*load.shape, problem.num_gpus), 1 / problem.num_gpus)
+    called: Array = load[:, :, None] * (homes @ np.eye(level.blocks)[level.block_of_gpu])
+    room = min(level.room, problem.num_experts)
+    kept = np.sort(called, axis=1)[:, -room:].sum(axis=(1, 2))
     if problem.capacity.sum() == problem.num_experts:
         kept = np.minimum(kept, called.max(axis=2).sum(axis=1))  # every expert in one place
     return float(1 - kept.sum() / load.sum())

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from placement.constraints import Constraints, Group, LoadGroups, Pin
 from placement.deviations import count_groups, sequence_deviations, window_deviations
+from placement.load_bounds import least_max_load
 from placement.objective import Objective
 from placement.topology import Topology
 from traces import InputError, Profile, Violations
@@ -163,12 +164,8 @@ class Problem:
 
     @cached_property
     def least_max_load(self) -> npt.NDArray[np.float64]:
-        """Lower bound of max/fair load per layer, (L,): the hottest expert, split over all copies there is room for."""
-        spare = int(self.capacity.sum()) - self.num_experts
-        most_copies = 1 + min(spare, self.num_gpus - 1) if self.constraints.distinct_copies else 1 + spare
-        hottest = self.relative_load.max(axis=1) / most_copies / self.topology.fair_share.max()
-        bound: npt.NDArray[np.float64] = np.maximum(1.0, hottest)
-        return bound
+        """Lower bound of max/fair load per layer, (L,), for any plan and any split over copies."""
+        return least_max_load(self.relative_load, self.capacity, self.topology.fair_share)
 
     def rows_of(self, item: Pin | Group) -> slice | int:
         """Return the row of the item's layer, or all rows."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.bounds import hop_costs, room
+from placement.bounds import Level, levels_of
 from placement.replay import homes_of
 from solvers.bounds.loads import load_rows
 from solvers.bounds.relaxation import Relaxation
@@ -16,11 +16,13 @@ from solvers.bounds.relaxation import Relaxation
 __all__ = ["DispatchBound", "LayerPart", "least_remote", "most_together"]
 
 Array = npt.NDArray[np.float64]
+MAX_SIZE = 2048  # rows of the largest matrix
+MAX_HOMES = 16  # of more homes, each has too few tokens to tell
 
 
 @dataclass(frozen=True)
 class LayerPart:
-    """A layer at one level (0: GPUs, 1: nodes)."""
+    """A layer on one level of hop costs."""
 
     level: int
     layer: int
@@ -32,11 +34,12 @@ class DispatchBound:
     A block that serves s of a token's experts counts once: ``[s > 0] >= a s - b s (s-1)/2`` with ``a = 2/(m+1)`` and
     ``b = 2/(m (m+1))``, for every whole m (a parabola through 1 at m and m+1). Summed over the blocks but the home's,
 
-        remote blocks >= a * (experts - experts at home) - b * (pairs together).
+        remote blocks >= a * (experts - experts at home) - b * (pairs together, but not at home).
 
-    The most pairs that can be together is what the relaxation bounds, the most experts at home is an assignment. A hop
-    to another GPU costs at least `near`, one to another node at least `far`, and only the first message to a remote
-    node crosses: cost >= near * (remote GPUs) + (far - near) * (remote nodes).
+    The most experts at home is an assignment. The most pairs that can be together is what the relaxation bounds; a pair
+    that is together is at home for those tokens whose home is that block, at least as many as share any one home.
+    A message path to a block of some level crosses into that block, so the levels of hop costs add up
+    (`placement.bounds.levels_of`). At least ``ceil(experts / room) - 1`` blocks are remote in any case.
 
     Parameters
     ----------
@@ -50,74 +53,84 @@ class DispatchBound:
         assert sample is not None
         self._ids = sample.topk_ids
         self._single = int(problem.capacity.sum()) == problem.num_experts
-        homes = homes_of(problem.objective, problem.num_gpus, sample.rows, sample.seq_id, sample.source_rank)
-        self._active = max(1, int((self._ids >= 0).any(axis=2).sum()))
-        near, far = hop_costs(problem)
-        slots, node_slots = room(problem)
-        node = problem.topology.node_of_gpu
-        weight = problem.objective.traffic_weight / self._active
-        levels = [
-            (problem.num_gpus, slots, near * weight, homes.astype(np.int64)),
-            (problem.topology.num_nodes, node_slots, (far - near) * weight, node[homes]),
-        ]
-        self.levels = [level for level in levels if level[0] > 1 and level[2] > 0]
-        self._together: dict[int, Array] = {}
-        self._floor: dict[LayerPart, tuple[float, float, float]] = {}
+        self._homes = homes_of(problem.objective, problem.num_gpus, sample.rows, sample.seq_id, sample.source_rank)
+        present = (self._ids >= 0).sum(axis=2)
+        self._unit = problem.objective.traffic_weight / max(1, int((present > 0).sum()))
+        # The dearest first: it has most to gain.
+        self.levels = sorted(levels_of(problem), key=lambda level: -level.cost)
+        self._called: dict[LayerPart, tuple[float, float]] = {}
         self._found: dict[LayerPart, float] = {}
-        self.parts = [LayerPart(lv, layer) for layer in range(problem.num_layers) for lv in range(len(self.levels))]
+        for number, level in enumerate(self.levels):
+            spread = np.maximum(-(-present // level.room) - 1, 0).sum(axis=0)
+            for layer, remote in enumerate(spread):
+                self._found[LayerPart(number, layer)] = float(remote) * level.cost * self._unit
 
-    def relaxation(self, part: LayerPart) -> Relaxation:
-        """Return the relaxation of the pairs that a layer keeps together (with copies an empty one)."""
-        blocks, slots, weight, homes = self.levels[part.level]
+    def passes(self) -> list[list[LayerPart]]:
+        """Return the layers of each level, dearest level first."""
+        parts = [
+            LayerPart(level, layer) for level in range(len(self.levels)) for layer in range(self.problem.num_layers)
+        ]
+        return [parts] if parts else []
+
+    def size(self, part: LayerPart) -> int:
+        """Return the rows of a layer's matrix."""
+        level = self.levels[part.level]
+        return level.blocks * level.room
+
+    def relaxation(self, part: LayerPart) -> Relaxation | None:
+        """Return the relaxation of the pairs that a layer keeps together; None with copies, whose bound is instant."""
+        level = self.levels[part.level]
         ids, E = self._ids[:, part.layer], self.problem.num_experts
-        together = self._pairs(part.layer)
-        present = (ids >= 0).sum(axis=1)
-        at_home = self._most_at_home(ids, homes, blocks, slots)
-        spread = float(np.maximum(-(-present // slots) - 1, 0).sum())
-        self._floor[part] = float(present.sum()), at_home, spread
-        matrix = np.zeros((blocks * slots,) * 2)
-        if self._single:
-            matrix[:E, :E] = together / 2
-        else:
-            self.found(part, most_together(together, slots, int(self.problem.capacity.sum())))
-        rows = load_rows(self.problem, range(part.layer, part.layer + 1), blocks, slots, weight * len(self.levels))
-        return Relaxation(matrix, 1, blocks, rows)
+        homes = level.block_of_gpu[self._homes]
+        pairs = self._pairs(ids, homes, level.blocks)
+        self._called[part] = float((ids >= 0).sum()), self._most_at_home(ids, homes, level)
+        if not self._single:
+            self.found(part, most_together(pairs, level.room, int(self.problem.capacity.sum())))
+            return None
+        if self.size(part) > MAX_SIZE:
+            self.found(part, float(np.sort(pairs, axis=1)[:, E - level.room + 1 :].sum()) / 2)
+            return None
+        matrix = np.zeros((self.size(part),) * 2)
+        matrix[:E, :E] = pairs / 2
+        # A pair counts b times in `least_remote`, at most once; a layer's price is shared by its levels.
+        share = level.cost * self._unit * len(self.levels)
+        rows = load_rows(self.problem, range(part.layer, part.layer + 1), level, share)
+        return Relaxation(matrix, 1, level.blocks, rows)
 
     def found(self, part: LayerPart, kept: float) -> None:
-        """Take note that at most so many pairs of a layer's tokens are together."""
-        if not self._single and kept == 0.0:
-            return
-        experts, at_home, spread = self._floor[part]
-        remote = max(least_remote(experts, at_home, kept, self._ids.shape[2]), spread)
-        self._found[part] = max(self._found.get(part, 0.0), remote * self.levels[part.level][2])
+        """Take note that at most so many pairs of a layer's tokens are together away from home."""
+        experts, at_home = self._called[part]
+        remote = least_remote(experts, at_home, kept, self._ids.shape[2])
+        self._found[part] = max(self._found[part], remote * self.levels[part.level].cost * self._unit)
 
     def total(self) -> float:
         """Return the bound on the traffic term."""
-        return float(sum(dict(self._found).values()))
+        return float(sum(list(self._found.values())))
 
-    def _pairs(self, layer: int) -> Array:
-        """Return how many sampled tokens use both experts of a pair, (E, E), zero diagonal."""
-        ids = self._ids[:, layer].astype(np.int64)
+    def _pairs(self, ids: npt.NDArray[np.integer], homes: npt.NDArray[np.int64], blocks: int) -> Array:
+        """Return the tokens that use both experts of a pair and may do so away from home, (E, E), zero diagonal."""
         used = np.zeros((len(ids), self.problem.num_experts + 1), np.float32)
-        np.put_along_axis(used, np.where(ids >= 0, ids, self.problem.num_experts), 1.0, axis=1)
+        columns = np.where(ids >= 0, ids, self.problem.num_experts).astype(np.int64)
+        np.put_along_axis(used, columns, 1.0, axis=1)
         used = used[:, :-1]
-        together: Array = (used.T @ used).astype(np.float64)  # exact: below 2**24 tokens
+        together = (used.T @ used).astype(np.float64)  # exact: below 2**24 tokens
+        if self._single and blocks <= MAX_HOMES:  # with copies, even home's pairs may be served elsewhere
+            own = [used[homes == home] for home in range(blocks)]
+            together -= np.min([(tokens.T @ tokens).astype(np.float64) for tokens in own], axis=0)
         np.fill_diagonal(together, 0.0)
         return together
 
-    def _most_at_home(
-        self, ids: npt.NDArray[np.integer], homes: npt.NDArray[np.int64], blocks: int, slots: int
-    ) -> float:
+    def _most_at_home(self, ids: npt.NDArray[np.integer], homes: npt.NDArray[np.int64], level: Level) -> float:
         """Return the most assignments that can be served in the block of their token's home."""
         from scipy.optimize import linear_sum_assignment
 
-        E = self.problem.num_experts
+        E, blocks = self.problem.num_experts, level.blocks
         token, place = np.nonzero(ids >= 0)
         called = np.bincount(ids[token, place].astype(np.int64) * blocks + homes[token], minlength=E * blocks)
         called = called.reshape(E, blocks)
-        if not self._single:
-            return float(np.sort(called, axis=0)[-min(slots, E) :].sum())
-        by_slot = np.repeat(called, slots, axis=1)
+        if not self._single or level.blocks * level.room > MAX_SIZE:
+            return float(np.sort(called, axis=0)[-min(level.room, E) :].sum())
+        by_slot = np.repeat(called, level.room, axis=1)
         expert, slot = linear_sum_assignment(by_slot, maximize=True)
         return float(by_slot[expert, slot].sum())
 

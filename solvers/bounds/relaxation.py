@@ -33,6 +33,7 @@ __all__ = ["LoadRows", "Relaxation"]
 Array = npt.NDArray[np.float64]
 STEP = 2.0  # of the method, in units of a normalised weight's typical entry; affects speed, never safety
 RELAX = 1.6
+ROUNDING = 1e-14
 FIRST_TRIANGLES, EVERY_TRIANGLES = 40, 20
 LEAST_VIOLATION = 0.02
 MAX_NEW_PER_PLACE = 10
@@ -193,12 +194,12 @@ class Relaxation:
             bound += self.rows.cap * float(dual.sum())
         # The diagonal is always there: raised above all others, it is among the C largest.
         lift = 2 * float(np.abs(own).max()) + 1.0
-        diagonal = float(np.trace(own))
         own[np.diag_indices(w * S)] += lift
         by_row = own.reshape(w * S, w, S)
         bound += float(np.partition(by_row, S - C, axis=2)[:, :, S - C :].sum()) - lift * w * S
-        assert np.isfinite(diagonal)
-        return bound + 1e-12 * w * S * lift
+        # Rounding: eigenvalues are off by a few units in the last place of the norm, sums by that of the lift.
+        norm = float(np.linalg.norm(rest)) * (G - 1) * w * C
+        return bound + ROUNDING * w * S * (norm + lift)
 
     def _affordable(self) -> Array:
         """Return the load rows' multipliers, scaled down where they add up to more than an excess costs."""

@@ -1,0 +1,84 @@
+"""The least largest GPU load that any plan reaches, whatever the split over copies: counts, pigeonholes, densities."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["least_max_load"]
+
+Array = npt.NDArray[np.float64]
+HALVINGS = 60
+ROUNDING = 1e-12  # relative: what sums of shares may be off
+
+
+def least_max_load(load: Array, capacity: npt.NDArray[np.int64], fair: Array) -> Array:
+    """Return a lower bound of the largest GPU load relative to its fair share, for each layer, (L,).
+
+    The largest of four bounds, none of which cares how tokens are split over the copies of an expert:
+
+    - 1: loads add up to the sum of the fair shares;
+    - *copies*: where no GPU's load is above z, an expert with load r has at least ``r / (z max f)`` copies, and there
+      are no more copies than slots, nor GPUs;
+    - *pigeonhole*, without spare slots: of the ``m G + 1`` hottest experts, m + 1 share a GPU; and the GPU of the
+      hottest expert is filled up with others, at best the coldest;
+    - *density*: GPUs H with room for ``C(H)`` experts take no more than the load of the C(H) hottest, so the others
+      have to take the rest: ``z >= (1 - hottest(C(H))) / (1 - f(H))``, for the GPUs with most fair share per slot.
+
+    Parameters
+    ----------
+    load : (L, E) float64
+        Shares of a layer's load; rows sum to 1.
+    capacity : (G,) int64
+        Slots of each GPU.
+    fair : (G,) float64
+        Fair share of each GPU; sums to 1.
+    """
+    order = np.sort(load, axis=1)[:, ::-1]
+    best = np.maximum(1.0, _copies(order, int(capacity.sum()), len(capacity)) / fair.max())
+    best = np.maximum(best, _density(order, capacity, fair))
+    if capacity.sum() == load.shape[1]:
+        best = np.maximum(best, _pigeonhole(order, capacity) / fair.max())
+    result: Array = np.maximum(1.0, best * (1 - ROUNDING))
+    return result
+
+
+def _copies(order: Array, slots: int, gpus: int) -> Array:
+    """Return the least largest share of a copy, (L,), for loads in falling order."""
+    low = order[:, 0] / gpus  # no expert is on more GPUs than there are
+    if slots <= order.shape[1]:
+        return order[:, 0].copy()
+    high = order[:, 0].copy()
+    fits = np.ceil(order / np.maximum(low, 1e-300)[:, None]).clip(1).sum(axis=1) <= slots
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        enough = np.ceil(order / np.maximum(middle, 1e-300)[:, None]).clip(1).sum(axis=1) <= slots
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    result: Array = np.where(fits, order[:, 0] / gpus, low)
+    return result
+
+
+def _pigeonhole(order: Array, capacity: npt.NDArray[np.int64]) -> Array:
+    """Return the least largest load of a GPU, (L,), where every expert has one copy and every slot is used."""
+    experts, gpus = order.shape[1], len(capacity)
+    total = np.concatenate([np.zeros((len(order), 1)), np.cumsum(order, axis=1)], axis=1)
+    others = int(capacity.min()) - 1
+    best: Array = order[:, 0] + (total[:, -1] - total[:, experts - others])
+    for m in range(1, (experts - 1) // gpus + 1):
+        last = m * gpus + 1
+        best = np.maximum(best, total[:, last] - total[:, last - m - 1])
+    return best
+
+
+def _density(order: Array, capacity: npt.NDArray[np.int64], fair: Array) -> Array:
+    """Return what the GPUs with less fair share per slot have to take at least, (L,)."""
+    best: Array = np.ones(len(order))
+    total = np.concatenate([np.zeros((len(order), 1)), np.cumsum(order, axis=1)], axis=1)
+    fast = np.argsort(-fair / capacity, kind="stable")
+    room, share = 0, 0.0
+    for gpu in fast[:-1]:
+        room, share = room + int(capacity[gpu]), share + float(fair[gpu])
+        if room >= order.shape[1] or share >= 1 - ROUNDING:
+            break
+        best = np.maximum(best, (1 - total[:, room]) / (1 - share))
+    return best
