@@ -1,7 +1,8 @@
 """Load caps on tokens that were not seen: k-fold cross-validation over sequences, caps on means and on quantiles.
 
 Run: ``python benchmarks/robust_caps.py [TRACE ...] [--folds K] [--time-limit S] [--variant CAP[@QUANTILE]]``.
-Fold k holds out the sequences with ``seq_id % K == k`` and fits on all others. The sample trace by default.
+Fold k holds out the sequences with ``seq_id % K == k`` and fits on all others. The sample trace by default. Target: on
+held-out sequences, at least 20 % fewer crossings on 4 GPUs than load-only packing, at an imbalance within .03 of its.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import traces
 
 SAMPLE = Path(__file__).parent.parent / "examples" / "tiny_moe" / "tiny_moe.npz"
 SEED = 0
+FEWER, ABOVE = 0.2, 0.03  # the target
 VARIANTS = ("1.02", "1.05", "1.05@0.9", "1.05@0.95", "1.06@0.95", "1.08@0.95")
 HEADER = [
     "",
     "crossings, fitted",
     "crossings, held out",
+    "fewer than load-only",
     "least to most",
     "max/mean, fitted",
     "held out",
@@ -82,14 +85,28 @@ def validate(
 
 def rows(found: dict[str, list[Figures]]) -> list[list[str]]:
     """Return a line per variant: means over the folds."""
-    least = mean(fold[3] for fold in found["load only"])
+    crossed_by_loads, least = (mean(fold[column] for fold in found["load only"]) for column in (1, 3))
     lines = []
     for name, folds in found.items():
         crossed, held, loaded, held_load = (mean(values) for values in zip(*folds, strict=True))
         span = f"{min(fold[1] for fold in folds):.4f} to {max(fold[1] for fold in folds):.4f}"
-        lines.append([name, f"{crossed:.4f}", f"{held:.4f}", span, f"{loaded:.3f}", f"{held_load:.3f}"])
+        fewer = f"{1 - held / crossed_by_loads:.1%}"
+        lines.append([name, f"{crossed:.4f}", f"{held:.4f}", fewer, span, f"{loaded:.3f}", f"{held_load:.3f}"])
         lines[-1].append(f"{held_load - least:+.3f}")
     return lines
+
+
+def verdict(found: dict[str, list[Figures]]) -> str:
+    """Say which variants reach the target, means over the folds."""
+    crossed, held_load = (mean(fold[column] for fold in found["load only"]) for column in (1, 3))
+    reached = [
+        name
+        for name, folds in found.items()
+        if mean(fold[1] for fold in folds) <= (1 - FEWER) * crossed
+        and mean(fold[3] for fold in folds) <= held_load + ABOVE
+    ]
+    target = f"at least {FEWER:.0%} fewer crossings, at most {ABOVE} above load-only packing, both held out"
+    return f"{target}: {', '.join(reached) or 'NO variant'}"
 
 
 def main() -> None:
@@ -113,7 +130,8 @@ def main() -> None:
             parser.error(f"{path} has no seq_id to cut folds by")
         print(f"\n{path.name}, {topology.name}, {options.folds} folds of sequences\n")
         variants = options.variant or list(VARIANTS)
-        print(table(HEADER, rows(validate(trace, topology, variants, options.folds, options.time_limit))), flush=True)
+        found = validate(trace, topology, variants, options.folds, options.time_limit)
+        print(f"{table(HEADER, rows(found))}\n\n{verdict(found)}", flush=True)
     print(f"\n{neighbours}")
 
 
