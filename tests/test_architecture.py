@@ -77,6 +77,18 @@ def test_every_solver_has_a_section(name: str) -> None:
     assert [option for option in options if f"`{option}`" not in sections[name]] == []
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "methods").glob("*.md")), ids=lambda path: str(path.stem))
+def test_pages_of_methods_follow_the_recipe(page: Path) -> None:
+    """Problem, model, parameters, example in shell and Python, and when to use it; each of a registered solver."""
+    text = page.read_text(encoding="utf-8")
+    assert page.stem in solvers.names()
+    wanted = ["## Problem", "## Model", "## Parameters", "## Example", "```sh", "```python", "## When"]
+    assert [part for part in wanted if f"\n{part}\n" not in text] == []
+    options = [option.name for option in fields(solvers.solver_class(page.stem))]
+    assert [option for option in options if f"| `{option}` |" not in text] == []
+    assert f"methods/{page.stem}.md" in (ROOT / "docs" / "solvers.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", [reader.name for reader in READERS])
 def test_every_format_is_described(name: str) -> None:
     """docs/formats.md mentions each trace format."""
@@ -93,8 +105,14 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [link for link in targets if not (document.parent / link).exists()] == []
 
 
+def examples() -> list[str]:
+    """Return the pages whose Python examples stand for themselves."""
+    pages = [ROOT / "README.md", *(ROOT / f"docs/{name}.md" for name in ("solvers", "formats", "front"))]
+    return [str(page.relative_to(ROOT)) for page in (*pages, *sorted(ROOT.glob("docs/methods/*.md")))]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["README.md", "docs/solvers.md", "docs/formats.md"])
+@pytest.mark.parametrize("name", examples())
 def test_python_examples_run(name: str, tmp_path: Path) -> None:
     """The Python examples of the documentation run as they stand."""
     shutil.copytree(ROOT / "examples" / "tiny_moe", tmp_path / "examples" / "tiny_moe")
