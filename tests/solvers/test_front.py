@@ -272,6 +272,7 @@ def test_renaming_gpus_changes_moves_and_not_the_score(objective: Objective) -> 
     assert (held[0] == held[1]).all()
 
 
+@pytest.mark.slow
 def test_front_beats_the_line_between_hierarchical_and_global_eplb_on_held_out_tokens() -> None:
     """A small version of benchmarks/front.py: points strictly between the two, below the straight line."""
     fit, held = generate(routing(32, 3, 8000)).split(0.5)
