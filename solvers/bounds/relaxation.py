@@ -92,14 +92,14 @@ class Relaxation:
             for layer in range(layers):
                 self._loads[layer, layer * self.places : (layer + 1) * self.places] = rows.load[layer]
             self._load_step = 1.0 / np.maximum((rows.load**2).sum(axis=1), 1e-12)
-            self._load_dual = np.zeros((n, layers))
-        self.best = min(self._safe(np.zeros((n, n))), self._safe(self.weight))
+            self.load_dual = np.zeros((n, layers))
+        self.best = min(self.bound_of(np.zeros((n, n))), self.bound_of(self.weight))
 
     def iterate(self, count: int) -> float:
         """Take `count` steps and return the best bound so far, in the units of the weight."""
         for _ in range(count):
             self._iterate()
-        self.best = min(self.best, self._safe(self.step * self.dual))
+        self.best = min(self.best, self.bound_of(self.step * self.dual))
         return self.value
 
     @property
@@ -117,7 +117,7 @@ class Relaxation:
         project(free, self.together, self.triangles, self.triangle_dual)
         if self.rows is not None:
             excess = self.together @ self._loads.T - self.rows.cap
-            self._load_dual = np.maximum(0.0, self._load_dual + excess * self._load_step)
+            self.load_dual = np.maximum(0.0, self.load_dual + excess * self._load_step)
         update_dual(self.dual, near, self.together, before, RELAX)
         self.iterations += 1
         if self.iterations >= FIRST_TRIANGLES and self.iterations % EVERY_TRIANGLES == 0:
@@ -156,7 +156,7 @@ class Relaxation:
 
     def _load_part(self) -> Array:
         """Return what the load rows' multipliers subtract from the matrix."""
-        part = self._load_dual @ self._loads
+        part = self.load_dual @ self._loads
         result: Array = (part + part.T) / 2
         return result
 
@@ -177,8 +177,8 @@ class Relaxation:
         first = np.sort(np.unique(key, return_index=True)[1])
         self.triangles, self.triangle_dual = np.ascontiguousarray(triangles[first]), dual[first]
 
-    def _safe(self, split: Array) -> float:
-        """Return the bound that a split Z and the present multipliers give."""
+    def bound_of(self, split: Array) -> float:
+        """Return the bound that any split Z and the present multipliers give, in units of the whole weight."""
         w, S, G, C = self.layers, self.places, self.blocks, self.room
         rest = self.weight - split
         top = largest_eigenvalues(self._centred(rest), G - 1)
@@ -204,7 +204,7 @@ class Relaxation:
     def _affordable(self) -> Array:
         """Return the load rows' multipliers, scaled down where they add up to more than an excess costs."""
         assert self.rows is not None
-        dual = self.step * self._load_dual
+        dual = self.step * self.load_dual
         w, S, C = self.layers, self.places, self.room
         largest = np.partition(dual.reshape(w, S, w), S - C, axis=1)[:, S - C :].sum(axis=(0, 1))
         most = self.rows.price / self.scale
