@@ -25,8 +25,8 @@ CHUNK_ENTRIES = 1_300_000  # steps between two safe bounds, times entries of the
 SETTLED = 80  # steps before a small gain ends a relaxation: triangles come in after 40
 STALL = 1e-4  # relative gain of 20 steps below which a relaxation is done
 MOST_STEPS = (150, 300, 600)  # per pass; each pass has longer windows
-SHARES = (0.3, 0.4, 0.5)  # of what is left, per pass; the last one has all of it
-WORK_PER_ENTRY = 1 / 40  # what a step on one entry of a matrix costs, in trials
+SHARES = (0.9, 0.6)  # of what is left, per pass; what a pass does not need is for the next, and the last has all
+ENTRIES_PER_STEP = 4000  # what a step costs besides those of the matrix; an entry takes about as long as a trial
 SETUP_STEPS = 2  # what a relaxation's first bounds cost, in steps
 
 
@@ -118,8 +118,8 @@ def _pass(problem: Problem, search: Search, bound: Parts[Item], items: Sequence[
 def _improve(bound: Parts[Item], item: Item, part: Search, most_steps: int) -> int:
     """Improve one relaxation, and return the work that it took."""
     entries = bound.size(item) ** 2
-    cost = max(1, int(entries * WORK_PER_ENTRY))
-    chunk = int(np.clip(CHUNK_ENTRIES // entries, 4, 20))
+    cost = entries + ENTRIES_PER_STEP
+    chunk = int(np.clip(CHUNK_ENTRIES // entries, 8, 20))
     if part.progress(SETUP_STEPS * cost) >= 1.0:
         return 0
     relaxation = bound.relaxation(item)

@@ -1,0 +1,294 @@
+"""Bounds of whole problems: never above the enumerated optimum, whatever ends the search, the same on any workers."""
+
+import itertools
+import threading
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from placement import Constraints, Objective, Pin, Problem, Topology, lower_bound, score
+from placement.bounds import levels_of, load_floor
+from placement.feasibility import broken_constraints
+from solvers import Limits
+from solvers.bounds import raise_bound
+from solvers.bounds.dispatch import least_remote, most_together
+from solvers.search import Event, Search
+from traces import LoadCounts, Profile, Provenance, Trace
+
+Table = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+HOPS = [[0, 2, 3], [1, 0, 5], [4, 6, 0]]
+DISPATCH = Objective.for_execution("dispatch")
+
+
+@cache
+def profile(experts: int, top_k: int = 2, layers: int = 2, tokens: int = 40, seed: int = 0) -> Profile:
+    """Tokens whose experts follow each other, some hot, with sources."""
+    rng = np.random.default_rng([seed, experts, top_k, layers])
+    follows = [rng.permutation(experts) for _ in range(layers)]
+    scores = np.zeros((tokens, layers, experts))
+    topic = rng.integers(experts, size=tokens)
+    for layer in range(layers):
+        scores[:, layer] = rng.gumbel(size=(tokens, experts)) - 0.4 * np.arange(experts)
+        scores[np.arange(tokens), layer, follows[layer][topic]] += 2.0
+    ids = np.argsort(-scores, axis=2)[:, :, :top_k].astype(np.int16)
+    sequence = np.arange(tokens, dtype=np.int32) // 5
+    trace = Trace.of(ids, num_experts=experts, seq_id=sequence, source_rank=(sequence % 2).astype(np.int32))
+    return Profile.of(trace, workers=1)
+
+
+def uneven() -> Topology:
+    """Return two GPUs, one of them with fewer slots and faster."""
+    return Topology.of((2,), speed=[1.0, 2.0], slots=[3, 2])
+
+
+CASES = {
+    "coherent": lambda: Problem(profile(4), Topology.parse("1x2")),
+    "coherent, three layers": lambda: Problem(profile(4, layers=3), Topology.parse("2x1")),
+    "coherent, nodes": lambda: Problem(profile(4), Topology.parse("2x2")),
+    "coherent, any hops": lambda: Problem(profile(3), Topology.of((3,), rank_cost_matrix=HOPS)),
+    "coherent, copies": lambda: Problem(profile(3), Topology.parse("1x2"), slots_per_gpu=2),
+    "coherent, copies and cap": lambda: Problem(
+        profile(3), Topology.parse("1x2"), slots_per_gpu=2, constraints=Constraints(load_cap=1.05)
+    ),
+    "coherent, cap": lambda: Problem(profile(6), Topology.parse("1x2"), constraints=Constraints(load_cap=1.05)),
+    "coherent, cheap cap": lambda: Problem(
+        profile(6),
+        Topology.parse("1x2"),
+        objective=Objective(load_excess_weight=0.3),
+        constraints=Constraints(load_cap=1.01),
+    ),
+    "coherent, cap, nodes": lambda: Problem(profile(4), Topology.parse("2x2"), constraints=Constraints(load_cap=1.2)),
+    "coherent, robust cap": lambda: Problem(
+        profile(4, tokens=1600),
+        Topology.parse("1x2"),
+        constraints=Constraints(load_cap=1.1, load_quantile=0.9, load_groups="sequences"),
+    ),
+    "coherent, imbalance": lambda: Problem(
+        profile(4), Topology.parse("1x2"), objective=Objective(imbalance_weight=0.5, load_spread_weight=0.1)
+    ),
+    "coherent, uneven": lambda: Problem(
+        profile(4), uneven(), slots_per_gpu=3, constraints=Constraints(load_cap=1.1, pins=(Pin(expert=0, gpu=1),))
+    ),
+    "messages to GPUs": lambda: Problem(profile(4), Topology.parse("1x2"), objective=DISPATCH),
+    "messages to GPUs, cap": lambda: Problem(
+        profile(6, top_k=3), Topology.parse("1x2"), objective=DISPATCH, constraints=Constraints(load_cap=1.05)
+    ),
+    "messages to GPUs, cheap cap": lambda: Problem(
+        profile(6, top_k=3),
+        Topology.parse("1x2"),
+        objective=replace(DISPATCH, load_excess_weight=0.3, imbalance_weight=0.0),
+        constraints=Constraints(load_cap=1.01),
+    ),
+    "messages to nodes": lambda: Problem(
+        profile(4, top_k=3), Topology.parse("2x2"), objective=Objective.for_execution("dispatch", "node")
+    ),
+    "messages to nodes, any hops": lambda: Problem(
+        profile(3), Topology.of((2, 1), rank_cost_matrix=HOPS), objective=Objective.for_execution("dispatch", "node")
+    ),
+    "messages, copies": lambda: Problem(
+        profile(3), Topology.parse("1x2"), slots_per_gpu=2, objective=replace(DISPATCH, copy_policy="fair")
+    ),
+    "messages, near copies": lambda: Problem(profile(3), Topology.parse("2x1"), slots_per_gpu=2, objective=DISPATCH),
+    "messages from measured ranks": lambda: Problem(
+        profile(4), Topology.parse("1x2"), objective=replace(DISPATCH, ownership="measured")
+    ),
+    "assignments": lambda: Problem(
+        profile(4), Topology.parse("2x2"), objective=replace(DISPATCH, dedup="none", ownership="measured")
+    ),
+    "assignments, copies": lambda: Problem(
+        profile(3), Topology.parse("1x2"), slots_per_gpu=2, objective=replace(DISPATCH, dedup="none")
+    ),
+    "counts only": lambda: Problem(
+        Profile.of(
+            LoadCounts(
+                load=np.array([[5.0, 3, 9, 4], [9, 9, 1, 2]]),
+                layer_ids=np.arange(2),
+                provenance=Provenance(),
+                digest="sha256:0",
+            )
+        ),
+        Topology.of((3,), rank_cost_matrix=HOPS, slots=[2, 1, 1]),
+        slots_per_gpu=2,
+        objective=Objective.for_execution("dispatch", "none"),
+    ),
+}
+
+
+def optimum(problem: Problem) -> float:
+    """Return the least score over all plans; layers one by one where they don't depend on each other."""
+    G, C = problem.num_gpus, problem.slots_per_gpu
+    rows = []
+    if problem.num_slots > problem.num_experts:  # copies, empty slots, or slots that can't be used
+        held = [
+            [tuple(sorted(row)) for row in itertools.combinations_with_replacement(range(-1, problem.num_experts), C)]
+        ]
+        rows = [sum(row, ()) for row in itertools.product(*held * G)]
+    else:
+        rows = [
+            row
+            for row in itertools.permutations(range(problem.num_experts))
+            if all(row[gpu * C + slot] < row[gpu * C + slot + 1] for gpu in range(G) for slot in range(C - 1))
+        ]
+    valid = []
+    for row in rows:
+        if set(row) >= set(range(problem.num_experts)):
+            table = np.array([row] * problem.num_layers)
+            if not broken_constraints(problem, table).found:
+                valid.append(row)
+    return min(score(problem, np.array(table)).total for table in itertools.product(valid, repeat=problem.num_layers))
+
+
+@cache
+def solved(name: str) -> tuple[Problem, float]:
+    """Return a case and its optimum."""
+    problem = CASES[name]()
+    return problem, optimum(problem)
+
+
+def bounded(problem: Problem, limits: Limits, workers: int = 1) -> float:
+    """Return the best bound that is found within limits."""
+    search = Search(problem, limits, workers=workers)
+    search.bound(lower_bound(problem))
+    raise_bound(problem, search)
+    found = search._shared.bound
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_never_above_the_optimum(name: str) -> None:
+    """The instant bound, the one of very little work, and the one where nothing more is gained."""
+    problem, best = solved(name)
+    instant = lower_bound(problem)
+    little, much = (bounded(problem, Limits(work=work)) for work in (50, 20_000_000))
+    assert load_floor(problem) <= instant <= little <= much <= best + 1e-9 * max(1.0, best)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32), gpus=st.sampled_from([2, 3]), cap=st.sampled_from([None, 1.02, 1.2]))
+def test_never_above_the_optimum_of_random_chains(seed: int, gpus: int, cap: float | None) -> None:
+    """Random tokens, hop costs, speeds, caps and prices of excess."""
+    rng = np.random.default_rng(seed)
+    hops = rng.random((gpus, gpus)) * rng.choice([0.1, 1.0], (gpus, gpus)) + 0.01
+    np.fill_diagonal(hops, 0.0)
+    topology = Topology.of((gpus,), rank_cost_matrix=hops, speed=rng.random(gpus) + 0.5)
+    problem = Problem(
+        profile(2 * gpus if gpus == 2 else 3, layers=int(rng.integers(2, 4)), seed=int(rng.integers(2**20))),
+        topology,
+        objective=Objective(load_excess_weight=float(rng.choice([0.05, 1.0, 100.0]))),
+        constraints=Constraints(load_cap=cap),
+    )
+    best = optimum(problem)
+    assert bounded(problem, Limits(work=10_000_000)) <= best + 1e-9 * max(1.0, best)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32), gpus=st.integers(2, 7), values=st.integers(1, 9))
+def test_levels_are_below_every_hop(seed: int, gpus: int, values: int) -> None:
+    """The levels that part two GPUs never cost more than a hop between them, in either direction."""
+    rng = np.random.default_rng(seed)
+    hops = np.round(rng.random((gpus, gpus)) * values) + rng.integers(0, 2, (gpus, gpus)) * 0.5
+    np.fill_diagonal(hops, 0.0)
+    problem = Problem(profile(7), Topology.of((gpus,), rank_cost_matrix=hops))
+    levels = levels_of(problem)
+    parted = np.zeros((gpus, gpus))
+    for level in levels:
+        parted += level.cost * (level.block_of_gpu[:, None] != level.block_of_gpu[None, :])
+        assert level.room == max(np.bincount(level.block_of_gpu) * problem.slots_per_gpu)
+    assert (parted <= hops + 1e-12).all()
+    assert parted.max(initial=0.0) > 0 or hops[~np.eye(gpus, dtype=bool)].min() == 0
+
+
+def test_levels_of_two_tiers_are_gpus_and_nodes() -> None:
+    """Costs inside a node, and what a hop between nodes costs more."""
+    problem = Problem(profile(4), Topology.parse("2x2"))
+    gpus, nodes = levels_of(problem)
+    hop = problem.topology.hop_cost
+    assert (gpus.blocks, gpus.room, gpus.cost) == (4, 1, hop[0, 1])
+    assert (nodes.blocks, nodes.room, nodes.cost) == (2, 2, pytest.approx(hop[0, 2] - hop[0, 1]))
+    assert nodes.block_of_gpu.tolist() == [0, 0, 1, 1]
+
+
+def larger() -> Problem:
+    """Return a chain that takes some work."""
+    return Problem(profile(16, top_k=3, layers=7, tokens=2000), Topology.parse("2x2"))
+
+
+@pytest.mark.parametrize("work", [800_000, 10_000_000])
+def test_same_work_same_bound(work: int) -> None:
+    """Whatever the number of workers."""
+    assert bounded(larger(), Limits(work=work), 1) == bounded(larger(), Limits(work=work), 2)
+
+
+def test_longer_searches_are_tighter() -> None:
+    """The relaxation beats the instant bound, and windows of layers beat pairs."""
+    problem = larger()
+    instant, pairs, windows = (bounded(problem, Limits(work=work)) for work in (1, 3_000_000, 20_000_000))
+    assert instant == pytest.approx(lower_bound(problem))
+    assert instant < pairs - 0.01
+    assert pairs < windows
+
+
+def test_load_cap_raises_the_bound() -> None:
+    """What the cap forbids can't be kept together: hot experts that follow each other."""
+    problem = Problem(profile(8, top_k=1, layers=3, tokens=1000), Topology.parse("1x4"))
+    capped = Problem(problem.profile, problem.topology, constraints=Constraints(load_cap=1.5))
+    limits = Limits(work=20_000_000)
+    assert bounded(capped, limits) - load_floor(capped) > bounded(problem, limits) + 1e-3
+
+
+def test_coactivation_beats_tokens_per_slot() -> None:
+    """Tokens that fit two GPUs by number, whose experts have too many different partners to stay there."""
+    ids = np.array(list(itertools.combinations(range(8), 3)) * 4, np.int16)[:, None, :].repeat(2, axis=1)
+    problem = Problem(Profile.of(Trace.of(ids, num_experts=8), workers=1), Topology.parse("1x2"), objective=DISPATCH)
+    assert bounded(problem, Limits(work=5_000_000)) > lower_bound(problem) + 0.05
+
+
+def test_stopped_at_once_or_later_it_is_safe() -> None:
+    """Cancelled before it begins, after the first news, and by a clock: what was reported stands, and it returns."""
+    problem, best = solved("coherent, three layers")
+    interrupt = threading.Event()
+    interrupt.set()
+    search = Search(problem, Limits(), interrupt=interrupt)
+    raise_bound(problem, search)
+    assert search._shared.bound is None
+
+    def stop(event: Event) -> None:
+        search.cancel()
+
+    search = Search(problem, Limits(), workers=2, observe=stop)
+    raise_bound(problem, search)
+    assert search._shared.bound is not None
+    assert search._shared.bound <= best + 1e-9
+    assert bounded(problem, Limits(time_s=1e-6)) == lower_bound(problem)
+    assert bounded(larger(), Limits(time_s=0.2), 2) >= lower_bound(larger())
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), spare=st.integers(0, 3))
+def test_most_together_covers_every_choice_of_copies(seed: int, spare: int) -> None:
+    """No way to fill two blocks of slots has more pairs that share a block."""
+    rng = np.random.default_rng(seed)
+    pairs = np.triu(rng.integers(0, 9, (4, 4)), 1).astype(np.float64)
+    pairs = pairs + pairs.T
+    room = 2 + spare // 2
+    blocks = itertools.product(itertools.combinations(range(4), room), repeat=2)
+    most = 0.0
+    for left, right in blocks:
+        if set(left) | set(right) == set(range(4)):
+            shared = np.zeros((4, 4), dtype=bool)
+            for block in (left, right):
+                shared[np.ix_(block, block)] = True
+            most = max(most, float(pairs[shared].sum()) / 2)
+    assert most_together(pairs, room, 2 * room) >= most
+
+
+def test_least_remote_of_known_fan_outs() -> None:
+    """Tight where all blocks serve the same number of experts or one more; never negative."""
+    assert least_remote(6.0, 0.0, 3.0, 6) == pytest.approx(3.0)  # three blocks of two
+    assert least_remote(5.0, 0.0, 4.0, 6) == pytest.approx(2.0)  # blocks of two and three
+    assert least_remote(6.0, 6.0, 0.0, 6) == 0.0
