@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,26 +21,29 @@ from solvers.threads import run_together
 
 __all__ = ["raise_bound"]
 
-Item = TypeVar("Item", contravariant=True)
+Item = TypeVar("Item")
+Part = TypeVar("Part", contravariant=True)
 CHUNK_ENTRIES = 1_300_000  # steps between two safe bounds, times entries of the matrix
 SETTLED = 80  # steps before a small gain ends a relaxation: triangles come in after 40
 STALL = 1e-4  # relative gain of 20 steps below which a relaxation is done
+QUICK_STEPS = 16  # of the first round
 MOST_STEPS = (150, 300, 600)  # per pass; each pass has longer windows
-SHARES = (0.9, 0.6)  # of what is left, per pass; what a pass does not need is for the next, and the last has all
+SHARES = (0.9, 0.9, 0.6)  # of what is left, per round; what a round does not need is for the next, the last has all
 ENTRIES_PER_STEP = 4000  # what a step costs besides those of the matrix; an entry takes about as long as a trial
+KEPT_BYTES = 256_000_000  # relaxations that wait for the second round may take so much
 SETUP_STEPS = 2  # what a relaxation's first bounds cost, in steps
 
 
-class Parts(Protocol[Item]):
+class Parts(Protocol[Part]):
     """A bound that is put together from relaxations."""
 
-    def size(self, item: Item) -> int:
+    def size(self, item: Part) -> int:
         """Return the rows of a part's matrix."""
 
-    def relaxation(self, item: Item) -> Relaxation | None:
+    def relaxation(self, item: Part) -> Relaxation | None:
         """Return the relaxation of a part; None where it has a bound without."""
 
-    def found(self, item: Item, kept: float) -> None:
+    def found(self, item: Part, kept: float) -> None:
         """Take the bound of a part."""
 
     def total(self) -> float:
@@ -69,72 +73,96 @@ def raise_bound(problem: Problem, search: Search) -> None:
             affinity = problem.profile.affinity
             if affinity is not None and affinity.any():
                 chain = ChainBound(problem)
-                _run(problem, search, chain, chain.passes())
+                _Passes(problem, search, chain).run(chain.passes())
         elif objective.dedup == "none":
             search.bound(load_floor(problem) + objective.traffic_weight * least_assignment_traffic(problem, search))
         else:
             dispatch = DispatchBound(problem)
-            _run(problem, search, dispatch, dispatch.passes())
+            _Passes(problem, search, dispatch).run(dispatch.passes())
 
 
-def _run(problem: Problem, search: Search, bound: Parts[Item], passes: Sequence[Sequence[Item]]) -> None:
-    """Go through the passes, each with its share of the time and of the work that are left."""
-    spent = 0
-    for number, items in enumerate(passes):
-        last = number == len(passes) - 1
-        share = 0.97 if last else SHARES[min(number, len(SHARES) - 1)]
-        left = None if search.work is None else share * max(0, search.work - spent) / search.work
-        most_steps = MOST_STEPS[min(number, len(MOST_STEPS) - 1)]
-        spent += _pass(problem, search.part(share, number, work_share=left), bound, items, most_steps)
-        if search.done or search.proven:
-            return
+class _Passes(Generic[Item]):
+    """Relaxations that take turns.
+
+    The first pass goes over its items twice: a few steps for each give most of the gain, and a bound that stands soon.
+    """
+
+    def __init__(self, problem: Problem, search: Search, bound: Parts[Item]) -> None:
+        self.search, self.bound = search, bound
+        self.floor = load_floor(problem)
+        self.spent = 0
+        self.lock = threading.Lock()
+        self.begun: dict[Item, Relaxation | None] = {}
+
+    def run(self, passes: Sequence[Sequence[Item]]) -> None:
+        """Go through the passes, each with its share of the time and of the work that are left."""
+        search = self.search
+        rounds = [(items, steps) for items, steps in zip([*passes[:1], *passes], _steps(), strict=False)]
+        for number, (items, steps) in enumerate(rounds):
+            share = 0.97 if number == len(rounds) - 1 else SHARES[min(number, len(SHARES) - 1)]
+            left = None if search.work is None else share * max(0, search.work - self.spent) / search.work
+            self._round(search.part(share, number, work_share=left), items, steps)
+            if search.done or search.proven:
+                return
+
+    def _round(self, search: Search, items: Sequence[Item], steps: int) -> None:
+        """Improve each item for its share of the time."""
+        lanes = max(1, min(search.workers, len(items)))
+        waiting = list(enumerate(items))[::-1]
+        # All or none: what is continued must not depend on who comes first.
+        keep = steps == QUICK_STEPS and 32 * sum(self.bound.size(item) ** 2 for item in items) <= KEPT_BYTES
+
+        def lane() -> None:
+            while not (search.done or search.proven):
+                with self.lock:
+                    if not waiting:
+                        return
+                    left = len(waiting)
+                    number, item = waiting.pop()
+                part = search.part(min(1.0, lanes / left), number, work_share=1 / len(items))
+                work = self._improve(item, part, steps, keep)
+                with self.lock:
+                    self.spent += work
+                search.bound(self.floor + self.bound.total())
+
+        run_together(search, [lane] * lanes)
+        search.bound(self.floor + self.bound.total())
+
+    def _improve(self, item: Item, part: Search, most_steps: int, keep: bool) -> int:
+        """Improve one relaxation, and return the work that it took."""
+        entries = self.bound.size(item) ** 2
+        cost = entries + ENTRIES_PER_STEP
+        spent = 0
+        if item not in self.begun:
+            spent = SETUP_STEPS * cost
+            if part.progress(spent) >= 1.0:
+                return 0
+            relaxation = self.bound.relaxation(item)
+            if keep or relaxation is None:
+                self.begun[item] = relaxation
+        else:
+            relaxation = self.begun[item] if keep else self.begun.pop(item)
+        if relaxation is None:
+            self.begun[item] = None
+            return spent
+        self.bound.found(item, before := relaxation.value)
+        chunk = int(np.clip(CHUNK_ENTRIES // entries, 8, 20))
+        while relaxation.iterations < most_steps:
+            chunk = min(chunk, most_steps - relaxation.iterations)
+            if part.progress(spent + chunk * cost) >= 1.0:
+                break
+            try:
+                after = relaxation.iterate(chunk)
+            except np.linalg.LinAlgError:  # what was found so far is safe
+                break
+            spent += chunk * cost
+            self.bound.found(item, after)
+            if relaxation.iterations >= SETTLED and before - after <= STALL * chunk / 20 * abs(before):
+                break
+            before = after
+        return spent
 
 
-def _pass(problem: Problem, search: Search, bound: Parts[Item], items: Sequence[Item], most_steps: int) -> int:
-    """Improve each relaxation for its share of the time; return the work that it took."""
-    floor, lock, spent = load_floor(problem), threading.Lock(), 0
-    lanes = max(1, min(search.workers, len(items)))
-    waiting = list(enumerate(items))[::-1]
-
-    def run() -> None:
-        nonlocal spent
-        while not (search.done or search.proven):
-            with lock:
-                if not waiting:
-                    return
-                left = len(waiting)
-                number, item = waiting.pop()
-            part = search.part(min(1.0, lanes / left), number, work_share=1 / len(items))
-            work = _improve(bound, item, part, most_steps)
-            with lock:
-                spent += work
-            search.bound(floor + bound.total())
-
-    run_together(search, [run] * lanes)
-    search.bound(floor + bound.total())
-    return spent
-
-
-def _improve(bound: Parts[Item], item: Item, part: Search, most_steps: int) -> int:
-    """Improve one relaxation, and return the work that it took."""
-    entries = bound.size(item) ** 2
-    cost = entries + ENTRIES_PER_STEP
-    chunk = int(np.clip(CHUNK_ENTRIES // entries, 8, 20))
-    if part.progress(SETUP_STEPS * cost) >= 1.0:
-        return 0
-    relaxation = bound.relaxation(item)
-    if relaxation is None:
-        return SETUP_STEPS * cost
-    bound.found(item, relaxation.value)
-    steps, before = 0, relaxation.value
-    while steps < most_steps and part.progress((SETUP_STEPS + steps + chunk) * cost) < 1.0:
-        try:
-            after = relaxation.iterate(chunk)
-        except np.linalg.LinAlgError:  # what was found so far is safe
-            break
-        steps += chunk
-        bound.found(item, after)
-        if steps >= SETTLED and before - after <= STALL * chunk / 20 * abs(before):
-            break
-        before = after
-    return (SETUP_STEPS + steps) * cost
+def _steps() -> Iterator[int]:
+    """Return the most steps of a relaxation, round by round."""
+    return itertools.chain((QUICK_STEPS,), MOST_STEPS, itertools.repeat(MOST_STEPS[-1]))
