@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.bounds.eigen import largest_eigenvalues, top_eigenpairs
+from solvers.kernels.clipped_trace import shift_for_trace
 from solvers.kernels.triangles import add_triangles, find_triangles, project, update_dual
 
 __all__ = ["LoadRows", "Relaxation"]
@@ -131,13 +132,7 @@ class Relaxation:
         values, vectors = top_eigenpairs(matrix, above)
         if above is not None and np.clip(values - above, 0, most).sum() < total:
             values, vectors = top_eigenpairs(matrix, None)
-        low, high = float(values.min()) - most, float(values.max())
-        for _ in range(50):
-            middle = (low + high) / 2
-            if np.clip(values - middle, 0, most).sum() > total:
-                low = middle
-            else:
-                high = middle
+        middle = shift_for_trace(values, most, total)
         self._shift, self._shift_change = middle, abs(middle - self._shift)
         size = np.clip(values - middle, 0, most)
         kept = size > 0
