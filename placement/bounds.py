@@ -107,20 +107,21 @@ def lower_bound(problem: Problem) -> float:
 
 
 def load_floor(problem: Problem) -> float:
-    """Return what the load terms cost at least: the least largest load that any plan reaches in each layer."""
-    objective, cap = problem.objective, problem.constraints.load_cap
+    """Return what the load terms cost at least: the least largest load and the least excess that any plan reaches."""
+    objective = problem.objective
     floor = objective.imbalance_weight * float((problem.least_max_load - 1).mean())
-    if cap is not None:
-        floor += objective.load_excess_weight * float(np.maximum(problem.least_max_load - cap, 0).mean())
-    return floor
+    return floor + objective.load_excess_weight * float(problem.least_load_excess.mean())
 
 
 def most_kept(affinity: npt.NDArray[np.int64], room: int) -> Array:
     """Return an upper bound of the pair weight of each boundary that stays inside blocks with so much room, (L-1,)."""
     room = min(room, affinity.shape[1])
-    by_row = np.sort(affinity, axis=2)[:, :, -room:].sum(axis=(1, 2))
-    by_column = np.sort(affinity, axis=1)[:, -room:, :].sum(axis=(1, 2))
-    kept: Array = np.minimum(by_row, by_column).astype(np.float64)
+    first = affinity.shape[1] - room
+    kept: Array = np.zeros(len(affinity))
+    for boundary, counts in enumerate(affinity):
+        by_row = np.partition(counts, first, axis=1)[:, first:].sum()
+        by_column = np.partition(counts.T, first, axis=1)[:, first:].sum()
+        kept[boundary] = min(by_row, by_column)
     return kept
 
 
@@ -145,9 +146,10 @@ def _assignments_away(problem: Problem, level: Level) -> float:
     """Dispatch without deduplication: the share of assignments that are not served at home."""
     load = problem.profile.load
     homes = home_share(problem)
-    if homes is None:
-        homes = np.full((*load.shape, problem.num_gpus), 1 / problem.num_gpus)
-    called: Array = load[:, :, None] * (homes @ np.eye(level.blocks)[level.block_of_gpu])
+    share = np.bincount(level.block_of_gpu) / problem.num_gpus
+    if homes is not None:
+        share = homes @ np.eye(level.blocks)[level.block_of_gpu]
+    called: Array = load[:, :, None] * share
     room = min(level.room, problem.num_experts)
     kept = np.sort(called, axis=1)[:, -room:].sum(axis=(1, 2))
     if problem.capacity.sum() == problem.num_experts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["least_max_load"]
+__all__ = ["least_excess", "least_max_load"]
 
 Array = npt.NDArray[np.float64]
 HALVINGS = 60
@@ -40,6 +40,36 @@ def least_max_load(load: Array, capacity: npt.NDArray[np.int64], fair: Array) ->
     if capacity.sum() == load.shape[1]:
         best = np.maximum(best, _pigeonhole(order, capacity) / fair.max())
     result: Array = np.maximum(1.0, best * (1 - ROUNDING))
+    return result
+
+
+def least_excess(load: Array, capacity: npt.NDArray[np.int64], fair: Array, cap: float) -> Array:
+    """Return a lower bound of the GPU loads above a cap, summed over GPUs, for each layer, (L,).
+
+    The k hottest experts are on j GPUs, which take their load, and without spare slots at least that of the coldest
+    experts that fill these GPUs up; j is unknown, but at most k and the spare slots. So the excess is at least the
+    least, over j, of what these GPUs take minus j caps; the best k counts. And it is at least what the fullest GPU has
+    above the cap.
+
+    Parameters
+    ----------
+    load, capacity, fair :
+        As in `least_max_load`.
+    cap : float
+        Relative to the fair share.
+    """
+    order = np.sort(load, axis=1)[:, ::-1] / fair.max()
+    experts, gpus, smallest = order.shape[1], len(capacity), int(capacity.min())
+    spare = int(capacity.sum()) - experts
+    best = np.maximum(0.0, least_max_load(load, capacity, fair) - cap)
+    hottest = np.cumsum(order, axis=1)
+    coldest = np.concatenate([np.zeros((len(order), 1)), np.cumsum(order[:, ::-1], axis=1)], axis=1)
+    for k in range(1, experts + 1):
+        used = np.arange(-(-k // int(capacity.max())), min(gpus, k + spare) + 1)
+        filled = np.clip(used * smallest - k, 0, experts - k) if spare == 0 else np.zeros(len(used), dtype=np.int64)
+        over = hottest[:, k - 1 : k] + coldest[:, filled] - used * cap
+        best = np.maximum(best, over.min(axis=1))
+    result: Array = np.maximum(0.0, best - ROUNDING * experts)
     return result
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from placement.constraints import Constraints, Group, LoadGroups, Pin
 from placement.deviations import count_groups, sequence_deviations, window_deviations
-from placement.load_bounds import least_max_load
+from placement.load_bounds import least_excess, least_max_load
 from placement.objective import Objective
 from placement.topology import Topology
 from traces import InputError, Profile, Violations
@@ -166,6 +166,14 @@ class Problem:
     def least_max_load(self) -> npt.NDArray[np.float64]:
         """Lower bound of max/fair load per layer, (L,), for any plan and any split over copies."""
         return least_max_load(self.relative_load, self.capacity, self.topology.fair_share)
+
+    @cached_property
+    def least_load_excess(self) -> npt.NDArray[np.float64]:
+        """Lower bound of the loads above the cap, summed over GPUs, per layer, (L,), for any plan; 0 without a cap."""
+        cap = self.constraints.load_cap
+        if cap is None:
+            return np.zeros(self.num_layers)
+        return least_excess(self.relative_load, self.capacity, self.topology.fair_share, cap)
 
     def rows_of(self, item: Pin | Group) -> slice | int:
         """Return the row of the item's layer, or all rows."""

@@ -26,7 +26,7 @@ Part = TypeVar("Part", contravariant=True)
 CHUNK_ENTRIES = 1_300_000  # steps between two safe bounds, times entries of the matrix
 SETTLED = 80  # steps before a small gain ends a relaxation: triangles come in after 40
 STALL = 1e-4  # relative gain of 20 steps below which a relaxation is done
-QUICK_STEPS = 16  # of the first round
+QUICK_STEPS = 0  # the first round: one chunk
 MOST_STEPS = (150, 300, 600)  # per pass; each pass has longer windows
 SHARES = (0.9, 0.9, 0.6)  # of what is left, per round; what a round does not need is for the next, the last has all
 ENTRIES_PER_STEP = 4000  # what a step costs besides those of the matrix; an entry takes about as long as a trial
@@ -119,7 +119,9 @@ class _Passes(Generic[Item]):
                         return
                     left = len(waiting)
                     number, item = waiting.pop()
-                part = search.part(min(1.0, lanes / left), number, work_share=1 / len(items))
+                # The few steps of the first round are taken whatever the clock says, as long as the round lasts.
+                share = 1.0 if steps == QUICK_STEPS else min(1.0, lanes / left)
+                part = search.part(share, number, work_share=1 / len(items))
                 work = self._improve(item, part, steps, keep)
                 with self.lock:
                     self.spent += work
@@ -147,6 +149,7 @@ class _Passes(Generic[Item]):
             return spent
         self.bound.found(item, before := relaxation.value)
         chunk = int(np.clip(CHUNK_ENTRIES // entries, 8, 20))
+        most_steps = chunk if most_steps == QUICK_STEPS else most_steps
         while relaxation.iterations < most_steps:
             chunk = min(chunk, most_steps - relaxation.iterations)
             if part.progress(spent + chunk * cost) >= 1.0:

@@ -18,9 +18,12 @@ def load_rows(problem: Problem, layers: range, level: Level, share: float) -> Lo
     Relative to the largest fair share it is smaller still.
 
     The cap is soft: exceeding it costs `load_excess_weight`. So the rows' multipliers may be as large as that price,
-    less what other relaxations of the same layers take of it. Where the cap can't be kept, the price is in the load
-    terms' own bound already. With a load quantile the load that counts is larger than the expected one, so the rows
-    hold.
+    less what other relaxations of the same layers take of it. With a load quantile the load that counts is larger than
+    the expected one, so the rows hold.
+
+    Where the cap can't be kept, the load terms' own bound has an excess F already. The rows then ask for the least
+    largest load z instead: where some GPU is above z, loads above z add up to at most the excess, less ``z - cap``;
+    that is, to what the excess has above F, and ``F - (z - cap)``, which is `counted`.
 
     Parameters
     ----------
@@ -38,5 +41,7 @@ def load_rows(problem: Problem, layers: range, level: Level, share: float) -> Lo
     span = slice(layers.start, layers.stop)
     load = np.zeros((len(layers), level.blocks * level.room))
     load[:, : problem.num_experts] = problem.relative_load[span] / level.fair
-    kept = problem.least_max_load[span] <= cap
-    return LoadRows(load=load, cap=cap, price=np.where(kept, weight / problem.num_layers / share, 0.0))
+    reached = np.maximum(cap, problem.least_max_load[span])
+    counted = np.maximum(0.0, problem.least_load_excess[span] - (reached - cap))
+    price = np.full(len(layers), weight / problem.num_layers / share)
+    return LoadRows(load=load, cap=reached, price=price, counted=counted)

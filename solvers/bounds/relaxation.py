@@ -49,14 +49,17 @@ class LoadRows:
     ----------
     load : (w, S) float64
         Relative to a block's fair share.
-    cap : float
+    cap : (w,) float64
     price : (w,) float64
         What exceeding it costs per layer and unit of load, in units of the weight: multipliers may not add up to more.
+    counted : (w,) float64
+        Excess of each layer whose price is part of another bound already: multipliers give back their part of it.
     """
 
     load: Array
-    cap: float
+    cap: Array
     price: Array
+    counted: Array
 
 
 class Relaxation:
@@ -183,10 +186,10 @@ class Relaxation:
             add_triangles(own, self.triangles, self.triangle_dual, -self.step)
             bound += 2 * self.step * float(self.triangle_dual.sum())
         if self.rows is not None:
-            dual = self._affordable()
+            dual, largest = self._affordable()
             part = dual @ self._loads
             own -= (part + part.T) / 2
-            bound += self.rows.cap * float(dual.sum())
+            bound += float(dual.sum(axis=0) @ self.rows.cap + largest @ self.rows.counted)
         # The diagonal is always there: raised above all others, it is among the C largest.
         lift = 2 * float(np.abs(own).max()) + 1.0
         own[np.diag_indices(w * S)] += lift
@@ -196,12 +199,15 @@ class Relaxation:
         norm = float(np.linalg.norm(rest)) * (G - 1) * w * C
         return bound + ROUNDING * w * S * (norm + lift)
 
-    def _affordable(self) -> Array:
-        """Return the load rows' multipliers, scaled down where they add up to more than an excess costs."""
+    def _affordable(self) -> tuple[Array, Array]:
+        """Return the load rows' multipliers, scaled down where they add up to more than an excess costs, and the sums.
+
+        A block pays for its excess once for each of its places: at most the C largest multipliers of each layer.
+        """
         assert self.rows is not None
         dual = self.step * self.load_dual
         w, S, C = self.layers, self.places, self.room
         largest = np.partition(dual.reshape(w, S, w), S - C, axis=1)[:, S - C :].sum(axis=(0, 1))
         most = self.rows.price / self.scale
-        result: Array = dual * np.minimum(1.0, most / np.maximum(largest, 1e-300))
-        return result
+        scaled = np.minimum(1.0, most / np.maximum(largest, 1e-300))
+        return dual * scaled, largest * scaled

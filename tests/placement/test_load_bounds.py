@@ -1,14 +1,14 @@
 """No plan and no split has a smaller largest load than the bound says."""
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.load_bounds import least_max_load
+from placement.load_bounds import least_excess, least_max_load
 from placement.split import least_max_load as best_split
 
 
@@ -43,3 +43,31 @@ def test_known_cases() -> None:
     assert of([3, 3, 3, 0], [2, 2], [1, 1]) == pytest.approx(2 * 6 / 9)  # three hot ones on two GPUs
     assert of([24] + 6 * [1], 4 * [2], 4 * [1]) == pytest.approx(4 * 12 / 30)  # one spare slot halves the hottest
     assert of([1, 1, 1, 1], [1, 3], [9, 1]) == pytest.approx(0.75 / 0.1)  # the fast GPU has room for one only
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    load=st.lists(st.integers(0, 20), min_size=6, max_size=6).filter(any),
+    gpus=st.sampled_from([2, 3]),
+    cap=st.sampled_from([1.0, 1.1, 1.5]),
+    fast=st.booleans(),
+)
+def test_excess_below_every_plan(load: list[int], gpus: int, cap: float, fast: bool) -> None:
+    """Over all arrangements of single copies, for equal GPUs and with a fast one."""
+    speed = np.where(np.arange(gpus) == 0, 2.0 if fast else 1.0, 1.0)
+    fair, share = speed / speed.sum(), np.array(load) / sum(load)
+    best = np.inf
+    for place in set(permutations(np.repeat(np.arange(gpus), 6 // gpus).tolist())):
+        relative = np.bincount(place, weights=share, minlength=gpus) / fair
+        best = min(best, float(np.maximum(0.0, relative - cap).sum()))
+    found = float(least_excess(share[None], np.full(gpus, 6 // gpus), fair, cap)[0])
+    assert found <= best + 1e-12
+    assert found >= float(least_max_load(share[None], np.full(gpus, 6 // gpus), fair)[0]) - cap - 1e-9
+
+
+def test_excess_of_two_hot_experts() -> None:
+    """Both are above the cap wherever they are, with the coldest beside them; one copy of each of them helps."""
+    share = np.array([[0.4, 0.4, 0.1, 0.1, 0.0, 0.0]])
+    alone = least_excess(share, np.full(3, 2), np.full(3, 1 / 3), 1.1)
+    assert alone[0] == pytest.approx(2 * (3 * 0.4 - 1.1))
+    assert least_excess(share, np.full(3, 3), np.full(3, 1 / 3), 1.1)[0] == 0.0

@@ -55,6 +55,9 @@ CASES = {
         profile(3), Topology.parse("1x2"), slots_per_gpu=2, constraints=Constraints(load_cap=1.05)
     ),
     "coherent, cap": lambda: Problem(profile(6), Topology.parse("1x2"), constraints=Constraints(load_cap=1.05)),
+    "coherent, cap out of reach": lambda: Problem(
+        profile(6, top_k=1), Topology.parse("1x3"), constraints=Constraints(load_cap=1.0)
+    ),
     "coherent, cheap cap": lambda: Problem(
         profile(6),
         Topology.parse("1x2"),

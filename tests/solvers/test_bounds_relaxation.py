@@ -27,7 +27,7 @@ def weights(rng: np.random.Generator, layers: int, places: int) -> Array:
 
 
 def best_plan(weight: Array, layers: int, blocks: int, room: int, rows: LoadRows | None = None) -> float:
-    """Return the most weight that a plan keeps together, less the price of its excess load."""
+    """Return the most weight that a plan keeps together, less the price of its excess load but for what is counted."""
     best = -np.inf
     for plan in product(arrangements(blocks, room), repeat=layers):
         member = np.array(plan).ravel()
@@ -35,7 +35,8 @@ def best_plan(weight: Array, layers: int, blocks: int, room: int, rows: LoadRows
         if rows is not None:
             for layer, own in enumerate(plan):
                 load = np.bincount(own, weights=rows.load[layer], minlength=blocks)
-                value -= float(rows.price[layer] * np.maximum(0.0, load - rows.cap).sum())
+                excess = float(np.maximum(0.0, load - rows.cap[layer]).sum())
+                value -= float(rows.price[layer]) * max(0.0, excess - float(rows.counted[layer]))
         best = max(best, value)
     return best
 
@@ -44,7 +45,8 @@ def load_rows(rng: np.random.Generator, layers: int, blocks: int, places: int) -
     """Return loads with a mean of 1 per block, a tight cap, and prices from none to dear."""
     load = rng.random((layers, places)) ** 2
     load *= blocks / load.sum(axis=1, keepdims=True)
-    return LoadRows(load=load, cap=1.0 + float(rng.random()) / 4, price=rng.choice([0.0, 0.5, 20.0], layers))
+    cap, price = 1.0 + rng.random(layers) / 4, rng.choice([0.0, 0.5, 20.0], layers)
+    return LoadRows(load=load, cap=cap, price=price, counted=rng.choice([0.0, 0.1], layers))
 
 
 @settings(max_examples=25, deadline=None)
