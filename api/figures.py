@@ -116,6 +116,7 @@ def figures_of(problem: Problem, measured: list[Measured], notes: tuple[str, ...
     return {
         "objective": asdict(problem.objective),
         "load_cap": problem.constraints.load_cap,
+        "layer_load_caps": {str(item.layer_id): item.load_cap for item in problem.constraints.layer_load_caps},
         "load_quantile": problem.constraints.load_quantile,
         "topology": problem.topology.name,
         "slots_per_gpu": problem.slots_per_gpu,

@@ -9,7 +9,7 @@ from typing import Any
 from api.inspection import outline
 from api.planning import PlanRequest, prepare
 from api.schemas import GroupBody, LimitsBody, PinBody, PlanBody, TopologyFile
-from placement import Constraints, Group, Pin, Plan, Topology
+from placement import Constraints, Group, LayerCap, Pin, Plan, Topology
 from placement.files import topology_from_dict
 from solvers import Limits, check_start, solver_from
 from traces import InputError, Violation, Violations
@@ -108,6 +108,9 @@ def plan_request(body: PlanBody, max_time_limit_s: float, start: Plan | None = N
         copy_policy=body.copy_policy,
         constraints=Constraints(
             load_cap=body.load_cap,
+            layer_load_caps=tuple(
+                LayerCap(layer_id=item.layer_id, load_cap=item.load_cap) for item in body.layer_load_caps
+            ),
             load_quantile=body.load_quantile,
             load_groups=body.load_groups,
             pins=tuple(map(_pin, body.pins)),

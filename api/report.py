@@ -66,6 +66,8 @@ def report_html(problem: Problem, solution: Solution, measured: Sequence[Measure
 def _overview(problem: Problem, solution: Solution, summary: dict[str, Any]) -> str:
     plan, termination = solution.plan, solution.termination
     cap = "no load cap" if (limit := problem.constraints.load_cap) is None else f"load cap {limit:g}"
+    if problem.constraints.layer_load_caps:
+        cap += f" ({len(problem.constraints.layer_load_caps)} layers with caps of their own)"
     if (quantile := problem.constraints.load_quantile) is not None:
         cap += f" at the {quantile:g} quantile over {problem.load_groups}"
     bound = "no bound is known" if plan.bound is None else f"no plan gets below {plan.bound:.4f} (gap {plan.gap:.1%})"

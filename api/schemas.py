@@ -15,6 +15,7 @@ from placement.topology import MAX_GPUS
 __all__ = [
     "EvaluationBody",
     "GroupBody",
+    "LayerCapBody",
     "LimitsBody",
     "Name",
     "PinBody",
@@ -151,6 +152,13 @@ class GroupBody(Strict):
     layer_id: LayerId | None = Field(default=None, description="Model layer; all layers if null.")
 
 
+class LayerCapBody(Strict):
+    """A load cap for one model layer."""
+
+    layer_id: LayerId
+    load_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
+
 class LimitsBody(Strict):
     """When to stop; the first limit that is reached ends the search."""
 
@@ -183,6 +191,9 @@ class PlanBody(Strict):
     )
     load_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = Field(
         default=None, description="Largest load of a GPU relative to its fair share, in every layer."
+    )
+    layer_load_caps: Annotated[list[LayerCapBody], Field(max_length=MAX_ITEMS)] = Field(
+        default=[], description="Load caps of single layers, in place of load_cap."
     )
     load_quantile: Annotated[float, Field(ge=0.5, lt=1, allow_inf_nan=False)] | None = Field(
         default=None, description="The load cap holds for this quantile of a GPU's load; null: for its expectation."

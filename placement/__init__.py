@@ -6,6 +6,7 @@ Letters: L layers, E logical experts per layer, K experts per token, G GPUs, N n
 from placement.bounds import lower_bound as lower_bound
 from placement.constraints import Constraints as Constraints
 from placement.constraints import Group as Group
+from placement.constraints import LayerCap as LayerCap
 from placement.constraints import Pin as Pin
 from placement.cost import Score as Score
 from placement.cost import Term as Term
@@ -32,6 +33,7 @@ __all__ = [
     "Evaluation",
     "Group",
     "HotLink",
+    "LayerCap",
     "Link",
     "Objective",
     "Pin",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Constraints", "Group", "LoadGroups", "Pin"]
+__all__ = ["Constraints", "Group", "LayerCap", "LoadGroups", "Pin"]
 
 LoadGroups = Literal["windows", "sequences"]
 
@@ -28,6 +28,14 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerCap:
+    """A load cap for one model layer, in place of the one for all."""
+
+    layer_id: int
+    load_cap: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Constraints:
     """Constraints of a problem.
 
@@ -36,6 +44,8 @@ class Constraints:
     load_cap : float or None
         Largest allowed load of a GPU relative to its fair share, in every layer (max/mean for equal GPUs). Where a
         single expert makes it unattainable, the excess is minimised and the plan says so.
+    layer_load_caps : tuple of LayerCap
+        Caps of single layers, in place of `load_cap` there. Layers that are not listed keep `load_cap`, if any.
     load_quantile : float or None
         At least 0.5, below 1. The cap then holds for this quantile of each GPU's load, under a normal model: for the
         expected load plus ``z(load_quantile)`` standard errors. None: for the expected load. 0.95 is the usual
@@ -55,6 +65,7 @@ class Constraints:
     """
 
     load_cap: float | None = None
+    layer_load_caps: tuple[LayerCap, ...] = ()
     load_quantile: float | None = None
     load_groups: LoadGroups | None = None
     pins: tuple[Pin, ...] = ()

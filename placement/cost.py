@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from placement.kernels.traffic import pair_traffic
 from placement.plan import copies_on_gpu
 from placement.problem import Problem
 from placement.replay import Replay
@@ -165,10 +166,10 @@ def score(problem: Problem, table: npt.NDArray[np.integer]) -> Score:
     relative = expected_gpu_load(problem, copies)
     max_load = relative.max(axis=1)
     imbalance = float(max_load.mean() - 1)
-    cap = problem.constraints.load_cap
+    caps = problem.load_caps
     excess = 0.0
-    if cap is not None:
-        excess = float(np.maximum(guarded_gpu_load(problem, copies) - cap, 0).sum(axis=1).mean())
+    if caps is not None:
+        excess = float(np.maximum(guarded_gpu_load(problem, copies) - caps[:, None], 0).sum(axis=1).mean())
     by_layer = np.zeros(problem.num_layers)
     if weights.traffic_weight:
         if objective.execution == "context_coherent":
@@ -209,13 +210,10 @@ def _pair_traffic(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
     """Context-coherent: ``sum_ij A[l,i,j] sum_gh Q[l,i,g] Q[l+1,j,h] d[g,h]`` over the whole pair weight."""
     affinity = problem.profile.affinity
     assert affinity is not None
-    total = float(affinity.sum())
-    share = copies / copies.sum(axis=2, keepdims=True)
     by_layer = np.zeros(len(affinity))
-    for layer, counts in enumerate(affinity):
-        traffic = share[layer].T @ counts @ share[layer + 1]
-        by_layer[layer] = (traffic * problem.topology.hop_cost).sum()
-    return by_layer / max(total, 1.0)
+    share: Array = copies / copies.sum(axis=2, keepdims=True)
+    pair_traffic(affinity, share, problem.topology.hop_cost, by_layer)
+    return by_layer / max(problem.pair_weight, 1.0)
 
 
 def _assignment_traffic(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:

@@ -62,19 +62,20 @@ def load_cap_misses(problem: Problem, table: npt.NDArray[np.integer]) -> list[st
 
     With a load quantile, the cap is missed where that quantile of a GPU's load is above it.
     """
-    cap = problem.constraints.load_cap
-    if cap is None:
+    caps = problem.load_caps
+    if caps is None:
         return []
     copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
     reached = guarded_gpu_load(problem, copies).max(axis=1)
     quantile = problem.constraints.load_quantile
     what = "max/mean" if quantile is None else f"the {quantile:g} quantile of max/mean"
+    ids = problem.profile.layer_ids
     return [
-        f"Load cap {cap:g} is missed in layer {problem.profile.layer_ids[layer]}: {what} is {reached[layer]:.4f}"
+        f"Load cap {caps[layer]:g} is missed in layer {ids[layer]}: {what} is {reached[layer]:.4f}"
         + (
             f"; no plan with these slots gets below {problem.least_max_load[layer]:.4f} there."
-            if problem.least_max_load[layer] > cap
-            else f"; whether {cap:g} can be reached is not known."
+            if problem.least_max_load[layer] > caps[layer]
+            else f"; whether {caps[layer]:g} can be reached is not known."
         )
-        for layer in np.flatnonzero(reached > cap * (1 + CAP_TOLERANCE))
+        for layer in np.flatnonzero(reached > caps * (1 + CAP_TOLERANCE))
     ]

@@ -43,7 +43,7 @@ def least_max_load(load: Array, capacity: npt.NDArray[np.int64], fair: Array) ->
     return result
 
 
-def least_excess(load: Array, capacity: npt.NDArray[np.int64], fair: Array, cap: float) -> Array:
+def least_excess(load: Array, capacity: npt.NDArray[np.int64], fair: Array, caps: Array) -> Array:
     """Return a lower bound of the GPU loads above a cap, summed over GPUs, for each layer, (L,).
 
     The k hottest experts are on j GPUs, which take their load, and without spare slots at least that of the coldest
@@ -55,9 +55,10 @@ def least_excess(load: Array, capacity: npt.NDArray[np.int64], fair: Array, cap:
     ----------
     load, capacity, fair :
         As in `least_max_load`.
-    cap : float
-        Relative to the fair share.
+    caps : (L,) float64
+        Relative to the fair share; infinite for a layer without one.
     """
+    cap = np.minimum(caps, 1 / fair.min())  # the load of all experts on one GPU: nothing is above it
     order = np.sort(load, axis=1)[:, ::-1] / fair.max()
     experts, gpus, smallest = order.shape[1], len(capacity), int(capacity.min())
     spare = int(capacity.sum()) - experts
@@ -67,7 +68,7 @@ def least_excess(load: Array, capacity: npt.NDArray[np.int64], fair: Array, cap:
     for k in range(1, experts + 1):
         used = np.arange(-(-k // int(capacity.max())), min(gpus, k + spare) + 1)
         filled = np.clip(used * smallest - k, 0, experts - k) if spare == 0 else np.zeros(len(used), dtype=np.int64)
-        over = hottest[:, k - 1 : k] + coldest[:, filled] - used * cap
+        over = hottest[:, k - 1 : k] + coldest[:, filled] - used * cap[:, None]
         best = np.maximum(best, over.min(axis=1))
     result: Array = np.maximum(0.0, best - ROUNDING * experts)
     return result

@@ -117,10 +117,27 @@ class Problem:
         share: npt.NDArray[np.float64] = self.profile.load / self.profile.load.sum(axis=1, keepdims=True)
         return share
 
+    @cached_property
+    def pair_weight(self) -> float:
+        """Sum of the affinity over all layers: inter-layer pairs of the profile, 0 where it holds counts only."""
+        affinity = self.profile.affinity
+        return 0.0 if affinity is None else float(affinity.sum())
+
+    @cached_property
+    def load_caps(self) -> npt.NDArray[np.float64] | None:
+        """Load cap of each layer, (L,), infinite where there is none; None if no layer has one."""
+        constraints = self.constraints
+        if constraints.load_cap is None and not constraints.layer_load_caps:
+            return None
+        caps = np.full(self.num_layers, np.inf if constraints.load_cap is None else float(constraints.load_cap))
+        for item in constraints.layer_load_caps:
+            caps[self.layer_row[item.layer_id]] = item.load_cap
+        return caps
+
     @property
     def load_counts(self) -> bool:
         """Whether a plan's loads cost anything: there is a cap, or the imbalance has a weight."""
-        return self.constraints.load_cap is not None or self.objective.imbalance_weight > 0
+        return self.load_caps is not None or self.objective.imbalance_weight > 0
 
     @cached_property
     def load_margin(self) -> float:
@@ -170,10 +187,10 @@ class Problem:
     @cached_property
     def least_load_excess(self) -> npt.NDArray[np.float64]:
         """Lower bound of the loads above the cap, summed over GPUs, per layer, (L,), for any plan; 0 without a cap."""
-        cap = self.constraints.load_cap
-        if cap is None:
+        caps = self.load_caps
+        if caps is None:
             return np.zeros(self.num_layers)
-        return least_excess(self.relative_load, self.capacity, self.topology.fair_share, cap)
+        return least_excess(self.relative_load, self.capacity, self.topology.fair_share, caps)
 
     def rows_of(self, item: Pin | Group) -> slice | int:
         """Return the row of the item's layer, or all rows."""
@@ -253,10 +270,7 @@ class Problem:
 
     def _check_constraints(self, found: Violations) -> None:
         constraints = self.constraints
-        cap = constraints.load_cap
-        if cap is not None and not (math.isfinite(cap) and cap >= 1):
-            detail = f"A load cap of {cap} can't hold: the largest load is at least the mean."
-            found.add("load_cap_range", "/constraints/load_cap", detail, "Give a cap of at least 1, such as 1.05.")
+        self._check_caps(found)
         self._check_quantile(found)
         for name in ("pins", "forbidden"):
             for number, pin in enumerate(getattr(constraints, name)):
@@ -276,13 +290,30 @@ class Problem:
         if not found.found:
             self._check_conflicts(found)
 
+    def _check_caps(self, found: Violations) -> None:
+        constraints = self.constraints
+        caps = [("/constraints/load_cap", constraints.load_cap)]
+        listed: set[int] = set()
+        for number, item in enumerate(constraints.layer_load_caps):
+            pointer = f"/constraints/layer_load_caps/{number}"
+            caps.append((f"{pointer}/load_cap", item.load_cap))
+            self._check_item(found, pointer, item.layer_id, ())
+            if item.layer_id in listed:
+                detail = f"Layer {item.layer_id} has two load caps."
+                found.add("layer_cap_twice", f"{pointer}/layer_id", detail, "Give each layer one.")
+            listed.add(item.layer_id)
+        for pointer, cap in caps:
+            if cap is not None and not (math.isfinite(cap) and cap >= 1):
+                detail = f"A load cap of {cap} can't hold: the largest load is at least the mean."
+                found.add("load_cap_range", pointer, detail, "Give a cap of at least 1, such as 1.05.")
+
     def _check_quantile(self, found: Violations) -> None:
         constraints = self.constraints
         quantile, pointer = constraints.load_quantile, "/constraints/load_quantile"
         if quantile is not None and not 0.5 <= quantile < 1:
             detail = f"A load quantile of {quantile} is not in 0.5..1 (1 excluded)."
             found.add("load_quantile_range", pointer, detail, "Give one such as 0.9, or leave it out.")
-        if quantile is not None and constraints.load_cap is None:
+        if quantile is not None and constraints.load_cap is None and not constraints.layer_load_caps:
             detail = "The load quantile says how surely the load cap holds, but there is no cap."
             found.add("quantile_without_cap", pointer, detail, "Give a load cap as well, or leave the quantile out.")
         if (groups := self.load_groups) not in get_args(LoadGroups):

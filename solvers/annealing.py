@@ -7,6 +7,7 @@ Kirkpatrick, Gelatt and Vecchi, Science 220 (1983); ``docs/solvers.md``, section
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,7 +28,10 @@ from traces import Violations
 __all__ = ["Annealing"]
 
 Table = npt.NDArray[np.int32]
-NOMINAL_TRIALS_PER_S = 20e6  # only to choose the number of restarts; a wrong guess costs quality, not correctness
+SPEED_TRIALS = 20_000  # to measure the speed that tells how many restarts there is time for
+HOT_SLOWDOWN = 1.6  # a run, most of it colder, makes more trials per second than its hot start
+WARM_TRIALS_PER_ITEM = 1000
+WARM_SHARE = 0.4  # first temperature of a run from a good plan, as a share of `hot`
 SPARE_OFFERS = 15  # after the last run, the pool of plans takes about as long
 MAX_TABLE_BYTES = 4_000_000_000
 WANTED_TRIALS_PER_ITEM = 20_000
@@ -98,6 +102,7 @@ class Annealing:
                 bases.append(separate_copies(replicated, problem.profile.load, problem.num_gpus))
             else:
                 bases.append(np.asarray(replicated, dtype=np.int32))
+        given = search.best if search.start is None else np.asarray(search.start, dtype=np.int32)
         for step, base in enumerate(bases):
             search.offer(base, step)
         if problem.num_gpus == 1:
@@ -109,10 +114,17 @@ class Annealing:
         part = search.part(1.0, 1, spare_offers=SPARE_OFFERS)
         models = [ChainModel(problem, base) for base in bases]
         if part.progress(0) < 1.0:
-            self._anneal(problem, part, models)
+            self._anneal(problem, part, models, given)
 
-    def _anneal(self, problem: Problem, search: Search, models: list[ChainModel]) -> None:
-        restarts = self._restarts(problem, search)
+    def _anneal(self, problem: Problem, search: Search, models: list[ChainModel], given: Table | None) -> None:
+        restarts, trials = self._restarts(problem, search, models[0])
+        scarce = trials < WANTED_TRIALS_PER_ITEM
+        # The fewer the trials, the less of a good plan may be given up at the start.
+        warmth = max(self.cold, WARM_SHARE * self.hot * min(1.0, trials / WARM_TRIALS_PER_ITEM))
+        warm: ChainModel | None = None
+        # Under a work limit only what was asked for: `auto` is then never worse than this alone.
+        if given is not None and ((scarce and search.work is None) or search.start is not None):
+            warm = ChainModel(problem, given)
         workers = min(search.workers, restarts)
         pool = Pool(problem, limit=MAX_RESTARTS + 4) if models[0].coupled else None
         step = 0
@@ -129,6 +141,9 @@ class Annealing:
                 search.offer(pool.best(), step)
 
         def restart(part: Search, number: int) -> Callable[[], Table]:
+            if warm is not None and (number == 0 if restarts == 1 else number % 2 == 1):
+                chain = Chain(warm, _in_place(problem), (search.seed, 1, number))
+                return lambda: chain.run(part, warmth, self.cold)
             model = models[number % len(models)]
             chain = Chain(model, _shuffled(model, (search.seed, number)), (search.seed, 1, number))
             return lambda: chain.run(part, self.hot, self.cold)
@@ -155,15 +170,23 @@ class Annealing:
             part = search.part(0.9, 0, work_share=self.polish / count)
             take(run_together(search, [reheat(part, number) for number in range(count)]))
 
-    def _restarts(self, problem: Problem, search: Search) -> int:
-        if self.restarts is not None:
-            return self.restarts
+    def _restarts(self, problem: Problem, search: Search, model: ChainModel) -> tuple[int, float]:
+        """Return how many runs there are, and about how many trials each has per item."""
         wanted = WANTED_TRIALS_PER_ITEM * problem.num_layers * problem.num_slots
         if search.work is not None:
-            return int(np.clip(2 * search.work // wanted, 4, MAX_RESTARTS))
-        affordable = (search.remaining_s or 0.0) * NOMINAL_TRIALS_PER_S * search.workers / wanted
-        rounds = int(np.clip(affordable, 1, MAX_RESTARTS)) // search.workers
-        return max(1, rounds) * search.workers
+            count = int(np.clip(2 * search.work // wanted, 4, MAX_RESTARTS))
+            trials = float(search.work)
+        else:
+            chain = Chain(model, _in_place(problem), (0,))
+            chain.run_at(1, self.hot)  # loads the compiled loop
+            begin = time.thread_time()
+            chain.run_at(SPEED_TRIALS, self.hot)
+            speed = HOT_SLOWDOWN * SPEED_TRIALS / max(time.thread_time() - begin, 1e-6)
+            trials = (search.remaining_s or 0.0) * speed * search.workers
+            rounds = int(np.clip(trials / wanted, 1, MAX_RESTARTS)) // search.workers
+            count = max(1, rounds) * search.workers
+        count = count if self.restarts is None else self.restarts
+        return count, trials / count / (problem.num_layers * problem.num_slots)
 
 
 def _replays(problem: Problem) -> bool:

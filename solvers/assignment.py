@@ -8,6 +8,7 @@ Jonker and Volgenant, Computing 38 (1987) for the assignment problem; ``docs/sol
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +18,9 @@ from placement import Problem
 from placement.cost import guarded_gpu_load, home_share
 from placement.plan import copies_on_gpu
 from solvers.arrange import conform, pack
+from solvers.kernels.chain import add_layer_cost
 from solvers.search import Search
+from solvers.threads import run_together
 from traces import Violations
 
 __all__ = ["Assignment"]
@@ -25,6 +28,7 @@ __all__ = ["Assignment"]
 Table = npt.NDArray[np.int32]
 Array = npt.NDArray[np.float64]
 Gpus = npt.NDArray[np.int64]
+THREADED_EXPERTS = 64  # smaller assignment problems are done before a thread has started
 PATIENCE = 30  # sweeps without a better plan before a priced run ends; prices swing, so one bad sweep says little
 
 
@@ -107,10 +111,10 @@ class _Sweeps:
             elsewhere = np.arange(problem.num_gpus) != pin.gpu
             self.barred[problem.rows_of(pin), pin.expert] |= elsewhere
         objective, affinity = problem.objective, problem.profile.affinity
-        self.priced = problem.constraints.load_cap is not None and objective.load_excess_weight > 0
+        self.priced = problem.load_caps is not None and objective.load_excess_weight > 0
         self.pairs = self.fixed = None
         if objective.execution == "context_coherent" and affinity is not None:
-            self.pairs = affinity * (objective.traffic_weight / max(float(affinity.sum()), 1.0))
+            self.pairs = affinity * (objective.traffic_weight / max(problem.pair_weight, 1.0))
         else:
             homes, load = home_share(problem), problem.profile.load
             share = np.full(problem.num_gpus, 1 / problem.num_gpus) if homes is None else homes
@@ -139,15 +143,27 @@ class _Sweeps:
         """Place all even layers, then all odd ones (changes `gpu`); False if the budget ends on the way."""
         from scipy.optimize import linear_sum_assignment
 
-        layers = range(self.problem.num_layers)
-        for layer in (*layers[::2], *layers[1::2]):
+        def place(layers: range) -> None:
+            for layer in layers:
+                if self.search.done:
+                    return
+                cost = self._cost(layer, gpu) + price[layer] * self.load[layer]
+                cost[self.barred[layer]] = np.inf
+                expert, slot = linear_sum_assignment(cost[:, self.slot_gpu])
+                gpu[layer, expert] = self.slot_gpu[slot]
+
+        E, L = self.problem.num_experts, self.problem.num_layers
+        for first in range(2):
+            layers = range(first, L, 2)
+            # Layers of one kind know nothing of each other: they are placed at once, whoever places them.
+            if self.search.work is not None:
+                layers = layers[: max(0, -(-(self.search.work - self.spent) // E))]
+            threads = self.search.workers if E >= THREADED_EXPERTS else 1
+            parts = [layers[worker::threads] for worker in range(threads)]
+            run_together(self.search, [partial(place, part) for part in parts if part])
+            self.spent += len(range(first, L, 2)) * E
             if self.search.progress(self.spent) >= 1.0:
                 return False
-            cost = self._cost(layer, gpu) + price[layer] * self.load[layer]
-            cost[self.barred[layer]] = np.inf
-            expert, slot = linear_sum_assignment(cost[:, self.slot_gpu])
-            gpu[layer, expert] = self.slot_gpu[slot]
-            self.spent += self.problem.num_experts
         return True
 
     def _cost(self, layer: int, gpu: Gpus) -> Array:
@@ -156,18 +172,18 @@ class _Sweeps:
             assert self.fixed is not None
             fixed: Array = self.fixed[layer].copy()
             return fixed
-        cost = np.zeros((self.problem.num_experts, self.problem.num_gpus))
+        cost: Array = np.zeros((self.problem.num_experts, self.problem.num_gpus))
         if layer > 0:
-            cost += self.pairs[layer - 1].T @ self.hop[gpu[layer - 1]]
+            add_layer_cost(self.pairs[layer - 1], gpu[layer - 1], False, self.hop, cost)
         if layer + 1 < self.problem.num_layers:
-            cost += self.pairs[layer] @ self.hop[:, gpu[layer + 1]].T
+            add_layer_cost(self.pairs[layer], gpu[layer + 1], True, self.hop, cost)
         return cost
 
     def _set_prices(self, gpu: Gpus, price: Array, sweep: int) -> None:
         """Take a subgradient step of the prices (changes `price`)."""
         objective, layers = self.problem.objective, self.problem.num_layers
-        cap = self.problem.constraints.load_cap
-        assert cap is not None
+        caps = self.problem.load_caps
+        assert caps is not None
         row = np.arange(layers)[:, None]
         reached = np.zeros(price.shape)
         np.add.at(reached, (row, gpu), self.load[row, self.experts, gpu])
@@ -178,4 +194,4 @@ class _Sweeps:
         spread = np.array([self._cost(layer, gpu).std() for layer in range(layers)])
         unit = np.minimum(spread / self.load.mean(axis=(1, 2)), most)
         unit[unit == 0] = most
-        np.clip(price + (unit / sweep**0.5)[:, None] * (reached - cap), 0.0, most, out=price)
+        np.clip(price + (unit / sweep**0.5)[:, None] * (reached - caps[:, None]), 0.0, most, out=price)

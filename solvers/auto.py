@@ -1,30 +1,40 @@
-"""What a newcomer gets: every method that fits, cheapest first, then the joint search for the rest of the time."""
+"""What a newcomer gets: a plan in milliseconds, a good one in seconds, and what no plan can beat with the rest."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
+
+import numpy as np
 
 from placement import Problem
 from solvers.registry import Solver, solver_from
 from solvers.search import Search
 
-__all__ = ["Auto"]
+__all__ = ["Auto", "search_share"]
 
 QUICK_STEPS = 2_000_000_000  # a second or two
-QUICK = ("contiguous", "round_robin", "random", "eplb", "load_balance")
+QUICK_BOOLEANS = 2_000  # of a model that is often solved in seconds
+BASELINES = ("contiguous", "round_robin", "random", "eplb", "load_balance")
+SHORT_S, LONG_S = 10.0, 60.0  # searches of which the bound gets a tenth, and half
+LARGE = 5_000  # slots in all layers from which on annealing is slow to get anywhere from random plans
+BOUND_WORK = 0.02  # of the search's work: a step of the bound takes that much longer than it counts
+MORE_ROUNDS = 2  # without a better plan, before a search without limits on time and work ends
+SETTLED = 1e-5  # relative gain of a round that counts as none
 
 
 @dataclass(frozen=True, kw_only=True)
 class Auto:
-    """Portfolio: baselines, assignment sweeps, exact methods where they are small enough, annealing.
+    """Portfolio: baselines, assignment sweeps, exact methods where they are small enough, annealing, then the bound.
 
-    It runs them and keeps the best plan on the problem's own objective. The baselines take milliseconds; annealing gets
-    the time that the others leave, and under a work limit as much work as it would get alone.
+    It runs them and keeps the best plan on the problem's own objective. The baselines take milliseconds. What time they
+    leave is split between annealing and the bound; what the bound leaves goes to annealing from the best plan. Under a
+    work limit annealing gets as much work as it would get alone.
     """
 
     name: ClassVar[str] = "auto"
-    summary: ClassVar[str] = "Tries the baselines, then searches jointly for the rest of the time; keeps the best plan."
+    summary: ClassVar[str] = "Tries the baselines, searches jointly, then proves how good the best plan is."
 
     def supports(self, problem: Problem) -> str | None:
         """Every problem is supported."""
@@ -32,18 +42,65 @@ class Auto:
 
     def run(self, problem: Problem, search: Search) -> None:
         """Run the portfolio."""
-        rank = 0
+        portfolio = _Portfolio(problem, search)
+        for name in BASELINES:
+            portfolio.run(solver_from(name), 0.05)
+        if problem.objective.execution == "dispatch" and problem.objective.dedup != "none":
+            portfolio.run(solver_from("grace"), 0.05)
+        portfolio.run(solver_from("chain_dp", {"max_steps": QUICK_STEPS}), 0.5)
+        large = problem.num_layers * problem.num_slots > LARGE
+        portfolio.run(solver_from("assignment"), 0.25 if large else 0.05)
+        if search.work is not None or search.remaining_s is not None:  # their library needs a limit of its own
+            portfolio.run(solver_from("cp_sat", {"max_booleans": QUICK_BOOLEANS}), 0.3)
+        portfolio.run(solver_from("annealing"), search_share(search.remaining_s), work_share=1.0)
+        again = search.work is None
+        portfolio.bound(1.0 if search.remaining_s is None or search.remaining_s < LONG_S else 0.8)
+        idle = 0
+        while again and portfolio.going_on and (search.remaining_s is not None or idle < MORE_ROUNDS):
+            before = search.best_score
+            portfolio.run(solver_from("annealing"), 0.97, from_best=True)
+            after = search.best_score
+            assert before is not None
+            assert after is not None
+            idle = idle + 1 if before - after <= SETTLED * abs(before) else 0
 
-        def run(solver: Solver, share: float) -> None:
-            nonlocal rank
-            rank += 1
-            if solver.supports(problem) is None and not search.done and not search.proven:
-                solver.run(problem, search.part(share, rank, solver.name))
 
-        for name in QUICK:
-            run(solver_from(name), 0.05)
-        run(solver_from("assignment"), 0.05)
-        run(solver_from("chain_dp", {"max_steps": QUICK_STEPS}), 0.5)
-        if search.work is not None or search.remaining_s is not None:  # its library needs a limit of its own
-            run(solver_from("exflow", {"max_rows": 2000, "backend": "cp_sat"}), 0.3)
-        run(solver_from("annealing"), 1.0)
+def search_share(seconds: float | None) -> float:
+    """Return the share of the remaining time that the search gets before the bound: 0.9 at 10 s, half at a minute.
+
+    A search gains ever less from more time, a bound goes on rising for minutes.
+    """
+    if seconds is None or seconds <= 0:
+        return 0.9
+    slope = 0.4 / math.log(LONG_S / SHORT_S)
+    return float(np.clip(0.9 - slope * math.log(seconds / SHORT_S), 0.35, 0.95))
+
+
+class _Portfolio:
+    """The methods of one run, in order."""
+
+    def __init__(self, problem: Problem, search: Search) -> None:
+        self.problem, self.search = problem, search
+        self._rank = 0
+
+    @property
+    def going_on(self) -> bool:
+        return not self.search.done and not self.search.proven
+
+    def run(self, solver: Solver, share: float, *, work_share: float | None = None, from_best: bool = False) -> None:
+        """Run a method for a share of the time that remains, unless it does not fit or all is settled."""
+        self._rank += 1
+        if solver.supports(self.problem) is not None or not self.going_on:
+            return
+        part = self.search.part(share, self._rank, solver.name, work_share=work_share)
+        if from_best:
+            part.start, part.seed = self.search.best, self.search.seed + self._rank
+        solver.run(self.problem, part)
+
+    def bound(self, share: float) -> None:
+        """Raise the bound."""
+        from solvers.bounds import raise_bound
+
+        self._rank += 1
+        if self.going_on:
+            raise_bound(self.problem, self.search.part(share, self._rank, "bound", work_share=BOUND_WORK))

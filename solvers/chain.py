@@ -10,9 +10,9 @@ import numpy.typing as npt
 from placement import Problem
 from placement.cost import home_share
 from solvers.arrange import pack
-from solvers.kernels.chain import anneal
+from solvers.kernels.chain import add_place, add_traffic, anneal
 from solvers.kernels.random import seeded
-from solvers.relabel import Relabelling, relabel_all
+from solvers.relabel import Relabelling, relabel_all, tier_costs
 from solvers.search import Search
 
 __all__ = ["Chain", "ChainModel"]
@@ -51,15 +51,24 @@ class ChainModel:
         self.coupled = problem.objective.execution == "context_coherent"
         weight = problem.objective.traffic_weight
         if self.coupled and affinity is not None:
-            scale = weight / max(float(affinity.sum()), 1.0)
+            scale = weight / max(problem.pair_weight, 1.0)
             self.forward = np.empty((L - 1, S, S))
+            in_order = np.arange(problem.num_experts)
             for layer in range(L - 1):
-                block = affinity[layer][np.ix_(self.expert[layer], self.expert[layer + 1])]
-                self.forward[layer] = scale * block * part[layer][:, None] * part[layer + 1][None, :]
+                rows, columns = self.expert[layer], self.expert[layer + 1]
+                block = affinity[layer]
+                if not (np.array_equal(rows, in_order) and np.array_equal(columns, in_order)):
+                    block = block[np.ix_(rows, columns)]
+                np.multiply(block, scale * part[layer][:, None], out=self.forward[layer])
+                self.forward[layer] *= part[layer + 1]
             self.fixed = None
         else:
             self.forward = np.empty((0, S, S))
             self.fixed = self._fixed_cost(part) * weight
+        near, far = tier_costs(problem.topology)
+        self.tiers = np.empty(0)
+        if self.coupled and near is not None and far is not None:
+            self.tiers = np.array([near, far - near])
         self.backward = np.ascontiguousarray(self.forward.transpose(0, 2, 1))
         self.covariance, self.margin = np.empty((0, S, S)), np.empty(0)
         if problem.load_deviations is not None:
@@ -73,6 +82,10 @@ class ChainModel:
         self.collide = np.where(several, self.expert, -1)
         self.lock, self.allowed = self._locks(table)
         self.scale = self._scale()
+
+    @property
+    def _by_node(self) -> bool:
+        return len(self.tiers) > 0 and self.problem.topology.num_nodes > 1
 
     def _fixed_cost(self, part: Array) -> Array:
         """Dispatch without deduplication: what an item costs on each GPU, whatever the others do, (L, G, S)."""
@@ -118,6 +131,9 @@ class ChainModel:
         layer, p, q = rng.integers(L, size=4000), rng.integers(S, size=4000), rng.integers(S, size=4000)
         a, b = gpu[layer, p], gpu[layer, q]
         delta = place[layer, b, p] - place[layer, a, p] + place[layer, a, q] - place[layer, b, q]
+        if self._by_node:
+            n, m = (self.problem.num_gpus + self.problem.topology.node_of_gpu[gpus] for gpus in (a, b))
+            delta += place[layer, m, p] - place[layer, n, p] + place[layer, n, q] - place[layer, m, q]
         spread = float(np.std(delta[a != b])) if (a != b).any() else 0.0
         if spread == 0.0:  # nothing but load matters
             weight = self.problem.objective.load_excess_weight + self.problem.objective.imbalance_weight
@@ -126,22 +142,18 @@ class ChainModel:
 
     def traffic(self, layer: int, gpu: npt.NDArray[np.int64], following: npt.NDArray[np.int64]) -> Array:
         """Return the pair weight between the GPUs of two layers, (G, G)."""
-        names = np.arange(self.problem.num_gpus)
-        one_hot = (following[:, None] == names).astype(float)
-        result: Array = (gpu[:, None] == names).astype(float).T @ (self.forward[layer] @ one_hot)
+        result = np.zeros((self.problem.num_gpus, self.problem.num_gpus))
+        add_traffic(self.forward[layer], gpu, following, result)
         return result
 
     def place(self, gpu: npt.NDArray[np.int64]) -> Array:
-        """Return the cost of each item on each GPU, given where all others are, (L, G, S)."""
+        """Return the cost of each item on each GPU, given where all others are, (L, G, S); see the kernel for tiers."""
         if self.fixed is not None:
             return self.fixed.copy()
-        L, S = gpu.shape
-        hop = self.problem.topology.hop_cost
-        place = np.zeros((L, len(hop), S))
-        one_hot = (gpu[:, :, None] == np.arange(len(hop))).astype(float)
-        for layer in range(L - 1):
-            place[layer] += hop @ (self.forward[layer] @ one_hot[layer + 1]).T
-            place[layer + 1] += hop.T @ (self.backward[layer] @ one_hot[layer]).T
+        topology = self.problem.topology
+        rows = topology.num_gpus + (topology.num_nodes if self._by_node else 0)
+        place = np.zeros((len(gpu), rows, gpu.shape[1]))
+        add_place(self.forward, self.backward, topology.hop_cost, self.tiers, topology.node_of_gpu, gpu, place)
         return place
 
     def gpu_load(self, gpu: npt.NDArray[np.int64]) -> Array:
@@ -202,7 +214,7 @@ class Chain:
         L, G = problem.num_layers, problem.num_gpus
         step = TRIALS_PER_STEP if search.work is None else int(np.clip(search.work // 256, 100, TRIALS_PER_STEP))
         # Relabelling costs about as much as this many trials; it gets a twentieth of the time.
-        relabel_every = 20 * L * (problem.num_slots**2 * G // 500 + 400 * problem.topology.num_nodes**2 + 10 * G * G)
+        relabel_every = 20 * L * (problem.num_slots**2 // 60 + 400 * problem.topology.num_nodes**2 + 10 * G * G)
         spent = since = 0
         while (used := search.progress(spent)) < 1.0:
             trials = step if search.work is None else max(1, min(step, search.work - spent))
@@ -219,17 +231,21 @@ class Chain:
         self._anneal(2 * step, model.scale * 1e-9, 1.0)
         return self.table()
 
-    def _anneal(self, trials: int, temperature: float, ramp: float) -> None:
+    def run_at(self, trials: int, temperature: float) -> None:
+        """Run some trials at a temperature, in units of the model's scale."""
+        self._anneal(trials, self.model.scale * temperature, 1.0)
+
+    def _anneal(self, trials: int, temperature: float, ramp: float) -> float:
         model, problem = self.model, self.model.problem
-        cap = problem.constraints.load_cap
-        layers = problem.num_layers
-        anneal(
+        caps, layers = problem.load_caps, problem.num_layers
+        change: float = anneal(
             model.forward,
             model.backward,
             problem.topology.hop_cost,
+            model.tiers,
             model.load,
-            np.inf if cap is None else cap,
-            0.0 if cap is None else ramp * problem.objective.load_excess_weight / layers,
+            np.full(layers, np.inf) if caps is None else caps,
+            0.0 if caps is None else ramp * problem.objective.load_excess_weight / layers,
             problem.objective.imbalance_weight / layers,
             model.covariance,
             model.margin,
@@ -250,6 +266,7 @@ class Chain:
             temperature,
             self.rng,
         )
+        return change
 
     def table(self) -> Table:
         """Return the map of the present state."""

@@ -128,8 +128,8 @@ class _ShortestPath:
                 load += problem.load_margin * np.sqrt(variance)
                 if self.spread is not None:
                     self.spread[layer] = np.sqrt(variance.mean(axis=1))
-            if (cap := problem.constraints.load_cap) is not None:
-                cost[layer] += objective.load_excess_weight * np.maximum(load - cap, 0).sum(axis=1)
+            if (caps := problem.load_caps) is not None:
+                cost[layer] += objective.load_excess_weight * np.maximum(load - caps[layer], 0).sum(axis=1)
         if not problem.is_free:
             for state in range(m):
                 cost[:, state] += np.where(self._allowed(chosen[state]), 0.0, np.inf)

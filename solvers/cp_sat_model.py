@@ -321,7 +321,7 @@ class PlacementModel:
         deviations = problem.load_deviations
         self._most_error = 0.0 if deviations is None else largest * float(np.linalg.norm(deviations, axis=2).sum())
         self._most = objective.imbalance_weight * largest + problem.spread_weight * self._most_error
-        if problem.constraints.load_cap is not None:
+        if problem.load_caps is not None:
             most = largest + problem.load_margin * self._most_error
             self._most += objective.load_excess_weight * problem.num_gpus * most
         self.range = self._most + abs(self.constant) + sum(map(abs, self._cost.values()))
@@ -346,7 +346,7 @@ class PlacementModel:
                 self.constant -= weight
                 for g in range(problem.num_gpus):
                     cp.add(worst >= self._sum(row, weight * load[:, :, g]))
-            if problem.constraints.load_cap is not None and objective.load_excess_weight:
+            if problem.load_caps is not None and np.isfinite(problem.load_caps[row]) and objective.load_excess_weight:
                 for g in range(problem.num_gpus):
                     self._excess[row, g] = cp.new_int_var(0, most, "")
                     self._add_excess(row, g, load[:, :, g])
@@ -379,9 +379,9 @@ class PlacementModel:
         return cp_model.LinearExpr.weighted_sum([v for v, _ in terms], [c for _, c in terms])
 
     def _add_excess(self, row: int, gpu: int, guarded: Array) -> None:
-        problem, cap = self.problem, self.problem.constraints.load_cap
-        assert cap is not None
-        weight = problem.objective.load_excess_weight / problem.num_layers
+        weight = self.problem.objective.load_excess_weight / self.problem.num_layers
+        assert self.problem.load_caps is not None
+        cap = float(self.problem.load_caps[row])
         allowed = self._down(max(-weight * cap, -self._most))
         self.cp.add(self._excess[row, gpu] >= self._sum(row, weight * guarded) + allowed)
 
@@ -404,7 +404,7 @@ class PlacementModel:
                 self.cp.add(self._spread[row] >= self._sum(row, root * along.sum(axis=2) / np.linalg.norm(error)))
             if problem.load_margin and self._excess:
                 relative = self._relative(row)
-                for g in np.flatnonzero(error):
+                for g in np.flatnonzero(error) if (row, 0) in self._excess else ():
                     guarded = relative[:, :, g] + problem.load_margin * along[:, :, g] / error[g]
                     self._add_excess(row, int(g), guarded)
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from placement import Problem
 from placement.cost import expected_gpu_load, guarded_gpu_load, load_spread, score
 from placement.plan import copies_on_gpu
+from solvers.kernels.chain import add_slot_traffic
 from solvers.relabel import Relabelling
 
 __all__ = ["Pool"]
@@ -38,7 +39,7 @@ class Pool:
     problem: Problem
     limit: int = 10
     tables: list[Table] = field(default_factory=list)
-    _share: list[Array] = field(default_factory=list)
+    _part: list[Array] = field(default_factory=list)
     _node_cost: list[Array] = field(default_factory=list)
     _spread: list[Array] = field(default_factory=list)
     _edge: dict[tuple[int, int, int], tuple[float, npt.NDArray[np.int64]]] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class Pool:
         self.relabelling = Relabelling.of(self.problem)
         affinity = self.problem.profile.affinity
         assert affinity is not None
-        self._weight = affinity / max(float(affinity.sum()), 1.0) * self.problem.objective.traffic_weight
+        self._weight = affinity * (self.problem.objective.traffic_weight / max(self.problem.pair_weight, 1.0))
 
     def add(self, table: Table) -> None:
         """Add a plan, and cost its boundaries with all others."""
@@ -58,14 +59,15 @@ class Pool:
         problem = self.problem
         copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
         cost = problem.objective.imbalance_weight * expected_gpu_load(problem, copies).max(axis=1)
-        if problem.constraints.load_cap is not None:
-            excess = np.maximum(guarded_gpu_load(problem, copies) - problem.constraints.load_cap, 0).sum(axis=1)
+        if problem.load_caps is not None:
+            excess = np.maximum(guarded_gpu_load(problem, copies) - problem.load_caps[:, None], 0).sum(axis=1)
             cost = cost + problem.objective.load_excess_weight * excess
         if len(self.tables) == self.limit:
-            for items in (self.tables, self._share, self._node_cost, self._spread, self._key):
+            for items in (self.tables, self._part, self._node_cost, self._spread, self._key):
                 del items[1]
         self.tables.append(table)
-        self._share.append(copies / copies.sum(axis=2, keepdims=True))
+        number = np.take_along_axis(copies.sum(axis=2), np.maximum(table, 0).astype(np.int64), axis=1)
+        self._part.append(1.0 / np.maximum(number, 1))
         self._node_cost.append(cost / problem.num_layers)
         self._spread.append(problem.spread_weight * load_spread(problem, copies) / problem.num_layers)
         self._key.append(self._count)
@@ -102,7 +104,11 @@ class Pool:
         """Return cost and names of the blocks for plan p in `layer` and plan q in the next."""
         key = (layer, self._key[p], self._key[q])
         if key not in self._edge:
-            traffic = self._share[p][layer].T @ self._weight[layer] @ self._share[q][layer + 1]
+            traffic = np.zeros((self.problem.num_gpus, self.problem.num_gpus))
+            expert, following = self.tables[p][layer], self.tables[q][layer + 1]
+            add_slot_traffic(
+                self._weight[layer], expert, self._part[p][layer], following, self._part[q][layer + 1], traffic
+            )
             if self.relabelling is None:
                 identity = np.arange(self.problem.num_gpus)
                 self._edge[key] = float((traffic * self.problem.topology.hop_cost).sum()), identity

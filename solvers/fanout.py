@@ -174,12 +174,12 @@ class _Layer:
     def run(self, search: Search, hot: float, cold: float) -> npt.NDArray[np.integer[Any]]:
         """Anneal over the whole of `search`; return the layer's row of the map."""
         problem = self.problem
-        cap = problem.constraints.load_cap
+        caps = problem.load_caps
         rng = seeded(search.seed, 3, self.layer)
         fixed = (
             self.scale,
-            np.inf if cap is None else cap,
-            0.0 if cap is None else problem.objective.load_excess_weight / problem.num_layers,
+            np.inf if caps is None else float(caps[self.layer]),
+            0.0 if caps is None else problem.objective.load_excess_weight / problem.num_layers,
             problem.objective.imbalance_weight / problem.num_layers,
             problem.load_margin,
             problem.spread_weight / problem.num_layers,

@@ -164,7 +164,8 @@ def _by_imbalance(run: FrontSearch) -> None:
     weighted = problem.objective.imbalance_weight > 0
 
     def capped(cap: float, *, needed: bool = False) -> None:
-        made = replace(problem, constraints=replace(problem.constraints, load_cap=cap))
+        lower = tuple(item for item in problem.constraints.layer_load_caps if item.load_cap < cap)
+        made = replace(problem, constraints=replace(problem.constraints, load_cap=cap, layer_load_caps=lower))
         run.search(problem, made, {"against": "imbalance", "load_cap": cap}, needed=needed)
 
     def weighed(weight: float, *, needed: bool = False) -> None:

@@ -287,10 +287,11 @@ class _Mix:
 
 def _balance_cost(problem: Problem, copies: npt.NDArray[np.int64]) -> Floats:
     """Return the layers' parts of the objective's terms on loads, (L,); the spread as if there were no tolerance."""
-    objective, cap = problem.objective, problem.constraints.load_cap
+    objective, caps = problem.objective, problem.load_caps
     cost = objective.imbalance_weight * (expected_gpu_load(problem, copies).max(axis=1) - 1)
-    if cap is not None:
-        cost = cost + objective.load_excess_weight * np.maximum(guarded_gpu_load(problem, copies) - cap, 0).sum(axis=1)
+    if caps is not None:
+        over = np.maximum(guarded_gpu_load(problem, copies) - caps[:, None], 0)
+        cost = cost + objective.load_excess_weight * over.sum(axis=1)
     if problem.load_counts:
         cost = cost + objective.load_spread_weight * load_spread(problem, copies)
     return np.asarray(cost / problem.num_layers, dtype=np.float64)

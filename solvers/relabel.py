@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from placement import Problem, Topology
 
-__all__ = ["Relabelling"]
+__all__ = ["Relabelling", "relabel_all", "tier_costs"]
 
 Array = npt.NDArray[np.float64]
+MAX_EXACT_NODES = 4  # above it, the nested problems of all pairs of nodes take too long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,8 @@ class Relabelling:
 
     On a topology with two tiers (``near`` within a node, ``far`` between nodes), equal GPUs and no constraint that
     tells GPUs apart, the best names are nested assignment problems: blocks to GPUs inside each pair of nodes, then
-    nodes to nodes.
+    nodes to nodes. With many nodes, nodes first: what each pair would gain inside is then only bounded from above,
+    and the names are good, not always the best.
 
     Attributes
     ----------
@@ -42,7 +44,7 @@ class Relabelling:
         sizes = set(topology.gpus_per_node)
         if not problem.is_free or len(sizes) > 1 or len(set(topology.speed.tolist())) > 1 or topology.num_gpus == 1:
             return None
-        near, far = _tiers(topology)
+        near, far = tier_costs(topology)
         return (
             None
             if near is None or far is None
@@ -69,20 +71,31 @@ class Relabelling:
         N, M = self.nodes, self.per_node
         blocks = traffic.reshape(N, M, N, M).transpose(0, 2, 1, 3)
         gain = (self.far - self.near) * blocks.sum(axis=(2, 3))
-        inner = np.empty((N, N, M), np.int64)
-        for n in range(N):
-            for m in range(N):
-                row, column = linear_sum_assignment(blocks[n, m], maximize=True)
-                inner[n, m, column] = row
-                gain[n, m] += self.near * blocks[n, m][row, column].sum()
-        row, column = linear_sum_assignment(gain, maximize=True)
+        inner: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
+
+        def match(n: int, m: int) -> float:
+            row, column = linear_sum_assignment(blocks[n, m], maximize=True)
+            inner[n, m] = row[np.argsort(column)]
+            return self.near * float(blocks[n, m][row, column].sum())
+
+        if N <= MAX_EXACT_NODES:
+            gain += np.array([[match(n, m) for m in range(N)] for n in range(N)])
+            row, column = linear_sum_assignment(gain, maximize=True)
+            saved = float(gain[row, column].sum())
+        else:
+            by_row, by_column = blocks.max(axis=3).sum(axis=2), blocks.max(axis=2).sum(axis=2)
+            row, column = linear_sum_assignment(gain + self.near * np.minimum(by_row, by_column), maximize=True)
+            saved = float(gain[row, column].sum()) + sum(match(n, m) for n, m in zip(row, column, strict=True))
+            own = float(np.trace(gain)) + self.near * float(np.trace(traffic))
+            if own >= saved:
+                return self.far * float(traffic.sum()) - own, np.arange(N * M)
         name = np.empty(N * M, np.int64)
         for n, m in zip(row, column, strict=True):
             name[m * M : (m + 1) * M] = n * M + inner[n, m]
-        return float(self.far * traffic.sum() - gain[row, column].sum()), name
+        return self.far * float(traffic.sum()) - saved, name
 
 
-def _tiers(topology: Topology) -> tuple[float | None, float | None]:
+def tier_costs(topology: Topology) -> tuple[float | None, float | None]:
     """Return the hop costs within and between nodes, None unless each tier has a single cost and far >= near."""
     hop, node = topology.hop_cost, topology.node_of_gpu
     same_node = node[:, None] == node[None, :]

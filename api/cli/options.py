@@ -13,7 +13,7 @@ from api.cli.console import say
 
 if TYPE_CHECKING:
     from placement import Topology
-    from placement.constraints import Group, Pin
+    from placement.constraints import Group, LayerCap, Pin
 
 __all__ = [
     "CopyPolicyOption",
@@ -36,6 +36,7 @@ __all__ = [
     "load_options",
     "number_or_none",
     "read_groups",
+    "read_layer_caps",
     "read_layer_ids",
     "read_options",
     "read_pins",
@@ -225,6 +226,22 @@ def read_pins(texts: Sequence[str], option: str) -> tuple[Pin, ...]:
             raise typer.BadParameter(f"{text!r} is not EXPERT@GPU or EXPERT@GPU@LAYER.", param_hint=option) from None
         pins.append(Pin(expert=expert, gpu=gpu, layer_id=layer[0] if layer else None))
     return tuple(pins)
+
+
+def read_layer_caps(texts: Sequence[str]) -> tuple[LayerCap, ...]:
+    """Read ``cap@layer``."""
+    from placement import LayerCap
+
+    caps = []
+    for text in texts:
+        cap, _, layer = text.partition("@")
+        try:
+            caps.append(LayerCap(layer_id=int(layer), load_cap=float(cap)))
+        except ValueError:
+            raise typer.BadParameter(
+                f"{text!r} is not RATIO@LAYER, such as 1.1@3.", param_hint="--layer-load-cap"
+            ) from None
+    return tuple(caps)
 
 
 def read_groups(texts: Sequence[str]) -> tuple[Group, ...]:

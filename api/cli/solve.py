@@ -38,6 +38,10 @@ def solve(
     ownership: shared.OwnershipOption = "token",
     copy_policy: shared.CopyPolicyOption = None,
     load_cap: shared.LoadCapOption = "none",
+    layer_load_cap: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RATIO@LAYER", help="A load cap for one layer, in place of --load-cap; repeatable."),
+    ] = None,
     load_quantile: shared.LoadQuantileOption = None,
     load_groups: shared.LoadGroupsOption = None,
     hold_out: shared.HoldOutOption = None,
@@ -51,6 +55,9 @@ def solve(
         int | None, typer.Option(metavar="N", help="Trial changes: same seed, same plan, on any machine.")
     ] = None,
     gap: Annotated[float | None, typer.Option(metavar="G", help="Stop at this gap: 0.02 for two per cent.")] = None,
+    stall: Annotated[
+        float | None, typer.Option(metavar="S", help="Stop after so many seconds without a better plan.")
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the search.")] = 0,
     start: Annotated[Path | None, typer.Option(metavar="PLAN", help="Plan file to start from.")] = None,
     pin: Annotated[
@@ -76,6 +83,7 @@ def solve(
         time_s = shared.number_or_none(time_limit, "--time-limit")
     constraints: dict[str, Any] = {
         "load_cap": cap,
+        "layer_load_caps": shared.read_layer_caps(layer_load_cap or ()),
         "load_quantile": load_quantile,
         "load_groups": load_groups,
         "pins": shared.read_pins(pin or (), "--pin"),
@@ -94,7 +102,7 @@ def solve(
     with Checks() as checks:
         checks.run(lambda: check_outputs({"--output": output, "--report": report}, (trace, start)))
         machine = checks.run(lambda: shared.read_topology(topology))
-        limits = checks.run(lambda: Limits(time_s=time_s, work=work_limit, gap=gap))
+        limits = checks.run(lambda: Limits(time_s=time_s, work=work_limit, gap=gap, stall_s=stall))
         first = None if start is None else checks.run(lambda: load_plan(start))
         source = checks.run(lambda: open_source(trace, **source_options))
     request = PlanRequest(

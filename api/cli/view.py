@@ -102,7 +102,7 @@ def headline(problem: Problem, solution: Solution) -> str:
 def balance_hint(problem: Problem, summary: dict[str, Any]) -> str | None:
     """Return a hint where a plan without a load cap is less balanced than no plan at all."""
     plans = summary["plans"]
-    if problem.constraints.load_cap is not None or "contiguous" not in plans or "plan" not in plans:
+    if problem.load_caps is not None or "contiguous" not in plans or "plan" not in plans:
         return None
     name = "imbalance_max_over_mean"
     before, after = (plans[plan]["expected_load"][name] for plan in ("contiguous", "plan"))

@@ -35,13 +35,16 @@ def load_rows(problem: Problem, layers: range, level: Level, share: float) -> Lo
     share : float
         Value of a unit of the relaxation's weight in the objective, times the relaxations that share a layer's price.
     """
-    cap, weight = problem.constraints.load_cap, problem.objective.load_excess_weight
-    if cap is None or not weight or problem.capacity.sum() > problem.num_experts:
+    caps, weight = problem.load_caps, problem.objective.load_excess_weight
+    if caps is None or not weight or problem.capacity.sum() > problem.num_experts:
         return None
     span = slice(layers.start, layers.stop)
     load = np.zeros((len(layers), level.blocks * level.room))
     load[:, : problem.num_experts] = problem.relative_load[span] / level.fair
+    # A layer without a cap: nothing is above the load of all experts together, and exceeding that costs nothing.
+    capped = np.isfinite(caps[span])
+    cap = np.where(capped, caps[span], 1 / level.fair)
     reached = np.maximum(cap, problem.least_max_load[span])
-    counted = np.maximum(0.0, problem.least_load_excess[span] - (reached - cap))
-    price = np.full(len(layers), weight / problem.num_layers / share)
+    counted = np.maximum(0.0, problem.least_load_excess[span] - (reached - cap)) * capped
+    price = weight / problem.num_layers / share * capped
     return LoadRows(load=load, cap=reached, price=price, counted=counted)

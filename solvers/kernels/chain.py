@@ -3,7 +3,9 @@
 An *item* is what a slot holds: an expert, one copy of it, or nothing. Each GPU has room for the same number of items,
 so all arrangements are reached by swapping items between GPUs. ``place[l, g, p]`` is the cost of item p of layer l on
 GPU g, given where the items of the neighbouring layers are: a trial is O(1), an accepted swap updates two neighbouring
-layers in O(S) per GPU whose hop costs differ (two GPUs on a flat topology).
+layers in O(S) per GPU whose hop costs differ. With two tiers (one price within nodes, one between them) these would be
+all GPUs of two nodes; there ``place[l, G + n, p]`` holds the part that depends on the node alone, and a swap updates
+two GPUs and two nodes at most.
 """
 
 from __future__ import annotations
@@ -16,31 +18,135 @@ import numpy.typing as npt
 
 from solvers.kernels.random import State, next_below, next_unit
 
-__all__ = ["anneal", "move_item_cost"]
+__all__ = ["add_layer_cost", "add_place", "add_slot_traffic", "add_traffic", "anneal", "move_item_cost"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
 
+@numba.njit(nogil=True, cache=True, inline="always")
+def _add_difference(place: Floats, pairs: Floats, p: int, q: int, step: float) -> None:
+    for item in range(len(place)):
+        place[item] += step * (pairs[p, item] - pairs[q, item])
+
+
 @numba.njit(nogil=True, cache=True)
 def move_item_cost(
-    forward: Floats, backward: Floats, place: Floats, hop: Floats, layer: int, p: int, q: int, a: int, b: int
+    forward: Floats,
+    backward: Floats,
+    place: Floats,
+    hop: Floats,
+    tiers: Floats,
+    node_of_gpu: Ints,
+    layer: int,
+    p: int,
+    q: int,
+    a: int,
+    b: int,
 ) -> None:
     """Update ``place`` in the layers beside `layer` after item p moved from GPU a to b and q from b to a."""
-    L, G, S = place.shape
+    L, G = len(place), len(hop)
     if len(forward) == 0:
         return
-    for g in range(G):
-        if layer + 1 < L:
-            step = hop[b, g] - hop[a, g]
+    for side in range(2):
+        other = layer + 1 if side == 0 else layer - 1
+        if other < 0 or other >= L:
+            continue
+        pairs = forward[layer] if side == 0 else backward[other]
+        if len(tiers) > 0:
+            _add_difference(place[other, a], pairs, p, q, tiers[0])
+            _add_difference(place[other, b], pairs, p, q, -tiers[0])
+            node_a, node_b = node_of_gpu[a], node_of_gpu[b]
+            if node_a != node_b:
+                _add_difference(place[other, G + node_a], pairs, p, q, tiers[1])
+                _add_difference(place[other, G + node_b], pairs, p, q, -tiers[1])
+            continue
+        for g in range(G):
+            step = hop[b, g] - hop[a, g] if side == 0 else hop[g, b] - hop[g, a]
             if step != 0.0:
-                for j in range(S):
-                    place[layer + 1, g, j] += step * (forward[layer, p, j] - forward[layer, q, j])
-        if layer > 0:
-            step = hop[g, b] - hop[g, a]
-            if step != 0.0:
-                for i in range(S):
-                    place[layer - 1, g, i] += step * (backward[layer - 1, p, i] - backward[layer - 1, q, i])
+                _add_difference(place[other, g], pairs, p, q, step)
+
+
+@numba.njit(nogil=True, cache=True)
+def add_place(
+    forward: Floats, backward: Floats, hop: Floats, tiers: Floats, node_of_gpu: Ints, gpu: Ints, place: Floats
+) -> None:
+    """Fill ``place``, which is zero, from GPUs (L, S).
+
+    With tiers up to a constant per item: it may be any, as items always change places.
+    """
+    L, S = gpu.shape
+    G = len(hop)
+    for layer in range(L):
+        for side in range(2):
+            other = layer + 1 if side == 0 else layer - 1
+            if other < 0 or other >= L:
+                continue
+            pairs = backward[layer] if side == 0 else forward[other]
+            for item in range(S):
+                at = gpu[other, item]
+                if len(tiers) > 0:
+                    place[layer, at] -= tiers[0] * pairs[item]
+                    place[layer, G + node_of_gpu[at]] -= tiers[1] * pairs[item]
+                    continue
+                for g in range(G):
+                    step = hop[g, at] if side == 0 else hop[at, g]
+                    if step != 0.0:
+                        place[layer, g] += step * pairs[item]
+
+
+@numba.njit(nogil=True, cache=True)
+def add_traffic(pairs: Floats, gpu: Ints, following: Ints, traffic: Floats) -> None:
+    """Add the weight of pairs (S, S) between the GPUs of their items, (S,) each, to `traffic`, (G, G)."""
+    for p in range(len(gpu)):
+        for q in range(len(following)):
+            traffic[gpu[p], following[q]] += pairs[p, q]
+
+
+@numba.njit(nogil=True, cache=True)
+def add_slot_traffic(
+    pairs: Floats, expert: Ints, part: Floats, following: Ints, following_part: Floats, traffic: Floats
+) -> None:
+    """Add the weight of pairs of experts (E, E) between the GPUs of two layers' slots to `traffic`, (G, G).
+
+    Parameters
+    ----------
+    expert, part, following, following_part : (S,)
+        Expert in each slot of the two layers (-1: none), and its share of the expert's tokens.
+    """
+    per_gpu = len(expert) // len(traffic)
+    for s in range(len(expert)):
+        i = expert[s]
+        if i < 0:
+            continue
+        for t in range(len(following)):
+            j = following[t]
+            if j >= 0:
+                traffic[s // per_gpu, t // per_gpu] += part[s] * following_part[t] * pairs[i, j]
+
+
+@numba.njit(nogil=True, cache=True)
+def add_layer_cost(pairs: Floats, gpu: Ints, ahead: bool, hop: Floats, cost: Floats) -> None:
+    """Add the cost of each expert of a layer on each GPU, given the GPUs (E,) of a neighbour, to `cost`, (E, G).
+
+    Parameters
+    ----------
+    pairs : (E, E) float64
+        Weight of pairs: of this layer and the next one if `ahead`, else of the one before and this one.
+    """
+    E, G = cost.shape
+    by_gpu = np.zeros((E, G))
+    for i in range(E):
+        for j in range(E):
+            if ahead:
+                by_gpu[i, gpu[j]] += pairs[i, j]
+            else:
+                by_gpu[j, gpu[i]] += pairs[i, j]
+    for e in range(E):
+        for h in range(G):
+            weight = by_gpu[e, h]
+            for g in range(G):
+                cost[e, g] += weight * (hop[g, h] if ahead else hop[h, g])
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -53,8 +159,9 @@ def anneal(
     forward: Floats,
     backward: Floats,
     hop: Floats,
+    tiers: Floats,
     load: Floats,
-    cap: float,
+    cap: Floats,
     excess_weight: float,
     max_weight: float,
     covariance: Floats,
@@ -83,10 +190,14 @@ def anneal(
     forward, backward : (L-1, S, S) float
         Weighted affinity of items, and its transpose; (0, S, S) if the layers are independent and `place` is constant.
     hop : (G, G) float64
+    tiers : (2,) or (0,) float64
+        Cost of leaving a GPU, and what leaving the node costs beyond it; empty where `hop` has other costs than these.
     load : (L, S, G) or (L, S, 1) float64
         Load of each item relative to the fair share of each GPU.
-    cap, excess_weight, max_weight : float
-        Load cap, cost per unit of load above it, and cost per unit of a layer's largest load.
+    cap : (L,) float64
+        Load cap of each layer; infinite for none.
+    excess_weight, max_weight : float
+        Cost per unit of load above the cap, and cost per unit of a layer's largest load.
     covariance : (L, S, S) float64
         Covariance of the items' loads, relative to the mean fair share.
     margin : (G,) or (0,) float64
@@ -101,8 +212,8 @@ def anneal(
     allowed : (L, S, G) bool
         Looked at if `check_allowed`.
     gpu, place, gpu_load, held
-        State, changed in place: GPU of each item (L, S); cost of each item on each GPU (L, G, S); loads (L, G); copies
-        of an expert on a GPU (L, E, G).
+        State, changed in place: GPU of each item (L, S); cost of each item on each GPU, (L, G, S), or on each GPU and
+        node, (L, G + N, S); loads (L, G); copies of an expert on a GPU (L, E, G).
     together, variance
         State too, with a margin or a spread weight: covariance of each item with the items on each GPU (L, G, S), and
         the variance of the GPUs' loads, (L, G) with a margin, or its sum over GPUs (L, 1).
@@ -113,7 +224,8 @@ def anneal(
     float
         The change of the objective over all accepted swaps.
     """
-    L, G, S = place.shape
+    L, S, G = len(place), place.shape[2], len(hop)
+    by_node = place.shape[1] > G
     wide = load.shape[2] > 1
     guarded = len(margin) > 0
     change = total_spread = 0.0
@@ -132,6 +244,9 @@ def anneal(
         ):
             continue
         delta = place[layer, b, p] - place[layer, a, p] + place[layer, a, q] - place[layer, b, q]
+        if by_node and node_of_gpu[a] != node_of_gpu[b]:
+            n, m = G + node_of_gpu[a], G + node_of_gpu[b]
+            delta += place[layer, m, p] - place[layer, n, p] + place[layer, n, q] - place[layer, m, q]
         if wide:
             on_a = gpu_load[layer, a] + load[layer, q, a] - load[layer, p, a]
             on_b = gpu_load[layer, b] + load[layer, p, b] - load[layer, q, b]
@@ -139,21 +254,21 @@ def anneal(
             step = load[layer, q, 0] - load[layer, p, 0]
             on_a = gpu_load[layer, a] + step
             on_b = gpu_load[layer, b] - step
+        limit = cap[layer]
         variance_a = variance_b = 0.0
         if guarded:
             own = covariance[layer, p, p] + covariance[layer, q, q] - 2.0 * covariance[layer, p, q]
             variance_a = variance[layer, a] + 2.0 * (together[layer, a, q] - together[layer, a, p]) + own
             variance_b = variance[layer, b] + 2.0 * (together[layer, b, p] - together[layer, b, q]) + own
             delta += excess_weight * (
-                _over(on_a + margin[a] * np.sqrt(max(variance_a, 0.0)), cap)
-                + _over(on_b + margin[b] * np.sqrt(max(variance_b, 0.0)), cap)
-                - _over(gpu_load[layer, a] + margin[a] * np.sqrt(max(variance[layer, a], 0.0)), cap)
-                - _over(gpu_load[layer, b] + margin[b] * np.sqrt(max(variance[layer, b], 0.0)), cap)
+                _over(on_a + margin[a] * np.sqrt(max(variance_a, 0.0)), limit)
+                + _over(on_b + margin[b] * np.sqrt(max(variance_b, 0.0)), limit)
+                - _over(gpu_load[layer, a] + margin[a] * np.sqrt(max(variance[layer, a], 0.0)), limit)
+                - _over(gpu_load[layer, b] + margin[b] * np.sqrt(max(variance[layer, b], 0.0)), limit)
             )
         elif excess_weight != 0.0:
-            delta += excess_weight * (
-                _over(on_a, cap) + _over(on_b, cap) - _over(gpu_load[layer, a], cap) - _over(gpu_load[layer, b], cap)
-            )
+            before = _over(gpu_load[layer, a], limit) + _over(gpu_load[layer, b], limit)
+            delta += excess_weight * (_over(on_a, limit) + _over(on_b, limit) - before)
         if max_weight != 0.0:
             before = 0.0
             after = max(on_a, on_b)
@@ -193,7 +308,7 @@ def anneal(
         gpu[layer, q] = a
         gpu_load[layer, a] = on_a
         gpu_load[layer, b] = on_b
-        move_item_cost(forward, backward, place, hop, layer, p, q, a, b)
+        move_item_cost(forward, backward, place, hop, tiers, node_of_gpu, layer, p, q, a, b)
         if guarded or spread_weight != 0.0:
             if guarded:
                 variance[layer, a] = variance_a

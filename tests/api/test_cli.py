@@ -109,6 +109,7 @@ def test_all_options_of_solve_reach_the_plan(trace: Path, tmp_path: Path) -> Non
     """What was asked for is recorded in the plan's provenance, and kept by it."""
     path = tmp_path / "plan.json"
     options: tuple[object, ...] = ("--solver", "annealing", "--work-limit", 5000, "--seed", 7, "--load-cap", 1.5)
+    options += ("--layer-load-cap", "1.7@2", "--stall", 60)
     options += ("--load-quantile", 0.8, "--load-groups", "sequences")
     options += ("--execution", "dispatch", "--dedup", "node", "--ownership", "sequence", "--copy-policy", "same-gpu")
     options += ("--pin", "3@1@2", "--forbid", "4@0", "--group", "5,6", "--slots-per-gpu", 5, "--gap", 0.01)
@@ -119,9 +120,10 @@ def test_all_options_of_solve_reach_the_plan(trace: Path, tmp_path: Path) -> Non
     assert recorded["objective"]["ownership"] == "sequence"
     assert recorded["objective"]["copy_policy"] == "same_gpu"
     assert recorded["constraints"]["load_cap"] == 1.5
+    assert recorded["constraints"]["layer_load_caps"] == [{"layer_id": 2, "load_cap": 1.7}]
     assert recorded["constraints"]["load_quantile"] == 0.8
     assert recorded["constraints"]["load_groups"] == "sequences"
-    assert recorded["limits"] == {"time_s": None, "work": 5000, "gap": 0.01, "stall_s": None}
+    assert recorded["limits"] == {"time_s": None, "work": 5000, "gap": 0.01, "stall_s": 60}
     assert written.slots_per_gpu == 5
     assert written.copies_on_gpu[2, 3, 1] == 1
     assert not written.copies_on_gpu[:, 4, 0].any()

@@ -240,6 +240,7 @@ class TestPlans:
         """Pins, exclusions and groups are kept, in the model's layers."""
         constraints = {
             "load_cap": 1.3,
+            "layer_load_caps": [{"layer_id": 6, "load_cap": 1.4}],
             "load_quantile": 0.9,
             "load_groups": "sequences",
             "pins": [{"expert": 0, "gpu": 3, "layer_id": 6}],
@@ -252,6 +253,7 @@ class TestPlans:
         assert found.copies_on_gpu[:, 1, 0].sum() == 0
         assert (found.gpu_of_expert[:, 4] // 2 == found.gpu_of_expert[:, 5] // 2).all()
         recorded = found.provenance["constraints"]
+        assert recorded["layer_load_caps"] == [{"layer_id": 6, "load_cap": 1.4}]
         assert (recorded["load_quantile"], recorded["load_groups"]) == (0.9, "sequences")
 
     def test_topology_object(self, client: TestClient, body: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from placement import Constraints, Group, Objective, Pin, Problem, Topology, lower_bound, score
+from placement import Constraints, Group, LayerCap, Objective, Pin, Problem, Topology, lower_bound, score
 from placement.feasibility import broken_constraints
 from placement.objective import Dedup
 from solvers import Event, Limits, make_plan, names, solve, solver_from
@@ -53,6 +53,7 @@ LIMITED = Constraints(
     pins=(Pin(expert=0, gpu=3),),
     forbidden=(Pin(expert=1, gpu=0, layer_id=1), Pin(expert=2, gpu=1)),
 )
+LAYER_CAPS = (LayerCap(layer_id=1, load_cap=1.05),)
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "one_gpu": lambda: Problem(profile(), flat(1)),
     "flat_1x2": lambda: Problem(profile(), flat(2)),
@@ -62,6 +63,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "not_divisible": lambda: Problem(profile(experts=7), flat(2)),
     "one_layer": lambda: Problem(profile(layers=1), flat(2)),
     "load_cap": lambda: Problem(profile(), flat(2), constraints=Constraints(load_cap=1.1)),
+    "layer_caps": lambda: Problem(profile(), flat(2), constraints=Constraints(layer_load_caps=LAYER_CAPS)),
     "robust_cap": lambda: Problem(profile(), flat(2), constraints=Constraints(load_cap=1.3, load_quantile=0.9)),
     "imbalance": lambda: Problem(profile(), flat(2), objective=Objective(imbalance_weight=1.0)),
     "copies": lambda: Problem(profile(), flat(4), 3, constraints=Constraints(load_cap=1.2)),
@@ -200,6 +202,7 @@ def optimum(problem: Problem) -> float:
 TINY: dict[str, Callable[[], Problem]] = {
     "flat": lambda: Problem(profile(3, 4), flat(2)),
     "cap": lambda: Problem(profile(3, 4), flat(2), constraints=Constraints(load_cap=1.05)),
+    "layer_cap": lambda: Problem(profile(3, 4), flat(2), constraints=Constraints(layer_load_caps=LAYER_CAPS)),
     "slow_hop": lambda: Problem(profile(3, 4), Topology.of((1, 1), rank_cost_matrix=[[0, 0.5], [0.2, 0]])),
     "dispatch_none": lambda: Problem(profile(3, 4), flat(2), objective=dispatch("none")),
     "dispatch_gpu": lambda: Problem(profile(2, 4), flat(2), objective=dispatch("gpu")),

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, score
+from placement import Constraints, LayerCap, Objective, Plan, Problem, Topology, evaluate, score
 from placement.cost import copy_share, expected_gpu_load
+from placement.feasibility import load_cap_misses
 from traces import Profile, Trace
 
 LAYERS, EXPERTS, TOKENS = 3, 6, 40
@@ -172,6 +173,22 @@ def test_relabelling_gpus_of_a_node_changes_nothing(seed: int) -> None:
     order = np.concatenate([rng.permutation(2), 2 + rng.permutation(2)])
     swapped = table.reshape(LAYERS, 4, 3)[:, order].reshape(LAYERS, 12)
     assert score(problem, swapped).total == pytest.approx(score(problem, table).total)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_excess_is_that_of_each_layers_own_cap(seed: int) -> None:
+    """A layer's cap replaces the one for all; without one for all, the other layers have none."""
+    rng = np.random.default_rng(seed)
+    profile, table = Profile.of(random_trace(rng), workers=1), random_table(rng, 4, 3, copies=True)
+    for cap, wanted in ((1.1, (1.1, 1.5, 1.1)), (None, (np.inf, 1.5, np.inf))):
+        constraints = Constraints(load_cap=cap, layer_load_caps=(LayerCap(layer_id=1, load_cap=1.5),))
+        problem = Problem(profile, FLAT, 3, constraints=constraints)
+        relative = expected_gpu_load(problem, plan_of(problem, table).copies_on_gpu)
+        over = np.maximum(relative - np.array(wanted)[:, None], 0)
+        excess = next(term.value for term in score(problem, table).terms if term.name == "load_excess")
+        assert excess == pytest.approx(over.sum() / LAYERS)
+        missed = [text.split(" in layer ")[1][0] for text in load_cap_misses(problem, table)]
+        assert missed == [str(layer) for layer in np.flatnonzero(over.max(axis=1) > 1e-6)]
 
 
 @settings(max_examples=30)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from placement import Constraints, Group, Objective, Pin, Problem, Topology
+from placement import Constraints, Group, LayerCap, Objective, Pin, Problem, Topology
 from traces import InputError, LoadCounts, Profile, Provenance, Trace
 
 RNG = np.random.default_rng(0)
@@ -76,6 +76,21 @@ SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zero
         ({"objective": Objective(execution="dispatch", ownership="sequence")}, "no_seq_id", "/objective/ownership"),
         ({"constraints": C(load_cap=0.9)}, "load_cap_range", "/constraints/load_cap"),
         ({"constraints": C(load_cap=float("nan"))}, "load_cap_range", "/constraints/load_cap"),
+        (
+            {"constraints": C(layer_load_caps=(LayerCap(layer_id=3, load_cap=0.9),))},
+            "load_cap_range",
+            "/constraints/layer_load_caps/0/load_cap",
+        ),
+        (
+            {"constraints": C(layer_load_caps=(LayerCap(layer_id=4, load_cap=1.1),))},
+            "layer_unknown",
+            "/constraints/layer_load_caps/0/layer_id",
+        ),
+        (
+            {"constraints": C(layer_load_caps=(LayerCap(layer_id=3, load_cap=1.1),) * 2)},
+            "layer_cap_twice",
+            "/constraints/layer_load_caps/1/layer_id",
+        ),
         *(
             (
                 {"profile": WINDOWED, "constraints": C(load_cap=1.1, load_quantile=value)},

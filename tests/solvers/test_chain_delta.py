@@ -7,12 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from placement import Constraints, Objective, Pin, Problem, Topology, score
+from placement import Constraints, LayerCap, Objective, Pin, Problem, Topology, score
 from placement.feasibility import broken_constraints
 from solvers.arrange import conform, separate_copies
 from solvers.chain import Chain, ChainModel
 from solvers.eplb import rebalance
-from solvers.kernels.chain import anneal
 from traces import Profile, Trace
 
 Hops = Literal["flat", "tiers", "any"]
@@ -38,12 +37,13 @@ def problem(
     """Three layers of eight experts of very different loads, in windows."""
     rng = np.random.default_rng(seed)
     ids = (rng.zipf(1.5, (160, 3, 1)) + rng.integers(0, 3, (160, 3, 1))) % 8
+    own = () if cap is None else (LayerCap(layer_id=1, load_cap=cap + 0.3),)
     return Problem(
         Profile.of(Trace.of(ids, num_experts=8), workers=1, window_tokens=16),
         topology(hops, speeds),
         3 if copies else 2,
         objective=Objective(imbalance_weight=imbalance, load_spread_weight=spread),
-        constraints=Constraints(load_cap=cap, load_quantile=quantile),
+        constraints=Constraints(load_cap=cap, layer_load_caps=own, load_quantile=quantile),
     )
 
 
@@ -52,34 +52,7 @@ def change_by_kernel(problem: Problem, table: np.ndarray, temperature: float, se
     model = ChainModel(problem, table)
     start = np.tile(np.arange(problem.num_slots) // problem.slots_per_gpu, (problem.num_layers, 1))
     chain = Chain(model, start, (seed,))
-    cap, objective, layers = problem.constraints.load_cap, problem.objective, problem.num_layers
-    change = anneal(
-        model.forward,
-        model.backward,
-        problem.topology.hop_cost,
-        model.load,
-        np.inf if cap is None else cap,
-        0.0 if cap is None else objective.load_excess_weight / layers,
-        objective.imbalance_weight / layers,
-        model.covariance,
-        model.margin,
-        problem.spread_weight / layers / problem.num_gpus**0.5 if len(model.covariance) else 0.0,
-        problem.spread_tolerance * problem.num_gpus**0.5,
-        model.collide,
-        model.lock,
-        model.allowed,
-        model.allowed.size > 1,
-        problem.topology.node_of_gpu,
-        chain.gpu,
-        chain.place,
-        chain.load,
-        chain.held,
-        chain.together,
-        chain.variance,
-        300,
-        model.scale * temperature,
-        chain.rng,
-    )
+    change = chain._anneal(300, model.scale * temperature, 1.0)
     return change, chain.table()
 
 
