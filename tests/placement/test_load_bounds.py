@@ -60,7 +60,7 @@ def test_excess_below_every_plan(load: list[int], gpus: int, cap: float, fast: b
     for place in set(permutations(np.repeat(np.arange(gpus), 6 // gpus).tolist())):
         relative = np.bincount(place, weights=share, minlength=gpus) / fair
         best = min(best, float(np.maximum(0.0, relative - cap).sum()))
-    found = float(least_excess(share[None], np.full(gpus, 6 // gpus), fair, cap)[0])
+    found = float(least_excess(share[None], np.full(gpus, 6 // gpus), fair, np.array([cap]))[0])
     assert found <= best + 1e-12
     assert found >= float(least_max_load(share[None], np.full(gpus, 6 // gpus), fair)[0]) - cap - 1e-9
 
@@ -68,6 +68,6 @@ def test_excess_below_every_plan(load: list[int], gpus: int, cap: float, fast: b
 def test_excess_of_two_hot_experts() -> None:
     """Both are above the cap wherever they are, with the coldest beside them; one copy of each of them helps."""
     share = np.array([[0.4, 0.4, 0.1, 0.1, 0.0, 0.0]])
-    alone = least_excess(share, np.full(3, 2), np.full(3, 1 / 3), 1.1)
+    alone = least_excess(share, np.full(3, 2), np.full(3, 1 / 3), np.array([1.1]))
     assert alone[0] == pytest.approx(2 * (3 * 0.4 - 1.1))
-    assert least_excess(share, np.full(3, 3), np.full(3, 1 / 3), 1.1)[0] == 0.0
+    assert least_excess(share, np.full(3, 3), np.full(3, 1 / 3), np.array([1.1]))[0] == 0.0
