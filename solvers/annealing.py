@@ -28,7 +28,7 @@ from traces import Violations
 __all__ = ["Annealing"]
 
 Table = npt.NDArray[np.int32]
-SPEED_TRIALS = 20_000  # to measure the speed that tells how many restarts there is time for
+SPEED_TRIALS, SPEED_S = 20_000, 0.03  # at a time, and in all, to tell how many restarts there is time for
 HOT_SLOWDOWN = 1.6  # a run, most of it colder, makes more trials per second than its hot start
 WARM_TRIALS_PER_ITEM = 1000
 WARM_SHARE = 0.4  # first temperature of a run from a good plan, as a share of `hot`
@@ -179,9 +179,11 @@ class Annealing:
         else:
             chain = Chain(model, _in_place(problem), (0,))
             chain.run_at(1, self.hot)  # loads the compiled loop
-            begin = time.thread_time()
-            chain.run_at(SPEED_TRIALS, self.hot)
-            speed = HOT_SLOWDOWN * SPEED_TRIALS / max(time.thread_time() - begin, 1e-6)
+            made, begin = 0, time.monotonic()  # the clock, not the CPU's time: others may have the cores
+            while (took := time.monotonic() - begin) < SPEED_S:
+                chain.run_at(SPEED_TRIALS, self.hot)
+                made += SPEED_TRIALS
+            speed = HOT_SLOWDOWN * made / took
             trials = (search.remaining_s or 0.0) * speed * search.workers
             rounds = int(np.clip(trials / wanted, 1, MAX_RESTARTS)) // search.workers
             count = max(1, rounds) * search.workers

@@ -18,6 +18,7 @@ QUICK_STEPS = 2_000_000_000  # a second or two
 QUICK_BOOLEANS = 2_000  # of a model that is often solved in seconds
 BASELINES = ("contiguous", "round_robin", "random", "eplb", "load_balance")
 SHORT_S, LONG_S = 10.0, 60.0  # searches of which the bound gets a tenth, and half
+GAP_SHARE = 0.15  # of the search before the bound, where a gap is all that is asked for
 LARGE = 5_000  # slots in all layers from which on annealing is slow to get anywhere from random plans
 BOUND_WORK = 0.02  # of the search's work: a step of the bound takes that much longer than it counts
 MORE_ROUNDS = 2  # without a better plan, before a search without limits on time and work ends
@@ -52,7 +53,10 @@ class Auto:
         portfolio.run(solver_from("assignment"), 0.25 if large else 0.05)
         if search.work is not None or search.remaining_s is not None:  # their library needs a limit of its own
             portfolio.run(solver_from("cp_sat", {"max_booleans": QUICK_BOOLEANS}), 0.3)
-        portfolio.run(solver_from("annealing"), search_share(search.remaining_s), work_share=1.0)
+        share = search_share(search.remaining_s)
+        if search.wanted_gap is not None:  # then the bound decides when it ends
+            share = min(share, GAP_SHARE)
+        portfolio.run(solver_from("annealing"), share, work_share=1.0)
         again = search.work is None
         portfolio.bound(1.0 if search.remaining_s is None or search.remaining_s < LONG_S else 0.8)
         idle = 0

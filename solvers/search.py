@@ -274,6 +274,11 @@ class Search:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     @property
+    def wanted_gap(self) -> float | None:
+        """Gap at which the search ends; None without such a limit."""
+        return self._shared.limits.gap
+
+    @property
     def limit(self) -> Limit | None:
         """The limit that ends the whole search, or None while there is none."""
         shared, now = self._shared, time.monotonic()
