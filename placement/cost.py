@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from placement.kernels.traffic import pair_traffic
 from placement.plan import copies_on_gpu
 from placement.problem import Problem
 from placement.replay import Replay
+from traces.parallel import available_cores, map_threads
 
 __all__ = [
     "Score",
@@ -24,6 +26,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
+THREADED_CELLS = 1_000_000  # assignments of a sample from which on its replay takes longer than threads to start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +239,19 @@ def _message_traffic(problem: Problem, table: npt.NDArray[np.integer]) -> Array:
     sample = problem.profile.sample
     assert sample is not None
     replay = Replay.of(table, problem.num_experts, problem.slots_per_gpu, problem.topology, problem.objective)
-    replay.add(sample.topk_ids, sample.rows, sample.seq_id, sample.source_rank)
+    size = sample.topk_ids.size
+
+    def add(tokens: slice) -> Replay:
+        part = replay.fork()
+        seq_id, source = (None if column is None else column[tokens] for column in (sample.seq_id, sample.source_rank))
+        part.add(sample.topk_ids[tokens], sample.rows[tokens], seq_id, source)
+        return part
+
+    # Counts are whole numbers: they add up to the same, however many threads there are.
+    threads = available_cores() if size >= THREADED_CELLS else 1
+    bounds = np.linspace(0, len(sample.rows), threads + 1).astype(int)
+    for part in map_threads(add, [slice(a, b) for a, b in pairwise(bounds)]):
+        replay.join(part)
     active = replay.fanout[:, 2].sum()
     cost: Array = (replay.traffic * problem.topology.hop_cost).sum(axis=(1, 2)) / max(int(active), 1)
     return cost

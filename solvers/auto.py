@@ -17,6 +17,7 @@ __all__ = ["Auto", "search_share"]
 QUICK_STEPS = 2_000_000_000  # a second or two
 QUICK_BOOLEANS = 2_000  # of a model that is often solved in seconds
 BASELINES = ("contiguous", "round_robin", "random", "eplb", "load_balance")
+NULL_CASES = ("round_robin", "random")  # hardly ever better than the others
 SHORT_S, LONG_S = 10.0, 60.0  # searches of which the bound gets a tenth, and half
 GAP_SHARE = 0.15  # of the search before the bound, where a gap is all that is asked for
 LARGE = 5_000  # slots in all layers from which on annealing is slow to get anywhere from random plans
@@ -45,7 +46,8 @@ class Auto:
         """Run the portfolio."""
         portfolio = _Portfolio(problem, search)
         for name in BASELINES:
-            portfolio.run(solver_from(name), 0.05)
+            if name not in NULL_CASES or not search.offers_are_dear:
+                portfolio.run(solver_from(name), 0.05)
         if problem.objective.execution == "dispatch" and problem.objective.dedup != "none":
             portfolio.run(solver_from("grace"), 0.05)
         portfolio.run(solver_from("chain_dp", {"max_steps": QUICK_STEPS}), 0.5)

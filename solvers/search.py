@@ -274,6 +274,12 @@ class Search:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     @property
+    def offers_are_dear(self) -> bool:
+        """Whether an offer takes more than a hundredth of this part's time: scoring replays a sample of tokens, say."""
+        left = self.remaining_s
+        return left is not None and 100 * self._shared.offer_s > left and math.isfinite(self._shared.offer_s)
+
+    @property
     def wanted_gap(self) -> float | None:
         """Gap at which the search ends; None without such a limit."""
         return self._shared.limits.gap
