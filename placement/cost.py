@@ -243,7 +243,7 @@ def _message_traffic(problem: Problem, table: npt.NDArray[np.integer]) -> Array:
 
     def add(tokens: slice) -> Replay:
         part = replay.fork()
-        seq_id, source = (None if column is None else column[tokens] for column in (sample.seq_id, sample.source_rank))
+        seq_id, source = (column[tokens] for column in (sample.seq_id, sample.source_rank))
         part.add(sample.topk_ids[tokens], sample.rows[tokens], seq_id, source)
         return part
 

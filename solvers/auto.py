@@ -21,7 +21,7 @@ NULL_CASES = ("round_robin", "random")  # hardly ever better than the others
 SHORT_S, LONG_S = 10.0, 60.0  # searches of which the bound gets a tenth, and half
 GAP_SHARE = 0.15  # of the search before the bound, where a gap is all that is asked for
 LARGE = 5_000  # slots in all layers from which on annealing is slow to get anywhere from random plans
-BOUND_WORK = 0.02  # of the search's work: a step of the bound takes that much longer than it counts
+BOUND_WORK = 0.5  # of the work of the search, whose trials take about as long as an entry of the bound's matrices
 MORE_ROUNDS = 2  # without a better plan, before a search without limits on time and work ends
 SETTLED = 1e-5  # relative gain of a round that counts as none
 

@@ -33,7 +33,7 @@ def test_short_searches_search_and_long_ones_prove() -> None:
 def test_bound_is_above_the_instant_one() -> None:
     """The portfolio raises the bound, and the plan's gap is that of its score and bound."""
     made = problem("1x4")
-    plan = solve(made, "auto", limits=Limits(work=200_000), workers=2).plan
+    plan = solve(made, "auto", limits=Limits(work=2_000_000), workers=2).plan
     instant = lower_bound(made)
     assert instant is not None
     assert plan.bound is not None
