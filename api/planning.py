@@ -66,7 +66,8 @@ class PlanRequest:
     @property
     def objective(self) -> Objective:
         """Objective that the request asks for."""
-        objective = Objective.for_execution(self.execution, self.dedup)
+        capped = self.constraints.load_cap is not None
+        objective = Objective.for_execution(self.execution, self.dedup, capped=capped)
         return replace(objective, ownership=self.ownership, copy_policy=self.copy_policy or objective.copy_policy)
 
 

@@ -57,6 +57,8 @@ class Objective:
     load_excess_weight: float = 100.0
     load_spread_weight: float = 3.0
     load_spread_tolerance: float = 0.0088
+    activated_weight: float = 0.0
+    decode_batch: int = 128
 
     def __post_init__(self) -> None:
         found = Violations()
@@ -87,20 +89,17 @@ class Objective:
         return "hop cost per expert assignment" if self.dedup == "none" else "hop cost per token and layer"
 
     @classmethod
-    def for_execution(cls, execution: Execution, dedup: Dedup = "gpu") -> Objective:
+    def for_execution(cls, execution: Execution, dedup: Dedup = "gpu", *, capped: bool = False) -> Objective:
         """Return the objective that fits an engine.
 
         Under dispatch the nearest copy of an expert is used, and the busiest GPU counts: every layer waits for it
         twice. On other tokens, the busiest of 64 GPUs is about 2 standard errors above what was expected, so the spread
-        has twice the weight of the imbalance.
+        has twice the weight of the imbalance. With a load cap (`capped`) it is the cap that says how much balance is
+        wanted: the imbalance has no weight below it, and the spread the same as for ``context_coherent``.
         """
         if execution == "dispatch":
-            return cls(
-                execution=execution,
-                dedup=dedup,
-                copy_policy="same_node",
-                imbalance_weight=30.0,
-                load_spread_weight=60.0,
-                load_spread_tolerance=0.0,
+            balance = (
+                {} if capped else {"imbalance_weight": 30.0, "load_spread_weight": 60.0, "load_spread_tolerance": 0.0}
             )
+            return cls(execution=execution, dedup=dedup, copy_policy="same_node", **balance)
         return cls(execution=execution, dedup=dedup)

@@ -13,8 +13,9 @@ from placement.cost import home_share
 from placement.replay import POLICIES, copy_table, homes_of
 from solvers.arrange import conform, separate_copies
 from solvers.eplb import Eplb
-from solvers.kernels.fanout import LayerModel, LayerState, anneal_layer, route_all
-from solvers.kernels.random import seeded
+from solvers.kernels.fanout import LayerModel, LayerState, route_all
+from solvers.kernels.fanout_anneal import anneal_layer, load_cost, most_active
+from solvers.kernels.random import State, seeded
 from solvers.search import Search
 from solvers.threads import run_together
 from traces import TokenSample
@@ -22,10 +23,13 @@ from traces import TokenSample
 __all__ = ["improve_fanout"]
 
 Table = npt.NDArray[np.int32]
-SEARCH_TOKENS = 4096  # more tokens cost trials; the plan is scored on the whole sample
-STEP = 256
+Row = npt.NDArray[np.int32]
+STEP = 1024
+STAGES = ((0.3, 2048), (0.5, 4096), (0.7, 8192))  # until so much of a run is used up: this many tokens; then all
 HOPELESS = 8.0  # a trial that costs this many typical changes of traffic in load alone is not priced further
-DEFAULT_TRIALS_PER_LAYER = 40_000
+DEFAULT_TRIALS_PER_LAYER = 400_000
+RUN_TRIALS, RUN_S = 4_000_000, 1.5  # with as much for each, several runs per layer are better than a longer one
+MAX_RUNS = 4
 
 
 def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float) -> None:
@@ -37,8 +41,8 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
         Dispatch; layers are independent of each other.
     search : Search
     hot, cold : float
-        Temperatures in units of the mean change of traffic by a random trial; the start is good, so `hot` is divided
-        by 4.
+        Temperatures in units of the mean change of traffic by a random trial. With a start plan `hot` is divided by 4,
+        so as not to lose it.
     """
     base = _base(problem)
     search.offer(base, 0)
@@ -48,10 +52,11 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     if search.work is None and search.remaining_s is None:
         search = search.part(1.0, 0)
         search.work = DEFAULT_TRIALS_PER_LAYER * problem.num_layers
+    if search.start is not None:
+        hot /= 4
     sample = problem.profile.sample
     assert sample is not None  # Annealing.supports refuses counts
     start = _drop_second_copies(start, problem.num_gpus)
-    messages = unit_count(problem, sample)
     table = start.copy()
     workers = max(1, min(search.workers, problem.num_layers))
 
@@ -65,7 +70,7 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
                 if whole.done:
                     return
                 part = whole.part(1 / (len(rows) - done), layer, work_share=1 / problem.num_layers)
-                table[layer] = _Layer(problem, sample, start, layer, messages).run(part, hot / 4, cold)
+                table[layer] = _search_layer(problem, sample, start[layer], layer, part, hot=hot, cold=cold)
 
         return run
 
@@ -73,9 +78,9 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     search.offer(table, 1)
 
 
-def unit_count(problem: Problem, sample: TokenSample) -> int:
+def _messages(problem: Problem, sample: TokenSample, tokens: int) -> int:
     """Return how many assignments (dedup none) or tokens and layers (else) the traffic is a mean over."""
-    present = sample.topk_ids[:SEARCH_TOKENS] >= 0
+    present = sample.topk_ids[:tokens] >= 0
     return max(1, int((present if problem.objective.dedup == "none" else present.any(axis=2)).sum()))
 
 
@@ -100,23 +105,30 @@ def _drop_second_copies(table: Table, num_gpus: int) -> Table:
 class _Layer:
     """Search state of one layer, in the form that the kernel takes."""
 
-    def __init__(self, problem: Problem, sample: TokenSample, start: Table, layer: int, messages: int) -> None:
+    def __init__(
+        self, problem: Problem, sample: TokenSample, row: Row, layer: int, tokens: int, most: int | None = None
+    ) -> None:
         self.problem, self.layer = problem, layer
         topology, objective = problem.topology, problem.objective
-        E, G = problem.num_experts, problem.num_gpus
-        ids = sample.topk_ids[:SEARCH_TOKENS, layer].astype(np.int64)
+        E, G, S, N = problem.num_experts, problem.num_gpus, problem.num_slots, topology.num_nodes
+        ids = sample.topk_ids[:tokens, layer].astype(np.int64)
         n = len(ids)
         homes = homes_of(objective, G, sample.rows[:n], sample.seq_id[:n], sample.source_rank[:n])
         token, place = np.nonzero(ids >= 0)
         expert = ids[token, place]
         order = np.argsort(expert, kind="stable")
         hop, node = topology.hop_cost, topology.node_of_gpu
-        gpu_cost, node_cost = hop, np.zeros((G, topology.num_nodes))
-        if objective.dedup == "node":
+        by_node = objective.dedup == "node"
+        gpu_cost, node_cost = hop, np.zeros((G, N))
+        if by_node:
             gpu_cost = hop[topology.entry_gpu[:, node], np.arange(G)[None, :]]
             node_cost = hop[np.arange(G)[:, None], topology.entry_gpu]
-        shares = home_share(problem)
-        position = np.arange(problem.num_slots) % problem.slots_per_gpu
+        shares, deviations = home_share(problem), problem.load_deviations
+        own = np.zeros((E, 0)) if deviations is None else deviations[layer]
+        position = np.arange(S) % problem.slots_per_gpu
+        weights, layers, caps = objective, problem.num_layers, problem.load_caps
+        batch = objective.decode_batch if weights.activated_weight else 0
+        batches = -(-n // batch) if batch else 0
         self.model = LayerModel(
             start=np.searchsorted(expert[order], np.arange(E + 1)),
             token=token[order],
@@ -124,7 +136,7 @@ class _Layer:
             rows=sample.rows[:n],
             home=homes.astype(np.int64),
             load=problem.relative_load[layer],
-            deviations=np.zeros((E, 0)) if problem.load_deviations is None else problem.load_deviations[layer],
+            covariance=np.ascontiguousarray(own @ own.T) if own.shape[1] else np.zeros((0, 0)),
             homes=np.full((1, G), 1 / G) if shares is None else shares[layer],
             fair=topology.fair_share,
             policy=POLICIES[objective.copy_policy],
@@ -132,32 +144,66 @@ class _Layer:
             gpu_cost=np.ascontiguousarray(gpu_cost),
             node_cost=np.ascontiguousarray(node_cost),
             distinct=objective.dedup != "none",
+            by_node=by_node and N > 1,
             layer=layer,
             lock=self._locks(),
             allowed=np.ascontiguousarray(problem.allowed[layer]),
             usable=position < np.repeat(problem.capacity, problem.slots_per_gpu),
+            most=S if most is None else most,
+            batch=batch,
+            scale=weights.traffic_weight / _messages(problem, sample, n),
+            activated_weight=weights.activated_weight / layers / max(batches, 1),
+            cap=np.inf if caps is None else float(caps[layer]),
+            excess_weight=0.0 if caps is None else weights.load_excess_weight / layers,
+            max_weight=weights.imbalance_weight / layers,
+            margin=problem.load_margin,
+            spread_weight=problem.spread_weight / layers,
+            spread_free=problem.spread_tolerance,
         )
-        gpus, counts = copy_table(start[layer][None], E, problem.slots_per_gpu)
+        gpus, counts = copy_table(row[None], E, problem.slots_per_gpu)
         room = np.full((E, G + 1), -1, np.int64)
         room[:, : gpus.shape[2]] = gpus[0]
-        held = np.zeros((E, G), np.uint8)
-        expert_of_copy, copy = np.nonzero(gpus[0] >= 0)
-        held[expert_of_copy, gpus[0][expert_of_copy, copy]] = 1
+        slot = np.flatnonzero(row >= 0)
+        item_at = np.full((E, G), -1, np.int64)
+        item_at[row[slot], slot // problem.slots_per_gpu] = slot
+        table = 0 if objective.dedup == "none" else S
         self.state = LayerState(
-            table=start[layer].astype(np.int64),
+            expert_of=row.astype(np.int64),
+            gpu_of=np.arange(S) // problem.slots_per_gpu,
             copies=room,
             counts=counts[0].copy(),
-            held=held,
-            used=np.full(ids.shape, -1, np.int64),
-            on_gpu=np.zeros((n, G), np.uint8),
-            on_node=np.zeros((n, topology.num_nodes), np.uint8),
+            item_at=item_at,
+            used=np.full(ids.shape, -1, np.int32),
+            at=np.full(ids.shape, -1, np.int32),
+            on_gpu=np.zeros((n, G), np.uint16),
+            on_node=np.zeros((n, N), np.uint16),
+            fresh=np.zeros((S, G)),
+            fresh_node=np.zeros((S, N)),
+            lone=np.zeros((table, table)),
+            lone_node=np.zeros((table, table) if self.model.by_node else (0, 0)),
             gpu_load=np.zeros(G),
-            window_load=np.zeros((G, self.model.deviations.shape[1])),
-            variance=np.zeros(G if problem.load_margin else 1),
-            share=np.zeros(G + 1),
+            overlap=np.zeros((E, G)),
+            variance=np.zeros(G),
+            active=np.zeros((batches, E if batch else 0, G), np.int32),
+            active_on=np.zeros((batches, G), np.int32),
+            share=np.zeros((3, G + 1)),
+            value=np.zeros(2),
         )
-        route_all(self.state, self.model)
-        self.scale = objective.traffic_weight / messages
+        messages = route_all(self.state, self.model)
+        none, state, model = np.zeros(G), self.state, self.model
+        loads = load_cost(
+            -1, -1, none, none, state.gpu_load, state.overlap, state.variance, model.covariance, model.load, *model[-6:]
+        )
+        state.value[:] = loads, most_active(state.active_on)
+        # What the layer adds to the objective, on these tokens.
+        self.cost = model.scale * messages + loads + model.activated_weight * float(state.value[1])
+
+    @property
+    def row(self) -> Row:
+        """The layer's row of the map, (S,)."""
+        expert, gpu = self.state.expert_of, self.state.gpu_of
+        order = np.lexsort((expert, expert < 0, gpu))  # empty slots last: a GPU may have no room there
+        return expert[order].astype(np.int32)
 
     def _locks(self) -> npt.NDArray[np.int8]:
         """Return 1 for experts of a group (they stay on their node), 2 for pinned ones."""
@@ -171,28 +217,54 @@ class _Layer:
                 lock[pin.expert] = 2
         return lock
 
-    def run(self, search: Search, hot: float, cold: float) -> npt.NDArray[np.integer[Any]]:
-        """Anneal over the whole of `search`; return the layer's row of the map."""
-        problem = self.problem
-        caps = problem.load_caps
-        rng = seeded(search.seed, 3, self.layer)
-        fixed = (
-            self.scale,
-            np.inf if caps is None else float(caps[self.layer]),
-            0.0 if caps is None else problem.objective.load_excess_weight / problem.num_layers,
-            problem.objective.imbalance_weight / problem.num_layers,
-            problem.load_margin,
-            problem.spread_weight / problem.num_layers,
-            problem.spread_tolerance,
-            problem.slots_per_gpu,
-        )
-        unit = max(anneal_layer(self.state, self.model, *fixed, 200, -1.0, np.inf, rng), 1e-15)
-        spent = 0
-        while (used := search.progress(spent)) < 1.0:
-            trials = STEP if search.work is None else max(1, min(STEP, search.work - spent))
-            anneal_layer(
-                self.state, self.model, *fixed, trials, unit * hot * (cold / hot) ** used, HOPELESS * unit, rng
-            )
-            spent += trials
-        anneal_layer(self.state, self.model, *fixed, STEP, 0.0, HOPELESS * unit, rng)
-        return self.state.table
+    def anneal(self, trials: int, temperature: float, hopeless: float, rng: State) -> float:
+        """See `anneal_layer`."""
+        change = anneal_layer(self.state, self.model, trials, temperature, hopeless, rng)
+        if temperature >= 0:
+            self.cost += change
+        return change
+
+
+def _search_layer(
+    problem: Problem, sample: TokenSample, row: Row, layer: int, search: Search, *, hot: float, cold: float
+) -> Row:
+    """Anneal one layer over the whole of `search`, in one or more runs; return the best row of the map."""
+    runs = 1
+    if search.work is not None:
+        runs = search.work // RUN_TRIALS
+    elif search.remaining_s is not None:
+        runs = int(search.remaining_s / RUN_S)
+    runs = int(np.clip(runs, 1, MAX_RUNS))
+    best = _Layer(problem, sample, row, layer, len(sample))
+    for number in range(runs):
+        part = search.part(1 / (runs - number), number, work_share=1 / runs)
+        found = _anneal(problem, sample, row, layer, part, number, hot=hot, cold=cold)
+        if found.cost < best.cost:
+            best = found
+    return best.row
+
+
+def _anneal(
+    problem: Problem, sample: TokenSample, row: Row, layer: int, search: Search, number: int, *, hot: float, cold: float
+) -> _Layer:
+    """Anneal one layer once, on ever more tokens.
+
+    While it is hot, most trials are accepted, which takes time per token, and a few tokens are as good as many. When it
+    is cold, few are, and the others cost the same whatever the number of tokens.
+    """
+    rng = seeded(search.seed, 3, layer, number)
+    stages = [(end, count) for end, count in STAGES if count < len(sample)] + [(1.0, len(sample))]
+    state = _Layer(problem, sample, row, layer, stages[0][1])
+    unit = max(state.anneal(200, -1.0, np.inf, rng), 1e-15)
+    spent = 0
+    while (used := search.progress(spent)) < 1.0:
+        if used >= stages[0][0]:
+            stages = [stage for stage in stages if used < stage[0]]
+            state = _Layer(problem, sample, state.row, layer, stages[0][1])
+        trials = STEP if search.work is None else max(1, min(STEP, search.work - spent))
+        state.anneal(trials, unit * hot * (cold / hot) ** used, HOPELESS * unit, rng)
+        spent += trials
+    if len(stages) > 1:
+        state = _Layer(problem, sample, state.row, layer, len(sample))
+    state.anneal(STEP, 0.0, HOPELESS * unit, rng)
+    return state

@@ -1,4 +1,14 @@
-"""Annealing on whole tokens: swaps and re-copies of one layer, priced by rerouting the tokens that use the experts."""
+"""One layer's tokens under dispatch: which copy serves each assignment, and what moving a copy would cost.
+
+A token pays once for every GPU and node that serves it (fan-out). Tables keep, for each copy, what it would save where
+it is alone and what it would cost where its tokens don't go yet, so that moving a copy whose tokens stay its own is
+priced without looking at a token. The same tables are called gain caches in hypergraph partitioning.
+
+References
+----------
+L. Gottesbüren et al., "Scalable Shared-Memory Hypergraph Partitioning", ALENEX 2021, section 4: gains from benefit and
+penalty terms. Exact gains of swaps (the table over pairs) and tokens with homes are ours.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.kernels.replay import FAIR, SAME_NODE, choose_copy
-from solvers.kernels.random import State, next_below, next_unit
 
-__all__ = ["LayerModel", "LayerState", "anneal_layer", "expert_share", "route_all"]
+__all__ = ["LayerModel", "LayerState", "edit_copies", "expert_share", "move_tokens", "route", "route_all"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
@@ -19,23 +28,32 @@ Bools = npt.NDArray[np.bool_]
 
 
 class LayerState(NamedTuple):
-    """What the search changes in place; M copies at most, n tokens."""
+    """What the search changes in place. An *item* is what a slot holds: a copy of an expert, or nothing."""
 
-    table: Ints  # (S,) expert of each slot, -1 empty
+    expert_of: Ints  # (S,) expert of each item, -1 none
+    gpu_of: Ints  # (S,) where the item is
     copies: Ints  # (E, M) GPUs of each expert's copies, ascending
     counts: Ints  # (E,) copies of each expert
-    held: Ints  # (E, G) whether the expert has a copy on the GPU
-    used: Ints  # (n, K) GPU that serves each assignment, -1 not yet routed
+    item_at: Ints  # (E, G) the expert's item on the GPU, -1 none
+    used: Ints  # (n, K) item that serves each assignment, -1 not yet routed
+    at: Ints  # (n, K) and its GPU
     on_gpu: Ints  # (n, G) assignments of each token on each GPU
     on_node: Ints  # (n, N)
+    fresh: Floats  # (S, G) cost of first messages to g by the item's tokens that don't go to g
+    fresh_node: Floats  # (S, N) likewise, to a node
+    lone: Floats  # (S, S) cost of i's messages over tokens that j serves too, where no other item is on i's GPU
+    lone_node: Floats  # (S, S) likewise, nothing else on its node
     gpu_load: Floats  # (G,) relative to the fair share
-    window_load: Floats  # (G, W) deviations of the GPU's load in the profile's windows; W = 0 where they don't count
-    variance: Floats  # (G,) squares of window_load, summed over windows; without a margin their total, (1,)
-    share: Floats  # (M,) room for an expert's shares
+    overlap: Floats  # (E, G) expert's load deviations times the GPU's, summed over windows
+    variance: Floats  # (G,) of the GPU's load; 0 where deviations don't count
+    active: Ints  # (b, E, G) assignments to the expert that the GPU serves in each batch of tokens
+    active_on: Ints  # (b, G) experts with tokens on each GPU
+    share: Floats  # (3, G + 1) room: an expert's shares, changes of x's and y's relative loads
+    value: Floats  # (2,) cost of the loads as they are; sum over batches of the largest active_on
 
 
 class LayerModel(NamedTuple):
-    """What stays: the layer's tokens, its loads, the topology and the constraints."""
+    """What stays: the layer's tokens, its loads, the topology, the constraints and the weights."""
 
     start: Ints  # (E+1,) where each expert's assignments start in token and place
     token: Ints
@@ -43,7 +61,7 @@ class LayerModel(NamedTuple):
     rows: Ints  # (n,)
     home: Ints  # (n,) home rank
     load: Floats  # (E,)
-    deviations: Floats  # (E, W) of the expert's load in the profile's windows
+    covariance: Floats  # (E, E) of the experts' loads; (0, 0) where it doesn't count
     homes: Floats  # (E or 1, G) share of the expert's tokens by home rank
     fair: Floats  # (G,)
     policy: int
@@ -51,10 +69,21 @@ class LayerModel(NamedTuple):
     gpu_cost: Floats  # (G, G)
     node_cost: Floats  # (G, N)
     distinct: bool  # one message per GPU or node, not per assignment
+    by_node: bool  # node_cost counts
     layer: int
     lock: Ints  # (E,) 1 stays on its node, 2 stays where it is
     allowed: Bools  # (E, G)
-    usable: Bools  # (S,)
+    usable: Bools  # (S,) items that may hold a copy
+    most: int  # used slots at most
+    batch: int  # tokens per batch; 0 where activated experts don't count
+    scale: float  # objective per unit of message cost
+    activated_weight: float  # objective per activated expert of one batch
+    cap: float
+    excess_weight: float
+    max_weight: float
+    margin: float  # standard errors that are added to a load before the cap is held against it
+    spread_weight: float
+    spread_free: float  # spread that costs nothing; the objective frees the mean over layers, a layer its own part
 
 
 @numba.njit(nogil=True, cache=True)
@@ -94,75 +123,11 @@ def expert_share(gpus: Ints, count: int, policy: int, homes: Floats, node_of_gpu
 
 
 @numba.njit(nogil=True, cache=True)
-def _add_load(e: int, sign: float, state: LayerState, model: LayerModel) -> None:
-    copies, counts, gpu_load, share = state.copies, state.counts, state.gpu_load, state.share
-    load, deviations, homes, fair = model.load, model.deviations, model.homes, model.fair
-    window_load, variance = state.window_load, state.variance
-    expert_share(copies[e], counts[e], model.policy, homes[min(e, len(homes) - 1)], model.node_of_gpu, share)
-    for c in range(counts[e]):
-        g = copies[e, c]
-        part = sign * share[c] / fair[g]
-        v = g if len(variance) > 1 else 0
-        gpu_load[g] += part * load[e]
-        for w in range(window_load.shape[1]):
-            before = window_load[g, w]
-            after = before + part * deviations[e, w]
-            window_load[g, w] = after
-            variance[v] += after * after - before * before
-
-
-@numba.njit(nogil=True, cache=True)
-def _route(e: int, state: LayerState, model: LayerModel) -> float:
-    """Send the tokens of expert e to the copies it has now; return the change of the message cost."""
-    # Unpacked in one go: of fields taken by name, numba counts the references here, 2 % of a trial's time.
-    _, copies, counts, _, used, on_gpu, on_node, _, _, _, _ = state
-    start, token, place, rows, home, _, _, _, _, policy, node_of_gpu, gpu_cost, node_cost, distinct, layer, _, _, _ = (
-        model
-    )
-    anchor = np.empty(1, np.int64)
-    gpus = copies[e]
-    only = gpus[0]
-    change = 0.0
-    for i in range(start[e], start[e + 1]):
-        t = token[i]
-        if counts[e] == 1:
-            new = only
-        else:
-            anchor[0] = home[t]
-            new = choose_copy(gpus, counts[e], anchor, 1, policy, node_of_gpu, rows[t], layer, e)
-        old = used[t, place[i]]
-        if new == old:
-            continue
-        used[t, place[i]] = new
-        if not distinct:
-            change += gpu_cost[home[t], new] - (gpu_cost[home[t], old] if old >= 0 else 0.0)
-            continue
-        if old >= 0:
-            on_gpu[t, old] -= 1
-            if on_gpu[t, old] == 0:
-                change -= gpu_cost[home[t], old]
-            node = node_of_gpu[old]
-            on_node[t, node] -= 1
-            if on_node[t, node] == 0:
-                change -= node_cost[home[t], node]
-        if on_gpu[t, new] == 0:
-            change += gpu_cost[home[t], new]
-        on_gpu[t, new] += 1
-        node = node_of_gpu[new]
-        if on_node[t, node] == 0:
-            change += node_cost[home[t], node]
-        on_node[t, node] += 1
-    return change
-
-
-@numba.njit(nogil=True, cache=True)
-def _edit_copies(e: int, remove: int, add: int, state: LayerState, model: LayerModel) -> None:
-    """Take a copy of e off GPU `remove` and put one on `add` (-1: none); copies stay in the order of the GPUs."""
-    copies, counts, held = state.copies, state.counts, state.held
-    _add_load(e, -1.0, state, model)
+def edit_copies(e: int, item: int, remove: int, add: int, copies: Ints, counts: Ints, item_at: Ints) -> None:
+    """Take the item of e off GPU `remove` and put it on `add` (-1: none); copies stay in the order of the GPUs."""
     n = counts[e]
     if remove >= 0:
-        held[e, remove] = 0
+        item_at[e, remove] = -1
         c = 0
         while copies[e, c] != remove:
             c += 1
@@ -170,7 +135,7 @@ def _edit_copies(e: int, remove: int, add: int, state: LayerState, model: LayerM
             copies[e, d] = copies[e, d + 1]
         n -= 1
     if add >= 0:
-        held[e, add] = 1
+        item_at[e, add] = item
         c = n
         while c > 0 and copies[e, c - 1] > add:
             copies[e, c] = copies[e, c - 1]
@@ -178,150 +143,253 @@ def _edit_copies(e: int, remove: int, add: int, state: LayerState, model: LayerM
         copies[e, c] = add
         n += 1
     counts[e] = n
-    _add_load(e, 1.0, state, model)
+
+
+@numba.njit(nogil=True, cache=True)
+def _activate(b: int, e: int, g: int, step: int, active: Ints, active_on: Ints) -> None:
+    before = active[b, e, g]
+    active[b, e, g] = before + step
+    if before == 0:
+        active_on[b, g] += 1
+    elif before + step == 0:
+        active_on[b, g] -= 1
+
+
+@numba.njit(nogil=True, cache=True)
+def route(e: int, state: LayerState, model: LayerModel) -> float:
+    """Send the tokens of expert e to the copies it has now; return the change of the message cost.
+
+    Counters follow, tables do not: to be undone after a look, or redone by `move_tokens`.
+    """
+    at, on_gpu, on_node = state.at, state.on_gpu, state.on_node
+    token, place, home, node_of_gpu = model.token, model.place, model.home, model.node_of_gpu
+    gpu_cost, node_cost, distinct, by_node = model.gpu_cost, model.node_cost, model.distinct, model.by_node
+    rows, policy, layer, batch = model.rows, model.policy, model.layer, model.batch
+    anchor = np.empty(1, np.int64)
+    gpus, count = state.copies[e], state.counts[e]
+    new = int(gpus[0])
+    change = 0.0
+    for i in range(model.start[e], model.start[e + 1]):
+        t, k = token[i], place[i]
+        h = home[t]
+        if count > 1:
+            anchor[0] = h
+            new = choose_copy(gpus, count, anchor, 1, policy, node_of_gpu, rows[t], layer, e)
+        old = at[t, k]
+        if new == old:
+            continue
+        at[t, k] = new
+        if batch:
+            _activate(t // batch, e, old, -1, state.active, state.active_on)
+            _activate(t // batch, e, new, 1, state.active, state.active_on)
+        if not distinct:
+            change += gpu_cost[h, new] - gpu_cost[h, old]
+            continue
+        on_gpu[t, old] -= 1
+        if on_gpu[t, old] == 0:
+            change -= gpu_cost[h, old]
+        if on_gpu[t, new] == 0:
+            change += gpu_cost[h, new]
+        on_gpu[t, new] += 1
+        a, b = node_of_gpu[old], node_of_gpu[new]
+        if by_node and a != b:
+            on_node[t, a] -= 1
+            if on_node[t, a] == 0:
+                change -= node_cost[h, a]
+            if on_node[t, b] == 0:
+                change += node_cost[h, b]
+            on_node[t, b] += 1
+    return change
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _add_lone(t: int, i: int, amount: float, used: Ints, lone: Floats) -> None:
+    """Item i is alone on a place of token t (or no more)."""
+    for k in range(used.shape[1]):
+        j = used[t, k]
+        if j >= 0:
+            lone[i, j] += amount
+
+
+@numba.njit(nogil=True, cache=True)
+def _leave(
+    t: int, k: int, g: int, cost: float, places: Ints, used: Ints, count: Ints, fresh: Floats, lone: Floats
+) -> None:
+    """Take assignment k of token t from place g (a GPU or a node); places (K,) are those of its assignments."""
+    count[t, g] -= 1
+    if count[t, g] == 0:
+        _add_lone(t, used[t, k], -cost, used, lone)
+        for m in range(used.shape[1]):
+            j = used[t, m]
+            if j >= 0:
+                fresh[j, g] += cost
+    elif count[t, g] == 1:
+        for m in range(used.shape[1]):
+            if m != k and places[m] == g:
+                _add_lone(t, used[t, m], cost, used, lone)
+                break
+
+
+@numba.njit(nogil=True, cache=True)
+def _arrive(
+    t: int, k: int, g: int, cost: float, places: Ints, used: Ints, count: Ints, fresh: Floats, lone: Floats
+) -> None:
+    """Put assignment k of token t on place g."""
+    if count[t, g] == 0:
+        _add_lone(t, used[t, k], cost, used, lone)
+        for m in range(used.shape[1]):
+            j = used[t, m]
+            if j >= 0:
+                fresh[j, g] -= cost
+    elif count[t, g] == 1:
+        for m in range(used.shape[1]):
+            if m != k and places[m] == g:
+                _add_lone(t, used[t, m], -cost, used, lone)
+                break
+    count[t, g] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _belong(
+    t: int,
+    k: int,
+    i: int,
+    sign: float,
+    cost: Floats,
+    places: Ints,
+    used: Ints,
+    count: Ints,
+    fresh: Floats,
+    lone: Floats,
+) -> None:
+    """Give assignment k of token t, which is nowhere, to item i (or take it away)."""
+    for g in range(count.shape[1]):
+        if count[t, g] == 0:
+            fresh[i, g] += sign * cost[g]
+    for m in range(used.shape[1]):
+        if m != k and used[t, m] >= 0 and count[t, places[m]] == 1:
+            lone[used[t, m], i] += sign * cost[places[m]]
+
+
+@numba.njit(nogil=True, cache=True)
+def move_tokens(e: int, state: LayerState, model: LayerModel) -> None:
+    """Send the tokens of expert e to the copies it has now; counters and tables follow."""
+    used, at, on_gpu, on_node = state.used, state.at, state.on_gpu, state.on_node
+    fresh, lone, fresh_node, lone_node = state.fresh, state.lone, state.fresh_node, state.lone_node
+    token, place, home, node_of_gpu = model.token, model.place, model.home, model.node_of_gpu
+    gpu_cost, node_cost, distinct, by_node = model.gpu_cost, model.node_cost, model.distinct, model.by_node
+    rows, policy, layer, batch = model.rows, model.policy, model.layer, model.batch
+    K = used.shape[1]
+    anchor = np.empty(1, np.int64)
+    nodes = np.full(K, -1, np.int64)
+    gpus, count = state.copies[e], state.counts[e]
+    new = int(gpus[0])
+    for n in range(model.start[e], model.start[e + 1]):
+        t, k = token[n], place[n]
+        h = home[t]
+        if count > 1:
+            anchor[0] = h
+            new = choose_copy(gpus, count, anchor, 1, policy, node_of_gpu, rows[t], layer, e)
+        old = at[t, k]
+        if new == old:
+            continue
+        before, item = used[t, k], state.item_at[e, new]
+        if batch:
+            _activate(t // batch, e, old, -1, state.active, state.active_on)
+            _activate(t // batch, e, new, 1, state.active, state.active_on)
+        if not distinct:
+            if item != before:
+                for g in range(fresh.shape[1]):
+                    fresh[before, g] -= gpu_cost[h, g]
+                    fresh[item, g] += gpu_cost[h, g]
+            used[t, k] = item
+            at[t, k] = new
+            continue
+        a, b = node_of_gpu[old], node_of_gpu[new]
+        _leave(t, k, old, gpu_cost[h, old], at[t], used, on_gpu, fresh, lone)
+        if by_node:
+            for m in range(K):
+                nodes[m] = node_of_gpu[at[t, m]] if used[t, m] >= 0 else -1
+            if a != b or item != before:
+                _leave(t, k, a, node_cost[h, a], nodes, used, on_node, fresh_node, lone_node)
+        if item != before:
+            _belong(t, k, before, -1.0, gpu_cost[h], at[t], used, on_gpu, fresh, lone)
+            _belong(t, k, item, 1.0, gpu_cost[h], at[t], used, on_gpu, fresh, lone)
+            if by_node:
+                _belong(t, k, before, -1.0, node_cost[h], nodes, used, on_node, fresh_node, lone_node)
+                _belong(t, k, item, 1.0, node_cost[h], nodes, used, on_node, fresh_node, lone_node)
+            used[t, k] = item
+        _arrive(t, k, new, gpu_cost[h, new], at[t], used, on_gpu, fresh, lone)
+        if by_node and (a != b or item != before):
+            _arrive(t, k, b, node_cost[h, b], nodes, used, on_node, fresh_node, lone_node)
+        at[t, k] = new
 
 
 @numba.njit(nogil=True, cache=True)
 def route_all(state: LayerState, model: LayerModel) -> float:
-    """Route every token and load every GPU of a fresh state; return the message cost."""
+    """Route every token and load every GPU of a fresh state, tables included; return the message cost."""
+    used, at, on_gpu, on_node = state.used, state.at, state.on_gpu, state.on_node
+    token, place, home, node_of_gpu = model.token, model.place, model.home, model.node_of_gpu
+    covariance, share = model.covariance, state.share[0]
+    anchor = np.empty(1, np.int64)
+    G, E = len(model.fair), len(state.counts)
     cost = 0.0
-    for e in range(len(state.counts)):
-        _add_load(e, 1.0, state, model)
-        cost += _route(e, state, model)
-    return cost
-
-
-@numba.njit(nogil=True, cache=True)
-def _load_cost(
-    state: LayerState,
-    cap: float,
-    excess_weight: float,
-    max_weight: float,
-    margin: float,
-    spread_weight: float,
-    spread_free: float,
-) -> float:
-    gpu_load, variance = state.gpu_load, state.variance
-    largest = 0.0
-    excess = 0.0
-    for g in range(len(gpu_load)):
-        value = gpu_load[g]
-        largest = max(largest, value)
-        if margin != 0.0:
-            value += margin * np.sqrt(max(variance[g], 0.0))
-        if value > cap:
-            excess += value - cap
-    cost = max_weight * largest + excess_weight * excess
-    if spread_weight != 0.0 and state.window_load.shape[1]:
-        spread = np.sqrt(max(variance[0], 0.0) / len(gpu_load))
-        cost += spread_weight * max(spread - spread_free, 0.0)
-    return cost
-
-
-@numba.njit(nogil=True, cache=True)
-def anneal_layer(
-    state: LayerState,
-    model: LayerModel,
-    scale: float,
-    cap: float,
-    excess_weight: float,
-    max_weight: float,
-    margin: float,
-    spread_weight: float,
-    spread_free: float,
-    per_gpu: int,
-    trials: int,
-    temperature: float,
-    hopeless: float,
-    rng: State,
-) -> float:
-    """Run `trials` trials on one layer.
-
-    Parameters
-    ----------
-    state : LayerState
-        Changed in place.
-    model : LayerModel
-    scale : float
-        Objective per unit of message cost.
-    temperature : float
-        Negative: accept nothing and return the mean absolute change of the traffic, to find the scale of temperatures.
-    margin : float
-        Standard errors that are added to a GPU's load before the cap is held against it; 0 with a `spread_weight`.
-    spread_weight, spread_free : float
-        Cost per unit of the standard error of a GPU's load, as far as it is above `spread_free`. (The objective frees
-        the mean over layers; a layer alone can only keep to its part.)
-    hopeless : float
-        Trials whose load alone costs more than this (and more than the temperature lets pass) are not routed.
-
-    Returns
-    -------
-    float
-        Change of the objective over the accepted trials.
-    """
-    table, counts, held = state.table, state.counts, state.held
-    node_of_gpu, lock, allowed, usable = model.node_of_gpu, model.lock, model.allowed, model.usable
-    S, E = len(table), len(counts)
-    total = 0.0
-    tried = 0
-    for _ in range(trials):
-        s = next_below(rng, S)
-        a = s // per_gpu
-        x = table[s]
-        if not usable[s] or (x >= 0 and lock[x] == 2):
-            continue
-        t = -1
-        if S > E and next_below(rng, 4) == 0:
-            # Turn a spare copy, or an empty slot, into a copy of another expert.
-            y = next_below(rng, E)
-            b = -1
-            if (x >= 0 and counts[x] < 2) or held[y, a] or lock[y] == 1 or not allowed[y, a]:
-                continue
-        else:
-            t = next_below(rng, S)
-            b = t // per_gpu
-            y = table[t]
-            if a == b or x == y or not usable[t] or (y >= 0 and lock[y] == 2):
-                continue
-            if (x >= 0 and (held[x, b] or not allowed[x, b])) or (y >= 0 and (held[y, a] or not allowed[y, a])):
-                continue
-            if ((x >= 0 and lock[x]) or (y >= 0 and lock[y])) and node_of_gpu[a] != node_of_gpu[b]:
-                continue
-        tried += 1
-        before = _load_cost(state, cap, excess_weight, max_weight, margin, spread_weight, spread_free)
-        if x >= 0:
-            _edit_copies(x, a, b, state, model)
-        if y >= 0:
-            _edit_copies(y, b, a, state, model)
-        delta = _load_cost(state, cap, excess_weight, max_weight, margin, spread_weight, spread_free) - before
-        priced = delta <= hopeless + 30.0 * max(temperature, 0.0)
-        traffic = 0.0
-        if priced:
-            if x >= 0:
-                traffic += _route(x, state, model)
-            if y >= 0:
-                traffic += _route(y, state, model)
-            delta += scale * traffic
-        accept = (
-            priced
-            and temperature >= 0.0
-            and (delta <= 0.0 or (delta < 30.0 * temperature and next_unit(rng) < np.exp(-delta / temperature)))
+    for e in range(E):
+        gpus, count = state.copies[e], state.counts[e]
+        expert_share(gpus, count, model.policy, model.homes[min(e, len(model.homes) - 1)], node_of_gpu, share)
+        for c in range(count):
+            g = gpus[c]
+            part = share[c] / model.fair[g]
+            state.gpu_load[g] += part * model.load[e]
+            for f in range(len(covariance)):
+                state.overlap[f, g] += part * covariance[f, e]
+        for n in range(model.start[e], model.start[e + 1]):
+            t, k = token[n], place[n]
+            anchor[0] = home[t]
+            g = choose_copy(gpus, count, anchor, 1, model.policy, node_of_gpu, model.rows[t], model.layer, e)
+            at[t, k] = g
+            used[t, k] = state.item_at[e, g]
+            if on_gpu[t, g] == 0 or not model.distinct:
+                cost += model.gpu_cost[home[t], g]
+            if model.distinct:
+                on_gpu[t, g] += 1
+            if model.by_node:
+                if on_node[t, node_of_gpu[g]] == 0:
+                    cost += model.node_cost[home[t], node_of_gpu[g]]
+                on_node[t, node_of_gpu[g]] += 1
+            if model.batch:
+                _activate(t // model.batch, e, g, 1, state.active, state.active_on)
+    for e in range(len(covariance)):
+        share[:] = 0.0
+        expert_share(
+            state.copies[e],
+            state.counts[e],
+            model.policy,
+            model.homes[min(e, len(model.homes) - 1)],
+            node_of_gpu,
+            share,
         )
-        if accept:
-            table[s] = y
-            if t >= 0:
-                table[t] = x
-            total += delta
-        else:
-            if y >= 0:
-                _edit_copies(y, a, b, state, model)
-            if x >= 0:
-                _edit_copies(x, b, a, state, model)
-            if priced:
-                if y >= 0:
-                    _route(y, state, model)
-                if x >= 0:
-                    _route(x, state, model)
-            if temperature < 0.0:
-                total += abs(scale * traffic)
-    return total / max(tried, 1) if temperature < 0.0 else total
+        for c in range(state.counts[e]):
+            g = state.copies[e, c]
+            state.variance[g] += share[c] / model.fair[g] * state.overlap[e, g]
+    for t in range(len(used)):
+        h = home[t]
+        for k in range(used.shape[1]):
+            i = used[t, k]
+            if i < 0:
+                continue
+            for g in range(G):
+                if on_gpu[t, g] == 0 or not model.distinct:
+                    state.fresh[i, g] += model.gpu_cost[h, g]
+            if not model.distinct:
+                continue
+            if on_gpu[t, at[t, k]] == 1:
+                _add_lone(t, i, model.gpu_cost[h, at[t, k]], used, state.lone)
+            if model.by_node:
+                for m in range(on_node.shape[1]):
+                    if on_node[t, m] == 0:
+                        state.fresh_node[i, m] += model.node_cost[h, m]
+                node = node_of_gpu[at[t, k]]
+                if on_node[t, node] == 1:
+                    _add_lone(t, i, model.node_cost[h, node], used, state.lone_node)
+    return cost

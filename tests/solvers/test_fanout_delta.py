@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, score
 from placement.cost import expected_gpu_load
 from placement.plan import copies_on_gpu
-from solvers.fanout import _drop_second_copies, _Layer, unit_count
-from solvers.kernels.fanout import anneal_layer
+from solvers.fanout import _drop_second_copies, _Layer
+from solvers.kernels.fanout_anneal import anneal_layer
 from solvers.kernels.random import seeded
 from traces import Profile, Trace
 
@@ -40,9 +40,17 @@ def random_table(rng: np.random.Generator) -> Any:
     measured=st.booleans(),
     ragged=st.sampled_from([0.0, 0.3]),
     quantile=st.sampled_from([None, 0.9]),
+    activated=st.just(0.0),
 )
 def test_change_equals_change_of_score(
-    seed: int, text: str, dedup: Any, policy: Any, measured: bool, ragged: float, quantile: float | None
+    seed: int,
+    text: str,
+    dedup: Any,
+    policy: Any,
+    measured: bool,
+    ragged: float,
+    quantile: float | None,
+    activated: float,
 ) -> None:
     """After accepted trials, change, map and loads agree with a fresh score.
 
@@ -62,6 +70,8 @@ def test_change_equals_change_of_score(
         load_excess_weight=EXCESS,
         load_spread_weight=SPREAD,
         load_spread_tolerance=0,
+        activated_weight=activated,
+        decode_batch=16,
     )
     problem = Problem(
         Profile.of(trace, workers=1, window_tokens=8),
@@ -92,34 +102,38 @@ def test_change_equals_change_of_score(
             + WEIGHT * terms["imbalance"]
             + EXCESS * terms["load_excess"]
             + problem.spread_weight * terms["load_spread"]
+            + activated * terms.get("activated", 0.0)
         )
 
     table = random_table(rng)
     before = value(table)
     layer = int(rng.integers(LAYERS))
-    search = _Layer(problem, sample, table, layer, unit_count(problem, sample))
-    change = anneal_layer(
-        search.state,
-        search.model,
-        search.scale,
-        CAP,
-        EXCESS / LAYERS,
-        WEIGHT / LAYERS,
-        problem.load_margin,
-        problem.spread_weight / LAYERS,
-        0.0,
-        SLOTS,
-        200,
-        float(rng.choice([0.0, 0.05, 1.0])),
-        np.inf,
-        seeded(seed, 1),
-    )
+    search = _Layer(problem, sample, table[layer], layer, TOKENS)
+    change = anneal_layer(search.state, search.model, 200, float(rng.choice([0.0, 0.05, 1.0])), np.inf, seeded(seed, 1))
     after = table.copy()
-    after[layer] = search.state.table
+    after[layer] = search.row
     assert not np.array_equal(after, table)
     assert change == pytest.approx(value(after) - before, abs=1e-9)
     load = expected_gpu_load(problem, copies_on_gpu(after, EXPERTS, 4))[layer]
     assert np.allclose(search.state.gpu_load, load)
+    assert_fresh(search, _Layer(problem, sample, search.row, layer, TOKENS))
+
+
+def assert_fresh(search: _Layer, again: _Layer) -> None:
+    """The counters and tables of a search are those that its map gives from scratch."""
+    for name in ("on_gpu", "on_node", "variance", "overlap", "active_on", "value", "at"):
+        assert np.allclose(getattr(search.state, name), getattr(again.state, name), atol=1e-9), name
+    here = search.state.expert_of >= 0
+    expert, gpu = search.state.expert_of[here], search.state.gpu_of[here]
+    items, others = search.state.item_at[expert, gpu], again.state.item_at[expert, gpu]
+    for name in ("fresh", "fresh_node", "lone", "lone_node"):
+        ours, theirs = getattr(search.state, name), getattr(again.state, name)
+        if len(ours):
+            square = ours.shape[0] == ours.shape[1] and name.startswith("lone")
+            ours, theirs = ours[items], theirs[others]
+            if square:
+                ours, theirs = ours[:, items], theirs[:, others]
+            assert np.allclose(ours, theirs, atol=1e-9), name
 
 
 def test_second_copies_on_a_gpu_are_dropped() -> None:
