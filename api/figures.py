@@ -35,6 +35,7 @@ FIGURES = (
     "balancedness_vllm",
     "imbalance_trtllm",
     "imbalance_optimal_split",
+    "activated_experts",
 )
 DISPATCH_FIGURES = (
     "cross_gpu_fraction",
@@ -142,7 +143,8 @@ def replay_both(
     """
     asked = asdict(objective)
     settings = {name: asked[name] for name in ("execution", "dedup", "ownership", "copy_policy")}
-    own = evaluate(plan, trace, topology, **settings, workers=workers)
+    batch = objective.decode_batch if objective.activated_weight else None
+    own = evaluate(plan, trace, topology, **settings, decode_batch=batch, workers=workers)
     if objective.execution == "dispatch":
         context = evaluate(plan, trace, topology, workers=workers)
         return PartFigures(evaluation=own, context_coherent=context, dispatch=own)

@@ -106,6 +106,8 @@ def plan_request(body: PlanBody, max_time_limit_s: float, start: Plan | None = N
         dedup=body.dedup,
         ownership=body.ownership,
         copy_policy=body.copy_policy,
+        activated_weight=body.activated_weight,
+        decode_batch=body.decode_batch,
         constraints=Constraints(
             load_cap=body.load_cap,
             layer_load_caps=tuple(
@@ -113,6 +115,7 @@ def plan_request(body: PlanBody, max_time_limit_s: float, start: Plan | None = N
             ),
             load_quantile=body.load_quantile,
             load_groups=body.load_groups,
+            extra_copies=body.extra_copies,
             pins=tuple(map(_pin, body.pins)),
             forbidden=tuple(map(_pin, body.forbidden)),
             groups=tuple(map(_group, body.groups)),

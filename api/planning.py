@@ -40,6 +40,8 @@ class PlanRequest:
         See `placement.Objective`. `ownership` also decides the home ranks of the dispatch figures of a summary.
     copy_policy : str or None
         ``fair`` (context_coherent) or ``same_node`` (dispatch) if None.
+    activated_weight, decode_batch : float, int
+        See `placement.Objective`.
     constraints : Constraints
     hold_out : float or None
         Share of the sequences to hold out; 0 fits on everything. None: 0.5 if the source has tokens, else 0.
@@ -57,6 +59,8 @@ class PlanRequest:
     dedup: Dedup = "gpu"
     ownership: Ownership = "token"
     copy_policy: CopyPolicy | None = None
+    activated_weight: float = 0.0
+    decode_batch: int = 128
     constraints: Constraints = NO_CONSTRAINTS
     hold_out: float | None = None
     limits: Limits = DEFAULT_LIMITS
@@ -68,7 +72,13 @@ class PlanRequest:
         """Objective that the request asks for."""
         capped = self.constraints.load_cap is not None
         objective = Objective.for_execution(self.execution, self.dedup, capped=capped)
-        return replace(objective, ownership=self.ownership, copy_policy=self.copy_policy or objective.copy_policy)
+        return replace(
+            objective,
+            ownership=self.ownership,
+            copy_policy=self.copy_policy or objective.copy_policy,
+            activated_weight=self.activated_weight,
+            decode_batch=self.decode_batch,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -189,6 +189,12 @@ class PlanBody(Strict):
     copy_policy: CopyPolicy | None = Field(
         default=None, description="Which copy a token uses; fair (context_coherent) or same_node (dispatch) if null."
     )
+    activated_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=0.0, description="Weight of the activated experts of the GPU that has most, for decoding."
+    )
+    decode_batch: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=128, description="Tokens per batch that activated experts are counted over."
+    )
     load_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = Field(
         default=None, description="Largest load of a GPU relative to its fair share, in every layer."
     )
@@ -202,6 +208,9 @@ class PlanBody(Strict):
         default=None,
         description="Tokens that are drawn together, to tell how much loads vary. If null: sequences, if there is a "
         "load_quantile and the trace names them; else windows.",
+    )
+    extra_copies: Annotated[int, Field(ge=0, le=INT64)] | None = Field(
+        default=None, description="Copies beyond one of each expert, in all layers together; null: what fits the slots."
     )
     pins: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field(
         default=[], description="Copies that must be there."

@@ -62,6 +62,9 @@ class Constraints:
         Experts kept on one node.
     distinct_copies : bool
         No GPU holds two copies of an expert.
+    extra_copies : int or None
+        Copies beyond one of each expert that all layers may have together; a layer may have more of them than another,
+        as far as `Problem.slots_per_gpu` has room. None: as many as there is room for.
     """
 
     load_cap: float | None = None
@@ -72,3 +75,4 @@ class Constraints:
     forbidden: tuple[Pin, ...] = ()
     groups: tuple[Group, ...] = ()
     distinct_copies: bool = True
+    extra_copies: int | None = None

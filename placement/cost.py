@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from placement.activation import activated_experts
 from placement.kernels.traffic import pair_traffic
 from placement.plan import copies_on_gpu
 from placement.problem import Problem
@@ -48,7 +49,7 @@ class Score:
     total : float
         Sum of ``weight * value`` over the terms.
     terms : tuple of Term
-        traffic, imbalance, load_excess, load_spread.
+        traffic, imbalance, load_excess, load_spread; activated, if it has a weight.
     traffic_by_layer : (L-1,) or (L,) float64
         Contributions to the traffic term; they add up to it.
     max_load : (L,) float64
@@ -204,9 +205,28 @@ def score(problem: Problem, table: npt.NDArray[np.integer]) -> Score:
             unit="standard error of a GPU's load, mean over layers, above the tolerance, in mean GPU loads",
         ),
     )
+    if weights.activated_weight:
+        terms += (
+            Term(
+                name="activated",
+                value=_activated(problem, table),
+                weight=weights.activated_weight,
+                unit="experts with tokens on the GPU that has most, mean over batches and layers",
+            ),
+        )
     return Score(
         total=sum(term.weight * term.value for term in terms), terms=terms, traffic_by_layer=by_layer, max_load=max_load
     )
+
+
+def _activated(problem: Problem, table: npt.NDArray[np.integer]) -> float:
+    """Return the most experts with tokens on a GPU, mean over layers and batches of the profile's sample."""
+    sample, objective = problem.profile.sample, problem.objective
+    assert sample is not None
+    most = activated_experts(
+        table, problem.num_experts, problem.slots_per_gpu, sample, problem.topology, objective, objective.decode_batch
+    )
+    return float(most.mean())
 
 
 def _pair_traffic(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from placement.activation import activated_experts
 from placement.objective import CopyPolicy, Dedup, Execution, Objective, Ownership
 from placement.plan import Plan
 from placement.replay import Replay
@@ -17,8 +18,11 @@ from placement.topology import Topology
 from traces import Batch, InputError, Trace, Violations
 from traces.counting import count_load
 from traces.parallel import available_cores
+from traces.sample import SampleBuilder
 
 __all__ = ["Evaluation", "HotLink", "evaluate"]
+
+BATCHED_TOKENS = 32_768
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,9 @@ class Evaluation:
     imbalance_optimal_split : float or None
         The least `imbalance_max_over_mean` that any split of these tokens over the copies gives; None for plans without
         copies.
+    activated_experts : float or None
+        The most experts with tokens on a GPU, mean over layers and batches of `decode_batch` tokens that are drawn at
+        random from the trace (32,768 tokens at most); None if no batch was given.
     per_layer : dict of str to list
         Under the same names; entry l of the context-coherent crossings stands for the boundary l, l+1.
     traffic_matrix : (G, G) int64
@@ -82,6 +89,7 @@ class Evaluation:
     balancedness_vllm: float
     imbalance_trtllm: float
     imbalance_optimal_split: float | None
+    activated_experts: float | None
     per_layer: dict[str, list[Any]]
     traffic_matrix: npt.NDArray[np.int64]
     hottest_links: tuple[HotLink, ...]
@@ -105,6 +113,7 @@ def evaluate(
     dedup: Dedup = "gpu",
     ownership: Ownership = "token",
     copy_policy: CopyPolicy | None = None,
+    decode_batch: int | None = None,
     workers: int | None = None,
 ) -> Evaluation:
     """Replay a trace through a plan.
@@ -119,6 +128,8 @@ def evaluate(
         See `Objective`. With copies under ``context_coherent``, a token is near the GPUs of its experts in the layer
         before, the first listed first. The policy is ``fair`` (context_coherent) or ``same_node`` (dispatch) by
         default.
+    decode_batch : int, optional
+        Tokens per batch, to count `activated_experts` under ``dispatch``.
     workers : int, optional
         Threads; all cores by default. The result does not depend on it.
 
@@ -129,6 +140,9 @@ def evaluate(
     """
     policy: CopyPolicy = copy_policy or ("same_node" if execution == "dispatch" else "fair")
     objective = Objective(execution=execution, dedup=dedup, ownership=ownership, copy_policy=policy)
+    if decode_batch is not None:
+        objective = replace(objective, activated_weight=1.0, decode_batch=decode_batch)
+    sample = SampleBuilder(0 if decode_batch is None else BATCHED_TOKENS, 0)
     _check_fit(plan, trace, topology)
     replay = Replay.of(plan.physical_to_logical_map, plan.num_experts, plan.slots_per_gpu, topology, objective)
     threads = available_cores() if workers is None else max(1, workers)
@@ -144,6 +158,7 @@ def evaluate(
 
     with ThreadPoolExecutor(threads) as pool:
         for batch in trace.batches():
+            sample.add(batch)
             size = -(-len(batch) // threads)
             pieces = [batch.select(slice(n * size, (n + 1) * size)) for n in range(threads)]
             list(pool.map(add, parts, loads, pieces))
@@ -156,7 +171,18 @@ def evaluate(
             "The trace holds no tokens.",
             "Check the recording and any selection of it.",
         )
-    return _report(replay, plan, loads.sum(axis=(0, 2)).astype(np.float64) if has_copies else None)
+    drawn, activated = sample.finish(), None
+    if drawn is not None and decode_batch is not None:
+        activated = activated_experts(
+            plan.physical_to_logical_map,
+            plan.num_experts,
+            plan.slots_per_gpu,
+            drawn,
+            topology,
+            objective,
+            decode_batch,
+        )
+    return _report(replay, plan, activated, loads.sum(axis=(0, 2)).astype(np.float64) if has_copies else None)
 
 
 def _check_fit(plan: Plan, trace: Trace, topology: Topology) -> None:
@@ -183,7 +209,12 @@ def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> npt.NDArray[np.fl
     return ratio
 
 
-def _report(replay: Replay, plan: Plan, expert_load: npt.NDArray[np.float64] | None) -> Evaluation:
+def _report(
+    replay: Replay,
+    plan: Plan,
+    activated: npt.NDArray[np.float64] | None,
+    expert_load: npt.NDArray[np.float64] | None,
+) -> Evaluation:
     topology, objective = replay.topology, replay.objective
     context = objective.execution == "context_coherent"
     other_gpu = ~np.eye(topology.num_gpus, dtype=bool)
@@ -216,6 +247,8 @@ def _report(replay: Replay, plan: Plan, expert_load: npt.NDArray[np.float64] | N
     if expert_load is not None:
         fair = np.full(topology.num_gpus, 1 / topology.num_gpus)  # as the other balance metrics, whatever the speeds
         columns["imbalance_optimal_split"] = least_max_load(expert_load, plan.physical_to_logical_map, fair)
+    if activated is not None:
+        columns["activated_experts"] = activated
     per_layer: dict[str, list[Any]] = {"layer_id": plan.layer_ids.tolist(), "tokens": active.tolist()}
     per_layer |= {name: values.tolist() for name, values in columns.items()}
     matrix = replay.traffic.sum(axis=0)
@@ -241,6 +274,7 @@ def _report(replay: Replay, plan: Plan, expert_load: npt.NDArray[np.float64] | N
         balancedness_vllm=overall(mean, largest),
         imbalance_trtllm=float((max_over_mean - 1).mean()),
         imbalance_optimal_split=None if expert_load is None else float(columns["imbalance_optimal_split"].mean()),
+        activated_experts=None if activated is None else float(activated.mean()),
         per_layer=per_layer,
         traffic_matrix=matrix,
         hottest_links=_hottest(matrix * other_gpu),

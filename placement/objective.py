@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -19,7 +19,7 @@ CopyPolicy = Literal["fair", "same_gpu", "same_node"]
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """The weighted sum ``traffic + imbalance + load_excess`` that a plan is judged by.
+    """The weighted sum of terms that a plan is judged by.
 
     Attributes
     ----------
@@ -46,6 +46,11 @@ class Objective:
         trace gets longer.
     load_spread_tolerance : float
         Spread that costs nothing, as a share of a layer's load.
+    activated_weight : float
+        Weight of `activated` (dispatch only; needs tokens): the most experts with tokens on a GPU in a batch, mean over
+        layers and batches. Memory-bound decoding waits for it.
+    decode_batch : int
+        Tokens in such a batch, over all ranks together.
     """
 
     execution: Execution = "context_coherent"
@@ -74,11 +79,18 @@ class Objective:
             "load_excess_weight",
             "load_spread_weight",
             "load_spread_tolerance",
+            "activated_weight",
         ):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 detail = f"Weight {value} must be finite and not negative."
                 found.add("weight_range", f"/objective/{name}", detail, "Use 0 to leave the term out.")
+        if self.activated_weight and self.execution != "dispatch":
+            detail = "Activated experts are counted with home ranks, which only execution 'dispatch' knows."
+            found.add("activated_execution", "/objective/activated_weight", detail, "Use 'dispatch', or weight 0.")
+        if not 1 <= self.decode_batch <= 1_000_000:
+            detail = f"{self.decode_batch} tokens per batch."
+            found.add("decode_batch_range", "/objective/decode_batch", detail, "Give 1 to 1,000,000.")
         found.raise_if_any()
 
     @property
@@ -98,8 +110,8 @@ class Objective:
         wanted: the imbalance has no weight below it, and the spread the same as for ``context_coherent``.
         """
         if execution == "dispatch":
-            balance = (
-                {} if capped else {"imbalance_weight": 30.0, "load_spread_weight": 60.0, "load_spread_tolerance": 0.0}
-            )
-            return cls(execution=execution, dedup=dedup, copy_policy="same_node", **balance)
+            near = cls(execution=execution, dedup=dedup, copy_policy="same_node")
+            if capped:
+                return near
+            return replace(near, imbalance_weight=30.0, load_spread_weight=60.0, load_spread_tolerance=0.0)
         return cls(execution=execution, dedup=dedup)

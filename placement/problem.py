@@ -106,10 +106,23 @@ class Problem:
 
     @cached_property
     def is_free(self) -> bool:
-        """Whether there is no pin, exclusion, group or uneven capacity, so that any arrangement is allowed."""
+        """Whether no pin, exclusion, group, uneven capacity or budget of copies rules out an arrangement."""
         constraints = self.constraints
         even = bool((self.capacity == self.slots_per_gpu).all())
-        return even and not (constraints.pins or constraints.forbidden or constraints.groups)
+        return (
+            even and not self.copies_limited and not (constraints.pins or constraints.forbidden or constraints.groups)
+        )
+
+    @cached_property
+    def spare_copies(self) -> int:
+        """Copies beyond one of each expert that fit the slots of all layers together, whatever the budget."""
+        return self.num_layers * (int(self.capacity.sum()) - self.num_experts)
+
+    @property
+    def copies_limited(self) -> bool:
+        """Whether the budget of copies is smaller than what the slots have room for."""
+        budget = self.constraints.extra_copies
+        return budget is not None and budget < self.spare_copies
 
     @cached_property
     def relative_load(self) -> npt.NDArray[np.float64]:
@@ -252,6 +265,9 @@ class Problem:
         if objective.execution == "dispatch" and objective.dedup != "none" and profile.sample is None:
             detail = "The profile holds no sample of tokens; fan-out needs whole tokens."
             found.add("counts_only", "/objective/dedup", detail, remedy)
+        if objective.activated_weight and profile.sample is None:
+            detail = "The profile holds no sample of tokens; activated experts are counted over batches of tokens."
+            found.add("counts_only", "/objective/activated_weight", detail, "Record tokens, or leave the weight out.")
         if objective.execution == "dispatch" and objective.ownership == "measured":
             source = profile.source_load
             if source is None:
@@ -288,6 +304,10 @@ class Problem:
                 detail = f"{len(group.experts)} experts don't fit the {largest} slots of the largest node."
                 found.add("group_too_large", f"{pointer}/experts", detail, "Split the group, or add slots.")
         if not found.found:
+            pinned = int(np.maximum(self.pinned.sum(axis=2) - 1, 0).sum())
+            if (budget := constraints.extra_copies) is not None and budget < pinned:
+                detail = f"{budget} extra copies are allowed, but the pins ask for {pinned}."
+                found.add("extra_copies_range", "/constraints/extra_copies", detail, f"Give at least {pinned}.")
             self._check_conflicts(found)
 
     def _check_caps(self, found: Violations) -> None:

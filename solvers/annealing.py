@@ -195,7 +195,7 @@ def _replays(problem: Problem) -> bool:
     """Whether trials are priced by replay of tokens; else by tables over pairs of slots."""
     objective = problem.objective
     spare = bool(problem.capacity.sum() > problem.num_experts)
-    return objective.execution == "dispatch" and (objective.dedup != "none" or spare)
+    return objective.execution == "dispatch" and (objective.dedup != "none" or spare or objective.activated_weight > 0)
 
 
 def _plain(problem: Problem) -> Table:

@@ -64,6 +64,10 @@ class CpSat:
 
     def supports(self, problem: Problem) -> str | None:
         """Problems whose model has few booleans."""
+        if problem.objective.activated_weight:
+            return "its model does not count activated experts."
+        if problem.copies_limited:
+            return "its model has no budget of copies."
         layers = self.neighbourhood_layers or problem.num_layers
         needs = min(layers, problem.num_layers) * problem.num_experts * count_patterns(problem)
         # Pins and exclusions leave out patterns; that the enumeration itself is short is what counts here.

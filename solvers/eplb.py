@@ -96,7 +96,7 @@ class Eplb:
     def supports(self, problem: Problem) -> str | None:
         """Equal GPUs and no pins, exclusions or groups; sizes that divide, for the hierarchical policy."""
         if not problem.is_free or len(set(problem.topology.speed.tolist())) > 1:
-            return "it knows no pins, exclusions, groups, uneven slots or GPU speeds."
+            return "it knows no pins, exclusions, groups, uneven slots, budgets of copies or GPU speeds."
         groups, nodes = self.num_groups, problem.topology.num_nodes
         if groups is not None and problem.num_experts % groups:
             return f"{problem.num_experts} experts can't be divided into {groups} groups; num_groups must divide them."

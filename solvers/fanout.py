@@ -12,6 +12,7 @@ from placement import Problem
 from placement.cost import home_share
 from placement.replay import POLICIES, copy_table, homes_of
 from solvers.arrange import conform, separate_copies
+from solvers.copy_budget import copy_levels, share_out
 from solvers.eplb import Eplb
 from solvers.kernels.fanout import LayerModel, LayerState, route_all
 from solvers.kernels.fanout_anneal import anneal_layer, load_cost, most_active
@@ -30,6 +31,7 @@ HOPELESS = 8.0  # a trial that costs this many typical changes of traffic in loa
 DEFAULT_TRIALS_PER_LAYER = 400_000
 RUN_TRIALS, RUN_S = 4_000_000, 1.5  # with as much for each, several runs per layer are better than a longer one
 MAX_RUNS = 4
+BUDGET_SHARE, BUDGET_HOT = 0.3, 0.1
 
 
 def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float) -> None:
@@ -57,7 +59,22 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     sample = problem.profile.sample
     assert sample is not None  # Annealing.supports refuses counts
     start = _drop_second_copies(start, problem.num_gpus)
+    most: list[int] = [problem.num_slots] * problem.num_layers
+    if problem.copies_limited:
+        begin, most = _budgets(problem, sample, start, search.part(BUDGET_SHARE, 0), cold=cold)
+        start = begin if search.start is None else start
+        search = search.part(1.0, 1, work_share=1 - BUDGET_SHARE)
     table = start.copy()
+
+    def anneal(part: Search, layer: int) -> None:
+        table[layer] = _search_layer(problem, sample, start[layer], layer, part, most[layer], hot=hot, cold=cold)
+
+    _each_layer(problem, search, anneal)
+    search.offer(table, 1)
+
+
+def _each_layer(problem: Problem, search: Search, call: Callable[[Search, int], None]) -> None:
+    """Call for every layer with its part of time and work, on all workers."""
     workers = max(1, min(search.workers, problem.num_layers))
 
     def task(first: int) -> Callable[[], None]:
@@ -69,13 +86,47 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
             for done, layer in enumerate(rows):
                 if whole.done:
                     return
-                part = whole.part(1 / (len(rows) - done), layer, work_share=1 / problem.num_layers)
-                table[layer] = _search_layer(problem, sample, start[layer], layer, part, hot=hot, cold=cold)
+                call(whole.part(1 / (len(rows) - done), layer, work_share=1 / problem.num_layers), layer)
 
         return run
 
     run_together(search, [task(first) for first in range(workers)])
-    search.offer(table, 1)
+
+
+def _budgets(
+    problem: Problem, sample: TokenSample, start: Table, search: Search, *, cold: float
+) -> tuple[Table, list[int]]:
+    """Share the budget of copies out to the layers by short searches with ever more of them.
+
+    Returns
+    -------
+    (L, S) int32, list of int
+        The best maps found within the budgets, and the slots that each layer may use.
+    """
+    budget = problem.constraints.extra_copies
+    assert budget is not None
+    # What a start holds already is paid for; most often nothing.
+    held = (start >= 0).sum(axis=1)
+    spare = int(problem.capacity.sum() - held.max())
+    levels = copy_levels(max(0, spare))
+    cost = np.zeros((problem.num_layers, len(levels)))
+    rows = np.repeat(start[:, None], len(levels), axis=1)
+
+    def trace(part: Search, layer: int) -> None:
+        row = start[layer]
+        for number, extra in enumerate(levels):
+            level = part.part(1 / (len(levels) - number), number, work_share=1 / len(levels))
+            found = _anneal(
+                problem, sample, row, layer, level, number, int(held[layer] + extra), hot=BUDGET_HOT, cold=cold
+            )
+            row = rows[layer, number] = found.row
+            cost[layer, number] = found.cost
+
+    _each_layer(problem, search, trace)
+    left = budget - int(held.sum()) + problem.num_layers * problem.num_experts
+    given = share_out(cost, levels, left)
+    best = np.searchsorted(levels, given, side="right") - 1  # the largest level within the budget
+    return rows[np.arange(problem.num_layers), best], (held + given).tolist()
 
 
 def _messages(problem: Problem, sample: TokenSample, tokens: int) -> int:
@@ -226,7 +277,7 @@ class _Layer:
 
 
 def _search_layer(
-    problem: Problem, sample: TokenSample, row: Row, layer: int, search: Search, *, hot: float, cold: float
+    problem: Problem, sample: TokenSample, row: Row, layer: int, search: Search, most: int, *, hot: float, cold: float
 ) -> Row:
     """Anneal one layer over the whole of `search`, in one or more runs; return the best row of the map."""
     runs = 1
@@ -235,17 +286,26 @@ def _search_layer(
     elif search.remaining_s is not None:
         runs = int(search.remaining_s / RUN_S)
     runs = int(np.clip(runs, 1, MAX_RUNS))
-    best = _Layer(problem, sample, row, layer, len(sample))
+    best = _Layer(problem, sample, row, layer, len(sample), most)
     for number in range(runs):
         part = search.part(1 / (runs - number), number, work_share=1 / runs)
-        found = _anneal(problem, sample, row, layer, part, number, hot=hot, cold=cold)
+        found = _anneal(problem, sample, row, layer, part, number, most, hot=hot, cold=cold)
         if found.cost < best.cost:
             best = found
     return best.row
 
 
 def _anneal(
-    problem: Problem, sample: TokenSample, row: Row, layer: int, search: Search, number: int, *, hot: float, cold: float
+    problem: Problem,
+    sample: TokenSample,
+    row: Row,
+    layer: int,
+    search: Search,
+    number: int,
+    most: int,
+    *,
+    hot: float,
+    cold: float,
 ) -> _Layer:
     """Anneal one layer once, on ever more tokens.
 
@@ -254,17 +314,17 @@ def _anneal(
     """
     rng = seeded(search.seed, 3, layer, number)
     stages = [(end, count) for end, count in STAGES if count < len(sample)] + [(1.0, len(sample))]
-    state = _Layer(problem, sample, row, layer, stages[0][1])
+    state = _Layer(problem, sample, row, layer, stages[0][1], most)
     unit = max(state.anneal(200, -1.0, np.inf, rng), 1e-15)
     spent = 0
     while (used := search.progress(spent)) < 1.0:
         if used >= stages[0][0]:
             stages = [stage for stage in stages if used < stage[0]]
-            state = _Layer(problem, sample, state.row, layer, stages[0][1])
+            state = _Layer(problem, sample, state.row, layer, stages[0][1], most)
         trials = STEP if search.work is None else max(1, min(STEP, search.work - spent))
         state.anneal(trials, unit * hot * (cold / hot) ** used, HOPELESS * unit, rng)
         spent += trials
     if len(stages) > 1:
-        state = _Layer(problem, sample, state.row, layer, len(sample))
+        state = _Layer(problem, sample, state.row, layer, len(sample), most)
     state.anneal(STEP, 0.0, HOPELESS * unit, rng)
     return state

@@ -71,7 +71,7 @@ class Grace:
         if problem.profile.top_k < 2:
             return "with one expert per token and layer, no experts are used together."
         if not problem.is_free:
-            return "it knows no pins, exclusions, groups or uneven slots."
+            return "it knows no pins, exclusions, groups, uneven slots or budgets of copies."
         return None
 
     def run(self, problem: Problem, search: Search) -> None:

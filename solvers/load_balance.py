@@ -135,6 +135,8 @@ class LoadBalance:
         constraints = problem.constraints
         if constraints.pins or constraints.forbidden or constraints.groups:
             return "it knows no pins, exclusions or groups."
+        if problem.copies_limited:
+            return "it fills every slot, and knows no budget of copies."
         return None
 
     def run(self, problem: Problem, search: Search) -> None:

@@ -37,6 +37,12 @@ def solve(
     dedup: shared.DedupOption = "gpu",
     ownership: shared.OwnershipOption = "token",
     copy_policy: shared.CopyPolicyOption = None,
+    activated_weight: Annotated[
+        float, typer.Option(metavar="W", help="Weight of the activated experts of the busiest GPU, for decoding.")
+    ] = 0.0,
+    decode_batch: Annotated[
+        int, typer.Option(metavar="TOKENS", help="Tokens per batch that activated experts are counted over.")
+    ] = 128,
     load_cap: shared.LoadCapOption = "none",
     layer_load_cap: Annotated[
         list[str] | None,
@@ -44,6 +50,10 @@ def solve(
     ] = None,
     load_quantile: shared.LoadQuantileOption = None,
     load_groups: shared.LoadGroupsOption = None,
+    extra_copies: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Copies beyond one of each expert, in all layers together."),
+    ] = None,
     hold_out: shared.HoldOutOption = None,
     time_limit: Annotated[
         str | None,
@@ -86,6 +96,7 @@ def solve(
         "layer_load_caps": shared.read_layer_caps(layer_load_cap or ()),
         "load_quantile": load_quantile,
         "load_groups": load_groups,
+        "extra_copies": extra_copies,
         "pins": shared.read_pins(pin or (), "--pin"),
         "forbidden": shared.read_pins(forbid or (), "--forbid"),
         "groups": shared.read_groups(group or ()),
@@ -114,6 +125,8 @@ def solve(
         dedup=dedup,  # type: ignore[arg-type]  # Objective checks the word
         ownership=ownership,  # type: ignore[arg-type]  # Objective checks the word
         copy_policy=copy_policy,  # type: ignore[arg-type]  # Objective checks the word
+        activated_weight=activated_weight,
+        decode_batch=decode_batch,
         constraints=Constraints(**constraints),
         hold_out=hold_out,
         limits=limits,
