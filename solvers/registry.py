@@ -34,6 +34,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "moetuner": ("solvers.moetuner", "MoeTuner"),
     "topology_load": ("solvers.topology_load", "TopologyLoad"),
     "cp_sat": ("solvers.cp_sat", "CpSat"),
+    "mtkahypar": ("solvers.mtkahypar", "MtKaHyPar"),
 }
 
 
