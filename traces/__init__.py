@@ -1,6 +1,7 @@
 """Step 1 of 4: what tokens did. Routing traces in, mergeable statistics out.
 
-Subpackages, loaded on first use: `traces.synthetic` (`generate`, `like`) and `traces.statistics`.
+Subpackages, loaded on first use: `traces.synthetic` (`generate`, `like`), `traces.statistics`, and `traces.capture`
+(`record`).
 
 Letters used throughout: L MoE layers, E logical experts per layer, K experts per token (top-k), T tokens.
 """
@@ -22,6 +23,7 @@ from traces.trace import Trace as Trace
 from traces.writers import save as save
 
 if TYPE_CHECKING:
+    from traces import capture as capture
     from traces import statistics as statistics
     from traces import synthetic as synthetic
 
@@ -36,6 +38,7 @@ __all__ = [
     "Trace",
     "Violation",
     "Violations",
+    "capture",
     "load",
     "save",
     "statistics",
@@ -45,6 +48,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a subpackage when it is first asked for: some import SciPy."""
-    if name in ("statistics", "synthetic"):
+    if name in ("capture", "statistics", "synthetic"):
         return import_module(f"traces.{name}")
     raise AttributeError(f"module 'traces' has no attribute {name!r}")

@@ -1,0 +1,102 @@
+"""Knowing when ``generate()`` runs, and refusing what breaks the order of sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from traces.capture.sequences import Generation
+from traces.errors import InputError
+
+__all__ = ["allow_reorder", "forbid_reorder", "watched_generate"]
+
+
+@contextmanager
+def watched_generate(model: Any, tell: Callable[[Generation | None], None]) -> Iterator[None]:
+    """Tell when ``model.generate`` starts and ends, as long as the block runs.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        One without ``generate`` is left alone.
+    tell : callable
+        Called with the run, and with None at its end.
+    """
+    if not callable(getattr(model, "generate", None)):
+        yield
+        return
+    original = model.generate
+    before = vars(model).get("generate")
+
+    @wraps(original)
+    def generate(*args: Any, **kwargs: Any) -> Any:
+        tell(_generation(model, kwargs))
+        try:
+            return original(*args, **kwargs)
+        finally:
+            tell(None)
+
+    model.generate = generate
+    try:
+        yield
+    finally:
+        if before is None:
+            del model.generate
+        else:
+            model.generate = before
+
+
+def _generation(model: Any, kwargs: dict[str, Any]) -> Generation:
+    settings = kwargs.get("generation_config") or getattr(model, "generation_config", None)
+
+    def setting(name: str) -> Any:
+        value = kwargs.get(name)
+        return getattr(settings, name, None) if value is None else value
+
+    def tokens(name: str) -> list[int]:
+        value = setting(name)
+        value = value.tolist() if hasattr(value, "tolist") else value
+        return [] if value is None else [int(part) for part in (value if isinstance(value, (list, tuple)) else [value])]
+
+    if (setting("num_beams") or 1) > 1:
+        raise InputError.of(
+            "beam_search",
+            "/num_beams",
+            "Beam search moves rows from one sequence to another, so a trace of it has no sequences.",
+            "Record greedy decoding or sampling: num_beams=1.",
+        )
+    drafting = [n for n in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit") if setting(n)]
+    if drafting:
+        raise InputError.of(
+            "speculative_decoding",
+            f"/{drafting[0]}",
+            "Speculative decoding runs tokens that are thrown away again.",
+            f"Record without {drafting[0]}.",
+        )
+    ends = tokens("eos_token_id")
+    if setting("stop_strings") or setting("stopping_criteria"):
+        ends += tokens("pad_token_id")  # a row may end without an end token; what follows is padding
+    return Generation(ends=frozenset(ends))
+
+
+def forbid_reorder(cache: Any) -> None:
+    """Make ``cache.reorder_cache`` raise."""
+    if not hasattr(cache, "reorder_cache"):
+        return
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise InputError.of(
+            "cache_changed",
+            "/past_key_values",
+            "The rows of the cache are reordered while recording, as beam search does.",
+            "Record greedy decoding or sampling.",
+        )
+
+    cache.reorder_cache = refuse
+
+
+def allow_reorder(cache: Any) -> None:
+    """Undo `forbid_reorder`."""
+    vars(cache).pop("reorder_cache", None)
