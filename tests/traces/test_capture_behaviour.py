@@ -341,7 +341,7 @@ def test_routers_that_run_elsewhere_or_not_at_all_are_refused(model: Any) -> Non
     assert codes(error) == {"outside_call"}
     both = torch.nn.ModuleDict({"0": Layer(), "1": Layer()})
     both.forward = lambda hidden: both["0"](hidden)
-    choose = {"choose": lambda logits: logits.topk(2).indices, "num_experts": 4}
+    choose: dict[str, Any] = {"choose": lambda logits: logits.topk(2).indices, "num_experts": 4}
     with pytest.raises(InputError) as error, record(both, routers=["*.gate"], **choose):
         both(torch.zeros(1, 2, 8))
     assert codes(error) == {"router_idle"}

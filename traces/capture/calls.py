@@ -119,7 +119,12 @@ def _length(cache: Any) -> int:
             f"The cache is a {type(cache).__name__}, which does not tell its length.",
             "Use a cache of transformers 5, such as DynamicCache.",
         )
-    return int(cache.get_seq_length())
+    try:
+        return int(cache.get_seq_length())
+    except ValueError as error:  # a model whose layers all keep states in place of keys and values
+        raise _cannot_tell(
+            "/past_key_values", f"The cache does not tell its length: {error}", "Call without a cache."
+        ) from error
 
 
 def _numpy(tensor: Any) -> npt.NDArray[Any]:
