@@ -1,0 +1,110 @@
+"""The recipe pages of the engines name commands, options, engines and formats that exist, and their code works."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import solvers
+from api.cli.commands import app
+from placement import exports
+from traces.readers.registry import READERS
+
+PAGES = sorted((Path(__file__).resolve().parents[1] / "docs" / "engines").glob("*.md"))
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`(moe-placement [^`]*)`")
+VALUES = {
+    "--engine": {export.name for export in exports.EXPORTS},
+    "--format": {reader.name for reader in READERS},
+    "--solver": set(solvers.names()),
+    "--execution": {"dispatch", "context-coherent"},
+    "--dedup": {"none", "gpu", "node"},
+    "--ownership": {"token", "sequence", "measured"},
+}
+ENGINES = ("deepspeed", "exflow", "megatron", "sglang", "tensorrt_llm", "transformers", "vllm", "vllm_ascend")
+SECTIONS = ("## Record", "## Trace and plan", "## Load", "## Is it active?", "**Trap.**")
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words of every moe-placement command of a page, in blocks and in the text."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line for block in BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+    for line in (*lines, *INLINE.findall(text)):
+        if line.startswith("moe-placement "):
+            yield shlex.split(line)[1:]
+
+
+def test_every_engine_has_a_page_with_all_sections() -> None:
+    """Record, plan, load, see that it is active, and a trap: nothing is missing."""
+    assert tuple(page.stem for page in PAGES) == ENGINES
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert [section for section in SECTIONS if section not in text] == [], page.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_exist(page: Path) -> None:
+    """Each command is one of the command line's, takes the options that it is given, and their values are known."""
+    group: Any = typer.main.get_command(app)
+    found = list(commands(page))
+    names = {words[0] for words in found}
+    assert {"profile", "solve"} <= names
+    for words in found:
+        command = group.commands[words[0]]
+        parsed, arguments, _ = command.make_parser(command.context_class(command)).parse_args(words[1:])
+        assert arguments == [], words
+        required = [parameter.name for parameter in command.params if parameter.required]
+        assert [name for name in required if parsed.get(name) in (None, ())] == [], words
+        for option, allowed in VALUES.items():
+            given = [value for flag, value in pairwise(words) if flag == option]
+            assert set(given) <= allowed, words
+
+
+def test_exports_are_checked_as_well() -> None:
+    """Where a page writes a file, it also says how to check it, with the same engine."""
+    for page in PAGES:
+        flags: dict[str, set[str]] = {"export": set(), "check": set()}
+        for words in commands(page):
+            if words[0] in flags:
+                flags[words[0]].add(words[words.index("--engine") + 1])
+        if page.stem != "transformers":  # its files are those of other pages
+            assert flags["export"] == flags["check"] != set(), page.name
+
+
+def test_renumbering_keeps_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script of the transformers page gives a model that computes the same, with its experts in another order."""
+    torch: Any = pytest.importorskip("torch", reason="needs a CPU build of torch: see the extra 'capture'")
+    transformers: Any = pytest.importorskip("transformers", reason="needs transformers: see the extra 'capture'")
+    config = transformers.MixtralConfig(
+        vocab_size=20,
+        hidden_size=16,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=4,
+    )
+    torch.manual_seed(0)
+    model = transformers.MixtralForCausalLM(config).eval()
+    tokens = torch.arange(20)[None]
+    blocks = PYTHON.findall(PAGES[ENGINES.index("transformers")].read_text(encoding="utf-8"))
+    (script,) = [block for block in blocks if "order.json" in block]
+    monkeypatch.chdir(tmp_path)
+    Path("order.json").write_text(json.dumps({"decoder": {"0": [3, 1, 0, 2], "1": [1, 2, 3, 0]}}))
+    with torch.no_grad():
+        before = model(tokens).logits
+        weights = model.model.layers[0].mlp.experts.down_proj.clone()
+        exec(compile(script, "script", "exec"), {"model": model})
+        torch.testing.assert_close(model(tokens).logits, before)
+    assert torch.equal(model.model.layers[0].mlp.experts.down_proj, weights[[3, 1, 0, 2]])
+    again = transformers.MixtralForCausalLM.from_pretrained(tmp_path / "renumbered")
+    assert torch.equal(again.model.layers[0].mlp.gate.weight, model.model.layers[0].mlp.gate.weight)
