@@ -200,6 +200,8 @@ def test_masks_that_hide_the_padding_are_refused(model: Any) -> None:
         model.generate(tokens, attention_mask=mask, max_new_tokens=2, cache_implementation="static")
     with pytest.raises(InputError, match="share a row"), record(model):
         model(tokens[:1], position_ids=torch.tensor([[0, 1, 2, 0, 1]]))
+    with pytest.raises(InputError, match="continuous batching"), record(model):
+        model(tokens[:1], cu_seq_lens_q=torch.tensor([0, 2, 5]))
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])

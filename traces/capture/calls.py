@@ -46,9 +46,10 @@ def read_call(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], generat
     if len(shape) not in (1, 2):
         raise _cannot_tell("/model", f"Tokens have shape {shape}.", "Expected rows and positions.")
     rows, width = shape if len(shape) == 2 else (1, shape[0])
+    _check_one_per_row(given)
     mask = _mask(given.get("attention_mask"), rows)
     if mask is None:
-        _check_not_packed(given.get("position_ids"))
+        _check_rising(given.get("position_ids"))
     return Call(
         shape=(rows, width),
         mask=mask,
@@ -99,7 +100,16 @@ def _mask(mask: Any, rows: int) -> npt.NDArray[np.bool_] | None:
     return values
 
 
-def _check_not_packed(positions: Any) -> None:
+def _check_one_per_row(given: dict[str, Any]) -> None:
+    if given.get("cu_seq_lens_q") is not None:
+        raise _cannot_tell(
+            "/cu_seq_lens_q",
+            "Several sequences share a row, as in continuous batching or training without padding.",
+            "Use generate(), or give each sequence a row of its own, with an attention mask.",
+        )
+
+
+def _check_rising(positions: Any) -> None:
     if positions is None or not hasattr(positions, "ndim") or positions.ndim != 2 or positions.shape[-1] < 2:
         return
     if (np.diff(_numpy(positions), axis=-1) != 1).any():

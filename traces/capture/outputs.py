@@ -12,14 +12,17 @@ __all__ = ["READS", "TUPLE_OF_THREE", "Read", "by_choice", "sole_integers"]
 Read = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], tuple[Any, Any]]
 """From (module, args, kwargs, output) to (indices, weights or None), both (tokens, K) tensors."""
 
-WHAT = "Give choose=, a function from the router's output to the indices, or to (indices, weights)."
+WHAT = (
+    "Give choose=, a function from the router's output to the indices, or to (indices, weights). Before transformers"
+    " 5.16, some routers returned logits only: use a newer version."
+)
 
 
 def _three(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> tuple[Any, Any]:
-    """Read (logits, weights, indices, ...), which nearly all routers return."""
-    if not isinstance(output, tuple) or len(output) < 3 or not _is_integer(output[2]):
-        raise _unreadable(module, output)
-    return output[2], output[1]
+    """Read (logits, weights, indices, ...), which nearly all routers return; some versions have another order."""
+    if isinstance(output, tuple) and len(output) > 2 and _is_integer(output[2]):
+        return output[2], output[1]
+    return sole_integers(module, args, kwargs, output)
 
 
 TUPLE_OF_THREE: Read = _three
