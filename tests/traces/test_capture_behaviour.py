@@ -107,6 +107,26 @@ def test_end_tokens_of_the_call_count(model: Any) -> None:
     assert [column(recording.trace, "seq_id").count(row) for row in (0, 1)] == [7, 7]
 
 
+def test_rows_that_criteria_of_ones_own_end_are_not_recorded(model: Any) -> None:
+    """Where a row may end without an end token, it is over with the padding that follows."""
+
+    class Seven(transformers.StoppingCriteria):  # type: ignore[misc]
+        def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+            return input_ids[:, -1] == 7
+
+    tokens, mask = ids(5, 5)
+    with record(model) as recording, torch.no_grad():
+        output = model.generate(
+            tokens,
+            attention_mask=mask,
+            max_new_tokens=4,
+            logits_processor=forced([[9, 7, 9, 9], [9, 9, 9, 9]]),
+            stopping_criteria=transformers.StoppingCriteriaList([Seven()]),
+        )
+    assert output[0, 5:].tolist() == [9, 7, 0, 0]
+    assert [column(recording.trace, "seq_id").count(row) for row in (0, 1)] == [5 + 2, 5 + 3]
+
+
 def test_every_generate_starts_new_sequences(model: Any) -> None:
     """Sequences are numbered through over calls of generate() and of the model."""
     tokens, mask = ids(5, 2)
@@ -241,6 +261,23 @@ def test_an_error_leaves_neither_file_nor_hooks(model: Any, tmp_path: Path) -> N
         _ = seen[0].trace
 
 
+def test_tokens_survive_a_failure_to_write(model: Any, tmp_path: Path) -> None:
+    """Where the folder is gone at the end, the error says so, and the trace is still there."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    seen: list[Any] = []
+
+    def recorded() -> None:
+        with record(model, folder / "t.npz") as recording, torch.no_grad():
+            seen.append(recording)
+            model(ids(3)[0])
+            (folder / "t.npz").mkdir()
+
+    with pytest.raises(InputError, match="folder"):
+        recorded()
+    assert len(column(seen[0].trace, "seq_id")) == 5
+
+
 def test_a_failed_call_is_left_out(model: Any) -> None:
     """A call that raises records nothing, and the next one is numbered as if it had not been."""
     tokens, _ = ids(4, 4, width=4)
@@ -274,10 +311,13 @@ def test_caches_and_models_are_not_kept_alive(model: Any) -> None:
 
 
 def test_compiled_models_are_refused(model: Any) -> None:
-    """Hooks would not run, or break the graph."""
-    with pytest.raises(InputError) as error, record(torch.compile(model)):
-        pass
-    assert codes(error) == {"compiled_model"}
+    """Hooks would not run, or break the graph: the whole model, or a layer of it that was compiled in place."""
+    plain = torch.nn.Sequential(Layer())
+    plain[0].compile()
+    for compiled in (torch.compile(model), plain):
+        with pytest.raises(InputError) as error, record(compiled):
+            pass
+        assert codes(error) == {"compiled_model"}
 
 
 def test_plain_layers_by_name_and_choice() -> None:
@@ -324,7 +364,10 @@ def test_missing_routers_are_explained(model: Any) -> None:
         ([Layer()], {"choose": lambda logits: logits}, "choose_output"),
         ([Layer()], {}, "router_output"),
         ([Layer()], {"choose": lambda logits: logits.topk(1).indices + 4}, "ids_range"),
+        ([Layer()], {"choose": lambda logits: logits.topk(1).indices + 65536}, "ids_range"),
         ([Layer()], {"choose": lambda logits: logits[:, :1].topk(1).indices}, "router_rows"),
+        ([Layer()], {"choose": lambda logits: logits.topk(2).indices * 0}, "duplicate_expert"),
+        ([Layer()], {"choose": lambda logits: (logits.topk(2).indices, logits.topk(2).values - 9)}, "weights_range"),
     ],
 )
 def test_what_does_not_fit_is_refused(layers: list[Any], settings: dict[str, Any], code: str) -> None:
@@ -333,6 +376,19 @@ def test_what_does_not_fit_is_refused(layers: list[Any], settings: dict[str, Any
     with pytest.raises(InputError) as error, record(model, routers=["*.gate"], num_experts=4, **settings):
         model(torch.zeros(1, 2, 8))
     assert codes(error) == {code}
+
+
+def test_calls_must_be_alike() -> None:
+    """A trace has one K, and weights for all tokens or none."""
+    model = torch.nn.Sequential(Layer())
+    outputs: Any = iter([lambda x: x.topk(2).indices, lambda x: x.topk(1).indices, lambda x: x.topk(2)[::-1]])
+    with record(model, routers=["*.gate"], num_experts=4, choose=lambda logits: next(outputs)(logits)) as recording:
+        model(torch.zeros(1, 2, 8))
+        for _ in range(2):
+            with pytest.raises(InputError) as error:
+                model(torch.zeros(1, 2, 8))
+            assert codes(error) == {"calls_differ"}
+    assert recording.tokens == 2
 
 
 def test_routers_that_run_elsewhere_or_not_at_all_are_refused(model: Any) -> None:

@@ -94,13 +94,13 @@ class Recording:
             notes.append(f"{self.sequences.began_earlier} sequences began before the recording.")
         provenance = Provenance(source=type(self._model).__name__, format="capture", notes=tuple(notes))
         trace = spool.trace(num_experts=self.routers[0].num_experts, layer_ids=self.layer_ids, provenance=provenance)
+        self._trace = trace  # it stays if it can't be written
         if path is not None:
             save(trace, path, compress=compress)
             saved = load(path)
             assert isinstance(saved, Trace)
-            trace = saved
+            self._trace = saved
             spool.close(discard=True)
-        self._trace = trace
 
     def discard(self) -> None:
         """Forget what was recorded."""
@@ -153,17 +153,18 @@ class Recording:
             return
         ids, weights = self._collect(call)
         placed = self.sequences.place(call)
+        ids, weights = ids[placed.keep], None if weights is None else weights[placed.keep]
+        self._check(ids, weights)
         cache = returned_cache(output)
         if cache is not None:
             self.sequences.adopt(cache)
             forbid_reorder(cache)
         if self._spool is None:
             self._spool = Spool(self._folder, ids.shape[1], ids.shape[2], weights is not None)
-        keep = placed.keep
-        self._spool.append(ids[keep], None if weights is None else weights[keep], placed)
+        self._spool.append(ids, weights, placed)
 
-    def _collect(self, call: Call) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32] | None]:
-        """Return ids and weights (B S, L, K) of the call, checked."""
+    def _collect(self, call: Call) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32] | None]:
+        """Return ids and weights (B S, L, K) of the call."""
         missing = [router.name for router in self.routers if router.name not in self._chosen]
         if missing:
             raise InputError.of(
@@ -194,17 +195,35 @@ class Recording:
                     "Record modules that see all tokens of a call, in its order.",
                 )
         indices = _stacked([ids for ids, _ in chosen])
+        weights = None if any(weight is None for _, weight in chosen) else _stacked([weight for _, weight in chosen])
+        return indices, weights
+
+    def _check(self, ids: npt.NDArray[np.int32], weights: npt.NDArray[np.float32] | None) -> None:
+        """Refuse at once what a trace can't hold, not at the end of a long recording."""
         for place, router in enumerate(self.routers):
-            part = indices[:, place]
-            if part.min() < -1 or part.max() >= router.num_experts:
+            part = ids[:, place]
+            if part.size and (part.min() < -1 or part.max() >= router.num_experts):
                 raise InputError.of(
                     "ids_range",
                     f"/{router.name}",
                     f"Experts {part.min()} to {part.max()} were chosen out of {router.num_experts}.",
                     "Give num_experts=, or choose= with logical experts (-1 for none).",
                 )
-        weights = [weight for _, weight in chosen]
-        return indices.astype(np.int16), None if any(w is None for w in weights) else _stacked(weights)
+            ordered = np.sort(part, axis=1)
+            if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+                raise InputError.of(
+                    "duplicate_expert",
+                    f"/{router.name}",
+                    "A token chose an expert twice.",
+                    "Record the indices that experts are called with: give choose=.",
+                )
+            if weights is not None and not (weights[:, place][part >= 0] >= 0).all():
+                raise InputError.of(
+                    "weights_range",
+                    f"/{router.name}",
+                    "A gate weight is negative or NaN, which a trace can't hold.",
+                    "Record with weights=False.",
+                )
 
 
 def _stacked(tensors: list[Any]) -> npt.NDArray[Any]:

@@ -11,6 +11,7 @@ from traces.atomic import check_writable
 from traces.capture.recording import Recording, compiled
 from traces.capture.routers import find_routers
 from traces.errors import InputError
+from traces.readers.parquet import import_pyarrow
 from traces.writers import WRITERS
 
 __all__ = ["record"]
@@ -42,7 +43,7 @@ def record(
         any other module with routers.
     path : path, optional
         File to write at the end of the block, whole or not at all: ``.npz``, ``.parquet`` or ``.jsonl``. Nothing is
-        written where the block ends with an error.
+        written where the block ends with an error. Where writing fails, `Recording.trace` still has the tokens.
     routers : names or patterns of modules, or a mapping from names to model layers, optional
         What to hook; by default the routers of transformers' models, found by their class. The first number in a name
         is its layer.
@@ -83,10 +84,10 @@ def record(
         with ExitStack() as stack:
             recording.hook(stack)
             yield recording
-        recording.finish(target, compress)
     except BaseException:
         recording.discard()
         raise
+    recording.finish(target, compress)
 
 
 def _checked_target(path: str | Path) -> Path:
@@ -98,6 +99,8 @@ def _checked_target(path: str | Path) -> Path:
             f"Can't tell the format from {target.suffix!r}.",
             f"Use one of {', '.join(WRITERS)}.",
         )
+    if target.suffix.lower() == ".parquet":
+        import_pyarrow()
     check_writable(target)
     return target
 

@@ -43,12 +43,14 @@ class Spool:
         self._folder = tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder, ignore_cleanup_errors=True)
         self._files: dict[str, IO[bytes]] = {name: self._path(name).open("wb") for name in ("topk_ids", *self.columns)}
 
-    def append(self, ids: npt.NDArray[np.int16], weights: npt.NDArray[np.float32] | None, placed: Placed) -> None:
+    def append(
+        self, ids: npt.NDArray[np.integer[Any]], weights: npt.NDArray[np.float32] | None, placed: Placed
+    ) -> None:
         """Add tokens.
 
         Parameters
         ----------
-        ids : (T, L, K) int16
+        ids : (T, L, K) integers that fit int16
         weights : (T, L, K) float32 or None
         placed : Placed
             Of T tokens.
@@ -56,8 +58,16 @@ class Spool:
         Raises
         ------
         InputError
-            If the disk is full.
+            If the disk is full, or K or the presence of weights differs from call to call.
         """
+        if ids.shape[1:] != self.row or (weights is not None) != ("gate_weights" in self.columns):
+            raise InputError.of(
+                "calls_differ",
+                "/top_k",
+                f"A call chose {ids.shape[2]} experts {'without' if weights is None else 'with'} weights; earlier ones"
+                f" {self.row[1]} {'with' if 'gate_weights' in self.columns else 'without'}.",
+                "Record such calls on their own.",
+            )
         values: dict[str, Any] = {
             "topk_ids": ids,
             "seq_id": placed.seq_id,
