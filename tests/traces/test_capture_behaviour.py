@@ -96,15 +96,34 @@ def test_rows_that_ended_are_not_recorded(model: Any) -> None:
     assert column(recording.trace, "token_pos")[-1] == 6
 
 
-def test_end_tokens_of_the_call_count(model: Any) -> None:
-    """eos_token_id= of generate() takes the place of the model's."""
-    tokens, mask = ids(5, 5)
-    processor = forced([[END, 9, 9], [9, 9, 9]])
+@pytest.mark.parametrize(
+    ("settings", "configured", "tokens"),
+    [
+        ({}, None, 5),
+        ({"eos_token_id": 17}, None, 7),
+        ({"eos_token_id": None}, None, 7),
+        ({}, {"eos_token_id": 17}, 7),
+        ({}, {"max_length": 99}, 5),
+        ({"eos_token_id": [17, END]}, {"eos_token_id": 17}, 5),
+    ],
+)
+def test_end_tokens_are_those_that_generate_goes_by(
+    model: Any, settings: dict[str, Any], configured: dict[str, Any] | None, tokens: int
+) -> None:
+    """An argument counts before the configuration of the call, even None, and that before the model's."""
+    ids_, mask = ids(5, 5)
+    config = None if configured is None else transformers.GenerationConfig(pad_token_id=0, **configured)
     with record(model) as recording, torch.no_grad():
-        model.generate(
-            tokens, attention_mask=mask, max_new_tokens=3, logits_processor=processor, eos_token_id=17, pad_token_id=0
+        output = model.generate(
+            ids_,
+            config,
+            attention_mask=mask,
+            max_new_tokens=3,
+            logits_processor=forced([[END, 9, 9], [9, 9, 9]]),
+            **settings,
         )
-    assert [column(recording.trace, "seq_id").count(row) for row in (0, 1)] == [7, 7]
+    assert output[0, 5:].tolist() == ([END, 0, 0] if tokens == 5 else [END, 9, 9])
+    assert [column(recording.trace, "seq_id").count(row) for row in (0, 1)] == [tokens, 7]
 
 
 def test_rows_that_criteria_of_ones_own_end_are_not_recorded(model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -32,7 +33,7 @@ def watched_generate(model: Any, tell: Callable[[Generation | None], None]) -> I
 
     @wraps(original)
     def generate(*args: Any, **kwargs: Any) -> Any:
-        tell(_generation(model, kwargs))
+        tell(_generation(model, _arguments(original, args, kwargs)))
         try:
             return original(*args, **kwargs)
         finally:
@@ -48,12 +49,20 @@ def watched_generate(model: Any, tell: Callable[[Generation | None], None]) -> I
             model.generate = before
 
 
-def _generation(model: Any, kwargs: dict[str, Any]) -> Generation:
-    settings = kwargs.get("generation_config") or getattr(model, "generation_config", None)
+def _arguments(generate: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    names = list(inspect.signature(generate).parameters)
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _generation(model: Any, given: dict[str, Any]) -> Generation:
+    configs = (given.get("generation_config"), getattr(model, "generation_config", None))
 
     def setting(name: str) -> Any:
-        value = kwargs.get(name)
-        return getattr(settings, name, None) if value is None else value
+        """Return what `generate` goes by: an argument, None included; else the first config that says something."""
+        if name in given:
+            return given[name]
+        values = [getattr(config, name, None) for config in configs]
+        return next((value for value in values if value is not None), None)
 
     def tokens(name: str) -> list[int]:
         value = setting(name)
