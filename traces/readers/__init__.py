@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy.typing as npt
 
 from traces.errors import InputError
 from traces.readers.base import Hints, Reader
+from traces.readers.bundles import Bundle
+from traces.readers.dummies import settle_dummies
 from traces.readers.files import TraceFile
 from traces.readers.registry import READERS
+from traces.readers.sources import open_path
+from traces.readers.unpacking import UnpackLimits
 from traces.trace import LoadCounts, Trace
 
-__all__ = ["READERS", "Reader", "load"]
+__all__ = ["READERS", "Reader", "UnpackLimits", "load"]
 
 
 def load(
@@ -21,8 +27,13 @@ def load(
     format: str | None = None,  # noqa: A002  the word that users expect
     num_experts: int | None = None,
     layer_ids: npt.ArrayLike | None = None,
+    model_layers: int | None = None,
+    first_moe_layer: int | None = None,
+    top_k: int | None = None,
+    drop_dummy_rows: bool = False,
+    unpack: UnpackLimits | None = None,
 ) -> Trace | LoadCounts:
-    """Open a trace file. Its format is found by content.
+    """Open a trace: a file, a folder of files that belong together, or an archive. The content tells its format.
 
     Nothing but metadata is read, except where the file does not state what a trace has to know: then it is read once,
     in constant memory, and the provenance has a note. The tokens are checked as they are read (`Trace.batches`).
@@ -30,13 +41,25 @@ def load(
     Parameters
     ----------
     path : path
-        A regular file; it is opened again for every pass and must not change meanwhile.
+        A regular file, a folder, a ``.tar``, or any of them compressed (``.gz``, ``.zst``). Files are opened again for
+        every pass and must not change meanwhile. Archives are unpacked to a temporary folder, which is gone with the
+        trace.
     format : str, optional
-        Name of a reader: ``npz``, ``jsonl``, ``parquet``, ``exflow``, ``eplb``. By default, the one that recognises it.
+        Name of a reader, out of `READERS`. By default, the one that recognises the content.
     num_experts : int, optional
         Experts per layer, for files that don't state it. By default, the largest id plus one.
     layer_ids : (L,) integers, optional
-        Model layers, for files that don't state them. By default, 0..L-1.
+        Model layers, for files that don't state them. By default, 0..L-1, or what has no filler.
+    model_layers : int, optional
+        Layers of the model, dense ones included, for formats that count every layer.
+    first_moe_layer : int, optional
+        In place of `layer_ids` for such formats: every layer from this one on is a MoE layer.
+    top_k : int, optional
+        Experts per token, for files that don't state it.
+    drop_dummy_rows : bool
+        Leave out rows that repeat the row before them, and rows of a single id, as warm-up leaves them.
+    unpack : UnpackLimits, optional
+        How much an archive may hold.
 
     Returns
     -------
@@ -48,18 +71,55 @@ def load(
     InputError
         If the file can't be read, is damaged or ambiguous, or breaks a rule of its format.
     """
-    file = TraceFile.of(path)
-    hints = Hints(num_experts=num_experts, layer_ids=layer_ids)
+    hints = Hints(
+        num_experts=num_experts,
+        layer_ids=layer_ids,
+        model_layers=model_layers,
+        first_moe_layer=first_moe_layer,
+        top_k=top_k,
+        drop_dummy_rows=drop_dummy_rows,
+        unpack=unpack or UnpackLimits(),
+    )
+    named = None
     if format is not None:
         named = next((reader for reader in READERS if reader.name == format), None)
         if named is None:
             raise InputError.of("unknown_format", "/format", f"There is no format {format!r}.", _formats())
-        return named.open(file, hints)
-    recognised = next((reader for reader in READERS if reader.sniff(file)), None)
-    if recognised is None:
+    source = open_path(path, hints.unpack)
+    if isinstance(source, TraceFile):
+        loaded = _open_file(source, named, hints)
+    else:
+        loaded = _open_bundle(source, named, hints)
+        provenance = replace(loaded.provenance, source=source.name, notes=(*source.notes, *loaded.provenance.notes))
+        loaded = replace(loaded, provenance=provenance)
+    return settle_dummies(loaded, drop_dummy_rows)
+
+
+def _open_file(file: TraceFile, named: Reader | None, hints: Hints) -> Trace | LoadCounts:
+    reader = named or next((reader for reader in READERS if reader.sniff(file)), None)
+    if reader is None:
         raise InputError.of("unknown_format", file.name, "The content is no known trace format.", _formats())
-    return recognised.open(file, hints)
+    return reader.open(file, hints)
 
 
-def _formats() -> str:
-    return "Formats: " + "; ".join(f"{reader.name} ({reader.content})" for reader in READERS) + "."
+def _open_bundle(bundle: Bundle, named: Reader | None, hints: Hints) -> Trace | LoadCounts:
+    if named is not None:
+        if named.open_bundle is not None:
+            return named.open_bundle(bundle, hints)
+        if len(bundle.files) == 1:
+            return named.open(bundle.files[0], hints)
+        detail = f"{len(bundle.files)} files, where format {named.name} is a single one."
+        raise InputError.of("is_a_folder", bundle.name, detail, "Name one of the files.")
+    for reader in READERS:
+        if reader.sniff_bundle is not None and reader.open_bundle is not None and reader.sniff_bundle(bundle):
+            return reader.open_bundle(bundle, hints)
+    if len(bundle.files) == 1:
+        return _open_file(bundle.files[0], None, hints)
+    several = [reader for reader in READERS if reader.open_bundle is not None]
+    detail = f"The {len(bundle.files)} files, {bundle.members[0][:60]!r} among them, are no trace together."
+    remedy = f"Name a single file, or files of one of these. {_formats(several)}"
+    raise InputError.of("is_a_folder", bundle.name, detail, remedy)
+
+
+def _formats(readers: Sequence[Reader] = READERS) -> str:
+    return "Formats: " + "; ".join(f"{reader.name} ({reader.content})" for reader in readers) + "."

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from typing import IO
 
 from traces.errors import InputError
-from traces.readers.files import guarded
+from traces.readers.files import TraceFile, guarded
 from traces.readers.npy import ArrayHeader, ArrayStream
 
-__all__ = ["MAGIC", "Archive", "open_archive"]
+__all__ = ["MAGIC", "Archive", "check_zip", "is_torch_archive", "open_archive"]
 
 MAGIC = b"PK\x03\x04"
+DIRECTORY_BYTES = 16 << 20  # of a zip; it is read as a whole, and takes about ten times as much in memory
+END_BYTES = 22 + 65_535  # the record at the end and the longest comment
 
 
 class Archive:
@@ -54,7 +56,30 @@ class Archive:
 @contextmanager
 def open_archive(stream: IO[bytes], name: str) -> Iterator[Archive]:
     """Open the zip archive in `stream`; `name` is what errors point at."""
+    check_zip(stream, name)
     with guarded(name):
         zipped = zipfile.ZipFile(stream)
     with zipped:
         yield Archive(zipped, name)
+
+
+def check_zip(stream: IO[bytes], name: str) -> None:
+    """Refuse a zip archive whose directory would take too much memory to be looked at."""
+    with guarded(name):
+        size = stream.seek(0, 2)
+        stream.seek(max(0, size - END_BYTES - 20 - 56))
+        tail = stream.read()
+        end, wide = tail.rfind(b"PK\x05\x06"), tail.rfind(b"PK\x06\x06")
+        stated = int.from_bytes(tail[end + 12 : end + 16], "little") if end >= 0 else 0
+        if stated == 0xFFFFFFFF and wide >= 0:
+            stated = int.from_bytes(tail[wide + 40 : wide + 48], "little")
+        stream.seek(0)
+    if stated > DIRECTORY_BYTES:
+        raise InputError.of("too_many_files", name, f"A directory of {stated} bytes.", "Save fewer arrays in it.")
+
+
+def is_torch_archive(file: TraceFile) -> bool:
+    """Tell whether a zip file is one of `torch.save`: its first member is ``NAME/data.pkl``."""
+    length = int.from_bytes(file.head[26:28], "little")
+    first = file.head[30 : 30 + length]
+    return file.head.startswith(MAGIC) and first.endswith(b"/data.pkl") and first.count(b"/") == 1

@@ -11,13 +11,16 @@ import numpy.typing as npt
 
 from traces import checks
 from traces.errors import InputError, Violations
+from traces.readers.bundles import Bundle
 from traces.readers.files import TraceFile
+from traces.readers.unpacking import UnpackLimits
 from traces.trace import LoadCounts, Provenance, Trace
 
 __all__ = ["Axes", "Hints", "Reader"]
 
 
 MAX_LAYERS = 100_000
+DEFAULT_LIMITS = UnpackLimits()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +30,40 @@ class Hints:
     Attributes
     ----------
     num_experts : int, optional
+        Routed experts per layer, E.
     layer_ids : array-like of int, optional
+        Model layers that are MoE layers. Of formats whose layer axis counts every layer of the model, these rows are
+        taken.
+    model_layers : int, optional
+        Layers of the model, dense ones included: for formats that count every layer.
+    first_moe_layer : int, optional
+        All layers from this one on are MoE layers; in place of `layer_ids`, for formats that count every layer.
+    top_k : int, optional
+        Experts per token, for formats that don't state it.
+    drop_dummy_rows : bool
+        Leave out rows that repeat the row before, and rows of a single id: `traces.readers.dummies`.
+    unpack : UnpackLimits
+        How much an archive may hold.
     """
 
     num_experts: int | None = None
     layer_ids: npt.ArrayLike | None = None
+    model_layers: int | None = None
+    first_moe_layer: int | None = None
+    top_k: int | None = None
+    drop_dummy_rows: bool = False
+    unpack: UnpackLimits = DEFAULT_LIMITS
+
+    def __post_init__(self) -> None:
+        found = Violations()
+        for name, least in (("model_layers", 1), ("first_moe_layer", 0), ("top_k", 1)):
+            value = getattr(self, name)
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_LAYERS
+            ):
+                detail = f"Expected an integer between {least} and {MAX_LAYERS}; got {value!r:.40}."
+                found.add(f"{name}_range", f"/{name}", detail, "Correct it, or leave it out.")
+        found.raise_if_any()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +81,16 @@ class Reader:
         several formats that can't be told apart.
     open : callable
         ``open(file, hints)``: the trace, or its counts.
+    sniff_bundle, open_bundle : callable, optional
+        The same for several files that belong together (`Bundle`), such as one per rank.
     """
 
     name: str
     content: str
     sniff: Callable[[TraceFile], bool]
     open: Callable[[TraceFile, Hints], Trace | LoadCounts]
+    sniff_bundle: Callable[[Bundle], bool] | None = None
+    open_bundle: Callable[[Bundle, Hints], Trace | LoadCounts] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +104,7 @@ class Axes:
     @classmethod
     def settle(
         cls,
-        file: TraceFile,
+        file: TraceFile | Bundle,
         hints: Hints,
         num_layers: int,
         largest_id: Callable[[], int],
@@ -80,7 +116,7 @@ class Axes:
 
         Parameters
         ----------
-        file : TraceFile
+        file : TraceFile or Bundle
         hints : Hints
         num_layers : int
             L, from the shape of the data.
@@ -143,7 +179,7 @@ class Axes:
             notes.append(f"num_experts is not given; inferred as {experts} from the largest id.")
         return cls(layer_ids=layers, num_experts=int(experts), notes=tuple(notes))
 
-    def trace(self, file: TraceFile, format_name: str, notes: tuple[str, ...] = (), **fields: Any) -> Trace:
+    def trace(self, file: TraceFile | Bundle, format_name: str, notes: tuple[str, ...] = (), **fields: Any) -> Trace:
         """Return the trace of `file`; `fields` are those that the reader knows: top_k, num_tokens, columns, read."""
         return Trace(
             layer_ids=self.layer_ids,

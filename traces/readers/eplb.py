@@ -31,7 +31,8 @@ def sniff(file: TraceFile) -> bool:
     """Recognise a `.npy` of counts, a JSON list of lists, or lines of comma-separated numbers."""
     if file.head.startswith(MAGIC):
         return npy_kind(file) == "eplb"
-    return re.match(rb"\s*\[", file.head) is not None or CSV_START.match(file.head) is not None
+    # A list of objects is the response of an engine.
+    return re.match(rb"\s*\[(?!\s*\{)", file.head) is not None or CSV_START.match(file.head) is not None
 
 
 def open_eplb(file: TraceFile, hints: Hints) -> LoadCounts:

@@ -47,17 +47,23 @@ class TraceFile:
         The first bytes, for sniffing.
     size : int
         Bytes.
+    shown : str or None
+        What errors call it, where that is not the path's own name: a file that was unpacked from an archive.
+    holder : object
+        Kept alive as long as the file is: the temporary folder that it was unpacked to.
     """
 
     path: Path
     head: bytes = field(repr=False)
     size: int
     changed_ns: int
+    shown: str | None = None
+    holder: object = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:
         """File name, the first part of every place in an error."""
-        return self.path.name
+        return self.path.name if self.shown is None else self.shown
 
     @classmethod
     def of(cls, path: str | Path) -> TraceFile:

@@ -9,7 +9,7 @@ from typing import IO, Any
 from traces.errors import InputError
 from traces.readers.files import guarded
 
-__all__ = ["read_objects"]
+__all__ = ["parse_object", "read_objects"]
 
 LINE_BYTES = 16 << 20
 
@@ -43,10 +43,11 @@ def read_objects(stream: IO[bytes], name: str) -> Iterator[tuple[str, dict[str, 
             continue
         if blank:
             raise InputError.of("blank_line", f"{name}#line {blank}", "A blank line amid the tokens.", "Delete it.")
-        yield place, _parse(line, place)
+        yield place, parse_object(line, place)
 
 
-def _parse(line: bytes, place: str) -> dict[str, Any]:
+def parse_object(line: bytes, place: str) -> dict[str, Any]:
+    """Parse strict JSON that must be an object; `place` is what errors point at."""
     try:
         value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except _RefusedError as error:

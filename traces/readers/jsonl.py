@@ -15,6 +15,7 @@ from typing import Any
 from traces.errors import InputError
 from traces.readers.base import Axes, Hints, Reader
 from traces.readers.files import TraceFile, tokens_per_batch
+from traces.readers.json_objects import ENGINE_KEYS, first_keys
 from traces.readers.json_rows import Token, batch_of, parse_token, read_header, read_objects
 from traces.trace import Batch, Trace
 
@@ -129,6 +130,6 @@ def _check_count(header: dict[str, Any], tokens: int, file: TraceFile) -> None:
 READER = Reader(
     name="jsonl",
     content="one JSON object per token",
-    sniff=lambda file: file.head.lstrip().startswith(b"{"),
+    sniff=lambda file: file.head.lstrip().startswith(b"{") and not first_keys(file) & ENGINE_KEYS,
     open=open_jsonl,
 )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from traces import checks
 from traces.columns import COLUMNS, as_column
 from traces.errors import InputError, Violations
-from traces.readers.archive import MAGIC, Archive, open_archive
+from traces.readers.archive import MAGIC, Archive, is_torch_archive, open_archive
 from traces.readers.base import Axes, Hints, Reader
 from traces.readers.files import TraceFile, tokens_per_batch
 from traces.trace import Batch, Trace
@@ -127,6 +127,6 @@ def _small(archive: Archive, key: str, shape: tuple[int, ...]) -> npt.NDArray[An
 READER = Reader(
     name="npz",
     content="topk_ids (T, L, K) and optional columns as NumPy arrays",
-    sniff=lambda file: file.head.startswith(MAGIC),
+    sniff=lambda file: file.head.startswith(MAGIC) and not is_torch_archive(file),
     open=open_npz,
 )

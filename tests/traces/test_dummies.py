@@ -1,0 +1,66 @@
+"""Rows that no token made are reported for every format, and dropped on request only."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from traces import LoadCounts, Trace, load, save
+from traces.readers.dummies import Repeats
+
+RNG = np.random.default_rng(0)
+REAL = RNG.random((300, 4, 32)).argsort(axis=2)[:, :, :4]
+
+
+def saved(path: Path, ids: np.ndarray[Any, Any]) -> Path:
+    """Write an `.npz`, unchecked."""
+    np.savez(path, topk_ids=ids, num_experts=np.int64(32), layer_ids=np.arange(4), seq_id=np.arange(len(ids)))
+    return path
+
+
+def test_repeated_rows_are_reported_and_kept(tmp_path: Path) -> None:
+    """By default the trace is as it was recorded, with a note."""
+    ids = np.concatenate([np.repeat(REAL[:1], 100, axis=0), REAL])
+    trace = load(saved(tmp_path / "t.npz", ids))
+    assert isinstance(trace, Trace)
+    assert trace.num_tokens == sum(map(len, trace.batches())) == 400
+    (note,) = trace.provenance.notes
+    assert "25.0% repeat" in note
+    assert "--drop-dummy" in note
+
+
+@pytest.mark.parametrize("step", [7, 1000])
+def test_dummies_are_dropped_on_request(tmp_path: Path, step: int) -> None:
+    """Repeats go, wherever batches end, and rows of one id, else refused; the rest stays in order."""
+    zeros = np.zeros((50, 4, 4), int)
+    ids = np.concatenate([zeros, REAL[:10], np.repeat(REAL[9:10], 30, axis=0), REAL[10:], zeros])
+    path = saved(tmp_path / "t.npz", ids)
+    trace = load(path, drop_dummy_rows=True)
+    assert isinstance(trace, Trace)
+    parts = list(trace.batches(step))
+    assert np.array_equal(np.concatenate([part.topk_ids for part in parts]), REAL)
+    assert np.concatenate([part.rows for part in parts]).tolist() == [*range(50, 60), *range(90, 380)]
+    assert trace.num_tokens is None
+    assert trace.digest != load(path).digest
+
+
+def test_real_and_small_rows_raise_no_note(tmp_path: Path) -> None:
+    """Few layers with one expert are alike by chance."""
+    save(Trace.of(REAL, num_experts=32), tmp_path / "a.npz")
+    save(Trace.of(np.zeros((500, 1, 1), int), num_experts=32), tmp_path / "b.npz")
+    assert load(tmp_path / "a.npz").provenance.notes == load(tmp_path / "b.npz").provenance.notes == ()
+
+
+def test_counts_say_that_nothing_can_be_dropped(tmp_path: Path) -> None:
+    """The request is not ignored in silence."""
+    (tmp_path / "w.csv").write_text("1.5,2\n3,4\n")
+    counts = load(tmp_path / "w.csv", drop_dummy_rows=True)
+    assert isinstance(counts, LoadCounts)
+    assert "could not be dropped" in counts.provenance.notes[-1]
+
+
+def test_a_single_id_is_possible_for_top_1() -> None:
+    """With K = 1 a token may choose the same expert in every layer."""
+    assert Repeats().mask(np.array([[[3], [3]], [[4], [4]]])).tolist() == [False, False]
+    assert Repeats().mask(np.array([[[3, 3]], [[3, 4]]])).tolist() == [True, False]
