@@ -197,14 +197,14 @@ def profile_trace(
 
 
 def profile_counts(counts: LoadCounts) -> Profile:
-    """Return a profile with loads only."""
+    """Return a profile with loads only, and affinity where the counts have it."""
     return Profile(
         layer_ids=counts.layer_ids.copy(),
         num_experts=counts.num_experts,
         top_k=1,
         tokens=0,
         load=counts.load.copy(),
-        affinity=None,
+        affinity=None if counts.affinity is None else counts.affinity.copy(),
         coactivation=None,
         distant={},
         windows=None,

@@ -285,7 +285,7 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadCounts:
-    """Tokens per expert without token identity: what an EPLB weight matrix gives.
+    """Tokens per expert without token identity: what an EPLB weight matrix gives, and statistics of pairs where known.
 
     Attributes
     ----------
@@ -294,12 +294,15 @@ class LoadCounts:
     layer_ids : (L,) int64
     provenance : Provenance
     digest : str
+    affinity : (L-1, E, E) int64, optional
+        Pairs of experts in neighbouring layers, in any unit, where the source has them in place of tokens.
     """
 
     load: npt.NDArray[np.float64]
     layer_ids: npt.NDArray[np.int64]
     provenance: Provenance
     digest: str
+    affinity: npt.NDArray[np.int64] | None = None
 
     @property
     def num_experts(self) -> int:

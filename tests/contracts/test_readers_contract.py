@@ -1,5 +1,6 @@
 """What every reader promises, whatever its format; a new reader joins by adding its example here."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from traces import LoadCounts, Profile, Trace, load, save
 from traces.readers import READERS, Reader
 from traces.readers.base import Hints
 from traces.readers.files import TraceFile
+from traces.readers.sources import open_path
+from traces.readers.unpacking import UnpackLimits
 
 TOKENS = 1200
 
@@ -42,13 +45,108 @@ def _eplb(folder: Path) -> Path:
     return folder / "example.json"
 
 
+@functools.cache
+def _ids() -> np.ndarray[Any, Any]:
+    return next(_trace().batches(TOKENS)).topk_ids
+
+
+def _lines(path: Path, objects: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(item) + "\n" for item in objects))
+    return path
+
+
+def _eplb_stats(folder: Path) -> Path:
+    record = {"record_type": "eplb_load_stats", "version": 1, "step": 1}
+    record |= {"expert_load": np.ones((3, 8), int).tolist(), "p2l_map": [list(range(8))] * 3}
+    return _lines(folder / "example.jsonl", [record])
+
+
+def _megatron(folder: Path) -> Path:
+    records = [
+        {"step": step, "layer": layer, "rank": 0, "num_tokens": 400, "topk": 1}
+        | {"top_indices": _ids()[400 * step : 400 * (step + 1), layer].tolist()}
+        for step in range(3)
+        for layer in range(3)
+    ]
+    return _lines(folder / "example.jsonl", records)
+
+
+def _tensorrt(folder: Path) -> Path:
+    from safetensors.numpy import save_file
+
+    tensors = {f"0_{layer}": np.ascontiguousarray(_ids()[:, layer]) for layer in range(3)}
+    save_file(tensors, folder / "example.safetensors")
+    return folder / "example.safetensors"
+
+
+def _moetuner(folder: Path) -> Path:
+    np.savez(folder / "example.npz", P=np.ones((3, 8)), R=np.full((2, 8, 8), 1 / 8))
+    return folder / "example.npz"
+
+
+def _flame(folder: Path) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    (folder / "example").mkdir()
+    for layer in range(3):
+        table = pa.table({"indices": pa.array(_ids()[:, layer].tolist(), pa.list_(pa.int16()))})
+        pq.write_table(table, folder / "example" / f"layer_{layer:02}.parquet")
+    return folder / "example"
+
+
+def _llama(folder: Path) -> Path:
+    rows = [f"{layer},{expert}" for layer in range(3) for expert in range(8)]
+    (folder / "example.csv").write_text("layer,expert\n" + "\n".join(rows) + "\n")
+    return folder / "example.csv"
+
+
+def _policylang(folder: Path) -> Path:
+    header = {"model_name": "m", "num_layers": 3, "num_experts": 8, "top_k": 1, "num_entries": 3 * TOKENS}
+    entries = [
+        {"p": t // 10, "t": t % 10, "l": layer, "e": _ids()[t, layer].tolist(), "s": None}
+        for t in range(TOKENS)
+        for layer in range(3)
+    ]
+    return _lines(folder / "example.jsonl", [header, *entries])
+
+
+def _transformers(folder: Path) -> Path:
+    logits = np.zeros((3, TOKENS, 8), np.float32)
+    np.put_along_axis(logits, _ids().swapaxes(0, 1), 1, axis=2)
+    mask = np.ones((TOKENS // 10, 10), int)
+    np.savez(folder / "example.npz", router_logits=logits, attention_mask=mask, top_k=1, scoring_func="softmax")
+    return folder / "example.npz"
+
+
+def _ascend(folder: Path) -> Path:
+    (folder / "example").mkdir()
+    np.save(folder / "example" / "moe_load_0.npy", np.ones((3, 2, 4), int))
+    devices = [{"device_id": 0, "device_expert": [0, 1, 2, 3]}, {"device_id": 1, "device_expert": [4, 5, 6, 7]}]
+    layers = [{"layer_id": layer, "device_count": 2, "device_list": devices} for layer in range(3)]
+    content = {"moe_layer_count": 3, "layer_list": layers}
+    (folder / "example" / "expert_map.json").write_text(json.dumps(content))
+    return folder / "example"
+
+
 EXAMPLES: dict[str, Callable[[Path], Path]] = {
     "npz": _saved(".npz"),
     "parquet": _saved(".parquet"),
     "jsonl": _saved(".jsonl"),
     "exflow": _exflow,
     "eplb": _eplb,
+    "vllm_eplb_stats": _eplb_stats,
+    "megatron": _megatron,
+    "tensorrt_llm": _tensorrt,
+    "moetuner": _moetuner,
+    "flame": _flame,
+    "llama_csv": _llama,
+    "policylang": _policylang,
+    "transformers": _transformers,
+    "vllm_ascend": _ascend,
 }
+# Formats that say which layers they are of.
+NAMING_LAYERS = ("npz", "parquet", "jsonl", "megatron", "tensorrt_llm", "llama_csv", "policylang")
 
 
 @pytest.fixture(params=READERS, ids=lambda reader: reader.name)
@@ -74,13 +172,23 @@ def test_names_are_unique_and_have_examples() -> None:
 def test_only_its_own_reader_recognises_a_file(example: tuple[Reader, Path]) -> None:
     """Sniffing is exclusive, so the order of the registry does not matter."""
     reader, path = example
-    assert [other.name for other in READERS if other.sniff(TraceFile.of(path))] == [reader.name]
+    source = open_path(path, UnpackLimits())
+    if isinstance(source, TraceFile):
+        assert [other.name for other in READERS if other.sniff(source)] == [reader.name]
+    else:
+        assert [other.name for other in READERS if other.sniff_bundle and other.sniff_bundle(source)] == [reader.name]
 
 
 def test_load_and_format_name_agree(example: tuple[Reader, Path]) -> None:
     """Sniffed or named, the same reader opens the file and says so."""
     reader, path = example
-    for loaded in (load(path), load(path, format=reader.name), reader.open(TraceFile.of(path), Hints())):
+    source = open_path(path, UnpackLimits())
+    if isinstance(source, TraceFile):
+        opened = reader.open(source, Hints())
+    else:
+        assert reader.open_bundle is not None
+        opened = reader.open_bundle(source, Hints())
+    for loaded in (load(path), load(path, format=reader.name), opened):
         assert loaded.provenance.format == reader.name
         assert loaded.provenance.source == path.name
 
@@ -113,17 +221,18 @@ def test_batches_are_fresh_arrays(example: tuple[Reader, Path]) -> None:
 def test_caller_may_name_the_layers(example: tuple[Reader, Path]) -> None:
     """Layer ids are stated by the file, or taken from the caller."""
     reader, path = example
-    layers = [0, 1, 2] if reader.name in ("npz", "parquet", "jsonl") else [3, 5, 8]
+    layers = [0, 1, 2] if reader.name in NAMING_LAYERS else [3, 5, 8]
     assert load(path, layer_ids=layers).layer_ids.tolist() == layers
 
 
 def test_profiles_agree_across_formats(example: tuple[Reader, Path]) -> None:
     """The same tokens give the same load, whatever the file."""
-    _, path = example
+    reader, path = example
     loaded = load(path)
     profile = Profile.of(loaded)
     if isinstance(loaded, LoadCounts):
-        assert profile.affinity is None
+        assert (profile.affinity is None) == (reader.name != "moetuner")
+        assert (profile.load == 1).all()
     else:
         assert np.array_equal(profile.load, Profile.of(_trace()).load)
     assert profile.digest.startswith("sha256:")

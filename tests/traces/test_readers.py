@@ -333,7 +333,7 @@ def test_eplb_text(tmp_path: Path, name: str, text: str) -> None:
         ("[]", "load_shape"),
         ("[[]]", "num_experts_range"),
         ("1,2\n3,x\n", "load_text"),
-        ("1,2\n\n3,4\n", "load_text"),
+        ("1,2,3\n\n3,4,5\n", "load_text"),
     ],
 )
 def test_eplb_bad_text_is_refused(tmp_path: Path, text: str, code: str) -> None:
@@ -351,8 +351,8 @@ def test_eplb_loads_out_of_range_name_the_row(tmp_path: Path, value: float) -> N
 
 def test_eplb_experts_must_agree(tmp_path: Path) -> None:
     """The caller's E is checked against the columns."""
-    (tmp_path / "w.csv").write_text("1,2\n3,4\n")
-    refused("num_experts_differ", tmp_path / "w.csv", num_experts=3)
+    (tmp_path / "w.csv").write_text("1,2,3\n3,4,5\n")
+    refused("num_experts_differ", tmp_path / "w.csv", num_experts=4)
 
 
 def test_formats_are_listed_on_request(tmp_path: Path) -> None:

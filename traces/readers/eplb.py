@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traces import checks
-from traces.errors import InputError, Violations
+from traces.errors import InputError
 from traces.readers.base import Axes, Hints, Reader
+from traces.readers.counts import checked_counts
 from traces.readers.files import TraceFile, guarded
+from traces.readers.llama_csv import is_pairs
 from traces.readers.matrices import MATRIX_BYTES, MAX_LAYERS, npy_kind
 from traces.readers.npy import MAGIC, open_npy
-from traces.trace import LoadCounts, Provenance
+from traces.trace import LoadCounts
 
 __all__ = ["READER"]
 
@@ -32,7 +33,9 @@ def sniff(file: TraceFile) -> bool:
     if file.head.startswith(MAGIC):
         return npy_kind(file) == "eplb"
     # A list of objects is the response of an engine.
-    return re.match(rb"\s*\[(?!\s*\{)", file.head) is not None or CSV_START.match(file.head) is not None
+    if re.match(rb"\s*\[(?!\s*\{)", file.head) is not None:
+        return True
+    return CSV_START.match(file.head) is not None and not is_pairs(file)
 
 
 def open_eplb(file: TraceFile, hints: Hints) -> LoadCounts:
@@ -45,25 +48,7 @@ def open_eplb(file: TraceFile, hints: Hints) -> LoadCounts:
             "load_shape", file.name, f"Shape {load.shape} is not (layers, experts).", "Give one row per MoE layer."
         )
     axes = Axes.settle(file, hints, len(load), lambda: -1, num_experts=load.shape[1])
-    found = Violations()
-    checks.check_layout(found, axes.layer_ids, axes.num_experts, 1)
-    for layer, expert in np.argwhere(~np.isfinite(load) | (load < 0))[:5]:
-        found.add(
-            "load_not_finite",
-            f"{file.name}#row {layer}, column {expert}",
-            f"Load {load[layer, expert]} is NaN, infinite or negative.",
-            "Correct the counts.",
-        )
-    if not found.found:
-        checks.check_load_range(found, load, f"{file.name}#row ")
-    found.raise_if_any()
-    load.flags.writeable = False
-    return LoadCounts(
-        load=load,
-        layer_ids=axes.layer_ids,
-        provenance=Provenance(source=file.name, format="eplb", notes=axes.notes),
-        digest=f"sha256:{file.sha256()}",
-    )
+    return checked_counts(file.name, "eplb", axes, load, f"sha256:{file.sha256()}")
 
 
 def _read_npy(file: TraceFile) -> npt.NDArray[np.float64]:

@@ -18,7 +18,7 @@ from traces.readers.json_lines import parse_object
 __all__ = ["ENGINE_KEYS", "OBJECT_BYTES", "first_keys", "split_objects"]
 
 # Top-level keys by which engines' JSON is told from our own JSON Lines; a reader of another schema adds its own.
-ENGINE_KEYS = frozenset({"choices", "meta_info", "sgl_ext"})
+ENGINE_KEYS = frozenset({"choices", "meta_info", "sgl_ext", "record_type", "expert_load", "top_indices", "num_entries"})
 OBJECT_BYTES = 128 << 20
 CHUNK_BYTES = 1 << 20
 MAX_DEPTH = 200

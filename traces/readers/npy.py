@@ -96,6 +96,10 @@ class ArrayStream:
         """Return the next `count` rows, (count, ...), in native byte order."""
         return self._take(count * self.header.row_bytes).reshape(count, *self.header.shape[1:])
 
+    def values(self, count: int) -> npt.NDArray[Any]:
+        """Return the next `count` single values, (count,): parts of rows that are too long to be held."""
+        return self._take(count * self.header.dtype.itemsize)
+
     def whole(self) -> npt.NDArray[Any]:
         """Return the entire array, which must be small."""
         return self._take(self.header.data_bytes).reshape(self.header.shape)

@@ -16,6 +16,7 @@ from traces.errors import InputError, Violations
 from traces.readers.archive import MAGIC, Archive, is_torch_archive, open_archive
 from traces.readers.base import Axes, Hints, Reader
 from traces.readers.files import TraceFile, tokens_per_batch
+from traces.readers.npz_keys import is_foreign
 from traces.trace import Batch, Trace
 
 __all__ = ["READER", "read_arrays"]
@@ -127,6 +128,6 @@ def _small(archive: Archive, key: str, shape: tuple[int, ...]) -> npt.NDArray[An
 READER = Reader(
     name="npz",
     content="topk_ids (T, L, K) and optional columns as NumPy arrays",
-    sniff=lambda file: file.head.startswith(MAGIC) and not is_torch_archive(file),
+    sniff=lambda file: file.head.startswith(MAGIC) and not is_torch_archive(file) and not is_foreign(file),
     open=open_npz,
 )

@@ -14,6 +14,7 @@ from traces.errors import InputError, Violations
 from traces.readers.base import Axes, Hints, Reader
 from traces.readers.files import TraceFile, guarded, tokens_per_batch
 from traces.readers.parquet_lists import Layout, numbers, padded, unnest
+from traces.readers.parquet_schema import PARQUET, parquet_columns
 from traces.trace import Batch, Trace
 
 __all__ = ["READER", "import_pyarrow"]
@@ -21,6 +22,7 @@ __all__ = ["READER", "import_pyarrow"]
 SCAN_TOKENS = 32_768
 BUFFER_BYTES = 1 << 20
 METADATA = ("num_experts", "top_k", "layer_ids")
+ENGINE_COLUMNS = frozenset({"indices"})  # of other readers' files
 
 
 def import_pyarrow() -> Any:
@@ -148,6 +150,6 @@ def _check_names(names: list[str], place: str) -> tuple[str, ...]:
 READER = Reader(
     name="parquet",
     content="one row per token, topk_ids as lists",
-    sniff=lambda file: file.head.startswith(b"PAR1"),
+    sniff=lambda file: file.head.startswith(PARQUET) and ENGINE_COLUMNS.isdisjoint(parquet_columns(file)),
     open=open_parquet,
 )
