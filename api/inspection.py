@@ -95,7 +95,8 @@ def outline(facts: Mapping[str, Any]) -> Profile:
     # Facts of earlier versions do not say it.
     sequences = facts.get("has_sequence_load", facts["kind"] == "trace" and facts["has_seq_id"])
     windows = None
-    if pairs:
+    counted = pairs and facts["kind"] != "counts"  # statistics may have pairs, but nothing else that takes tokens
+    if counted:
         load = np.broadcast_to(np.ones((), np.int64), (2, len(layers), experts))
         two, source = np.arange(2), np.zeros(2, np.uint64)
         windows = WindowedLoad(
@@ -109,7 +110,7 @@ def outline(facts: Mapping[str, Any]) -> Profile:
         load=np.ones((len(layers), experts)),
         # Views of one number: they have the shape, and take no memory.
         affinity=np.broadcast_to(zero, (len(layers) - 1, experts, experts)) if pairs else None,
-        coactivation=np.broadcast_to(zero, (len(layers), experts, experts)) if pairs else None,
+        coactivation=np.broadcast_to(zero, (len(layers), experts, experts)) if counted else None,
         distant={},
         windows=windows,
         sequence_load=np.broadcast_to(np.ones((), np.int64), (SEQUENCE_BUCKETS, len(layers), experts))

@@ -34,6 +34,8 @@ def make(kind: str, path: Path) -> bytes:
         pytest.importorskip("pyarrow")
         save(some_trace(), path.with_suffix(".parquet"), compress=kind == "parquet-zstd")
         return path.with_suffix(".parquet").read_bytes()
+    if kind in ENGINES:
+        return engine_file(kind, path)
     buffer = io.BytesIO()
     rng = np.random.default_rng(0)
     np.save(buffer, rng.integers(0, 8, (1100, 2)) if kind == "exflow" else rng.random((3, 8)))
@@ -44,7 +46,47 @@ def make(kind: str, path: Path) -> bytes:
     return buffer.getvalue()
 
 
+def engine_file(kind: str, path: Path) -> bytes:
+    """Return one file of an engine's format."""
+    ids = next(some_trace().batches()).topk_ids
+    if kind == "llama-csv":
+        return b"layer,expert\n" + b"".join(b"%d,%d\n" % (layer, e) for layer in range(3) for e in range(8))
+    if kind == "tensorrt":
+        from safetensors.numpy import save
+
+        return bytes(save({f"{n}_{layer}": np.arange(8) for n in range(2) for layer in range(3)}))
+    lines: list[dict[str, Any]] = []
+    if kind == "eplb-stats":
+        lines = [
+            {"record_type": "eplb_load_stats", "version": 1, "step": 1, "expert_load": [[1, 2]], "p2l_map": [[1, 0]]}
+        ]
+    elif kind == "megatron":
+        for layer in range(3):
+            record = {"step": 0, "layer": layer, "rank": 0, "num_tokens": 60, "topk": 2}
+            lines.append(record | {"top_indices": ids[:, layer].tolist()})
+    elif kind == "policylang":
+        lines = [{"num_layers": 3, "num_experts": 8, "top_k": 2, "num_entries": 30}]
+        lines += [{"t": t, "l": layer, "e": ids[t, layer].tolist()} for t in range(10) for layer in range(3)]
+    if lines:
+        return "\n".join(map(json.dumps, lines)).encode() + b"\n"
+    arrays: dict[str, Any] = {"P": np.ones((3, 8)), "R": np.ones((2, 8, 8))}
+    if kind == "transformers":
+        logits = np.random.default_rng(0).random((3, 60, 8))
+        arrays = {
+            "router_logits": logits,
+            "attention_mask": np.ones((6, 10), int),
+            "top_k": 2,
+            "scoring_func": "softmax",
+        }
+    np.savez(path.with_suffix(".npz"), **arrays)
+    return path.with_suffix(".npz").read_bytes()
+
+
+ENGINES = ["eplb-stats", "megatron", "tensorrt", "moetuner", "llama-csv", "policylang", "transformers"]
 KINDS = ["npz-stored", "npz-deflated", "jsonl", "parquet", "parquet-zstd", "exflow", "eplb", "eplb-json", "eplb-csv"]
+KINDS += ENGINES
+# Formats that may end anywhere, or at any line: what is there is read.
+OPEN_ENDED = ("eplb-csv", "llama-csv", "megatron", "eplb-stats")
 
 
 def outcome(path: Path) -> str:
@@ -121,7 +163,7 @@ def test_cut_off_files(tmp_path: Path, kind: str) -> None:
         {*range(1, 200, 7), *range(200, len(content) - 1, max(1, len(content) // CHANGES)), len(content) - 2}
     ):
         path.write_bytes(content[:end])
-        assert outcome(path) == "error" or kind == "eplb-csv", end
+        assert outcome(path) == "error" or kind in OPEN_ENDED, end
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -345,7 +345,7 @@ def entries(seed: int = 3) -> Records:
             for t in range(30)
             for n, layer in enumerate(LAYERS)
         ]
-        np.random.default_rng(seed).shuffle(part)  # type: ignore[arg-type]  # a list is shuffled in place
+        np.random.default_rng(seed).shuffle(part)
         rows += part
     return rows
 

@@ -34,6 +34,8 @@ MOST_PAIRS = float(1 << 52)
 def open_moetuner(file: TraceFile, hints: Hints) -> LoadCounts:
     """Read both matrices."""
     with file.open() as stream, open_archive(stream, file.name) as archive:
+        if absent := sorted(STATISTICS - set(archive.keys)):
+            raise InputError.of("load_shape", file.name, f"There is no {absent[0]}.", "Save P and R.")
         parts = {name: archive.stream(name) for name in ("P", "R")}
         shapes = {name: part.header.shape for name, part in parts.items()}
         layers, experts = shapes["P"] if len(shapes["P"]) == 2 else (0, 0)
