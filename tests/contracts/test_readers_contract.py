@@ -3,13 +3,16 @@
 import functools
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from traces import LoadCounts, Profile, Trace, load, save
+from tests.engine_files import ENGINE_FILES, Toy, write_bundle
+from traces import LoadCounts, Profile, Trace, save
+from traces import load as load_any
 from traces.readers import READERS, Reader
 from traces.readers.base import Hints
 from traces.readers.files import TraceFile
@@ -17,6 +20,11 @@ from traces.readers.sources import open_path
 from traces.readers.unpacking import UnpackLimits
 
 TOKENS = 1200
+
+
+def load(path: Path, **options: Any) -> Trace | LoadCounts:
+    """Load an example, with what its format needs from the caller."""
+    return load_any(path, **(NEEDED.get(path, {}) | options))
 
 
 def _trace() -> Trace:
@@ -129,6 +137,34 @@ def _ascend(folder: Path) -> Path:
     return folder / "example"
 
 
+def _engine(name: str) -> Callable[[Path], Path]:
+    """Write the example as an engine does, whose layers are 0, 1 and 2."""
+
+    def write(folder: Path) -> Path:
+        toy = ToyOf(ids=next(_trace().batches()).topk_ids.astype(np.int64))
+        return write_bundle(folder / "engine", ENGINE_FILES[name](toy))
+
+    return write
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyOf(Toy):
+    """The example as a toy: no dense layers, every id twice among the physical ones."""
+
+    layers: int = 3
+    moe: tuple[int, ...] = (0, 1, 2)
+    experts: int = 8
+    top_k: int = 1
+    ranks: int = 1
+    passes: int = 5
+    lengths: tuple[int, ...] = (TOKENS // 4,) * 4
+    slots: int = 16
+    ids: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "maps", np.tile(np.arange(16) % 8, (3, 1)))
+
+
 EXAMPLES: dict[str, Callable[[Path], Path]] = {
     "npz": _saved(".npz"),
     "parquet": _saved(".parquet"),
@@ -144,16 +180,27 @@ EXAMPLES: dict[str, Callable[[Path], Path]] = {
     "policylang": _policylang,
     "transformers": _transformers,
     "vllm_ascend": _ascend,
+    "vllm_routed_experts": _engine("vllm_routed_experts"),
+    "sglang_routed_experts": _engine("sglang_routed_experts"),
+    "sglang_stat": _engine("sglang_stat"),
+    "sglang_per_pass": _engine("sglang_per_pass"),
+    "sglang_per_token": _engine("sglang_per_token"),
 }
-# Formats that say which layers they are of.
-NAMING_LAYERS = ("npz", "parquet", "jsonl", "megatron", "tensorrt_llm", "llama_csv", "policylang")
+# What the caller has to say about a format.
+OPTIONS: dict[str, dict[str, Any]] = {"sglang_routed_experts": {"model_layers": 3, "top_k": 1}}
+NEEDED: dict[Path, dict[str, Any]] = {}  # the same by example
+# Formats whose files tell the layers, so that the caller can't name others than 0, 1 and 2.
+OWN_LAYERS = {"npz", "parquet", "jsonl", *(name.partition(" ")[0] for name in ENGINE_FILES)}
+OWN_LAYERS |= {"megatron", "tensorrt_llm", "llama_csv", "policylang"}
 
 
 @pytest.fixture(params=READERS, ids=lambda reader: reader.name)
 def example(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Reader, Path]:
     """Each registered reader with a file of its format."""
     reader: Reader = request.param
-    return reader, EXAMPLES[reader.name](tmp_path)
+    path = EXAMPLES[reader.name](tmp_path)
+    NEEDED[path] = OPTIONS.get(reader.name, {})
+    return reader, path
 
 
 def content(trace: Trace, step: int) -> dict[str, Any]:
@@ -184,10 +231,10 @@ def test_load_and_format_name_agree(example: tuple[Reader, Path]) -> None:
     reader, path = example
     source = open_path(path, UnpackLimits())
     if isinstance(source, TraceFile):
-        opened = reader.open(source, Hints())
+        opened = reader.open(source, Hints(**NEEDED[path]))
     else:
         assert reader.open_bundle is not None
-        opened = reader.open_bundle(source, Hints())
+        opened = reader.open_bundle(source, Hints(**NEEDED[path]))
     for loaded in (load(path), load(path, format=reader.name), opened):
         assert loaded.provenance.format == reader.name
         assert loaded.provenance.source == path.name
@@ -221,7 +268,7 @@ def test_batches_are_fresh_arrays(example: tuple[Reader, Path]) -> None:
 def test_caller_may_name_the_layers(example: tuple[Reader, Path]) -> None:
     """Layer ids are stated by the file, or taken from the caller."""
     reader, path = example
-    layers = [0, 1, 2] if reader.name in NAMING_LAYERS else [3, 5, 8]
+    layers = [0, 1, 2] if reader.name in OWN_LAYERS else [3, 5, 8]
     assert load(path, layer_ids=layers).layer_ids.tolist() == layers
 
 
@@ -232,7 +279,7 @@ def test_profiles_agree_across_formats(example: tuple[Reader, Path]) -> None:
     profile = Profile.of(loaded)
     if isinstance(loaded, LoadCounts):
         assert (profile.affinity is None) == (reader.name != "moetuner")
-        assert (profile.load == 1).all()
+        assert (profile.load == 1).all() or np.array_equal(profile.load, Profile.of(_trace()).load)
     else:
         assert np.array_equal(profile.load, Profile.of(_trace()).load)
     assert profile.digest.startswith("sha256:")

@@ -1,4 +1,4 @@
-"""Which of the two-axis `.npy` formats a file is: tokens by layers (ExFlow), or layers by experts (EPLB weights)."""
+"""Which of the `.npy` formats a file is: tokens by layers (ExFlow), layers by experts (EPLB weights), or three axes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_IDS = 4096  # nor has as many experts in a layer
 MATRIX_BYTES = 256 << 20
 
 
-def npy_kind(file: TraceFile) -> Literal["exflow", "eplb"] | None:
+def npy_kind(file: TraceFile) -> Literal["exflow", "eplb", "routed"] | None:
     """Tell the format of a `.npy` file from its type, shape and values; None if it is not a `.npy` file.
 
     Raises
@@ -30,6 +30,8 @@ def npy_kind(file: TraceFile) -> Literal["exflow", "eplb"] | None:
     with file.open() as stream:
         array = open_npy(file, stream)
         header = array.header
+        if header.ndim == 3 and header.dtype.kind in "iu" and 0 not in header.shape[1:]:
+            return "routed"
         if header.ndim == 3:
             raise InputError.of(
                 "npy_axes",

@@ -13,8 +13,13 @@ from traces.readers import (
     npz,
     parquet,
     policylang,
+    sglang_per_pass,
+    sglang_per_token,
+    sglang_routed,
+    sglang_stat,
     tensorrt,
     transformers,
+    vllm_routed,
 )
 from traces.readers.base import Reader
 
@@ -35,4 +40,9 @@ READERS: tuple[Reader, ...] = (
     policylang.READER,
     transformers.READER,
     ascend.READER,
+    vllm_routed.READER,
+    sglang_routed.READER,
+    sglang_stat.READER,
+    sglang_per_pass.READER,
+    sglang_per_token.READER,
 )

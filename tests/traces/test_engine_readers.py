@@ -1,0 +1,354 @@
+"""One toy trace, written as every engine would: the readers give back what it was made from."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.engine_files import (
+    ENGINE_FILES,
+    Toy,
+    npy_bytes,
+    sglang_records,
+    sglang_response,
+    sglang_responses,
+    sglang_stat,
+    text,
+    vllm_array,
+    vllm_response,
+    vllm_responses,
+    write_bundle,
+)
+from tests.torch_files import View, torch_bytes
+from traces import InputError, LoadCounts, Profile, Trace, load
+from traces.trace import Batch
+
+TOY = Toy()
+SHAPE: dict[str, Any] = {"model_layers": TOY.layers, "top_k": TOY.top_k}
+
+
+def hints(name: str) -> dict[str, Any]:
+    """Return what the caller has to say about a format."""
+    return SHAPE if name.startswith("sglang_routed") else {}
+
+
+def written(path: Path, content: bytes) -> Path:
+    """Write a file."""
+    path.write_bytes(content)
+    return path
+
+
+def tokens_of(path: Path, step: int = 10, **options: Any) -> tuple[Trace, Any]:
+    """Load a trace and join its batches."""
+    trace = load(path, **options)
+    assert isinstance(trace, Trace)
+    parts = list(trace.batches(step))
+    names = ("topk_ids", "rows", *trace.columns)
+    return trace, Batch(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def refused(code: str, path: Path, **options: Any) -> str:
+    """Load and read, which must fail with `code`; returns the message."""
+
+    def read_all() -> None:
+        loaded = load(path, **options)
+        if isinstance(loaded, Trace):
+            list(loaded.batches())
+
+    with pytest.raises(InputError) as error:
+        read_all()
+    assert code in {violation.code for violation in error.value.violations}, str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ENGINE_FILES)
+def test_every_schema_gives_the_truth(tmp_path: Path, name: str, seed: int) -> None:
+    """Layers, experts, load, and the tokens in order where there are tokens."""
+    toy = Toy(seed=seed)
+    path = write_bundle(tmp_path / "dump", ENGINE_FILES[name](toy))
+    loaded = load(path, **hints(name))
+    assert loaded.provenance.format == name.split()[0]
+    assert loaded.provenance.source == path.name
+    assert (loaded.layer_ids.tolist(), loaded.num_experts) == (list(toy.moe), toy.experts)
+    if isinstance(loaded, LoadCounts):
+        assert np.array_equal(loaded.load, toy.load)
+        return
+    assert (loaded.top_k, loaded.num_tokens) == (toy.top_k, len(toy.ids))
+    for step in (1, 7, 1000):
+        assert np.array_equal(tokens_of(path, step, **hints(name))[1].topk_ids, toy.ids)
+    assert np.array_equal(Profile.of(loaded).load, toy.load)
+
+
+@pytest.mark.parametrize("name", ["vllm_routed_experts responses", "sglang_routed_experts"])
+def test_responses_are_sequences(tmp_path: Path, name: str) -> None:
+    """Each has its own id; positions and phases follow from its token counts."""
+    _, tokens = tokens_of(write_bundle(tmp_path / "dump", ENGINE_FILES[name](TOY)), **hints(name))
+    position = np.concatenate([np.arange(length) for length in TOY.lengths])
+    assert np.array_equal(tokens.seq_id, np.repeat(np.arange(len(TOY.lengths)), TOY.lengths))
+    assert np.array_equal(tokens.token_pos, position)
+    assert np.array_equal(tokens.phase, position >= 3)
+
+
+def test_a_response_that_starts_late_keeps_its_positions(tmp_path: Path) -> None:
+    """Rows from the middle of a sequence on; without token counts, there are no positions."""
+    response = sglang_response(TOY.requests()[0], prompt=10)
+    response["meta_info"]["prompt_tokens"] += 5
+    _, tokens = tokens_of(written(tmp_path / "a", json.dumps(response).encode()), **SHAPE)
+    assert np.array_equal(tokens.token_pos, 5 + np.arange(40))
+    del response["meta_info"]["prompt_tokens"]
+    trace, _ = tokens_of(written(tmp_path / "b", json.dumps(response).encode()), **SHAPE)
+    assert trace.columns == {"seq_id"}
+
+
+@pytest.mark.parametrize("layout", ["one", "list", "lines", "gzip"])
+def test_responses_come_in_any_layout(tmp_path: Path, layout: str) -> None:
+    """A single response over many lines, a list, lines, and compressed."""
+    rows = TOY.requests()[0]
+    response = vllm_response(TOY, rows)
+    content = {
+        "one": json.dumps(response, indent=2).encode(),
+        "list": json.dumps([response]).encode(),
+        "lines": json.dumps(response).encode() + b"\n",
+        "gzip": gzip.compress(json.dumps([response]).encode()),
+    }[layout]
+    _, tokens = tokens_of(written(tmp_path / "t", content))
+    assert np.array_equal(tokens.topk_ids, rows[:, list(TOY.moe)])
+
+
+def test_several_choices_are_several_sequences(tmp_path: Path) -> None:
+    """Choices without the field are counted in a note."""
+    first, second = (vllm_response(TOY, rows) for rows in TOY.requests()[:2])
+    first["choices"] += [*second["choices"], {"index": 2, "text": "", "routed_experts": None}]
+    trace, tokens = tokens_of(written(tmp_path / "t", json.dumps(first).encode()))
+    assert tokens.seq_id is not None
+    assert np.bincount(tokens.seq_id).tolist() == [40, 7]
+    assert "1 choices have no routed_experts." in trace.provenance.notes
+
+
+@pytest.mark.parametrize("extension", ["response", "choice"])
+def test_sglang_of_the_openai_kind(tmp_path: Path, extension: str) -> None:
+    """The field is in an extension of the response, or of the choice."""
+    inner = {"routed_experts": sglang_response(TOY.requests()[0])["meta_info"]["routed_experts"]}
+    choice = {"index": 0} | ({"sgl_ext": inner} if extension == "choice" else {})
+    response = {"id": "x", "choices": [choice]} | ({"sgl_ext": inner} if extension == "response" else {})
+    _, tokens = tokens_of(written(tmp_path / "t", json.dumps(response).encode()), **SHAPE)
+    assert np.array_equal(tokens.topk_ids, TOY.requests()[0][:, list(TOY.moe)])
+
+
+def test_sglang_needs_layers_and_top_k(tmp_path: Path) -> None:
+    """Both are asked for at once; wrong ones are refused where they can't be right."""
+    path = write_bundle(tmp_path / "dump", sglang_responses(TOY))
+    message = refused("top_k_needed", path)
+    assert "--model-layers" in message
+    assert "routed_experts" in refused("routed_shape", path, model_layers=7, top_k=3)
+    refused("model_layers_range", path, model_layers=0, top_k=3)
+
+
+def test_dense_layers_are_told_by_rule_or_by_the_caller(tmp_path: Path) -> None:
+    """All-zero layers can't be choices of more than one expert; the caller may name the rest, but not wrongly."""
+    path = write_bundle(tmp_path / "dump", vllm_array(TOY))
+    assert any("Layers 0, 3 hold filler only" in note for note in load(path).provenance.notes)
+    named = load(path, layer_ids=[1, 2, 4, 5], model_layers=6)
+    assert (named.layer_ids.tolist(), named.provenance.notes[:-1]) == ([1, 2, 4, 5], ())
+    refused("layer_is_dense", path, first_moe_layer=0)
+    refused("layer_not_named", path, layer_ids=[1, 2, 4])
+    refused("layer_ids_range", path, layer_ids=[1, 2, 4, 6])
+    refused("model_layers_differ", path, model_layers=7)
+    refused("first_moe_layer_range", path, first_moe_layer=6)
+    refused("layers_given_twice", path, first_moe_layer=1, layer_ids=[1, 2, 4, 5])
+
+
+def test_top_1_is_ambiguous_without_the_caller(tmp_path: Path) -> None:
+    """With one expert per token, all zero may be choices."""
+    toy = Toy(top_k=1, moe=(1, 2, 3, 4, 5))
+    path = write_bundle(tmp_path / "dump", vllm_array(toy))
+    assert "--first-moe-layer" in refused("ambiguous_layers", path)
+    _, tokens = tokens_of(path, first_moe_layer=1)
+    assert np.array_equal(tokens.topk_ids, toy.ids)
+    assert np.array_equal(tokens_of(path, first_moe_layer=0)[1].topk_ids, toy.whole)
+
+
+def test_unwritten_rows_are_refused_or_dropped(tmp_path: Path) -> None:
+    """Rows that are all zero were never written; nothing is made up for them."""
+    rows = np.concatenate([np.zeros((9, 6, 3), int), TOY.whole, np.zeros((5, 6, 3), int)]).astype(np.uint16)
+    path = written(tmp_path / "t.npy", npy_bytes(rows))
+    assert "14 of 134 rows" in refused("unwritten_rows", path)
+    trace, tokens = tokens_of(path, drop_dummy_rows=True)
+    assert np.array_equal(tokens.topk_ids, TOY.ids)
+    assert any("on request" in note for note in trace.provenance.notes)
+
+
+def test_cuda_tensors_and_lists_of_other_kinds(tmp_path: Path) -> None:
+    """Tensors may have been on a GPU, and be views of a larger buffer."""
+    counts = np.zeros((4, TOY.layers, TOY.experts), np.int32)
+    counts[1, list(TOY.moe)] = TOY.load
+    view = View(base=counts.ravel(), shape=(2, *counts.shape[1:]), strides=(96, 16, 1), offset=96, device="cuda:3")
+    loaded = load(written(tmp_path / "t.pt", torch_bytes({"rank": 0, "logical_count": view})))
+    assert isinstance(loaded, LoadCounts)
+    assert np.array_equal(loaded.load, TOY.load)
+    assert any("1 of 2 steps" in note for note in loaded.provenance.notes)
+
+
+def test_stat_files_of_ranks_are_the_same_sums(tmp_path: Path) -> None:
+    """They are taken once; other counts, or two dumps of a rank, are refused."""
+    (content,) = sglang_stat(TOY).values()
+    other = torch_bytes({"rank": 1, "logical_count": np.full((1, 6, 16), 3, np.int32)})
+    (twin,) = sglang_stat(TOY, rank=1).values()
+    loaded = load(write_bundle(tmp_path / "c", {"r0.pt": content, "r1.pt": twin}))
+    assert isinstance(loaded, LoadCounts)
+    assert np.array_equal(loaded.load, TOY.load)
+    assert any("2 ranks hold the same sums" in note for note in loaded.provenance.notes)
+    refused("ranks_differ", write_bundle(tmp_path / "a", {"r0.pt": content, "r1.pt": other}))
+    refused("duplicate_rank", write_bundle(tmp_path / "b", {"r0.pt": content, "r1.pt": content}))
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_each_file_is_folded_through_its_own_map(tmp_path: Path, tokens: bool) -> None:
+    """Where maps differ, it is said; where ids can't be told apart any more, the trace is refused."""
+    changed = TOY.maps.copy()
+    changed[0] = changed[0][::-1]  # of a dense layer: it does no harm, but the map did change
+    files = sglang_records(TOY, tokens=tokens, maps={1: changed})
+    loaded = load(write_bundle(tmp_path / "dump", files))
+    assert any("changed while recording" in note for note in loaded.provenance.notes)
+    assert any("rebalance during recording" in note for note in loaded.provenance.notes)
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_passes_that_are_twice_or_missing(tmp_path: Path, tokens: bool) -> None:
+    """A rank's file given twice is an error; passes that not every rank has are counted in a note."""
+    files = sglang_records(TOY, tokens=tokens)
+    names = list(files)
+    refused("duplicate_pass", write_bundle(tmp_path / "a", files | {"copy.pt": files[names[0]]}))
+    assert not any("are not there" in note for note in load(tmp_path / "a" / names[0]).provenance.notes)
+    shorter = sglang_records(Toy(passes=3), tokens=tokens)
+    loaded = load(write_bundle(tmp_path / "b", files | {names[1]: shorter[names[1]]}))
+    assert any("1 of 4 passes are not there for all of the 3 ranks" in note for note in loaded.provenance.notes)
+
+
+def test_per_token_columns(tmp_path: Path) -> None:
+    """Rank, position and phase of each token, in the order of passes and ranks."""
+    path = write_bundle(tmp_path / "dump", ENGINE_FILES["sglang_per_token"](TOY))
+    _, tokens = tokens_of(path)
+    assert np.array_equal(tokens.source_rank, np.concatenate([[rank] * len(part) for _, rank, part in TOY.shares()]))
+    assert np.array_equal(tokens.token_pos, np.arange(len(TOY.ids)))
+    assert np.array_equal(tokens.phase, np.concatenate([[int(p > 11)] * len(part) for p, _, part in TOY.shares()]))
+
+
+def test_padding_of_batches_is_left_out(tmp_path: Path) -> None:
+    """Rows without any expert are padding, which a note counts."""
+    ids = np.full((TOY.layers, 20, 8), -1, np.int32)
+    ids[:, 3:15, : TOY.top_k] = TOY.physical[:12].swapaxes(0, 1)
+    record = {"forward_pass_id": 1, "rank": 0, "topk_ids_of_layer": ids, "forward_mode": 3}
+    content = torch_bytes({"records": [record], "last_physical_to_logical_map": TOY.maps})
+    trace, tokens = tokens_of(written(tmp_path / "t.pt", content))
+    assert np.array_equal(tokens.topk_ids, TOY.ids[:12])
+    assert trace.columns == {"source_rank"}
+    assert any("8 rows without any expert" in note for note in trace.provenance.notes)
+
+
+def recording(**changes: Any) -> bytes:
+    """Return a file of one record, with changed fields; None takes a field out."""
+    ids = np.zeros((2, 3, 8), np.int32) - 1
+    ids[1, :, :2] = [[0, 1], [1, 2], [3, 0]]
+    record: dict[str, Any] = {"forward_pass_id": 1, "rank": 0, "topk_ids_of_layer": ids}
+    top = {"last_physical_to_logical_map": changes.pop("map", np.array([[0, 1, 2, 3]] * 2))}
+    record = {key: value for key, value in (record | changes).items() if value is not None}
+    return torch_bytes({"records": [record]} | top)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"forward_pass_id": None}, "record_schema"),
+        ({"forward_pass_id": -1}, "record_schema"),
+        ({"forward_pass_id": "1"}, "record_schema"),
+        ({"rank": True}, "record_schema"),
+        ({"gatherer_key": 3}, "record_schema"),
+        ({"topk_ids_of_layer": np.zeros((2, 3, 8), np.float32)}, "record_schema"),
+        ({"topk_ids_of_layer": np.zeros((3, 3, 8), np.int32)}, "record_schema"),
+        ({"topk_ids_of_layer": np.zeros((2, 24), np.int32)}, "record_schema"),
+        ({"topk_ids_of_layer": [[1]]}, "record_schema"),
+        ({"topk_ids_of_layer": np.full((2, 3, 8), 4, np.int32)}, "id_out_of_range"),
+        ({"topk_ids_of_layer": np.full((2, 3, 8), -2, np.int32)}, "id_out_of_range"),
+        ({"topk_ids_of_layer": np.full((2, 3, 8), -1, np.int32)}, "zero_tokens"),
+        ({"topk_ids_of_layer": np.zeros((2, 0, 8), np.int32)}, "zero_tokens"),
+        ({"topk_ids_of_layer": np.zeros((2, 3, 2), np.int32)}, "duplicate_expert"),
+        ({"map": np.array([[0, 1, 2, -1]] * 2)}, "record_schema"),
+        ({"map": np.array([[0, 1, 2, 1 << 40]] * 2)}, "record_schema"),
+        ({"map": np.zeros((2, 4), np.float32)}, "record_schema"),
+        ({"map": np.zeros((2, 0), np.int64)}, "record_schema"),
+        ({"map": [[0]]}, "record_schema"),
+        ({"map": np.array([[0, 0, 1, 1]] * 2)}, "duplicate_expert"),
+    ],
+)
+def test_recordings_of_other_schemas(tmp_path: Path, changes: dict[str, Any], code: str) -> None:
+    """Every field is checked, and the error names file and record or row."""
+    assert "t.pt" in refused(code, written(tmp_path / "t.pt", recording(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ({"records": {}, "last_physical_to_logical_map": TOY.maps}, "record_schema"),
+        ({"records": [], "last_physical_to_logical_map": TOY.maps}, "zero_tokens"),
+        ({"records": [1], "last_physical_to_logical_map": TOY.maps}, "record_schema"),
+        ({"logical_count": np.zeros((2, 3), np.int32), "rank": 0}, "record_schema"),
+        ({"logical_count": np.zeros((2, 3, 4), np.int32), "rank": 0}, "zero_tokens"),
+        ({"logical_count": np.zeros((2, 3, 40_000), np.int32), "rank": 0}, "record_schema"),
+        ({"logical_count": np.full((2, 3, 4), -1), "rank": 0}, "load_not_finite"),
+        ({"logical_count": np.full((2, 3, 4), np.nan), "rank": 0}, "load_not_finite"),
+        ({"logical_count": np.full((2, 3, 4), np.inf), "rank": 0}, "load_not_finite"),
+        ({"logical_count": np.ones((2, 3, 4), bool), "rank": 0}, "record_schema"),
+        ({"logical_count": np.ones((2, 3, 4)), "rank": "0"}, "record_schema"),
+        ({"logical_count": [1], "rank": 0}, "record_schema"),
+    ],
+)
+def test_dumps_of_other_schemas(tmp_path: Path, value: dict[str, Any], code: str) -> None:
+    """Shapes, types and values are checked."""
+    assert "t.pt" in refused(code, written(tmp_path / "t.pt", torch_bytes(value)))
+
+
+def test_files_of_other_kinds_in_a_folder_are_refused(tmp_path: Path) -> None:
+    """Nothing in a bundle is passed over."""
+    files = sglang_records(TOY, tokens=True)
+    refused("not_torch", write_bundle(tmp_path / "a", files | {"z.json": b"{}"}))
+    refused("record_schema", write_bundle(tmp_path / "b", files | sglang_stat(TOY)))
+    smaller = Toy(slots=16)
+    others = {"other.pt": next(iter(sglang_records(smaller, tokens=True).values()))}
+    refused("ranks_differ", write_bundle(tmp_path / "c", files | others))
+
+
+TWO = [{"routed_experts": text(npy_bytes(rows))} for rows in (TOY.whole, TOY.whole[:, 1:])]
+
+
+@pytest.mark.parametrize(
+    ("response", "code"),
+    [
+        ({"choices": [{"routed_experts": "###"}]}, "bad_base64"),
+        ({"choices": [{"routed_experts": 5}]}, "bad_base64"),
+        ({"choices": [{"routed_experts": "ä"}]}, "bad_base64"),
+        ({"choices": [{"routed_experts": text(b"no array")}]}, "damaged_file"),
+        ({"choices": [{"routed_experts": text(npy_bytes(np.zeros((2, 3))))}]}, "topk_ids_dtype"),
+        ({"choices": [{"routed_experts": text(npy_bytes(np.zeros((2, 3), int)))}]}, "routed_shape"),
+        ({"choices": [{"routed_experts": text(npy_bytes(np.zeros((2, 3, 0), int)))}]}, "routed_shape"),
+        ({"choices": [{"routed_experts": text(npy_bytes(np.zeros((0, 3, 2), int)))}]}, "zero_tokens"),
+        ({"choices": [{"routed_experts": text(npy_bytes(np.zeros((9, 3, 2), int)))}]}, "zero_tokens"),
+        ({"choices": [TWO[0], TWO[1]]}, "routed_shape"),
+        ({"choices": [{"routed_experts": None}]}, "zero_tokens"),
+    ],
+)  # fmt: skip
+def test_responses_of_other_schemas(tmp_path: Path, response: dict[str, Any], code: str) -> None:
+    """Every field is checked, and the error names the response."""
+    assert "t.json" in refused(code, written(tmp_path / "t.json", json.dumps(response).encode()))
+
+
+def test_responses_that_are_cut_off(tmp_path: Path) -> None:
+    """A list without its end, and a last line without its brace."""
+    (content,) = vllm_responses(TOY).values()
+    assert "object 4" in refused("bad_json", written(tmp_path / "t", content[:-5]))
+    (content,) = sglang_responses(TOY).values()
+    refused("bad_json", written(tmp_path / "t", content[:-1]), **SHAPE)
