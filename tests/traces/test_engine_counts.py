@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import save_file
 
+from tests.torch_files import torch_bytes
 from traces import InputError, LoadCounts, Profile, load
 
 LAYERS, EXPERTS, RANKS, SLOTS = 3, 8, 2, 6
@@ -274,6 +275,21 @@ def test_ascend_heat_alone_needs_the_number_of_experts(tmp_path: Path) -> None:
     counts = counts_of(tmp_path / "h.npy", format="vllm_ascend", num_experts=8)
     assert counts.load.tolist() == LOAD.tolist()
     assert "There is no expert map" in " ".join(counts.provenance.notes)
+
+
+def test_ascend_tensors_of_torch(tmp_path: Path) -> None:
+    """Logical loads need no map; physical ones are folded as arrays are; other contents are refused."""
+    (tmp_path / "w.pt").write_bytes(torch_bytes(LOAD.astype(np.int64)))
+    assert counts_of(tmp_path / "w.pt").load.tolist() == LOAD.tolist()
+    rng = np.random.default_rng(7)
+    slots = shuffled_slots(rng)
+    heat = spread(LOAD, slots, rng).reshape(LAYERS, RANKS, SLOTS)
+    folder = ascend(tmp_path / "s", slots, heat)
+    (folder / "moe_load_600.npy").unlink()
+    (folder / "moe_load.pt").write_bytes(torch_bytes(heat.astype(np.int32)))
+    assert counts_of(folder).load.tolist() == LOAD.tolist()
+    (tmp_path / "five.pt").write_bytes(torch_bytes({"a": LOAD}))
+    refused("load_shape", tmp_path / "five.pt", format="vllm_ascend")
 
 
 def test_ascend_running_sums_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""vllm-ascend's expert heat: `moe_load` (layers, devices, slots) as `.npy`, with the expert map of that time.
+"""vllm-ascend's expert heat: `moe_load` (layers, devices, slots) as `.npy` or `.pt`, with the expert map of that time.
 
 `moe_load` is what the EPLB updator gathers: tokens of every physical slot of every device, in the order of MoE layers;
 with the policy that plans in stages it has a further axis in front, over which it is summed. What a slot holds stands
@@ -8,12 +8,14 @@ in the expert map (``expert_map_path``, or what ``expert_map_record_path`` wrote
         [{"device_id": 0, "device_expert": [7, 2, 0, 3, 5]}, ...]}, ...]}
 
 So a folder of both is read. An array alone is read if the format is named and num_experts is the number of its slots:
-there are no copies then, and slot s of device d is taken for expert d n + s, which is how vllm-ascend starts.
+there are no copies then, and slot s of device d is taken for expert d n + s, which is how vllm-ascend starts. A tensor
+(layers, experts), which its example of a static plan starts from, is logical and needs no map.
 
 References
 ----------
 https://github.com/vllm-project/vllm-ascend, ``vllm_ascend/eplb/eplb_updator.py`` (`compute_and_set_moe_load`) and pull
-request 4876, which saves it with `numpy.save`; ``vllm_ascend/eplb/eplb_loggers.py`` for the map.
+request 4876, which saves it with `numpy.save`; ``vllm_ascend/eplb/eplb_loggers.py`` for the map;
+``examples/eplb/eplb_strategy.py`` for the tensor of logical experts.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from traces.readers.files import TraceFile, guarded
 from traces.readers.json_objects import first_keys
 from traces.readers.matrices import MATRIX_BYTES, MAX_LAYERS
 from traces.readers.npy import MAGIC, open_npy
+from traces.readers.torch_file import is_torch, open_torch
+from traces.readers.torch_tensors import Tensor
 from traces.trace import LoadCounts
 
 __all__ = ["READER"]
@@ -42,7 +46,7 @@ MAP_BYTES = 64 << 20
 
 def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
     """Fold the loads of all arrays through the map, and add them up."""
-    arrays = [file for file in bundle.files if file.head.startswith(MAGIC)]
+    arrays = [file for file in bundle.files if _is_array(file)]
     maps = [file for file in bundle.files if first_keys(file) >= MAP_KEYS]
     if not arrays or len(maps) > 1:
         detail = f"{len(arrays)} arrays and {len(maps)} expert maps."
@@ -55,7 +59,10 @@ def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
             found.add("load_shape", file.name, detail, "Give the arrays of one run.")
     found.raise_if_any()
     layers, devices, slots = heat[0].shape
-    if maps:
+    if devices == 1 and not maps:
+        held = np.broadcast_to(np.arange(slots), heat[0].shape)
+        notes = ["The loads are those of logical experts, or of a single device."]
+    elif maps:
         held = _map(maps[0])
         if held.shape != heat[0].shape:
             detail = f"The map has shape {held.shape}, the loads {heat[0].shape} (layers, devices, slots)."
@@ -80,19 +87,36 @@ def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
     return checked_counts(bundle.name, "vllm_ascend", axes, load, f"sha256:{bundle.sha256()}", notes=notes)
 
 
+def _is_array(file: TraceFile) -> bool:
+    return file.head.startswith(MAGIC) or is_torch(file)
+
+
+def _is_tensor(file: TraceFile) -> bool:
+    """Tell whether a file of torch.save is a single tensor with the axes of the format."""
+    if not is_torch(file):
+        return False
+    value = open_torch(file).value
+    return isinstance(value, Tensor) and len(value.shape) in (2, 3, 4)
+
+
 def _heat(file: TraceFile) -> npt.NDArray[np.float64]:
-    """Read an array (layers, devices, slots); stages in front are summed."""
-    with file.open() as stream:
-        array = open_npy(file, stream)
-        header = array.header
-        if header.ndim not in (3, 4) or 0 in header.shape or header.shape[-3] > MAX_LAYERS:
-            detail = f"Shape {header.shape} is not (layers, devices, slots)."
-            raise InputError.of("load_shape", file.name, detail, "Save moe_load as it is.")
-        if header.dtype.kind not in "iuf" or header.data_bytes > MATRIX_BYTES:
-            raise InputError.of("load_dtype", file.name, f"{header.dtype} {header.shape}?", "Save moe_load as it is.")
-        heat = array.whole().astype(np.float64)
+    """Read an array (layers, devices, slots); stages in front are summed, logical experts are those of one device."""
+    if file.head.startswith(MAGIC):
+        with file.open() as stream:
+            array = open_npy(file, stream)
+            _check(file, array.header.shape, array.header.dtype.kind, array.header.data_bytes)
+            heat = array.whole().astype(np.float64)
+    else:
+        saved = open_torch(file)
+        if not isinstance(saved.value, Tensor):
+            raise InputError.of("load_shape", file.name, "This is no tensor.", "Save moe_load as it is.")
+        _check(file, saved.value.shape, saved.value.kind, 8 * saved.value.size)
+        with saved.numbers() as numbers:
+            heat = numbers.array(saved.value).astype(np.float64)
     if heat.ndim == 4:
         heat = heat.sum(axis=0)
+    if heat.ndim == 2:
+        return heat[:, np.newaxis]
     steps = np.diff(heat, axis=2)
     # By chance, a single device of 4 slots is sorted once in 24 times; all devices of all layers are not.
     if (
@@ -108,6 +132,15 @@ def _heat(file: TraceFile) -> npt.NDArray[np.float64]:
             "Save numpy.diff(moe_load, axis=-1, prepend=0).",
         )
     return heat
+
+
+def _check(file: TraceFile, shape: tuple[int, ...], kind: str, size: int) -> None:
+    """Refuse shapes and types of something else before the numbers are read."""
+    if len(shape) not in (2, 3, 4) or 0 in shape or shape[-3 if len(shape) > 2 else 0] > MAX_LAYERS:
+        detail = f"Shape {shape} is not (layers, devices, slots)."
+        raise InputError.of("load_shape", file.name, detail, "Save moe_load as it is.")
+    if kind not in "iuf" or size > MATRIX_BYTES:
+        raise InputError.of("load_dtype", file.name, f"{size} bytes of kind {kind!r}?", "Save moe_load as it is.")
 
 
 def _map(file: TraceFile) -> npt.NDArray[np.int64]:
@@ -140,12 +173,11 @@ def _map(file: TraceFile) -> npt.NDArray[np.int64]:
 
 READER = Reader(
     name="vllm_ascend",
-    content="vllm-ascend moe_load arrays (layers, devices, slots) with the expert map, in a folder; loads only",
-    sniff=lambda _: False,  # an array alone may be anything
+    content="vllm-ascend moe_load .npy or .pt (layers, devices, slots) with the expert map, in a folder; loads only",
+    sniff=_is_tensor,  # a .npy alone may be anything
     open=lambda file, hints: open_bundle(Bundle.single(file), hints),
     sniff_bundle=lambda bundle: (
-        any(first_keys(file) >= MAP_KEYS for file in bundle.files)
-        and any(file.head.startswith(MAGIC) for file in bundle.files)
+        any(first_keys(file) >= MAP_KEYS for file in bundle.files) and any(map(_is_array, bundle.files))
     ),
     open_bundle=open_bundle,
 )

@@ -37,7 +37,8 @@ def npy_kind(file: TraceFile) -> Literal["exflow", "eplb", "routed"] | None:
                 "npy_axes",
                 file.name,
                 f"An array of shape {header.shape} has no place for the other columns.",
-                "Save it under a name: numpy.savez(path, topk_ids=array, num_experts=...).",
+                "Save it under a name: numpy.savez(path, topk_ids=array, num_experts=...), or for router logits "
+                "numpy.savez(path, router_logits=array, attention_mask=..., top_k=..., model_type=...).",
             )
         if header.ndim != 2 or 0 in header.shape:
             raise InputError.of(
