@@ -22,7 +22,7 @@ from traces.errors import InputError
 from traces.readers.base import Axes, Hints, Reader
 from traces.readers.counts import add_slots, checked_counts
 from traces.readers.files import TraceFile, guarded
-from traces.readers.json_lines import read_objects
+from traces.readers.int_lists import read_records
 from traces.readers.json_objects import first_keys
 from traces.readers.matrices import MAX_LAYERS
 from traces.trace import LoadCounts
@@ -110,7 +110,7 @@ def open_eplb_stats(file: TraceFile, hints: Hints) -> LoadCounts:
     """Add up all records, line by line."""
     total = _Sum()
     with file.open() as stream:
-        for place, record in read_objects(stream, file.name):
+        for place, record in read_records(stream, file.name, ("expert_load", "p2l_map")):
             kind = record.get("record_type")
             if kind in (META, STATS) and record.get("version") != VERSION:
                 raise InputError.of(
@@ -140,6 +140,8 @@ def open_eplb_stats(file: TraceFile, hints: Hints) -> LoadCounts:
 def _matrix(record: dict[str, Any], name: str, place: str) -> npt.NDArray[Any]:
     """Return a list of lists as an array (layers, slots) of integers."""
     rows = record.get(name)
+    if isinstance(rows, np.ndarray) and len(rows) <= MAX_LAYERS:
+        return rows
     if (
         not isinstance(rows, list)
         or not 1 <= len(rows) <= MAX_LAYERS

@@ -34,6 +34,7 @@ __all__ = ["READER"]
 IDS, SCORES = "indices", "scores"
 LAYER_NUMBER = re.compile(r"(\d{1,6})\D*$")
 MAX_TOP_K = 1024
+READ_TOKENS = 8192  # of each layer; all of them are open at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class _Layer:
             )
         done = 0
         with opened:
-            tables = opened.iter_batches(SCAN_TOKENS, columns=list(names), use_threads=False)
+            tables = opened.iter_batches(READ_TOKENS, columns=list(names), use_threads=False)
             while True:
                 with guarded(self.file.name, ArrowException, KeyError, TypeError):
                     table = next(tables, None)

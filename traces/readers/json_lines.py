@@ -9,7 +9,7 @@ from typing import IO, Any
 from traces.errors import InputError
 from traces.readers.files import guarded
 
-__all__ = ["parse_object", "read_objects"]
+__all__ = ["parse_object", "read_lines", "read_objects"]
 
 LINE_BYTES = 16 << 20
 
@@ -28,6 +28,12 @@ def read_objects(stream: IO[bytes], name: str) -> Iterator[tuple[str, dict[str, 
     InputError
         At the first line that is no JSON object. Blank lines are allowed at the end only.
     """
+    for place, line in read_lines(stream, name):
+        yield place, parse_object(line, place)
+
+
+def read_lines(stream: IO[bytes], name: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the lines of a file with the place of each; blank ones are allowed at the end only."""
     blank = number = 0
     while True:
         number += 1
@@ -43,7 +49,7 @@ def read_objects(stream: IO[bytes], name: str) -> Iterator[tuple[str, dict[str, 
             continue
         if blank:
             raise InputError.of("blank_line", f"{name}#line {blank}", "A blank line amid the tokens.", "Delete it.")
-        yield place, parse_object(line, place)
+        yield place, line
 
 
 def parse_object(line: bytes, place: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from traces.errors import InputError
 from traces.readers.files import TraceFile, guarded
-from traces.readers.json_lines import read_objects
+from traces.readers.int_lists import read_records
 from traces.readers.matrices import MAX_LAYERS
 
 __all__ = ["RankFile", "Step", "joined", "steps_of"]
@@ -81,7 +81,7 @@ def steps_of(file: TraceFile, found: RankFile) -> Iterator[Step]:
     step: Step | None = None
     size = 0
     with file.open() as stream:
-        for place, record in read_objects(stream, file.name):
+        for place, record in read_records(stream, file.name, ("top_indices",)):
             if record.get("stage", STAGE) != STAGE:
                 found.other_stages += 1
                 continue
@@ -151,6 +151,10 @@ def _count(record: dict[str, Any], name: str, place: str) -> int:
 def _ids(record: dict[str, Any], place: str) -> Ids:
     tokens, top_k, rows = _count(record, "num_tokens", place), _count(record, "topk", place), record.get("top_indices")
     pointer = f"{place}/top_indices"
+    if isinstance(rows, np.ndarray):
+        if rows.shape == (tokens, top_k) and -(1 << 31) <= rows.min() <= rows.max() < 1 << 31:
+            return rows.astype(np.int32)
+        rows = rows.tolist()  # so that one place says what is wrong
     if (
         top_k < 1
         or not isinstance(rows, list)
