@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from traces.errors import InputError as InputError
 from traces.errors import Violation as Violation
 from traces.errors import Violations as Violations
+from traces.model_layout import ModelLayout as ModelLayout
 from traces.profile import Profile as Profile
 from traces.profile import ProfileSource as ProfileSource
 from traces.readers import load as load
@@ -31,6 +32,7 @@ __all__ = [
     "Batch",
     "InputError",
     "LoadCounts",
+    "ModelLayout",
     "Profile",
     "ProfileSource",
     "Provenance",

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy.typing as npt
 
 from traces.errors import InputError
+from traces.model_layout import ModelLayout
 from traces.readers.base import Hints, Reader
 from traces.readers.bundles import Bundle
 from traces.readers.dummies import settle_dummies
@@ -27,8 +28,7 @@ def load(
     format: str | None = None,  # noqa: A002  the word that users expect
     num_experts: int | None = None,
     layer_ids: npt.ArrayLike | None = None,
-    model_layers: int | None = None,
-    first_moe_layer: int | None = None,
+    model: ModelLayout | None = None,
     top_k: int | None = None,
     drop_dummy_rows: bool = False,
     unpack: UnpackLimits | None = None,
@@ -50,10 +50,8 @@ def load(
         Experts per layer, for files that don't state it. By default, the largest id plus one.
     layer_ids : (L,) integers, optional
         Model layers, for files that don't state them. By default, 0..L-1, or what has no filler.
-    model_layers : int, optional
-        Layers of the model, dense ones included, for formats that count every layer.
-    first_moe_layer : int, optional
-        In place of `layer_ids` for such formats: every layer from this one on is a MoE layer.
+    model : ModelLayout, optional
+        The model's layers (`traces.model_config.load_model_config`, `ModelLayout.of`), in place of the two above.
     top_k : int, optional
         Experts per token, for files that don't state it.
     drop_dummy_rows : bool
@@ -74,12 +72,14 @@ def load(
     hints = Hints(
         num_experts=num_experts,
         layer_ids=layer_ids,
-        model_layers=model_layers,
-        first_moe_layer=first_moe_layer,
+        model=model,
         top_k=top_k,
         drop_dummy_rows=drop_dummy_rows,
         unpack=unpack or UnpackLimits(),
     )
+    if model is not None and num_experts not in (None, model.num_experts) and model.num_experts is not None:
+        detail = f"num_experts is {num_experts}, but the model has {model.num_experts}."
+        raise InputError.of("num_experts_differ", "/num_experts", detail, "Leave num_experts (--num-experts) out.")
     named = None
     if format is not None:
         named = next((reader for reader in READERS if reader.name == format), None)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from traces import checks
 from traces.errors import InputError, Violations
+from traces.model_layout import ModelLayout
 from traces.readers.bundles import Bundle
 from traces.readers.files import TraceFile
 from traces.readers.unpacking import UnpackLimits
@@ -20,6 +21,7 @@ __all__ = ["Axes", "Hints", "Reader"]
 
 
 MAX_LAYERS = 100_000
+MAX_TOP_K = 32_767
 DEFAULT_LIMITS = UnpackLimits()
 
 
@@ -34,10 +36,9 @@ class Hints:
     layer_ids : array-like of int, optional
         Model layers that are MoE layers. Of formats whose layer axis counts every layer of the model, these rows are
         taken.
-    model_layers : int, optional
-        Layers of the model, dense ones included: for formats that count every layer.
-    first_moe_layer : int, optional
-        All layers from this one on are MoE layers; in place of `layer_ids`, for formats that count every layer.
+    model : ModelLayout, optional
+        The model's layers. Where a file has a row per MoE layer, `Axes.settle` names them by it; a reader of files
+        with a row per layer of the model picks its rows with ``model.of_rows``.
     top_k : int, optional
         Experts per token, for formats that don't state it.
     drop_dummy_rows : bool
@@ -48,22 +49,30 @@ class Hints:
 
     num_experts: int | None = None
     layer_ids: npt.ArrayLike | None = None
-    model_layers: int | None = None
-    first_moe_layer: int | None = None
+    model: ModelLayout | None = None
     top_k: int | None = None
     drop_dummy_rows: bool = False
     unpack: UnpackLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
-        found = Violations()
-        for name, least in (("model_layers", 1), ("first_moe_layer", 0), ("top_k", 1)):
-            value = getattr(self, name)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_LAYERS
-            ):
-                detail = f"Expected an integer between {least} and {MAX_LAYERS}; got {value!r:.40}."
-                found.add(f"{name}_range", f"/{name}", detail, "Correct it, or leave it out.")
-        found.raise_if_any()
+        value = self.top_k
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOP_K):
+            detail = f"Expected an integer between 1 and {MAX_TOP_K}; got {value!r:.40}."
+            raise InputError.of("top_k_range", "/top_k", detail, "Correct it, or leave it out.")
+
+    @property
+    def experts(self) -> int | None:
+        """Experts per layer as the caller says, or as the model has them."""
+        if self.num_experts is None and self.model is not None:
+            return self.model.num_experts
+        return self.num_experts
+
+    @property
+    def experts_per_token(self) -> int | None:
+        """Experts per token as the caller says, or as the model has them."""
+        if self.top_k is None and self.model is not None:
+            return self.model.top_k
+        return self.top_k
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +151,8 @@ class Axes:
         layers = np.arange(num_layers, dtype=np.int64)
         if hints.layer_ids is not None:
             layers = checks.as_layer_ids(hints.layer_ids, num_layers)
+        elif hints.model is not None and layer_ids is None:
+            layers = hints.model.of_ordinals(num_layers, file.name)
         if layer_ids is not None:
             hinted, layers = layers, checks.as_layer_ids(layer_ids, num_layers)
             if hints.layer_ids is not None and (hinted != layers).any():
@@ -151,20 +162,25 @@ class Axes:
                     f"The file says {layers.tolist()}.",
                     "Leave layer_ids (--layer-ids) out.",
                 )
-        elif hints.layer_ids is None:
+        elif hints.layer_ids is None and hints.model is None:
             notes.append(f"layer_ids are not given; taken as 0..{num_layers - 1}.")
-        experts = hints.num_experts if num_experts is None else num_experts
+        if hints.model is not None:
+            notes += hints.model.notes
+            if other := sorted(set(layers.tolist()) - set(hints.model.all_moe_layers)):
+                detail = f"Layers {other[:8]} are no MoE layers of the model."
+                found.add("layer_ids_differ", f"{file.name}#/layer_ids", detail, "Check the model's config.")
+        experts = hints.experts if num_experts is None else num_experts
         if experts is not None and (isinstance(experts, bool) or not isinstance(experts, int | np.integer)):
             found.add(
                 "num_experts_type", f"{file.name}#/num_experts", f"{experts!r:.40} is no integer.", "Give an integer."
             )
             experts = None
-        elif experts is not None and hints.num_experts not in (None, experts):
+        elif experts is not None and hints.experts not in (None, experts):
             found.add(
                 "num_experts_differ",
                 f"{file.name}#/num_experts",
                 f"The file says {experts}.",
-                "Leave num_experts (--num-experts) out.",
+                "Leave num_experts (--num-experts) out, and check the model's config.",
             )
         found.raise_if_any()
         if experts is None:

@@ -1,0 +1,300 @@
+"""Tests of the model layout: which layers have experts, by a config of each family, and how rows of files map to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import traces
+from traces import InputError, ModelLayout
+from traces.model_config import FAMILIES, layout_from_config, load_model_config
+
+# The figures are those of the published models' own config.json, cut to the fields that matter here.
+CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "Mixtral-8x7B": (
+        {"model_type": "mixtral", "num_hidden_layers": 32, "num_local_experts": 8, "num_experts_per_tok": 2},
+        {"moe_layers": tuple(range(32)), "num_experts": 8, "top_k": 2},
+    ),
+    "Qwen2-57B-A14B": (
+        {
+            "model_type": "qwen2_moe",
+            "num_hidden_layers": 28,
+            "num_experts": 64,
+            "num_experts_per_tok": 8,
+            "decoder_sparse_step": 1,
+        },
+        {"moe_layers": tuple(range(28)), "num_experts": 64, "top_k": 8},
+    ),
+    "Qwen3, every second layer, one of them dense": (
+        {
+            "model_type": "qwen3_moe",
+            "num_hidden_layers": 8,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "decoder_sparse_step": 2,
+            "mlp_only_layers": [3],
+        },
+        {"moe_layers": (1, 5, 7), "num_experts": 128, "top_k": 8},
+    ),
+    "DeepSeek-V2-Lite": (
+        {
+            "model_type": "deepseek_v2",
+            "num_hidden_layers": 27,
+            "n_routed_experts": 64,
+            "n_shared_experts": 2,
+            "num_experts_per_tok": 6,
+            "first_k_dense_replace": 1,
+            "moe_layer_freq": 1,
+            "n_group": 1,
+            "topk_group": 1,
+            "topk_method": "greedy",
+        },
+        {"moe_layers": tuple(range(1, 27)), "num_experts": 64, "top_k": 6, "num_groups": None},
+    ),
+    "DeepSeek-V3": (
+        {
+            "model_type": "deepseek_v3",
+            "num_hidden_layers": 61,
+            "n_routed_experts": 256,
+            "num_experts_per_tok": 8,
+            "first_k_dense_replace": 3,
+            "moe_layer_freq": 1,
+            "n_group": 8,
+            "topk_group": 4,
+            "num_nextn_predict_layers": 1,
+            "topk_method": "noaux_tc",
+        },
+        {
+            "moe_layers": tuple(range(3, 61)),
+            "mtp_layers": (61,),
+            "num_experts": 256,
+            "top_k": 8,
+            "num_groups": 8,
+            "groups_per_token": 4,
+        },
+    ),
+    "DeepSeek with a frequency": (
+        {
+            "model_type": "deepseek_v2",
+            "num_hidden_layers": 9,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "first_k_dense_replace": 3,
+            "moe_layer_freq": 2,
+        },
+        {"moe_layers": (4, 6, 8)},
+    ),
+    "Kimi-K2": (
+        {
+            "model_type": "kimi_k2",
+            "num_hidden_layers": 61,
+            "n_routed_experts": 384,
+            "num_experts_per_tok": 8,
+            "first_k_dense_replace": 1,
+            "n_group": 1,
+            "topk_group": 1,
+            "num_nextn_predict_layers": 0,
+        },
+        {"moe_layers": tuple(range(1, 61)), "mtp_layers": (), "num_experts": 384, "num_groups": None},
+    ),
+    "GLM-4.5": (
+        {
+            "model_type": "glm4_moe",
+            "num_hidden_layers": 92,
+            "n_routed_experts": 160,
+            "num_experts_per_tok": 8,
+            "first_k_dense_replace": 3,
+            "num_nextn_predict_layers": 1,
+        },
+        {"moe_layers": tuple(range(3, 92)), "mtp_layers": (92,), "num_experts": 160, "top_k": 8},
+    ),
+    "gpt-oss-120b": (
+        {
+            "model_type": "gpt_oss",
+            "num_hidden_layers": 36,
+            "num_local_experts": 128,
+            "num_experts_per_tok": 4,
+            "experts_per_token": 4,
+        },
+        {"moe_layers": tuple(range(36)), "num_experts": 128, "top_k": 4},
+    ),
+    "OLMoE-1B-7B": (
+        {"model_type": "olmoe", "num_hidden_layers": 16, "num_experts": 64, "num_experts_per_tok": 8},
+        {"moe_layers": tuple(range(16)), "num_experts": 64, "top_k": 8},
+    ),
+    "Llama-4-Maverick": (
+        {
+            "model_type": "llama4",
+            "text_config": {
+                "model_type": "llama4_text",
+                "num_hidden_layers": 48,
+                "num_local_experts": 128,
+                "num_experts_per_tok": 1,
+                "interleave_moe_layer_step": 2,
+            },
+            "vision_config": {"num_hidden_layers": 34},
+        },
+        {"moe_layers": tuple(range(1, 48, 2)), "num_experts": 128, "top_k": 1},
+    ),
+    "ERNIE-4.5-21B-A3B": (
+        {
+            "model_type": "ernie4_5_moe",
+            "num_hidden_layers": 28,
+            "moe_num_experts": 64,
+            "moe_k": 6,
+            "moe_layer_interval": 1,
+            "moe_layer_start_index": 1,
+            "moe_layer_end_index": 27,
+        },
+        {"moe_layers": tuple(range(1, 28)), "num_experts": 64, "top_k": 6},
+    ),
+    "Jamba": (
+        {
+            "model_type": "jamba",
+            "num_hidden_layers": 8,
+            "num_experts": 16,
+            "num_experts_per_tok": 2,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+        },
+        {"moe_layers": (1, 3, 5, 7), "num_experts": 16},
+    ),
+    "layers listed by kind": (
+        {
+            "model_type": "new_family",
+            "num_hidden_layers": 4,
+            "num_experts": 16,
+            "num_experts_per_tok": 2,
+            "mlp_layer_types": ["dense", "sparse", "dense", "sparse"],
+        },
+        {"moe_layers": (1, 3)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_gives_the_layout(name: str) -> None:
+    """The config of a published model gives its MoE layers, experts, groups and MTP layer."""
+    content, expected = CONFIGS[name]
+    layout = layout_from_config(content)
+    assert {field: getattr(layout, field) for field in expected} == expected
+
+
+def test_unknown_family_is_refused() -> None:
+    """No rule is guessed for a model type that is not known."""
+    with pytest.raises(InputError) as caught:
+        layout_from_config({"model_type": "llama", "num_hidden_layers": 32, "num_experts": 8})
+    assert caught.value.violations[0].code == "unknown_model_type"
+
+
+@pytest.mark.parametrize(
+    ("changes", "codes"),
+    [
+        ({"num_hidden_layers": None, "n_routed_experts": None}, {"missing_field"}),
+        ({"first_k_dense_replace": None}, {"missing_field"}),
+        ({"num_experts_per_tok": 300}, {"top_k_range"}),
+        ({"num_experts_per_tok": "8"}, {"field_type"}),
+        ({"num_local_experts": 128}, {"fields_differ"}),
+        ({"n_group": 7}, {"num_groups"}),
+        ({"first_k_dense_replace": 61, "num_nextn_predict_layers": 0}, {"no_layers"}),
+        ({"mlp_layer_types": ["dense"] * 60 + [[]]}, {"field_type"}),
+    ],
+)
+def test_bad_configs_are_refused(changes: dict[str, Any], codes: set[str]) -> None:
+    """Fields that are missing, contradict each other or can't be are named."""
+    with pytest.raises(InputError) as caught:
+        layout_from_config(CONFIGS["DeepSeek-V3"][0] | changes, "config.json#")
+    assert {violation.code for violation in caught.value.violations} == codes
+    assert all(violation.pointer.startswith("config.json#/") for violation in caught.value.violations)
+
+
+def test_mtp_of_other_families_is_left_out_with_a_note() -> None:
+    """Where it is not known whether MTP layers have experts, they are left out, and a note says so."""
+    layout = layout_from_config(CONFIGS["OLMoE-1B-7B"][0] | {"num_nextn_predict_layers": 2})
+    assert layout.mtp_layers == ()
+    assert "multi-token prediction" in layout.notes[0]
+
+
+@given(st.data())
+def test_any_config_is_read_or_refused(data: st.DataObject) -> None:
+    """Whatever stands in a config, the answer is a layout or an InputError."""
+    junk = (
+        st.none() | st.booleans() | st.integers(-2, 70) | st.floats() | st.text(max_size=3) | st.just([1]) | st.just({})
+    )
+    content: dict[str, Any] = dict(CONFIGS[data.draw(st.sampled_from(sorted(CONFIGS)))][0])
+    content["model_type"] = data.draw(st.sampled_from(sorted(FAMILIES)) | junk)
+    for name in data.draw(st.lists(st.sampled_from(sorted(content)), max_size=3)):
+        content[name] = data.draw(junk)
+    try:
+        layout = layout_from_config(content)
+    except InputError:
+        return
+    assert layout.all_moe_layers
+    assert set(layout.moe_layers) | set(layout.dense_layers) == set(range(layout.num_layers))
+
+
+def test_config_file(tmp_path: Path) -> None:
+    """A config.json is read; what is no JSON is refused with the file's name."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(CONFIGS["GLM-4.5"][0]))
+    assert load_model_config(file).name == "glm4_moe"
+    file.write_text("{")
+    with pytest.raises(InputError, match=r"config\.json"):
+        load_model_config(file)
+
+
+def test_rows_and_ordinals() -> None:
+    """Rows are the decoder's layers with or without MTP; ordinals count MoE layers only."""
+    layout = ModelLayout.of(6, first_moe_layer=2, num_mtp_layers=1)
+    assert layout.of_rows(6, "f").tolist() == [2, 3, 4, 5]
+    assert layout.of_rows(7, "f").tolist() == [2, 3, 4, 5, 6]
+    assert layout.of_ordinals(4, "f").tolist() == [2, 3, 4, 5]
+    assert layout.of_ordinals(5, "f").tolist() == [2, 3, 4, 5, 6]
+    assert layout.dense_layers == (0, 1)
+    for wrong in (layout.of_rows, layout.of_ordinals):
+        with pytest.raises(InputError, match="layer_count"):
+            wrong(3, "f")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_layers": 0, "moe_layers": (0,)},
+        {"num_layers": 4, "moe_layers": ()},
+        {"num_layers": 4, "moe_layers": (2, 1)},
+        {"num_layers": 4, "moe_layers": (4,)},
+        {"num_layers": 4, "moe_layers": (1,), "mtp_layers": (3,)},
+        {"num_layers": 4, "moe_layers": (1,), "num_experts": 0},
+        {"num_layers": 4, "moe_layers": (1,), "num_experts": 4, "top_k": 5},
+    ],
+)
+def test_impossible_layouts_are_refused(fields: dict[str, Any]) -> None:
+    """A layout whose layers or experts can't be is refused."""
+    with pytest.raises(InputError):
+        ModelLayout(**fields)
+
+
+def test_model_names_the_layers_of_a_trace(tmp_path: Path) -> None:
+    """With a model, a trace of its MoE layers gets their absolute numbers and the number of experts."""
+    np.savez(tmp_path / "trace.npz", topk_ids=np.array([[[0, 1]] * 4, [[2, 1]] * 4]))
+    layout = ModelLayout.of(6, first_moe_layer=2, num_experts=8)
+    trace = traces.load(tmp_path / "trace.npz", model=layout)
+    assert trace.layer_ids.tolist() == [2, 3, 4, 5]
+    assert trace.num_experts == 8
+    with pytest.raises(InputError, match="layer_count"):
+        traces.load(tmp_path / "trace.npz", model=ModelLayout.of(6, num_experts=8))
+    with pytest.raises(InputError, match="num_experts_differ"):
+        traces.load(tmp_path / "trace.npz", model=layout, num_experts=9)
+
+
+def test_model_must_know_the_layers_of_a_trace(tmp_path: Path) -> None:
+    """Layers that a file states must be MoE layers of the model."""
+    np.savez(tmp_path / "trace.npz", topk_ids=np.array([[[0, 1]] * 2]), layer_ids=np.array([0, 3]))
+    with pytest.raises(InputError, match="layer_ids_differ"):
+        traces.load(tmp_path / "trace.npz", model=ModelLayout.of(6, first_moe_layer=2, num_experts=8))
