@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.engine_files import ENGINE_FILES, Toy, write_bundle
-from traces import LoadCounts, Profile, Trace, save
+from traces import LoadCounts, ModelLayout, Profile, Trace, save
 from traces import load as load_any
 from traces.readers import READERS, Reader
 from traces.readers.base import Hints
@@ -187,7 +187,7 @@ EXAMPLES: dict[str, Callable[[Path], Path]] = {
     "sglang_per_token": _engine("sglang_per_token"),
 }
 # What the caller has to say about a format.
-OPTIONS: dict[str, dict[str, Any]] = {"sglang_routed_experts": {"model_layers": 3, "top_k": 1}}
+OPTIONS: dict[str, dict[str, Any]] = {"sglang_routed_experts": {"model": ModelLayout.of(3), "top_k": 1}}
 NEEDED: dict[Path, dict[str, Any]] = {}  # the same by example
 # Formats whose files tell the layers, so that the caller can't name others than 0, 1 and 2.
 OWN_LAYERS = {"npz", "parquet", "jsonl", *(name.partition(" ")[0] for name in ENGINE_FILES)}

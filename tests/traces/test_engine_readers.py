@@ -23,11 +23,11 @@ from tests.engine_files import (
     write_bundle,
 )
 from tests.torch_files import View, torch_bytes
-from traces import InputError, LoadCounts, Profile, Trace, load
+from traces import InputError, LoadCounts, ModelLayout, Profile, Trace, load
 from traces.trace import Batch
 
 TOY = Toy()
-SHAPE: dict[str, Any] = {"model_layers": TOY.layers, "top_k": TOY.top_k}
+SHAPE: dict[str, Any] = {"model": ModelLayout.of(TOY.layers, moe_layers=TOY.moe), "top_k": TOY.top_k}
 
 
 def hints(name: str) -> dict[str, Any]:
@@ -144,22 +144,23 @@ def test_sglang_needs_layers_and_top_k(tmp_path: Path) -> None:
     path = write_bundle(tmp_path / "dump", sglang_responses(TOY))
     message = refused("top_k_needed", path)
     assert "--model-layers" in message
-    assert "routed_experts" in refused("routed_shape", path, model_layers=7, top_k=3)
-    refused("model_layers_range", path, model_layers=0, top_k=3)
+    assert "routed_experts" in refused("routed_shape", path, model=ModelLayout.of(7), top_k=3)
+    refused("top_k_range", path, model=ModelLayout.of(6), top_k=0)
+    whole = ModelLayout.of(6, moe_layers=TOY.moe, top_k=3, num_experts=32)
+    assert load(path, model=whole).num_experts == 32
 
 
 def test_dense_layers_are_told_by_rule_or_by_the_caller(tmp_path: Path) -> None:
     """All-zero layers can't be choices of more than one expert; the caller may name the rest, but not wrongly."""
     path = write_bundle(tmp_path / "dump", vllm_array(TOY))
     assert any("Layers 0, 3 hold filler only" in note for note in load(path).provenance.notes)
-    named = load(path, layer_ids=[1, 2, 4, 5], model_layers=6)
-    assert (named.layer_ids.tolist(), named.provenance.notes[:-1]) == ([1, 2, 4, 5], ())
-    refused("layer_is_dense", path, first_moe_layer=0)
+    for named in ({"layer_ids": [1, 2, 4, 5]}, {"model": ModelLayout.of(6, moe_layers=TOY.moe)}):
+        loaded = load(path, **named)
+        assert (loaded.layer_ids.tolist(), loaded.provenance.notes[:-1]) == ([1, 2, 4, 5], ())
+    refused("layer_is_dense", path, model=ModelLayout.of(6))
     refused("layer_not_named", path, layer_ids=[1, 2, 4])
     refused("layer_ids_range", path, layer_ids=[1, 2, 4, 6])
-    refused("model_layers_differ", path, model_layers=7)
-    refused("first_moe_layer_range", path, first_moe_layer=6)
-    refused("layers_given_twice", path, first_moe_layer=1, layer_ids=[1, 2, 4, 5])
+    refused("layer_count", path, model=ModelLayout.of(7, first_moe_layer=1))
 
 
 def test_top_1_is_ambiguous_without_the_caller(tmp_path: Path) -> None:
@@ -167,9 +168,9 @@ def test_top_1_is_ambiguous_without_the_caller(tmp_path: Path) -> None:
     toy = Toy(top_k=1, moe=(1, 2, 3, 4, 5))
     path = write_bundle(tmp_path / "dump", vllm_array(toy))
     assert "--first-moe-layer" in refused("ambiguous_layers", path)
-    _, tokens = tokens_of(path, first_moe_layer=1)
+    _, tokens = tokens_of(path, model=ModelLayout.of(6, first_moe_layer=1))
     assert np.array_equal(tokens.topk_ids, toy.ids)
-    assert np.array_equal(tokens_of(path, first_moe_layer=0)[1].topk_ids, toy.whole)
+    assert np.array_equal(tokens_of(path, layer_ids=range(6))[1].topk_ids, toy.whole)
 
 
 def test_unwritten_rows_are_refused_or_dropped(tmp_path: Path) -> None:

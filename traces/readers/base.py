@@ -55,8 +55,8 @@ class Hints:
     unpack: UnpackLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
-        value = self.top_k
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOP_K):
+        value: Any = self.top_k
+        if value is not None and (type(value) is not int or not 1 <= value <= MAX_TOP_K):
             detail = f"Expected an integer between 1 and {MAX_TOP_K}; got {value!r:.40}."
             raise InputError.of("top_k_range", "/top_k", detail, "Correct it, or leave it out.")
 

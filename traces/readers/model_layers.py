@@ -16,6 +16,7 @@ from traces.readers.files import TraceFile
 __all__ = ["axes_of_rows", "moe_rows"]
 
 SHOWN_LAYERS = 16
+REMEDY = "Correct layer_ids, or the model's layers (--layer-ids, --first-moe-layer)."
 
 
 def moe_rows(
@@ -28,7 +29,7 @@ def moe_rows(
     place : str
         What errors point at.
     hints : Hints
-        `layer_ids` or `first_moe_layer` decide, if given.
+        `layer_ids` or `model` decide, if given.
     used : (layers of the model,) bool
         Which layers hold anything but filler.
     certain : bool
@@ -47,17 +48,13 @@ def moe_rows(
     """
     found = Violations()
     count = len(used)
-    if hints.model_layers not in (None, count):
-        detail = f"The file has {count} layers, not {hints.model_layers}."
-        found.add("model_layers_differ", place, detail, "Correct model_layers (--model-layers).")
-    if hints.layer_ids is not None and hints.first_moe_layer is not None:
-        remedy = "Give one of the two."
-        found.add("layers_given_twice", "/first_moe_layer", "layer_ids and first_moe_layer are both given.", remedy)
-    found.raise_if_any()
+    named = None if hints.model is None else hints.model.of_rows(count, place)
+    if hints.layer_ids is not None:
+        named = _listed_rows(hints.layer_ids, count)
     if not used.any():
         raise InputError.of("zero_tokens", place, "Every layer holds filler only.", "Check the recording.")
     idle = np.flatnonzero(~used)
-    if hints.layer_ids is None and hints.first_moe_layer is None:
+    if named is None:
         if not len(idle):
             return np.arange(count, dtype=np.int64), ()
         if not certain:
@@ -65,20 +62,19 @@ def moe_rows(
                 "ambiguous_layers",
                 place,
                 f"Layers {_listed(idle)} hold expert 0 only: dense layers, or top-1 choices.",
-                "Name the MoE layers with layer_ids or first_moe_layer (--layer-ids, --first-moe-layer).",
+                "Name the MoE layers: layer_ids or model (--layer-ids, --model-config, --first-moe-layer).",
             )
         return np.flatnonzero(used), (f"Layers {_listed(idle)} hold filler only; taken for dense layers.",)
-    rows = _named(hints, count)
-    stray = np.setdiff1d(np.flatnonzero(used), rows)
+    stray = np.setdiff1d(np.flatnonzero(used), named)
     if len(stray):
         detail = f"Layers {_listed(stray)} are not among the MoE layers that are named, but hold experts."
-        found.add("layer_not_named", place, detail, "Correct layer_ids or first_moe_layer.")
-    empty = np.intersect1d(idle, rows)
+        found.add("layer_not_named", place, detail, REMEDY)
+    empty = np.intersect1d(idle, named)
     if certain and len(empty):
         detail = f"Layers {_listed(empty)} are named as MoE layers, but hold filler only."
-        found.add("layer_is_dense", place, detail, "Correct layer_ids or first_moe_layer.")
+        found.add("layer_is_dense", place, detail, REMEDY)
     found.raise_if_any()
-    return rows, ()
+    return named, ()
 
 
 def axes_of_rows(
@@ -89,14 +85,8 @@ def axes_of_rows(
     return Axes.settle(file, without, len(rows), lambda: largest_id, layer_ids=rows, num_experts=num_experts)
 
 
-def _named(hints: Hints, count: int) -> npt.NDArray[np.int64]:
-    if hints.layer_ids is None:
-        first = hints.first_moe_layer or 0
-        if first >= count:
-            detail = f"The first MoE layer can't be {first}: there are {count} layers."
-            raise InputError.of("first_moe_layer_range", "/first_moe_layer", detail, "Count from 0.")
-        return np.arange(first, count, dtype=np.int64)
-    given = np.asarray(hints.layer_ids)
+def _listed_rows(layer_ids: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
+    given = np.asarray(layer_ids)
     rows = checks.as_layer_ids(given, given.size)
     if not len(rows) or rows[0] < 0 or rows[-1] >= count or (np.diff(rows) <= 0).any():
         detail = f"Layers of the file are 0..{count - 1}; got {rows.tolist()[:SHOWN_LAYERS]}."

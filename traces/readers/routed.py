@@ -131,7 +131,7 @@ def open_routed(
             f"{scan.empty_rows} of {scan.tokens} rows are all zero: no token chooses expert 0 {scan.top_k} times.",
             "They were never written, most likely: leave them out with drop_dummy_rows (--drop-dummy).",
         )
-    if hints.top_k not in (None, scan.top_k):
+    if hints.experts_per_token not in (None, scan.top_k):
         raise InputError.of("top_k_differ", file.name, f"The file has top-{scan.top_k}.", "Leave top_k out.")
     axes = axes_of_rows(file, hints, rows, largest_id=scan.largest, num_experts=None)
     whole = len(rows) == scan.layers

@@ -29,14 +29,15 @@ FIELDS = frozenset({"meta_info.routed_experts", "sgl_ext.routed_experts", "choic
 def open_sglang(file: TraceFile, hints: Hints) -> Trace:
     """Open responses; all is read once, to tell dense layers from others."""
     found = Violations()
-    for name, option in (("model_layers", "--model-layers"), ("top_k", "--top-k")):
-        if getattr(hints, name) is None:
-            remedy = f"Give {name} ({option}), as in the model's configuration."
-            found.add(f"{name}_needed", f"/{name}", "SGLang sends numbers without their shape.", remedy)
+    detail = "SGLang sends numbers without their shape."
+    if hints.model is None:
+        found.add("model_needed", "/model", detail, "Give the model's layers (--model-config or --model-layers).")
+    if hints.experts_per_token is None:
+        found.add("top_k_needed", "/top_k", detail, "Give the experts per token (--model-config or --top-k).")
     found.raise_if_any()
-    assert hints.model_layers is not None
-    assert hints.top_k is not None
-    shape = (hints.model_layers, hints.top_k)
+    assert hints.model is not None
+    assert hints.experts_per_token is not None
+    shape = (hints.model.num_layers, hints.experts_per_token)
     skipped = [0]
     return open_routed(
         file,
@@ -65,7 +66,7 @@ def _responses(file: TraceFile, shape: tuple[int, int], skipped: list[int]) -> I
                         "routed_shape",
                         pointer,
                         f"{len(data)} bytes are no whole rows of {shape[0]} layers with {shape[1]} int32 each.",
-                        "Check model_layers and top_k (--model-layers, --top-k).",
+                        "Check layers and top-k of the model (--model-layers, --top-k).",
                     )
                 ids = np.frombuffer(data, "<i4").astype(np.int32).reshape(-1, *shape)
                 yield place_rows(ids, pointer, token_counts(usage))
@@ -93,7 +94,7 @@ def sniff(file: TraceFile) -> bool:
 
 READER = Reader(
     name="sglang_routed_experts",
-    content="SGLang routed_experts in JSON responses; needs model_layers and top_k",
+    content="SGLang routed_experts in JSON responses; needs the model's layers and top-k",
     sniff=sniff,
     open=open_sglang,
 )
