@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from api.sources import Source, open_source
-from traces import InputError, LoadCounts, Profile, Trace, Violation
+from traces import InputError, LoadCounts, ModelLayout, Profile, Trace, Violation
 from traces.profile import SEQUENCE_BUCKETS
+from traces.readers import UnpackLimits
 from traces.sample import TokenSample
 from traces.windows import WindowedLoad
 
 __all__ = ["inspect", "open_stored", "outline", "warm_up"]
 
 
-def inspect(path: Path, shown: str, hints: Mapping[str, Any]) -> dict[str, Any]:
+def inspect(path: Path, shown: str, hints: Mapping[str, Any], max_unpacked_bytes: int | None = None) -> dict[str, Any]:
     """Read a file from start to end.
 
     Parameters
@@ -31,7 +32,10 @@ def inspect(path: Path, shown: str, hints: Mapping[str, Any]) -> dict[str, Any]:
     shown : str
         How to call the file in errors.
     hints : mapping
-        format, num_experts, layer_ids, as far as the client gave them.
+        format, num_experts, layer_ids, top_k, model_layers, first_moe_layer, drop_dummy_rows, as far as the client gave
+        them.
+    max_unpacked_bytes : int, optional
+        How much an archive may hold.
 
     Returns
     -------
@@ -44,7 +48,8 @@ def inspect(path: Path, shown: str, hints: Mapping[str, Any]) -> dict[str, Any]:
         If the file is not a valid trace.
     """
     try:
-        source = open_source(path, **hints)
+        limits = {} if max_unpacked_bytes is None else {"unpack": UnpackLimits(max_bytes=max_unpacked_bytes)}
+        source = open_source(path, **_load_options(hints), **limits)
         facts = _facts_of_trace(source) if isinstance(source, Trace) else _facts_of_statistics(source)
     except InputError as error:
         raise _rename(error, path, shown) from None
@@ -63,7 +68,7 @@ def open_stored(path: Path, trace_id: str, name: str | None, facts: Mapping[str,
         detail = f"The service has lost the file of trace {trace_id}."
         raise InputError.of("trace_lost", "/trace", detail, "Upload it again.")
     try:
-        source = open_source(path, **facts["hints"])
+        source = open_source(path, **_load_options(facts["hints"]))
     except InputError as error:
         raise _rename(error, path, shown) from None
     if isinstance(source, Profile):
@@ -73,6 +78,13 @@ def open_stored(path: Path, trace_id: str, name: str | None, facts: Mapping[str,
 
 def warm_up() -> None:
     """Do nothing; importing this module has loaded what `inspect` needs."""
+
+
+def _load_options(hints: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `traces.load`; those on the model's layers are one there."""
+    options = dict(hints)
+    layers, first = options.pop("model_layers", None), options.pop("first_moe_layer", None)
+    return options if layers is None else options | {"model": ModelLayout.of(layers, first_moe_layer=first or 0)}
 
 
 def outline(facts: Mapping[str, Any]) -> Profile:

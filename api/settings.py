@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     )
 
     max_trace_bytes: int = Field(default=8192 * MB, ge=1, description="Largest trace to accept.")
+    max_unpacked_bytes: int = Field(default=32_768 * MB, ge=1, description="Most that a packed trace may unpack to.")
     max_json_bytes: int = Field(default=16 * MB, ge=1024, description="Largest JSON body to accept.")
     max_queued_plans: int = Field(default=1000, ge=1, description="Plans that may wait; more are answered with 429.")
     max_job_bytes: int = Field(default=8192 * MB, ge=MB, description="Largest estimate of a job's memory to accept.")

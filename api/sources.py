@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from traces import InputError, LoadCounts, Profile, Trace, load
+from traces.readers.archive import check_zip
 from traces.sample import TokenSample
 
 __all__ = ["Source", "open_source", "split"]
@@ -22,7 +23,8 @@ def open_source(path: str | Path, **load_options: Any) -> Source:
     ----------
     path : path
     **load_options
-        See `traces.load`: format, num_experts, layer_ids. A profile knows all of them, so it takes none.
+        See `traces.load`: format, num_experts, layer_ids and others. A profile knows what they say, so it takes none
+        but `unpack`, which it has no use for.
 
     Raises
     ------
@@ -30,7 +32,7 @@ def open_source(path: str | Path, **load_options: Any) -> Source:
     """
     if not _is_profile(Path(path)):
         return load(path, **load_options)
-    if given := sorted(name for name, value in load_options.items() if value is not None):
+    if given := sorted(name for name, value in load_options.items() if value is not None and name != "unpack"):
         raise InputError.of(
             "profile_options", f"/{given[0]}", f"A saved profile takes no {', '.join(given)}.", "Leave that out."
         )
@@ -41,8 +43,10 @@ def _is_profile(path: Path) -> bool:
     try:
         if not path.is_file():  # a pipe would be waited for
             return False
-        with zipfile.ZipFile(path) as archive:
-            return "header.npy" in archive.namelist()
+        with path.open("rb") as stream:
+            check_zip(stream, path.name)
+            with zipfile.ZipFile(stream) as archive:
+                return "header.npy" in archive.namelist()
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return False  # whatever it is, the trace readers say what is wrong with it
 

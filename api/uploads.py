@@ -36,7 +36,7 @@ async def receive_trace(
     services : Services
     name : str or None
     hints : mapping
-        format, num_experts, layer_ids, as far as they are given.
+        format, num_experts, layer_ids, top_k, model_layers, first_moe_layer, drop_dummy_rows, as far as they are given.
 
     Returns
     -------
@@ -86,7 +86,8 @@ async def _inspect(
     services: Services, incoming: Incoming, name: str | None, hints: Mapping[str, Any]
 ) -> dict[str, Any]:
     try:
-        return await services.parts.helpers.run(inspect, incoming.path, name or "trace", dict(hints))
+        limit = services.settings.max_unpacked_bytes
+        return await services.parts.helpers.run(inspect, incoming.path, name or "trace", dict(hints), limit)
     except InputError as error:
         raise ProblemError("invalid-trace", error.violations[0].detail, error.violations) from None
     except BrokenExecutor:
@@ -114,14 +115,19 @@ def _check_same(row: TraceRow, hints: Mapping[str, Any]) -> None:
         Violation(
             code="trace_differs",
             pointer=f"?{field}",
-            detail=f"The trace is there with {field} = {str(row.facts[field])[:200]}.",
+            detail=f"The trace is there with {field} = {str(_fact(row, field))[:200]}.",
             remedy="Leave the parameter out, or delete the trace first.",
         )
         for field, value in hints.items()
-        if row.facts[field] != value
+        if _fact(row, field) != value
     ]
     if different:
         raise ProblemError("trace-differs", f"Trace {row.id} was read with other parameters.", different)
+
+
+def _fact(row: TraceRow, field: str) -> Any:
+    """Return what the trace turned out to have, or how it was read."""
+    return row.facts[field] if field in row.facts else row.facts["hints"].get(field)
 
 
 def _digests(fields: list[str]) -> dict[str, bytes]:

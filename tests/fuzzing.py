@@ -16,7 +16,7 @@ import numpy as np
 
 from traces import InputError, LoadCounts, Trace, load
 
-__all__ = ["fuzz", "mutated", "outcome"]
+__all__ = ["fuzz", "mutated", "outcome", "peak_bytes", "reset_peak"]
 
 MOST_SECONDS = 5.0  # of CPU, for one file
 MOST_BYTES = 1 << 30
@@ -116,14 +116,14 @@ def fuzz(path: Path, options: Mapping[str, Any], name: str, folder: Path, count:
         else:
             target.write_bytes(changed)
         named = {"format": name} if number % 2 else {}
-        before = _reset_peak()
+        before = reset_peak()
         start = time.process_time()
         try:
             outcomes[outcome(target, {**options, **named})] += 1
         except Exception as error:
             error.add_note(f"mutation {number} with seed {seed} of {name}, kept in {target}")
             raise
-        taken, grown = time.process_time() - start, _peak() - before
+        taken, grown = time.process_time() - start, peak_bytes() - before
         assert taken < MOST_SECONDS, f"mutation {number} with seed {seed} of {name} took {taken:.1f} s"
         assert grown < MOST_BYTES, f"mutation {number} with seed {seed} of {name} took {grown} bytes"
     return outcomes
@@ -156,13 +156,14 @@ def _swapped(content: bytes, rng: np.random.Generator) -> bytes:
     return content[: match.start()] + value + content[match.end() :]
 
 
-def _reset_peak() -> int:
+def reset_peak() -> int:
     """Begin to measure the peak of this process's memory; return what it takes now."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
+    return peak_bytes()
 
 
-def _peak() -> int:
+def peak_bytes() -> int:
+    """Return the largest memory of this process since `reset_peak`."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

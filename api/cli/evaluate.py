@@ -43,6 +43,8 @@ def evaluate(
     copy_policy: shared.PlansCopyPolicyOption = None,
     part: Part = "all",
     hold_out: shared.HoldOutOption = None,
+    top_k: shared.TopKOption = None,
+    drop_dummy: shared.DropDummyOption = False,
     num_experts: shared.NumExpertsOption = None,
     layer_ids: shared.LayerIdsOption = None,
     format_name: shared.FormatOption = None,
@@ -55,6 +57,7 @@ def evaluate(
 
     from api.figures import part_figures, replay_both
 
+    loading |= shared.row_options(top_k, drop_dummy)
     asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": copy_policy}
     loaded, where = _plan_and_topology(plan, topology)
     objective = _objective(loaded, asked)
@@ -83,6 +86,8 @@ def compare(
     copy_policy: shared.PlansCopyPolicyOption = None,
     part: Part = "all",
     hold_out: shared.HoldOutOption = None,
+    top_k: shared.TopKOption = None,
+    drop_dummy: shared.DropDummyOption = False,
     num_experts: shared.NumExpertsOption = None,
     layer_ids: shared.LayerIdsOption = None,
     format_name: shared.FormatOption = None,
@@ -98,6 +103,7 @@ def compare(
 
     from api.figures import part_figures, replay_both
 
+    loading |= shared.row_options(top_k, drop_dummy)
     asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": copy_policy}
     plans = [(file, *_plan_and_topology(file, topology)) for file in files]
     objectives = [_objective(loaded, asked) for _, loaded, _ in plans]

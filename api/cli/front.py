@@ -92,6 +92,8 @@ def front(
     start: Annotated[
         Path | None, typer.Option(metavar="PLAN", help="Plan file to start from; against bytes moved, what runs now.")
     ] = None,
+    top_k: shared.TopKOption = None,
+    drop_dummy: shared.DropDummyOption = False,
     num_experts: shared.NumExpertsOption = None,
     layer_ids: shared.LayerIdsOption = None,
     format_name: shared.FormatOption = None,
@@ -116,6 +118,7 @@ def front(
     from api.planning import PlanRequest, open_source, prepare
     from placement import Constraints, load_plan, save_plan
 
+    source_options |= shared.row_options(top_k, drop_dummy)
     with Checks() as checks:
         checks.run(lambda: check_outputs({"--output": output, "--plot": plot}, (trace, start)))
         checks.run(lambda: check_chart(plot))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CopyPolicyOption",
     "DedupOption",
+    "DropDummyOption",
     "ExecutionOption",
     "FormatOption",
     "HoldOutOption",
@@ -31,6 +32,7 @@ __all__ = [
     "PlansDedupOption",
     "PlansExecutionOption",
     "PlansOwnershipOption",
+    "TopKOption",
     "WorkersOption",
     "choice",
     "load_options",
@@ -41,6 +43,7 @@ __all__ = [
     "read_options",
     "read_pins",
     "read_topology",
+    "row_options",
 ]
 
 MAX_LAYERS = 100_000
@@ -140,6 +143,13 @@ HoldOutOption = Annotated[
         show_default=False,
     ),
 ]
+TopKOption = Annotated[
+    int | None, typer.Option(metavar="K", min=1, help="Experts per token, where the file does not say it.")
+]
+DropDummyOption = Annotated[
+    bool,
+    typer.Option("--drop-dummy", help="Leave out rows of warm-up: repeats of the row before, and rows of a single id."),
+]
 NumExpertsOption = Annotated[
     int | None, typer.Option(metavar="E", help="Experts per layer, where the file does not say it.")
 ]
@@ -165,6 +175,11 @@ WorkersOption = Annotated[
 def load_options(num_experts: int | None, layer_ids: str | None, format_name: str | None) -> dict[str, Any]:
     """Return the keyword arguments of `traces.load`."""
     return {"num_experts": num_experts, "layer_ids": read_layer_ids(layer_ids), "format": format_name}
+
+
+def row_options(top_k: int | None, drop_dummy: bool) -> dict[str, Any]:
+    """Return further keyword arguments of `traces.load`, as far as they are given."""
+    return {} | ({} if top_k is None else {"top_k": top_k}) | ({"drop_dummy_rows": True} if drop_dummy else {})
 
 
 def read_layer_ids(text: str | None) -> list[int] | None:

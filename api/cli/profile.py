@@ -27,6 +27,8 @@ def profile(
         list[int] | None, typer.Option(metavar="D", help="Also count pairs of layers that are D apart; repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the permutation null.")] = 0,
+    top_k: shared.TopKOption = None,
+    drop_dummy: shared.DropDummyOption = False,
     num_experts: shared.NumExpertsOption = None,
     layer_ids: shared.LayerIdsOption = None,
     format_name: shared.FormatOption = None,
@@ -41,6 +43,7 @@ def profile(
     from traces import InputError, Profile
     from traces.statistics import summary
 
+    loading |= shared.row_options(top_k, drop_dummy)
     check_outputs({"--output": output}, tuple(sources))
     merged: Profile | None = None
     with progress() as shown:

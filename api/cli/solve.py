@@ -79,6 +79,8 @@ def solve(
     group: Annotated[
         list[str] | None, typer.Option(metavar="E,E,..[@LAYER]", help="Keep experts on one node; repeatable.")
     ] = None,
+    top_k: shared.TopKOption = None,
+    drop_dummy: shared.DropDummyOption = False,
     num_experts: shared.NumExpertsOption = None,
     layer_ids: shared.LayerIdsOption = None,
     format_name: shared.FormatOption = None,
@@ -110,6 +112,7 @@ def solve(
     from placement import Constraints, load_plan
     from solvers import Limits
 
+    source_options |= shared.row_options(top_k, drop_dummy)
     with Checks() as checks:
         checks.run(lambda: check_outputs({"--output": output, "--report": report}, (trace, start)))
         machine = checks.run(lambda: shared.read_topology(topology))

@@ -28,7 +28,8 @@ FORMATS = [reader.name for reader in READERS]
 UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "The file as it is: a trace (npz, Parquet, JSON Lines, ExFlow), EPLB weights, or a profile.",
+        "description": "The file as it is: a trace or counts in any known format, or a .tar of the files of all ranks, "
+        "also as .gz or .zst; or a profile.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     },
     "parameters": [
@@ -72,6 +73,18 @@ async def upload(
         int | None, Query(ge=1, le=32_767, description="Experts per layer, if the file does not state them.")
     ] = None,
     layer_ids: LayerIds = None,
+    top_k: Annotated[
+        int | None, Query(ge=1, le=32_767, description="Experts per token, if the file does not state them.")
+    ] = None,
+    model_layers: Annotated[
+        int | None, Query(ge=1, le=100_000, description="Layers of the model, for files that count dense ones.")
+    ] = None,
+    first_moe_layer: Annotated[
+        int | None, Query(ge=0, le=100_000, description="First MoE layer, counted from 0; with model_layers.")
+    ] = None,
+    drop_dummy_rows: Annotated[
+        bool, Query(description="Leave out rows that repeat the row before, and rows of a single id.")
+    ] = False,
     file_format: Annotated[
         str | None,
         Query(alias="format", pattern=f"^({'|'.join(FORMATS)})$", description="Found by content if left out."),
@@ -83,7 +96,11 @@ async def upload(
         detail = "Send the file as the raw body, not as a form, with Content-Type: application/octet-stream."
         raise ProblemError("unsupported-media-type", detail)
     refuse_encoded(request)
-    given = {"format": file_format, "num_experts": num_experts, "layer_ids": _layers(layer_ids)}
+    if first_moe_layer is not None and model_layers is None:
+        raise _refused("first_moe_layer", "It needs model_layers.", "Give both, or layer_ids.")
+    given: dict[str, Any] = {"format": file_format, "num_experts": num_experts, "layer_ids": _layers(layer_ids)}
+    given |= {"top_k": top_k, "model_layers": model_layers, "first_moe_layer": first_moe_layer}
+    given |= {"drop_dummy_rows": drop_dummy_rows or None}
     hints = {field: value for field, value in given.items() if value is not None}
     row, new = await receive_trace(request, services, name, hints)
     headers = {"Location": f"/v1/traces/{row.id}"}
@@ -145,9 +162,10 @@ def _layers(text: str | None) -> list[int] | None:
         first, _, last = part.partition("-")
         layers.extend(range(int(first), int(last or first) + 1))
         if len(layers) > MAX_LAYER:
-            detail = "The list names too many layers."
-            violation = Violation(
-                code="layer_ids_range", pointer="?layer_ids", detail=detail, remedy="Check the ranges."
-            )
-            raise ProblemError("invalid-request", detail, [violation])
+            raise _refused("layer_ids", "The list names too many layers.", "Check the ranges.")
     return layers
+
+
+def _refused(field: str, detail: str, remedy: str) -> ProblemError:
+    violation = Violation(code=f"{field}_range", pointer=f"?{field}", detail=detail, remedy=remedy)
+    return ProblemError("invalid-request", detail, [violation])

@@ -14,6 +14,7 @@ from traces.errors import InputError, Violations
 from traces.readers.base import Axes, Hints, Reader
 from traces.readers.files import TraceFile, guarded, tokens_per_batch
 from traces.readers.parquet_lists import Layout, numbers, padded, unnest
+from traces.readers.parquet_pages import check_pages
 from traces.readers.parquet_schema import PARQUET, parquet_columns
 from traces.trace import Batch, Trace
 
@@ -46,6 +47,7 @@ def open_parquet(file: TraceFile, hints: Hints) -> Trace:
         schema, num_tokens = opened.schema_arrow, opened.metadata.num_rows
         names = list(schema.names)
         stated = _metadata(schema.metadata or {}, file.name)
+        check_pages(stream, opened.metadata, hints.unpack, file.size, file.name)
     notes = _check_names(names, file.name)
     columns = tuple(name for name in COLUMNS if name in names)
 
