@@ -26,6 +26,7 @@ from traces.readers.bundles import Bundle
 from traces.readers.files import TraceFile, guarded, tokens_per_batch
 from traces.readers.parquet import BUFFER_BYTES, SCAN_TOKENS, import_pyarrow
 from traces.readers.parquet_lists import unnest
+from traces.readers.parquet_pages import check_pages
 from traces.readers.parquet_schema import parquet_columns
 from traces.trace import Batch, Trace
 
@@ -145,6 +146,7 @@ def _look_at(base: str, file: TraceFile, hints: Hints) -> _Layer:
 
     with guarded(file.name, ArrowException, KeyError, TypeError), file.open() as stream:
         opened = import_pyarrow().ParquetFile(stream)
+        check_pages(stream, opened.metadata, hints.unpack, file.size, file.name)
         tokens, names = opened.metadata.num_rows, list(opened.schema_arrow.names)
         first = next(opened.iter_batches(1, columns=[IDS], use_threads=False), None) if tokens else None
     top_k = 0 if first is None else int(unnest(first.column(IDS), f"{file.name}#/{IDS}", 0).outer.max(initial=0))
