@@ -55,7 +55,7 @@ class _Layer:
         self.file.check_unchanged()
         with guarded(self.file.name, ArrowException, KeyError, TypeError):
             opened = import_pyarrow().ParquetFile(
-                self.file.path, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True
+                self.file.path, pre_buffer=False, buffer_size=BUFFER_BYTES // 16, page_checksum_verification=True
             )
         done = 0
         with opened:

@@ -18,6 +18,7 @@ __all__ = ["TensorFile", "is_safetensors"]
 
 HEADER_BYTES = 32 << 20  # a quarter of a million tensors; the library would take 100 MB
 TENSOR_BYTES = 256 << 20
+MAPPED_BYTES = 64 << 20
 KEY = re.compile(r"(0|[1-9]\d{0,8})_(0|[1-9]\d{0,5})")
 INTEGERS = {"I64", "I32", "I16", "I8", "U8", "U16", "U32", "U64"}
 
@@ -85,12 +86,20 @@ class TensorFile:
     def read(self, iterations: dict[int, list[int]]) -> Iterator[tuple[int, dict[int, npt.NDArray[Any]]]]:
         """Yield the tensors of each iteration by layer.
 
-        The file is opened again for each: what was read is then no longer mapped into memory.
+        The file is opened again every 64 MiB: what was read is then no longer mapped into memory.
         """
-        for iteration, layers in iterations.items():
-            with guarded(self.file.name, SafetensorError), _opened(self.file) as tensors:
-                values = {layer: tensors.get_tensor(f"{iteration}_{layer}") for layer in layers}
-            yield iteration, values
+        left = list(iterations.items())[::-1]
+        while left:
+            size = 0
+            with guarded(self.file.name, SafetensorError):
+                opened = _opened(self.file)
+            with opened as tensors:
+                while left and size < MAPPED_BYTES:
+                    iteration, layers = left.pop()
+                    with guarded(self.file.name, SafetensorError):
+                        values = {layer: tensors.get_tensor(f"{iteration}_{layer}") for layer in layers}
+                    size += sum(value.nbytes for value in values.values())
+                    yield iteration, values
 
 
 def _opened(file: TraceFile) -> Any:
