@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import save_file
 
-from traces import InputError, Profile, Trace, load
+from traces import InputError, ModelLayout, Profile, Trace, load
 
 TOKENS, EXPERTS, TOP_K = 90, 16, 2
 LAYERS = [2, 3, 7]
@@ -292,6 +292,8 @@ def test_flame_layers_are_read_in_step(tmp_path: Path) -> None:
     assert trace.layer_ids.tolist() == LAYERS
     assert "counts layers from 1" in notes_of(trace)
     assert trace_of(tmp_path / "t", layer_ids=[1, 2, 6]).layer_ids.tolist() == [1, 2, 6]
+    model = ModelLayout.of(8, moe_layers=[1, 2, 6])
+    assert trace_of(tmp_path / "t", model=model).layer_ids.tolist() == [1, 2, 6]
     assert np.array_equal(column(trace_of(tmp_path / "t" / "layer_03.parquet"), "topk_ids"), IDS[:, 1:2])
 
 

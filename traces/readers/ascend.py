@@ -69,7 +69,7 @@ def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
             raise InputError.of("map_shape", maps[0].name, detail, "Give the map of the run that was recorded.")
         notes = ["The expert map is taken to have held all the time: record with a static map."]
     else:
-        if hints.num_experts != devices * slots:
+        if hints.experts != devices * slots:
             raise InputError.of(
                 "map_missing",
                 bundle.name,

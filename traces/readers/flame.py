@@ -122,7 +122,8 @@ def open_bundle(bundle: Bundle, hints: Hints) -> Trace:
         return max((int(batch.topk_ids.max(initial=-1)) for batch in read(SCAN_TOKENS, (IDS,))), default=-1)
 
     stated = None
-    if numbered and hints.layer_ids is None:
+    # A model counts from 0, and the files are all its MoE layers, in order: then its numbers are taken.
+    if numbered and hints.layer_ids is None and hints.model is None:
         stated = np.array([layer.number for layer in layers])
     axes = Axes.settle(bundle, hints, len(layers), largest_id, layer_ids=stated)
     notes = []
@@ -150,7 +151,7 @@ def _look_at(base: str, file: TraceFile, hints: Hints) -> _Layer:
         tokens, names = opened.metadata.num_rows, list(opened.schema_arrow.names)
         first = next(opened.iter_batches(1, columns=[IDS], use_threads=False), None) if tokens else None
     top_k = 0 if first is None else int(unnest(first.column(IDS), f"{file.name}#/{IDS}", 0).outer.max(initial=0))
-    top_k = hints.top_k or top_k
+    top_k = hints.experts_per_token or top_k
     if not 1 <= top_k <= MAX_TOP_K:
         raise InputError.of("topk_ids_shape", f"{file.name}#/{IDS}", f"Top-{top_k}.", "Check the recording.")
     number = LAYER_NUMBER.search(base)

@@ -128,7 +128,7 @@ def _check_router(archive: Archive, name: str) -> None:
 
 def _top_k(archive: Archive, hints: Hints, name: str) -> int:
     stated = [_scalar(archive, key, name) for key in ("top_k", "num_experts_per_tok")]
-    given = {value for value in (*stated, hints.top_k) if value is not None}
+    given = {value for value in (*stated, hints.experts_per_token) if value is not None}
     if len(given) != 1:
         what = f"top_k is given as {sorted(given)}." if given else "Logits don't say how many experts a token uses."
         raise InputError.of(
