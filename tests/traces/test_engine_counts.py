@@ -180,6 +180,15 @@ def test_tensorrt_statistics_sum_over_ranks(tmp_path: Path) -> None:
     assert "no meta_info.json" in " ".join(alone.provenance.notes)
 
 
+def test_tensorrt_ranks_that_count_the_same(tmp_path: Path) -> None:
+    """Without data-parallel attention all ranks count all tokens: the shares are right, the note says so."""
+    folder = tensorrt(tmp_path / "s")
+    (folder / "rank1.safetensors").write_bytes((folder / "rank0.safetensors").read_bytes())
+    counts = counts_of(folder)
+    assert counts.load.tolist() == (2 * counts_of(folder / "rank0.safetensors").load).tolist()
+    assert "the same counts" in " ".join(counts.provenance.notes)
+
+
 def test_tensorrt_last_iteration_may_be_cut_off(tmp_path: Path) -> None:
     """A rank that ended in an iteration loses that one, with a note."""
     counts = counts_of(tensorrt(tmp_path / "s", t102_60=None))

@@ -246,6 +246,16 @@ def test_tensorrt_uneven_iterations_are_left_out(tmp_path: Path) -> None:
     assert "3 iterations of a rank lack tokens" in notes_of(trace)
 
 
+def test_tensorrt_copies_of_a_rank_are_left_out(tmp_path: Path) -> None:
+    """Without data-parallel attention every rank has all tokens; they count once."""
+    folder = raw_tensors(tmp_path / "s")
+    (folder / "rank3_raw.safetensors").write_bytes((folder / "rank1_raw.safetensors").read_bytes())
+    trace = trace_of(folder)
+    assert np.array_equal(column(trace, "topk_ids"), expected())
+    assert trace.num_tokens == TOKENS
+    assert "Rank 3 has the same tokens as rank 1" in notes_of(trace)
+
+
 @pytest.mark.parametrize(
     ("code", "value"),
     [

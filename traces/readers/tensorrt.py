@@ -108,6 +108,10 @@ def _open_counts(
     notes += dropped
     if idle:
         notes.append(f"{idle} iterations of a rank hold no tokens.")
+    if len(ranks) > 1 and all(_same(rank, ranks[0]) for rank in ranks[1:]):
+        notes.append(
+            "All ranks have the same counts, as without data-parallel attention: every token counts once a rank."
+        )
     if len({tuple(rank.iterations) for rank in ranks}) > 1:
         notes.append("The ranks recorded different iterations; all are counted.")
     axes = Axes.settle(bundle, hints, len(layers), lambda: -1, layer_ids=np.array(layers), num_experts=experts)
@@ -139,6 +143,8 @@ def _open_tokens(
         detail = "In no iteration do all layers have the same tokens."
         found.add("layers_differ", bundle.name, detail, "Record without multi-token prediction.")
     found.raise_if_any()
+    whole, copies = _without_copies(whole)
+    notes = [*notes, *copies]
     row_bytes = len(layers) * top_k * 8
     tokens_per_batch(1, row_bytes, bundle.name)
     tokens = sum(rank.tensors.shapes[iteration, layers[0]][0] for rank in whole for iteration in rank.iterations)
@@ -173,6 +179,28 @@ def _open_tokens(
         columns=frozenset({"source_rank"}),
         read=read,
     )
+
+
+def _without_copies(ranks: list[_Rank]) -> tuple[list[_Rank], list[str]]:
+    """Leave out ranks that have the very tokens of another one, as all have without data-parallel attention."""
+    kept: list[_Rank] = []
+    notes = []
+    for rank in ranks:
+        for earlier in kept:
+            if rank.iterations and rank.iterations == earlier.iterations and _same(rank, earlier):
+                notes.append(f"Rank {rank.number} has the same tokens as rank {earlier.number} and was left out.")
+                break
+        else:
+            kept.append(rank)
+    return kept, notes
+
+
+def _same(one: _Rank, other: _Rank) -> bool:
+    """Compare the tensors of two ranks, as far as they are alike."""
+    if one.tensors.shapes != other.tensors.shapes:
+        return False
+    pairs = zip(one.tensors.read(one.iterations), other.tensors.read(other.iterations), strict=True)
+    return all(np.array_equal(values[layer], others[layer]) for (_, values), (_, others) in pairs for layer in values)
 
 
 def _ranks(parts: list[tuple[str, TensorFile]]) -> tuple[list[_Rank], list[int], list[str]]:
