@@ -8,7 +8,7 @@ phase. The lines of a prompt stand together, in any order. Other fields are left
 
 References
 ----------
-``moe_policylang.integrations.trace_recorder`` of the package ``moe-policylang`` 1.15.0, https://pypi.org/project/moe-policylang/
+``moe_policylang.integrations.trace_recorder`` of the package ``moe-policylang``, version 1.15.0.
 """
 
 from __future__ import annotations
