@@ -81,7 +81,9 @@ def own(path: Path, size: int, suffix: str) -> int:
 
     def read(_: int) -> Iterator[traces.Batch]:
         for start in range(0, tokens, BLOCK):
-            yield traces.Batch(topk_ids=ids, rows=np.arange(start, start + BLOCK))
+            # Other ids in every block, as distinct as before: else archives would shrink to nothing.
+            other = ids ^ np.uint8(start // BLOCK % EXPERTS)
+            yield traces.Batch(topk_ids=other, rows=np.arange(start, start + BLOCK))
 
     trace = traces.Trace(
         layer_ids=np.arange(FIRST, MODEL_LAYERS),
@@ -267,6 +269,7 @@ def main() -> None:
             sizes[name] = size_of(path)
             samples |= interleaved({name: partial(in_child, read, (path,), (small,), 1)}, given.rounds)
         assert {run.result for run in samples[name]} == {tokens[name]}, f"{name}: tokens are missing"
+        print(f"{name}: {max(run.peak_bytes for run in samples[name]) / 1e6:.0f} MB at the peak", flush=True)
     print(f"{neighbours}\n\n" + report(samples, tokens, sizes, COUNTED_TOKENS / statistics.median(counted)))
 
 

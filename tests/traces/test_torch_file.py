@@ -121,7 +121,7 @@ def test_what_torch_saves(tmp_path: Path) -> None:
         "a": base,
         "view": base.t()[1:3],
         "half": torch.ones(3, dtype=torch.bfloat16) * 1.5,
-        "wide": torch.arange(3, dtype=torch.uint16),
+        "wide": torch.tensor([0, 1, 65_535], dtype=torch.uint16),
         "parameter": torch.nn.Parameter(torch.ones(2)),
         "shape": base.shape,
         "type": torch.int32,

@@ -167,6 +167,15 @@ def test_bombs_stop_at_the_size(tmp_path: Path) -> None:
     )
 
 
+def test_arrays_that_are_compressed_without_end_are_refused(tmp_path: Path) -> None:
+    """An npz is not unpacked to a disk, but reading it takes time: the same limits hold."""
+    np.savez_compressed(tmp_path / "t.npz", topk_ids=np.zeros((80 << 20, 1, 1), np.uint8))
+    refused("unpacks_too_large", tmp_path / "t.npz")
+    trace = load(tmp_path / "t.npz", unpack=UnpackLimits(max_ratio=2000))
+    assert isinstance(trace, Trace)
+    assert trace.num_tokens == 80 << 20
+
+
 def test_tar_headers_of_any_length_are_not_read(tmp_path: Path) -> None:
     """An extended header is read as a whole by the standard library, so its length is bounded."""
     content = tar(("a", bytes(6 << 20)), type=tarfile.XHDTYPE)

@@ -38,6 +38,11 @@ class Archive:
         """Names of the arrays."""
         return list(self._members)
 
+    @property
+    def unpacked_bytes(self) -> int:
+        """Bytes of all members as the archive's directory states them, which is what `stream` reads at most."""
+        return sum(info.file_size for info in self._members.values())
+
     def stream(self, key: str) -> ArrayStream:
         """Open the array `key` at its first row."""
         info, place = self._members[key], f"{self.name}#/{key}"

@@ -29,6 +29,7 @@ SCAN_TOKENS = 65_536
 def open_npz(file: TraceFile, hints: Hints) -> Trace:
     """Open a trace; only headers are read, and the ids once if `num_experts` is not given."""
     with file.open() as stream, open_archive(stream, file.name) as archive:
+        hints.unpack.check(file.size, archive.unpacked_bytes, file.name)
         notes = _sort_keys(archive)
         columns = tuple(name for name in COLUMNS if name in archive.keys)
         ids = archive.header("topk_ids")

@@ -106,7 +106,8 @@ class _Machine:
             if instruction is None:
                 raise self.bad(f"instruction {code:#04x} makes no plain data")
             instruction(self)
-        raise self.bad(f"it takes more than {MAX_INSTRUCTIONS} instructions")
+        detail = f"The pickle takes more than {MAX_INSTRUCTIONS} instructions."
+        raise InputError.of("pickle_too_long", self.place, detail, "Record shorter windows, in several files.")
 
     def bad(self, what: str) -> InputError:
         return _bad(self.place, what)
