@@ -96,7 +96,7 @@ BAD_TRACES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "an empty file": (text("trace.npz", ""), "empty_file"),
     "no known format": (text("trace.npz", "hello"), "unknown_format"),
     "a missing file": (lambda folder: folder / "none.npz", "file_missing"),
-    "a folder": (lambda folder: folder, "is_a_folder"),
+    "an empty folder": (lambda folder: folder, "empty_folder"),
     "truncated npz": (cut(".npz"), "damaged_file"),
     "truncated parquet": (cut(".parquet"), "damaged_file"),
     "an unknown header field": (
