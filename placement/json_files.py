@@ -12,7 +12,7 @@ from typing import Any
 from traces import InputError
 from traces.atomic import atomic_write
 
-__all__ = ["MAX_INT", "read_json", "write_json"]
+__all__ = ["MAX_INT", "parse_json", "read_bytes", "read_json", "write_json"]
 
 MAX_INT = 2**63 - 1
 MAX_BYTES = 256 << 20
@@ -32,9 +32,24 @@ def read_json(path: str | Path) -> Any:
         If it can't be read, is not JSON in UTF-8, or has a duplicate key, a number that is not finite or does not fit
         64 bits, or text that is not valid Unicode.
     """
-    name = Path(path).name
+    return parse_json(read_bytes(Path(path)), Path(path).name)
+
+
+def parse_json(data: bytes, name: str) -> Any:
+    """Parse JSON by the rules of `read_json`.
+
+    Parameters
+    ----------
+    data : bytes
+    name : str
+        What errors call it.
+
+    Raises
+    ------
+    InputError
+    """
     try:
-        text = _bytes(Path(path)).decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError.of("not_json", name, "The file is not UTF-8 text.", "Give a JSON file.") from error
 
@@ -75,7 +90,13 @@ def write_json(content: Mapping[str, Any], path: str | Path) -> None:
         file.write(json.dumps(content, allow_nan=False).encode() + b"\n")
 
 
-def _bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Read a regular file of at most 256 MiB.
+
+    Raises
+    ------
+    InputError
+    """
     try:
         status = path.stat()  # before it is opened: that alone blocks on a pipe
         if not stat.S_ISREG(status.st_mode):

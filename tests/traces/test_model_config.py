@@ -224,7 +224,7 @@ def test_mtp_of_other_families_is_left_out_with_a_note() -> None:
 @given(st.data())
 def test_any_config_is_read_or_refused(data: st.DataObject) -> None:
     """Whatever stands in a config, the answer is a layout or an InputError."""
-    junk = (
+    junk: st.SearchStrategy[Any] = (
         st.none() | st.booleans() | st.integers(-2, 70) | st.floats() | st.text(max_size=3) | st.just([1]) | st.just({})
     )
     content: dict[str, Any] = dict(CONFIGS[data.draw(st.sampled_from(sorted(CONFIGS)))][0])

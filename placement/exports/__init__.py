@@ -1,0 +1,82 @@
+"""Placement files of the serving engines: written from a plan, checked, and read back as one.
+
+One module per engine; `registry` lists their `Export` entries.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from placement.exports.base import Context as Context
+from placement.exports.base import Export as Export
+from placement.exports.base import Exported as Exported
+from placement.exports.base import Rules as Rules
+from placement.exports.document import Document as Document
+from placement.exports.registry import EXPORTS as EXPORTS
+from placement.plan import Plan
+from traces import InputError
+
+__all__ = [
+    "EXPORTS",
+    "Context",
+    "Document",
+    "Export",
+    "Exported",
+    "Rules",
+    "export_named",
+    "load_placement",
+    "recognise",
+]
+
+
+def export_named(name: str) -> Export:
+    """Return the format of this name; hyphens are as good as underscores.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    wanted = name.strip().lower().replace("-", "_")
+    found = next((export for export in EXPORTS if export.name == wanted), None)
+    if found is None:
+        names = ", ".join(export.name for export in EXPORTS)
+        raise InputError.of("unknown_format", "/format", f"There is no placement format {name!r:.60}.", f"Use {names}.")
+    return found
+
+
+def recognise(document: Document) -> Export | None:
+    """Return the format of a file by its content; None if it is no known placement file."""
+    return next((export for export in EXPORTS if export.sniff(document)), None)
+
+
+def load_placement(path: str | Path, context: Context | None = None, *, format: str | None = None) -> Plan:  # noqa: A002  the word that users expect
+    """Read a placement file of any format as a plan.
+
+    Parameters
+    ----------
+    path : path
+        A regular file of at most 256 MiB.
+    context : Context, optional
+        What the file does not say: the model's layers, the nodes.
+    format : str, optional
+        Name of a format. By default, the one that recognises the content.
+
+    Returns
+    -------
+    Plan
+        Its provenance says which file and format it comes from, and what was assumed. A plan file is read as it is.
+
+    Raises
+    ------
+    InputError
+    """
+    document = Document.of(path)
+    export = recognise(document) if format is None else export_named(format)
+    if export is None:
+        if document.start.startswith((b"{", b"[")):
+            document.json  # noqa: B018  says what is wrong with it, if it is that
+        names = "; ".join(f"{export.name} ({export.content})" for export in EXPORTS)
+        detail = "The content is no known placement format."
+        raise InputError.of("unknown_format", document.name, detail, f"Formats: {names}.")
+    return export.read(document, context)

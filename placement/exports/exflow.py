@@ -1,0 +1,79 @@
+"""ExFlow's placement: CSV ``Expert,Node``, expert e of MoE layer l being number ``l * E + e``.
+
+A node is a GPU there. https://arxiv.org/abs/2401.08383
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from placement.exports import axes
+from placement.exports.base import Context, Export, Rules, Table
+from placement.exports.csv_text import has_header, read_numbers, write_numbers
+from placement.exports.document import Document
+from placement.exports.ranks import slots_of_ranks
+from traces import Violations
+
+__all__ = ["EXPORT"]
+
+HEADER = ("Expert", "Node")
+
+
+def _sniff(document: Document) -> bool:
+    return has_header(document, HEADER)
+
+
+def _encode(table: Table, context: Context) -> bytes:
+    numbered = [
+        (row * table.num_experts + expert, gpu)
+        for row in range(len(table.slots))
+        for gpu, experts in enumerate(table.rows_of_gpus(row))
+        for expert in experts
+    ]
+    return write_numbers(HEADER, sorted(numbered))
+
+
+def _decode(document: Document, context: Context, found: Violations) -> Table | None:
+    name = document.name
+    rows = read_numbers(document, HEADER, found)
+    if found.found:
+        return None
+    total = len(rows)
+    layers = len(context.layer_ids) if context.layer_ids is not None else None
+    if layers is None and context.model is not None and context.experts is None:
+        layers = len(context.model.moe_layers)
+    experts = context.experts if context.experts is not None else total // layers if layers else None
+    if experts is None:
+        detail = "The file numbers experts through all layers, and nobody says how many a layer has."
+        found.add("num_experts_unknown", name, detail, "Give --num-experts, or --model-config.")
+        return None
+    ordered = rows[np.argsort(rows[:, 0], kind="stable")]
+    if experts < 1 or total % experts or not np.array_equal(ordered[:, 0], np.arange(total)):
+        detail = f"{total} rows do not name each of {experts} experts per layer once, from number 0."
+        found.add("expert_missing", name, detail, "Check the file, and the number of experts.")
+        return None
+    slots, ranks = slots_of_ranks(ordered[:, 1].reshape(-1, experts), context, name, found)
+    if found.found:
+        return None
+    ids, notes = axes.ordinals(len(slots), context, name)
+    return Table(
+        slots=slots,
+        layer_ids=ids,
+        num_experts=experts,
+        num_gpus=ranks,
+        places=tuple(f"{name}#layer {row}" for row in range(len(slots))),
+        notes=notes,
+    )
+
+
+EXPORT = Export(
+    name="exflow",
+    content="ExFlow: CSV Expert,Node, experts numbered through all MoE layers, no copies",
+    engine="ExFlow (arXiv 2401.08383)",
+    usage="the placement file of ExFlow's scripts",
+    suffix=".csv",
+    rules=Rules(layers="ordinals", copies=False, empty=True, mtp="may", order=False),
+    sniff=_sniff,
+    encode=_encode,
+    decode=_decode,
+)

@@ -1,0 +1,140 @@
+"""HYGON's vLLM plug-in, version 2: a map per model class, MoE layers counted from 0.
+
+``vllm_hcu`` static EPLB plans: metadata that disagrees with the running model is refused, and the layers for
+multi-token prediction are a model of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from placement.exports import axes
+from placement.exports.base import Context, Export, Rules, Table
+from placement.exports.document import Document
+from placement.fields import check_fields, integers
+from traces import InputError, Violations
+
+__all__ = ["EXPORT"]
+
+FORMAT = "vllm_offline_eplb_physical_to_logical_by_model"
+MAP = "physical_to_logical_map"
+COUNTS = ("num_moe_layers", "num_logical_experts", "num_physical_experts", "num_redundant_experts")
+FIELDS = {"record_kind": str, "model_name": str, "model_class": str, MAP: list} | dict.fromkeys(COUNTS, int)
+
+
+def _sniff(document: Document) -> bool:
+    return document.fields.get("format") == FORMAT
+
+
+def _mtp_rows(table: Table, context: Context) -> Any:
+    """Return which rows are layers for multi-token prediction, (L,) bool."""
+    mtp = () if context.model is None else context.model.mtp_layers
+    return np.isin(table.layer_ids, np.array(mtp, dtype=np.int64))
+
+
+def _also(table: Table, context: Context, found: Violations) -> None:
+    needed = {"model_class": "--model-class", "model_name": "--model-name"}
+    if _mtp_rows(table, context).any():
+        needed["mtp_model_class"] = "--mtp-model-class"
+    for name, option in needed.items():
+        if not getattr(context, name):
+            detail = f"The file names the engine's {name.replace('_', ' ')}, which nobody said."
+            found.add("model_class", f"/{name}", detail, f"Give {option}: DeepseekV3ForCausalLM, say.")
+
+
+def _encode(table: Table, context: Context) -> bytes:
+    mtp = _mtp_rows(table, context)
+    maps = {}
+    for model_class, kept in ((context.model_class, ~mtp), (context.mtp_model_class, mtp)):
+        if not kept.any():
+            continue
+        slots = table.slots[kept]
+        counts = (len(slots), table.num_experts, slots.shape[1], slots.shape[1] - table.num_experts)
+        record = {"record_kind": "proposal", "model_name": context.model_name, "model_class": model_class}
+        maps[str(model_class)] = record | dict(zip(COUNTS, counts, strict=True)) | {MAP: slots.tolist()}
+    return json.dumps({"version": 2, "format": FORMAT, "model_maps": maps}).encode() + b"\n"
+
+
+def _decode(document: Document, context: Context, found: Violations) -> Table | None:
+    place = f"{document.name}#"
+    content = document.json
+    check_fields(found, content, {"version": int, "format": str, "model_maps": dict}, {}, place)
+    if found.found:
+        return None
+    if content["version"] != 2 or content["format"] != FORMAT:
+        found.add("version", f"{place}/version", f"This is not version 2 of {FORMAT}.", "Convert the file.")
+    names = _chosen(content["model_maps"], context, f"{place}/model_maps")
+    parts, places, experts = [], [], None
+    for name in names:
+        where = f"{place}/model_maps/{name}"
+        record = content["model_maps"][name]
+        check_fields(found, record, FIELDS, {}, where)
+        if found.found:
+            return None
+        slots = integers(found, record[MAP], 2, f"{where}/{MAP}")
+        _check_record(record, name, slots.shape, where, found)
+        if experts not in (None, record["num_logical_experts"]):
+            detail = f"{record['num_logical_experts']} experts, elsewhere {experts}."
+            found.add("num_experts_differ", f"{where}/num_logical_experts", detail, "Correct the number.")
+        experts = record["num_logical_experts"]
+        parts.append(slots)
+        places += [f"{where}/{MAP}/{row}" for row in range(len(slots))]
+    if len({part.shape[1] for part in parts}) > 1:
+        detail = "The models have different numbers of slots."
+        found.add("num_slots", f"{place}/model_maps", detail, "Read one of them with --model-class.")
+    if found.found:
+        return None
+    slots = np.concatenate(parts)
+    layers, notes = axes.ordinals(len(slots), context, document.name)
+    return Table(
+        slots=slots, layer_ids=layers, num_experts=experts or 0, num_gpus=None, places=tuple(places), notes=notes
+    )
+
+
+def _chosen(maps: dict[str, Any], context: Context, place: str) -> list[str]:
+    """Return the maps to read: those that the caller names, or the only one; the main model's first."""
+    named = [name for name in (context.model_class, context.mtp_model_class) if name]
+    if missing := [name for name in named if name not in maps]:
+        detail = f"There is no map for {missing}."
+        raise InputError.of("model_class", place, detail, f"Name one of {sorted(maps)[:8]}.")
+    if named:
+        return named
+    if len(maps) != 1:
+        detail = f"Maps of {len(maps)} models: {sorted(maps)[:8]}."
+        remedy = "Name one with --model-class, and the one for multi-token prediction with --mtp-model-class."
+        raise InputError.of("model_class", place, detail, remedy)
+    return list(maps)
+
+
+def _check_record(record: dict[str, Any], name: str, shape: tuple[int, ...], place: str, found: Violations) -> None:
+    """Record metadata that the engine would find to disagree."""
+    layers, slots = shape
+    experts, redundant = record["num_logical_experts"], record["num_redundant_experts"]
+    for key, expected in (("num_moe_layers", layers), ("num_physical_experts", slots), ("model_class", name)):
+        if record[key] != expected:
+            found.add("metadata", f"{place}/{key}", f"{record[key]!r:.60} is not {expected!r}.", "Correct it.")
+    if experts + redundant != slots or redundant < 0:
+        detail = f"{experts} experts and {redundant} redundant ones are not {slots} slots."
+        found.add("metadata", f"{place}/num_redundant_experts", detail, "Correct the numbers.")
+    if record["record_kind"] != "proposal":
+        detail = f"A record of kind {record['record_kind']!r:.40} is a recording; the engine loads proposals."
+        found.add("record_kind", f"{place}/record_kind", detail, "Write 'proposal' if this is what to load.")
+    if not record["model_name"]:
+        found.add("metadata", f"{place}/model_name", "The name is empty.", "Name the model.")
+
+
+EXPORT = Export(
+    name="hygon",
+    content="HYGON vLLM plug-in, version 2: JSON, a map per model class, MoE layers counted from 0",
+    engine="HYGON vllm_hcu, static EPLB version 2",
+    usage='--enable-eplb --eplb-config \'{"num_redundant_experts": R, "expert_map_path": "FILE"}\'',
+    suffix=".json",
+    rules=Rules(layers="ordinals", mtp="may"),
+    sniff=_sniff,
+    encode=_encode,
+    decode=_decode,
+    also=_also,
+)

@@ -1,0 +1,75 @@
+"""SGLang's initial expert location: a row for every layer of the model, and that one key only.
+
+SGLang 0.5.23, ``sglang/srt/eplb/expert_location.py``: the object's keys become keyword arguments, so any other is a
+TypeError; the maps of dense layers are computed too, so their rows must be complete.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from placement.exports import axes
+from placement.exports.base import Context, Export, Rules, Table
+from placement.exports.checks import contiguous_row
+from placement.exports.document import Document
+from placement.fields import check_fields, integers
+from traces import Violations
+
+__all__ = ["EXPORT"]
+
+KEY = "physical_to_logical_map"
+RULES = Rules(layers="rows")
+
+
+def _sniff(document: Document) -> bool:
+    return KEY in document.fields and "schema_version" not in document.fields
+
+
+def _encode(table: Table, context: Context) -> bytes:
+    if context.model is None:
+        raise AssertionError("arrange() refuses rows without a model")
+    slots = np.tile(contiguous_row(table.num_experts, table.slots.shape[1]), (context.model.num_layers, 1))
+    slots[table.layer_ids] = table.slots
+    return json.dumps({KEY: slots.tolist()}).encode() + b"\n"
+
+
+def _decode(document: Document, context: Context, found: Violations) -> Table | None:
+    place = f"{document.name}#"
+    check_fields(found, document.json, {KEY: list}, {}, place)
+    if found.found:
+        return None
+    slots = integers(found, document.json[KEY], 2, f"{place}/{KEY}")
+    if found.found:
+        return None
+    layers, notes = axes.rows(len(slots), context, document.name)
+    experts = axes.experts_of(slots[layers], context)
+    dense = sorted(set(range(len(slots))) - set(layers.tolist()))
+    for row in dense:
+        if set(slots[row].tolist()) != set(range(min(experts, slots.size + 1))):
+            detail = f"The row of a dense layer must hold every expert of 0..{experts - 1}, too."
+            found.add("filler_row", f"{place}/{KEY}/{row}", detail, "Fill it with slot number modulo experts.")
+    if found.found:
+        return None
+    return Table(
+        slots=slots[layers],
+        layer_ids=layers,
+        num_experts=experts,
+        num_gpus=None,
+        places=tuple(f"{place}/{KEY}/{row}" for row in layers.tolist()),
+        notes=notes,
+    )
+
+
+EXPORT = Export(
+    name="sglang",
+    content="SGLang --init-expert-location: JSON, a row for every layer of the model",
+    engine="SGLang 0.5.23",
+    usage="--init-expert-location FILE --ep-num-redundant-experts R",
+    suffix=".json",
+    rules=RULES,
+    sniff=_sniff,
+    encode=_encode,
+    decode=_decode,
+)
