@@ -1,4 +1,4 @@
-"""``moe-placement solvers`` and ``moe-placement topologies``."""
+"""``moe-placement solvers``, ``topologies`` and ``formats``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from api.cli.console import Json, print_json, table, write
 
-__all__ = ["solvers", "topologies"]
+__all__ = ["formats", "solvers", "topologies"]
 
 SHORTHANDS = {
     "4x8": "4 nodes of 8 GPUs",
@@ -57,6 +57,27 @@ def topologies(as_json: Json = False) -> None:
         for name, preset in PRESETS.items()
     ]
     write(table(header, rows))
+
+
+def formats(as_json: Json = False) -> None:
+    """List the formats of traces and of placement files."""
+    from placement.exports import EXPORTS
+    from traces.readers.registry import READERS
+
+    traces = [{"name": reader.name, "content": reader.content} for reader in READERS]
+    placements = [
+        {"name": export.name, "content": export.content, "engine": export.engine, "load": export.usage}
+        for export in EXPORTS
+    ]
+    if as_json:
+        print_json({"traces": traces, "placements": placements})
+        return
+    write("Traces, to read (--format NAME):")
+    for item in traces:
+        write(f"  {item['name']}\n      {item['content']}")
+    write("\nPlacements, to write, check and read (--engine NAME, --to NAME, --plan-format NAME):")
+    for item in placements:
+        write(f"  {item['name']}\n      {item['content']}\n      load it with: {item['load']}")
 
 
 def _default(item: Any) -> Any:

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from api.cli.catalogue import solvers, topologies
+from api.cli.catalogue import formats, solvers, topologies
 from api.cli.console import BAD_INPUT, INTERRUPTED, NO_PLAN, error_document, print_json, say, wants_json
+from api.cli.convert import convert
 from api.cli.demo import demo
 from api.cli.evaluate import compare, evaluate
+from api.cli.exports import check, export
 from api.cli.front import front
 from api.cli.profile import profile
 from api.cli.serve import serve
@@ -70,7 +72,12 @@ def root(
     """Place the experts of Mixture-of-Experts models on GPUs: fewer tokens across the network, no GPU overloaded."""
 
 
-for command in (profile, solve, front, evaluate, compare, solvers, topologies, synthetic, demo, serve):
+COMMANDS = (
+    *(profile, solve, front, evaluate, compare),
+    *(export, check, convert),
+    *(solvers, topologies, formats, synthetic, demo, serve),
+)
+for command in COMMANDS:
     app.command()(command)
 
 

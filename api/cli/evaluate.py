@@ -34,7 +34,7 @@ Where = Annotated[
 
 
 def evaluate(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan file.")],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan, or placement file of an engine.")],
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace to replay.")],
     topology: Where = None,
     execution: shared.PlansExecutionOption = None,
@@ -48,18 +48,25 @@ def evaluate(
     num_experts: shared.NumExpertsOption = None,
     layer_ids: shared.LayerIdsOption = None,
     format_name: shared.FormatOption = None,
+    plan_format: shared.PlanFormatOption = None,
+    model_config: shared.ModelConfigOption = None,
+    model_layers: shared.ModelLayersOption = None,
+    first_moe_layer: shared.FirstMoeLayerOption = None,
+    mtp_layers: shared.MtpLayersOption = None,
     workers: shared.WorkersOption = None,
     as_json: Json = False,
 ) -> None:
     """Replay every token of a trace through a plan, as the plan was made for unless other options are given."""
     _check_part(part, hold_out)
-    loading = shared.load_options(num_experts, layer_ids, format_name)
+    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    loading = shared.load_options(num_experts, layer_ids, format_name, model)
 
     from api.figures import part_figures, replay_both
 
     loading |= shared.row_options(top_k, drop_dummy)
     asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": copy_policy}
-    loaded, where = _plan_and_topology(plan, topology)
+    known = {"model": model, "num_experts": num_experts, "layer_ids": layer_ids}
+    loaded, where = _plan_and_topology(plan, topology, plan_format, known)
     objective = _objective(loaded, asked)
     with progress() as shown:
         shown.phase("replaying tokens")
@@ -78,7 +85,10 @@ def evaluate(
 
 
 def compare(
-    paths: Annotated[list[Path], typer.Argument(metavar="PLAN... TRACE", help="Plan files, then the trace.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PLAN... TRACE", help="Plans, or placement files of engines, then the trace."),
+    ],
     topology: Where = None,
     execution: shared.PlansExecutionOption = None,
     dedup: shared.PlansDedupOption = None,
@@ -91,6 +101,11 @@ def compare(
     num_experts: shared.NumExpertsOption = None,
     layer_ids: shared.LayerIdsOption = None,
     format_name: shared.FormatOption = None,
+    plan_format: shared.PlanFormatOption = None,
+    model_config: shared.ModelConfigOption = None,
+    model_layers: shared.ModelLayersOption = None,
+    first_moe_layer: shared.FirstMoeLayerOption = None,
+    mtp_layers: shared.MtpLayersOption = None,
     workers: shared.WorkersOption = None,
     as_json: Json = False,
 ) -> None:
@@ -99,13 +114,15 @@ def compare(
     if not files:
         raise typer.BadParameter("Name at least one plan, then the trace.", param_hint="PLAN... TRACE")
     _check_part(part, hold_out)
-    loading = shared.load_options(num_experts, layer_ids, format_name)
+    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    loading = shared.load_options(num_experts, layer_ids, format_name, model)
 
     from api.figures import part_figures, replay_both
 
     loading |= shared.row_options(top_k, drop_dummy)
     asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": copy_policy}
-    plans = [(file, *_plan_and_topology(file, topology)) for file in files]
+    known = {"model": model, "num_experts": num_experts, "layer_ids": layer_ids}
+    plans = [(file, *_plan_and_topology(file, topology, plan_format, known)) for file in files]
     objectives = [_objective(loaded, asked) for _, loaded, _ in plans]
     objective = objectives[0]  # one for all, or the rows would not compare
     rows, documents = [], []
@@ -161,14 +178,17 @@ def _differences(files: Sequence[Path], objectives: Sequence[Objective]) -> tupl
     )
 
 
-def _plan_and_topology(path: Path, topology: str | None) -> tuple[Plan, Topology]:
+def _plan_and_topology(
+    path: Path, topology: str | None, format_name: str | None, known: Mapping[str, Any]
+) -> tuple[Plan, Topology]:
     """Read a plan, and find its topology: as asked, else as recorded in the plan, else from its nodes."""
-    from placement import Topology, load_plan
+    from placement import Topology
     from placement.files import recorded_topology
 
-    plan = load_plan(path)
-    if topology is not None:
-        return plan, shared.read_topology(topology)
+    asked = None if topology is None else shared.read_topology(topology)
+    plan = shared.read_placement(path, format_name, topology=asked, **known)
+    if asked is not None:
+        return plan, asked
     return plan, recorded_topology(plan, f"{path.name}#") or Topology.of(plan.gpus_per_node)
 
 

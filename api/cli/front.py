@@ -90,13 +90,21 @@ def front(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the searches.")] = 0,
     start: Annotated[
-        Path | None, typer.Option(metavar="PLAN", help="Plan file to start from; against bytes moved, what runs now.")
+        Path | None,
+        typer.Option(
+            metavar="PLAN", help="Plan, or file of an engine, to start from; against bytes moved, what runs now."
+        ),
     ] = None,
     top_k: shared.TopKOption = None,
     drop_dummy: shared.DropDummyOption = False,
     num_experts: shared.NumExpertsOption = None,
     layer_ids: shared.LayerIdsOption = None,
     format_name: shared.FormatOption = None,
+    plan_format: shared.PlanFormatOption = None,
+    model_config: shared.ModelConfigOption = None,
+    model_layers: shared.ModelLayersOption = None,
+    first_moe_layer: shared.FirstMoeLayerOption = None,
+    mtp_layers: shared.MtpLayersOption = None,
     workers: shared.WorkersOption = None,
     as_json: Json = False,
 ) -> None:
@@ -107,7 +115,8 @@ def front(
     if time_limit is not None:
         time_s = shared.number_or_none(time_limit, "--time-limit")
     parameters = shared.read_options(option or ())
-    source_options = shared.load_options(num_experts, layer_ids, format_name)
+    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    source_options = shared.load_options(num_experts, layer_ids, format_name, model)
 
     from dataclasses import replace
 
@@ -116,7 +125,7 @@ def front(
     from api.fronts import check_chart, front_document, measure_front, write_chart
     from api.fronts import pick as picked
     from api.planning import PlanRequest, open_source, prepare
-    from placement import Constraints, load_plan, save_plan
+    from placement import Constraints, save_plan
 
     source_options |= shared.row_options(top_k, drop_dummy)
     with Checks() as checks:
@@ -125,7 +134,11 @@ def front(
         checks.run(lambda: _check_folder(out_dir))
         machine = checks.run(lambda: shared.read_topology(topology))
         limits = checks.run(lambda: solvers.Limits(time_s=time_s, work=work_limit))
-        first = None if start is None else checks.run(lambda: load_plan(start))
+        first = None
+        if start is not None:
+            known: dict[str, Any] = {"topology": machine, "model": model}
+            known |= {"num_experts": num_experts, "layer_ids": layer_ids}
+            first = checks.run(lambda: shared.read_placement(start, plan_format, **known))
         source = checks.run(lambda: open_source(trace, **source_options))
     request = PlanRequest(
         topology=machine,

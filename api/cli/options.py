@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,22 +13,28 @@ import typer
 from api.cli.console import say
 
 if TYPE_CHECKING:
-    from placement import Topology
+    from placement import Plan, Topology
     from placement.constraints import Group, LayerCap, Pin
+    from traces import ModelLayout
 
 __all__ = [
     "CopyPolicyOption",
     "DedupOption",
     "DropDummyOption",
     "ExecutionOption",
+    "FirstMoeLayerOption",
     "FormatOption",
     "HoldOutOption",
     "LayerIdsOption",
     "LoadCapOption",
     "LoadGroupsOption",
     "LoadQuantileOption",
+    "ModelConfigOption",
+    "ModelLayersOption",
+    "MtpLayersOption",
     "NumExpertsOption",
     "OwnershipOption",
+    "PlanFormatOption",
     "PlansCopyPolicyOption",
     "PlansDedupOption",
     "PlansExecutionOption",
@@ -40,8 +47,10 @@ __all__ = [
     "read_groups",
     "read_layer_caps",
     "read_layer_ids",
+    "read_model",
     "read_options",
     "read_pins",
+    "read_placement",
     "read_topology",
     "row_options",
 ]
@@ -160,6 +169,23 @@ LayerIdsOption = Annotated[
 FormatOption = Annotated[
     str | None, typer.Option("--format", metavar="NAME", help="Trace format; found by content by default.")
 ]
+ModelConfigOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The model's config.json: its MoE layers, experts and experts per token."),
+]
+ModelLayersOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Layers of the model, dense ones included; without a config.json.")
+]
+FirstMoeLayerOption = Annotated[
+    int | None, typer.Option(metavar="N", help="First layer with experts, counted from 0; with --model-layers.")
+]
+MtpLayersOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Layers for multi-token prediction; with --model-layers.")
+]
+PlanFormatOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Format of the placement file (see `formats`); found by content by default."),
+]
 WorkersOption = Annotated[
     int | None,
     typer.Option(
@@ -172,9 +198,65 @@ WorkersOption = Annotated[
 ]
 
 
-def load_options(num_experts: int | None, layer_ids: str | None, format_name: str | None) -> dict[str, Any]:
+def load_options(
+    num_experts: int | None, layer_ids: str | None, format_name: str | None, model: ModelLayout | None = None
+) -> dict[str, Any]:
     """Return the keyword arguments of `traces.load`."""
-    return {"num_experts": num_experts, "layer_ids": read_layer_ids(layer_ids), "format": format_name}
+    options: dict[str, Any] = {
+        "num_experts": num_experts,
+        "layer_ids": read_layer_ids(layer_ids),
+        "format": format_name,
+    }
+    return options if model is None else options | {"model": model}
+
+
+def read_model(
+    config: Path | None, model_layers: int | None, first_moe_layer: int | None = None, mtp_layers: int | None = None
+) -> ModelLayout | None:
+    """Return the model's layers, from its config or from numbers; None where nobody says anything."""
+    if model_layers is None and (first_moe_layer is not None or mtp_layers is not None):
+        option = "--mtp-layers" if first_moe_layer is None else "--first-moe-layer"
+        raise typer.BadParameter("It needs --model-layers.", param_hint=option)
+    if config is not None and model_layers is not None:
+        raise typer.BadParameter("The config says it already.", param_hint="--model-layers")
+    if config is not None:
+        from traces.model_config import load_model_config
+
+        return load_model_config(config)
+    if model_layers is None:
+        return None
+    from traces import ModelLayout
+
+    return ModelLayout.of(model_layers, first_moe_layer=first_moe_layer or 0, num_mtp_layers=mtp_layers or 0)
+
+
+def read_placement(
+    path: Path,
+    format_name: str | None,
+    *,
+    topology: Topology | None = None,
+    model: ModelLayout | None = None,
+    num_experts: int | None = None,
+    layer_ids: str | None = None,
+) -> Plan:
+    """Read a plan, or a placement file of an engine, and tell what was assumed."""
+    from placement.exports import Context, load_placement
+
+    layers = read_layer_ids(layer_ids)
+    plan = load_placement(
+        path,
+        Context(
+            model=model,
+            layer_ids=None if layers is None else tuple(layers),
+            num_experts=num_experts,
+            gpus_per_node=None if topology is None else topology.gpus_per_node,
+        ),
+        format=format_name,
+    )
+    source = plan.provenance.get("placement")
+    for note in source.get("notes", ()) if isinstance(source, dict) else ():
+        say(f"{path.name}: {note}", "note")
+    return plan
 
 
 def row_options(top_k: int | None, drop_dummy: bool) -> dict[str, Any]:

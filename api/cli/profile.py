@@ -32,11 +32,16 @@ def profile(
     num_experts: shared.NumExpertsOption = None,
     layer_ids: shared.LayerIdsOption = None,
     format_name: shared.FormatOption = None,
+    model_config: shared.ModelConfigOption = None,
+    model_layers: shared.ModelLayersOption = None,
+    first_moe_layer: shared.FirstMoeLayerOption = None,
+    mtp_layers: shared.MtpLayersOption = None,
     workers: shared.WorkersOption = None,
     as_json: Json = False,
 ) -> None:
     """Count traces in one pass, and tell their load, their affinity between layers, and whether the tokens suffice."""
-    loading = shared.load_options(num_experts, layer_ids, format_name)
+    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    loading = shared.load_options(num_experts, layer_ids, format_name, model)
 
     from api.cli.outputs import check_outputs
     from api.sources import open_source

@@ -69,7 +69,9 @@ def solve(
         float | None, typer.Option(metavar="S", help="Stop after so many seconds without a better plan.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the search.")] = 0,
-    start: Annotated[Path | None, typer.Option(metavar="PLAN", help="Plan file to start from.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="PLAN", help="Plan, or file of an engine, to start from.")
+    ] = None,
     pin: Annotated[
         list[str] | None, typer.Option(metavar="EXPERT@GPU[@LAYER]", help="Keep a copy of an expert there; repeatable.")
     ] = None,
@@ -84,6 +86,11 @@ def solve(
     num_experts: shared.NumExpertsOption = None,
     layer_ids: shared.LayerIdsOption = None,
     format_name: shared.FormatOption = None,
+    plan_format: shared.PlanFormatOption = None,
+    model_config: shared.ModelConfigOption = None,
+    model_layers: shared.ModelLayersOption = None,
+    first_moe_layer: shared.FirstMoeLayerOption = None,
+    mtp_layers: shared.MtpLayersOption = None,
     workers: shared.WorkersOption = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="HTML report to write.")] = None,
     as_json: Json = False,
@@ -104,12 +111,13 @@ def solve(
         "groups": shared.read_groups(group or ()),
     }
     parameters = shared.read_options(option or ())
-    source_options = shared.load_options(num_experts, layer_ids, format_name)
+    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    source_options = shared.load_options(num_experts, layer_ids, format_name, model)
 
     from api.cli.outputs import Checks, check_outputs
     from api.cli.planned import plan_and_tell
     from api.planning import PlanRequest, open_source
-    from placement import Constraints, load_plan
+    from placement import Constraints
     from solvers import Limits
 
     source_options |= shared.row_options(top_k, drop_dummy)
@@ -117,7 +125,11 @@ def solve(
         checks.run(lambda: check_outputs({"--output": output, "--report": report}, (trace, start)))
         machine = checks.run(lambda: shared.read_topology(topology))
         limits = checks.run(lambda: Limits(time_s=time_s, work=work_limit, gap=gap, stall_s=stall))
-        first = None if start is None else checks.run(lambda: load_plan(start))
+        first = None
+        if start is not None:
+            known: dict[str, Any] = {"topology": machine, "model": model}
+            known |= {"num_experts": num_experts, "layer_ids": layer_ids}
+            first = checks.run(lambda: shared.read_placement(start, plan_format, **known))
         source = checks.run(lambda: open_source(trace, **source_options))
     request = PlanRequest(
         topology=machine,

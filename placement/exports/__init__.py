@@ -26,6 +26,7 @@ __all__ = [
     "export_named",
     "load_placement",
     "recognise",
+    "recognised",
 ]
 
 
@@ -50,6 +51,24 @@ def recognise(document: Document) -> Export | None:
     return next((export for export in EXPORTS if export.sniff(document)), None)
 
 
+def recognised(document: Document) -> Export:
+    """Return the format of a file by its content.
+
+    Raises
+    ------
+    InputError
+        If it is no known placement file; with the list of formats.
+    """
+    export = recognise(document)
+    if export is not None:
+        return export
+    if document.start.startswith((b"{", b"[")):
+        document.json  # noqa: B018  says what is wrong with it, if it is that
+    names = "; ".join(f"{export.name} ({export.content})" for export in EXPORTS)
+    detail = "The content is no known placement format."
+    raise InputError.of("unknown_format", document.name, detail, f"Formats: {names}.")
+
+
 def load_placement(path: str | Path, context: Context | None = None, *, format: str | None = None) -> Plan:  # noqa: A002  the word that users expect
     """Read a placement file of any format as a plan.
 
@@ -72,11 +91,5 @@ def load_placement(path: str | Path, context: Context | None = None, *, format: 
     InputError
     """
     document = Document.of(path)
-    export = recognise(document) if format is None else export_named(format)
-    if export is None:
-        if document.start.startswith((b"{", b"[")):
-            document.json  # noqa: B018  says what is wrong with it, if it is that
-        names = "; ".join(f"{export.name} ({export.content})" for export in EXPORTS)
-        detail = "The content is no known placement format."
-        raise InputError.of("unknown_format", document.name, detail, f"Formats: {names}.")
+    export = recognised(document) if format is None else export_named(format)
     return export.read(document, context)

@@ -15,6 +15,7 @@ from traces import InputError, ModelLayout, Violations
 
 __all__ = ["Context", "Export", "Exported", "Rules", "Table"]
 
+BORNE = ("layer_missing", "mtp_not_loaded", "copies_on_one_gpu")
 Layers = Literal["rows", "ordinals", "keys", "none"]
 Mtp = Literal["no", "may", "must"]
 
@@ -168,7 +169,7 @@ class Export:
     engine : str
         Engine and version whose reader was looked at.
     usage : str
-        How the engine is told to load the file, FILE being its name.
+        How the engine is told to load the file: FILE is its name, REDUNDANT the slots beyond one per expert.
     suffix : str
         Usual ending of the file's name.
     rules : Rules
@@ -192,6 +193,11 @@ class Export:
     encode: Callable[[Table, Context], bytes]
     decode: Callable[[Document, Context, Violations], Table | None]
     also: Callable[[Table, Context, Violations], None] = field(default=_no_more)
+
+    def load_with(self, file: str, plan: Plan) -> str:
+        """Return how the engine is told to load `file`, written for `plan`."""
+        redundant = plan.physical_to_logical_map.shape[1] - plan.num_experts
+        return self.usage.replace("REDUNDANT", str(redundant)).replace("FILE", file)
 
     def write(self, plan: Plan, context: Context | None = None) -> Exported:
         """Return the engine's file for a plan.
@@ -227,18 +233,23 @@ class Export:
     def read(self, document: Document, context: Context | None = None) -> Plan:
         """Return the placement in a file as a plan.
 
+        What the engine would not load, but a plan can be, becomes a note: layers of the model that are missing, layers
+        for multi-token prediction, two copies of an expert on one GPU.
+
         Raises
         ------
         InputError
-            If the file breaks a rule of the format, or does not say enough: the number of GPUs, say.
+            If the file breaks another rule of the format, or does not say enough: the number of GPUs, say.
         """
         given = Context() if context is None else context
         found, table = self._checked(document, given)
-        found.raise_if_any()
-        if table is None:
+        borne = [violation for violation in found.found if violation.code in BORNE]
+        if table is None or len(borne) < len(found.found):
+            found.raise_if_any()
             raise AssertionError("a reader gave neither a table nor a violation")
         if table.plan is not None:
             return table.plan
+        notes = [*table.notes, *(f"{self.engine} would not load this: {violation.detail}" for violation in borne)]
         if table.num_gpus is None:
             raise InputError.of(
                 "num_gpus_unknown",
@@ -254,7 +265,7 @@ class Export:
             num_gpus=table.num_gpus,
             slots_per_gpu=table.slots.shape[1] // table.num_gpus,
             gpus_per_node=nodes,
-            provenance={"placement": {"source": document.name, "format": self.name, "notes": list(table.notes)}},
+            provenance={"placement": {"source": document.name, "format": self.name, "notes": notes}},
         )
 
     def _checked(self, document: Document, context: Context) -> tuple[Violations, Table | None]:

@@ -130,7 +130,7 @@ EXPORT = Export(
     name="hygon",
     content="HYGON vLLM plug-in, version 2: JSON, a map per model class, MoE layers counted from 0",
     engine="HYGON vllm_hcu, static EPLB version 2",
-    usage='--enable-eplb --eplb-config \'{"num_redundant_experts": R, "expert_map_path": "FILE"}\'',
+    usage='--enable-eplb --eplb-config \'{"num_redundant_experts": REDUNDANT, "expert_map_path": "FILE"}\'',
     suffix=".json",
     rules=Rules(layers="ordinals", mtp="may"),
     sniff=_sniff,

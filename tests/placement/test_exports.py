@@ -416,6 +416,18 @@ def test_layers_of_the_caller() -> None:
         listed.read(document, Context(layer_ids=(2, 1, 0), gpus_per_node=(2,)))
 
 
+def test_what_the_engine_would_not_load_can_still_be_evaluated() -> None:
+    """Missing layers and two copies on one GPU are violations of a check, and notes of a plan that is read."""
+    rows = {"0": SLOTS, "1": [0, 0, 1, 2]}
+    content = json.dumps(_mapping(initial_global_assignments=rows)).encode()
+    two = Context(model=ModelLayout.of(4, first_moe_layer=2, num_experts=3), gpus_per_node=(2,))
+    export = export_named("vllm_pr41141")
+    assert {item[0] for item in found("vllm_pr41141", content, two)} == {"copies_on_one_gpu"}
+    plan = export.read(Document("f", content), two)
+    assert plan.physical_to_logical_map.tolist() == [SLOTS, [0, 0, 1, 2]]
+    assert "would not load" in plan.provenance["placement"]["notes"][0]
+
+
 def test_writing_without_a_model() -> None:
     """Without the model, rows per layer can't be written, nor layers with gaps counted; the rest has a note."""
     with pytest.raises(InputError, match="model_unknown"):

@@ -1,0 +1,111 @@
+"""``moe-placement convert``: placement files and traces from one format to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli import options as shared
+from api.cli.console import Json, print_json, say, write
+from api.cli.exports import (
+    FillMissing,
+    Layer,
+    ModelClass,
+    ModelName,
+    MtpModelClass,
+    Where,
+    WithoutMtp,
+    placement_context,
+    write_placement,
+)
+
+__all__ = ["convert"]
+
+TRACES = ("parquet", "jsonl", "npz")
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Placement file, or trace.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="FORMAT", help="Placement format (see `formats`); for traces parquet, jsonl or npz."
+        ),
+    ],
+    source_format: Annotated[
+        str | None, typer.Option("--from", metavar="FORMAT", help="Format of IN; found by content by default.")
+    ] = None,
+    fill_missing: FillMissing = False,
+    without_mtp: WithoutMtp = False,
+    layer: Layer = None,
+    model_class: ModelClass = None,
+    mtp_model_class: MtpModelClass = None,
+    model_name: ModelName = None,
+    topology: Where = None,
+    num_experts: shared.NumExpertsOption = None,
+    layer_ids: shared.LayerIdsOption = None,
+    model_config: shared.ModelConfigOption = None,
+    model_layers: shared.ModelLayersOption = None,
+    first_moe_layer: shared.FirstMoeLayerOption = None,
+    mtp_layers: shared.MtpLayersOption = None,
+    as_json: Json = False,
+) -> None:
+    """Convert a placement file to another format, or a trace to one of ours."""
+    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+
+    from api.cli.outputs import check_outputs
+
+    check_outputs({"OUT": output}, (source, model_config))
+    wanted = to.strip().lower().replace("-", "_")
+    if wanted in TRACES and not (wanted == "npz" and _is_placement(source, source_format)):
+        loading = shared.load_options(num_experts, layer_ids, source_format, model)
+        _convert_trace(source, output, wanted, loading, as_json=as_json)
+        return
+    names = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
+    writing = {"fill_missing": fill_missing, "without_mtp": without_mtp, "layer": layer} | names
+    context = placement_context(topology, model, num_experts, layer_ids, **writing)
+    write_placement(source, source_format, context, wanted, output, as_json=as_json)
+
+
+def _is_placement(source: Path, source_format: str | None) -> bool:
+    """Whether a file is a placement rather than a trace; some names are formats of both."""
+    from placement.exports import EXPORTS, Document, recognise
+    from traces import InputError
+    from traces.readers.registry import READERS
+
+    if source_format is not None:
+        name = source_format.strip().lower().replace("-", "_")
+        of_placements = name in {export.name for export in EXPORTS}
+        if of_placements != (name in {reader.name for reader in READERS}):
+            return of_placements
+    try:
+        return recognise(Document.of(source)) is not None
+    except InputError:
+        return False  # a trace may be a folder, or larger than any placement
+
+
+def _convert_trace(source: Path, output: Path, to: str, loading: dict[str, Any], *, as_json: bool) -> None:
+    from api.cli.progress import progress
+    from traces import InputError, LoadCounts, load, save
+
+    if output.suffix.lower() != f".{to}":
+        detail = f"{output.name} does not end in .{to}, by which it will be told what it is."
+        raise InputError.of("output_suffix", str(output), detail, f"Name it {output.stem}.{to}.")
+    with progress() as shown:
+        shown.phase("converting")
+        trace = load(source, **loading)
+        if isinstance(trace, LoadCounts):
+            detail = "The file holds loads without tokens, which is no trace."
+            raise InputError.of("counts_only", source.name, detail, "Plan from the file as it is.")
+        save(trace, output)
+    for note in trace.provenance.notes:
+        say(note, "note")
+    facts = {"layers": trace.num_layers, "num_experts": trace.num_experts, "top_k": trace.top_k}
+    if as_json:
+        told = {"file": str(output), "format": to, "source_format": trace.provenance.format}
+        print_json(told | facts | {"notes": list(trace.provenance.notes)})
+        return
+    write(f"{output} written: {facts['layers']} layers of {facts['num_experts']} experts, top-{facts['top_k']}.")

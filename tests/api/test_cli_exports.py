@@ -1,0 +1,214 @@
+"""``export``, ``check``, ``convert`` and ``formats``, and engines' files in the other commands."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from api.cli import app
+from placement import Plan, load_plan, save_plan
+from traces import Trace, load, save
+from traces.synthetic import Synthetic, generate
+
+CONFIG = {
+    "model_type": "deepseek_v3",
+    "num_hidden_layers": 5,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+    "num_nextn_predict_layers": 1,
+}
+CASES = {
+    "sglang": (),
+    "vllm_pr41141": (),
+    "vllm-pr49572": (),
+    "hygon": ("--model-class", "A", "--model-name", "m"),
+    "vllm-ascend": (),
+    "trtllm": (),
+    "eplb": (),
+    "deepspeed": ("--layer", "2"),
+    "csv": (),
+    "npz": (),
+    "plan": (),
+}
+
+
+def command(*arguments: object) -> Result:
+    """Run a command, and fail on any exception but an exit."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def document(*arguments: object) -> Any:
+    """Run a command with ``--json`` and return the one document on its stdout."""
+    result = command(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a config, a trace of its four MoE layers, and a plan with copies."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    parameters = Synthetic(num_layers=4, num_experts=8, top_k=2, num_tokens=128, tokens_per_sequence=32)
+    made = generate(parameters)
+    batch = next(iter(made.batches()))
+    np.savez(tmp_path / "trace.npz", topk_ids=batch.topk_ids, num_experts=np.array(8), layer_ids=np.arange(1, 5))
+    row = [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]
+    plan = Plan(
+        physical_to_logical_map=np.array([row, np.roll(row, 3).tolist(), row, row]),
+        layer_ids=np.arange(1, 5),
+        num_experts=8,
+        num_gpus=4,
+        slots_per_gpu=3,
+        gpus_per_node=(2, 2),
+    )
+    save_plan(plan, tmp_path / "plan.json")
+    return tmp_path
+
+
+@pytest.mark.parametrize("engine", CASES)
+def test_export_check_and_convert_back(folder: Path, engine: str) -> None:
+    """A plan goes out, is found valid, and comes back as the same placement; the way to load it is told."""
+    config = ("--model-config", folder / "config.json", "--without-mtp")
+    written = document(
+        "export", folder / "plan.json", "--engine", engine, "-o", folder / "out", *config, *CASES[engine]
+    )
+    assert written["redundant_experts"] == 4
+    assert written["load"]
+    checked = document("check", folder / "out", "--topology", "2x2", *config)
+    assert (checked["format"], checked["valid"]) == (written["format"], True)
+    document("convert", folder / "out", folder / "again.json", "--to", "plan", "--topology", "2x2", *config)
+    again, plan = load_plan(folder / "again.json"), load_plan(folder / "plan.json")
+    assert again.num_gpus == 4
+    if engine == "deepspeed":
+        assert again.physical_to_logical_map[0].tolist() == plan.physical_to_logical_map[1].tolist()
+    else:
+        assert again.physical_to_logical_map.tolist() == plan.physical_to_logical_map.tolist()
+        assert again.layer_ids.tolist() == [1, 2, 3, 4]
+
+
+def test_export_tells_how_to_load(folder: Path) -> None:
+    """The line for people names the engine's option with the number of redundant experts."""
+    model = ("--model-layers", 5, "--first-moe-layer", 1)
+    result = command("export", folder / "plan.json", "--engine", "sglang", "-o", folder / "out.json", *model)
+    assert result.exit_code == 0, result.stderr
+    assert f"--init-expert-location {folder / 'out.json'} --ep-num-redundant-experts 4" in result.stdout
+
+
+def test_export_refuses_and_writes_nothing(folder: Path) -> None:
+    """Without the MTP layer's placement, TensorRT-LLM would fail: exit code 1, the remedy, and no file."""
+    arguments = ("export", folder / "plan.json", "--engine", "trtllm", "-o", folder / "out.yaml")
+    result = command(*arguments, "--model-config", folder / "config.json")
+    assert result.exit_code == 1
+    assert "layer_missing" in result.stderr
+    assert "--fill-missing" in result.stderr
+    assert not (folder / "out.yaml").exists()
+    filled = command(*arguments, "--model-config", folder / "config.json", "--fill-missing")
+    assert filled.exit_code == 0
+    assert "  5: [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]" in (folder / "out.yaml").read_text()
+
+
+def test_check_tells_everything(folder: Path) -> None:
+    """All violations, on stderr and as JSON, with exit code 1."""
+    rows = [[0, 1, 2, 3, 4, 5, 6, 6]] * 2 + [[0, 0, 2, 3, 4, 5, 6, 7]]
+    (folder / "bad.json").write_text(json.dumps({"physical_to_logical_map": rows}))
+    result = command("check", folder / "bad.json", "--engine", "sglang", "--topology", "1x4", "--json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    codes = [(item["code"], item["pointer"].rpartition("/")[2]) for item in told["violations"]]
+    assert not told["valid"]
+    assert ("copies_on_one_gpu", "2") in codes
+    assert ("expert_missing", "0") in codes or ("expert_missing", "2") in codes
+    assert "[copies_on_one_gpu]" in result.stderr
+
+
+def test_check_names_what_it_could_not_check(folder: Path) -> None:
+    """Without topology and model, notes say what was not looked at."""
+    (folder / "list.json").write_text("[[0, 1, 2, 3]]")
+    result = command("check", folder / "list.json")
+    assert result.exit_code == 0
+    assert "number of GPUs" in result.stderr
+    assert "taken as 0..0" in result.stderr
+
+
+def test_engine_files_are_evaluated_compared_and_started_from(folder: Path) -> None:
+    """Evaluate and compare give the same figures for a plan and for its files; solve starts from one."""
+    model = ("--model-config", folder / "config.json")
+    for engine in ("sglang", "trtllm"):
+        arguments = ("export", folder / "plan.json", "--engine", engine, "-o", folder / engine, "--without-mtp")
+        assert command(*arguments, *model).exit_code == 0
+    own = document("evaluate", folder / "plan.json", folder / "trace.npz")
+    given = document("evaluate", folder / "sglang", folder / "trace.npz", "--topology", "2x2", *model)
+    assert given["cross_gpu_fraction"] == own["cross_gpu_fraction"]
+    files = (folder / "plan.json", folder / "sglang", folder / "trtllm")
+    compared = document("compare", *files, folder / "trace.npz", "--topology", "2x2", *model)
+    assert len({item["cross_gpu_fraction"] for item in compared["plans"]}) == 1
+    start = ("--start", folder / "sglang", "--plan-format", "sglang", "--slots-per-gpu", 3)
+    solve = ("solve", folder / "trace.npz", "--topology", "2x2", "--solver", "annealing", "--work-limit", 1000)
+    result = command(*solve, *start, *model, "-o", folder / "new.json")
+    assert result.exit_code == 0, result.stderr
+    assert load_plan(folder / "new.json").layer_ids.tolist() == [1, 2, 3, 4]
+
+
+def test_an_engine_file_without_a_machine_is_refused(folder: Path) -> None:
+    """The number of GPUs is not in the file, so it has to be said."""
+    (folder / "list.json").write_text("[[0, 1, 2, 3, 4, 5, 6, 7]]")
+    result = command("evaluate", folder / "list.json", folder / "trace.npz")
+    assert result.exit_code == 1
+    assert "--topology" in result.stderr
+
+
+@pytest.mark.parametrize("to", ["parquet", "jsonl", "npz"])
+def test_traces_are_converted(folder: Path, to: str) -> None:
+    """A trace becomes one of ours, with the layers of the model."""
+    ids = np.random.default_rng(0).integers(0, 8, (64, 4))
+    np.save(folder / "exflow.npy", ids)
+    output = folder / f"out.{to}"
+    model = ("--model-config", folder / "config.json")
+    told = document("convert", folder / "exflow.npy", output, "--to", to, "--from", "exflow", *model)
+    assert told["source_format"] == "exflow"
+    trace = load(output)
+    assert trace.layer_ids.tolist() == [1, 2, 3, 4]
+    assert isinstance(trace, Trace)
+    save(trace, folder / "again.npz")
+    with np.load(folder / "again.npz") as arrays:
+        assert arrays["topk_ids"][:, :, 0].tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "output", "code"),
+    [
+        ("weights.csv", "1,2,3\n4,5,6\n", "out.parquet", "counts_only"),
+        ("trace.jsonl", '{"topk_ids": [[0, 1]]}\n', "out.npz", "output_suffix"),
+    ],
+)
+def test_traces_that_are_not_converted(folder: Path, name: str, content: str, output: str, code: str) -> None:
+    """Loads without tokens are no trace, and the suffix must say what the file is."""
+    (folder / name).write_text(content)
+    result = command("convert", folder / name, folder / output, "--to", "parquet")
+    assert result.exit_code == 1
+    assert code in result.stderr
+
+
+def test_options_that_contradict(folder: Path) -> None:
+    """The layout is said once, and the first MoE layer needs the number of layers."""
+    config = ("--model-config", folder / "config.json", "--model-layers", 5)
+    for model in (config, ("--first-moe-layer", 1), ("--mtp-layers", 1)):
+        result = command("check", folder / "plan.json", *model)
+        assert result.exit_code == 2
+        assert "--model-layers" in result.stderr
+
+
+def test_formats_lists_everything() -> None:
+    """Every reader and every export is named, with how to load it."""
+    listed = document("formats")
+    assert {item["name"] for item in listed["placements"]} >= {"sglang", "trtllm", "megatron"}
+    assert {item["name"] for item in listed["traces"]} >= {"npz", "exflow"}
+    text = command("formats").stdout
+    assert "--init-expert-location" in text
