@@ -248,10 +248,34 @@ def recorded_topology(plan: Plan, place: str = "") -> Topology | None:
 
 
 def load_topology(text: str | Path) -> Topology:
-    """Read a topology file (a path that ends in ``.json``), or parse a shorthand such as ``4x8``."""
-    if str(text).lower().endswith(".json"):
-        return topology_from_dict(read_json(text), f"{Path(text).name}#")
-    return Topology.parse(str(text))
+    """Read a topology from a file, or parse a shorthand such as ``4x8``.
+
+    Parameters
+    ----------
+    text : str or path
+        A file that `placement.machines.load_machine` reads, perhaps with its options behind a comma
+        (``topo.txt,hosts=4``), or a shorthand.
+
+    Raises
+    ------
+    InputError
+    """
+    from placement.machines import load_machine
+
+    whole = str(text)
+    path, _, options = whole.partition(",")
+    if whole.lower().endswith(".json") or _is_file(whole):
+        return load_machine(whole)
+    if _is_file(path) or (options and "=" in options):
+        return load_machine(path, options)
+    return Topology.parse(whole)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # a name that can't be
+        return False
 
 
 def _termination(found: Violations, value: Any, pointer: str) -> Termination | None:

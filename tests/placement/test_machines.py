@@ -1,0 +1,303 @@
+"""Topologies from what machines say of themselves."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from placement import Topology, load_topology
+from traces import InputError
+
+BOLD, PLAIN = "\x1b[4m", "\x1b[0m"
+IBSTAT = """CA 'mlx5_0'
+	CA type: MT4129
+	Number of ports: 1
+	Port 1:
+		State: Active
+		Physical state: LinkUp
+		Rate: 400
+		Link layer: InfiniBand
+CA 'mlx5_1'
+	Port 1:
+		State: Active
+		Rate: 400
+CA 'mlx5_2'
+	Port 1:
+		State: Down
+		Rate: 400
+CA 'mlx5_bond_0'
+	Port 1:
+		State: Active
+		Rate: 25
+"""
+
+
+def smi(matrix: list[list[str]], nics: int = 1, escapes: bool = True) -> str:
+    """Return the matrix as nvidia-smi prints it: underlined header, tabs, columns for network ports and affinities."""
+    gpus = len(matrix)
+    names = [*(f"GPU{gpu}" for gpu in range(gpus)), *(f"NIC{nic}" for nic in range(nics))]
+    header = "\t".join(["", *names, "CPU Affinity", "NUMA Affinity", "GPU NUMA ID"])
+    lines = [f"{BOLD}{header}{PLAIN}" if escapes else header]
+    lines += [
+        f"GPU{gpu}\t" + "\t".join([*row, *["NODE"] * nics, "0-55", "0", "\tN/A"]) for gpu, row in enumerate(matrix)
+    ]
+    lines += [f"NIC{nic}\t" + "\t".join(["NODE"] * gpus + [" X "] * nics) for nic in range(nics)]
+    return "\n".join([*lines, "", "Legend:", "", "  X    = Self", "  SYS  = Connection traversing PCIe", ""])
+
+
+def full(gpus: int, word: str) -> list[list[str]]:
+    """Return a matrix with one word between all GPUs."""
+    return [[" X " if gpu == other else word for other in range(gpus)] for gpu in range(gpus)]
+
+
+def written(folder: Path, text: str, name: str = "topo.txt") -> Path:
+    """Write a description and return its path."""
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def xml(hosts: int, gpus: int, links: str, *, sm: int = 90, nets: int = 1, ranks: bool = True) -> str:
+    """Return NCCL's XML for hosts of GPUs, with `links` inside each gpu element."""
+    cpus = []
+    for host in range(hosts):
+        parts = []
+        for gpu in range(gpus):
+            rank = f' rank="{host * gpus + gpu}"' if ranks else ""
+            parts.append(
+                f'<pci busid="0000:{gpu:02x}:00.0" class="0x030200" link_speed="32.0 GT/s PCIe" link_width="16">'
+                f'<gpu dev="{gpu}" sm="{sm}"{rank} gdr="1">{links}</gpu></pci>'
+            )
+        ports = "".join(f'<net name="mlx5_{n}" dev="{n}" speed="400000" port="1" guid="0x{n}"/>' for n in range(nets))
+        parts.append(f'<pci busid="0000:f0:00.0"><nic>{ports}</nic></pci>')
+        cpus.append(f'<cpu host_hash="0x{host + 1}" numaid="0" arch="x86_64">{"".join(parts)}</cpu>')
+    return f'<system version="1">{"".join(cpus)}</system>'
+
+
+SWITCHES = '<nvlink target="0000:a0:00.0" count="9" tclass="0x068000"/><nvlink target="0000:a1:00.0" count="9"/>'
+FABRIC = '<nvlink target="fffffff:ff:ff.0" count="18" tclass="0x068000"/>'
+
+
+@pytest.mark.parametrize("escapes", [True, False])
+def test_smi_hgx(tmp_path: Path, escapes: bool) -> None:
+    """Eight GPUs with 18 links each are a node at 450 GB/s, whatever the terminal's escapes; twice, they are two."""
+    path = written(tmp_path, smi(full(8, "NV18"), nics=9, escapes=escapes))
+    one = load_topology(f"{path},nvlink_gb_s=25")
+    assert one.gpus_per_node == (8,)
+    assert one.bandwidth_gb_s is not None
+    assert one.bandwidth_gb_s[0, 7] == 450
+    two = load_topology(f"{path},nvlink_gb_s=25,hosts=2,network_gb_s=45")
+    assert two.gpus_per_node == (8, 8)
+    assert two.host_of_gpu.tolist() == [0] * 8 + [1] * 8
+    assert (two.hop_cost[0, 7], two.hop_cost[0, 8]) == (0.1, 1.0)
+    assert one.hop_cost[0, 7] == pytest.approx(50 / 450)
+
+
+def test_smi_does_not_guess_the_generation(tmp_path: Path) -> None:
+    """18 links are those of an H100 or of a B200, at twice the speed: it has to be said. 12 are those of an A100."""
+    with pytest.raises(InputError, match="nvlink_gb_s=25"):
+        load_topology(written(tmp_path, smi(full(8, "NV18"))))
+    a100 = load_topology(written(tmp_path, smi(full(8, "NV12"))))
+    assert a100.bandwidth_gb_s is not None
+    assert a100.bandwidth_gb_s[0, 1] == 300
+
+
+def test_gb200_domain_is_the_rack(tmp_path: Path) -> None:
+    """Four GPUs of a GB200 host are part of a domain that the host can't see: the caller says where it ends."""
+    path = written(tmp_path, smi(full(4, "NV18")))
+    with pytest.raises(InputError, match="domain=rack"):
+        load_topology(f"{path},nvlink_gb_s=50,hosts=18")
+    rack = load_topology(f"{path},nvlink_gb_s=50,hosts=18,domain=rack")
+    preset = Topology.parse("gb200_nvl72")
+    assert rack.gpus_per_node == preset.gpus_per_node == (72,)
+    assert rack.host_of_gpu.tolist() == preset.host_of_gpu.tolist()
+    assert np.array_equal(rack.hop_cost, preset.hop_cost)
+    assert load_topology(f"{path},nvlink_gb_s=50,hosts=18,domain=host").gpus_per_node == (4,) * 18
+
+
+def test_smi_without_nvlink(tmp_path: Path) -> None:
+    """A host without NVLink is one node, with the costs of PCIe: across sockets twice those of a switch."""
+    matrix = [
+        [" X ", "PIX", "SYS", "SYS"],
+        ["PIX", " X ", "SYS", "SYS"],
+        ["SYS", "SYS", " X ", "PIX"],
+        ["SYS", "SYS", "PIX", " X "],
+    ]
+    topology = load_topology(f"{written(tmp_path, smi(matrix))},pcie_gb_s=50,network_gb_s=12.5")
+    assert topology.gpus_per_node == (4,)
+    assert topology.hop_cost[0].tolist() == [0.0, 0.25, 0.5, 0.5]
+
+
+def test_smi_bridges(tmp_path: Path) -> None:
+    """GPUs that bridges join in pairs are a node each; pairs that are not neighbours are refused with the reason."""
+    pairs = [
+        ["X", "NV4", "SYS", "SYS"],
+        ["NV4", "X", "SYS", "SYS"],
+        ["SYS", "SYS", "X", "NV4"],
+        ["SYS", "SYS", "NV4", "X"],
+    ]
+    topology = load_topology(written(tmp_path, smi(pairs)))
+    assert topology.gpus_per_node == (2, 2)
+    assert topology.host_of_gpu.tolist() == [0, 0, 0, 0]
+    crossed = [[pairs[a][b] for b in (0, 2, 1, 3)] for a in (0, 2, 1, 3)]
+    with pytest.raises(InputError, match="not consecutive"):
+        load_topology(written(tmp_path, smi(crossed)))
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (("GPU1\t", "GPU7\t"), "smi_rows"),
+        (("GPU1\t", "GPU0\t"), "smi_rows"),
+        (("NV12\t X ", "NV12\tNV12"), "smi_diagonal"),
+        (("GPU0\t X \tNV12", "GPU0\t X \tNV11"), "smi_asymmetric"),
+        (("GPU0\t X \tNV12", "GPU0\t X \tABC"), "smi_word"),
+    ],
+)
+def test_smi_damage(tmp_path: Path, change: tuple[str, str], code: str) -> None:
+    """Rows that are missing, twice or contradictory are named."""
+    text = smi(full(4, "NV12"))
+    assert change[0] in text.split("\n", 1)[1]
+    head, rest = text.split("\n", 1)
+    with pytest.raises(InputError, match=code):
+        load_topology(written(tmp_path, head + "\n" + rest.replace(change[0], change[1], 1)))
+
+
+def test_nccl_hgx(tmp_path: Path) -> None:
+    """Switches of a host join its GPUs; ports give the network's speed; each host is a node."""
+    topology = load_topology(written(tmp_path, xml(2, 8, SWITCHES, nets=8), "topo.xml"))
+    assert topology.gpus_per_node == (8, 8)
+    assert topology.bandwidth_gb_s is not None
+    assert topology.bandwidth_gb_s[0, 7] == 450
+    assert topology.bandwidth_gb_s[0, 8] == 50
+
+
+def test_nccl_gb200(tmp_path: Path) -> None:
+    """The fabric's switch joins all hosts of the file into one domain, at the speed of NVLink 5."""
+    topology = load_topology(written(tmp_path, xml(4, 4, FABRIC, sm=100), "topo.xml"))
+    assert topology.gpus_per_node == (16,)
+    assert topology.host_of_gpu.tolist() == np.repeat(range(4), 4).tolist()
+    assert topology.bandwidth_gb_s is not None
+    assert topology.bandwidth_gb_s[0, 15] == 900
+
+
+def test_nccl_gpu_without_its_link(tmp_path: Path) -> None:
+    """A GPU whose link is missing, a fault that NCCL passes over in silence, is named."""
+    text = xml(2, 4, FABRIC, sm=100)
+    broken = text.replace(f'rank="5" gdr="1">{FABRIC}', 'rank="5" gdr="1">')
+    assert broken != text
+    with pytest.raises(InputError, match=r"Ranks \[5\] have none"):
+        load_topology(written(tmp_path, broken, "topo.xml"))
+
+
+def test_nccl_direct_links_and_ranks(tmp_path: Path) -> None:
+    """Links from GPU to GPU, and ranks in another order than the devices."""
+    gpus = [
+        '<pci busid="0001:0:0.0"><gpu dev="0" sm="80" rank="1"><nvlink target="0002:0:0.0" count="12"/></gpu></pci>',
+        '<pci busid="0002:0:0.0"><gpu dev="1" sm="80" rank="0"><nvlink target="0001:0:0.0" count="12"/></gpu></pci>',
+        '<pci busid="0003:0:0.0"><gpu dev="2" sm="80" rank="2"/></pci>',
+    ]
+    text = f'<?xml version="1.0"?>\n<!-- dump -->\n<system version="1"><cpu numaid="0">{"".join(gpus)}</cpu></system>'
+    topology = load_topology(written(tmp_path, text, "topo.xml"))
+    assert topology.gpus_per_node == (2, 1)
+    assert topology.bandwidth_gb_s is not None
+    assert topology.bandwidth_gb_s[0].tolist()[1:] == [300, 25]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ('<!DOCTYPE system [<!ENTITY a "aaaaaaaaaa">]><system version="1">&a;</system>', "xml_doctype"),
+        ('<system version="1"><!DOCTYPE a></system>', "xml_doctype"),
+        ('<system version="1"><cpu>', "not_xml"),
+        ('<system version="1"></system>', "nccl_ranks"),
+        ('<system version="1"><gpu dev="0"/><gpu dev="0"/></system>', "nccl_ranks"),
+        ('<system version="1"><gpu dev="x"/></system>', "nccl_number"),
+        ('<system version="1"><gpu dev="0"><nvlink target="a"/></gpu></system>', "nccl_number"),
+        ('<system version="1">' + "<pci>" * 100 + "</pci>" * 100 + "</system>", "not_xml"),
+        ('<system version="1">&undefined;</system>', "not_xml"),
+    ],
+)
+def test_nccl_damage(tmp_path: Path, text: str, code: str) -> None:
+    """Entities never expand; what is cut off, nested or nameless is refused."""
+    if text.startswith("<!"):
+        text = "<!-- -->" + text.replace("<!DOCTYPE", "<system/><!DOCTYPE", 1)
+    with pytest.raises(InputError, match=code):
+        load_topology(written(tmp_path, text, "topo.xml"))
+
+
+def test_large_dump_is_read_quickly(tmp_path: Path) -> None:
+    """A domain of 576 GPUs takes no time to speak of."""
+    path = written(tmp_path, xml(144, 4, FABRIC, sm=103), "topo.xml")
+    before = time.perf_counter()
+    assert load_topology(path).gpus_per_node == (576,)
+    assert time.perf_counter() - before < 20
+
+
+def test_rank_costs(tmp_path: Path) -> None:
+    """SGLang's matrix of costs, with its key or bare, in a file of any name."""
+    matrix = [[0.0, 1.0], [1.0, 0.0]]
+    for content in ({"rank_cost_matrix": matrix}, matrix):
+        path = written(tmp_path, json.dumps(content), "costs")
+        assert load_topology(path).hop_cost.tolist() == matrix
+    with pytest.raises(InputError, match="matrix_diagonal"):
+        load_topology(written(tmp_path, "[[1, 1], [1, 0]]", "costs"))
+    with pytest.raises(InputError, match="topology_options"):
+        load_topology(f"{path},hosts=2")
+
+
+def test_ibstat(tmp_path: Path) -> None:
+    """The active ports of the highest rate give the network's speed per GPU."""
+    written(tmp_path, IBSTAT, "ibstat.txt")
+    path = written(tmp_path, smi(full(8, "NV12")))
+    topology = load_topology(f"{path},hosts=2,ibstat={tmp_path / 'ibstat.txt'}")
+    assert topology.bandwidth_gb_s is not None
+    assert topology.bandwidth_gb_s[0, 8] == 2 * 400 / 8 / 8
+    written(tmp_path, "nothing", "ibstat.txt")
+    with pytest.raises(InputError, match="ibstat"):
+        load_topology(f"{path},ibstat={tmp_path / 'ibstat.txt'}")
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["hosts=0", "hosts=x", "hosts=1.5", "hosts=9999", "speed=3", "hosts=2,hosts=2", "domain=planet", "network_gb_s=nan",
+     "network_gb_s=1e9", "hosts", "hosts=2,network_gb_s=5,ibstat=/nowhere"],
+)  # fmt: skip
+def test_options_are_checked(tmp_path: Path, options: str) -> None:
+    """An option that is unknown, repeated or out of range is refused."""
+    path = written(tmp_path, smi(full(2, "NV12")))
+    with pytest.raises(InputError):
+        load_topology(f"{path},{options}")
+
+
+def test_other_content_is_refused(tmp_path: Path) -> None:
+    """Neither a description nor a shorthand."""
+    with pytest.raises(InputError, match="unknown_format"):
+        load_topology(written(tmp_path, "hello"))
+    with pytest.raises(InputError):
+        load_topology(tmp_path / "missing.txt")
+    with pytest.raises(InputError):
+        load_topology(f"{tmp_path / 'missing.txt'},hosts=2")
+
+
+def test_damaged_descriptions(tmp_path: Path) -> None:
+    """Mutated descriptions end in an InputError or in a topology that keeps all rules."""
+    rng = random.Random(0)
+    sources = [smi(full(4, "NV12")), xml(2, 4, FABRIC, sm=100), xml(1, 8, SWITCHES), "[[0, 1], [1, 0]]"]
+    refused = 0
+    for _ in range(400):
+        data = bytearray(rng.choice(sources).encode())
+        for _ in range(rng.randint(1, 3)):
+            place = rng.randrange(len(data) + 1)
+            junk = rng.choice([b"", b"\xff", b"<", b"&a;", b"9" * 30, b'"', b"\n", b"GPU1", b"NV99"])
+            data[place : place + rng.randint(0, 9)] = junk
+        (tmp_path / "any").write_bytes(data)
+        try:
+            assert load_topology(tmp_path / "any").num_gpus >= 1
+        except InputError:
+            refused += 1
+    assert refused > 100
