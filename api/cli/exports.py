@@ -130,9 +130,13 @@ def write_placement(
 ) -> None:
     """Read a placement file of any format and write it as another; tell what was written and how it is loaded."""
     from placement.exports import export_named, load_placement
+    from traces import InputError
     from traces.atomic import atomic_write
 
     form = export_named(name)
+    if form.by_suffix and not output.name.endswith(form.suffix):
+        detail = f"{form.engine} goes by the file's name, which has to end in {form.suffix}."
+        raise InputError.of("output_suffix", str(output), detail, f"Name it {output.name}{form.suffix}.")
     plan = load_placement(source, context, format=source_format)
     read_from = plan.provenance.get("placement")
     notes = [*(read_from.get("notes", ()) if isinstance(read_from, dict) else ())]

@@ -26,10 +26,22 @@ from api.routes.common import (
     problems,
     wait_of,
 )
+from api.routes.exports import (
+    FillMissing,
+    FirstMoeLayer,
+    Layer,
+    ModelLayers,
+    MtpLayers,
+    Name,
+    WithoutMtp,
+    layout,
+)
 from api.schemas import PlanBody
 from api.services import Services, ServicesOf
 from api.store import ConflictError, Created, PlanRow
 from api.strict import StrictRoute
+from placement.exports import EXPORTS, Context
+from placement.files import plan_from_dict
 
 __all__ = ["router"]
 
@@ -128,14 +140,56 @@ async def get_plan(plan_id: str, request: Request, services: ServicesOf, prefer:
 )
 def get_plan_file(plan_id: str, request: Request, services: ServicesOf) -> Response:
     """Return the best plan so far as a plan file and nothing else."""
-    row, text, _ = services.store.documents(plan_id)
-    if row is None:
-        raise _missing(plan_id)
-    if text is None:
-        retry = {} if row.finished else {"Retry-After": RETRY_AFTER_S}
-        raise ProblemError("no-plan-yet", f"Plan {plan_id} is {row.status} and has no plan.", headers=retry)
+    text = _plan_text(services, plan_id)
     etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
     return not_modified(request, Response(text, 200, {"ETag": etag}, "application/json"))
+
+
+@router.get(
+    "/{plan_id}/exports/{format}",
+    response_class=Response,
+    summary="Take the file that an engine loads",
+    responses={
+        200: {"description": "The file; `Content-Disposition` names it.", "content": {"application/octet-stream": {}}},
+        304: {"description": "Not modified"},
+        **problems("not-found", "no-plan-yet"),
+    },
+)
+def export_plan(
+    plan_id: str,
+    format: str,  # noqa: A002  the word that users expect
+    request: Request,
+    services: ServicesOf,
+    model_layers: ModelLayers = None,
+    first_moe_layer: FirstMoeLayer = 0,
+    mtp_layers: MtpLayers = 0,
+    fill_missing: FillMissing = False,
+    without_mtp: WithoutMtp = False,
+    layer: Layer = None,
+    model_class: Name = None,
+    mtp_model_class: Name = None,
+    model_name: Name = None,
+) -> Response:
+    """Return the best plan so far as the placement file of an engine, if the engine would load it as it is meant."""
+    export = next((known for known in EXPORTS if known.name == format.replace("-", "_")), None)
+    if export is None:
+        known = ", ".join(known.name for known in EXPORTS)
+        raise ProblemError("not-found", f"There is no placement format {format[:60]!r}; there are {known}.")
+    context = Context(
+        model=layout(model_layers, first_moe_layer, mtp_layers),
+        fill_missing=fill_missing,
+        without_mtp=without_mtp,
+        layer=layer,
+        model_class=model_class,
+        mtp_model_class=mtp_model_class,
+        model_name=model_name,
+    )
+    content = export.write(plan_from_dict(json.loads(_plan_text(services, plan_id))), context).content
+    headers = {
+        "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
+        "Content-Disposition": f'attachment; filename="{plan_id[:60]}-{export.name}{export.suffix}"',
+    }
+    return not_modified(request, Response(content, 200, headers, "application/octet-stream"))
 
 
 @router.post("/{plan_id}/cancel", response_model=PlanResource, summary="Cancel a plan", responses=problems("not-found"))
@@ -161,6 +215,17 @@ def delete_plan(plan_id: str, services: ServicesOf) -> Response:
     except ConflictError as conflict:
         raise ProblemError(conflict.slug, conflict.detail) from None
     return Response(status_code=204)
+
+
+def _plan_text(services: Services, plan_id: str) -> str:
+    """Return the plan file of the best plan so far."""
+    row, text, _ = services.store.documents(plan_id)
+    if row is None:
+        raise _missing(plan_id)
+    if text is None:
+        retry = {} if row.finished else {"Retry-After": RETRY_AFTER_S}
+        raise ProblemError("no-plan-yet", f"Plan {plan_id} is {row.status} and has no plan.", headers=retry)
+    return text
 
 
 def _create(services: Services, body: PlanBody, key: str | None) -> Created:

@@ -172,6 +172,8 @@ class Export:
         How the engine is told to load the file: FILE is its name, REDUNDANT the slots beyond one per expert.
     suffix : str
         Usual ending of the file's name.
+    by_suffix : bool
+        Whether the engine goes by that ending.
     rules : Rules
     sniff : callable
         ``sniff(document)``: is this the format of the content?
@@ -193,6 +195,7 @@ class Export:
     encode: Callable[[Table, Context], bytes]
     decode: Callable[[Document, Context, Violations], Table | None]
     also: Callable[[Table, Context, Violations], None] = field(default=_no_more)
+    by_suffix: bool = False
 
     def load_with(self, file: str, plan: Plan) -> str:
         """Return how the engine is told to load `file`, written for `plan`."""

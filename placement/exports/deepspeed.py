@@ -1,6 +1,6 @@
 """DeepSpeed AutoEP's placement descriptor: experts per rank of one MoE layer, in the order that they are packed.
 
-DeepSpeed pull request 8544, ``deepspeed/checkpoint/autoep_affine.py``. Ranks may hold different numbers of experts, and
+DeepSpeed 0.19.8, ``deepspeed/checkpoint/autoep_affine.py``. Ranks may hold different numbers of experts, and
 copies; every layer's metadata has a descriptor of its own.
 """
 
@@ -105,7 +105,7 @@ def _experts_of_ranks(listed: list[Any], size: int, place: str, found: Violation
 EXPORT = Export(
     name="deepspeed",
     content="DeepSpeed AutoEP placement descriptor: JSON, experts per rank of one MoE layer",
-    engine="DeepSpeed pull request 8544",
+    engine="DeepSpeed 0.19.8",
     usage='the layer\'s "expert_placement" in the metadata of an AutoEP checkpoint',
     suffix=".json",
     rules=Rules(layers="none", empty=True, mtp="may"),

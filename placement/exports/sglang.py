@@ -1,7 +1,8 @@
 """SGLang's initial expert location: a row for every layer of the model, and that one key only.
 
 SGLang 0.5.23, ``sglang/srt/eplb/expert_location.py``: the object's keys become keyword arguments, so any other is a
-TypeError; the maps of dense layers are computed too, so their rows must be complete.
+TypeError; the maps of dense layers are computed too, so their rows must be complete. A name that does not end in .json
+is taken for the JSON itself.
 """
 
 from __future__ import annotations
@@ -72,4 +73,5 @@ EXPORT = Export(
     sniff=_sniff,
     encode=_encode,
     decode=_decode,
+    by_suffix=True,
 )

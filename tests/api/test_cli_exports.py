@@ -77,13 +77,13 @@ def test_export_check_and_convert_back(folder: Path, engine: str) -> None:
     """A plan goes out, is found valid, and comes back as the same placement; the way to load it is told."""
     config = ("--model-config", folder / "config.json", "--without-mtp")
     written = document(
-        "export", folder / "plan.json", "--engine", engine, "-o", folder / "out", *config, *CASES[engine]
+        "export", folder / "plan.json", "--engine", engine, "-o", folder / "out.json", *config, *CASES[engine]
     )
     assert written["redundant_experts"] == 4
     assert written["load"]
-    checked = document("check", folder / "out", "--topology", "2x2", *config)
+    checked = document("check", folder / "out.json", "--topology", "2x2", *config)
     assert (checked["format"], checked["valid"]) == (written["format"], True)
-    document("convert", folder / "out", folder / "again.json", "--to", "plan", "--topology", "2x2", *config)
+    document("convert", folder / "out.json", folder / "again.json", "--to", "plan", "--topology", "2x2", *config)
     again, plan = load_plan(folder / "again.json"), load_plan(folder / "plan.json")
     assert again.num_gpus == 4
     if engine == "deepspeed":
@@ -99,6 +99,14 @@ def test_export_tells_how_to_load(folder: Path) -> None:
     result = command("export", folder / "plan.json", "--engine", "sglang", "-o", folder / "out.json", *model)
     assert result.exit_code == 0, result.stderr
     assert f"--init-expert-location {folder / 'out.json'} --ep-num-redundant-experts 4" in result.stdout
+
+
+def test_export_minds_the_name(folder: Path) -> None:
+    """SGLang takes a name without .json for the JSON itself."""
+    arguments = ("export", folder / "plan.json", "--engine", "sglang", "-o", folder / "out", "--model-layers", 5)
+    result = command(*arguments, "--first-moe-layer", 1)
+    assert result.exit_code == 1
+    assert "out.json" in result.stderr
 
 
 def test_export_refuses_and_writes_nothing(folder: Path) -> None:
@@ -141,15 +149,16 @@ def test_engine_files_are_evaluated_compared_and_started_from(folder: Path) -> N
     """Evaluate and compare give the same figures for a plan and for its files; solve starts from one."""
     model = ("--model-config", folder / "config.json")
     for engine in ("sglang", "trtllm"):
-        arguments = ("export", folder / "plan.json", "--engine", engine, "-o", folder / engine, "--without-mtp")
+        output = folder / f"{engine}.json"
+        arguments = ("export", folder / "plan.json", "--engine", engine, "-o", output, "--without-mtp")
         assert command(*arguments, *model).exit_code == 0
     own = document("evaluate", folder / "plan.json", folder / "trace.npz")
-    given = document("evaluate", folder / "sglang", folder / "trace.npz", "--topology", "2x2", *model)
+    given = document("evaluate", folder / "sglang.json", folder / "trace.npz", "--topology", "2x2", *model)
     assert given["cross_gpu_fraction"] == own["cross_gpu_fraction"]
-    files = (folder / "plan.json", folder / "sglang", folder / "trtllm")
+    files = (folder / "plan.json", folder / "sglang.json", folder / "trtllm.json")
     compared = document("compare", *files, folder / "trace.npz", "--topology", "2x2", *model)
     assert len({item["cross_gpu_fraction"] for item in compared["plans"]}) == 1
-    start = ("--start", folder / "sglang", "--plan-format", "sglang", "--slots-per-gpu", 3)
+    start = ("--start", folder / "sglang.json", "--plan-format", "sglang", "--slots-per-gpu", 3)
     solve = ("solve", folder / "trace.npz", "--topology", "2x2", "--solver", "annealing", "--work-limit", 1000)
     result = command(*solve, *start, *model, "-o", folder / "new.json")
     assert result.exit_code == 0, result.stderr

@@ -185,6 +185,23 @@ class TestPlans:
         etag = {"If-None-Match": response.headers["etag"]}
         assert client.get(f"/v1/plans/{plan['id']}/plan", headers=etag).status_code == 304
 
+    def test_exports(self, client: TestClient, plan: dict[str, Any]) -> None:
+        """The file of an engine, read back, is the plan; what the engine would misread is a problem document."""
+        url = f"/v1/plans/{plan['id']}/exports"
+        layers = plan["plan"]["layer_ids"]
+        model = {"model_layers": layers[-1] + 1, "first_moe_layer": layers[0]}
+        response = client.get(f"{url}/sglang", params=model)
+        assert response.status_code == 200, response.text
+        assert "sglang.json" in response.headers["content-disposition"]
+        rows = response.json()["physical_to_logical_map"]
+        assert rows[layers[0] :] == plan["plan"]["physical_to_logical_map"]
+        etag = {"If-None-Match": response.headers["etag"]}
+        assert client.get(f"{url}/sglang", params=model, headers=etag).status_code == 304
+        assert codes(client.get(f"{url}/sglang")) == {"/layer_ids": "model_unknown"}
+        assert set(codes(client.get(f"{url}/hygon"))) == {"/model_class", "/model_name"}
+        assert client.get(f"{url}/nothing").status_code == 404
+        assert client.get(f"/v1/plans/{UNKNOWN_PLAN}/exports/sglang").status_code == 404
+
     def test_same_seed_and_work_same_plan(self, client: TestClient, body: dict[str, Any], plan: dict[str, Any]) -> None:
         """A work limit makes plans reproducible."""
         again = client.post("/v1/plans", json=body, headers=WAIT).json()

@@ -322,6 +322,8 @@ def test_bad_inline_plan(client: TestClient, trace_id: str, field: str, value: A
         ("POST", "/v1/plans/none/cancel", 404),
         ("DELETE", "/v1/plans/none", 404),
         ("GET", "/v1/plans/none/plan", 404),
+        ("GET", "/v1/plans/none/exports/sglang", 404),
+        ("GET", "/v1/plans/none/exports/sglang?model_layers=0", 422),
         ("PUT", "/v1/plans", 405),
         ("PATCH", "/v1/traces", 405),
         ("GET", "/v1/evaluations", 405),
