@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import solvers
+from placement.exports import EXPORTS
 from traces.readers.registry import READERS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,6 +96,13 @@ def test_every_format_is_described(name: str) -> None:
     headings = re.findall(r"^### (.*)$", (ROOT / "docs" / "formats.md").read_text(encoding="utf-8"), re.MULTILINE)
     known = {"jsonl": "json lines"}
     assert any(known.get(name, name) in heading.lower() for heading in headings)
+
+
+@pytest.mark.parametrize("name", [export.name for export in EXPORTS])
+def test_every_export_has_a_section(name: str) -> None:
+    """docs/formats.md has a heading for each placement format."""
+    headings = re.findall(r"^### (.*)$", (ROOT / "docs" / "formats.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert any(f"`{name}`" in heading for heading in headings)
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -15,6 +15,7 @@ SHORTHANDS = {
     "8+8+4": "nodes of different sizes",
     "PRESET:4": "4 nodes of a preset below",
     "FILE.json": "own links, costs, speeds, memory",
+    "FILE,hosts=4": "from `nvidia-smi topo -m` or NCCL's topology XML",
 }
 
 

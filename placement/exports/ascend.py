@@ -101,8 +101,8 @@ def _devices(layer: Any, ordinal: int, place: str, found: Violations) -> list[li
 EXPORT = Export(
     name="vllm_ascend",
     content="vllm-ascend expert_map_path: JSON, experts per device and MoE layer, counted from 0",
-    engine="vllm-ascend 0.11",
-    usage='--additional-config \'{"expert_map_path": "FILE"}\'',
+    engine="vllm-ascend 0.11 to 0.27",
+    usage='--additional-config \'{"eplb_config": {"expert_map_path": "FILE", "num_redundant_experts": REDUNDANT}}\'',
     suffix=".json",
     rules=Rules(layers="ordinals"),
     sniff=_sniff,

@@ -78,7 +78,7 @@ def _layers(content: dict[Any, Any], place: str, found: Violations) -> list[int]
 EXPORT = Export(
     name="trtllm",
     content="TensorRT-LLM load_balancer: YAML, MoE layers by number, MTP layers included",
-    engine="TensorRT-LLM 1.0 and later",
+    engine="TensorRT-LLM 1.0 to 1.3",
     usage="moe_config: {load_balancer: FILE} in the file of --extra_llm_api_options",
     suffix=".yaml",
     rules=RULES,

@@ -150,7 +150,8 @@ MAPPING = Export(
     name="vllm_pr41141",
     content="vLLM pull request 41141: one line of JSON, MoE layers counted from 0",
     engine="vLLM pull request 41141 (not in vLLM 0.33)",
-    usage='--enable-eplb --eplb-config \'{"num_redundant_experts": REDUNDANT, "initial_mapping_path": "FILE"}\'',
+    usage='--enable-eplb --eplb-config \'{"num_redundant_experts": REDUNDANT, "initial_mapping_path": "FILE", '
+    '"disable_online_rebalancing": true}\'',
     suffix=".jsonl",
     rules=Rules(layers="ordinals"),
     sniff=_sniff_mapping,

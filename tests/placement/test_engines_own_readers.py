@@ -1,8 +1,8 @@
 """Our files through the engines' own readers, where those run without a GPU.
 
 They are read from the folder in ``MOE_PLACEMENT_ENGINES``, where wheels were unpacked without what they depend on
-(``pip install --no-deps --target FOLDER sglang deepspeed``); PyTorch has to be installed. What the readers import of the
-rest of their engine is replaced by stand-ins that hold the configuration.
+(``pip install --no-deps --target FOLDER sglang deepspeed``); PyTorch has to be installed. What the readers import of
+the rest of their engine is replaced by stand-ins that hold the configuration.
 """
 
 from __future__ import annotations
