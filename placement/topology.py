@@ -360,8 +360,7 @@ class Topology:
             "topology_syntax",
             "/topology",
             f"Can't read the topology {text!r}.",
-            f"Write NODESxGPUS (4x8), node sizes (8+8+4), PRESET:NODES with a preset of {sorted(PRESETS)}, "
-            "or a file.",
+            f"Write NODESxGPUS (4x8), node sizes (8+8+4), PRESET:NODES with a preset of {sorted(PRESETS)}, or a file.",
         )
 
 
