@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from placement.exports.document import Document
+from placement.json_files import MAX_INT
 from traces import InputError
 
 __all__ = ["read_yaml"]
@@ -38,6 +39,13 @@ def read_yaml(document: Document) -> Any:
                 content[key] = self.construct_object(value, deep=True)
             return content
 
+    def whole(loader: Any, node: Any) -> int:
+        value = int(loader.construct_yaml_int(node))
+        if abs(value) > MAX_INT:
+            raise _refused(document, f"{node.value[:20]} does not fit 64 bits.", "Correct the number.")
+        return value
+
+    Strict.add_constructor("tag:yaml.org,2002:int", whole)
     try:
         depth = 0
         for event in yaml.parse(document.text, Loader=loader):

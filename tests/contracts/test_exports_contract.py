@@ -18,7 +18,7 @@ from traces import InputError, ModelLayout
 NAMES = [export.name for export in EXPORTS]
 BY_NAME = {export.name: export for export in EXPORTS}
 PLANS = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-MUTATIONS = 150
+MUTATIONS = 400
 
 
 @st.composite

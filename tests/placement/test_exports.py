@@ -280,6 +280,7 @@ def test_sglang_refusals(content: Any, expected: set[tuple[str, str]]) -> None:
         ("num_slots: 4\nep_size: 2\ninitial_global_assignments: {2: [0,1,2,0]}\n", ("unknown_field", "f#/ep_size")),
         ("num_slots: 4\ninitial_global_assignments: {2: &a [0,1,2,0], 3: *a}\n", ("not_yaml", "f")),
         ("initial_global_assignments: !!python/object/apply:os.system ['true']\n", ("not_yaml", "f")),
+        ("num_slots: 4\ninitial_global_assignments: {2: [0,1,2," + "9" * 30 + "]}\n", ("not_yaml", "f")),
         ("initial_global_assignments: " + "[" * 40 + "]" * 40, ("not_yaml", "f")),
     ],
 )
