@@ -129,7 +129,7 @@ def write_placement(
     source: Path, source_format: str | None, context: Context, name: str, output: Path, *, as_json: bool
 ) -> None:
     """Read a placement file of any format and write it as another; tell what was written and how it is loaded."""
-    from placement.exports import export_named, load_placement
+    from placement.exports import convert_placement, export_named
     from traces import InputError
     from traces.atomic import atomic_write
 
@@ -137,13 +137,10 @@ def write_placement(
     if form.by_suffix and not output.name.endswith(form.suffix):
         detail = f"{form.engine} goes by the file's name, which has to end in {form.suffix}."
         raise InputError.of("output_suffix", str(output), detail, f"Name it {output.name}{form.suffix}.")
-    plan = load_placement(source, context, format=source_format)
-    read_from = plan.provenance.get("placement")
-    notes = [*(read_from.get("notes", ()) if isinstance(read_from, dict) else ())]
-    exported = form.write(plan, context)
+    plan, exported = convert_placement(source, name, context, format=source_format)
     with atomic_write(output) as file:
         file.write(exported.content)
-    notes += exported.notes
+    notes = list(exported.notes)
     for note in notes:
         say(note, "note")
     usage = form.load_with(str(output), plan)

@@ -23,6 +23,7 @@ __all__ = [
     "Export",
     "Exported",
     "Rules",
+    "convert_placement",
     "export_named",
     "load_placement",
     "recognise",
@@ -93,3 +94,50 @@ def load_placement(path: str | Path, context: Context | None = None, *, format: 
     document = Document.of(path)
     export = recognised(document) if format is None else export_named(format)
     return export.read(document, context)
+
+
+def convert_placement(
+    path: str | Path,
+    to: str,
+    context: Context | None = None,
+    *,
+    format: str | None = None,  # noqa: A002  the word that users expect
+) -> tuple[Plan, Exported]:
+    """Read a placement file of any format, and write it as another.
+
+    Parameters
+    ----------
+    path : path
+    to : str
+        Name of the format to write.
+    context : Context, optional
+    format : str, optional
+        Name of the file's format. By default, the one that recognises the content.
+
+    Returns
+    -------
+    plan : Plan
+        What was read.
+    exported : Exported
+        The content to write, with the notes on both.
+
+    Raises
+    ------
+    InputError
+        If either format refuses it; or if they count layers differently and nobody says which layers the rows are: what
+        is a mere note where a plan is only looked at would put every layer in the wrong place.
+    """
+    target, given = export_named(to), Context() if context is None else context
+    document = Document.of(path)
+    source = recognised(document) if format is None else export_named(format)
+    known = given.model is not None or given.layer_ids is not None or source.rules.layers == "keys"
+    if not known and source.rules.layers != target.rules.layers:
+        detail = f"{source.name} and {target.name} count layers differently, and nobody says which layers have experts."
+        raise InputError.of(
+            "layers_unknown", document.name, detail, "Give --model-config, --model-layers or --layer-ids."
+        )
+    plan = source.read(document, given)
+    read_from = plan.provenance.get("placement")
+    notes = read_from.get("notes", ()) if isinstance(read_from, dict) else ()
+    exported = target.write(plan, given)
+    return plan, Exported(content=exported.content, notes=(*notes, *exported.notes))

@@ -165,6 +165,16 @@ def test_engine_files_are_evaluated_compared_and_started_from(folder: Path) -> N
     assert load_plan(folder / "new.json").layer_ids.tolist() == [1, 2, 3, 4]
 
 
+def test_topology_from_the_machine(folder: Path) -> None:
+    """The output of `nvidia-smi topo -m`, twice, is the plan's machine; a misspelt option is refused."""
+    (folder / "topo.txt").write_text("\tGPU0\tGPU1\tCPU Affinity\nGPU0\t X \tNV12\t0-7\nGPU1\tNV12\t X \t0-7\n")
+    arguments = ("evaluate", folder / "plan.json", folder / "trace.npz", "--topology")
+    assert document(*arguments, f"{folder / 'topo.txt'},hosts=2")["topology"] == "2 x topo.txt"
+    result = command(*arguments, f"{folder / 'topo.txt'},host=2")
+    assert result.exit_code == 1
+    assert "topology_options" in result.stderr
+
+
 def test_an_engine_file_without_a_machine_is_refused(folder: Path) -> None:
     """The number of GPUs is not in the file, so it has to be said."""
     (folder / "list.json").write_text("[[0, 1, 2, 3, 4, 5, 6, 7]]")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from placement import Plan, save_plan
-from placement.exports import Context, Document, export_named, load_placement
+from placement.exports import Context, Document, convert_placement, export_named, load_placement
 from traces import InputError, ModelLayout
 
 # A model of five layers: 0 and 1 dense, 2 to 4 with three experts, 5 for multi-token prediction. Two GPUs of two slots.
@@ -451,6 +451,20 @@ def test_all_violations_at_once() -> None:
     codes = {item.code for item in caught.value.violations}
     assert codes == {"empty_slot", "copies_on_one_gpu", "mtp_not_loaded", "num_experts_differ"}
     assert all(item.remedy for item in caught.value.violations)
+
+
+def test_layers_are_not_guessed_on_the_way(tmp_path: Path) -> None:
+    """Between formats that count layers differently, somebody has to say which layers the rows are."""
+    (tmp_path / "list.json").write_bytes(written("vllm_pr49572"))
+    bare = Context(gpus_per_node=(2,))
+    with pytest.raises(InputError, match="layers_unknown"):
+        convert_placement(tmp_path / "list.json", "trtllm", bare)
+    _, same = convert_placement(tmp_path / "list.json", "vllm_pr41141", bare)
+    assert b'"0":[0,1,2,0]' in same.content
+    for known in (CONTEXT, replace(bare, layer_ids=(2, 3, 4))):
+        plan, other = convert_placement(tmp_path / "list.json", "trtllm", known)
+        assert plan.layer_ids.tolist() == [2, 3, 4]
+        assert b"\n  2: [0, 1, 2, 0]\n" in other.content
 
 
 def test_load_placement(tmp_path: Path) -> None:
