@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -67,7 +69,7 @@ def arrange(plan: Plan, export: Export, context: Context, found: Violations) -> 
         table, filled = _filled(table, _expected(rules, context))
         notes += filled
     check_layers(table, rules, context, "", found)
-    return Table(**{**vars(table), "notes": tuple(notes)})
+    return replace(table, notes=tuple(notes))
 
 
 def check_layers(table: Table, rules: Rules, context: Context, place: str, found: Violations) -> None:
@@ -165,10 +167,11 @@ def _filled(table: Table, expected: tuple[int, ...]) -> tuple[Table, list[str]]:
     slots = np.concatenate([table.slots, np.tile(row, (len(missing), 1))])
     places = [*table.places, *(f"/layer {layer}" for layer in missing)]
     note = f"Layers {missing[:SHOWN]} are not in the plan; they have the contiguous layout."
-    changed = {
-        "slots": slots[order],
-        "layer_ids": layers[order],
-        "places": tuple(places[place] for place in order.tolist()),
-        "plan": None,
-    }
-    return Table(**{**vars(table), **changed}), [note]
+    inserted = replace(
+        table,
+        slots=slots[order],
+        layer_ids=layers[order],
+        places=tuple(places[place] for place in order.tolist()),
+        plan=None,
+    )
+    return inserted, [note]
