@@ -1,4 +1,4 @@
-"""The connection to the database: transactions, SQLite's settings, migrations."""
+"""The connection to the database, SQLite or PostgreSQL: transactions, one writer at a time, migrations."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 import alembic.command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool
 
 from traces import InputError
 
 __all__ = ["Database"]
 
 BUSY_TIMEOUT_MS = 15_000
+WRITER = 0x6D6F65706C616365  # advisory lock of PostgreSQL that stands for the right to write
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -27,34 +29,51 @@ class Database:
     Parameters
     ----------
     url : str
-        SQLAlchemy URL.
+        SQLAlchemy URL, ``sqlite:///...`` or ``postgresql://...``.
+
+    Raises
+    ------
+    InputError
+        If the URL is of another kind, or the driver is missing.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._engine = create_engine(url, pool_size=8, max_overflow=48)
-        if self._engine.dialect.name == "sqlite":
+        self._engine = _engine(url)
+        self._sqlite = self._engine.dialect.name == "sqlite"
+        if self._sqlite:
             event.listen(self._engine, "connect", _configure)
             event.listen(self._engine, "begin", _begin)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a transaction that sees one state of the database."""
-        with self._engine.connect() as connection, connection.begin():
+        options = {} if self._sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with self._engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open a transaction that changes the database: all of it, or, after an exception, nothing."""
+        """Open a transaction that changes the database: all of it, or, after an exception, nothing.
+
+        Writers take turns, with PostgreSQL as well: what a transaction has read stays true until it ends.
+        """
         with self._engine.connect().execution_options(write=True) as connection, connection.begin():
+            if not self._sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER})
             yield connection
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
 
-    def upgrade(self) -> None:
+    def upgrade(self, revision: str = "head") -> None:
         """Bring the schema up to date.
+
+        Parameters
+        ----------
+        revision : str
+            An earlier one than the latest, to test what comes after it.
 
         Raises
         ------
@@ -63,7 +82,7 @@ class Database:
         """
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-        with self._readable(), self.write() as connection:
+        with self._readable(), self._migrating() as connection:
             known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
             current = self._revision(connection)
             if current is not None and current not in known:
@@ -72,7 +91,27 @@ class Database:
                     "schema_revision", "/data_dir", detail, "Start the version that made it, or a later one."
                 )
             config.attributes["connection"] = connection
-            alembic.command.upgrade(config, "head")
+            alembic.command.upgrade(config, revision)
+            if self._sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all()):
+                raise RuntimeError(f"the migration broke references: {broken[:5]}")
+
+    @contextmanager
+    def _migrating(self) -> Iterator[Connection]:
+        """Open a transaction that may alter tables.
+
+        SQLite alters a table by copying and dropping it; with foreign keys on, dropping would delete what refers to it.
+        They can't be turned off within a transaction, so this one has a connection of its own.
+        """
+        if not self._sqlite:
+            with self.write() as connection:
+                yield connection
+            return
+        engine = create_engine(self.url, poolclass=NullPool)
+        event.listen(engine, "connect", _configure)
+        event.listen(engine, "connect", lambda opened, _: opened.execute("PRAGMA foreign_keys=OFF"))
+        event.listen(engine, "begin", _begin)
+        with engine.connect().execution_options(write=True) as connection, connection.begin():
+            yield connection
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
@@ -89,6 +128,21 @@ class Database:
         if not inspect(connection).has_table("alembic_version"):
             return None
         return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+
+
+def _engine(url: str) -> Engine:
+    kind, rest = url.partition("://")[::2]
+    if kind in ("postgres", "postgresql"):
+        url = f"postgresql+psycopg://{rest}"
+    elif kind not in ("sqlite", "postgresql+psycopg"):
+        detail = f"{kind!r} is no kind of database that the service knows."
+        raise InputError.of("database_url", "/database_url", detail, "Give sqlite:///FILE or postgresql://HOST/NAME.")
+    try:
+        return create_engine(url, pool_size=8, max_overflow=48, pool_pre_ping=kind != "sqlite")
+    except ModuleNotFoundError as error:
+        detail = "PostgreSQL needs the driver psycopg."
+        remedy = 'Install it: pip install "moe-placement[postgres]".'
+        raise InputError.of("database_driver", "/database_url", detail, remedy) from error
 
 
 def _configure(connection: Any, record: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 
 from api.database import Database
+from api.events import EVENT_COLUMNS, record_events
 from api.models import plan_documents, plans, traces
 
 __all__ = ["Claim", "Lease", "Leases", "StaleAttemptError", "Task"]
@@ -140,7 +141,10 @@ class Lease:
         where = self._mine if only is None else and_(self._mine, only)
         documents = {name: text for name, text in (("plan", plan), ("summary", summary)) if text is not None}
         with self.database.write() as connection:
-            if not connection.execute(update(plans).where(where).values(changes)).rowcount:
+            changed = connection.execute(update(plans).where(where).values(changes).returning(*EVENT_COLUMNS)).all()
+            if values or visible:
+                record_events(connection, changed)
+            if not changed:
                 if only is None or not connection.execute(select(plans.c.seq).where(self._mine)).first():
                     raise StaleAttemptError
                 return False
@@ -158,11 +162,14 @@ class Leases:
     database : Database
     lease_s : float
         See `Lease`.
+    server : str
+        Name of the server that claims; after a crash it takes up what it had claimed.
     """
 
-    def __init__(self, database: Database, lease_s: float) -> None:
+    def __init__(self, database: Database, lease_s: float, server: str = "") -> None:
         self.database = database
         self.lease_s = lease_s
+        self.server = server
 
     def claim(self) -> Claim | None:
         """Take the plan that has waited longest; None if none waits."""
@@ -177,12 +184,15 @@ class Leases:
             "attempt": plans.c.attempt + 1,
             "revision": plans.c.revision + 1,
             "lease_until": now + self.lease_s,
+            "claimed_by": self.server,
             "started_at": func.coalesce(plans.c.started_at, now),
             "updated_at": now,
         }
         query = update(plans).where(plans.c.seq == oldest, plans.c.status == "queued").values(values)
         with self.database.write() as connection:
-            row = connection.execute(query.returning(plans.c.id, plans.c.attempt)).one_or_none()
+            rows = connection.execute(query.returning(*EVENT_COLUMNS)).all()
+            record_events(connection, rows)
+        row = rows[0] if rows else None
         return None if row is None else Claim(plan_id=row.id, attempt=row.attempt)
 
     def lease(self, claim: Claim) -> Lease:
@@ -194,9 +204,9 @@ class Leases:
         mine = and_(plans.c.id == claim.plan_id, plans.c.attempt == claim.attempt)
         return bool(self._requeue(mine))
 
-    def give_back_all(self) -> list[str]:
-        """Queue all running plans again: those of a server that has died. Only while no other server runs."""
-        return self._requeue(plans.c.status == "running")
+    def give_back_mine(self) -> list[str]:
+        """Queue the plans again that a server of this name had claimed before it died. Only before it claims any."""
+        return self._requeue(plans.c.claimed_by == self.server)
 
     def give_back_expired(self) -> list[str]:
         """Queue the plans again whose worker has given no sign of life within its lease."""
@@ -215,7 +225,8 @@ class Leases:
             if crashes < max_crashes:
                 return self._requeue_in(connection, mine)[0][1]
             values |= {"revision": plans.c.revision + 1, "updated_at": now}
-            connection.execute(update(plans).where(mine).values(values))
+            failed = update(plans).where(mine).values(values).returning(*EVENT_COLUMNS)
+            record_events(connection, connection.execute(failed).all())
             return "failed"
 
     def _requeue(self, where: ColumnElement[bool]) -> list[str]:
@@ -226,13 +237,14 @@ class Leases:
     def _requeue_in(connection: Any, where: ColumnElement[bool]) -> Sequence[tuple[str, str]]:
         """Queue plans again; those that were asked to stop are cancelled instead."""
         now = time.time()
-        bump = {"revision": plans.c.revision + 1, "updated_at": now, "lease_until": None}
+        bump = {"revision": plans.c.revision + 1, "updated_at": now, "lease_until": None, "claimed_by": None}
         changed: list[tuple[str, str]] = []
         for asked, values in (
             (plans.c.cancel_requested, {"status": "cancelled", "finished_at": now}),
             (~plans.c.cancel_requested, {"status": "queued"}),
         ):
             query = update(plans).where(and_(where, asked)).values({**bump, **values})
-            rows = connection.execute(query.returning(plans.c.id, plans.c.status)).all()
+            rows = connection.execute(query.returning(*EVENT_COLUMNS)).all()
+            record_events(connection, rows)
             changed += [(row.id, row.status) for row in rows]
         return changed

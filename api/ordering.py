@@ -11,6 +11,7 @@ from api.parsing import check, plan_request
 from api.planning import PlanRequest
 from api.schemas import PlanBody
 from api.services import Services
+from api.store import TenantStore
 from placement.files import plan_from_dict
 from traces import InputError, Violations
 
@@ -27,7 +28,7 @@ class Order:
     start: str | None
 
 
-def order(services: Services, body: PlanBody) -> Order:
+def order(services: Services, store: TenantStore, body: PlanBody) -> Order:
     """Check a body.
 
     Raises
@@ -36,20 +37,20 @@ def order(services: Services, body: PlanBody) -> Order:
         With all violations that can be told without reading the trace.
     """
     with _checks:
-        return _order(services, body)
+        return _order(services, store, body)
 
 
-def _order(services: Services, body: PlanBody) -> Order:
+def _order(services: Services, store: TenantStore, body: PlanBody) -> Order:
     settings, found = services.settings, Violations()
     request: PlanRequest | None = None
     try:
         request = plan_request(body, settings.max_time_limit_s)
     except InputError as error:
         found.extend(error)
-    trace = services.store.trace(body.trace)
+    trace = store.trace(body.trace)
     if trace is None:
         found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
-    start = _start(services, body, found)
+    start = _start(store, body, found)
     found.raise_if_any()
     assert request is not None
     assert trace is not None
@@ -61,10 +62,10 @@ def _order(services: Services, body: PlanBody) -> Order:
     return Order(request=content, start=start)
 
 
-def _start(services: Services, body: PlanBody, found: Violations) -> str | None:
+def _start(store: TenantStore, body: PlanBody, found: Violations) -> str | None:
     if body.start is None:
         return None
-    row, text, _ = services.store.documents(body.start)
+    row, text, _ = store.documents(body.start)
     if row is None:
         found.add("unknown_plan", "/start", f"There is no plan {body.start}.", "Name a plan of this service.")
     elif text is None:

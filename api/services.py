@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -71,9 +72,11 @@ class Services:
     @classmethod
     def of(cls, settings: Settings) -> Services:
         """Return a service that is not started: nothing is read or written yet."""
-        database = Database(settings.database_url)
+        database = Database(settings.store_url)
         store = Store(database)
-        leases = Leases(database, settings.lease_s)
+        # A server is its data folder, which no two share: after a crash it finds its own plans again.
+        server = f"{socket.gethostname()}:{settings.data_dir.absolute()}"[-80:]
+        leases = Leases(database, settings.lease_s, server)
         return cls(settings=settings, database=database, store=store, leases=leases, metrics=Metrics(store))
 
     @property
@@ -120,11 +123,11 @@ class Services:
         blobs = Blobs(settings.data_dir / "blobs")
         for missing in blobs.sweep(self.store.trace_ids()):
             log.error("blob.missing", trace=missing)
-        taken_up = self.leases.give_back_all()
+        taken_up = self.leases.give_back_mine()
         helpers = Helpers(self._pool(settings.helpers))
         dispatcher = Dispatcher(
             DispatcherSettings(
-                database_url=settings.database_url,
+                database_url=settings.store_url,
                 blobs=(settings.data_dir / "blobs").absolute(),
                 lanes=settings.max_workers,
                 threads=settings.threads_per_plan,

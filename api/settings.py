@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     data_dir: Path = Field(default_factory=default_data_dir, description="Folder of the database and the traces.")
+    database_url: str | None = Field(
+        default=None, description="PostgreSQL, as postgresql://USER@HOST/NAME; SQLite in the data folder if left out."
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     allow_remote: bool = Field(
@@ -83,9 +86,9 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def database_url(self) -> str:
-        """URL of the embedded database."""
-        return f"sqlite:///{self.data_dir.absolute() / 'service.db'}"
+    def store_url(self) -> str:
+        """URL of the database: the one that is set, or the embedded one."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'service.db'}"
 
 
 def unknown_variables() -> list[str]:

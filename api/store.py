@@ -11,12 +11,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from api.database import Database
+from api.events import EVENT_COLUMNS, record_events
 from api.models import idempotency_keys, plan_documents, plans, traces
 
-__all__ = ["ConflictError", "Created", "PlanRow", "Store", "TraceRow"]
+__all__ = ["ConflictError", "Created", "PlanRow", "Store", "TenantStore", "TraceRow"]
 
 ACTIVE = ("queued", "running")
-PLAN_COLUMNS = [column for column in plans.columns if column.name not in ("trace_id", "lease_until", "crashes")]
+HIDDEN = ("trace_seq", "lease_until", "crashes", "claimed_by")
+PLAN_COLUMNS = [column for column in plans.columns if column.name not in HIDDEN]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +26,10 @@ class TraceRow:
     """A trace; `facts` is what `api.inspection` found out."""
 
     seq: int
+    tenant: str
     id: str
     name: str | None
+    tags: list[str]
     created_at: float
     bytes: int
     facts: dict[str, Any]
@@ -36,8 +40,11 @@ class PlanRow:
     """A plan without its documents."""
 
     seq: int
+    tenant: str
     id: str
+    kind: str
     name: str | None
+    tags: list[str]
     request: dict[str, Any]
     status: str
     cancel_requested: bool
@@ -85,7 +92,7 @@ class ConflictError(Exception):
 
 
 class Store:
-    """Traces and plans.
+    """What the service knows of all tenants together; what one of them sees is `of` it.
 
     Parameters
     ----------
@@ -95,30 +102,69 @@ class Store:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def add_trace(self, trace_id: str, name: str | None, size: int, facts: Mapping[str, Any]) -> tuple[TraceRow, bool]:
-        """Add a trace, unless it is there. Returns it, and whether it is new."""
-        with self.database.write() as connection:
-            if (known := _trace(connection, trace_id)) is not None:
-                return known, False
-            values = {"id": trace_id, "name": name, "created_at": time.time(), "bytes": size, "facts": dict(facts)}
-            connection.execute(insert(traces).values(values))
-            added = _trace(connection, trace_id)
-            assert added is not None
-            return added, True
-
-    def trace(self, trace_id: str) -> TraceRow | None:
-        """Return a trace."""
-        with self.database.read() as connection:
-            return _trace(connection, trace_id)
+    def of(self, tenant: str) -> TenantStore:
+        """Return the traces and plans of a tenant."""
+        return TenantStore(self.database, tenant)
 
     def trace_ids(self) -> set[str]:
         """Return the ids of all traces."""
         with self.database.read() as connection:
             return set(connection.execute(select(traces.c.id)).scalars())
 
+    def trace_is_known(self, trace_id: str) -> bool:
+        """Whether any tenant has the trace."""
+        with self.database.read() as connection:
+            return connection.execute(select(traces.c.seq).where(traces.c.id == trace_id).limit(1)).first() is not None
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of plans per status."""
+        query = select(plans.c.status, func.count()).group_by(plans.c.status)
+        with self.database.read() as connection:
+            return {row.status: row[1] for row in connection.execute(query)}
+
+
+class TenantStore:
+    """Traces and plans of one tenant; nothing of others can be read or changed through it.
+
+    Parameters
+    ----------
+    database : Database
+    tenant : str
+    """
+
+    def __init__(self, database: Database, tenant: str) -> None:
+        self.database = database
+        self.tenant = tenant
+
+    def add_trace(
+        self, trace_id: str, name: str | None, size: int, facts: Mapping[str, Any], tags: Sequence[str] = ()
+    ) -> tuple[TraceRow, bool]:
+        """Add a trace, unless it is there. Returns it, and whether it is new."""
+        with self.database.write() as connection:
+            if (known := self._trace(connection, trace_id)) is not None:
+                return known, False
+            values = {
+                "tenant": self.tenant,
+                "id": trace_id,
+                "name": name,
+                "tags": list(tags),
+                "created_at": time.time(),
+                "bytes": size,
+                "facts": dict(facts),
+            }
+            connection.execute(insert(traces).values(values))
+            added = self._trace(connection, trace_id)
+            assert added is not None
+            return added, True
+
+    def trace(self, trace_id: str) -> TraceRow | None:
+        """Return a trace."""
+        with self.database.read() as connection:
+            return self._trace(connection, trace_id)
+
     def list_traces(self, limit: int, before: int | None) -> list[TraceRow]:
         """Return up to `limit` traces, the newest first, older than `before`."""
-        query = select(traces).order_by(traces.c.seq.desc()).limit(limit)
+        query = select(traces).where(traces.c.tenant == self.tenant).order_by(traces.c.seq.desc()).limit(limit)
         if before is not None:
             query = query.where(traces.c.seq < before)
         with self.database.read() as connection:
@@ -127,16 +173,22 @@ class Store:
     def delete_trace(self, trace_id: str) -> bool:
         """Delete a trace; False if there is none. `ConflictError` if a queued or running plan needs it."""
         with self.database.write() as connection:
-            using = select(func.count()).where(plans.c.trace_id == trace_id, plans.c.status.in_(ACTIVE))
+            row = self._trace(connection, trace_id)
+            if row is None:
+                return False
+            using = select(func.count()).where(plans.c.trace_seq == row.seq, plans.c.status.in_(ACTIVE))
             if count := connection.execute(using).scalar_one():
                 raise ConflictError("trace-in-use", f"{count} queued or running plan(s) need the trace.")
-            return connection.execute(delete(traces).where(traces.c.id == trace_id)).rowcount > 0
+            connection.execute(delete(traces).where(traces.c.seq == row.seq))
+            return True
 
     def add_plan(
         self,
         request: Mapping[str, Any],
         *,
         max_queued: int,
+        kind: str = "plan",
+        tags: Sequence[str] = (),
         start: str | None = None,
         key: str | None = None,
         body_hash: str = "",
@@ -149,6 +201,10 @@ class Store:
         request : mapping
             The validated body.
         max_queued : int
+            Of all tenants.
+        kind : str
+            ``plan`` or ``front``.
+        tags : sequence of str
         start : str, optional
             Plan file to start from.
         key : str, optional
@@ -164,18 +220,25 @@ class Store:
         now = time.time()
         with self.database.write() as connection:
             connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < now - key_age_s))
-            if key is not None and (earlier := _plan_of_key(connection, key, body_hash, now - key_age_s)) is not None:
+            if (
+                key is not None
+                and (earlier := self._plan_of_key(connection, key, body_hash, now - key_age_s)) is not None
+            ):
                 return Created(row=earlier, new=False)
-            if _trace(connection, request["trace"]) is None:
+            trace = self._trace(connection, request["trace"])
+            if trace is None:
                 raise ConflictError("not-found", "The trace was deleted meanwhile.")
             waiting = connection.execute(select(func.count()).where(plans.c.status == "queued")).scalar_one()
             if waiting >= max_queued:
                 raise ConflictError("queue-full", f"{waiting} plans are waiting.")
             plan_id = f"plan_{secrets.token_hex(16)}"
             values = {
+                "tenant": self.tenant,
                 "id": plan_id,
+                "kind": kind,
                 "name": request.get("name"),
-                "trace_id": request["trace"],
+                "tags": list(tags),
+                "trace_seq": trace.seq,
                 "request": dict(request),
                 "status": "queued",
                 "cancel_requested": False,
@@ -186,35 +249,39 @@ class Store:
                 "updated_at": now,
                 "warnings": [],
             }
-            connection.execute(insert(plans).values(values))
+            record_events(connection, connection.execute(insert(plans).values(values).returning(*EVENT_COLUMNS)).all())
             connection.execute(insert(plan_documents).values(plan_id=plan_id, start=start))
             if key is not None:
-                values = {"key": key, "body_hash": body_hash, "plan_id": plan_id, "created_at": now}
-                connection.execute(insert(idempotency_keys).values(values))
-            added = _plan(connection, plan_id)
+                values = {"tenant": self.tenant, "key": key, "body_hash": body_hash, "plan_id": plan_id}
+                connection.execute(insert(idempotency_keys).values({**values, "created_at": now}))
+            added = self._plan(connection, plan_id)
             assert added is not None
             return Created(row=added, new=True)
 
     def plan(self, plan_id: str) -> PlanRow | None:
         """Return a plan."""
         with self.database.read() as connection:
-            return _plan(connection, plan_id)
+            return self._plan(connection, plan_id)
 
     def plan_of_key(self, key: str, body_hash: str, key_age_s: float) -> PlanRow | None:
         """Return the plan that an idempotency key stands for. `ConflictError` if it came with another body."""
         with self.database.read() as connection:
-            return _plan_of_key(connection, key, body_hash, time.time() - key_age_s)
+            return self._plan_of_key(connection, key, body_hash, time.time() - key_age_s)
 
     def documents(self, plan_id: str) -> tuple[PlanRow | None, str | None, str | None]:
         """Return a plan with the texts of its plan file and its summary."""
         query = select(plan_documents.c.plan, plan_documents.c.summary).where(plan_documents.c.plan_id == plan_id)
         with self.database.read() as connection:
-            texts = connection.execute(query).one_or_none()
-            return _plan(connection, plan_id), *(texts or (None, None))
+            row = self._plan(connection, plan_id)
+            texts = None if row is None else connection.execute(query).one_or_none()
+            return row, *(texts or (None, None))
 
-    def list_plans(self, limit: int, before: int | None, statuses: Sequence[str] = ()) -> list[PlanRow]:
-        """Return up to `limit` plans, the newest first, older than `before`, in any of `statuses`."""
-        query = select(*PLAN_COLUMNS).order_by(plans.c.seq.desc()).limit(limit)
+    def list_plans(
+        self, limit: int, before: int | None, statuses: Sequence[str] = (), kind: str = "plan"
+    ) -> list[PlanRow]:
+        """Return up to `limit` plans of a kind, the newest first, older than `before`, in any of `statuses`."""
+        mine = (plans.c.tenant == self.tenant) & (plans.c.kind == kind)
+        query = select(*PLAN_COLUMNS).where(mine).order_by(plans.c.seq.desc()).limit(limit)
         if before is not None:
             query = query.where(plans.c.seq < before)
         if statuses:
@@ -227,43 +294,41 @@ class Store:
         now = time.time()
         bump = {"revision": plans.c.revision + 1, "updated_at": now, "cancel_requested": True}
         with self.database.write() as connection:
-            mine = update(plans).where(plans.c.id == plan_id)
-            connection.execute(mine.where(plans.c.status == "running", ~plans.c.cancel_requested).values(bump))
+            mine = update(plans).where(plans.c.id == plan_id, plans.c.tenant == self.tenant).returning(*EVENT_COLUMNS)
+            running = mine.where(plans.c.status == "running", ~plans.c.cancel_requested)
             ended = {"status": "cancelled", "finished_at": now}
-            connection.execute(mine.where(plans.c.status == "queued").values({**bump, **ended}))
-            return _plan(connection, plan_id)
+            for change in (running.values(bump), mine.where(plans.c.status == "queued").values({**bump, **ended})):
+                record_events(connection, connection.execute(change).all())
+            return self._plan(connection, plan_id)
 
     def delete_plan(self, plan_id: str) -> bool:
         """Delete a plan; False if there is none. `ConflictError` if it runs and was not cancelled."""
         with self.database.write() as connection:
-            row = _plan(connection, plan_id)
+            row = self._plan(connection, plan_id)
             if row is not None and row.status == "running" and not row.cancel_requested:
                 raise ConflictError("not-finished", "The plan is running.")
-            return connection.execute(delete(plans).where(plans.c.id == plan_id)).rowcount > 0
+            if row is None:
+                return False
+            connection.execute(delete(plans).where(plans.c.seq == row.seq))
+            return True
 
-    def counts(self) -> dict[str, int]:
-        """Return the number of plans per status."""
-        query = select(plans.c.status, func.count()).group_by(plans.c.status)
-        with self.database.read() as connection:
-            return {row.status: row[1] for row in connection.execute(query)}
+    def _trace(self, connection: Connection, trace_id: str) -> TraceRow | None:
+        mine = (traces.c.tenant == self.tenant) & (traces.c.id == trace_id)
+        row: Row[Any] | None = connection.execute(select(traces).where(mine)).one_or_none()
+        return None if row is None else TraceRow(**row._mapping)
 
+    def _plan(self, connection: Connection, plan_id: str) -> PlanRow | None:
+        mine = (plans.c.tenant == self.tenant) & (plans.c.id == plan_id)
+        row: Row[Any] | None = connection.execute(select(*PLAN_COLUMNS).where(mine)).one_or_none()
+        return None if row is None else PlanRow(**row._mapping)
 
-def _trace(connection: Connection, trace_id: str) -> TraceRow | None:
-    row: Row[Any] | None = connection.execute(select(traces).where(traces.c.id == trace_id)).one_or_none()
-    return None if row is None else TraceRow(**row._mapping)
-
-
-def _plan(connection: Connection, plan_id: str) -> PlanRow | None:
-    row: Row[Any] | None = connection.execute(select(*PLAN_COLUMNS).where(plans.c.id == plan_id)).one_or_none()
-    return None if row is None else PlanRow(**row._mapping)
-
-
-def _plan_of_key(connection: Connection, key: str, body_hash: str, since: float) -> PlanRow | None:
-    columns = (idempotency_keys.c.plan_id, idempotency_keys.c.body_hash)
-    query = select(*columns).where(idempotency_keys.c.key == key, idempotency_keys.c.created_at >= since)
-    known = connection.execute(query).one_or_none()
-    if known is None:
-        return None
-    if known.body_hash != body_hash:
-        raise ConflictError("idempotency-key-reused", "The key was sent before with another body.")
-    return _plan(connection, known.plan_id)
+    def _plan_of_key(self, connection: Connection, key: str, body_hash: str, since: float) -> PlanRow | None:
+        columns = (idempotency_keys.c.plan_id, idempotency_keys.c.body_hash)
+        mine = (idempotency_keys.c.tenant == self.tenant) & (idempotency_keys.c.key == key)
+        query = select(*columns).where(mine, idempotency_keys.c.created_at >= since)
+        known = connection.execute(query).one_or_none()
+        if known is None:
+            return None
+        if known.body_hash != body_hash:
+            raise ConflictError("idempotency-key-reused", "The key was sent before with another body.")
+        return self._plan(connection, known.plan_id)

@@ -16,7 +16,7 @@ from api.blobs import ALGORITHMS, Blobs, Incoming
 from api.inspection import inspect
 from api.problems import ProblemError
 from api.services import Services
-from api.store import TraceRow
+from api.store import TenantStore, TraceRow
 from traces import InputError, Violation
 
 __all__ = ["receive_trace"]
@@ -26,7 +26,7 @@ DIGEST = re.compile(r"\s*([a-z*][a-z0-9_.*-]*)\s*=\s*:([A-Za-z0-9+/=]*):\s*")
 
 
 async def receive_trace(
-    request: Request, services: Services, name: str | None, hints: Mapping[str, Any]
+    request: Request, services: Services, store: TenantStore, name: str | None, hints: Mapping[str, Any]
 ) -> tuple[TraceRow, bool]:
     """Receive the body of a request as a trace.
 
@@ -34,6 +34,7 @@ async def receive_trace(
     ----------
     request : Request
     services : Services
+    store : TenantStore
     name : str or None
     hints : mapping
         format, num_experts, layer_ids, top_k, model_layers, first_moe_layer, drop_dummy_rows, as far as they are given.
@@ -59,9 +60,9 @@ async def receive_trace(
         for algorithm, digest in expected.items():
             if incoming.digest(algorithm) != digest:
                 raise ProblemError("digest-mismatch", f"The bytes that arrived have another {algorithm} digest.")
-        known = await run_in_threadpool(services.store.trace, incoming.blob_id)
+        known = await run_in_threadpool(store.trace, incoming.blob_id)
         facts = known.facts if known is not None else await _inspect(services, incoming, name, hints)
-        row, new = await run_in_threadpool(_keep, services, blobs, incoming, name, facts)
+        row, new = await run_in_threadpool(_keep, services, store, blobs, incoming, name, facts)
         _check_same(row, hints)
         return row, new
     finally:
@@ -99,14 +100,14 @@ async def _inspect(
 
 
 def _keep(
-    services: Services, blobs: Blobs, incoming: Incoming, name: str | None, facts: Mapping[str, Any]
+    services: Services, store: TenantStore, blobs: Blobs, incoming: Incoming, name: str | None, facts: Mapping[str, Any]
 ) -> tuple[TraceRow, bool]:
     with services.uploads:
         try:
             blobs.keep(incoming)
         except OSError as error:
             raise _storage(error) from error
-        return services.store.add_trace(incoming.blob_id, name, incoming.size, facts)
+        return store.add_trace(incoming.blob_id, name, incoming.size, facts)
 
 
 def _check_same(row: TraceRow, hints: Mapping[str, Any]) -> None:

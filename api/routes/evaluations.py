@@ -9,12 +9,14 @@ from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from api.access import StoreOf
 from api.evaluating import Replay, replay, replay_of
 from api.problems import ProblemError
 from api.resources import Evaluation, json_response
 from api.routes.common import problems
 from api.schemas import EvaluationBody
 from api.services import Services, ServicesOf
+from api.store import TenantStore
 from api.strict import StrictRoute
 from traces import Violations
 
@@ -29,9 +31,9 @@ router = APIRouter(prefix="/v1/evaluations", tags=["evaluations"], route_class=S
     summary="Replay a trace through a plan",
     responses=problems("malformed-json", "too-large", "unsupported-media-type"),
 )
-async def evaluate_plan(body: EvaluationBody, services: ServicesOf) -> Response:
+async def evaluate_plan(body: EvaluationBody, services: ServicesOf, store: StoreOf) -> Response:
     """Count what crosses GPUs and nodes, and who waits, for every token of the trace."""
-    task = await run_in_threadpool(_task, services, body)
+    task = await run_in_threadpool(_task, services, store, body)
     try:
         result = await services.parts.helpers.run(replay, task, services.settings.max_job_bytes)
     except BrokenExecutor:
@@ -39,11 +41,11 @@ async def evaluate_plan(body: EvaluationBody, services: ServicesOf) -> Response:
     return json_response(Evaluation(**result))
 
 
-def _task(services: Services, body: EvaluationBody) -> Replay:
+def _task(services: Services, store: TenantStore, body: EvaluationBody) -> Replay:
     found = Violations()
     plan, request = None, None
     if isinstance(body.plan, str):
-        row, text, _ = services.store.documents(body.plan)
+        row, text, _ = store.documents(body.plan)
         if row is None:
             found.add("unknown_plan", "/plan", f"There is no plan {body.plan}.", "Name a plan of this service.")
         elif text is None:
@@ -52,7 +54,7 @@ def _task(services: Services, body: EvaluationBody) -> Replay:
             plan, request = json.loads(text), row.request
     else:
         plan = body.plan.model_dump(exclude_unset=True)
-    trace = services.store.trace(body.trace)
+    trace = store.trace(body.trace)
     if trace is None:
         found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
     found.raise_if_any()

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from api.access import StoreOf
 from api.ordering import Order, order
 from api.problems import ProblemError
 from api.resources import PlanList, PlanResource, PlanSummary, json_response, loads
@@ -38,7 +39,7 @@ from api.routes.exports import (
 )
 from api.schemas import PlanBody
 from api.services import Services, ServicesOf
-from api.store import ConflictError, Created, PlanRow
+from api.store import ConflictError, Created, PlanRow, TenantStore
 from api.strict import StrictRoute
 from placement.exports import EXPORTS, Context
 from placement.files import plan_from_dict
@@ -77,17 +78,22 @@ Key = Annotated[
     },
 )
 async def create_plan(
-    body: PlanBody, request: Request, services: ServicesOf, prefer: Prefer = None, idempotency_key: Key = None
+    body: PlanBody,
+    request: Request,
+    services: ServicesOf,
+    store: StoreOf,
+    prefer: Prefer = None,
+    idempotency_key: Key = None,
 ) -> Response:
     """Queue a search. The answer is 202, or 200 if `Prefer: wait` was asked for and the plan is finished by then."""
-    created = await run_in_threadpool(_create, services, body, idempotency_key)
+    created = await run_in_threadpool(_create, services, store, body, idempotency_key)
     if created.new:
         services.parts.dispatcher.announce()
     plan_id = created.row.id
     wait_s = wait_of(request, services.settings.max_wait_s)
     if wait_s is not None:
-        await _wait(request, services, plan_id, wait_s)
-    response = await run_in_threadpool(_answer, services, plan_id)
+        await _wait(request, services, store, plan_id, wait_s)
+    response = await run_in_threadpool(_answer, store, plan_id)
     response.headers["Location"] = f"/v1/plans/{plan_id}"
     if "retry-after" in response.headers:
         response.status_code = 202
@@ -99,13 +105,13 @@ async def create_plan(
 @router.get("", response_model=PlanList, summary="List plans", responses=problems())
 def list_plans(
     request: Request,
-    services: ServicesOf,
+    store: StoreOf,
     limit: Limit = 50,
     cursor: Cursor = None,
     status: Annotated[list[Status] | None, Query(description="Only plans with one of these.")] = None,
 ) -> Response:
     """List the plans without their maps, the newest first."""
-    rows = services.store.list_plans(limit + 1, decode_cursor(cursor), status or ())
+    rows = store.list_plans(limit + 1, decode_cursor(cursor), status or ())
     following = next_cursor(rows, limit)
     items = [PlanSummary(**PlanSummary.fields_of(row)) for row in rows[:limit]]
     return json_response(PlanList(items=items, next_cursor=following), headers=link_next(request, following))
@@ -117,15 +123,17 @@ def list_plans(
     summary="Look at a plan",
     responses={304: {"description": "Not modified"}, **problems("not-found")},
 )
-async def get_plan(plan_id: str, request: Request, services: ServicesOf, prefer: Prefer = None) -> Response:
+async def get_plan(
+    plan_id: str, request: Request, services: ServicesOf, store: StoreOf, prefer: Prefer = None
+) -> Response:
     """Return the state of the search and the best plan so far.
 
     With `Prefer: wait`, the answer comes when the plan is finished, or, with `If-None-Match`, when anything is new.
     """
     wait_s = wait_of(request, services.settings.max_wait_s)
     if wait_s is not None:
-        await _wait(request, services, plan_id, wait_s, request.headers.get("if-none-match"))
-    return not_modified(request, await run_in_threadpool(_answer, services, plan_id))
+        await _wait(request, services, store, plan_id, wait_s, request.headers.get("if-none-match"))
+    return not_modified(request, await run_in_threadpool(_answer, store, plan_id))
 
 
 @router.get(
@@ -138,9 +146,9 @@ async def get_plan(plan_id: str, request: Request, services: ServicesOf, prefer:
         **problems("not-found", "no-plan-yet"),
     },
 )
-def get_plan_file(plan_id: str, request: Request, services: ServicesOf) -> Response:
+def get_plan_file(plan_id: str, request: Request, store: StoreOf) -> Response:
     """Return the best plan so far as a plan file and nothing else."""
-    text = _plan_text(services, plan_id)
+    text = _plan_text(store, plan_id)
     etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
     return not_modified(request, Response(text, 200, {"ETag": etag}, "application/json"))
 
@@ -159,7 +167,7 @@ def export_plan(
     plan_id: str,
     format: str,  # noqa: A002  the word that users expect
     request: Request,
-    services: ServicesOf,
+    store: StoreOf,
     model_layers: ModelLayers = None,
     first_moe_layer: FirstMoeLayer = 0,
     mtp_layers: MtpLayers = 0,
@@ -184,7 +192,7 @@ def export_plan(
         mtp_model_class=mtp_model_class,
         model_name=model_name,
     )
-    content = export.write(plan_from_dict(json.loads(_plan_text(services, plan_id))), context).content
+    content = export.write(plan_from_dict(json.loads(_plan_text(store, plan_id))), context).content
     headers = {
         "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
         "Content-Disposition": f'attachment; filename="{plan_id[:60]}-{export.name}{export.suffix}"',
@@ -193,11 +201,11 @@ def export_plan(
 
 
 @router.post("/{plan_id}/cancel", response_model=PlanResource, summary="Cancel a plan", responses=problems("not-found"))
-def cancel_plan(plan_id: str, services: ServicesOf) -> Response:
+def cancel_plan(plan_id: str, store: StoreOf) -> Response:
     """Stop the search and keep the best plan so far. A finished plan stays as it is."""
-    if services.store.cancel(plan_id) is None:
+    if store.cancel(plan_id) is None:
         raise _missing(plan_id)
-    return _answer(services, plan_id)
+    return _answer(store, plan_id)
 
 
 @router.delete(
@@ -207,19 +215,19 @@ def cancel_plan(plan_id: str, services: ServicesOf) -> Response:
     summary="Delete a plan",
     responses=problems("not-found", "not-finished"),
 )
-def delete_plan(plan_id: str, services: ServicesOf) -> Response:
+def delete_plan(plan_id: str, store: StoreOf) -> Response:
     """Delete a plan with everything that was found. A running one has to be cancelled first."""
     try:
-        if not services.store.delete_plan(plan_id):
+        if not store.delete_plan(plan_id):
             raise _missing(plan_id)
     except ConflictError as conflict:
         raise ProblemError(conflict.slug, conflict.detail) from None
     return Response(status_code=204)
 
 
-def _plan_text(services: Services, plan_id: str) -> str:
+def _plan_text(store: TenantStore, plan_id: str) -> str:
     """Return the plan file of the best plan so far."""
-    row, text, _ = services.store.documents(plan_id)
+    row, text, _ = store.documents(plan_id)
     if row is None:
         raise _missing(plan_id)
     if text is None:
@@ -228,17 +236,17 @@ def _plan_text(services: Services, plan_id: str) -> str:
     return text
 
 
-def _create(services: Services, body: PlanBody, key: str | None) -> Created:
+def _create(services: Services, store: TenantStore, body: PlanBody, key: str | None) -> Created:
     # What was left out stays out: a limit that is null means something else than one that is not there.
     content = json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True)
     body_hash = hashlib.sha256(content.encode()).hexdigest()
     settings = services.settings
     key_age_s = settings.idempotency_hours * 3600
     try:
-        if key is not None and (earlier := services.store.plan_of_key(key, body_hash, key_age_s)) is not None:
+        if key is not None and (earlier := store.plan_of_key(key, body_hash, key_age_s)) is not None:
             return Created(row=earlier, new=False)
-        ordered: Order = order(services, body)
-        return services.store.add_plan(
+        ordered: Order = order(services, store, body)
+        return store.add_plan(
             ordered.request,
             max_queued=settings.max_queued_plans,
             start=ordered.start,
@@ -252,12 +260,12 @@ def _create(services: Services, body: PlanBody, key: str | None) -> Created:
 
 
 async def _wait(
-    request: Request, services: Services, plan_id: str, wait_s: float, known_etag: str | None = None
+    request: Request, services: Services, store: TenantStore, plan_id: str, wait_s: float, known_etag: str | None = None
 ) -> None:
     """Wait until the plan is finished, or differs from what the client knows; without holding a thread."""
     deadline = time.monotonic() + wait_s
     while (left := deadline - time.monotonic()) > 0 and not services.draining.is_set():
-        row = await run_in_threadpool(services.store.plan, plan_id)
+        row = await run_in_threadpool(store.plan, plan_id)
         if row is None or row.finished or (known_etag is not None and not matches(known_etag, _etag(row))):
             return
         if await request.is_disconnected():
@@ -265,8 +273,8 @@ async def _wait(
         await asyncio.sleep(min(POLL_S, left))
 
 
-def _answer(services: Services, plan_id: str) -> Response:
-    row, plan, summary = services.store.documents(plan_id)
+def _answer(store: TenantStore, plan_id: str) -> Response:
+    row, plan, summary = store.documents(plan_id)
     if row is None:
         raise _missing(plan_id)
     headers = {"ETag": _etag(row)}

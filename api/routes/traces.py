@@ -8,12 +8,13 @@ from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from api.access import StoreOf
 from api.problems import ProblemError
 from api.resources import TraceList, TraceResource, json_response
 from api.routes.common import Cursor, Limit, decode_cursor, link_next, next_cursor, not_modified, problems
 from api.schemas import Name
 from api.services import Services, ServicesOf
-from api.store import ConflictError
+from api.store import ConflictError, TenantStore
 from api.strict import StrictRoute, refuse_encoded
 from api.uploads import receive_trace
 from traces import Violation
@@ -68,6 +69,7 @@ LayerIds = Annotated[
 async def upload(
     request: Request,
     services: ServicesOf,
+    store: StoreOf,
     name: Annotated[Name | None, Query(description="Name to show, such as the file's.")] = None,
     num_experts: Annotated[
         int | None, Query(ge=1, le=32_767, description="Experts per layer, if the file does not state them.")
@@ -102,15 +104,15 @@ async def upload(
     given |= {"top_k": top_k, "model_layers": model_layers, "first_moe_layer": first_moe_layer}
     given |= {"drop_dummy_rows": drop_dummy_rows or None}
     hints = {field: value for field, value in given.items() if value is not None}
-    row, new = await receive_trace(request, services, name, hints)
+    row, new = await receive_trace(request, services, store, name, hints)
     headers = {"Location": f"/v1/traces/{row.id}"}
     return json_response(TraceResource.of(row), status=201 if new else 200, headers=headers, strong_etag=True)
 
 
 @router.get("", response_model=TraceList, summary="List traces", responses=problems())
-def list_traces(request: Request, services: ServicesOf, limit: Limit = 50, cursor: Cursor = None) -> Response:
+def list_traces(request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """List the traces, the newest first."""
-    rows = services.store.list_traces(limit + 1, decode_cursor(cursor))
+    rows = store.list_traces(limit + 1, decode_cursor(cursor))
     following = next_cursor(rows, limit)
     page = TraceList(items=[TraceResource.of(row) for row in rows[:limit]], next_cursor=following)
     return json_response(page, headers=link_next(request, following))
@@ -122,9 +124,9 @@ def list_traces(request: Request, services: ServicesOf, limit: Limit = 50, curso
     summary="Look at a trace",
     responses={304: {"description": "Not modified"}, **problems("not-found")},
 )
-def get_trace(trace_id: str, request: Request, services: ServicesOf) -> Response:
+def get_trace(trace_id: str, request: Request, store: StoreOf) -> Response:
     """Return what is known about a trace."""
-    row = services.store.trace(trace_id)
+    row = store.trace(trace_id)
     if row is None:
         raise ProblemError("not-found", f"There is no trace {trace_id[:100]!r}.")
     return not_modified(request, json_response(TraceResource.of(row), strong_etag=True))
@@ -137,20 +139,21 @@ def get_trace(trace_id: str, request: Request, services: ServicesOf) -> Response
     summary="Delete a trace",
     responses=problems("not-found", "trace-in-use"),
 )
-async def delete_trace(trace_id: str, services: ServicesOf) -> Response:
+async def delete_trace(trace_id: str, services: ServicesOf, store: StoreOf) -> Response:
     """Delete a trace and its file. Plans that were made for it stay."""
-    await run_in_threadpool(_delete, services, trace_id)
+    await run_in_threadpool(_delete, services, store, trace_id)
     return Response(status_code=204)
 
 
-def _delete(services: Services, trace_id: str) -> None:
+def _delete(services: Services, store: TenantStore, trace_id: str) -> None:
     with services.uploads:
         try:
-            if not services.store.delete_trace(trace_id):
+            if not store.delete_trace(trace_id):
                 raise ProblemError("not-found", f"There is no trace {trace_id[:100]!r}.")
         except ConflictError as conflict:
             raise ProblemError(conflict.slug, conflict.detail) from None
-        services.parts.blobs.delete(trace_id)
+        if not services.store.trace_is_known(trace_id):  # another tenant may have the same bytes
+            services.parts.blobs.delete(trace_id)
 
 
 def _layers(text: str | None) -> list[int] | None:

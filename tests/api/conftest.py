@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.settings import Settings
+from tests.api.postgres import Postgres, missing
 
 Upload = Callable[..., str]
 
@@ -135,6 +139,30 @@ class Server:
                 return content
             time.sleep(0.1)
         raise AssertionError(f"{path} is still {content['status']}:\n{self.log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Run a PostgreSQL server of our own."""
+    if reason := missing():
+        pytest.skip(reason)
+    # The path of a socket must be short, and its owner must reach it: no folder of pytest's does.
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    (folder / "server").mkdir()
+    folder.chmod(0o711)
+    server = Postgres.start(folder / "server")
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of an empty database, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'service.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.database(f"test_{secrets.token_hex(8)}")
 
 
 @pytest.fixture(scope="session")

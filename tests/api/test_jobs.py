@@ -34,7 +34,7 @@ class Bench:
         self.folder = folder
         self.database = Database(f"sqlite:///{folder / 'service.db'}")
         self.database.upgrade()
-        self.store = Store(self.database)
+        self.store = Store(self.database).of("local")
         self.leases = Leases(self.database, lease_s)
         self.blobs = Blobs(folder / "blobs")
         incoming = self.blobs.receive()
@@ -113,7 +113,7 @@ def test_same_work_same_plan(bench: Bench) -> None:
     assert claim is not None
     half_way = dict(bench.plan_file(first), physical_to_logical_map=[list(range(32))] * 6)
     bench.leases.lease(claim).report(score=99.0, bound=None, elapsed_s=1.0, plan=json.dumps(half_way))
-    bench.leases.give_back_all()
+    bench.leases.give_back_mine()
     run_plan(bench.job())
     maps = [bench.plan_file(plan_id)["physical_to_logical_map"] for plan_id in (first, second)]
     assert maps[0] == maps[1]
@@ -128,7 +128,7 @@ def test_next_attempt_starts_from_the_best_plan(bench: Bench) -> None:
     assert claim is not None
     best = bench.plan_file(good)
     bench.leases.lease(claim).report(score=best["score"], bound=None, elapsed_s=1.0, plan=json.dumps(best))
-    bench.leases.give_back_all()
+    bench.leases.give_back_mine()
     run_plan(bench.job())
     assert bench.row(plan_id).score == pytest.approx(best["score"])
     assert bench.row(plan_id).attempt == 2
@@ -149,7 +149,7 @@ def test_stale_attempt_writes_nothing(bench: Bench) -> None:
     """An attempt that has lost its plan before it begins ends without a trace."""
     plan_id = bench.ask()
     job = bench.job()
-    bench.leases.give_back_all()
+    bench.leases.give_back_mine()
     assert run_plan(job) == Outcome(status=None)
     assert bench.row(plan_id).status == "queued"
 
@@ -179,7 +179,7 @@ def test_lost_lease_ends_the_search(bench: Bench) -> None:
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(run_plan, job)
         bench.until(plan_id, lambda row: row.score is not None)
-        bench.leases.give_back_all()
+        bench.leases.give_back_mine()
         assert future.result(20).status is None
     assert bench.row(plan_id).status == "queued"
 
@@ -256,7 +256,7 @@ class Lanes:
             max_time_limit_s=60.0,
             max_crashes=max_crashes,
         )
-        dispatcher = Dispatcher(settings, bench.leases, make_executor, Metrics(bench.store))
+        dispatcher = Dispatcher(settings, bench.leases, make_executor, Metrics(Store(bench.database)))
         dispatcher.start()
         self.started.append(dispatcher)
         return dispatcher

@@ -101,7 +101,9 @@ def test_stops_gracefully(tmp_path: Path, start_server: Callable[..., Any], trac
     assert first.process.wait(20) in (0, -signal.SIGTERM)
     assert time.monotonic() - begin < 10
     assert not psutil.wait_procs(children, timeout=5)[1], "workers outlive their server"
-    row, text, _ = Store(Database(f"sqlite:///{tmp_path / 'data' / 'service.db'}")).documents(place.rpartition("/")[2])
+    row, text, _ = (
+        Store(Database(f"sqlite:///{tmp_path / 'data' / 'service.db'}")).of("local").documents(place.rpartition("/")[2])
+    )
     assert row is not None
     assert row.status == "queued"
     assert text is not None

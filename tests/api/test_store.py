@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from api.database import Database
+from api.events import events_after
 from api.leases import Claim, Leases, StaleAttemptError
 from api.models import metadata
-from api.store import ConflictError, Store
+from api.store import ConflictError, Store, TenantStore
 from traces import InputError
 
 TRACE = "sha256:" + "a" * 64
@@ -22,28 +25,29 @@ ERROR = {"type": "/problems/worker-died"}
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    """Return an empty database."""
-    found = Database(f"sqlite:///{tmp_path / 'service.db'}")
+def database(database_url: str) -> Iterator[Database]:
+    """Return an empty database, of each kind in turn."""
+    found = Database(database_url)
     found.upgrade()
-    return found
+    yield found
+    found.close()
 
 
 @pytest.fixture
-def store(database: Database) -> Store:
+def store(database: Database) -> TenantStore:
     """Return a store with one trace."""
-    store = Store(database)
+    store = Store(database).of("local")
     store.add_trace(TRACE, "tiny.npz", 10, {"kind": "trace"})
     return store
 
 
 @pytest.fixture
-def leases(store: Store) -> Leases:
+def leases(store: TenantStore) -> Leases:
     """Return the queue of `store`."""
     return Leases(store.database, 30.0)
 
 
-def queue_plan(store: Store, **options: Any) -> str:
+def queue_plan(store: TenantStore, **options: Any) -> str:
     """Queue a plan and return its id."""
     return store.add_plan(REQUEST, max_queued=100, **options).row.id
 
@@ -78,21 +82,22 @@ def test_other_file_is_refused(tmp_path: Path) -> None:
         Database(f"sqlite:///{tmp_path / 'service.db'}").upgrade()
 
 
-def test_sqlite_is_durable_and_checks_references(database: Database) -> None:
+def test_sqlite_is_durable_and_checks_references(tmp_path: Path) -> None:
     """Connections use the write-ahead log, full synchronisation and foreign keys."""
+    database = Database(f"sqlite:///{tmp_path / 'service.db'}")
     with database.read() as connection:
         names = ("journal_mode", "synchronous", "foreign_keys")
         pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
     assert pragmas == ["wal", 2, 1]
 
 
-def test_trace_is_added_once(store: Store) -> None:
+def test_trace_is_added_once(store: TenantStore) -> None:
     """The same trace again is the first one."""
     row, new = store.add_trace(TRACE, "other name", 10, {})
     assert (row.name, new) == ("tiny.npz", False)
 
 
-def test_trace_in_use_is_kept(store: Store, leases: Leases) -> None:
+def test_trace_in_use_is_kept(store: TenantStore, leases: Leases) -> None:
     """A trace that a waiting or running plan needs can't be deleted; afterwards it can, and the plan stays."""
     plan_id = queue_plan(store)
     with pytest.raises(ConflictError, match="need the trace"):
@@ -104,7 +109,7 @@ def test_trace_in_use_is_kept(store: Store, leases: Leases) -> None:
     assert row.request["trace"] == TRACE
 
 
-def test_plan_needs_its_trace(store: Store) -> None:
+def test_plan_needs_its_trace(store: TenantStore) -> None:
     """A plan for a trace that was deleted meanwhile is not queued."""
     store.delete_trace(TRACE)
     with pytest.raises(ConflictError) as caught:
@@ -112,7 +117,7 @@ def test_plan_needs_its_trace(store: Store) -> None:
     assert caught.value.slug == "not-found"
 
 
-def test_queue_has_an_end(store: Store) -> None:
+def test_queue_has_an_end(store: TenantStore) -> None:
     """More plans than may wait are refused."""
     queue_plan(store)
     with pytest.raises(ConflictError) as caught:
@@ -120,7 +125,7 @@ def test_queue_has_an_end(store: Store) -> None:
     assert caught.value.slug == "queue-full"
 
 
-def test_idempotency_key(store: Store) -> None:
+def test_idempotency_key(store: TenantStore) -> None:
     """The same key and body give the same plan; another body is refused; an old key is forgotten."""
     first = store.add_plan(REQUEST, max_queued=9, key="k", body_hash="h")
     again = store.add_plan(REQUEST, max_queued=9, key="k", body_hash="h")
@@ -133,7 +138,7 @@ def test_idempotency_key(store: Store) -> None:
     assert store.add_plan(REQUEST, max_queued=9, key="k", body_hash="other", key_age_s=-1).new
 
 
-def test_idempotency_under_concurrency(store: Store) -> None:
+def test_idempotency_under_concurrency(store: TenantStore) -> None:
     """Many requests with one key at the same time make one plan."""
     found: list[str] = []
 
@@ -149,14 +154,14 @@ def test_idempotency_under_concurrency(store: Store) -> None:
     assert len(set(found)) == 1
 
 
-def test_claims_in_order_and_once(store: Store, leases: Leases) -> None:
+def test_claims_in_order_and_once(store: TenantStore, leases: Leases) -> None:
     """Plans are claimed in the order of their requests, each once."""
     plan_ids = [queue_plan(store) for _ in range(3)]
     assert [claimed(leases).plan_id for _ in plan_ids] == plan_ids
     assert leases.claim() is None
 
 
-def test_concurrent_claims_differ(store: Store, leases: Leases) -> None:
+def test_concurrent_claims_differ(store: TenantStore, leases: Leases) -> None:
     """Lanes that claim at the same time never get the same plan."""
     plan_ids = {queue_plan(store) for _ in range(12)}
     found: list[str] = []
@@ -173,7 +178,7 @@ def test_concurrent_claims_differ(store: Store, leases: Leases) -> None:
     assert sorted(found) == sorted(plan_ids)
 
 
-def test_report_changes_the_revision(store: Store, leases: Leases) -> None:
+def test_report_changes_the_revision(store: TenantStore, leases: Leases) -> None:
     """News change the revision that pollers compare; a sign of life does not."""
     plan_id = queue_plan(store)
     lease = leases.lease(claimed(leases))
@@ -190,7 +195,7 @@ def test_report_changes_the_revision(store: Store, leases: Leases) -> None:
     assert store.documents(plan_id)[1] == "{}"
 
 
-def test_worse_plan_is_not_reported(store: Store, leases: Leases) -> None:
+def test_worse_plan_is_not_reported(store: TenantStore, leases: Leases) -> None:
     """An attempt that begins anew does not replace a better plan of an earlier one."""
     plan_id = queue_plan(store)
     lease = leases.lease(claimed(leases))
@@ -201,11 +206,11 @@ def test_worse_plan_is_not_reported(store: Store, leases: Leases) -> None:
     assert (row.score, row.bound, text) == (2.0, 1.5, '{"n": 1}')
 
 
-def test_old_attempt_is_fenced_off(store: Store, leases: Leases) -> None:
+def test_old_attempt_is_fenced_off(store: TenantStore, leases: Leases) -> None:
     """Once a plan was queued again, its old attempt can write nothing, before and after the next claim."""
     plan_id = queue_plan(store)
     old = leases.lease(claimed(leases))
-    leases.give_back_all()
+    leases.give_back_mine()
     for _ in range(2):
         with pytest.raises(StaleAttemptError):
             old.report(score=1.0, bound=None, elapsed_s=1.0, plan="{}")
@@ -221,7 +226,7 @@ def test_old_attempt_is_fenced_off(store: Store, leases: Leases) -> None:
     assert (row.status, row.attempt, row.score, text) == ("running", 2, None, None)
 
 
-def test_expired_lease_is_queued_again(store: Store) -> None:
+def test_expired_lease_is_queued_again(store: TenantStore) -> None:
     """A plan without a sign of life is queued again with its best plan; one with a valid lease is not."""
     expired = Leases(store.database, -1.0)
     plan_id = queue_plan(store)
@@ -236,20 +241,20 @@ def test_expired_lease_is_queued_again(store: Store) -> None:
     assert valid.give_back_expired() == []
 
 
-def test_finished_once(store: Store, leases: Leases) -> None:
+def test_finished_once(store: TenantStore, leases: Leases) -> None:
     """A finished plan can't be finished again, nor queued again."""
     plan_id = queue_plan(store)
     lease = leases.lease(claimed(leases))
     lease.finish("succeeded", values={"score": 1.0})
     with pytest.raises(StaleAttemptError):
         lease.finish("failed", values={})
-    assert leases.give_back_all() == []
+    assert leases.give_back_mine() == []
     row = store.plan(plan_id)
     assert row is not None
     assert row.status == "succeeded"
 
 
-def test_crashes_are_counted(store: Store, leases: Leases) -> None:
+def test_crashes_are_counted(store: TenantStore, leases: Leases) -> None:
     """A plan whose worker dies is queued again, until it has happened too often."""
     plan_id = queue_plan(store)
     assert leases.crashed(claimed(leases), 2, ERROR) == "queued"
@@ -259,16 +264,16 @@ def test_crashes_are_counted(store: Store, leases: Leases) -> None:
     assert (row.status, row.error) == ("failed", ERROR)
 
 
-def test_crash_of_an_old_attempt_is_ignored(store: Store, leases: Leases) -> None:
+def test_crash_of_an_old_attempt_is_ignored(store: TenantStore, leases: Leases) -> None:
     """The death of a worker that no longer has the plan changes nothing."""
     queue_plan(store)
     old = claimed(leases)
-    leases.give_back_all()
+    leases.give_back_mine()
     claimed(leases)
     assert leases.crashed(old, 1, ERROR) is None
 
 
-def test_cancel_queued(store: Store, leases: Leases) -> None:
+def test_cancel_queued(store: TenantStore, leases: Leases) -> None:
     """A waiting plan is cancelled at once, and never claimed."""
     row = store.cancel(queue_plan(store))
     assert row is not None
@@ -276,7 +281,7 @@ def test_cancel_queued(store: Store, leases: Leases) -> None:
     assert leases.claim() is None
 
 
-def test_cancel_running(store: Store, leases: Leases) -> None:
+def test_cancel_running(store: TenantStore, leases: Leases) -> None:
     """A running plan is asked to stop; asking again changes nothing."""
     plan_id = queue_plan(store)
     lease = leases.lease(claimed(leases))
@@ -288,7 +293,7 @@ def test_cancel_running(store: Store, leases: Leases) -> None:
     assert lease.cancelled()
 
 
-def test_cancelled_plan_is_not_queued_again(store: Store, leases: Leases) -> None:
+def test_cancelled_plan_is_not_queued_again(store: TenantStore, leases: Leases) -> None:
     """A plan that was asked to stop and whose worker dies is cancelled, not begun anew."""
     plan_id = queue_plan(store)
     claim = claimed(leases)
@@ -299,7 +304,7 @@ def test_cancelled_plan_is_not_queued_again(store: Store, leases: Leases) -> Non
     assert row.status == "cancelled"
 
 
-def test_delete_running(store: Store, leases: Leases) -> None:
+def test_delete_running(store: TenantStore, leases: Leases) -> None:
     """A running plan is deleted only after it was cancelled; its attempt is fenced off then."""
     plan_id = queue_plan(store, key="k", body_hash="h")
     lease = leases.lease(claimed(leases))
@@ -312,7 +317,7 @@ def test_delete_running(store: Store, leases: Leases) -> None:
         lease.finish("cancelled", values={})
 
 
-def test_pages(store: Store) -> None:
+def test_pages(store: TenantStore) -> None:
     """Pages follow each other without gap or overlap, whatever is added meanwhile."""
     plan_ids = [queue_plan(store) for _ in range(5)]
     first = store.list_plans(2, None)
@@ -321,3 +326,63 @@ def test_pages(store: Store) -> None:
     third = store.list_plans(2, second[-1].seq, ["queued"])
     assert [row.id for row in (*first, *second, *third)] == plan_ids[::-1]
     assert store.list_plans(9, None, ["running"]) == []
+
+
+def test_tenants_do_not_meet(database: Database) -> None:
+    """The same trace belongs to each tenant that uploads it; plans, keys and deletions of one are no other's."""
+    store = Store(database)
+    mine, other = store.of("mine"), store.of("other")
+    mine.add_trace(TRACE, "a", 10, {})
+    assert other.trace(TRACE) is None
+    assert other.add_trace(TRACE, "b", 10, {})[1]
+    plan_id = mine.add_plan(REQUEST, max_queued=9, key="k", body_hash="h").row.id
+    assert other.add_plan(REQUEST, max_queued=9, key="k", body_hash="h").row.id != plan_id
+    assert other.plan(plan_id) is None
+    assert other.documents(plan_id) == (None, None, None)
+    assert other.cancel(plan_id) is None
+    assert not other.delete_plan(plan_id)
+    assert [row.id for row in mine.list_plans(10, None)] == [plan_id]
+    assert other.delete_plan(other.list_plans(10, None)[0].id)
+    assert other.delete_trace(TRACE)
+    assert store.trace_is_known(TRACE)
+    assert mine.trace(TRACE) is not None
+
+
+def test_every_change_is_an_event(store: TenantStore, leases: Leases) -> None:
+    """Events have the plan's revisions without a hole, and the last one is the plan's state; renewals are none."""
+    plan_id = queue_plan(store)
+    lease = leases.lease(claimed(leases))
+    lease.report(score=2.0, bound=None, elapsed_s=0.5, plan="{}")
+    lease.renew()
+    lease.report(score=1.0, bound=0.5, elapsed_s=0.7, plan="{}")
+    lease.finish("succeeded", values={})
+    events = events_after(store.database, plan_id, 0)
+    row = store.plan(plan_id)
+    assert row is not None
+    assert [event.revision for event in events] == list(range(1, row.revision + 1))
+    assert [event.data["status"] for event in events] == ["queued", "running", "running", "running", "succeeded"]
+    assert events[-1].data["gap"] == 0.5
+    assert [event.revision for event in events_after(store.database, plan_id, 3)] == [4, 5]
+
+
+def test_upgrade_keeps_what_is_there(database_url: str) -> None:
+    """Traces and plans of the first schema belong to the local tenant, and plans still know their trace."""
+    database = Database(database_url)
+    database.upgrade("0001")
+    with database.write() as connection:
+        insert = "INSERT INTO traces (id, name, created_at, bytes, facts) VALUES ('{}', 'n', 1.0, 5, '{{}}')"
+        connection.exec_driver_sql(insert.format(TRACE))
+        columns = "id, trace_id, request, status, cancel_requested, revision, attempt, crashes, created_at, updated_at"
+        values = f"'plan_1', '{TRACE}', '{json.dumps(REQUEST)}', 'queued', false, 1, 0, 0, 1.0, 1.0, '[]'"
+        connection.exec_driver_sql(f"INSERT INTO plans ({columns}, warnings) VALUES ({values})")
+        connection.exec_driver_sql("INSERT INTO plan_documents (plan_id, plan) VALUES ('plan_1', '{}')")
+    database.upgrade()
+    store, leases = Store(database).of("local"), Leases(database, 30.0)
+    assert store.trace(TRACE) is not None
+    row = store.plan("plan_1")
+    assert row is not None
+    assert (row.kind, row.tags, row.request) == ("plan", [], REQUEST)
+    assert store.documents("plan_1")[1] == "{}"
+    with pytest.raises(ConflictError, match="need the trace"):
+        store.delete_trace(TRACE)
+    assert leases.lease(claimed(leases)).load().trace_name == "n"
