@@ -50,17 +50,18 @@ class Postgres:
         """Make a database cluster in a short, empty folder and serve it on a socket there."""
         programs = _programs()
         assert programs is not None, "ask `missing` first"
-        user = {}
+        user = None
         if os.geteuid() == 0:  # the server refuses to run as root
             shutil.chown(folder, "postgres")
             folder.chmod(0o700)
-            user = {"user": "postgres", "group": "postgres"}
+            user = "postgres"
         data = folder / "data"
-        make = [programs / "initdb", "--pgdata", data, "--username", "test", "--auth", "trust", "--no-sync"]
-        subprocess.run(make, check=True, capture_output=True, cwd="/", **user)
+        make = [programs / "initdb", f"--pgdata={data}", "--username=test", "--auth=trust", "--no-sync"]
+        subprocess.run([*map(str, make)], check=True, capture_output=True, cwd="/", user=user, group=user)
         options = {"listen_addresses": "", "unix_socket_directories": str(folder), "fsync": "off"}
-        command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
-        process = subprocess.Popen(command, cwd="/", stderr=(folder.parent / "postgres.log").open("wb"), **user)
+        serve = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
+        log = (folder.parent / "postgres.log").open("wb")
+        process = subprocess.Popen([*map(str, serve)], cwd="/", stderr=log, user=user, group=user)
         server = cls(folder, process)
         deadline = time.monotonic() + 30
         while subprocess.run([programs / "pg_isready", "-q", "-h", folder], check=False).returncode:
