@@ -22,7 +22,7 @@ from api.head import Head
 from api.linger import Linger
 from api.problems import from_http, problem_response
 from api.resources import Problem
-from api.routes import catalogue, evaluations, operations, plans, traces
+from api.routes import catalogue, evaluations, events, operations, plans, traces
 from api.services import Services
 from api.settings import Settings
 from api.telemetry import RequestLog
@@ -66,7 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for resource in (traces, plans, evaluations, catalogue, operations):
+    for resource in (traces, plans, events, evaluations, catalogue, operations):
         app.include_router(resource.router)
     app.add_middleware(Guard, settings=services.settings)
     app.add_middleware(RequestLog, metrics=services.metrics)  # around the guard: it sees what is refused

@@ -15,6 +15,7 @@ from api.store import PlanRow, TraceRow
 __all__ = [
     "Evaluation",
     "PlanList",
+    "PlanNews",
     "PlanResource",
     "PlanSummary",
     "Problem",
@@ -153,6 +154,20 @@ class PlanList(BaseModel):
 
     items: list[PlanSummary]
     next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last one.")
+
+
+class PlanNews(BaseModel):
+    """What an event tells: the state of a plan after a change."""
+
+    revision: int = Field(description="Number of the change; the event's id.")
+    at: datetime
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    cancel_requested: bool
+    attempt: int
+    score: float | None
+    bound: float | None
+    gap: float | None
+    elapsed_s: float | None
 
 
 class Evaluation(BaseModel):
