@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from sqlalchemy.exc import OperationalError
@@ -17,12 +17,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from api.access import may
+from api.audit import Audited
 from api.guard import Guard
 from api.head import Head
 from api.linger import Linger
 from api.problems import from_http, problem_response
 from api.resources import Problem
-from api.routes import catalogue, evaluations, events, operations, plans, traces
+from api.routes import catalogue, evaluations, events, keys, operations, plans, traces
 from api.services import Services
 from api.settings import Settings
 from api.telemetry import RequestLog
@@ -66,8 +68,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for resource in (traces, plans, events, evaluations, catalogue, operations):
-        app.include_router(resource.router)
+    for resource in (traces, plans, events, evaluations, catalogue):
+        app.include_router(resource.router, dependencies=[Depends(may())])
+    app.include_router(keys.router, dependencies=[Depends(may("admin"))])
+    app.include_router(operations.router)
+    app.add_middleware(Audited, audit=services.audit)
     app.add_middleware(Guard, settings=services.settings)
     app.add_middleware(RequestLog, metrics=services.metrics)  # around the guard: it sees what is refused
     app.add_middleware(Linger)

@@ -12,6 +12,15 @@ from api.settings import Settings, is_loopback
 __all__ = ["Guard"]
 
 SAFE = ("GET", "HEAD", "OPTIONS")
+# What a browser may do with an answer: nothing, but where a route says otherwise.
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"private, no-cache"),
+)
 
 
 class Guard:
@@ -38,13 +47,21 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         streamed = scope["method"] == "POST" and scope["path"] == "/v1/traces"
         limit = self.settings.max_trace_bytes if streamed else self.settings.max_json_bytes
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = {name.lower() for name, _ in message.get("headers", ())}
+                safe = [(name, value) for name, value in HEADERS if name not in given]
+                message["headers"] = [*message.get("headers", ()), *safe]
+            await send(message)
+
         try:
             self._check_origin(scope["method"], headers)
             declared = headers.get("content-length", "")
             if declared.isdecimal() and int(declared[:20]) > limit:
                 raise ProblemError("too-large", f"{declared[:20]} bytes are more than {limit}.")
         except ProblemError as error:
-            await from_http(error)(scope, receive, send)
+            await from_http(error)(scope, receive, send_safely)
             return
         received = 0
 
@@ -58,19 +75,27 @@ class Guard:
                 )
             return message
 
-        await self.app(scope, receive_some, send)
+        await self.app(scope, receive_some, send_safely)
 
     def _check_origin(self, method: str, headers: dict[str, str]) -> None:
-        if self.settings.allow_remote:
-            return
-        host = _host(f"//{headers.get('host', '')}")
-        if host is not None and not is_loopback(host):
-            raise ProblemError("misdirected", f"The service is not called {host[:100]!r}.")
+        """Refuse other names than the service's, and changes by web pages of other sites."""
+        settings = self.settings
+        name = headers.get("host", "")
+        host = _host(f"//{name}")
+        known = host is None or host in settings.allowed_hosts
+        if settings.auth == "off":
+            known = known or is_loopback(host or "")
+        elif not settings.allowed_hosts:
+            known = True
+        if not known:
+            raise ProblemError("misdirected", f"The service is not called {(host or '')[:100]!r}.")
         origin = headers.get("origin")
-        if method not in SAFE and origin is not None:
-            source = _host(origin)
-            if source is None or not is_loopback(source):
-                raise ProblemError("forbidden-origin", f"Requests from {origin[:100]!r} are refused.")
+        if method in SAFE or origin is None or origin in settings.allowed_origins:
+            return
+        source = _host(origin)
+        local = settings.auth == "off" and source is not None and is_loopback(source)
+        if not local and origin.partition("://")[2] != name:
+            raise ProblemError("forbidden-origin", f"Requests from {origin[:100]!r} are refused.")
 
 
 def _host(url: str) -> str | None:

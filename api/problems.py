@@ -41,6 +41,8 @@ CATALOGUE = _kinds(
         "The bytes that arrived do not have the digest that Content-Digest states (RFC 9530), or the field can't be "
         "read. Send the file again.",
     ),
+    ("unauthorized", 401, "Unauthorized", "Send a valid key or token: Authorization: Bearer KEY."),
+    ("forbidden", 403, "Forbidden", "The key or token may not do this. Ask for one with the scope that detail names."),
     ("forbidden-origin", 403, "Forbidden origin", "A web page of another site sent the request. Use your own client."),
     ("not-found", 404, "Not found", "There is no such resource. It may have been deleted."),
     ("no-plan-yet", 404, "No plan yet", "The search has found no plan so far. Ask again later, or look at its status."),
@@ -75,6 +77,7 @@ CATALOGUE = _kinds(
         "Idempotency key reused",
         "The Idempotency-Key was sent before with another body. Use a new key for a new request.",
     ),
+    ("too-many-requests", 429, "Too many requests", "You ask too often. Wait as long as Retry-After says."),
     ("queue-full", 429, "Queue full", "Too many plans are waiting. Retry later."),
     ("internal-error", 500, "Internal error", "A fault of the service, not of the request. The log has the details."),
     ("unavailable", 503, "Unavailable", "The service is starting, stopping, or can't use its store. Retry later."),

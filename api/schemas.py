@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -16,6 +16,7 @@ __all__ = [
     "EvaluationBody",
     "GroupBody",
     "LayerCapBody",
+    "KeyBody",
     "LimitsBody",
     "Name",
     "PinBody",
@@ -254,6 +255,18 @@ class PlanFile(Strict):
     termination: Document | None = None
     provenance: Document = {}
     warnings: list[str] = []
+
+
+class KeyBody(Strict):
+    """A request for a key of one's own tenant."""
+
+    name: Name | None = Field(default=None, description="Name to show: what the key is for.")
+    scopes: Annotated[list[Literal["read", "write", "admin"]], Field(min_length=1, max_length=3)] = Field(
+        default=["read"], description="What it may do; write includes read, admin both."
+    )
+    days: Annotated[float, Field(gt=0, le=36_500, allow_inf_nan=False)] | None = Field(
+        default=None, description="Days that it is valid; until it is revoked if null."
+    )
 
 
 class EvaluationBody(Strict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -13,12 +14,16 @@ from typing import IO, Annotated
 import structlog
 from fastapi import Depends, Request
 
+from api.audit import AuditLog
 from api.blobs import Blobs
 from api.database import Database
 from api.inspection import warm_up
 from api.jobs import Dispatcher, DispatcherSettings
+from api.keys import Keys
 from api.leases import Leases
+from api.oidc import Oidc
 from api.processes import Helpers, process_pool
+from api.rates import Rates
 from api.settings import Settings
 from api.store import Store
 from api.telemetry import Metrics
@@ -49,6 +54,11 @@ class Services:
     database : Database
     store : Store
     leases : Leases
+    keys : Keys
+    oidc : Oidc or None
+        Checks tokens, if an issuer is set.
+    rates : Rates
+    audit : AuditLog
     metrics : Metrics
     draining : threading.Event
         Set when the server begins to stop; long waits end then.
@@ -63,6 +73,10 @@ class Services:
     database: Database
     store: Store
     leases: Leases
+    keys: Keys
+    oidc: Oidc | None
+    rates: Rates
+    audit: AuditLog
     metrics: Metrics
     draining: threading.Event = field(default_factory=threading.Event)
     uploads: threading.Lock = field(default_factory=threading.Lock)
@@ -77,7 +91,17 @@ class Services:
         # A server is its data folder, which no two share: after a crash it finds its own plans again.
         server = f"{socket.gethostname()}:{settings.data_dir.absolute()}"[-80:]
         leases = Leases(database, settings.lease_s, server)
-        return cls(settings=settings, database=database, store=store, leases=leases, metrics=Metrics(store))
+        return cls(
+            settings=settings,
+            database=database,
+            store=store,
+            leases=leases,
+            keys=Keys(database),
+            oidc=_oidc(settings),
+            rates=Rates(settings.rate_per_s, settings.rate_burst),
+            audit=AuditLog(database),
+            metrics=Metrics(store),
+        )
 
     @property
     def parts(self) -> Running:
@@ -124,6 +148,7 @@ class Services:
         for missing in blobs.sweep(self.store.trace_ids()):
             log.error("blob.missing", trace=missing)
         taken_up = self.leases.give_back_mine()
+        self.audit.forget(time.time() - 86_400 * settings.audit_days)
         helpers = Helpers(self._pool(settings.helpers))
         dispatcher = Dispatcher(
             DispatcherSettings(
@@ -160,6 +185,18 @@ class Services:
     def _pool(self, workers: int) -> Callable[[], Executor]:
         settings = self.settings
         return lambda: process_pool(workers, settings.niceness, settings.log_level)
+
+
+def _oidc(settings: Settings) -> Oidc | None:
+    if settings.oidc_issuer is None or settings.oidc_jwks_url is None:
+        return None
+    return Oidc(
+        issuer=settings.oidc_issuer,
+        audience=settings.oidc_audience,
+        jwks_url=settings.oidc_jwks_url,
+        tenant_claim=settings.oidc_tenant_claim,
+        scope_prefix=settings.oidc_scope_prefix,
+    )
 
 
 def _services(request: Request) -> Services:

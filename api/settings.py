@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -31,6 +33,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _is_safe_url(url: str) -> bool:
+    """Whether what is fetched from there can't be changed on the way."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+
+
 class Settings(BaseSettings):
     """Settings of the service; sizes in bytes, durations in seconds."""
 
@@ -42,12 +50,29 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    allow_remote: bool = Field(
-        default=False, description="Listen on an address that other machines reach. There is no authentication yet."
-    )
     log_level: str = Field(
         default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged."
     )
+
+    auth: Literal["off", "required"] = Field(
+        default="off", description="`required` asks for a key or token; `off` is for the loopback only."
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="Names that clients know this service by, as JSON; any if empty and auth is required."
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        default=(), description="Origins of web pages that may send changes, as JSON, besides the service's own."
+    )
+    oidc_issuer: str | None = Field(default=None, description="Issuer of tokens to accept besides keys.")
+    oidc_audience: str = Field(default="moe-placement", description="Audience that tokens must be for.")
+    oidc_jwks_url: str | None = Field(default=None, description="Where the issuer publishes its keys.")
+    oidc_tenant_claim: str = Field(default="sub", description="Claim of a token that names its tenant.")
+    oidc_scope_prefix: str = Field(default="moe-placement:", description="What scopes of a token begin with.")
+    rate_per_s: float | None = Field(
+        default=None, gt=0, description="Requests per second that one client may send; no limit if left out."
+    )
+    rate_burst: int = Field(default=100, ge=1, description="Requests that one client may send at once.")
+    audit_days: float = Field(default=365.0, gt=0, description="How long the audit log is kept.")
 
     max_trace_bytes: int = Field(default=8192 * MB, ge=1, description="Largest trace to accept.")
     max_unpacked_bytes: int = Field(default=32_768 * MB, ge=1, description="Most that a packed trace may unpack to.")
@@ -78,11 +103,15 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _refuse_open_server(self) -> Settings:
-        if not is_loopback(self.host) and not self.allow_remote:
+        if not is_loopback(self.host) and self.auth == "off":
             raise ValueError(
-                f"Host {self.host!r} is reachable from other machines, and the service has no authentication. "
-                "Use 127.0.0.1, or set MOE_PLACEMENT_ALLOW_REMOTE=true behind a proxy that authenticates."
+                f"Host {self.host!r} is reachable from other machines, and nobody would be asked who they are. "
+                "Set MOE_PLACEMENT_AUTH=required and make a key with `moe-placement key create`, or use 127.0.0.1."
             )
+        if (self.oidc_issuer is None) != (self.oidc_jwks_url is None):
+            raise ValueError("Give both MOE_PLACEMENT_OIDC_ISSUER and MOE_PLACEMENT_OIDC_JWKS_URL, or neither.")
+        if self.oidc_jwks_url is not None and not _is_safe_url(self.oidc_jwks_url):
+            raise ValueError("MOE_PLACEMENT_OIDC_JWKS_URL must begin with https://, or be on this machine.")
         return self
 
     @property

@@ -15,6 +15,7 @@ from api.cli.demo import demo
 from api.cli.evaluate import compare, evaluate
 from api.cli.exports import check, export
 from api.cli.front import front
+from api.cli.key import key
 from api.cli.profile import profile
 from api.cli.serve import serve
 from api.cli.solve import solve
@@ -79,6 +80,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(key, name="key")
 
 
 def main() -> None:

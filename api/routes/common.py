@@ -34,7 +34,16 @@ WAIT = re.compile(r"""(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])""", re.
 def problems(*slugs: str) -> dict[int | str, dict[str, Any]]:
     """Return the `responses=` of a route that can fail like this; what any route can is included."""
     found: dict[int | str, dict[str, Any]] = {}
-    always = ("bad-request", "forbidden-origin", "misdirected", "invalid-request", "unavailable")
+    always = (
+        "bad-request",
+        "unauthorized",
+        "forbidden",
+        "forbidden-origin",
+        "misdirected",
+        "invalid-request",
+        "too-many-requests",
+        "unavailable",
+    )
     for slug in dict.fromkeys((*slugs, *always)):
         kind = CATALOGUE[slug]
         text = found[kind.status]["description"] + " / " if kind.status in found else ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
+from api.access import may
 from api.problems import ProblemError
 from api.routes.common import problems
 from api.services import ServicesOf
@@ -39,7 +40,13 @@ def readyz(services: ServicesOf) -> Response:
     return Response("ok\n", media_type="text/plain")
 
 
-@router.get("/metrics", response_class=Response, summary="Figures for Prometheus", responses={**TEXT, **problems()})
+@router.get(
+    "/metrics",
+    response_class=Response,
+    summary="Figures for Prometheus",
+    dependencies=[Depends(may("admin"))],
+    responses={**TEXT, **problems()},
+)
 def metrics(services: ServicesOf) -> Response:
     """Return the figures in Prometheus' text format."""
     return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,290 @@
+"""Keys, tokens, scopes and tenants: who may do what, and that nobody meets another's traces and plans."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner
+
+from api.app import create_app
+from api.cli import app as command_line
+from api.problems import ProblemError
+from api.rates import Rates
+from api.services import Services
+from api.settings import Settings
+
+OPEN = {"/healthz", "/readyz", "/openapi.json", "/problems/{slug}"}
+ADMIN = {"/metrics"}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Run a service that asks for keys."""
+    settings = Settings(
+        data_dir=tmp_path_factory.mktemp("guarded"), auth="required", max_workers=1, threads_per_plan=1, max_wait_s=100
+    )
+    with TestClient(create_app(settings), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield client
+
+
+def services_of(client: TestClient) -> Services:
+    """Return the parts of a service in this process."""
+    found: Services = client.app.state.services  # type: ignore[attr-defined]  # it is ours
+    return found
+
+
+def key_of(client: TestClient, tenant: str, *scopes: str, days: float | None = None) -> dict[str, str]:
+    """Make a key and return the header fields that send it."""
+    key, _ = services_of(client).keys.create(tenant, scopes, days=days)
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture(scope="module")
+def theirs(guarded: TestClient, trace_bytes: bytes) -> dict[str, Any]:
+    """Return what another tenant has: a trace, a finished plan, a key."""
+    header = key_of(guarded, "them", "admin")
+    trace = guarded.post("/v1/traces", content=trace_bytes, headers=header).json()["id"]
+    body = {"trace": trace, "topology": "1x4", "solver": "contiguous"}
+    plan = guarded.post("/v1/plans", json=body, headers=header | {"Prefer": "wait=100"}).json()
+    assert plan["status"] == "succeeded", plan
+    key_id = services_of(guarded).keys.list("them")[0].id
+    return {"trace_id": trace, "plan_id": plan["id"], "key_id": key_id, "header": header}
+
+
+def routes(client: TestClient) -> list[tuple[str, str]]:
+    """Return every method and path of the service."""
+    paths = client.app.openapi()["paths"]  # type: ignore[attr-defined]  # it is ours
+    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
+
+
+def test_every_route_asks_who_it_is(guarded: TestClient, theirs: dict[str, Any]) -> None:
+    """Without a key, or with a wrong one, everything but health and texts is refused with 401 and a challenge."""
+    for method, path in routes(guarded):
+        if path in OPEN:
+            continue
+        url = path.format(**{name: theirs.get(name, "x") for name in names_of(path)})
+        for header in ({}, {"Authorization": "Bearer mp_wrong"}, {"Authorization": "Basic eDp5"}):
+            response = guarded.request(method, url, headers=header, content=b"{}")
+            assert response.status_code == 401, (method, path, header)
+            assert response.headers["www-authenticate"].startswith("Bearer")
+
+
+def names_of(path: str) -> list[str]:
+    """Return the parameters of a path."""
+    return [part.strip("{}") for part in path.split("/") if part.startswith("{")]
+
+
+def test_every_route_asks_for_its_scope(guarded: TestClient) -> None:
+    """A key that may read changes nothing; keys and figures are for admins."""
+    reader, writer = key_of(guarded, "us", "read"), key_of(guarded, "us", "write")
+    for method, path in routes(guarded):
+        if path in OPEN:
+            continue
+        url = path.format(**dict.fromkeys(names_of(path), "x"))
+        if method != "GET" or path in ADMIN or path.startswith("/v1/keys"):
+            assert guarded.request(method, url, headers=reader, content=b"{}").status_code == 403, (method, path)
+        if path in ADMIN or path.startswith("/v1/keys"):
+            assert guarded.request(method, url, headers=writer, content=b"{}").status_code == 403, (method, path)
+
+
+def test_no_route_shows_what_is_anothers(guarded: TestClient, theirs: dict[str, Any], trace_bytes: bytes) -> None:
+    """Every route that names an object answers another tenant as if there were none, and the object stays as it was."""
+    us = key_of(guarded, "us", "admin")
+    for method, path in routes(guarded):
+        given = names_of(path)
+        if not given or path in OPEN or "{" not in path or "slug" in given:
+            continue
+        known = path.format(**{name: theirs.get(name, "x") for name in given})
+        unknown = path.format(**{name: theirs.get(name, "x")[:-1] + "0" for name in given})
+        answers = [guarded.request(method, url, headers=us, content=b"{}") for url in (known, unknown)]
+        assert [answer.status_code for answer in answers] == [404, 404], (method, path, answers[0].text)
+    for path in ("/v1/traces", "/v1/plans", "/v1/keys"):
+        shown = guarded.get(path, headers=us).text
+        assert not any(theirs[name] in shown for name in ("trace_id", "plan_id", "key_id")), path
+    body = {"trace": theirs["trace_id"], "topology": "1x4", "start": theirs["plan_id"]}
+    codes = {item["code"] for item in guarded.post("/v1/plans", json=body, headers=us).json()["errors"]}
+    assert codes == {"unknown_trace", "unknown_plan"}
+    asked = {"plan": theirs["plan_id"], "trace": theirs["trace_id"]}
+    assert guarded.post("/v1/evaluations", json=asked, headers=us).status_code == 422
+    mine = guarded.post("/v1/traces", content=trace_bytes, headers=us)
+    assert mine.status_code == 201, "the same bytes are new to this tenant"
+    assert guarded.delete(f"/v1/traces/{theirs['trace_id']}", headers=us).status_code == 204
+    for path in (f"/v1/traces/{theirs['trace_id']}", f"/v1/plans/{theirs['plan_id']}"):
+        assert guarded.get(path, headers=theirs["header"]).status_code == 200
+    again = {"plan": theirs["plan_id"], "trace": theirs["trace_id"]}
+    assert guarded.post("/v1/evaluations", json=again, headers=theirs["header"]).status_code == 200, "the file is there"
+
+
+def test_idempotency_keys_are_ones_own(guarded: TestClient, theirs: dict[str, Any], trace_bytes: bytes) -> None:
+    """The same Idempotency-Key of another tenant makes a plan of its own."""
+    us = key_of(guarded, "us", "write")
+    guarded.post("/v1/traces", content=trace_bytes, headers=us)
+    body = {"trace": theirs["trace_id"], "topology": "1x2", "solver": "contiguous"}
+    key = {"Idempotency-Key": "monday"}
+    plans = [guarded.post("/v1/plans", json=body, headers=who | key).json()["id"] for who in (theirs["header"], us)]
+    assert plans[0] != plans[1]
+
+
+def test_keys_end(guarded: TestClient) -> None:
+    """A revoked key and one whose time is over open nothing; only the digest of a key is kept."""
+    admin = key_of(guarded, "ours", "admin")
+    made = guarded.post("/v1/keys", json={"scopes": ["read"], "days": 1}, headers=admin).json()
+    header = {"Authorization": f"Bearer {made['key']}"}
+    assert guarded.get("/v1/traces", headers=header).status_code == 200
+    assert made["key"] not in guarded.get("/v1/keys", headers=admin).text
+    assert guarded.delete(f"/v1/keys/{made['id']}", headers=admin).json()["revoked_at"]
+    assert guarded.get("/v1/traces", headers=header).status_code == 401
+    late = key_of(guarded, "ours", "read", days=1e-9)
+    time.sleep(0.01)
+    assert guarded.get("/v1/traces", headers=late).status_code == 401
+    data = b"".join(path.read_bytes() for path in services_of(guarded).settings.data_dir.glob("service.db*"))
+    assert made["key"].encode() not in data
+
+
+def test_audit_log_names_who_did_what(guarded: TestClient, theirs: dict[str, Any]) -> None:
+    """Changes and refusals are in the log, with actor, tenant, request id and status; reading is not."""
+    audit, header = services_of(guarded).audit, {"X-Request-ID": "audit-1"}
+    guarded.get("/v1/traces", headers=theirs["header"] | header)
+    guarded.post("/v1/plans", json={}, headers=theirs["header"] | header)
+    guarded.delete("/v1/plans/nothing", headers=header)
+    rows = [row for row in audit.list(50) if row.request_id == "audit-1"]
+    assert [(row.action, row.status, row.tenant) for row in rows] == [
+        ("DELETE /v1/plans/{plan_id}", 401, None),
+        ("POST /v1/plans", 422, "them"),
+    ]
+    assert rows[1].actor == theirs["key_id"]
+
+
+def test_answers_tell_browsers_to_do_nothing_with_them(guarded: TestClient) -> None:
+    """All answers, errors included, carry the header fields that keep browsers from running or caching them."""
+    for path in ("/healthz", "/v1/traces", "/nowhere"):
+        headers = guarded.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert "default-src 'none'" in headers["content-security-policy"]
+
+
+def test_rates() -> None:
+    """A bucket lets a burst through, then so many per second, and says how long to wait; clients don't share it."""
+    now = 0.0
+    rates = Rates(2.0, 3, clock=lambda: now)
+    for _ in range(3):
+        rates.check("a")
+    with pytest.raises(ProblemError) as caught:
+        rates.check("a")
+    assert caught.value.status_code == 429
+    assert caught.value.headers == {"Retry-After": "1"}
+    rates.check("b")
+    now = 0.5
+    rates.check("a")
+    with pytest.raises(ProblemError):
+        rates.check("a")
+
+
+def test_guessing_is_slowed_down(tmp_path: Path) -> None:
+    """Wrong keys run into the limit of their address."""
+    settings = Settings(data_dir=tmp_path, auth="required", rate_per_s=0.01, rate_burst=2, max_workers=1)
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        codes = [client.get("/v1/traces", headers={"Authorization": f"Bearer {n}"}).status_code for n in range(4)]
+    assert codes == [401, 401, 429, 429]
+
+
+def test_open_service_stays_on_this_machine(tmp_path: Path) -> None:
+    """Without authentication no other address is taken; with it any is."""
+    with pytest.raises(ValueError, match="AUTH=required"):
+        Settings(data_dir=tmp_path, host="0.0.0.0")
+    assert Settings(data_dir=tmp_path, host="0.0.0.0", auth="required").auth == "required"
+    with pytest.raises(ValueError, match="OIDC_JWKS_URL"):
+        Settings(data_dir=tmp_path, oidc_issuer="https://id.example")
+    with pytest.raises(ValueError, match="https"):
+        Settings(data_dir=tmp_path, oidc_issuer="https://id.example", oidc_jwks_url="http://id.example/keys")
+
+
+def test_key_commands(tmp_path: Path) -> None:
+    """`key create` prints a key that works, `key list` shows it without itself, `key revoke` ends it."""
+    run = CliRunner()
+    where = ["--data-dir", str(tmp_path)]
+    made = run.invoke(command_line, ["key", "create", "--tenant", "t", "--scope", "write", "--json", *where])
+    assert made.exit_code == 0, made.output
+    key = json.loads(made.stdout)
+    with TestClient(create_app(Settings(data_dir=tmp_path, auth="required")), base_url="http://127.0.0.1") as client:
+        header = {"Authorization": f"Bearer {key['key']}"}
+        assert client.get("/v1/plans", headers=header).status_code == 200
+        listed = run.invoke(command_line, ["key", "list", "--json", *where]).stdout
+        assert json.loads(listed)["keys"][0]["scopes"] == ["write"]
+        assert key["key"] not in listed
+        assert run.invoke(command_line, ["key", "revoke", key["id"], *where]).exit_code == 0
+        assert client.get("/v1/plans", headers=header).status_code == 401
+    assert run.invoke(command_line, ["key", "revoke", "key_0", *where]).exit_code == 1
+    bad = run.invoke(command_line, ["key", "create", "--tenant", "", "--scope", "all", "--days", "0", *where])
+    assert bad.exit_code == 1
+    assert all(place in bad.output for place in ("--scope", "--tenant", "--days"))
+
+
+@pytest.fixture
+def provider() -> Iterator[tuple[str, Any]]:
+    """Run an identity provider on this machine that publishes one key; return its address and the private key."""
+    jwt = pytest.importorskip("jwt", reason="PyJWT is not installed (extra: oidc).")
+    rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa", reason="PyJWT[crypto] is missing.")
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(private.public_key())) | {"kid": "1", "use": "sig"}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"keys": [public]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", private
+    server.shutdown()
+    server.server_close()
+
+
+def test_tokens_of_an_identity_provider(provider: tuple[str, Any], tmp_path: Path) -> None:
+    """A token opens the tenant that it names, with its scopes; expired, foreign and forged ones open nothing."""
+    import jwt
+
+    address, private = provider
+    settings = Settings(
+        data_dir=tmp_path,
+        auth="required",
+        oidc_issuer=address,
+        oidc_jwks_url=f"{address}/keys",
+        oidc_tenant_claim="team",
+    )
+    now = int(time.time())
+    good: dict[str, Any] = {
+        "iss": address, "aud": "moe-placement", "sub": "ann", "iat": now, "exp": now + 60, "team": "red",
+        "scope": "openid moe-placement:read",
+    }  # fmt: skip
+
+    def header(claims: dict[str, Any], key: Any = private, algorithm: str = "RS256") -> dict[str, str]:
+        return {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm, headers={'kid': '1'})}"}
+
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        assert client.get("/v1/traces", headers=header(good)).status_code == 200
+        assert client.post("/v1/plans", json={}, headers=header(good)).status_code == 403
+        faults: list[dict[str, Any]] = [
+            {"exp": now - 3600}, {"aud": "other"}, {"iss": "http://other"}, {"team": None}, {"team": 7}, {"team": ""},
+        ]  # fmt: skip
+        for fault in faults:
+            assert client.get("/v1/traces", headers=header(good | fault)).status_code == 401, fault
+        missing = {name: value for name, value in good.items() if name != "exp"}
+        assert client.get("/v1/traces", headers=header(missing)).status_code == 401
+        assert client.get("/v1/traces", headers=header(good, "", "none")).status_code == 401
+        assert client.get("/v1/traces", headers=header(good, "secret" * 8, "HS256")).status_code == 401
