@@ -37,6 +37,7 @@ class Claim:
 class Task:
     """A request with all that belongs to it: the plan files to start from, of the request and of earlier attempts."""
 
+    kind: str
     request: dict[str, Any]
     start: dict[str, Any] | None
     best: dict[str, Any] | None
@@ -67,13 +68,21 @@ class Lease:
 
     def load(self) -> Task:
         """Return what there is to do."""
-        columns = (plans.c.request, plan_documents.c.plan, plan_documents.c.start, traces.c.name, traces.c.facts)
+        columns = (
+            plans.c.kind,
+            plans.c.request,
+            plan_documents.c.plan,
+            plan_documents.c.start,
+            traces.c.name,
+            traces.c.facts,
+        )
         query = select(*columns).select_from(plans).join(plan_documents).join(traces).where(self._mine)
         with self.database.read() as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
             raise StaleAttemptError
         return Task(
+            kind=row.kind,
             request=row.request,
             start=None if row.start is None else json.loads(row.start),
             best=None if row.plan is None else json.loads(row.plan),

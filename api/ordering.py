@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from threading import BoundedSemaphore
-from typing import Any
+from typing import Any, TypeVar
 
 from api.parsing import check, plan_request
 from api.planning import PlanRequest
-from api.schemas import PlanBody
+from api.problems import ProblemError
+from api.schemas import EvaluationBody, FrontBody, PlanBody, TopologyFile
 from api.services import Services
-from api.store import TenantStore
+from api.store import ConflictError, Created, TenantStore
 from placement.files import plan_from_dict
 from traces import InputError, Violations
 
-__all__ = ["Order", "order"]
+__all__ = ["Order", "order", "queue", "with_topology"]
+
+Body = TypeVar("Body", PlanBody, EvaluationBody)
 
 _checks = BoundedSemaphore(2)  # bounds the memory of topologies and constraints, whatever the number of requests
 
@@ -44,6 +48,7 @@ def _order(services: Services, store: TenantStore, body: PlanBody) -> Order:
     settings, found = services.settings, Violations()
     request: PlanRequest | None = None
     try:
+        body = with_topology(store, body)
         request = plan_request(body, settings.max_time_limit_s)
     except InputError as error:
         found.extend(error)
@@ -51,6 +56,9 @@ def _order(services: Services, store: TenantStore, body: PlanBody) -> Order:
     if trace is None:
         found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
     start = _start(store, body, found)
+    if isinstance(body, FrontBody) and body.against == "bytes_moved" and body.start is None:
+        detail = "Bytes moved are counted from the plan that runs now."
+        found.add("start_missing", "/start", detail, "Name that plan, as one of this service's.")
     found.raise_if_any()
     assert request is not None
     assert trace is not None
@@ -60,6 +68,59 @@ def _order(services: Services, store: TenantStore, body: PlanBody) -> Order:
     content = body.model_dump(mode="json")
     content["limits"]["time_limit_s"] = request.limits.time_s  # left out means 10 s, null means none
     return Order(request=content, start=start)
+
+
+def queue(services: Services, store: TenantStore, body: PlanBody, key: str | None) -> Created:
+    """Check a body and queue what it asks for; what was queued before, if the idempotency key says so.
+
+    Raises
+    ------
+    InputError
+    ProblemError
+        If the key came with another body, or too much waits.
+    """
+    kind = "front" if isinstance(body, FrontBody) else "plan"
+    # What was left out stays out: a limit that is null means something else than one that is not there.
+    content = kind + json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True)
+    body_hash = hashlib.sha256(content.encode()).hexdigest()
+    settings = services.settings
+    key_age_s = settings.idempotency_hours * 3600
+    try:
+        if key is not None and (earlier := store.plan_of_key(key, body_hash, key_age_s, kind)) is not None:
+            return Created(row=earlier, new=False)
+        ordered = order(services, store, body)
+        return store.add_plan(
+            ordered.request,
+            max_queued=settings.max_queued_plans,
+            kind=kind,
+            tags=body.tags,
+            start=ordered.start,
+            key=key,
+            body_hash=body_hash,
+            key_age_s=key_age_s,
+        )
+    except ConflictError as conflict:
+        retry = {"Retry-After": "10"} if conflict.slug == "queue-full" else {}
+        raise ProblemError(conflict.slug, conflict.detail, headers=retry) from None
+
+
+def with_topology(store: TenantStore, body: Body) -> Body:
+    """Return the body with the content of the stored topology that it names, so that it does not change any more.
+
+    Raises
+    ------
+    InputError
+        If there is no such topology.
+    """
+    named = body.topology
+    if not (isinstance(named, str) and named.startswith("topo_")):
+        return body
+    row = store.topology(named)
+    if row is None:
+        detail = f"There is no topology {named[:100]}."
+        raise InputError.of("unknown_topology", "/topology", detail, "Make it with POST /v1/topologies.")
+    content = row.content if isinstance(row.content, str) else TopologyFile.model_validate(row.content)
+    return body.model_copy(update={"topology": content})
 
 
 def _start(store: TenantStore, body: PlanBody, found: Violations) -> str | None:

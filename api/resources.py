@@ -11,10 +11,14 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from api.keys import KeyRow
-from api.store import PlanRow, TraceRow
+from api.store import PlanRow, TopologyRow, TraceRow
 
 __all__ = [
     "Evaluation",
+    "Example",
+    "ExampleList",
+    "FrontList",
+    "FrontResource",
     "KeyList",
     "KeyResource",
     "NewKey",
@@ -27,8 +31,10 @@ __all__ = [
     "SolverResource",
     "TopologyList",
     "TopologyPreset",
+    "TopologyResource",
     "TraceList",
     "TraceResource",
+    "ValidPlan",
     "json_response",
 ]
 
@@ -57,6 +63,7 @@ class TraceResource(BaseModel):
 
     id: str = Field(description="SHA-256 of the uploaded bytes.")
     name: str | None
+    tags: list[str]
     created_at: datetime
     bytes: int
     kind: Literal["trace", "counts", "profile"] = Field(description="Tokens, counts per expert, or a saved profile.")
@@ -75,6 +82,7 @@ class TraceResource(BaseModel):
         return cls(
             id=row.id,
             name=row.name,
+            tags=row.tags,
             created_at=datetime.fromtimestamp(row.created_at, UTC),
             bytes=row.bytes,
             **{name: row.facts[name] for name in names},
@@ -102,6 +110,7 @@ class PlanSummary(BaseModel):
 
     id: str
     name: str | None
+    tags: list[str]
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     cancel_requested: bool
     trace: str
@@ -125,6 +134,7 @@ class PlanSummary(BaseModel):
         return {
             "id": row.id,
             "name": row.name,
+            "tags": row.tags,
             "status": row.status,
             "cancel_requested": row.cancel_requested,
             "trace": row.request["trace"],
@@ -158,6 +168,12 @@ class PlanList(BaseModel):
 
     items: list[PlanSummary]
     next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last one.")
+
+
+class ValidPlan(BaseModel):
+    """A request that would be queued."""
+
+    request: dict[str, Any] = Field(description="The request, with its defaults.")
 
 
 class PlanNews(BaseModel):
@@ -270,11 +286,90 @@ class TopologyPreset(BaseModel):
     gpus_per_host: int
 
 
-class TopologyList(BaseModel):
-    """All presets, and the shorthands."""
+class TopologyResource(BaseModel):
+    """A stored topology."""
 
-    items: list[TopologyPreset]
+    id: str = Field(description="Write it as a plan's topology.")
+    name: str | None
+    tags: list[str]
+    created_at: datetime
+    topology: str | dict[str, Any] = Field(description="Shorthand, or the content of a topology file.")
+    num_nodes: int
+    num_gpus: int
+
+    @classmethod
+    def of(cls, row: TopologyRow, *, num_nodes: int, num_gpus: int) -> TopologyResource:
+        """Show a row of the store."""
+        return cls(
+            id=row.id,
+            name=row.name,
+            tags=row.tags,
+            created_at=datetime.fromtimestamp(row.created_at, UTC),
+            topology=row.content,
+            num_nodes=num_nodes,
+            num_gpus=num_gpus,
+        )
+
+
+class TopologyList(BaseModel):
+    """Stored topologies, the newest first; and the machines and shorthands that everybody has."""
+
+    items: list[TopologyResource]
+    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last one.")
+    presets: list[TopologyPreset]
     shorthands: dict[str, str]
+
+
+class FrontResource(BaseModel):
+    """A front: how its searches go, and its points once they have ended."""
+
+    id: str
+    name: str | None
+    tags: list[str]
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    cancel_requested: bool
+    trace: str
+    request: dict[str, Any] = Field(description="The request, with its defaults.")
+    attempt: int
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    elapsed_s: float | None
+    warnings: list[str]
+    error: Problem | None = Field(description="Why the front has failed.")
+    front: dict[str, Any] | None = Field(
+        description="As `moe-placement front --json` gives it: the points with their figures, fitted and held out, and "
+        "the knee; null before the end."
+    )
+
+    @classmethod
+    def of(cls, row: PlanRow, front: dict[str, Any] | None) -> FrontResource:
+        """Show a row of the store."""
+        known = PlanSummary.fields_of(row)
+        return cls(front=front, **{name: known[name] for name in cls.model_fields if name in known})
+
+
+class FrontList(BaseModel):
+    """A page of fronts without their points, the newest first."""
+
+    items: list[FrontResource]
+    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last one.")
+
+
+class Example(BaseModel):
+    """A request that can be sent as it is."""
+
+    title: str
+    method: str
+    path: str
+    body: dict[str, Any]
+
+
+class ExampleList(BaseModel):
+    """Examples, from simple to special. ``TRACE`` stands for the id of a trace, ``PLAN`` for that of a plan."""
+
+    items: list[Example]
 
 
 def _time(seconds: float | None) -> datetime | None:

@@ -11,19 +11,26 @@ from pydantic_core import PydanticCustomError
 from placement.constraints import LoadGroups
 from placement.objective import CopyPolicy, Dedup, Execution, Ownership
 from placement.topology import MAX_GPUS
+from solvers.pareto import Against
 
 __all__ = [
     "EvaluationBody",
+    "FrontBody",
+    "FrontId",
     "GroupBody",
     "LayerCapBody",
     "KeyBody",
+    "LabelsBody",
     "LimitsBody",
     "Name",
     "PinBody",
     "PlanBody",
     "PlanFile",
     "PlanId",
+    "Tags",
+    "TopologyBody",
     "TopologyFile",
+    "TopologyId",
     "TraceId",
 ]
 
@@ -41,6 +48,10 @@ Gpus = Annotated[int, Field(ge=1, le=MAX_GPUS)]
 Slots = Annotated[int, Field(ge=1, le=MAX_ID)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 TraceId = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$", examples=["sha256:" + "0" * 64])]
+TagName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:/-]+$")]
+Tags = Annotated[list[TagName], Field(max_length=16)]
+TopologyId = Annotated[str, Field(pattern="^topo_[0-9a-f]{32}$", examples=["topo_" + "0" * 32])]
+FrontId = Annotated[str, Field(pattern="^front_[0-9a-f]{32}$", examples=["front_" + "0" * 32])]
 PlanId = Annotated[str, Field(pattern="^plan_[0-9a-f]{32}$", examples=["plan_" + "0" * 32])]
 
 
@@ -132,7 +143,8 @@ TopologyField = Annotated[
     Annotated[str, Field(min_length=1, max_length=20_000), Tag("<text>")] | Annotated[TopologyFile, Tag("<object>")],
     Discriminator(_form),
     Field(
-        description="Shorthand (4x8: 4 nodes of 8 GPUs; 8+8+4; PRESET:NODES), or the content of a topology file.",
+        description="Shorthand (4x8: 4 nodes of 8 GPUs; 8+8+4; PRESET:NODES), the id of a stored topology, or the "
+        "content of a topology file.",
         examples=["1x4", "hgx_h100:4"],
     ),
 ]
@@ -235,6 +247,36 @@ class PlanBody(Strict):
     seed: Annotated[int, Field(ge=0, le=INT64)] = 0
     start: PlanId | None = Field(default=None, description="Plan to start from.")
     name: Name | None = Field(default=None, description="Name to show.")
+    tags: Tags = Field(default=[], description="Words to find it by.")
+
+
+class FrontBody(PlanBody):
+    """A request for a front: many plans at once. Time and work limits are those of all its searches together."""
+
+    limits: LimitsBody = LimitsBody(time_limit_s=60.0)
+    against: Against = Field(default="imbalance", description="What traffic is weighed against.")
+    points: Annotated[int, Field(ge=3, le=64)] = Field(default=9, description="Searches, and most points.")
+    num_groups: Annotated[int, Field(ge=1, le=MAX_ID)] | None = Field(
+        default=None, description="Expert groups of the router (DeepSeek-V3: 8), for hierarchical EPLB."
+    )
+    expert_bytes: Annotated[int, Field(ge=1, le=INT64)] | None = Field(
+        default=None, description="Size of one expert's weights, to show bytes."
+    )
+
+
+class TopologyBody(Strict):
+    """A topology to keep under an id."""
+
+    topology: TopologyField
+    name: Name | None = Field(default=None, description="Name to show.")
+    tags: Tags = Field(default=[], description="Words to find it by.")
+
+
+class LabelsBody(Strict):
+    """A change of name or tags; what is left out stays."""
+
+    name: Name | None = Field(default=None, description="Name to show; null takes it away.")
+    tags: Tags = Field(default=[], description="Words to find it by, in place of those that it has.")
 
 
 class PlanFile(Strict):

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, Text, cast, delete, func, insert, select, update
 
 from api.database import Database
 from api.events import EVENT_COLUMNS, record_events
-from api.models import idempotency_keys, plan_documents, plans, traces
+from api.models import idempotency_keys, plan_documents, plans, topologies, traces
 
-__all__ = ["ConflictError", "Created", "PlanRow", "Store", "TenantStore", "TraceRow"]
+__all__ = ["ConflictError", "Created", "PlanRow", "Store", "TenantStore", "TopologyRow", "TraceRow"]
 
 ACTIVE = ("queued", "running")
 HIDDEN = ("trace_seq", "lease_until", "crashes", "claimed_by")
@@ -33,6 +33,19 @@ class TraceRow:
     created_at: float
     bytes: int
     facts: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopologyRow:
+    """A stored topology; `content` is a shorthand or a topology file."""
+
+    seq: int
+    tenant: str
+    id: str
+    name: str | None
+    tags: list[str]
+    created_at: float
+    content: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +175,10 @@ class TenantStore:
         with self.database.read() as connection:
             return self._trace(connection, trace_id)
 
-    def list_traces(self, limit: int, before: int | None) -> list[TraceRow]:
-        """Return up to `limit` traces, the newest first, older than `before`."""
-        query = select(traces).where(traces.c.tenant == self.tenant).order_by(traces.c.seq.desc()).limit(limit)
+    def list_traces(self, limit: int, before: int | None, tags: Sequence[str] = ()) -> list[TraceRow]:
+        """Return up to `limit` traces with all of `tags`, the newest first, older than `before`."""
+        mine = (traces.c.tenant == self.tenant) & _tagged(traces, tags)
+        query = select(traces).where(mine).order_by(traces.c.seq.desc()).limit(limit)
         if before is not None:
             query = query.where(traces.c.seq < before)
         with self.database.read() as connection:
@@ -222,7 +236,7 @@ class TenantStore:
             connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < now - key_age_s))
             if (
                 key is not None
-                and (earlier := self._plan_of_key(connection, key, body_hash, now - key_age_s)) is not None
+                and (earlier := self._plan_of_key(connection, key, body_hash, now - key_age_s, kind)) is not None
             ):
                 return Created(row=earlier, new=False)
             trace = self._trace(connection, request["trace"])
@@ -231,7 +245,7 @@ class TenantStore:
             waiting = connection.execute(select(func.count()).where(plans.c.status == "queued")).scalar_one()
             if waiting >= max_queued:
                 raise ConflictError("queue-full", f"{waiting} plans are waiting.")
-            plan_id = f"plan_{secrets.token_hex(16)}"
+            plan_id = f"{kind}_{secrets.token_hex(16)}"
             values = {
                 "tenant": self.tenant,
                 "id": plan_id,
@@ -254,33 +268,38 @@ class TenantStore:
             if key is not None:
                 values = {"tenant": self.tenant, "key": key, "body_hash": body_hash, "plan_id": plan_id}
                 connection.execute(insert(idempotency_keys).values({**values, "created_at": now}))
-            added = self._plan(connection, plan_id)
+            added = self._plan(connection, plan_id, kind)
             assert added is not None
             return Created(row=added, new=True)
 
-    def plan(self, plan_id: str) -> PlanRow | None:
-        """Return a plan."""
+    def plan(self, plan_id: str, kind: str = "plan") -> PlanRow | None:
+        """Return a plan (or front)."""
         with self.database.read() as connection:
-            return self._plan(connection, plan_id)
+            return self._plan(connection, plan_id, kind)
 
-    def plan_of_key(self, key: str, body_hash: str, key_age_s: float) -> PlanRow | None:
+    def plan_of_key(self, key: str, body_hash: str, key_age_s: float, kind: str = "plan") -> PlanRow | None:
         """Return the plan that an idempotency key stands for. `ConflictError` if it came with another body."""
         with self.database.read() as connection:
-            return self._plan_of_key(connection, key, body_hash, time.time() - key_age_s)
+            return self._plan_of_key(connection, key, body_hash, time.time() - key_age_s, kind)
 
-    def documents(self, plan_id: str) -> tuple[PlanRow | None, str | None, str | None]:
-        """Return a plan with the texts of its plan file and its summary."""
+    def documents(self, plan_id: str, kind: str = "plan") -> tuple[PlanRow | None, str | None, str | None]:
+        """Return a plan (or front) with the texts of its plan file (or points) and its summary."""
         query = select(plan_documents.c.plan, plan_documents.c.summary).where(plan_documents.c.plan_id == plan_id)
         with self.database.read() as connection:
-            row = self._plan(connection, plan_id)
+            row = self._plan(connection, plan_id, kind)
             texts = None if row is None else connection.execute(query).one_or_none()
             return row, *(texts or (None, None))
 
     def list_plans(
-        self, limit: int, before: int | None, statuses: Sequence[str] = (), kind: str = "plan"
+        self,
+        limit: int,
+        before: int | None,
+        statuses: Sequence[str] = (),
+        kind: str = "plan",
+        tags: Sequence[str] = (),
     ) -> list[PlanRow]:
         """Return up to `limit` plans of a kind, the newest first, older than `before`, in any of `statuses`."""
-        mine = (plans.c.tenant == self.tenant) & (plans.c.kind == kind)
+        mine = (plans.c.tenant == self.tenant) & (plans.c.kind == kind) & _tagged(plans, tags)
         query = select(*PLAN_COLUMNS).where(mine).order_by(plans.c.seq.desc()).limit(limit)
         if before is not None:
             query = query.where(plans.c.seq < before)
@@ -289,22 +308,23 @@ class TenantStore:
         with self.database.read() as connection:
             return [PlanRow(**row._mapping) for row in connection.execute(query)]
 
-    def cancel(self, plan_id: str) -> PlanRow | None:
-        """Cancel a plan: at once if it is queued; a running one is asked to stop. None if there is none."""
+    def cancel(self, plan_id: str, kind: str = "plan") -> PlanRow | None:
+        """Cancel a plan (or front): at once if it is queued; a running one is asked to stop. None if there is none."""
         now = time.time()
         bump = {"revision": plans.c.revision + 1, "updated_at": now, "cancel_requested": True}
         with self.database.write() as connection:
-            mine = update(plans).where(plans.c.id == plan_id, plans.c.tenant == self.tenant).returning(*EVENT_COLUMNS)
+            own = (plans.c.tenant == self.tenant) & (plans.c.id == plan_id) & (plans.c.kind == kind)
+            mine = update(plans).where(own).returning(*EVENT_COLUMNS)
             running = mine.where(plans.c.status == "running", ~plans.c.cancel_requested)
             ended = {"status": "cancelled", "finished_at": now}
             for change in (running.values(bump), mine.where(plans.c.status == "queued").values({**bump, **ended})):
                 record_events(connection, connection.execute(change).all())
-            return self._plan(connection, plan_id)
+            return self._plan(connection, plan_id, kind)
 
-    def delete_plan(self, plan_id: str) -> bool:
-        """Delete a plan; False if there is none. `ConflictError` if it runs and was not cancelled."""
+    def delete_plan(self, plan_id: str, kind: str = "plan") -> bool:
+        """Delete a plan (or front); False if there is none. `ConflictError` if it runs and was not cancelled."""
         with self.database.write() as connection:
-            row = self._plan(connection, plan_id)
+            row = self._plan(connection, plan_id, kind)
             if row is not None and row.status == "running" and not row.cancel_requested:
                 raise ConflictError("not-finished", "The plan is running.")
             if row is None:
@@ -312,17 +332,67 @@ class TenantStore:
             connection.execute(delete(plans).where(plans.c.seq == row.seq))
             return True
 
+    def label(self, table: Table, item_id: str, changes: Mapping[str, Any]) -> bool:
+        """Change `name` or `tags` of a trace, plan or topology; False if there is none."""
+        mine = (table.c.tenant == self.tenant) & (table.c.id == item_id)
+        values = dict(changes)
+        if "revision" in table.c:
+            values |= {"revision": table.c.revision + 1, "updated_at": time.time()}
+        with self.database.write() as connection:
+            change = update(table).where(mine).values(values)
+            if table is not plans:
+                return connection.execute(change).rowcount > 0
+            rows = connection.execute(change.returning(*EVENT_COLUMNS)).all()
+            record_events(connection, rows)
+            return bool(rows)
+
+    def add_topology(self, content: Any, name: str | None, tags: Sequence[str]) -> TopologyRow:
+        """Keep a topology."""
+        values = {
+            "tenant": self.tenant,
+            "id": f"topo_{secrets.token_hex(16)}",
+            "name": name,
+            "tags": list(tags),
+            "created_at": time.time(),
+            "content": content,
+        }
+        with self.database.write() as connection:
+            row = connection.execute(insert(topologies).values(values).returning(topologies)).one()
+        return TopologyRow(**row._mapping)
+
+    def topology(self, topology_id: str) -> TopologyRow | None:
+        """Return a topology."""
+        mine = (topologies.c.tenant == self.tenant) & (topologies.c.id == topology_id)
+        with self.database.read() as connection:
+            row = connection.execute(select(topologies).where(mine)).one_or_none()
+        return None if row is None else TopologyRow(**row._mapping)
+
+    def list_topologies(self, limit: int, before: int | None, tags: Sequence[str] = ()) -> list[TopologyRow]:
+        """Return up to `limit` topologies with all of `tags`, the newest first, older than `before`."""
+        mine = (topologies.c.tenant == self.tenant) & _tagged(topologies, tags)
+        query = select(topologies).where(mine).order_by(topologies.c.seq.desc()).limit(limit)
+        if before is not None:
+            query = query.where(topologies.c.seq < before)
+        with self.database.read() as connection:
+            return [TopologyRow(**row._mapping) for row in connection.execute(query)]
+
+    def delete_topology(self, topology_id: str) -> bool:
+        """Delete a topology; False if there is none. Plans keep what it was."""
+        mine = (topologies.c.tenant == self.tenant) & (topologies.c.id == topology_id)
+        with self.database.write() as connection:
+            return connection.execute(delete(topologies).where(mine)).rowcount > 0
+
     def _trace(self, connection: Connection, trace_id: str) -> TraceRow | None:
         mine = (traces.c.tenant == self.tenant) & (traces.c.id == trace_id)
         row: Row[Any] | None = connection.execute(select(traces).where(mine)).one_or_none()
         return None if row is None else TraceRow(**row._mapping)
 
-    def _plan(self, connection: Connection, plan_id: str) -> PlanRow | None:
-        mine = (plans.c.tenant == self.tenant) & (plans.c.id == plan_id)
+    def _plan(self, connection: Connection, plan_id: str, kind: str) -> PlanRow | None:
+        mine = (plans.c.tenant == self.tenant) & (plans.c.id == plan_id) & (plans.c.kind == kind)
         row: Row[Any] | None = connection.execute(select(*PLAN_COLUMNS).where(mine)).one_or_none()
         return None if row is None else PlanRow(**row._mapping)
 
-    def _plan_of_key(self, connection: Connection, key: str, body_hash: str, since: float) -> PlanRow | None:
+    def _plan_of_key(self, connection: Connection, key: str, body_hash: str, since: float, kind: str) -> PlanRow | None:
         columns = (idempotency_keys.c.plan_id, idempotency_keys.c.body_hash)
         mine = (idempotency_keys.c.tenant == self.tenant) & (idempotency_keys.c.key == key)
         query = select(*columns).where(mine, idempotency_keys.c.created_at >= since)
@@ -331,4 +401,13 @@ class TenantStore:
             return None
         if known.body_hash != body_hash:
             raise ConflictError("idempotency-key-reused", "The key was sent before with another body.")
-        return self._plan(connection, known.plan_id)
+        return self._plan(connection, known.plan_id, kind)
+
+
+def _tagged(table: Table, tags: Sequence[str]) -> ColumnElement[bool]:
+    """Whether a row has all tags. They hold no quotes, so a tag's JSON text can't be a part of another's."""
+    text = cast(table.c.tags, Text)
+    found: ColumnElement[bool] = table.c.seq > 0
+    for tag in tags:
+        found &= text.contains(f'"{tag}"', autoescape=True)
+    return found

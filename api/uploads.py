@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
@@ -26,7 +26,12 @@ DIGEST = re.compile(r"\s*([a-z*][a-z0-9_.*-]*)\s*=\s*:([A-Za-z0-9+/=]*):\s*")
 
 
 async def receive_trace(
-    request: Request, services: Services, store: TenantStore, name: str | None, hints: Mapping[str, Any]
+    request: Request,
+    services: Services,
+    store: TenantStore,
+    name: str | None,
+    hints: Mapping[str, Any],
+    tags: Sequence[str] = (),
 ) -> tuple[TraceRow, bool]:
     """Receive the body of a request as a trace.
 
@@ -38,6 +43,7 @@ async def receive_trace(
     name : str or None
     hints : mapping
         format, num_experts, layer_ids, top_k, model_layers, first_moe_layer, drop_dummy_rows, as far as they are given.
+    tags : sequence of str
 
     Returns
     -------
@@ -62,7 +68,7 @@ async def receive_trace(
                 raise ProblemError("digest-mismatch", f"The bytes that arrived have another {algorithm} digest.")
         known = await run_in_threadpool(store.trace, incoming.blob_id)
         facts = known.facts if known is not None else await _inspect(services, incoming, name, hints)
-        row, new = await run_in_threadpool(_keep, services, store, blobs, incoming, name, facts)
+        row, new = await run_in_threadpool(_keep, services, store, blobs, incoming, name, facts, tags)
         _check_same(row, hints)
         return row, new
     finally:
@@ -100,14 +106,20 @@ async def _inspect(
 
 
 def _keep(
-    services: Services, store: TenantStore, blobs: Blobs, incoming: Incoming, name: str | None, facts: Mapping[str, Any]
+    services: Services,
+    store: TenantStore,
+    blobs: Blobs,
+    incoming: Incoming,
+    name: str | None,
+    facts: Mapping[str, Any],
+    tags: Sequence[str],
 ) -> tuple[TraceRow, bool]:
     with services.uploads:
         try:
             blobs.keep(incoming)
         except OSError as error:
             raise _storage(error) from error
-        return store.add_trace(incoming.blob_id, name, incoming.size, facts)
+        return store.add_trace(incoming.blob_id, name, incoming.size, facts, tags)
 
 
 def _check_same(row: TraceRow, hints: Mapping[str, Any]) -> None:

@@ -21,15 +21,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.blobs import Blobs
 from api.database import Database
+from api.fronts import front_document, measure_front
 from api.inspection import open_stored
-from api.leases import Claim, Lease, StaleAttemptError
+from api.leases import Claim, Lease, StaleAttemptError, Task
 from api.parsing import plan_request, translate
-from api.planning import Prepared, prepare, run, summarise
+from api.planning import PlanRequest, Prepared, prepare, run, summarise
 from api.problems import document
-from api.schemas import PlanBody
+from api.schemas import FrontBody, PlanBody
 from placement import Plan
 from placement.files import plan_from_dict, plan_to_dict
-from solvers import Event, NoPlanError, Solution, solver_class
+from solvers import Event, NoPlanError, Solution, front, solver_class
 from traces import Batch, InputError, Trace
 
 __all__ = ["Job", "Outcome", "run_plan", "warm_up"]
@@ -197,18 +198,15 @@ def to_json(plan: Plan) -> str:
 
 def _search(job: Job, lease: Lease, reporter: _Reporter) -> Outcome:
     task = lease.load()
+    if task.kind == "front":
+        return _search_front(job, lease, reporter, task)
     body = PlanBody.model_validate(task.request)
     request = plan_request(body, job.max_time_limit_s)
     # After a restart the search goes on from its best plan, unless seed and work limit promise a result of their own.
     first = task.start if request.limits.deterministic else task.best or task.start
     if first is not None:
         request = replace(request, start=plan_from_dict(first))
-    source = open_stored(Blobs(job.blobs).path(body.trace), body.trace, task.trace_name, task.facts)
-    if isinstance(source, Trace):
-        source = reporter.watched(source)
-    prepared = prepare(source, request, workers=job.threads)
-    if reporter.interrupt.is_set():
-        raise _InterruptedError
+    prepared = _prepare(job, reporter, task, request)
     reporter.prepared = prepared
     reporter.deadline = time.monotonic() + job.max_time_limit_s
     solution = run(prepared, request, observe=reporter.observe, workers=job.threads, interrupt=reporter.interrupt)
@@ -243,6 +241,52 @@ def _search(job: Job, lease: Lease, reporter: _Reporter) -> Outcome:
         summary=None if summary is None else json.dumps(summary, allow_nan=False),
     )
     return Outcome(status=status, solver=body.solver, elapsed_s=solution.elapsed_s)
+
+
+def _prepare(job: Job, reporter: _Reporter, task: Task, request: PlanRequest) -> Prepared:
+    trace_id = task.request["trace"]
+    source = open_stored(Blobs(job.blobs).path(trace_id), trace_id, task.trace_name, task.facts)
+    if isinstance(source, Trace):
+        source = reporter.watched(source)
+    prepared = prepare(source, request, workers=job.threads)
+    if reporter.interrupt.is_set():
+        raise _InterruptedError
+    return prepared
+
+
+def _search_front(job: Job, lease: Lease, reporter: _Reporter, task: Task) -> Outcome:
+    body = FrontBody.model_validate(task.request)
+    start = None if task.start is None else plan_from_dict(task.start)
+    request = plan_request(body, job.max_time_limit_s, start)
+    prepared = _prepare(job, reporter, task, request)
+    reporter.deadline = time.monotonic() + job.max_time_limit_s
+    found = front(
+        replace(prepared.problem, expert_bytes=body.expert_bytes),
+        solver=request.solver,
+        options=dict(request.options),
+        limits=request.limits,
+        points=body.points,
+        seed=request.seed,
+        start=request.start,
+        against=body.against,
+        num_groups=body.num_groups,
+        interrupt=reporter.interrupt,
+        workers=job.threads,
+    )
+    if reporter.stale:
+        raise StaleAttemptError
+    reporter.deadline = None
+    reporter.interrupt.clear()  # judging the points comes after the search, which is over
+    document = front_document(prepared, found, measure_front(prepared, found, workers=job.threads))
+    content = {"front": document, "plans": [to_json(point.plan) for point in found.points]}
+    status = "cancelled" if reporter.cancelled else "succeeded"
+    warnings = [f"The service ends every search after {job.max_time_limit_s:g} s."] if reporter.overtime else []
+    lease.finish(
+        status,
+        values={"elapsed_s": found.elapsed_s, "warnings": warnings},
+        plan=json.dumps(content, allow_nan=False),
+    )
+    return Outcome(status=status, solver=body.solver, elapsed_s=found.elapsed_s)
 
 
 def _final_plan(solution: Solution, reporter: _Reporter, max_time_limit_s: float) -> Plan:

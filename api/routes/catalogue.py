@@ -1,8 +1,7 @@
-"""What can be asked for: solvers with the JSON Schema of their options, and known machines."""
+"""What can be asked for: solvers with the JSON Schema of their options, examples, texts on problems."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -11,21 +10,54 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from api.problems import CATALOGUE, ProblemError
-from api.resources import SolverList, SolverResource, TopologyList, TopologyPreset, json_response
+from api.resources import Example, ExampleList, SolverList, SolverResource, json_response
 from api.routes.common import problems
 from api.strict import StrictRoute
-from placement import PRESETS
 from solvers import names, solver_class
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["catalogue"], route_class=StrictRoute)
 
-SHORTHANDS = {
-    "4x8": "4 nodes of 8 GPUs each",
-    "8+8+4": "nodes of 8, 8 and 4 GPUs",
-    "hgx_h100:4": "4 nodes of a preset",
-}
+EXAMPLES = [
+    Example(
+        title="A plan for one node of 8 GPUs, none of them above 1.05 times the mean",
+        method="POST",
+        path="/v1/plans",
+        body={"trace": "TRACE", "topology": "1x8", "load_cap": 1.05, "limits": {"time_limit_s": 10}},
+    ),
+    Example(
+        title="Four H100 machines, tokens sent to each node once, one redundant expert slot per GPU and more",
+        method="POST",
+        path="/v1/plans",
+        body={
+            "trace": "TRACE",
+            "topology": "hgx_h100:4",
+            "execution": "dispatch",
+            "dedup": "node",
+            "slots_per_gpu": 10,
+            "limits": {"time_limit_s": 60},
+        },
+    ),
+    Example(
+        title="The same plan on any machine: a work limit in place of a time limit",
+        method="POST",
+        path="/v1/plans",
+        body={"trace": "TRACE", "topology": "2x4", "seed": 7, "limits": {"work": 50_000_000}},
+    ),
+    Example(
+        title="What less traffic costs in balance: many plans at once",
+        method="POST",
+        path="/v1/fronts",
+        body={"trace": "TRACE", "topology": "2x4", "against": "imbalance", "limits": {"time_limit_s": 60}},
+    ),
+    Example(
+        title="What the tokens of another trace do under a plan",
+        method="POST",
+        path="/v1/evaluations",
+        body={"plan": "PLAN", "trace": "TRACE"},
+    ),
+]
 
 
 @router.get("/v1/solvers", response_model=SolverList, summary="List solvers", responses=problems())
@@ -34,22 +66,10 @@ def list_solvers() -> Response:
     return json_response(_solvers())
 
 
-@router.get("/v1/topologies", response_model=TopologyList, summary="List topologies", responses=problems())
-def list_topologies() -> Response:
-    """List the machines that have a name, and the ways to write any other."""
-    items = [
-        TopologyPreset(
-            name=name,
-            text=preset.text,
-            gpus_per_node=preset.gpus_per_node,
-            intra_node=asdict(preset.intra),
-            inter_node=asdict(preset.inter),
-            memory_gb=preset.memory_gb,
-            gpus_per_host=preset.gpus_per_host,
-        )
-        for name, preset in PRESETS.items()
-    ]
-    return json_response(TopologyList(items=items, shorthands=SHORTHANDS))
+@router.get("/v1/examples", response_model=ExampleList, summary="List examples", responses=problems())
+def list_examples() -> Response:
+    """List requests that can be sent as they are, with the id of a trace put in."""
+    return json_response(ExampleList(items=EXAMPLES))
 
 
 @router.get(

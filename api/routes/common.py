@@ -5,18 +5,23 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import Query
+from fastapi import Header, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.problems import CATALOGUE, MEDIA_TYPE, ProblemError
+from api.schemas import TagName
 from traces import Violation
 
 __all__ = [
     "Cursor",
+    "Key",
     "Limit",
+    "Prefer",
+    "Status",
+    "TagQuery",
     "decode_cursor",
     "link_next",
     "matches",
@@ -27,7 +32,23 @@ __all__ = [
 ]
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Items per page.")]
+TagQuery = Annotated[
+    list[TagName] | None, Query(max_length=16, description="Words to find it by; in a list, only what has all of them.")
+]
 Cursor = Annotated[str | None, Query(pattern="^[A-Za-z0-9_-]{1,40}$", description="`next_cursor` of the page before.")]
+Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Prefer = Annotated[
+    str | None, Header(description="`wait=20`: answer when the plan is finished, or after 20 seconds (RFC 7240).")
+]
+Key = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern="^[!-~]+$",
+        description="A request that is sent again with the same key makes no second plan.",
+    ),
+]
 WAIT = re.compile(r"""(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])""", re.IGNORECASE)
 
 

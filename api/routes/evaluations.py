@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from api.access import StoreOf
 from api.evaluating import Replay, replay, replay_of
+from api.ordering import with_topology
 from api.problems import ProblemError
 from api.resources import Evaluation, json_response
 from api.routes.common import problems
@@ -42,7 +43,7 @@ async def evaluate_plan(body: EvaluationBody, services: ServicesOf, store: Store
 
 
 def _task(services: Services, store: TenantStore, body: EvaluationBody) -> Replay:
-    found = Violations()
+    body, found = with_topology(store, body), Violations()
     plan, request = None, None
     if isinstance(body.plan, str):
         row, text, _ = store.documents(body.plan)

@@ -6,19 +6,24 @@ import asyncio
 import hashlib
 import json
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api.access import StoreOf
-from api.ordering import Order, order
+from api.models import plans
+from api.ordering import order, queue
 from api.problems import ProblemError
-from api.resources import PlanList, PlanResource, PlanSummary, json_response, loads
+from api.resources import PlanList, PlanResource, PlanSummary, ValidPlan, json_response, loads
 from api.routes.common import (
     Cursor,
+    Key,
     Limit,
+    Prefer,
+    Status,
+    TagQuery,
     decode_cursor,
     link_next,
     matches,
@@ -37,9 +42,9 @@ from api.routes.exports import (
     WithoutMtp,
     layout,
 )
-from api.schemas import PlanBody
+from api.schemas import LabelsBody, PlanBody
 from api.services import Services, ServicesOf
-from api.store import ConflictError, Created, PlanRow, TenantStore
+from api.store import ConflictError, PlanRow, TenantStore
 from api.strict import StrictRoute
 from placement.exports import EXPORTS, Context
 from placement.files import plan_from_dict
@@ -50,19 +55,6 @@ router = APIRouter(prefix="/v1/plans", tags=["plans"], route_class=StrictRoute)
 
 POLL_S = 0.1
 RETRY_AFTER_S = "1"
-Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-Prefer = Annotated[
-    str | None, Header(description="`wait=20`: answer when the plan is finished, or after 20 seconds (RFC 7240).")
-]
-Key = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=255,
-        pattern="^[!-~]+$",
-        description="A request that is sent again with the same key makes no second plan.",
-    ),
-]
 
 
 @router.post(
@@ -86,7 +78,7 @@ async def create_plan(
     idempotency_key: Key = None,
 ) -> Response:
     """Queue a search. The answer is 202, or 200 if `Prefer: wait` was asked for and the plan is finished by then."""
-    created = await run_in_threadpool(_create, services, store, body, idempotency_key)
+    created = await run_in_threadpool(queue, services, store, body, idempotency_key)
     if created.new:
         services.parts.dispatcher.announce()
     plan_id = created.row.id
@@ -102,6 +94,17 @@ async def create_plan(
     return response
 
 
+@router.post(
+    "/validate",
+    response_model=ValidPlan,
+    summary="Check a request",
+    responses=problems("malformed-json", "too-large", "unsupported-media-type"),
+)
+def validate_plan(body: PlanBody, services: ServicesOf, store: StoreOf) -> Response:
+    """Check a request as `POST /v1/plans` does, and queue nothing. All violations are reported at once."""
+    return json_response(ValidPlan(request=order(services, store, body).request))
+
+
 @router.get("", response_model=PlanList, summary="List plans", responses=problems())
 def list_plans(
     request: Request,
@@ -109,9 +112,10 @@ def list_plans(
     limit: Limit = 50,
     cursor: Cursor = None,
     status: Annotated[list[Status] | None, Query(description="Only plans with one of these.")] = None,
+    tag: TagQuery = None,
 ) -> Response:
     """List the plans without their maps, the newest first."""
-    rows = store.list_plans(limit + 1, decode_cursor(cursor), status or ())
+    rows = store.list_plans(limit + 1, decode_cursor(cursor), status or (), tags=tag or ())
     following = next_cursor(rows, limit)
     items = [PlanSummary(**PlanSummary.fields_of(row)) for row in rows[:limit]]
     return json_response(PlanList(items=items, next_cursor=following), headers=link_next(request, following))
@@ -208,6 +212,14 @@ def cancel_plan(plan_id: str, store: StoreOf) -> Response:
     return _answer(store, plan_id)
 
 
+@router.patch("/{plan_id}", response_model=PlanResource, summary="Rename a plan", responses=problems("not-found"))
+def label_plan(plan_id: str, body: LabelsBody, store: StoreOf) -> Response:
+    """Change the name or the tags of a plan."""
+    if store.plan(plan_id) is None or not store.label(plans, plan_id, body.model_dump(exclude_unset=True)):
+        raise _missing(plan_id)
+    return _answer(store, plan_id)
+
+
 @router.delete(
     "/{plan_id}",
     status_code=204,
@@ -234,29 +246,6 @@ def _plan_text(store: TenantStore, plan_id: str) -> str:
         retry = {} if row.finished else {"Retry-After": RETRY_AFTER_S}
         raise ProblemError("no-plan-yet", f"Plan {plan_id} is {row.status} and has no plan.", headers=retry)
     return text
-
-
-def _create(services: Services, store: TenantStore, body: PlanBody, key: str | None) -> Created:
-    # What was left out stays out: a limit that is null means something else than one that is not there.
-    content = json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True)
-    body_hash = hashlib.sha256(content.encode()).hexdigest()
-    settings = services.settings
-    key_age_s = settings.idempotency_hours * 3600
-    try:
-        if key is not None and (earlier := store.plan_of_key(key, body_hash, key_age_s)) is not None:
-            return Created(row=earlier, new=False)
-        ordered: Order = order(services, store, body)
-        return store.add_plan(
-            ordered.request,
-            max_queued=settings.max_queued_plans,
-            start=ordered.start,
-            key=key,
-            body_hash=body_hash,
-            key_age_s=key_age_s,
-        )
-    except ConflictError as conflict:
-        retry = {"Retry-After": "10"} if conflict.slug == "queue-full" else {}
-        raise ProblemError(conflict.slug, conflict.detail, headers=retry) from None
 
 
 async def _wait(

@@ -9,10 +9,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api.access import StoreOf
+from api.models import traces
 from api.problems import ProblemError
 from api.resources import TraceList, TraceResource, json_response
-from api.routes.common import Cursor, Limit, decode_cursor, link_next, next_cursor, not_modified, problems
-from api.schemas import Name
+from api.routes.common import Cursor, Limit, TagQuery, decode_cursor, link_next, next_cursor, not_modified, problems
+from api.schemas import LabelsBody, Name
 from api.services import Services, ServicesOf
 from api.store import ConflictError, TenantStore
 from api.strict import StrictRoute, refuse_encoded
@@ -87,6 +88,7 @@ async def upload(
     drop_dummy_rows: Annotated[
         bool, Query(description="Leave out rows that repeat the row before, and rows of a single id.")
     ] = False,
+    tag: TagQuery = None,
     file_format: Annotated[
         str | None,
         Query(alias="format", pattern=f"^({'|'.join(FORMATS)})$", description="Found by content if left out."),
@@ -104,15 +106,17 @@ async def upload(
     given |= {"top_k": top_k, "model_layers": model_layers, "first_moe_layer": first_moe_layer}
     given |= {"drop_dummy_rows": drop_dummy_rows or None}
     hints = {field: value for field, value in given.items() if value is not None}
-    row, new = await receive_trace(request, services, store, name, hints)
+    row, new = await receive_trace(request, services, store, name, hints, tag or ())
     headers = {"Location": f"/v1/traces/{row.id}"}
     return json_response(TraceResource.of(row), status=201 if new else 200, headers=headers, strong_etag=True)
 
 
 @router.get("", response_model=TraceList, summary="List traces", responses=problems())
-def list_traces(request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None) -> Response:
+def list_traces(
+    request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None, tag: TagQuery = None
+) -> Response:
     """List the traces, the newest first."""
-    rows = store.list_traces(limit + 1, decode_cursor(cursor))
+    rows = store.list_traces(limit + 1, decode_cursor(cursor), tag or ())
     following = next_cursor(rows, limit)
     page = TraceList(items=[TraceResource.of(row) for row in rows[:limit]], next_cursor=following)
     return json_response(page, headers=link_next(request, following))
@@ -130,6 +134,16 @@ def get_trace(trace_id: str, request: Request, store: StoreOf) -> Response:
     if row is None:
         raise ProblemError("not-found", f"There is no trace {trace_id[:100]!r}.")
     return not_modified(request, json_response(TraceResource.of(row), strong_etag=True))
+
+
+@router.patch("/{trace_id}", response_model=TraceResource, summary="Rename a trace", responses=problems("not-found"))
+def label_trace(trace_id: str, body: LabelsBody, store: StoreOf) -> Response:
+    """Change the name or the tags of a trace."""
+    if not store.label(traces, trace_id, body.model_dump(exclude_unset=True)):
+        raise ProblemError("not-found", f"There is no trace {trace_id[:100]!r}.")
+    row = store.trace(trace_id)
+    assert row is not None
+    return json_response(TraceResource.of(row), strong_etag=True)
 
 
 @router.delete(

@@ -506,7 +506,7 @@ class TestCatalogue:
 
     def test_topologies(self, client: TestClient) -> None:
         """Presets are listed with their links."""
-        items = client.get("/v1/topologies").json()["items"]
+        items = client.get("/v1/topologies").json()["presets"]
         assert {item["name"] for item in items} >= {"hgx_h100", "gb200_nvl72"}
 
     def test_problem_types_can_be_read(self, client: TestClient) -> None:

@@ -55,7 +55,7 @@ def test_docs_list_the_problems() -> None:
 
 def test_docs_list_the_endpoints(tmp_path: Path) -> None:
     """The table of endpoints is complete."""
-    rows = re.findall(r"^\| `(GET|POST|DELETE) (/[^`]*)` \|", DOCS, re.MULTILINE)
+    rows = re.findall(r"^\| `(GET|POST|PATCH|PUT|DELETE) (/[^`]*)` \|", DOCS, re.MULTILINE)
     paths = create_app(Settings(data_dir=tmp_path)).openapi()["paths"]
     known = {(method.upper(), path) for path, methods in paths.items() for method in methods}
     assert set(rows) - {("GET", "/openapi.json")} == known
