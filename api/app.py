@@ -24,7 +24,7 @@ from api.head import Head
 from api.linger import Linger
 from api.problems import from_http, problem_response
 from api.resources import Problem
-from api.routes import catalogue, evaluations, events, fronts, keys, operations, plans, topologies, traces
+from api.routes import catalogue, evaluations, events, fronts, keys, operations, plans, topologies, traces, uploads
 from api.services import Services
 from api.settings import Settings
 from api.telemetry import RequestLog
@@ -68,7 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for resource in (traces, topologies, plans, events, fronts, evaluations, catalogue):
+    for resource in (traces, uploads, topologies, plans, events, fronts, evaluations, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])
     app.include_router(operations.router)

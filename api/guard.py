@@ -45,7 +45,8 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        streamed = scope["method"] == "POST" and scope["path"] == "/v1/traces"
+        part = scope["method"] == "PATCH" and scope["path"].startswith("/v1/uploads/")
+        streamed = part or (scope["method"] == "POST" and scope["path"] == "/v1/traces")
         limit = self.settings.max_trace_bytes if streamed else self.settings.max_json_bytes
 
         async def send_safely(message: Message) -> None:

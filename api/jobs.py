@@ -39,6 +39,7 @@ class DispatcherSettings:
 
     database_url: str
     blobs: Path
+    blobs_url: str | None
     lanes: int
     threads: int | None
     lease_s: float
@@ -148,6 +149,7 @@ class Dispatcher:
             claim=claim,
             database_url=settings.database_url,
             blobs=settings.blobs,
+            blobs_url=settings.blobs_url,
             lease_s=settings.lease_s,
             threads=settings.threads,
             max_time_limit_s=settings.max_time_limit_s,

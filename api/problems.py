@@ -50,6 +50,13 @@ CATALOGUE = _kinds(
     ("not-finished", 409, "Not finished", "The plan is running. Cancel it first, or wait."),
     ("trace-in-use", 409, "Trace in use", "Plans that are queued or running need the trace. Cancel them, or wait."),
     (
+        "offset-differs",
+        409,
+        "Offset differs",
+        "The part does not begin where the last one ended. Go on from Upload-Offset of this answer.",
+    ),
+    ("not-complete", 409, "Not complete", "Parts of the upload are missing. Send the rest first."),
+    (
         "trace-differs",
         409,
         "Trace differs",

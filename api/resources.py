@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from api.keys import KeyRow
-from api.store import PlanRow, TopologyRow, TraceRow
+from api.store import PlanRow, TopologyRow, TraceRow, UploadRow
 
 __all__ = [
     "Evaluation",
@@ -34,6 +34,7 @@ __all__ = [
     "TopologyResource",
     "TraceList",
     "TraceResource",
+    "UploadResource",
     "ValidPlan",
     "json_response",
 ]
@@ -94,6 +95,29 @@ class TraceList(BaseModel):
 
     items: list[TraceResource]
     next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last one.")
+
+
+class UploadResource(BaseModel):
+    """An upload in parts."""
+
+    id: str
+    name: str | None
+    offset: int = Field(description="Bytes that have arrived and are safe; the next part begins there.")
+    bytes: int | None = Field(description="Size of the whole file, if it was told.")
+    created_at: datetime
+    expires_at: datetime
+
+    @classmethod
+    def of(cls, row: UploadRow, offset: int) -> UploadResource:
+        """Show a row of the store."""
+        return cls(
+            id=row.id,
+            name=row.name,
+            offset=offset,
+            bytes=row.bytes,
+            created_at=datetime.fromtimestamp(row.created_at, UTC),
+            expires_at=datetime.fromtimestamp(row.expires_at, UTC),
+        )
 
 
 class Termination(BaseModel):

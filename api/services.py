@@ -15,7 +15,7 @@ import structlog
 from fastapi import Depends, Request
 
 from api.audit import AuditLog
-from api.blobs import Blobs
+from api.blobs import Blobs, open_blobs
 from api.database import Database
 from api.inspection import warm_up
 from api.jobs import Dispatcher, DispatcherSettings
@@ -64,6 +64,8 @@ class Services:
         Set when the server begins to stop; long waits end then.
     uploads : threading.Lock
         Holds a trace's row and its file together.
+    uploading : set of str
+        Uploads in parts that a request sends to just now.
     running : Running or None
     lock : file or None
         Held from `open` to `stop`.
@@ -80,6 +82,7 @@ class Services:
     metrics: Metrics
     draining: threading.Event = field(default_factory=threading.Event)
     uploads: threading.Lock = field(default_factory=threading.Lock)
+    uploading: set[str] = field(default_factory=set)
     running: Running | None = None
     lock: IO[str] | None = None
 
@@ -144,8 +147,8 @@ class Services:
         """Take up what an earlier server left, and begin to run plans."""
         self.open()
         settings = self.settings
-        blobs = Blobs(settings.data_dir / "blobs")
-        for missing in blobs.sweep(self.store.trace_ids()):
+        blobs = open_blobs(settings.data_dir / "blobs", settings.blobs_url)
+        for missing in blobs.sweep(self.store.trace_ids(), self.store.drop_uploads(time.time())):
             log.error("blob.missing", trace=missing)
         taken_up = self.leases.give_back_mine()
         self.audit.forget(time.time() - 86_400 * settings.audit_days)
@@ -154,6 +157,7 @@ class Services:
             DispatcherSettings(
                 database_url=settings.store_url,
                 blobs=(settings.data_dir / "blobs").absolute(),
+                blobs_url=settings.blobs_url,
                 lanes=settings.max_workers,
                 threads=settings.threads_per_plan,
                 lease_s=settings.lease_s,

@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         default=None, description="PostgreSQL, as postgresql://USER@HOST/NAME; SQLite in the data folder if left out."
     )
+    blobs_url: str | None = Field(
+        default=None, description="Object store of the traces, such as s3://BUCKET/PREFIX; the data folder if left out."
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     log_level: str = Field(
@@ -76,6 +79,13 @@ class Settings(BaseSettings):
 
     max_trace_bytes: int = Field(default=8192 * MB, ge=1, description="Largest trace to accept.")
     max_unpacked_bytes: int = Field(default=32_768 * MB, ge=1, description="Most that a packed trace may unpack to.")
+    upload_hours: float = Field(default=48.0, gt=0, description="How long an upload in parts may take.")
+    import_dirs: tuple[Path, ...] = Field(
+        default=(), description="Folders of this machine, as JSON, whose files may be imported as traces."
+    )
+    import_urls: tuple[str, ...] = Field(
+        default=(), description="What addresses to import from must begin with, as JSON: https://HOST/PATH/."
+    )
     max_json_bytes: int = Field(default=16 * MB, ge=1024, description="Largest JSON body to accept.")
     max_queued_plans: int = Field(default=1000, ge=1, description="Plans that may wait; more are answered with 429.")
     max_job_bytes: int = Field(default=8192 * MB, ge=MB, description="Largest estimate of a job's memory to accept.")

@@ -12,9 +12,9 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, Text, cast, delete
 
 from api.database import Database
 from api.events import EVENT_COLUMNS, record_events
-from api.models import idempotency_keys, plan_documents, plans, topologies, traces
+from api.models import idempotency_keys, plan_documents, plans, topologies, traces, uploads
 
-__all__ = ["ConflictError", "Created", "PlanRow", "Store", "TenantStore", "TopologyRow", "TraceRow"]
+__all__ = ["ConflictError", "Created", "PlanRow", "Store", "TenantStore", "TopologyRow", "TraceRow", "UploadRow"]
 
 ACTIVE = ("queued", "running")
 HIDDEN = ("trace_seq", "lease_until", "crashes", "claimed_by")
@@ -46,6 +46,20 @@ class TopologyRow:
     tags: list[str]
     created_at: float
     content: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadRow:
+    """A trace that arrives in parts."""
+
+    seq: int
+    tenant: str
+    id: str
+    name: str | None
+    hints: dict[str, Any]
+    bytes: int | None
+    created_at: float
+    expires_at: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +142,12 @@ class Store:
         """Whether any tenant has the trace."""
         with self.database.read() as connection:
             return connection.execute(select(traces.c.seq).where(traces.c.id == trace_id).limit(1)).first() is not None
+
+    def drop_uploads(self, expired_at: float) -> set[str]:
+        """Forget uploads in parts that have expired; return the ids of the others."""
+        with self.database.write() as connection:
+            connection.execute(delete(uploads).where(uploads.c.expires_at < expired_at))
+            return set(connection.execute(select(uploads.c.id)).scalars())
 
     def counts(self) -> dict[str, int]:
         """Return the number of plans per status."""
@@ -381,6 +401,34 @@ class TenantStore:
         mine = (topologies.c.tenant == self.tenant) & (topologies.c.id == topology_id)
         with self.database.write() as connection:
             return connection.execute(delete(topologies).where(mine)).rowcount > 0
+
+    def add_upload(self, name: str | None, hints: Mapping[str, Any], size: int | None, expires_at: float) -> UploadRow:
+        """Begin an upload in parts; `hints` may hold ``tags`` too."""
+        values = {
+            "tenant": self.tenant,
+            "id": f"upload_{secrets.token_hex(16)}",
+            "name": name,
+            "hints": dict(hints),
+            "bytes": size,
+            "created_at": time.time(),
+            "expires_at": expires_at,
+        }
+        with self.database.write() as connection:
+            row = connection.execute(insert(uploads).values(values).returning(uploads)).one()
+        return UploadRow(**row._mapping)
+
+    def upload(self, upload_id: str) -> UploadRow | None:
+        """Return an upload in parts that has not expired."""
+        mine = (uploads.c.tenant == self.tenant) & (uploads.c.id == upload_id) & (uploads.c.expires_at > time.time())
+        with self.database.read() as connection:
+            row = connection.execute(select(uploads).where(mine)).one_or_none()
+        return None if row is None else UploadRow(**row._mapping)
+
+    def delete_upload(self, upload_id: str) -> bool:
+        """Forget an upload in parts; False if there is none."""
+        mine = (uploads.c.tenant == self.tenant) & (uploads.c.id == upload_id)
+        with self.database.write() as connection:
+            return connection.execute(delete(uploads).where(mine)).rowcount > 0
 
     def _trace(self, connection: Connection, trace_id: str) -> TraceRow | None:
         mine = (traces.c.tenant == self.tenant) & (traces.c.id == trace_id)

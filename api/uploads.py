@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
@@ -13,13 +14,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from api.blobs import ALGORITHMS, Blobs, Incoming
+from api.encodings import decoder
 from api.inspection import inspect
 from api.problems import ProblemError
 from api.services import Services
 from api.store import TenantStore, TraceRow
 from traces import InputError, Violation
 
-__all__ = ["receive_trace"]
+__all__ = ["admit", "check_digests", "digests", "receive_trace", "storage_problem"]
 
 CHUNK_BYTES = 1 << 20
 DIGEST = re.compile(r"\s*([a-z*][a-z0-9_.*-]*)\s*=\s*:([A-Za-z0-9+/=]*):\s*")
@@ -55,38 +57,55 @@ async def receive_trace(
     ------
     ProblemError
     """
-    expected = _digests(request.headers.getlist("content-digest"))
+    expected = digests(request.headers.getlist("content-digest"))
     blobs = services.parts.blobs
     try:
-        incoming = await run_in_threadpool(blobs.receive, expected)
+        incoming = await run_in_threadpool(blobs.receive)
     except OSError as error:
-        raise _storage(error) from error
+        raise storage_problem(error) from error
     try:
-        await _receive(request, incoming)
-        for algorithm, digest in expected.items():
-            if incoming.digest(algorithm) != digest:
-                raise ProblemError("digest-mismatch", f"The bytes that arrived have another {algorithm} digest.")
-        known = await run_in_threadpool(store.trace, incoming.blob_id)
-        facts = known.facts if known is not None else await _inspect(services, incoming, name, hints)
-        row, new = await run_in_threadpool(_keep, services, store, blobs, incoming, name, facts, tags)
-        _check_same(row, hints)
-        return row, new
+        arrived = await _receive(request, incoming, services.settings.max_trace_bytes, expected)
+        check_digests(arrived, expected)
+        return await admit(services, store, incoming, name, hints, tags)
     finally:
         await run_in_threadpool(incoming.discard)
 
 
-async def _receive(request: Request, incoming: Incoming) -> None:
+async def admit(
+    services: Services,
+    store: TenantStore,
+    incoming: Incoming,
+    name: str | None,
+    hints: Mapping[str, Any],
+    tags: Sequence[str] = (),
+) -> tuple[TraceRow, bool]:
+    """Read a file that has arrived from start to end, and keep it if it is a valid trace; see `receive_trace`."""
+    known = await run_in_threadpool(store.trace, incoming.blob_id)
+    facts = known.facts if known is not None else await _inspect(services, incoming, name, hints)
+    row, new = await run_in_threadpool(_keep, services, store, services.parts.blobs, incoming, name, facts, tags)
+    _check_same(row, hints)
+    return row, new
+
+
+async def _receive(request: Request, incoming: Incoming, limit: int, algorithms: Collection[str]) -> dict[str, bytes]:
+    """Write the body, unpacked, to the file; return the digests of what was sent, which Content-Digest is about."""
     buffer = bytearray()
     try:
+        decode = decoder(request, limit)
+        sent = {name: hashlib.new(ALGORITHMS[name]) for name in algorithms}
         async for chunk in request.stream():
-            buffer += chunk
+            for digest in sent.values():
+                digest.update(chunk)
+            buffer += decode(chunk)
             if len(buffer) >= CHUNK_BYTES:
                 await run_in_threadpool(incoming.write, bytes(buffer))
                 buffer.clear()
+        buffer += decode(b"", last=True)
         await run_in_threadpool(incoming.write, bytes(buffer))
         await run_in_threadpool(incoming.finish)
     except OSError as error:
-        raise _storage(error) from error
+        raise storage_problem(error) from error
+    return {name: digest.digest() for name, digest in sent.items()}
 
 
 async def _inspect(
@@ -118,7 +137,7 @@ def _keep(
         try:
             blobs.keep(incoming)
         except OSError as error:
-            raise _storage(error) from error
+            raise storage_problem(error) from error
         return store.add_trace(incoming.blob_id, name, incoming.size, facts, tags)
 
 
@@ -143,7 +162,14 @@ def _fact(row: TraceRow, field: str) -> Any:
     return row.facts[field] if field in row.facts else row.facts["hints"].get(field)
 
 
-def _digests(fields: list[str]) -> dict[str, bytes]:
+def check_digests(arrived: Mapping[str, bytes], expected: Mapping[str, bytes]) -> None:
+    """Refuse bytes whose digests are not those that the client states."""
+    for algorithm, digest in expected.items():
+        if arrived[algorithm] != digest:
+            raise ProblemError("digest-mismatch", f"The bytes that arrived have another {algorithm} digest.")
+
+
+def digests(fields: list[str]) -> dict[str, bytes]:
     """Return the digests of Content-Digest that can be checked; RFC 9530 asks to skip unknown algorithms."""
     found: dict[str, bytes] = {}
     for item in ",".join(fields).split(",") if fields else ():
@@ -158,5 +184,6 @@ def _digests(fields: list[str]) -> dict[str, bytes]:
     return found
 
 
-def _storage(error: OSError) -> ProblemError:
+def storage_problem(error: OSError) -> ProblemError:
+    """Return what a client is told when the disk does not take a file."""
     return ProblemError("storage-full", f"The file can't be written: {error.strerror or 'disk error'}.")

@@ -19,7 +19,7 @@ from typing import Any, Self
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.blobs import Blobs
+from api.blobs import open_blobs
 from api.database import Database
 from api.fronts import front_document, measure_front
 from api.inspection import open_stored
@@ -46,6 +46,7 @@ class Job:
     claim: Claim
     database_url: str
     blobs: Path
+    blobs_url: str | None
     lease_s: float
     threads: int | None
     max_time_limit_s: float
@@ -245,7 +246,7 @@ def _search(job: Job, lease: Lease, reporter: _Reporter) -> Outcome:
 
 def _prepare(job: Job, reporter: _Reporter, task: Task, request: PlanRequest) -> Prepared:
     trace_id = task.request["trace"]
-    source = open_stored(Blobs(job.blobs).path(trace_id), trace_id, task.trace_name, task.facts)
+    source = open_stored(open_blobs(job.blobs, job.blobs_url).fetch(trace_id), trace_id, task.trace_name, task.facts)
     if isinstance(source, Trace):
         source = reporter.watched(source)
     prepared = prepare(source, request, workers=job.threads)

@@ -16,12 +16,12 @@ from api.routes.common import Cursor, Limit, TagQuery, decode_cursor, link_next,
 from api.schemas import LabelsBody, Name
 from api.services import Services, ServicesOf
 from api.store import ConflictError, TenantStore
-from api.strict import StrictRoute, refuse_encoded
+from api.strict import StrictRoute
 from api.uploads import receive_trace
 from traces import Violation
 from traces.readers import READERS
 
-__all__ = ["router"]
+__all__ = ["check_format", "router"]
 
 router = APIRouter(prefix="/v1/traces", tags=["traces"], route_class=StrictRoute)
 
@@ -99,7 +99,6 @@ async def upload(
     if media_type.startswith("multipart/") or media_type == "application/x-www-form-urlencoded":
         detail = "Send the file as the raw body, not as a form, with Content-Type: application/octet-stream."
         raise ProblemError("unsupported-media-type", detail)
-    refuse_encoded(request)
     if first_moe_layer is not None and model_layers is None:
         raise _refused("first_moe_layer", "It needs model_layers.", "Give both, or layer_ids.")
     given: dict[str, Any] = {"format": file_format, "num_experts": num_experts, "layer_ids": _layers(layer_ids)}
@@ -168,6 +167,14 @@ def _delete(services: Services, store: TenantStore, trace_id: str) -> None:
             raise ProblemError(conflict.slug, conflict.detail) from None
         if not services.store.trace_is_known(trace_id):  # another tenant may have the same bytes
             services.parts.blobs.delete(trace_id)
+
+
+def check_format(name: str | None) -> None:
+    """Refuse a format that there is not."""
+    if name is not None and name not in FORMATS:
+        detail = f"There is no format {name[:40]!r}."
+        violation = Violation(code="format", pointer="/format", detail=detail, remedy=f"Use {', '.join(FORMATS)}.")
+        raise ProblemError("invalid-request", detail, [violation])
 
 
 def _layers(text: str | None) -> list[int] | None:

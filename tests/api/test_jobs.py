@@ -57,6 +57,7 @@ class Bench:
             "claim": claim,
             "database_url": self.database.url,
             "blobs": self.folder / "blobs",
+            "blobs_url": None,
             "lease_s": 30.0,
             "threads": 1,
             "max_time_limit_s": 60.0,
@@ -250,6 +251,7 @@ class Lanes:
         settings = DispatcherSettings(
             database_url=bench.database.url,
             blobs=bench.folder / "blobs",
+            blobs_url=None,
             lanes=lanes,
             threads=1,
             lease_s=30.0,
