@@ -92,6 +92,7 @@ def queue(services: Services, store: TenantStore, body: PlanBody, key: str | Non
         return store.add_plan(
             ordered.request,
             max_queued=settings.max_queued_plans,
+            max_active=settings.tenant_active_plans,
             kind=kind,
             tags=body.tags,
             start=ordered.start,
@@ -100,7 +101,7 @@ def queue(services: Services, store: TenantStore, body: PlanBody, key: str | Non
             key_age_s=key_age_s,
         )
     except ConflictError as conflict:
-        retry = {"Retry-After": "10"} if conflict.slug == "queue-full" else {}
+        retry = {"Retry-After": "10"} if conflict.slug in ("queue-full", "quota-exceeded") else {}
         raise ProblemError(conflict.slug, conflict.detail, headers=retry) from None
 
 

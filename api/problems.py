@@ -85,6 +85,7 @@ CATALOGUE = _kinds(
         "The Idempotency-Key was sent before with another body. Use a new key for a new request.",
     ),
     ("too-many-requests", 429, "Too many requests", "You ask too often. Wait as long as Retry-After says."),
+    ("quota-exceeded", 429, "Quota exceeded", "Your tenant has as much as it may. Delete something, or wait."),
     ("queue-full", 429, "Queue full", "Too many plans are waiting. Retry later."),
     ("internal-error", 500, "Internal error", "A fault of the service, not of the request. The log has the details."),
     ("unavailable", 503, "Unavailable", "The service is starting, stopping, or can't use its store. Retry later."),

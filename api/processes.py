@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
@@ -20,7 +21,7 @@ __all__ = ["Helpers", "close", "kill", "process_pool"]
 Result = TypeVar("Result")
 
 
-def process_pool(workers: int, niceness: int, log_level: str) -> ProcessPoolExecutor:
+def process_pool(workers: int, niceness: int, log_level: str, memory_bytes: int | None = None) -> ProcessPoolExecutor:
     """Return a pool of spawned processes; they start when they are needed.
 
     Parameters
@@ -29,9 +30,11 @@ def process_pool(workers: int, niceness: int, log_level: str) -> ProcessPoolExec
     niceness : int
         Added to this process's.
     log_level : str
+    memory_bytes : int, optional
+        What each process may allocate; more is refused, which ends its job but nothing else.
     """
     context = multiprocessing.get_context("spawn")  # a forked copy of a server with threads may hang
-    return ProcessPoolExecutor(workers, context, _enter, (niceness, log_level))
+    return ProcessPoolExecutor(workers, context, _enter, (niceness, log_level, memory_bytes))
 
 
 def close(executor: Executor, timeout_s: float) -> None:
@@ -52,8 +55,11 @@ def kill(executor: Executor) -> None:
     executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _enter(niceness: int, log_level: str) -> None:
+def _enter(niceness: int, log_level: str, memory_bytes: int | None) -> None:
     os.nice(niceness)
+    if memory_bytes is not None:
+        # Data, not address space: libraries reserve gigabytes of addresses that they never touch.
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides
     configure_logging(log_level)
     threading.Thread(target=_die_with_parent, name="parent-watch", daemon=True).start()

@@ -18,6 +18,7 @@ from api.audit import AuditLog
 from api.blobs import Blobs, open_blobs
 from api.database import Database
 from api.inspection import warm_up
+from api.janitor import Janitor
 from api.jobs import Dispatcher, DispatcherSettings
 from api.keys import Keys
 from api.leases import Leases
@@ -42,6 +43,7 @@ class Running:
     blobs: Blobs
     dispatcher: Dispatcher
     helpers: Helpers
+    janitor: Janitor
 
 
 @dataclass
@@ -151,7 +153,6 @@ class Services:
         for missing in blobs.sweep(self.store.trace_ids(), self.store.drop_uploads(time.time())):
             log.error("blob.missing", trace=missing)
         taken_up = self.leases.give_back_mine()
-        self.audit.forget(time.time() - 86_400 * settings.audit_days)
         helpers = Helpers(self._pool(settings.helpers))
         dispatcher = Dispatcher(
             DispatcherSettings(
@@ -168,7 +169,9 @@ class Services:
             self._pool(1),
             self.metrics,
         )
-        self.running = Running(blobs=blobs, dispatcher=dispatcher, helpers=helpers)
+        janitor = Janitor(self.store, self.audit, blobs, self.uploads, settings)
+        self.running = Running(blobs=blobs, dispatcher=dispatcher, helpers=helpers, janitor=janitor)
+        janitor.start()
         dispatcher.start()
         helpers.start(warm_up)
         log.info("service.started", data_dir=str(settings.data_dir), plans_taken_up=len(taken_up))
@@ -177,6 +180,7 @@ class Services:
         """Queue running plans again and end all processes."""
         self.draining.set()
         if self.running is not None:
+            self.running.janitor.stop()
             self.running.dispatcher.stop(self.settings.shutdown_s)
             self.running.helpers.close(HELPER_EXIT_S)
             self.running = None
@@ -188,7 +192,7 @@ class Services:
 
     def _pool(self, workers: int) -> Callable[[], Executor]:
         settings = self.settings
-        return lambda: process_pool(workers, settings.niceness, settings.log_level)
+        return lambda: process_pool(workers, settings.niceness, settings.log_level, settings.job_memory_bytes)
 
 
 def _oidc(settings: Settings) -> Oidc | None:

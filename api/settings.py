@@ -89,6 +89,16 @@ class Settings(BaseSettings):
     max_json_bytes: int = Field(default=16 * MB, ge=1024, description="Largest JSON body to accept.")
     max_queued_plans: int = Field(default=1000, ge=1, description="Plans that may wait; more are answered with 429.")
     max_job_bytes: int = Field(default=8192 * MB, ge=MB, description="Largest estimate of a job's memory to accept.")
+    job_memory_bytes: int | None = Field(
+        default=None, ge=512 * MB, description="Memory of a worker; a job that asks for more fails alone."
+    )
+    tenant_trace_bytes: int | None = Field(default=None, ge=1, description="Bytes of traces that a tenant may keep.")
+    tenant_active_plans: int | None = Field(
+        default=None, ge=1, description="Plans and fronts of a tenant that may wait or run."
+    )
+    keep_days: float | None = Field(
+        default=None, gt=0, description="Finished plans, and traces that no plan was made for since, go after so long."
+    )
     max_wait_s: float = Field(default=60.0, ge=0, le=600, description="Longest wait that `Prefer: wait` can ask for.")
     max_time_limit_s: float = Field(
         default=3600.0, gt=0, description="Longest search; one without a time limit ends there too."

@@ -143,6 +143,28 @@ class Store:
         with self.database.read() as connection:
             return connection.execute(select(traces.c.seq).where(traces.c.id == trace_id).limit(1)).first() is not None
 
+    def expired_uploads(self, now: float) -> set[str]:
+        """Return the ids of uploads in parts that have expired."""
+        with self.database.read() as connection:
+            return set(connection.execute(select(uploads.c.id).where(uploads.c.expires_at < now)).scalars())
+
+    def drop_plans(self, before: float) -> int:
+        """Delete plans and fronts that were finished before a time; return how many."""
+        old = plans.c.status.not_in(ACTIVE) & (plans.c.finished_at < before)
+        with self.database.write() as connection:
+            return connection.execute(delete(plans).where(old)).rowcount
+
+    def drop_traces(self, before: float) -> list[str]:
+        """Delete traces that came before a time and have no plans; return their ids."""
+        used = select(plans.c.seq).where(plans.c.trace_seq == traces.c.seq).exists()
+        with self.database.write() as connection:
+            found = connection.execute(
+                select(traces.c.seq, traces.c.id).where(traces.c.created_at < before, ~used)
+            ).all()
+            if found:
+                connection.execute(delete(traces).where(traces.c.seq.in_([row.seq for row in found])))
+            return [row.id for row in found]
+
     def drop_uploads(self, expired_at: float) -> set[str]:
         """Forget uploads in parts that have expired; return the ids of the others."""
         with self.database.write() as connection:
@@ -170,12 +192,24 @@ class TenantStore:
         self.tenant = tenant
 
     def add_trace(
-        self, trace_id: str, name: str | None, size: int, facts: Mapping[str, Any], tags: Sequence[str] = ()
+        self,
+        trace_id: str,
+        name: str | None,
+        size: int,
+        facts: Mapping[str, Any],
+        tags: Sequence[str] = (),
+        max_bytes: int | None = None,
     ) -> tuple[TraceRow, bool]:
-        """Add a trace, unless it is there. Returns it, and whether it is new."""
+        """Add a trace, unless it is there. Returns it, and whether it is new.
+
+        `ConflictError` (``quota-exceeded``) if the tenant's traces would have more than `max_bytes`.
+        """
         with self.database.write() as connection:
             if (known := self._trace(connection, trace_id)) is not None:
                 return known, False
+            kept = select(func.coalesce(func.sum(traces.c.bytes), 0)).where(traces.c.tenant == self.tenant)
+            if max_bytes is not None and (total := int(connection.execute(kept).scalar_one()) + size) > max_bytes:
+                raise ConflictError("quota-exceeded", f"Your traces would have {total} bytes, of {max_bytes}.")
             values = {
                 "tenant": self.tenant,
                 "id": trace_id,
@@ -221,6 +255,7 @@ class TenantStore:
         request: Mapping[str, Any],
         *,
         max_queued: int,
+        max_active: int | None = None,
         kind: str = "plan",
         tags: Sequence[str] = (),
         start: str | None = None,
@@ -236,6 +271,8 @@ class TenantStore:
             The validated body.
         max_queued : int
             Of all tenants.
+        max_active : int, optional
+            Of this tenant, running ones included.
         kind : str
             ``plan`` or ``front``.
         tags : sequence of str
@@ -249,7 +286,7 @@ class TenantStore:
         Raises
         ------
         ConflictError
-            ``idempotency-key-reused``, ``queue-full``, or ``not-found`` if the trace has gone.
+            ``idempotency-key-reused``, ``queue-full``, ``quota-exceeded``, or ``not-found`` if the trace has gone.
         """
         now = time.time()
         with self.database.write() as connection:
@@ -265,6 +302,9 @@ class TenantStore:
             waiting = connection.execute(select(func.count()).where(plans.c.status == "queued")).scalar_one()
             if waiting >= max_queued:
                 raise ConflictError("queue-full", f"{waiting} plans are waiting.")
+            own = select(func.count()).where(plans.c.tenant == self.tenant, plans.c.status.in_(ACTIVE))
+            if max_active is not None and (count := connection.execute(own).scalar_one()) >= max_active:
+                raise ConflictError("quota-exceeded", f"{count} of your plans wait or run, of {max_active}.")
             plan_id = f"{kind}_{secrets.token_hex(16)}"
             values = {
                 "tenant": self.tenant,

@@ -18,7 +18,7 @@ from api.encodings import decoder
 from api.inspection import inspect
 from api.problems import ProblemError
 from api.services import Services
-from api.store import TenantStore, TraceRow
+from api.store import ConflictError, TenantStore, TraceRow
 from traces import InputError, Violation
 
 __all__ = ["admit", "check_digests", "digests", "receive_trace", "storage_problem"]
@@ -133,12 +133,19 @@ def _keep(
     facts: Mapping[str, Any],
     tags: Sequence[str],
 ) -> tuple[TraceRow, bool]:
+    limit = services.settings.tenant_trace_bytes
     with services.uploads:
+        known = services.store.trace_is_known(incoming.blob_id)
         try:
             blobs.keep(incoming)
         except OSError as error:
             raise storage_problem(error) from error
-        return store.add_trace(incoming.blob_id, name, incoming.size, facts, tags)
+        try:
+            return store.add_trace(incoming.blob_id, name, incoming.size, facts, tags, limit)
+        except ConflictError as conflict:
+            if not known:
+                blobs.delete(incoming.blob_id)
+            raise ProblemError(conflict.slug, conflict.detail) from None
 
 
 def _check_same(row: TraceRow, hints: Mapping[str, Any]) -> None:

@@ -41,7 +41,13 @@ RETRY_AFTER_S = "2"
     response_model=FrontResource,
     summary="Ask for a front",
     responses=problems(
-        "malformed-json", "not-found", "too-large", "unsupported-media-type", "idempotency-key-reused", "queue-full"
+        "malformed-json",
+        "not-found",
+        "too-large",
+        "unsupported-media-type",
+        "idempotency-key-reused",
+        "queue-full",
+        "quota-exceeded",
     ),
 )
 def create_front(body: FrontBody, services: ServicesOf, store: StoreOf, idempotency_key: Key = None) -> Response:

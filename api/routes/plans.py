@@ -65,7 +65,13 @@ RETRY_AFTER_S = "1"
     responses={
         200: {"model": PlanResource, "description": "The plan is finished."},
         **problems(
-            "malformed-json", "not-found", "too-large", "unsupported-media-type", "idempotency-key-reused", "queue-full"
+            "malformed-json",
+            "not-found",
+            "too-large",
+            "unsupported-media-type",
+            "idempotency-key-reused",
+            "queue-full",
+            "quota-exceeded",
         ),
     },
 )

@@ -63,7 +63,13 @@ LayerIds = Annotated[
     responses={
         200: {"model": TraceResource, "description": "The same bytes were uploaded before."},
         **problems(
-            "digest-mismatch", "trace-differs", "too-large", "unsupported-media-type", "invalid-trace", "storage-full"
+            "digest-mismatch",
+            "trace-differs",
+            "too-large",
+            "unsupported-media-type",
+            "invalid-trace",
+            "quota-exceeded",
+            "storage-full",
         ),
     },
 )

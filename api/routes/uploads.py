@@ -38,7 +38,9 @@ PART: dict[str, Any] = {
 Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, le=1 << 62, description="Where the part begins.")]
 KEPT = {
     200: {"model": TraceResource, "description": "The same bytes were uploaded before."},
-    **problems("not-found", "digest-mismatch", "trace-differs", "too-large", "invalid-trace", "storage-full"),
+    **problems(
+        "not-found", "digest-mismatch", "trace-differs", "too-large", "invalid-trace", "quota-exceeded", "storage-full"
+    ),
 }
 
 
@@ -136,7 +138,10 @@ async def delete_upload(upload_id: str, services: ServicesOf, store: StoreOf) ->
     status_code=201,
     response_model=TraceResource,
     summary="Import a trace",
-    responses={**KEPT, **problems("malformed-json", "trace-differs", "too-large", "invalid-trace", "storage-full")},
+    responses={
+        **KEPT,
+        **problems("malformed-json", "trace-differs", "too-large", "invalid-trace", "quota-exceeded", "storage-full"),
+    },
 )
 async def import_trace(body: ImportBody, services: ServicesOf, store: StoreOf) -> Response:
     """Fetch a trace from a folder or an address that the operator allows (`import_dirs`, `import_urls`)."""

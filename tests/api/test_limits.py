@@ -1,0 +1,108 @@
+"""Quotas, retention, and jobs that outgrow their memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from api.audit import AuditLog
+from api.blobs import Blobs
+from api.database import Database
+from api.janitor import DAY_S, Janitor
+from api.leases import Leases
+from api.processes import close, process_pool
+from api.settings import Settings
+from api.store import Store
+
+TRACE = "sha256:" + "a" * 64
+
+
+def test_tenants_have_quotas(tmp_path: Path, make_trace_bytes: Callable[..., bytes]) -> None:
+    """More bytes of traces, and more active plans, than a tenant may have are refused; what was refused is not kept."""
+    first, second = make_trace_bytes(tokens=200), make_trace_bytes(tokens=200, seed=1)
+    settings = Settings(
+        data_dir=tmp_path, tenant_trace_bytes=len(first) + 10, tenant_active_plans=1, max_workers=1, threads_per_plan=1
+    )
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        trace = client.post("/v1/traces", content=first).json()["id"]
+        refused = client.post("/v1/traces", content=second)
+        assert (refused.status_code, refused.json()["type"]) == (429, "/problems/quota-exceeded")
+        assert len(list((tmp_path / "blobs" / "sha256").glob("*/*"))) == 1
+        assert client.post("/v1/traces", content=first).status_code == 200
+        body = {"trace": trace, "topology": "1x4", "limits": {"time_limit_s": 40}}
+        plan = client.post("/v1/plans", json=body).json()["id"]
+        again = client.post("/v1/plans", json=body)
+        assert (again.status_code, again.headers["retry-after"]) == (429, "10")
+        client.post(f"/v1/plans/{plan}/cancel")
+
+
+def test_retention(tmp_path: Path) -> None:
+    """Old plans go, then traces without plans, with their files; what is active, new or in use stays."""
+    database = Database(f"sqlite:///{tmp_path / 'service.db'}")
+    database.upgrade()
+    store, blobs = Store(database), Blobs(tmp_path / "blobs")
+    names = []
+    for content in (b"used", b"unused"):
+        incoming = blobs.receive()
+        incoming.write(content)
+        incoming.finish()
+        blobs.keep(incoming)
+        store.of("t").add_trace(incoming.blob_id, None, 4, {})
+        names.append(incoming.blob_id)
+    used, unused = names
+    done, waiting = (store.of("t").add_plan({"trace": used}, max_queued=9).row.id for _ in range(2))
+    leases = Leases(database, 30.0)
+    claim = leases.claim()
+    assert claim is not None
+    leases.lease(claim).finish("succeeded", values={})
+    expired = store.of("t").add_upload(None, {}, None, time.time() - 1).id
+    blobs.part(expired).write_bytes(b"x")
+    settings = Settings(data_dir=tmp_path, keep_days=2.0)
+    janitor = Janitor(store, AuditLog(database), blobs, threading.Lock(), settings)
+    janitor.clean(time.time())
+    assert store.of("t").plan(done) is not None
+    assert blobs.exists(unused)
+    assert not blobs.part(expired).exists()
+    janitor.clean(time.time() + 3 * DAY_S)
+    assert store.of("t").plan(done) is None
+    assert store.of("t").plan(waiting) is not None
+    assert blobs.exists(used)
+    assert not blobs.exists(unused)
+    assert store.of("t").trace(unused) is None
+
+
+def allocate(count: int) -> int:
+    """Take memory, touch it, and give it back."""
+    return int(np.ones(count, np.uint8).sum())
+
+
+def test_job_that_outgrows_its_memory_fails_alone() -> None:
+    """A process with a limit refuses what is beyond it, and goes on with what is within."""
+    pool = process_pool(1, 0, "ERROR", 600_000_000)
+    try:
+        assert pool.submit(allocate, 10_000_000).result(60) == 10_000_000
+        with pytest.raises((MemoryError, BrokenProcessPool)):
+            pool.submit(allocate, 2_000_000_000).result(60)
+    finally:
+        close(pool, 5.0)
+
+
+def test_memory_limit_leaves_room_for_a_plan(
+    tmp_path: Path, start_server: Callable[..., Any], trace_bytes: bytes
+) -> None:
+    """With a limit of 1 GB per worker a small plan is made as ever."""
+    server = start_server(tmp_path / "data", job_memory_bytes=1 << 30)
+    trace = server.http.post("/v1/traces", content=trace_bytes).raise_for_status().json()["id"]
+    body = {"trace": trace, "topology": "1x4", "limits": {"work": 100_000}}
+    place = server.http.post("/v1/plans", json=body).raise_for_status().headers["location"]
+    found = server.until(place, lambda plan: plan["status"] not in ("queued", "running"))
+    assert found["status"] == "succeeded", found
