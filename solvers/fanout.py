@@ -31,6 +31,8 @@ HOPELESS = 8.0  # a trial that costs this many typical changes of traffic in loa
 DEFAULT_TRIALS_PER_LAYER = 400_000
 RUN_TRIALS, RUN_S = 4_000_000, 1.5  # with as much for each, several runs per layer are better than a longer one
 MAX_RUNS = 4
+NOMINAL_TRIALS_PER_S = 200_000  # of a core, with copies; only to choose a temperature
+HOT_TRIALS_PER_PAIR = 20  # of slots
 BUDGET_SHARE, BUDGET_HOT = 0.3, 0.1
 
 
@@ -43,8 +45,8 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
         Dispatch; layers are independent of each other.
     search : Search
     hot, cold : float
-        Temperatures in units of the mean change of traffic by a random trial. With a start plan `hot` is divided by 4,
-        so as not to lose it.
+        Temperatures in units of the mean change of traffic by a random trial. With a start plan, or little time for
+        a large layer, `hot` is divided by 4, so as not to lose what it starts from.
     """
     base = _base(problem)
     search.offer(base, 0)
@@ -54,7 +56,7 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     if search.work is None and search.remaining_s is None:
         search = search.part(1.0, 0)
         search.work = DEFAULT_TRIALS_PER_LAYER * problem.num_layers
-    if search.start is not None:
+    if search.start is not None or _is_short(problem, search):
         hot /= 4
     sample = problem.profile.sample
     assert sample is not None  # Annealing.supports refuses counts
@@ -71,6 +73,15 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
 
     _each_layer(problem, search, anneal)
     search.offer(table, 1)
+
+
+def _is_short(problem: Problem, search: Search) -> bool:
+    """Whether a run is too short to find back to a plan as good as EPLB's from a hot start."""
+    if search.work is not None:
+        trials = search.work / problem.num_layers
+    else:
+        trials = (search.remaining_s or 0.0) * search.workers / problem.num_layers * NOMINAL_TRIALS_PER_S
+    return trials < HOT_TRIALS_PER_PAIR * problem.num_slots**2
 
 
 def _each_layer(problem: Problem, search: Search, call: Callable[[Search, int], None]) -> None:
