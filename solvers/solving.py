@@ -19,6 +19,7 @@ from solvers.limits import Limits
 from solvers.registry import Solver, parameters_of, solver_from
 from solvers.search import Event, Observer, ObserverError, Search
 from solvers.solution import NoPlanError, Solution, Step
+from solvers.warm_up import warm_up
 from traces import InputError, Violations
 from traces.parallel import available_cores
 
@@ -49,7 +50,7 @@ def solve(
     solver : str or Solver
         Name (see `solvers.names`) or parameters.
     limits : Limits
-        Ten seconds by default.
+        Ten seconds by default. Compiling loops, which the first run on a machine has to do, comes before the clock.
     start : Plan, optional
         Plan to start from; the result is never worse.
     seed : int
@@ -90,6 +91,8 @@ def solve(
             observe(event)
 
     table = None if start is None else check_start(problem, start)
+    if limits.time_s is not None:
+        warm_up(problem, method)
     threads = available_cores() if workers is None else max(1, workers)
     search = Search(problem, limits, seed=seed, workers=threads, observe=record, start=table, interrupt=interrupt)
     search.solver = method.name

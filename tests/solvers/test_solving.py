@@ -1,5 +1,6 @@
 """What `solve` makes of a search: faults, limits and what it says of them."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,6 +10,7 @@ import pytest
 
 from placement import Constraints, Objective, Problem, Topology
 from solvers import Event, Limits, NoPlanError, Search, solve
+from solvers.registry import Solver
 from traces import Profile, Trace
 
 
@@ -116,3 +118,19 @@ def test_assignment_does_not_call_a_plan_optimal_whose_spread_counts() -> None:
     best = solve(spread, "annealing", limits=Limits(work=100_000))
     assert best.score.total < found.score.total
     assert found.termination.reason == "feasible"
+
+
+def test_compiling_comes_before_the_clock_and_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time limit begins after the warm-up, which no observer sees and which runs once."""
+    made: list[str] = []
+
+    def slow(problem: Problem, method: Solver) -> None:
+        made.append(method.name)
+        time.sleep(1.5)
+
+    monkeypatch.setattr("solvers.solving.warm_up", slow)
+    events: list[Event] = []
+    found = solve(problem(gpus=2), "annealing", limits=Limits(time_s=0.3), observe=events.append)
+    assert made == ["annealing"]
+    assert found.elapsed_s < 1.4
+    assert events[0].elapsed_s < 1.4

@@ -1,0 +1,44 @@
+"""Compiling before the clock starts: a first run on a machine would else spend its whole time limit on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from placement import Constraints, Problem, Topology
+from solvers.limits import Limits
+from solvers.registry import Solver
+from solvers.search import Search
+from traces import Profile, Trace
+
+__all__ = ["warm_up"]
+
+COMPILED = ("auto", "annealing")  # the others compile little, or nothing
+WORK = 200
+
+_done: set[tuple[str, str, str]] = set()
+
+
+def warm_up(problem: Problem, method: Solver) -> None:
+    """Have a method's loops compiled, or loaded, by a tiny problem of the same kind; once per process.
+
+    Compiled loops are kept on disk, so this takes half a minute on a machine's first run and a second later.
+    """
+    objective = problem.objective
+    kind = (method.name, objective.execution, objective.dedup)
+    if method.name not in COMPILED or kind in _done:
+        return
+    _done.add(kind)
+    rng = np.random.default_rng(0)
+    # More layers and experts than the exact methods take in an instant.
+    ids = rng.random((64, 4, 24)).argsort(axis=2)[:, :, :2].astype(np.int16)
+    profile = Profile.of(Trace.of(ids, num_experts=24), workers=1, window_tokens=16)
+    tiny = Problem(
+        profile,
+        Topology.parse("2x2"),
+        objective=replace(objective, ownership="token"),
+        constraints=Constraints(load_cap=2.0),
+    )
+    if method.supports(tiny) is None:
+        method.run(tiny, Search(tiny, Limits(work=WORK), workers=1))
