@@ -184,7 +184,7 @@ def score(problem: Problem, table: npt.NDArray[np.integer]) -> Score:
             by_layer = _message_traffic(problem, table)
     traffic = float(by_layer.sum())
     spread = max(0.0, float(load_spread(problem, copies).mean()) - problem.spread_tolerance)
-    terms = (
+    terms: tuple[Term, ...] = (
         Term(name="traffic", value=traffic, weight=weights.traffic_weight, unit=objective.traffic_unit),
         Term(
             name="imbalance",
@@ -263,8 +263,7 @@ def _message_traffic(problem: Problem, table: npt.NDArray[np.integer]) -> Array:
 
     def add(tokens: slice) -> Replay:
         part = replay.fork()
-        seq_id, source = (column[tokens] for column in (sample.seq_id, sample.source_rank))
-        part.add(sample.topk_ids[tokens], sample.rows[tokens], seq_id, source)
+        part.add(sample.topk_ids[tokens], sample.rows[tokens], sample.seq_id[tokens], sample.source_rank[tokens])
         return part
 
     # Counts are whole numbers: they add up to the same, however many threads there are.

@@ -4,6 +4,7 @@ import itertools
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,13 +27,13 @@ def problem(budget: int | None, **constraints: object) -> Problem:
         Topology.parse("2x2"),
         3,
         Objective.for_execution("dispatch", "gpu"),
-        Constraints(extra_copies=budget, **constraints),  # type: ignore[arg-type]
+        Constraints(extra_copies=budget, **constraints),
     )
 
 
-def extras(problem: Problem, table: np.ndarray) -> list[int]:  # type: ignore[type-arg]
+def extras(problem: Problem, table: npt.NDArray[np.int32]) -> list[int]:
     """Return the copies beyond one of each expert, by layer."""
-    return ((table >= 0).sum(axis=1) - problem.num_experts).tolist()
+    return [int(held) - problem.num_experts for held in (table >= 0).sum(axis=1)]
 
 
 @settings(max_examples=40)

@@ -120,7 +120,7 @@ def test_change_equals_change_of_score(
 
 
 def assert_fresh(search: _Layer, again: _Layer) -> None:
-    """The counters and tables of a search are those that its map gives from scratch."""
+    """Check that the counters and tables of a search are those that its map gives from scratch."""
     for name in ("on_gpu", "on_node", "variance", "overlap", "active_on", "value", "at"):
         assert np.allclose(getattr(search.state, name), getattr(again.state, name), atol=1e-9), name
     here = search.state.expert_of >= 0
