@@ -155,7 +155,7 @@ class _Passes(Generic[Item]):
             if part.progress(spent + chunk * cost) >= 1.0:
                 break
             try:
-                after = relaxation.iterate(chunk)
+                after = relaxation.iterate(chunk, lambda: self.search.done)
             except np.linalg.LinAlgError:  # what was found so far is safe
                 break
             spent += chunk * cost

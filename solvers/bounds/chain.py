@@ -17,7 +17,7 @@ __all__ = ["ChainBound", "Window"]
 
 Array = npt.NDArray[np.float64]
 MAX_SIZE = 1024  # rows of the largest matrix over several pairs of layers
-MAX_PAIR_SIZE = 2048  # of a single pair: a step takes about a second
+MAX_PAIR_SIZE = 1536  # of a single pair: a step takes half a second
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from solvers.bounds.relaxation import Relaxation
 __all__ = ["DispatchBound", "LayerPart", "least_remote", "most_together"]
 
 Array = npt.NDArray[np.float64]
-MAX_SIZE = 2048  # rows of the largest matrix
+MAX_SIZE = 1536  # rows of the largest matrix
 MAX_HOMES = 16  # of more homes, each has too few tokens to tell
 
 

@@ -20,6 +20,7 @@ Numer. Anal. 46 (2007) for safe bounds from approximate duals; ``docs/bounds.md`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,10 +100,12 @@ class Relaxation:
             self.load_dual = np.zeros((n, layers))
         self.best = min(self.bound_of(np.zeros((n, n))), self.bound_of(self.weight))
 
-    def iterate(self, count: int) -> float:
-        """Take `count` steps and return the best bound so far, in the units of the weight."""
+    def iterate(self, count: int, stop: Callable[[], bool] = lambda: False) -> float:
+        """Take `count` steps, or fewer if `stop` says so, and return the best bound so far in the weight's units."""
         for _ in range(count):
             self._iterate()
+            if stop():
+                break
         self.best = min(self.best, self.bound_of(self.step * self.dual))
         return self.value
 

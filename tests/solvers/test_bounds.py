@@ -15,6 +15,7 @@ from placement.bounds import levels_of, load_floor
 from placement.feasibility import broken_constraints
 from solvers import Limits
 from solvers.bounds import raise_bound
+from solvers.bounds.chain import ChainBound
 from solvers.bounds.dispatch import least_remote, most_together
 from solvers.search import Event, Search
 from traces import LoadCounts, Profile, Provenance, Trace
@@ -296,3 +297,12 @@ def test_least_remote_of_known_fan_outs() -> None:
     assert least_remote(6.0, 0.0, 3.0, 6) == pytest.approx(3.0)  # three blocks of two
     assert least_remote(5.0, 0.0, 4.0, 6) == pytest.approx(2.0)  # blocks of two and three
     assert least_remote(6.0, 6.0, 0.0, 6) == 0.0
+
+
+def test_pairs_that_are_too_large_keep_the_instant_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No matrix is larger than the limits, and what they leave out still counts."""
+    problem = larger()
+    monkeypatch.setattr("solvers.bounds.chain.MAX_PAIR_SIZE", 31)
+    monkeypatch.setattr("solvers.bounds.chain.MAX_SIZE", 31)
+    assert ChainBound(problem).passes() == []
+    assert bounded(problem, Limits(work=10_000_000)) == pytest.approx(lower_bound(problem))
