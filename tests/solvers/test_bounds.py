@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from placement import Constraints, Objective, Pin, Problem, Topology, lower_bound, score
 from placement.bounds import levels_of, load_floor
@@ -17,6 +18,7 @@ from solvers import Limits
 from solvers.bounds import raise_bound
 from solvers.bounds.chain import ChainBound
 from solvers.bounds.dispatch import least_remote, most_together
+from solvers.bounds.threads import single_threaded
 from solvers.search import Event, Search
 from traces import LoadCounts, Profile, Provenance, Trace
 
@@ -306,3 +308,20 @@ def test_pairs_that_are_too_large_keep_the_instant_bound(monkeypatch: pytest.Mon
     monkeypatch.setattr("solvers.bounds.chain.MAX_SIZE", 31)
     assert ChainBound(problem).passes() == []
     assert bounded(problem, Limits(work=10_000_000)) == pytest.approx(lower_bound(problem))
+
+
+def blas_threads() -> set[int]:
+    """Return the numbers of threads of the linear algebra libraries."""
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_linear_algebra_gets_its_threads_back() -> None:
+    """One thread while any bound is raised; as many as before when the last one is through, in whatever order."""
+    before = blas_threads()
+    first, second = single_threaded(), single_threaded()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert blas_threads() == {1}
+    second.__exit__(None, None, None)
+    assert blas_threads() >= before
