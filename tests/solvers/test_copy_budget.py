@@ -27,7 +27,7 @@ def problem(budget: int | None, **constraints: object) -> Problem:
         Topology.parse("2x2"),
         3,
         Objective.for_execution("dispatch", "gpu"),
-        Constraints(extra_copies=budget, **constraints),
+        Constraints(extra_copies=budget, **constraints),  # type: ignore[arg-type]
     )
 
 
