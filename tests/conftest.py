@@ -1,7 +1,13 @@
 """Settings of all tests."""
 
+import pytest
 from hypothesis import settings
 
 # The first call of a compiled loop takes seconds, and continuous integration machines stall: no deadlines.
 settings.register_profile("moe-placement", deadline=None)
 settings.load_profile("moe-placement")
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name bytes by their parameter: what they hold may differ between processes (a time of packing, say)."""
+    return argname if isinstance(val, bytes) else None
