@@ -96,7 +96,10 @@ async def _on_http(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> str:
     """Return the methods of a path: the framework names those of the first route only."""
     found: set[str] = set()
-    for template, methods in request.app.openapi()["paths"].items():
+    paths = request.app.openapi()["paths"]
+    if (path := request.url.path) in paths:  # spelt out: it comes before one with parameters that matches as well
+        paths = {path: paths[path]}
+    for template, methods in paths.items():
         if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)), request.url.path):
             found.update(method.upper() for method in methods)
     if "GET" in found:

@@ -395,6 +395,9 @@ class TenantStore:
     def label(self, table: Table, item_id: str, changes: Mapping[str, Any]) -> bool:
         """Change `name` or `tags` of a trace, plan or topology; False if there is none."""
         mine = (table.c.tenant == self.tenant) & (table.c.id == item_id)
+        if not changes:
+            with self.database.read() as connection:
+                return connection.execute(select(table.c.seq).where(mine)).first() is not None
         values = dict(changes)
         if "revision" in table.c:
             values |= {"revision": table.c.revision + 1, "updated_at": time.time()}

@@ -102,9 +102,10 @@ def test_no_route_shows_what_is_anothers(guarded: TestClient, theirs: dict[str, 
         given = names_of(path)
         if not given or path in OPEN or "{" not in path or "slug" in given:
             continue
-        known = path.format(**{name: theirs.get(name, "x") for name in given})
-        unknown = path.format(**{name: theirs.get(name, "x")[:-1] + "0" for name in given})
-        answers = [guarded.request(method, url, headers=us, content=b"{}") for url in (known, unknown)]
+        ids = {name: theirs.get(name, "0") for name in given}
+        known, unknown = path.format(**ids), path.format(**{name: f"{found[:-1]}0" for name, found in ids.items()})
+        sent = us | {"Content-Type": "application/json", "Upload-Offset": "0"}
+        answers = [guarded.request(method, url, headers=sent, content=b"{}") for url in (known, unknown)]
         assert [answer.status_code for answer in answers] == [404, 404], (method, path, answers[0].text)
     for path in ("/v1/traces", "/v1/plans", "/v1/keys"):
         shown = guarded.get(path, headers=us).text

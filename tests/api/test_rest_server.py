@@ -169,7 +169,7 @@ def test_early_answer_arrives(server: Any) -> None:
     """A client that sends on after its body was refused can still read why, and the connection ends."""
     host, port = server.http.base_url.host, server.http.base_url.port
     head = (
-        f"POST /v1/traces HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Encoding: gzip\r\n"
+        f"POST /v1/traces HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Encoding: br\r\n"
         "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     )
     with socket.create_connection((host, port), timeout=30) as connection:
