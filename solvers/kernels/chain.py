@@ -77,6 +77,7 @@ def add_place(
     """
     L, S = gpu.shape
     G = len(hop)
+    by_node = place.shape[1] > G  # a single node has no rows of its own
     for layer in range(L):
         for side in range(2):
             other = layer + 1 if side == 0 else layer - 1
@@ -87,7 +88,8 @@ def add_place(
                 at = gpu[other, item]
                 if len(tiers) > 0:
                     place[layer, at] -= tiers[0] * pairs[item]
-                    place[layer, G + node_of_gpu[at]] -= tiers[1] * pairs[item]
+                    if by_node:
+                        place[layer, G + node_of_gpu[at]] -= tiers[1] * pairs[item]
                     continue
                 for g in range(G):
                     step = hop[g, at] if side == 0 else hop[at, g]
