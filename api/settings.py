@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 __all__ = ["Settings", "default_data_dir", "is_loopback", "unknown_variables"]
 
 PREFIX = "MOE_PLACEMENT_"
+OTHERS = {"MOE_PLACEMENT_API_KEY"}  # of the command line, as a client
 MB = 1 << 20
 
 
@@ -142,5 +143,5 @@ class Settings(BaseSettings):
 
 def unknown_variables() -> list[str]:
     """Return the variables of the environment that look like a setting and are none: misspelt, most likely."""
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | OTHERS
     return sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)

@@ -26,10 +26,14 @@ class Progress:
 
     def observe(self, event: Event) -> None:
         """Show an event of the search."""
+        self.news(event.score, event.bound, event.gap, f"({event.solver})")
+
+    def news(self, score: float | None, bound: float | None, gap: float | None, who: str = "") -> None:
+        """Show how far a search is."""
         if self._show is not None:
-            figures = (("incumbent", event.score, ".5f"), ("bound", event.bound, ".5f"), ("gap", event.gap, ".2%"))
+            figures = (("incumbent", score, ".5f"), ("bound", bound, ".5f"), ("gap", gap, ".2%"))
             text = "  ".join(f"{name} {value:{style}}" for name, value, style in figures if value is not None)
-            self._show("searching", f"{text}  ({event.solver})")
+            self._show("searching", f"{text}  {who}".rstrip())
 
 
 @contextmanager

@@ -92,6 +92,10 @@ def solve(
     first_moe_layer: shared.FirstMoeLayerOption = None,
     mtp_layers: shared.MtpLayersOption = None,
     workers: shared.WorkersOption = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Plan on a service; its key is in MOE_PLACEMENT_API_KEY.", show_default=False),
+    ] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="HTML report to write.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -126,11 +130,13 @@ def solve(
         machine = checks.run(lambda: shared.read_topology(topology))
         limits = checks.run(lambda: Limits(time_s=time_s, work=work_limit, gap=gap, stall_s=stall))
         first = None
-        if start is not None:
+        remote = None if server is None else _remote_start(start, report, workers)
+        if start is not None and server is None:
             known: dict[str, Any] = {"topology": machine, "model": model}
             known |= {"num_experts": num_experts, "layer_ids": layer_ids}
             first = checks.run(lambda: shared.read_placement(start, plan_format, **known))
-        source = checks.run(lambda: open_source(trace, **source_options))
+        if server is None:
+            source = checks.run(lambda: open_source(trace, **source_options))
     request = PlanRequest(
         topology=machine,
         slots_per_gpu=slots_per_gpu,
@@ -150,4 +156,19 @@ def solve(
     )
     if output is None:
         say("The plan will not be written: there is no -o.", "note")
+    if server is not None:
+        from api.cli.remote import plan_remotely
+
+        plan_remotely(server, trace, source_options, request, start=remote, output=output, as_json=as_json)
+        return
     plan_and_tell(source, request, output=output, report=report, workers=workers, as_json=as_json)
+
+
+def _remote_start(start: Path | None, report: Path | None, workers: int | None) -> str | None:
+    """Return the id of the plan to start from, with ``--server``; refuse what a service does not do."""
+    for option, value in (("--report", report), ("--workers", workers)):
+        if value is not None:
+            raise typer.BadParameter("It does not go with --server.", param_hint=option)
+    if start is not None and not str(start).startswith("plan_"):
+        raise typer.BadParameter("With --server, name a plan of the service: plan_...", param_hint="--start")
+    return None if start is None else str(start)
