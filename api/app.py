@@ -24,7 +24,20 @@ from api.head import Head
 from api.linger import Linger
 from api.problems import from_http, problem_response
 from api.resources import Problem
-from api.routes import catalogue, evaluations, events, fronts, keys, operations, plans, topologies, traces, uploads
+from api.routes import (
+    affinity,
+    catalogue,
+    evaluations,
+    events,
+    fronts,
+    keys,
+    operations,
+    page,
+    plans,
+    topologies,
+    traces,
+    uploads,
+)
 from api.services import Services
 from api.settings import Settings
 from api.telemetry import RequestLog
@@ -68,10 +81,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for resource in (traces, uploads, topologies, plans, events, fronts, evaluations, catalogue):
+    for resource in (traces, affinity, uploads, topologies, plans, events, fronts, evaluations, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])
     app.include_router(operations.router)
+    app.include_router(page.router)  # open to all: it holds nothing, and asks for a key itself
     app.add_middleware(Audited, audit=services.audit)
     app.add_middleware(Guard, settings=services.settings)
     app.add_middleware(RequestLog, metrics=services.metrics)  # around the guard: it sees what is refused
@@ -89,13 +103,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        error.headers = {**(error.headers or {}), "Allow": _allowed(request)}
+        given = dict(error.headers or {})
+        error.headers = {**given, "Allow": _allowed(request, given.get("Allow", ""))}
     return from_http(error)
 
 
-def _allowed(request: Request) -> str:
+def _allowed(request: Request, given: str) -> str:
     """Return the methods of a path: the framework names those of the first route only."""
-    found: set[str] = set()
+    found = {named for named in given.split(", ") if named}
     paths = request.app.openapi()["paths"]
     if (path := request.url.path) in paths:  # spelt out: it comes before one with parameters that matches as well
         paths = {path: paths[path]}

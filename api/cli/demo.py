@@ -15,7 +15,6 @@ from api.cli.console import Json, say, write
 __all__ = ["demo"]
 
 LOAD_CAP = 1.05
-SAMPLE = "tiny_moe.npz"
 NEXT = """
 What the tables say: on sequences that the plan has not seen (held out), the share of hops that change GPU goes
 from {before:.0%} to {after:.0%}, and the load of the busiest GPU from {busiest[0]:.2f} to {busiest[1]:.2f} times
@@ -46,11 +45,12 @@ def demo(
     from api.cli.outputs import check_outputs
     from api.cli.planned import plan_and_tell
     from api.planning import PlanRequest, open_source
+    from api.sample import sample_path
     from placement import Constraints
     from solvers import Limits
     from traces import InputError
 
-    trace = sample_trace()
+    trace = _short(sample_path())
     request = PlanRequest(
         topology=shared.read_topology(topology),
         constraints=Constraints(load_cap=LOAD_CAP),
@@ -82,17 +82,6 @@ def demo(
                 busiest=busiest,
             )
         )
-
-
-def sample_trace() -> Path:
-    """Return the sample trace: from the installed package, or from the repository."""
-    from traces import InputError
-
-    api = Path(__file__).resolve().parents[1]
-    for candidate in (api / "data" / SAMPLE, api.parent / "examples" / "tiny_moe" / SAMPLE):
-        if candidate.is_file():
-            return _short(candidate)
-    raise InputError.of("file_missing", SAMPLE, "The sample trace is not installed.", "Install moe-placement again.")
 
 
 def _command() -> str:

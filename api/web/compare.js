@@ -1,0 +1,115 @@
+// Before and after: the summary's figures, and the replay of every token through both plans.
+
+import { get, post, send } from "./client.js";
+import { $, make } from "./dom.js";
+import { heatmap } from "./heatmap.js";
+import { lineChart } from "./linechart.js";
+import { count, fixed, percent, short } from "./numbers.js";
+import { show } from "./problems.js";
+
+const FIGURES = [
+  ["Pairs that change GPU", (part) => part.context_coherent?.cross_gpu_fraction, percent],
+  ["Pairs that change node", (part) => part.context_coherent?.cross_node_fraction, percent],
+  ["Messages to other GPUs, per token and layer", (part) => part.dispatch?.remote_gpus, fixed],
+  ["GPUs per token and layer", (part) => part.fanout_gpus, fixed],
+  ["Busiest GPU / mean", (part) => part.imbalance_max_over_mean, fixed],
+];
+let turn = 0;
+
+export function hide() {
+  turn += 1;
+  $("compare-section").hidden = true;
+}
+
+/** Compare a finished plan with the contiguous layout; resolves when all is drawn. */
+export async function compare(plan) {
+  const mine = (turn += 1);
+  $("compare-section").hidden = false;
+  $("replayed").hidden = true;
+  show($("compare-problem"), null);
+  table(plan.summary);
+  $("replay-note").textContent = "Replaying every token through both plans…";
+  try {
+    const [before, after] = await replays(plan);
+    if (mine !== turn) return;
+    $("replay-note").textContent = `Below: all ${count(after.tokens)} tokens, replayed. ${after.notes.join(" ")}`;
+    $("replayed").hidden = false;
+    draw(before, after, plan.request.load_cap);
+  } catch (error) {
+    if (mine !== turn) return;
+    $("replay-note").textContent = "";
+    show($("compare-problem"), error);
+  }
+}
+
+/** Have the trace replayed: through the contiguous layout (null where the constraints leave none), and the plan. */
+async function replays(plan) {
+  const evaluate = (id) => post("v1/evaluations", { plan: id, trace: plan.trace });
+  const after = await evaluate(plan.id);
+  const body = { ...plan.request, solver: "contiguous", options: {}, limits: {}, start: null, hold_out: 0, name: "contiguous, to compare", tags: [] };
+  let base = await post("v1/plans", body, { headers: { Prefer: "wait=30" } });
+  try {
+    while (!base.finished_at) base = await get(`v1/plans/${base.id}`, { headers: { Prefer: "wait=30" } });
+    return [base.plan ? await evaluate(base.id) : null, after];
+  } finally {
+    if (!base.finished_at) await send(`v1/plans/${base.id}/cancel`, { method: "POST" }).catch(() => {});
+    send(`v1/plans/${base.id}`, { method: "DELETE" }).catch(() => {}); // made for this comparison only
+  }
+}
+
+function table(summary) {
+  if (!summary) {
+    $("figures").replaceChildren(make("p", { class: "facts" }, "A search that was stopped has no summary; the replay below has its figures."));
+    return;
+  }
+  const { contiguous, plan } = summary.plans;
+  const parts = [["fit", "fitted"], ["held_out", "held out"]].filter(([name]) => plan[name]);
+  if (!parts.length) parts.push(["expected_load", "expected"]);
+  const head = parts.flatMap(([name, text]) => {
+    const tokens = summary.tokens[name] ? ` (${count(summary.tokens[name])} tokens)` : "";
+    return [make("th", { scope: "col" }, `before, ${text}${tokens}`), make("th", { scope: "col" }, `after, ${text}`), make("th", { scope: "col" }, "change")];
+  });
+  const rows = FIGURES.filter(([, pick]) => parts.some(([part]) => pick(plan[part]) || pick(contiguous?.[part] ?? {})))
+    .map(([name, pick, format]) => make("tr", {}, make("th", { scope: "row" }, name), ...parts.flatMap(([part]) => {
+      const [before, after] = [contiguous?.[part] ? pick(contiguous[part]) : null, pick(plan[part])];
+      const change = before && after !== undefined ? `${after < before ? "−" : "+"}${percent(Math.abs(after / before - 1))}` : "–";
+      return [make("td", {}, format(before)), make("td", { class: "after" }, format(after)), make("td", { class: "change" }, change)];
+    })));
+  $("figures").replaceChildren(make("table", {},
+    make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Figure"), ...head)), make("tbody", {}, ...rows)));
+}
+
+function draw(before, after, cap) {
+  const both = [["before", before], ["after", after]].filter(([, found]) => found);
+  const busiest = (found) => found.gpu_load.map((row) => Math.max(...row) / (row.reduce((sum, value) => sum + value, 0) / row.length));
+  const layers = after.per_layer.layer_id;
+  const lines = both.map(([name, found]) => ({ label: name, values: busiest(found), colour: `--${name}`, dash: name === "before" ? [6, 4] : undefined }));
+  if (cap) lines.push({ label: "load cap", values: layers.map(() => cap), colour: "--bound", dash: [2, 4] });
+  lineChart($("busiest-chart"), {
+    title: "Busiest GPU of each layer", note: "its load, relative to the layer's mean; 1 is perfect balance",
+    x: { label: "layer", values: layers }, series: lines, include: [1],
+  });
+  const traffic = both.map(([, found]) => found.traffic_matrix.map((row, from) => row.map((value, to) => (from === to ? NaN : value))));
+  const most = Math.max(1, ...traffic.flat(2).filter(Number.isFinite));
+  const load = both.map(([, found]) => found.gpu_load.map((row) => {
+    const mean = row.reduce((sum, value) => sum + value, 0) / row.length;
+    return row.map((value) => value / mean);
+  }));
+  const range = [Math.min(...load.flat(2)), Math.max(...load.flat(2))];
+  $("traffic-before").hidden = $("load-before").hidden = before === null;
+  both.forEach(([name, found], at) => {
+    const away = traffic[at].flat().reduce((sum, value) => sum + (value || 0), 0);
+    heatmap($(`traffic-${name}`), {
+      values: traffic[at], low: 0, high: most, square: true,
+      title: `Traffic between GPUs, ${name}`, note: `${count(away)} ${found.execution === "dispatch" ? "messages" : "pairs"} leave their GPU; from down, to across`,
+      rowLabel: "From GPU", columnLabel: "to GPU", rowName: String, columnName: String,
+      cellText: (from, to) => (from === to ? `${count(found.traffic_matrix[from][to])} stay` : count(found.traffic_matrix[from][to])),
+    });
+    heatmap($(`load-${name}`), {
+      values: load[at], low: range[0], high: range[1],
+      title: `Load per GPU, ${name}`, note: "relative to the layer's mean; layers down, GPUs across",
+      rowLabel: "Layer", columnLabel: "GPU", rowName: (row) => String(layers[row]), columnName: String,
+      cellText: (row, column) => `${short(load[at][row][column])} × mean, ${count(found.gpu_load[row][column])} assignments`,
+    });
+  });
+}

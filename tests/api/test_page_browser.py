@@ -1,0 +1,172 @@
+"""The page in a real browser: the sample trace from the button to the plan file, on the loopback only."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from placement import evaluate
+from placement.files import load_plan
+from placement.topology import Topology
+from traces import load
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium")
+LONGEST_MS = 120_000  # the first search on a machine compiles the loops
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: chromium)."),
+    pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="Playwright is not installed (dev)."),
+]
+
+
+def artefacts() -> Path:
+    """Return the folder for screenshots, which git ignores."""
+    folder = Path(os.environ.get("MOE_PLACEMENT_ARTEFACTS", ROOT / "build" / "artefacts"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Run Debian's Chromium; names of other hosts lead nowhere."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+        if os.geteuid() == 0:
+            arguments.append("--no-sandbox")  # its sandbox refuses root
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Return what opens a page whose console errors and requests are kept, and checked at the end of the test."""
+    errors: list[str] = []
+    hosts: set[str | None] = set()
+    expected: list[str] = []
+
+    def opened(url: str, **options: Any) -> Any:
+        expected.extend(options.pop("expected_errors", ()))
+        page = browser.new_page(viewport={"width": 1120, "height": 900}, accept_downloads=True, **options)
+        page.set_default_timeout(LONGEST_MS)
+        page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+        page.goto(url)
+        return page
+
+    yield opened
+    assert [error for error in errors if not any(known in error for known in expected)] == []
+    assert hosts - {None} == {"127.0.0.1"}  # None: files that the page made itself
+
+
+def inked(page: Any, selector: str) -> int:
+    """Return how many colours a canvas shows."""
+    script = """canvas => {
+        const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return new Set(new Uint32Array(data.buffer)).size;
+    }"""
+    found: int = page.locator(selector).evaluate(script)
+    return found
+
+
+def points(page: Any) -> int:
+    """Return how many points the chart of the search has."""
+    return int(page.locator("#search-chart").get_attribute("data-points") or 0)
+
+
+def until(done: Callable[[], bool]) -> None:
+    """Wait until something holds; the policy of the page lets no test evaluate code in it again and again."""
+    deadline = time.monotonic() + LONGEST_MS / 1000
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_sample_from_button_to_plan(
+    tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]
+) -> None:
+    """The sample is uploaded, drawn, planned with a live chart, compared and downloaded; nothing leaves the loopback."""
+    server = start_server(tmp_path / "data", threads_per_plan=2)
+    page = open_page(str(server.http.base_url), color_scheme="light")
+    page.get_by_role("button", name="Try the sample trace").click()
+    page.locator("#affinity-map canvas.map").wait_for()
+    assert "8 layers of 32 experts, top-2, 20,480 tokens" in page.locator("#trace-facts").inner_text()
+    assert inked(page, "#affinity-map canvas.map") > 50
+    assert inked(page, "#load-map canvas.map") > 50
+
+    page.get_by_label("Topology").fill("2x2")
+    page.get_by_label("Time limit").fill("3")
+    page.get_by_role("button", name="Find a plan").click()
+    until(lambda: points(page) >= 2)
+    before = points(page)
+    assert page.locator("#status").inner_text() == "running", "points arrive while it searches"
+    until(lambda: page.locator("#status").inner_text() == "succeeded")
+    assert points(page) > before
+
+    page.locator("#replayed").wait_for()
+    assert page.locator("#figures tbody tr").count() == 5
+    assert inked(page, "#traffic-before canvas.map") > 5
+    assert inked(page, "#load-after canvas.map") > 5
+    page.get_by_label("Experts in order of").select_option("gpu")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the plan").click()
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+
+    plan = load_plan(file)
+    plan_id = page.locator("#plan-id").inner_text()
+    kept = server.http.get(f"/v1/plans/{plan_id}/plan").json()
+    assert json.loads(file.read_text()) == kept
+    trace = load(ROOT / "examples" / "tiny_moe" / "tiny_moe.npz")
+    replayed = evaluate(plan, trace, Topology.parse("2x2"))
+    away = int(replayed.traffic_matrix.sum() - replayed.traffic_matrix.trace())
+    assert f"{away:,} pairs leave their GPU" in page.locator("#traffic-after").inner_text()
+    assert [item["id"] for item in server.http.get("/v1/plans").json()["items"]] == [plan_id], "no plan is left behind"
+
+    page.screenshot(path=artefacts() / "page-light.png", full_page=True)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_timeout(200)
+    page.screenshot(path=artefacts() / "page-dark.png", full_page=True)
+
+
+def test_asks_for_a_key_and_shows_what_is_wrong(
+    tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]
+) -> None:
+    """With authentication the page asks for a key, keeps it in the tab only, and shows every violation of a request."""
+    from api.services import Services
+    from api.settings import Settings
+
+    server = start_server(tmp_path / "data", auth="required")
+    services = Services.of(Settings(data_dir=tmp_path / "data"))
+    key, _ = services.keys.create("team", ("write",), name=None, days=None)
+    services.database.close()
+    page = open_page(str(server.http.base_url), expected_errors=("status of 401", "status of 422"))
+    page.get_by_label("API key or token").fill(key)
+    page.get_by_role("button", name="Use it").click()
+    page.get_by_role("button", name="Forget the key").wait_for()
+    page.get_by_role("button", name="Try the sample trace").click()
+    page.locator("#affinity-map canvas.map").wait_for()
+    assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+    assert page.evaluate("Object.values(sessionStorage)") == [key]
+
+    page.get_by_label("Load cap").fill("0.5")
+    page.get_by_label("Slots per GPU").fill("0")
+    page.get_by_role("button", name="Find a plan").click()
+    shown = page.locator("#plan-problem li")
+    shown.first.wait_for()
+    assert sorted(text.split()[0] for text in shown.all_inner_texts()) == ["/load_cap", "/slots_per_gpu"]
+    assert page.locator("[aria-invalid=true]").count() == 2
