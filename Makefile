@@ -5,14 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup demo test check bench serve docs
+.PHONY: help setup system-packages demo test check bench serve docs
 
 help:
 	@echo "make demo    plan the sample trace and show before and after"
 	@echo "make test    run the tests"
 	@echo "make check   style, types and import directions"
 	@echo "make bench   run the benchmarks"
-	@echo "make serve   serve the REST interface on this machine"
+	@echo "make serve   serve the page and the REST interface on this machine"
 	@echo "make docs    build the documentation into site/"
 
 setup: $(VENV)/.ready
@@ -27,10 +27,22 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 		echo "No CPU build of PyTorch for this Python and pip: the tests that capture from models are skipped." >&2
 	@touch $@
 
+# Programs that some tests start. Where they can't be installed, those tests are skipped and say why.
+system-packages:
+	@missing=; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgresql"; \
+	test -n "$$missing" || exit 0; \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+		echo "installing$$missing"; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing; } \
+			>/dev/null || echo "could not install$$missing: some tests will be skipped" >&2; \
+	else echo "not installed:$$missing: some tests will be skipped (as root: apt-get install$$missing)" >&2; fi
+
 demo: setup
 	$(BIN)/moe-placement demo
 
-test: setup
+test: setup system-packages
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
 
 check: setup

@@ -27,7 +27,8 @@ router = APIRouter(prefix="/v1/traces", tags=["traces"], route_class=StrictRoute
 
 VERSION = 1  # of the way to count: raise it when the same request gets another answer
 Layer = Annotated[
-    int | None, Query(ge=0, le=1 << 31, description="Model layer; its pair is with the next one. The first if left out.")
+    int | None,
+    Query(ge=0, le=1 << 31, description="Model layer, to pair with the next one; the first if left out."),
 ]
 Size = Annotated[int, Query(ge=8, le=256, description="Most rows and columns; more experts share cells.")]
 Tokens = Annotated[int, Query(ge=1, le=1 << 40, description="Most tokens to count, from the start of the trace.")]

@@ -65,10 +65,10 @@ function table(summary) {
   const { contiguous, plan } = summary.plans;
   const parts = [["fit", "fitted"], ["held_out", "held out"]].filter(([name]) => plan[name]);
   if (!parts.length) parts.push(["expected_load", "expected"]);
-  const head = parts.flatMap(([name, text]) => {
-    const tokens = summary.tokens[name] ? ` (${count(summary.tokens[name])} tokens)` : "";
-    return [make("th", { scope: "col" }, `before, ${text}${tokens}`), make("th", { scope: "col" }, `after, ${text}`), make("th", { scope: "col" }, "change")];
-  });
+  const tokensOf = (name) => (summary.tokens[name] ? `, ${count(summary.tokens[name])} tokens` : "");
+  const column = (text) => make("th", { scope: "col" }, text);
+  const over = parts.map(([name, text]) => make("th", { scope: "colgroup", colspan: "3" }, `${text}${tokensOf(name)}`));
+  const head = parts.flatMap(() => ["before", "after", "change"].map(column));
   const rows = FIGURES.filter(([, pick]) => parts.some(([part]) => pick(plan[part]) || pick(contiguous?.[part] ?? {})))
     .map(([name, pick, format]) => make("tr", {}, make("th", { scope: "row" }, name), ...parts.flatMap(([part]) => {
       const [before, after] = [contiguous?.[part] ? pick(contiguous[part]) : null, pick(plan[part])];
@@ -76,7 +76,7 @@ function table(summary) {
       return [make("td", {}, format(before)), make("td", { class: "after" }, format(after)), make("td", { class: "change" }, change)];
     })));
   $("figures").replaceChildren(make("table", {},
-    make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Figure"), ...head)), make("tbody", {}, ...rows)));
+    make("thead", {}, make("tr", {}, make("td"), ...over), make("tr", {}, column("figure"), ...head)), make("tbody", {}, ...rows)));
 }
 
 function draw(before, after, cap) {
@@ -87,7 +87,7 @@ function draw(before, after, cap) {
   if (cap) lines.push({ label: "load cap", values: layers.map(() => cap), colour: "--bound", dash: [2, 4] });
   lineChart($("busiest-chart"), {
     title: "Busiest GPU of each layer", note: "its load, relative to the layer's mean; 1 is perfect balance",
-    x: { label: "layer", values: layers }, series: lines, include: [1],
+    x: { label: "layer", values: layers, whole: true }, series: lines, include: [1],
   });
   const traffic = both.map(([, found]) => found.traffic_matrix.map((row, from) => row.map((value, to) => (from === to ? NaN : value))));
   const most = Math.max(1, ...traffic.flat(2).filter(Number.isFinite));
@@ -103,12 +103,14 @@ function draw(before, after, cap) {
       values: traffic[at], low: 0, high: most, square: true,
       title: `Traffic between GPUs, ${name}`, note: `${count(away)} ${found.execution === "dispatch" ? "messages" : "pairs"} leave their GPU; from down, to across`,
       rowLabel: "From GPU", columnLabel: "to GPU", rowName: String, columnName: String,
+      label: (from, to) => (from === to ? "stay" : count(found.traffic_matrix[from][to])),
       cellText: (from, to) => (from === to ? `${count(found.traffic_matrix[from][to])} stay` : count(found.traffic_matrix[from][to])),
     });
     heatmap($(`load-${name}`), {
       values: load[at], low: range[0], high: range[1],
       title: `Load per GPU, ${name}`, note: "relative to the layer's mean; layers down, GPUs across",
       rowLabel: "Layer", columnLabel: "GPU", rowName: (row) => String(layers[row]), columnName: String,
+      label: (row, column) => fixed(load[at][row][column], 2),
       cellText: (row, column) => `${short(load[at][row][column])} × mean, ${count(found.gpu_load[row][column])} assignments`,
     });
   });

@@ -4,6 +4,9 @@ import { make, onScheme, style } from "./dom.js";
 import { short } from "./numbers.js";
 
 const LEFT = 44, TOP = 22, RIGHT = 4, BOTTOM = 4;
+const MOST = 350; // height of a square map
+const LABEL = { width: 40, height: 17 };
+const FONT = "11px system-ui, 'DejaVu Sans', sans-serif";
 const drawn = new Set();
 onScheme(() => { for (const draw of drawn) draw(); });
 
@@ -12,6 +15,7 @@ onScheme(() => { for (const draw of drawn) draw(); });
  *
  * values: rows of numbers; NaN stays blank. low, high: values of the first and last colour. rowName, columnName,
  * cellText: texts for an index or a cell. rowBreaks, columnBreaks: lines before these indices. square: cells as high as wide.
+ * label: text of a cell that is large enough for it.
  */
 export function heatmap(figure, chart) {
   drawn.delete(figure.draw);
@@ -28,7 +32,7 @@ export function heatmap(figure, chart) {
   const place = () => {
     const width = canvas.clientWidth || 400;
     const inner = width - LEFT - RIGHT;
-    const side = chart.square ? Math.min(inner / columns, 380 / rows) : null;
+    const side = chart.square ? Math.min(inner / columns, MOST / rows) : null;
     const height = chart.square ? side * rows : Math.max(90, Math.min(300, rows * 22));
     return { width, height, x: chart.square ? side : inner / columns, y: height / rows };
   };
@@ -45,6 +49,7 @@ export function heatmap(figure, chart) {
     pen.strokeStyle = style("--rule");
     pen.strokeRect(LEFT - .5, TOP - .5, at.x * columns + 1, at.y * rows + 1);
     lines(pen, chart, at, rows, columns);
+    if (chart.label && at.x >= LABEL.width && at.y >= LABEL.height) labels(pen, chart, at, ramp);
     axes(pen, chart, at, rows, columns);
     if (shown) {
       pen.strokeStyle = style("--bound");
@@ -82,15 +87,17 @@ export function heatmap(figure, chart) {
   draw();
 }
 
-function pixels({ values, low, high }, ramp) {
+const shareOf = (value, { low, high }) => (high > low ? Math.max(0, Math.min(1, (value - low) / (high - low))) : 0);
+
+function pixels(chart, ramp) {
+  const { values } = chart;
   const rows = values.length, columns = values[0].length;
   const image = new ImageData(columns, rows);
   for (let row = 0; row < rows; row += 1) {
     for (let column = 0; column < columns; column += 1) {
       const value = values[row][column];
       if (!Number.isFinite(value)) continue;
-      const share = high > low ? Math.max(0, Math.min(1, (value - low) / (high - low))) : 0;
-      image.data.set([...ramp[Math.round(share * 255)], 255], 4 * (row * columns + column));
+      image.data.set([...ramp[Math.round(shareOf(value, chart) * 255)], 255], 4 * (row * columns + column));
     }
   }
   const canvas = new OffscreenCanvas(columns, rows);
@@ -118,6 +125,18 @@ function drawScale(canvas, ramp) {
   }
 }
 
+function labels(pen, chart, at, ramp) {
+  pen.font = FONT;
+  pen.textAlign = "center";
+  pen.textBaseline = "middle";
+  chart.values.forEach((cells, row) => cells.forEach((value, column) => {
+    const [red, green, blue] = Number.isFinite(value) ? ramp[Math.round(shareOf(value, chart) * 255)] : [];
+    const light = red === undefined ? null : .299 * red + .587 * green + .114 * blue > 140;
+    pen.fillStyle = light === null ? style("--soft") : light ? "#10151b" : "#fff";
+    pen.fillText(chart.label(row, column), LEFT + (column + .5) * at.x, TOP + (row + .5) * at.y);
+  }));
+}
+
 function lines(pen, { rowBreaks = [], columnBreaks = [] }, at, rows, columns) {
   pen.strokeStyle = style("--bound");
   pen.lineWidth = 1;
@@ -134,7 +153,7 @@ function segment(pen, x, y, toX, toY) {
 
 function axes(pen, { rowName, columnName, rowLabel, columnLabel }, at, rows, columns) {
   pen.fillStyle = style("--soft");
-  pen.font = "11px system-ui, 'DejaVu Sans', sans-serif";
+  pen.font = FONT;
   pen.textBaseline = "middle";
   pen.textAlign = "right";
   const everyRow = Math.ceil(14 / at.y), everyColumn = Math.ceil(34 / at.x);

@@ -6,13 +6,19 @@ import { short } from "./numbers.js";
 
 const HEIGHT = 250;
 const FONT = "12px system-ui, 'DejaVu Sans', sans-serif";
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]; // steps between ticks
 const drawn = new Set();
-onScheme(() => { for (const plot of drawn) plot.redraw(false); });
+onScheme(() => {
+  for (const plot of drawn) {
+    plot.redraw(false);
+    paintLegend(plot);
+  }
+});
 
 /**
  * Draw lines into a figure, in place of what was there.
  *
- * x: {label, values}. series: [{label, values, colour, dash, stepped}], colours by name in the style sheet. include: values
+ * x: {label, values, whole}, `whole` for integers only. series: [{label, values, colour, dash, stepped}], colours by name in the style sheet. include: values
  * that the y axis must show. Returns a function that takes new data, [x, ...ys], of the same series.
  */
 export function lineChart(figure, { title, note, x, series, include = [] }) {
@@ -31,20 +37,29 @@ export function lineChart(figure, { title, note, x, series, include = [] }) {
   const plot = new uPlot({
     ...size(),
     scales: { x: { time: false }, y: { range: (_, low, high) => rangeOf(low, high, include) } },
-    axes: [axis(x.label), { ...axis(), size: 62, values: (_, ticks) => ticks.map(short) }],
+    axes: [{ ...axis(x.label), incrs: x.whole ? WHOLE : undefined }, { ...axis(), size: 62, values: (_, ticks) => ticks.map(short) }],
     series: [
       { label: x.label, value: (_, value) => short(value) },
       ...series.map(({ label, colour, dash, stepped }) => ({
-        label, dash, width: 2, spanGaps: true, stroke: () => style(colour), value: (_, value) => short(value),
+        label, dash, width: 2, colour, spanGaps: true, stroke: () => style(colour), value: (_, value) => short(value),
         paths: stepped ? uPlot.paths.stepped({ align: 1 }) : undefined, points: { show: !stepped, size: 5 },
       })),
     ],
   }, [x.values, ...series.map((line) => line.values)], room);
+  paintLegend(plot);
   figure.plot = plot;
   figure.observer = new ResizeObserver(() => plot.setSize(size()));
   figure.observer.observe(figure);
   drawn.add(plot);
   return (data) => plot.setData(data);
+}
+
+/** uPlot paints the legend once; colours change with the scheme. */
+function paintLegend(plot) {
+  plot.root.querySelectorAll(".u-series").forEach((row, index) => {
+    const { colour } = plot.series[index];
+    if (colour) row.querySelector(".u-marker").style.background = style(colour);
+  });
 }
 
 function rangeOf(low, high, include) {

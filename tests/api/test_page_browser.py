@@ -17,10 +17,11 @@ import pytest
 from placement import evaluate
 from placement.files import load_plan
 from placement.topology import Topology
-from traces import load
+from traces import Trace, load
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
+BAD = ("error", "warning")
 LONGEST_MS = 120_000  # the first search on a machine compiles the loops
 
 pytestmark = [
@@ -62,7 +63,9 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         expected.extend(options.pop("expected_errors", ()))
         page = browser.new_page(viewport={"width": 1120, "height": 900}, accept_downloads=True, **options)
         page.set_default_timeout(LONGEST_MS)
-        page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None
+        )
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
         page.goto(url)
@@ -99,7 +102,7 @@ def until(done: Callable[[], bool]) -> None:
 def test_sample_from_button_to_plan(
     tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]
 ) -> None:
-    """The sample is uploaded, drawn, planned with a live chart, compared and downloaded; nothing leaves the loopback."""
+    """The sample is uploaded, drawn, planned with a live chart, compared, downloaded; nothing leaves the loopback."""
     server = start_server(tmp_path / "data", threads_per_plan=2)
     page = open_page(str(server.http.base_url), color_scheme="light")
     page.get_by_role("button", name="Try the sample trace").click()
@@ -132,6 +135,7 @@ def test_sample_from_button_to_plan(
     kept = server.http.get(f"/v1/plans/{plan_id}/plan").json()
     assert json.loads(file.read_text()) == kept
     trace = load(ROOT / "examples" / "tiny_moe" / "tiny_moe.npz")
+    assert isinstance(trace, Trace)
     replayed = evaluate(plan, trace, Topology.parse("2x2"))
     away = int(replayed.traffic_matrix.sum() - replayed.traffic_matrix.trace())
     assert f"{away:,} pairs leave their GPU" in page.locator("#traffic-after").inner_text()
