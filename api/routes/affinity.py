@@ -30,7 +30,7 @@ Layer = Annotated[
     int | None,
     Query(ge=0, le=1 << 31, description="Model layer, to pair with the next one; the first if left out."),
 ]
-Size = Annotated[int, Query(ge=8, le=256, description="Most rows and columns; more experts share cells.")]
+Size = Annotated[int, Query(ge=8, le=512, description="Most rows and columns; more experts share cells.")]
 Tokens = Annotated[int, Query(ge=1, le=1 << 40, description="Most tokens to count, from the start of the trace.")]
 
 

@@ -28,6 +28,10 @@ export async function compare(plan) {
   $("replayed").hidden = true;
   show($("compare-problem"), null);
   table(plan.summary);
+  if (plan.summary && plan.summary.tokens.fit === null) {
+    $("replay-note").textContent = plan.summary.notes.join(" ");
+    return;
+  }
   $("replay-note").textContent = "Replaying every token through both plans…";
   try {
     const [before, after] = await replays(plan);

@@ -14,12 +14,11 @@ onScheme(() => { for (const draw of drawn) draw(); });
  * Draw a heat map into a figure, in place of what was there.
  *
  * values: rows of numbers; NaN stays blank. low, high: values of the first and last colour. rowName, columnName,
- * cellText: texts for an index or a cell. rowBreaks, columnBreaks: lines before these indices. square: cells as high as wide.
- * label: text of a cell that is large enough for it.
+ * cellText: texts for an index or a cell. blocks: [{row, rows, column, columns}] to outline. square: cells as high as
+ * wide. label: text of a cell that is large enough for it.
  */
 export function heatmap(figure, chart) {
-  drawn.delete(figure.draw);
-  figure.observer?.disconnect();
+  clearMap(figure);
   const { values, title, note, rowLabel, columnLabel } = chart;
   const canvas = make("canvas", { class: "map", tabindex: "0", role: "img", "aria-label": `${title}. ${note} Arrow keys read the cells.` });
   const scale = make("canvas", { width: "90", height: "10", "aria-hidden": "true" });
@@ -48,7 +47,7 @@ export function heatmap(figure, chart) {
     pen.drawImage(pixels(chart, ramp), LEFT, TOP, at.x * columns, at.y * rows);
     pen.strokeStyle = style("--rule");
     pen.strokeRect(LEFT - .5, TOP - .5, at.x * columns + 1, at.y * rows + 1);
-    lines(pen, chart, at, rows, columns);
+    outline(pen, chart, at);
     if (chart.label && at.x >= LABEL.width && at.y >= LABEL.height) labels(pen, chart, at, ramp);
     axes(pen, chart, at, rows, columns);
     if (shown) {
@@ -85,6 +84,13 @@ export function heatmap(figure, chart) {
   figure.observer.observe(figure);
   drawn.add(draw);
   draw();
+}
+
+/** Empty a figure: a map that is gone is not drawn again. */
+export function clearMap(figure) {
+  drawn.delete(figure.draw);
+  figure.observer?.disconnect();
+  figure.replaceChildren();
 }
 
 const shareOf = (value, { low, high }) => (high > low ? Math.max(0, Math.min(1, (value - low) / (high - low))) : 0);
@@ -137,18 +143,12 @@ function labels(pen, chart, at, ramp) {
   }));
 }
 
-function lines(pen, { rowBreaks = [], columnBreaks = [] }, at, rows, columns) {
+function outline(pen, { blocks = [] }, at) {
   pen.strokeStyle = style("--bound");
-  pen.lineWidth = 1;
-  for (const row of rowBreaks) segment(pen, LEFT, TOP + row * at.y, LEFT + columns * at.x, TOP + row * at.y);
-  for (const column of columnBreaks) segment(pen, LEFT + column * at.x, TOP, LEFT + column * at.x, TOP + rows * at.y);
-}
-
-function segment(pen, x, y, toX, toY) {
-  pen.beginPath();
-  pen.moveTo(x, y);
-  pen.lineTo(toX, toY);
-  pen.stroke();
+  pen.lineWidth = 1.5;
+  for (const { row, rows, column, columns } of blocks) {
+    pen.strokeRect(LEFT + column * at.x, TOP + row * at.y, columns * at.x, rows * at.y);
+  }
 }
 
 function axes(pen, { rowName, columnName, rowLabel, columnLabel }, at, rows, columns) {

@@ -8,12 +8,20 @@ import { fixed, percent, short } from "./numbers.js";
 import { mark, show } from "./problems.js";
 
 let trace = null;
+let adapted = false; // whether the form was set for a trace of counts
 let running = null; // AbortController of the search that is watched
 let current = null; // id of its plan
 
 export function setTrace(chosen) {
   trace = chosen;
   running?.abort();
+  const counts = trace.kind === "counts"; // nothing but loads can be planned for without tokens
+  if (counts || adapted) {
+    $("execution").value = counts ? "dispatch" : "context_coherent";
+    $("dedup").value = counts ? "none" : "gpu";
+  }
+  adapted = counts;
+  showDedup();
   $("plan-section").hidden = false;
   $("search-section").hidden = true;
   show($("plan-problem"), null);
@@ -25,6 +33,7 @@ export function setUp(begun, ended) {
     event.preventDefault();
     solve(begun, ended);
   });
+  $("execution").addEventListener("change", showDedup);
   $("stop").addEventListener("click", async () => {
     $("stop").disabled = true;
     try {
@@ -35,6 +44,10 @@ export function setUp(begun, ended) {
     }
   });
   offerTopologies().catch(() => {}); // suggestions only
+}
+
+function showDedup() {
+  $("dedup-part").hidden = $("execution").value !== "dispatch";
 }
 
 async function solve(begun, ended) {
@@ -69,6 +82,7 @@ async function solve(begun, ended) {
 function bodyOf() {
   const form = new FormData($("plan-form"));
   const body = { trace: trace.id, topology: form.get("topology").trim(), execution: form.get("execution"), limits: {} };
+  if (body.execution === "dispatch") body.dedup = form.get("dedup");
   for (const name of ["load_cap", "slots_per_gpu", "time_limit_s"]) {
     const field = $(name);
     if (field.validity.badInput) body[name] = "no number"; // the service says what is wrong

@@ -2,10 +2,11 @@
 
 import { get } from "./client.js";
 import { $, list, make } from "./dom.js";
-import { heatmap } from "./heatmap.js";
+import { clearMap, heatmap } from "./heatmap.js";
 import { count, percent, quantile, short } from "./numbers.js";
 import { show } from "./problems.js";
 
+const SIZE = 512; // experts of the models that there are
 let trace = null;
 let shown = null; // the answer that is drawn
 let plan = null; // orders the experts
@@ -22,8 +23,8 @@ export async function showTrace(chosen) {
   const layers = trace.layer_ids;
   $("pair").replaceChildren(...layers.slice(0, -1).map((layer, at) =>
     make("option", { value: String(layer) }, `${layer} and ${layers[at + 1]}`)));
-  $("load-map").replaceChildren();
-  $("affinity-map").replaceChildren();
+  clearMap($("load-map"));
+  clearMap($("affinity-map"));
   $("trace-view").hidden = false;
   await look();
 }
@@ -47,7 +48,7 @@ async function look() {
   const layer = $("pair").value;
   const paired = trace.kind !== "counts" && layer !== "";
   try {
-    const answer = await get(`v1/traces/${trace.id}/affinity${paired && shown ? `?layer=${layer}` : ""}`);
+    const answer = await get(`v1/traces/${trace.id}/affinity?size=${SIZE}${paired && shown ? `&layer=${layer}` : ""}`);
     if (asked !== trace || (shown && layer !== $("pair").value)) return;
     const first = shown === null;
     shown = answer;
@@ -58,7 +59,7 @@ async function look() {
     }
     $("pair-controls").hidden = answer.affinity === null;
     if (answer.affinity) drawAffinity();
-    else $("affinity-map").replaceChildren(make("p", { class: "facts" }, "No affinity: the trace has counts per expert only, or one layer."));
+    else $("affinity-map").append(make("p", { class: "facts" }, "No affinity: the trace has counts per expert only, or one layer."));
   } catch (error) {
     if (asked === trace) show($("trace-problem"), error);
   }
@@ -71,7 +72,7 @@ function factsOf({ name, id, kind, num_tokens: tokens, layer_ids: layers, num_ex
   return `${name ?? id}: ${parts.join(", ")} (${kind}).`;
 }
 
-const cellName = (cell) => String(cell * shown.experts_per_cell);
+const namer = (width) => (cell) => String(cell * width);
 
 function drawLoad() {
   const { load, layer_ids: layers, experts_per_cell: width } = shown;
@@ -86,16 +87,17 @@ function drawLoad() {
     title: "Load of the experts",
     note: `relative to the layer's mean; layers down, ${width > 1 ? `${width} experts per cell` : "experts"} across`,
     rowLabel: "Layer", columnLabel: "expert",
-    rowName: (row) => String(layers[row]), columnName: cellName,
+    rowName: (row) => String(layers[row]), columnName: namer(width),
     cellText: (row, column) => `${short(relative[row][column])} × mean, ${count(load[row][column])} assignments`,
   });
 }
 
 function drawAffinity() {
-  const { affinity, layer_ids: layers, layer_id: layer, next_layer_id: next } = shown;
+  const { affinity, layer_id: layer, next_layer_id: next } = shown;
+  const cellName = namer(shown.experts_per_cell);
   const byGpu = $("order").value === "gpu";
   const all = affinity.map((_, index) => index);
-  const [down, across] = byGpu ? [orderOf(layer), orderOf(next)] : [{ order: all, breaks: [] }, { order: all, breaks: [] }];
+  const [down, across] = byGpu ? [orderOf(layer), orderOf(next)] : [{ order: all, gpus: [] }, { order: all, gpus: [] }];
   const rowSums = affinity.map((row) => row.reduce((sum, value) => sum + value, 0));
   const columnSums = affinity[0].map((_, column) => affinity.reduce((sum, row) => sum + row[column], 0));
   const total = rowSums.reduce((sum, value) => sum + value, 0);
@@ -107,11 +109,13 @@ function drawAffinity() {
     open: true,
     square: true,
     title: `Affinity of layers ${layer} and ${next}`,
-    note: byGpu ? "experts in order of the plan's GPUs: pairs inside the squares stay on a GPU"
+    note: byGpu ? "experts in order of the plan's GPUs: what lies in the squares stays on a GPU"
       : `pairs, relative to independent layers; experts of layer ${layer} down, of layer ${next} across`,
     rowLabel: `Layer ${layer} expert`, columnLabel: `layer ${next} expert`,
     rowName: (row) => cellName(down.order[row]), columnName: (column) => cellName(across.order[column]),
-    rowBreaks: down.breaks, columnBreaks: across.breaks,
+    blocks: down.gpus.map((rows, gpu) => ({
+      row: rows.begin, rows: rows.experts, column: across.gpus[gpu].begin, columns: across.gpus[gpu].experts,
+    })),
     cellText: (row, column) => {
       const [i, j] = [down.order[row], across.order[column]];
       return `${short(lift[i][j])} × expected, ${count(affinity[i][j])} pairs (${percent(affinity[i][j] / total, 2)})`;
@@ -119,16 +123,18 @@ function drawAffinity() {
   });
 }
 
-/** Experts of a layer by the first GPU that has them, and where a GPU begins. */
+/** Experts of a layer by the first GPU that has them, and which part of them is on each GPU. */
 function orderOf(layer) {
   const map = plan.physical_to_logical_map[plan.layer_ids.indexOf(layer)];
-  const order = [], breaks = [], seen = new Set();
-  map.forEach((expert, slot) => {
-    if (slot && slot % plan.slots_per_gpu === 0) breaks.push(order.length);
-    if (expert >= 0 && !seen.has(expert)) {
+  const order = [], gpus = [], seen = new Set();
+  for (let gpu = 0; gpu < plan.num_gpus; gpu += 1) {
+    const begin = order.length;
+    for (const expert of map.slice(gpu * plan.slots_per_gpu, (gpu + 1) * plan.slots_per_gpu)) {
+      if (expert < 0 || seen.has(expert)) continue;
       seen.add(expert);
       order.push(expert);
     }
-  });
-  return { order, breaks };
+    gpus.push({ begin, experts: order.length - begin });
+  }
+  return { order, gpus };
 }

@@ -124,7 +124,7 @@ def test_sample_from_button_to_plan(
     assert page.locator("#figures tbody tr").count() == 5
     assert inked(page, "#traffic-before canvas.map") > 5
     assert inked(page, "#load-after canvas.map") > 5
-    page.get_by_label("Experts in order of").select_option("gpu")
+    page.get_by_label("Experts by").select_option("gpu")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the plan").click()
     file = tmp_path / download.value.suggested_filename
@@ -134,6 +134,8 @@ def test_sample_from_button_to_plan(
     plan_id = page.locator("#plan-id").inner_text()
     kept = server.http.get(f"/v1/plans/{plan_id}/plan").json()
     assert json.loads(file.read_text()) == kept
+    exports = "/v1/plans/{plan_id}/exports/{format}" in server.http.get("/openapi.json").json()["paths"]
+    assert page.locator("#engine-part").is_visible() == exports
     trace = load(ROOT / "examples" / "tiny_moe" / "tiny_moe.npz")
     assert isinstance(trace, Trace)
     replayed = evaluate(plan, trace, Topology.parse("2x2"))
