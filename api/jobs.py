@@ -6,6 +6,7 @@ embedded one is a pool of a single process per lane, so that a worker that dies 
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -18,18 +19,22 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.executors import ExecutorLostError
 from api.leases import Claim, Leases, StaleAttemptError
 from api.problems import document
 from api.processes import close, kill
 from api.telemetry import Metrics
 from api.worker import Job, Outcome, run_plan, warm_up
+from traces import InputError
 
 __all__ = ["Dispatcher", "DispatcherSettings"]
 
 IDLE_S = 1.0  # how often an idle lane looks for plans that nobody announced
 POLL_S = 0.5
+RETRY_S = 5.0  # how soon an executor that can't be reached is tried again
 GRACE_S = 15.0  # a worker that should stop and does not is ended after so long
 WORKER_DIED = "The process that searched died {} times, out of memory most likely."
+NOT_RUN = "No worker could run the plan, {} times: {}."
 log = structlog.get_logger(__name__)
 
 
@@ -38,7 +43,7 @@ class DispatcherSettings:
     """What lanes and workers have to know; see `api.settings.Settings`."""
 
     database_url: str
-    blobs: Path
+    blobs: Path | None
     blobs_url: str | None
     lanes: int
     threads: int | None
@@ -112,7 +117,7 @@ class Dispatcher:
 
     def _lane(self) -> None:
         executor = self._warm_executor()
-        while not self._stopping.is_set():
+        while executor is not None and not self._stopping.is_set():
             try:
                 claim = self._leases.claim()
             except SQLAlchemyError:
@@ -135,12 +140,21 @@ class Dispatcher:
                 if self._stopping.is_set():
                     return
                 executor = self._warm_executor()
-        close(executor, max(0.0, self._deadline - time.monotonic()))
+        if executor is not None:
+            close(executor, max(0.0, self._deadline - time.monotonic()))
 
-    def _warm_executor(self) -> Executor:
-        executor = self._make_executor()
-        executor.submit(warm_up)  # so that the first plan does not wait for a process to start
-        return executor
+    def _warm_executor(self) -> Executor | None:
+        """Return a new executor, as soon as there is one; None if the lane is to stop."""
+        while not self._stopping.is_set():
+            try:
+                executor = self._make_executor()
+                executor.submit(warm_up)  # so that the first plan does not wait for a process to start
+            except (OSError, BrokenExecutor, InputError) as error:
+                log.error("executor.unreachable", reason=str(error))
+                self._stopping.wait(RETRY_S)
+            else:
+                return executor
+        return None
 
     def _run(self, executor: Executor, claim: Claim) -> bool:
         """Run a plan to its end; False if the executor can't be used any more."""
@@ -164,20 +178,41 @@ class Dispatcher:
                 self._leases.give_back(claim)
                 return False
             outcome = future.result()
-        except (BrokenExecutor, CancelledError):
-            self._metrics.worker_deaths.inc()
-            problem = document("worker-died", WORKER_DIED.format(settings.max_crashes))
-            status = self._leases.crashed(claim, settings.max_crashes, problem)
-            log.error("worker.died", plan=claim.plan_id, attempt=claim.attempt, status=status)
+        except ExecutorLostError:
+            self._leases.give_back(claim)
+            log.error("executor.lost", plan=claim.plan_id, attempt=claim.attempt)
             return False
+        except (BrokenExecutor, CancelledError):
+            self._lost(claim, WORKER_DIED.format(settings.max_crashes))
+            return False
+        except SQLAlchemyError:
+            raise  # the store's fault: the lease gives the plan back
+        except Exception as error:
+            log.exception("worker.unfit", plan=claim.plan_id, attempt=claim.attempt)
+            self._lost(claim, NOT_RUN.format(settings.max_crashes, type(error).__name__))
+            return False
+        if outcome.status is None:
+            self._lost(claim, WORKER_DIED.format(settings.max_crashes))
         if outcome.solver and outcome.status is not None:
             self._metrics.solve_seconds.labels(outcome.solver, outcome.status).observe(outcome.elapsed_s)
         return True
+
+    def _lost(self, claim: Claim, detail: str) -> None:
+        """Note that a worker died of an attempt, unless the attempt is over anyway.
+
+        A cluster gives the task of a dead worker to another one, where the attempt finds itself begun and ends.
+        """
+        problem = document("worker-died", detail)
+        status = self._leases.crashed(claim, self._settings.max_crashes, problem)
+        if status is not None:
+            self._metrics.worker_deaths.inc()
+            log.error("worker.died", plan=claim.plan_id, attempt=claim.attempt, status=status)
 
     def _watch(self, future: Future[Outcome], claim: Claim) -> bool:
         """Wait for an attempt; False if it should have stopped and does not."""
         lease = self._leases.lease(claim)
         give_up: float | None = None
+        held = time.monotonic()
         while not wait_for([future], POLL_S).done:
             now = time.monotonic()
             try:
@@ -186,7 +221,9 @@ class Dispatcher:
                         self._leases.give_back(claim)  # the worker notices, and stops
                     give_up = self._deadline
                 elif give_up is None and lease.cancelled():
-                    give_up = now + GRACE_S
+                    give_up = now if self._leases.hold(claim) else now + GRACE_S
+                elif give_up is None and now - held > self._settings.lease_s / 4:
+                    held = now if self._leases.hold(claim) else math.inf  # whoever has begun it holds it from then on
             except StaleAttemptError:
                 give_up = now + GRACE_S if give_up is None else give_up
             except SQLAlchemyError:

@@ -66,6 +66,14 @@ class Lease:
         claim = self.claim
         return and_(plans.c.id == claim.plan_id, plans.c.attempt == claim.attempt, plans.c.status == "running")
 
+    def begin(self) -> None:
+        """Take up the attempt; refused the second time, when its first worker is dead or was thought so."""
+        once = and_(self._mine, plans.c.begun < self.claim.attempt)
+        values = {"begun": self.claim.attempt, "lease_until": time.time() + self.lease_s}
+        with self.database.write() as connection:
+            if not connection.execute(update(plans).where(once).values(values)).rowcount:
+                raise StaleAttemptError
+
     def load(self) -> Task:
         """Return what there is to do."""
         columns = (
@@ -207,6 +215,14 @@ class Leases:
     def lease(self, claim: Claim) -> Lease:
         """Return the lease of a claim."""
         return Lease(self.database, claim, self.lease_s)
+
+    def hold(self, claim: Claim) -> bool:
+        """Keep a plan whose attempt waits for a worker; False once one has begun it, or the attempt is over."""
+        mine = and_(plans.c.id == claim.plan_id, plans.c.attempt == claim.attempt, plans.c.status == "running")
+        waiting = and_(mine, plans.c.begun < claim.attempt)
+        with self.database.write() as connection:
+            query = update(plans).where(waiting).values(lease_until=time.time() + self.lease_s)
+            return bool(connection.execute(query).rowcount)
 
     def give_back(self, claim: Claim) -> bool:
         """Queue a running plan again, its best plan kept; False if it is no longer this attempt's."""

@@ -82,6 +82,7 @@ plans = Table(
     Column("cancel_requested", Boolean, nullable=False),
     Column("revision", Integer, nullable=False),  # rises with every visible change
     Column("attempt", Integer, nullable=False),  # rises with every claim; writes of older attempts are refused
+    Column("begun", Integer, nullable=False, default=0),  # the attempt that a worker has begun; none begins twice
     Column("crashes", Integer, nullable=False),  # attempts whose worker died
     Column("claimed_by", String(80)),  # the server that runs the attempt
     Column("lease_until", Float),

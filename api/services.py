@@ -17,6 +17,7 @@ from fastapi import Depends, Request
 from api.audit import AuditLog
 from api.blobs import Blobs, open_blobs
 from api.database import Database
+from api.executors import Cluster, check_installed, executor_factory, parse_executor
 from api.inspection import warm_up
 from api.janitor import Janitor
 from api.jobs import Dispatcher, DispatcherSettings
@@ -109,6 +110,11 @@ class Services:
         )
 
     @property
+    def cluster(self) -> Cluster | None:
+        """Where plans run, if not on this machine."""
+        return parse_executor(self.settings.executor)
+
+    @property
     def parts(self) -> Running:
         """The parts that are there once the service was started."""
         assert self.running is not None, "the service was not started"
@@ -120,10 +126,13 @@ class Services:
         Raises
         ------
         InputError
-            If the folder can't be used: no access, another server, a database of a later version.
+            If the folder can't be used: no access, another server, a database of a later version; or plans are to run
+            on a cluster, and its package is missing.
         """
         if self.lock is not None:
             return
+        if self.cluster is not None:
+            check_installed()
         folder = self.settings.data_dir
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +166,7 @@ class Services:
         dispatcher = Dispatcher(
             DispatcherSettings(
                 database_url=settings.store_url,
-                blobs=(settings.data_dir / "blobs").absolute(),
+                blobs=None if self.cluster and settings.blobs_url else (settings.data_dir / "blobs").absolute(),
                 blobs_url=settings.blobs_url,
                 lanes=settings.max_workers,
                 threads=settings.threads_per_plan,
@@ -166,7 +175,7 @@ class Services:
                 max_crashes=settings.max_crashes,
             ),
             self.leases,
-            self._pool(1),
+            self._pool(1) if self.cluster is None else executor_factory(settings.executor),
             self.metrics,
         )
         janitor = Janitor(self.store, self.audit, blobs, self.uploads, settings)

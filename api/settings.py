@@ -6,10 +6,12 @@ import ipaddress
 import os
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from api.executors import LOCAL, parse_executor
 
 __all__ = ["Settings", "default_data_dir", "is_loopback", "unknown_variables"]
 
@@ -38,6 +40,15 @@ def _is_safe_url(url: str) -> bool:
     """Whether what is fetched from there can't be changed on the way."""
     parts = urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+
+
+def _is_local_database(url: str) -> bool:
+    """Whether only this machine can reach it: a file, a loopback address, or a socket in the file system."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return True
+    host = parts.hostname or parse_qs(parts.query).get("host", [""])[0]
+    return not host or host.startswith("/") or is_loopback(host)
 
 
 class Settings(BaseSettings):
@@ -105,6 +116,9 @@ class Settings(BaseSettings):
         default=3600.0, gt=0, description="Longest search; one without a time limit ends there too."
     )
 
+    executor: str = Field(
+        default=LOCAL, description="Where plans run: `processes` of this machine, or a cluster, as dask://HOST:PORT."
+    )
     max_workers: int = Field(
         default=2, ge=1, le=256, description="Plans that run at the same time, each in its own process."
     )
@@ -133,6 +147,25 @@ class Settings(BaseSettings):
             raise ValueError("Give both MOE_PLACEMENT_OIDC_ISSUER and MOE_PLACEMENT_OIDC_JWKS_URL, or neither.")
         if self.oidc_jwks_url is not None and not _is_safe_url(self.oidc_jwks_url):
             raise ValueError("MOE_PLACEMENT_OIDC_JWKS_URL must begin with https://, or be on this machine.")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_workers_that_reach_nothing(self) -> Settings:
+        cluster = parse_executor(self.executor)
+        if cluster is None:
+            return self
+        if self.job_memory_bytes is not None:
+            raise ValueError(
+                "MOE_PLACEMENT_JOB_MEMORY_BYTES limits processes of this machine only; give the workers of the cluster "
+                "a limit of their own, `dask worker --memory-limit`."
+            )
+        if (self.blobs_url or "").startswith("memory:"):
+            raise ValueError("MOE_PLACEMENT_BLOBS_URL is in this process's memory, which no worker can reach.")
+        if not is_loopback(cluster.host) and _is_local_database(self.store_url):
+            raise ValueError(
+                f"Workers of a cluster at {cluster.host!r} can't reach a database that is on this machine only. Set "
+                "MOE_PLACEMENT_DATABASE_URL to PostgreSQL, by a name that they know too."
+            )
         return self
 
     @property

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from traces import InputError, LoadCounts, Profile, Trace, load
-from traces.readers.archive import check_zip
 from traces.sample import TokenSample
+from traces.shards import is_profile
 
 __all__ = ["Source", "open_source", "split"]
 
@@ -30,25 +29,13 @@ def open_source(path: str | Path, **load_options: Any) -> Source:
     ------
     InputError
     """
-    if not _is_profile(Path(path)):
+    if not is_profile(Path(path)):
         return load(path, **load_options)
     if given := sorted(name for name, value in load_options.items() if value is not None and name != "unpack"):
         raise InputError.of(
             "profile_options", f"/{given[0]}", f"A saved profile takes no {', '.join(given)}.", "Leave that out."
         )
     return Profile.load_file(path)
-
-
-def _is_profile(path: Path) -> bool:
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            return False
-        with path.open("rb") as stream:
-            check_zip(stream, path.name)
-            with zipfile.ZipFile(stream) as archive:
-                return "header.npy" in archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        return False  # whatever it is, the trace readers say what is wrong with it
 
 
 def split(source: Source, hold_out: float | None) -> tuple[Trace | None, Trace | None, tuple[str, ...]]:

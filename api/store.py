@@ -17,7 +17,7 @@ from api.models import idempotency_keys, plan_documents, plans, topologies, trac
 __all__ = ["ConflictError", "Created", "PlanRow", "Store", "TenantStore", "TopologyRow", "TraceRow", "UploadRow"]
 
 ACTIVE = ("queued", "running")
-HIDDEN = ("trace_seq", "lease_until", "crashes", "claimed_by")
+HIDDEN = ("trace_seq", "lease_until", "begun", "crashes", "claimed_by")
 PLAN_COLUMNS = [column for column in plans.columns if column.name not in HIDDEN]
 
 

@@ -7,6 +7,7 @@ A worker may be a process on this machine or anywhere else where the database an
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -41,11 +42,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A claimed plan and where to find everything."""
+    """A claimed plan and where to find everything; without a folder of blobs, the job fetches what it needs."""
 
     claim: Claim
     database_url: str
-    blobs: Path
+    blobs: Path | None
     blobs_url: str | None
     lease_s: float
     threads: int | None
@@ -158,6 +159,9 @@ def run_plan(job: Job) -> Outcome:
     -------
     Outcome
     """
+    if job.blobs is None:
+        with tempfile.TemporaryDirectory(prefix="moe-placement-") as folder:
+            return run_plan(replace(job, blobs=Path(folder)))
     lease = Lease(_database(job.database_url), job.claim, job.lease_s)
     structlog.contextvars.bind_contextvars(plan=job.claim.plan_id, attempt=job.claim.attempt)
     log.info("plan.started")
@@ -198,6 +202,7 @@ def to_json(plan: Plan) -> str:
 
 
 def _search(job: Job, lease: Lease, reporter: _Reporter) -> Outcome:
+    lease.begin()
     task = lease.load()
     if task.kind == "front":
         return _search_front(job, lease, reporter, task)
@@ -246,6 +251,11 @@ def _search(job: Job, lease: Lease, reporter: _Reporter) -> Outcome:
 
 def _prepare(job: Job, reporter: _Reporter, task: Task, request: PlanRequest) -> Prepared:
     trace_id = task.request["trace"]
+    assert job.blobs is not None
+    if not job.blobs.is_dir():
+        detail = "The worker can't see the folder of the traces."
+        remedy = "Share it with every worker under the same path, or set MOE_PLACEMENT_BLOBS_URL."
+        raise InputError.of("blobs_unreachable", "/trace", detail, remedy)
     source = open_stored(open_blobs(job.blobs, job.blobs_url).fetch(trace_id), trace_id, task.trace_name, task.facts)
     if isinstance(source, Trace):
         source = reporter.watched(source)

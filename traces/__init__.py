@@ -17,6 +17,7 @@ from traces.profile import Profile as Profile
 from traces.profile import ProfileSource as ProfileSource
 from traces.readers import load as load
 from traces.sample import TokenSample as TokenSample
+from traces.shards import profile_shards as profile_shards
 from traces.trace import Batch as Batch
 from traces.trace import LoadCounts as LoadCounts
 from traces.trace import Provenance as Provenance
@@ -42,6 +43,7 @@ __all__ = [
     "Violations",
     "capture",
     "load",
+    "profile_shards",
     "save",
     "statistics",
     "synthetic",

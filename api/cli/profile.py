@@ -16,8 +16,12 @@ __all__ = ["profile"]
 
 def profile(
     sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="TRACE...", help="Traces or saved profiles of one model; several are merged."),
+        list[str],
+        typer.Argument(
+            metavar="TRACE...",
+            help="Traces or saved profiles of one model, patterns ('traces/*.parquet'), or URLs "
+            "(s3://BUCKET/*.parquet); several are merged.",
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -36,6 +40,15 @@ def profile(
     model_layers: shared.ModelLayersOption = None,
     first_moe_layer: shared.FirstMoeLayerOption = None,
     mtp_layers: shared.MtpLayersOption = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="Who counts: processes (one per core), or the cluster at dask://HOST:PORT.  "
+            "[default: threads of this process]",
+            show_default=False,
+        ),
+    ] = None,
     workers: shared.WorkersOption = None,
     as_json: Json = False,
 ) -> None:
@@ -44,25 +57,28 @@ def profile(
     loading = shared.load_options(num_experts, layer_ids, format_name, model)
 
     from api.cli.outputs import check_outputs
-    from api.sources import open_source
-    from traces import InputError, Profile
+    from api.executors import executor_factory
+    from traces.shards import list_shards, profile_shards
     from traces.statistics import summary
 
     loading |= shared.row_options(top_k, drop_dummy)
-    check_outputs({"--output": output}, tuple(sources))
-    merged: Profile | None = None
+    shards = list_shards(sources)
+    check_outputs({"--output": output}, tuple(shard for shard in shards if "://" not in shard))
+    make = None if executor is None else executor_factory(executor, "--executor")
     with progress() as shown:
-        for path in sources:
-            shown.phase(f"counting {path.name}")
-            source = open_source(path, **loading)
-            if not isinstance(source, Profile):
-                source = Profile.of(source, workers=workers, distances=tuple(distance or (1,)))
-            elif lacking := sorted({*(distance or ())} - {1, *source.distant}):
-                detail = f"{path.name} is a saved profile without pairs of layers that are {lacking} apart."
-                remedy = "Leave --distance out, or name the trace that it was made from."
-                raise InputError.of("profile_options", "/distances", detail, remedy)
-            merged = source if merged is None else merged + source
-        assert merged is not None
+
+        def tell(counted: int, total: int) -> None:
+            shown.phase(f"counting: {counted} of {total}")
+
+        shown.phase(f"counting {shards[0].rpartition('/')[2] if len(shards) == 1 else f'{len(shards)} files'}")
+        merged = profile_shards(
+            shards,
+            make,
+            workers=workers,
+            distances=tuple(distance or (1,)),
+            progress=tell,
+            **loading,
+        )
         if output is not None:
             merged.save(output)
         shown.phase("testing affinity against permutations")

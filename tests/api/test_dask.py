@@ -1,0 +1,150 @@
+"""Plans, fronts and profiles on a Dask cluster on the loopback, while its workers are killed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from api.executors import ExecutorLostError, executor_factory
+from tests.api.dask_cluster import DaskCluster, missing
+from traces import InputError, Profile, profile_shards
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
+LONG = {"time_limit_s": None, "work": 200_000_000}  # some seconds
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    """Run a cluster of two workers; a test that kills one starts another."""
+    running = DaskCluster.start(tmp_path_factory.mktemp("dask"), 2)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def executor(cluster: DaskCluster) -> Iterator[Executor]:
+    """Connect to the cluster."""
+    connected = executor_factory(cluster.url)()
+    yield connected
+    connected.shutdown(wait=False)
+
+
+def until(done: Callable[[], Any], seconds: float = 60) -> Any:
+    """Wait for something to be true, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := done()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def test_killed_worker_changes_no_plan(
+    cluster: DaskCluster, tmp_path: Path, start_server: Callable[..., Any], trace_bytes: bytes
+) -> None:
+    """A plan whose worker is killed half-way is made again, the same one; a front is made by the cluster as well."""
+    server = start_server(tmp_path / "data", executor=cluster.url, max_workers=2)
+    trace = server.http.post("/v1/traces", content=trace_bytes).raise_for_status().json()["id"]
+    body = {"trace": trace, "topology": "1x4", "solver": "annealing", "limits": LONG}
+    places = [server.http.post("/v1/plans", json=body).raise_for_status().headers["location"] for _ in range(2)]
+    for place in places:
+        server.until(place, lambda plan: plan["score"] is not None)
+    victim = until(lambda: cluster.busy("run_plan"))[0]
+    cluster.kill(victim)
+    plans = [server.until(place, lambda plan: plan["finished_at"] is not None) for place in places]
+    assert [plan["status"] for plan in plans] == ["succeeded"] * 2, server.log.read_text()[-3000:]
+    assert sorted(plan["attempt"] for plan in plans) == [1, 2]
+    maps = [server.http.get(f"{place}/plan").raise_for_status().json()["physical_to_logical_map"] for place in places]
+    assert maps[0] == maps[1]
+    assert "moe_placement_worker_deaths_total 1.0" in server.http.get("/metrics").text
+    front = {"trace": trace, "topology": "1x4", "solver": "eplb", "points": 3, "limits": {"work": 2000}}
+    place = server.http.post("/v1/fronts", json=front).raise_for_status().headers["location"]
+    assert server.until(place, lambda front: front["finished_at"] is not None)["status"] == "succeeded"
+    server.terminate()
+    cluster.add_worker()
+    cluster.client.wait_for_workers(2, timeout=60)  # the cluster is there when the service is gone
+
+
+def shards(folder: Path, count: int, tokens: int = 3000) -> list[Path]:
+    """Write traces of 8 layers and 64 experts."""
+    paths = [folder / f"part-{number:02}.npz" for number in range(count)]
+    for number, path in enumerate(paths):
+        rng = np.random.default_rng(number)
+        ids = rng.random((tokens, 8, 64)).argpartition(4, axis=2)[:, :, :4].astype(np.uint8)
+        np.savez(path, topk_ids=ids, num_experts=np.array(64), seq_id=np.arange(tokens) // (50 + number))
+    return paths
+
+
+def saved(profile: Profile, path: Path) -> dict[str, bytes]:
+    """Return the bytes of every array that `save` keeps."""
+    profile.save(path)
+    with np.load(path) as archive:
+        return {name: archive[name].tobytes() for name in archive}
+
+
+def test_distributed_profile_is_the_local_one(cluster: DaskCluster, executor: Executor, tmp_path: Path) -> None:
+    """Shards that a cluster counts give the profile of one machine bit for bit, though a worker is killed meanwhile."""
+    paths = shards(tmp_path, 40)
+    local = saved(profile_shards(paths), tmp_path / "local.npz")
+    told: list[tuple[int, int]] = []
+
+    def kill_one(counted: int, total: int) -> None:
+        told.append((counted, total))
+        if len(told) == 1:
+            cluster.kill(until(lambda: cluster.busy(""))[0])
+            cluster.add_worker()
+
+    remote = saved(profile_shards(paths, executor, progress=kill_one), tmp_path / "remote.npz")
+    assert remote == local
+    assert told[-1] == (40, 40)
+
+
+def test_errors_come_from_the_cluster_as_they_are(executor: Executor, tmp_path: Path) -> None:
+    """A bad shard is named; it is not counted again and again."""
+    paths = shards(tmp_path, 10, tokens=20)
+    paths[9].write_bytes(b"no trace at all")
+    with pytest.raises(InputError) as error:
+        profile_shards(paths, executor)
+    assert [(item.code, item.pointer) for item in error.value.violations] == [("unknown_format", str(paths[9]))]
+
+
+def test_closing_leaves_the_cluster_alone(cluster: DaskCluster) -> None:
+    """An executor that is shut down takes nothing more; its cluster serves the next one."""
+    first, second = executor_factory(cluster.url)(), executor_factory(cluster.url)()
+    first.shutdown(wait=False)
+    with pytest.raises(ExecutorLostError):
+        first.submit(os.getpid)
+    assert second.submit(os.getpid).result(30) in [worker.pid for worker in cluster.workers]
+    second.shutdown()
+
+
+def test_unreachable_scheduler_is_told(cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address without a scheduler is an error in a sentence."""
+    monkeypatch.setattr("api.cluster.CONNECT_S", 0.5)
+    with pytest.raises(InputError, match="scheduler_unreachable"):
+        executor_factory("dask://127.0.0.1:1")()
+
+
+def test_lost_scheduler_blames_nobody(tmp_path: Path, start_server: Callable[..., Any], trace_bytes: bytes) -> None:
+    """A plan that runs when the scheduler goes away waits for the next one, and no death is counted."""
+    cluster = DaskCluster.start(tmp_path, 1)
+    try:
+        server = start_server(tmp_path / "data", executor=cluster.url)
+        trace = server.http.post("/v1/traces", content=trace_bytes).raise_for_status().json()["id"]
+        body = {"trace": trace, "topology": "1x4", "solver": "annealing", "limits": LONG}
+        place = server.http.post("/v1/plans", json=body).raise_for_status().headers["location"]
+        server.until(place, lambda plan: plan["score"] is not None)
+        assert cluster.scheduler is not None
+        cluster.scheduler.kill()
+        assert server.until(place, lambda plan: plan["status"] != "running")["status"] == "queued"
+        assert "moe_placement_worker_deaths_total 0.0" in server.http.get("/metrics").text
+        server.until("/v1/plans", lambda plans: "executor.unreachable" in server.log.read_text())
+        server.terminate()
+    finally:
+        cluster.stop()
