@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor
+from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from traces import InputError
@@ -15,6 +16,7 @@ __all__ = ["LOCAL", "Cluster", "ExecutorLostError", "check_installed", "executor
 
 LOCAL = "processes"
 SCHEMES = {"dask": "tcp", "dask+tls": "tls"}
+Result = TypeVar("Result")
 FORMS = "processes, dask://HOST:PORT or dask+tls://HOST:PORT"
 
 
@@ -86,9 +88,7 @@ def executor_factory(text: str, pointer: str = "/executor") -> Callable[[], Exec
     except ValueError as error:
         raise InputError.of("executor", pointer, str(error)) from None
     if cluster is None:
-        from api.processes import process_pool
-
-        return lambda: process_pool(len(os.sched_getaffinity(0)), 0, "WARNING")
+        return _Processes
     check_installed(pointer)
 
     def connect() -> Executor:
@@ -102,6 +102,29 @@ def executor_factory(text: str, pointer: str = "/executor") -> Callable[[], Exec
             raise InputError.of("scheduler_unreachable", pointer, detail, remedy) from error
 
     return connect
+
+
+class _Processes(Executor):
+    """A process per core of this machine, which end at once when nobody waits for them: after Ctrl-C, say."""
+
+    def __init__(self) -> None:
+        from api.processes import process_pool
+
+        self._max_workers = len(os.sched_getaffinity(0))
+        self._pool = process_pool(self._max_workers, 0, "WARNING")
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """Call a function in a process."""
+        return self._pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes: when they are done, or, without `wait`, at once."""
+        from api.processes import kill
+
+        if wait:
+            self._pool.shutdown(cancel_futures=cancel_futures)
+        else:
+            kill(self._pool)
 
 
 def check_installed(pointer: str = "/executor") -> None:

@@ -7,15 +7,15 @@ import os
 import tempfile
 import time
 import zipfile
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from traces.errors import InputError, Violations
+from traces.parallel import map_executor
 from traces.profile import Profile
 from traces.readers.archive import check_zip
 from traces.readers import load
@@ -23,7 +23,6 @@ from traces.readers import load
 __all__ = ["is_profile", "list_shards", "profile_shards"]
 
 RUN = 8  # neighbours that one task counts one after the other; part of the shape of the tree, so the same everywhere
-MAX_DEATHS = 3
 TRIES = 4  # to read from an object store, a pause that doubles between them
 PAUSE_S = 0.5
 CHUNK_BYTES = 1 << 20
@@ -151,11 +150,17 @@ def profile_shards(
     if executor is None:
         return _tree(_here(shards, counting, told)).profile
     runs = [tuple(shards[start : start + RUN]) for start in range(0, len(shards), RUN)]
-    make = None if isinstance(executor, Executor) else executor
-    pool = executor if isinstance(executor, Executor) else executor()
-    if (reduce := getattr(pool, "reduce", None)) is not None:
-        return _reduced(reduce, pool if make else None, runs, counting, told)
-    return _tree(_elsewhere(pool, make, runs, counting, told)).profile
+    if isinstance(executor, Executor):
+        if (reduce := getattr(executor, "reduce", None)) is not None:
+            return _reduced(reduce, runs, counting, told)
+        return _tree(_elsewhere(executor, runs, counting, told)).profile
+    made = [executor()]
+    if (reduce := getattr(made[0], "reduce", None)) is not None:
+        try:
+            return _reduced(reduce, runs, counting, told)
+        finally:
+            made[0].shutdown(wait=False, cancel_futures=True)
+    return _tree(_elsewhere(lambda: made.pop() if made else executor(), runs, counting, told)).profile
 
 
 def list_shards(sources: Sequence[str | Path]) -> list[str]:
@@ -243,66 +248,17 @@ def _here(shards: list[str], counting: _Counting, told: Callable[[int, int], Non
 
 
 def _elsewhere(
-    pool: Executor,
-    make: Make | None,
-    runs: list[tuple[str, ...]],
-    counting: _Counting,
-    told: Callable[[int, int], None],
+    executor: Executor | Make, runs: list[tuple[str, ...]], counting: _Counting, told: Callable[[int, int], None]
 ) -> Iterator[Counted]:
-    """Yield the profiles of runs in order. At most two per worker are on their way, whatever the number of shards."""
-    total, counted, deaths = sum(map(len, runs)), 0, 0
-    ahead = 2 * int(getattr(pool, "_max_workers", None) or os.cpu_count() or 1)
-    waiting = deque(runs)
-    pending: deque[_Task] = deque()
-    try:
-        while waiting or pending:
-            try:
-                while waiting and len(pending) < ahead:
-                    pending.append(_Task(waiting.popleft()))
-                for task in pending:
-                    if task.future is None:
-                        task.future = pool.submit(counting.run, task.shards)
-                assert pending[0].future is not None
-                result = pending[0].future.result()
-            except BrokenExecutor as error:
-                deaths += 1
-                if make is None or deaths > MAX_DEATHS:
-                    raise _lost(pending[0].shards) from error
-                pool.shutdown(wait=False, cancel_futures=True)
-                for task in pending:
-                    task.forget_if_lost()
-                pool = make()
-                continue
-            counted += len(pending.popleft().shards)
-            told(counted, total)
-            yield result
-    finally:
-        for task in pending:
-            if task.future is not None:
-                task.future.cancel()
-        if make is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@dataclass
-class _Task:
-    """A run of shards, and its profile to be, once it was submitted."""
-
-    shards: tuple[str, ...]
-    future: Future[Counted] | None = None
-
-    def forget_if_lost(self) -> None:
-        """Have it submitted again, unless its result had arrived before the pool broke."""
-        future = self.future
-        if future is not None and (
-            not future.done() or future.cancelled() or isinstance(future.exception(), BrokenExecutor)
-        ):
-            self.future = None
+    total, counted = sum(map(len, runs)), 0
+    for run, result in zip(runs, map_executor(executor, counting.run, runs, _lost), strict=True):
+        counted += len(run)
+        told(counted, total)
+        yield result
 
 
 def _reduced(
     reduce: Callable[..., Counted],
-    own: Executor | None,
     runs: list[tuple[str, ...]],
     counting: _Counting,
     told: Callable[[int, int], None],
@@ -318,9 +274,6 @@ def _reduced(
         return reduce(counting.run, merge, runs, done).profile
     except BrokenExecutor as error:
         raise _lost((runs[0][0], runs[-1][-1]), str(error)) from error
-    finally:
-        if own is not None:
-            own.shutdown(wait=False, cancel_futures=True)
 
 
 def _tree(counted: Iterator[Counted]) -> Counted:

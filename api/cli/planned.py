@@ -12,6 +12,7 @@ from api.cli.view import balance_hint, balance_table, figure_tables, headline, r
 
 if TYPE_CHECKING:
     from api.planning import PlanRequest
+    from api.restarts import Restarts
     from api.sources import Source
 
 __all__ = ["plan_and_tell"]
@@ -25,6 +26,7 @@ def plan_and_tell(
     report: Path | None,
     workers: int | None,
     as_json: bool,
+    restarts: Restarts | None = None,
 ) -> dict[str, Any]:
     """Find a plan, write it, and print its figures beside those of the contiguous plan.
 
@@ -37,6 +39,8 @@ def plan_and_tell(
     workers : int or None
     as_json : bool
         Print the returned document instead of tables.
+    restarts : Restarts, optional
+        Search with several seeds, and where; else once, in this process.
 
     Returns
     -------
@@ -51,7 +55,16 @@ def plan_and_tell(
         shown.phase("reading and profiling")
         prepared = prepare(source, request, workers=workers)
         shown.phase("searching")
-        solution = run(prepared, request, observe=shown.observe, workers=workers)
+        if restarts is None:
+            solution = run(prepared, request, observe=shown.observe, workers=workers)
+        else:
+            from api.restarts import best_of_seeds
+
+            def tell(done: int, score: float | None) -> None:
+                best = "" if score is None else f", best {score:.5f}"
+                shown.phase(f"searching: {done} of {restarts.seeds} seeds{best}")
+
+            solution = best_of_seeds(prepared, request, restarts, workers=workers, progress=tell)
         # Written before it is judged: whatever happens from here on, the search was not in vain.
         if output is not None:
             save_plan(solution.plan, output)

@@ -69,6 +69,21 @@ def solve(
         float | None, typer.Option(metavar="S", help="Stop after so many seconds without a better plan.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the search.")] = 0,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, max=100_000, help="Search with this many seeds from --seed on; the best plan is kept."
+        ),
+    ] = 1,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="Who searches with several seeds: processes (one per core), or the cluster at dask://HOST:PORT.  "
+            "[default: processes]",
+            show_default=False,
+        ),
+    ] = None,
     start: Annotated[
         Path | None, typer.Option(metavar="PLAN", help="Plan, or file of an engine, to start from.")
     ] = None,
@@ -130,7 +145,7 @@ def solve(
         machine = checks.run(lambda: shared.read_topology(topology))
         limits = checks.run(lambda: Limits(time_s=time_s, work=work_limit, gap=gap, stall_s=stall))
         first = None
-        remote = None if server is None else _remote_start(start, report, workers)
+        remote = None if server is None else _remote_start(start, report, workers, executor, seeds)
         if start is not None and server is None:
             known: dict[str, Any] = {"topology": machine, "model": model}
             known |= {"num_experts": num_experts, "layer_ids": layer_ids}
@@ -154,6 +169,12 @@ def solve(
         seed=seed,
         start=first,
     )
+    restarts = None
+    if seeds > 1 or executor is not None:
+        from api.executors import LOCAL, executor_factory
+        from api.restarts import Restarts
+
+        restarts = Restarts(seeds=seeds, executor=executor_factory(executor or LOCAL, "--executor"))
     if output is None:
         say("The plan will not be written: there is no -o.", "note")
     if server is not None:
@@ -161,14 +182,18 @@ def solve(
 
         plan_remotely(server, trace, source_options, request, start=remote, output=output, as_json=as_json)
         return
-    plan_and_tell(source, request, output=output, report=report, workers=workers, as_json=as_json)
+    plan_and_tell(source, request, output=output, report=report, workers=workers, as_json=as_json, restarts=restarts)
 
 
-def _remote_start(start: Path | None, report: Path | None, workers: int | None) -> str | None:
+def _remote_start(
+    start: Path | None, report: Path | None, workers: int | None, executor: str | None, seeds: int
+) -> str | None:
     """Return the id of the plan to start from, with ``--server``; refuse what a service does not do."""
-    for option, value in (("--report", report), ("--workers", workers)):
+    for option, value in (("--report", report), ("--workers", workers), ("--executor", executor)):
         if value is not None:
             raise typer.BadParameter("It does not go with --server.", param_hint=option)
+    if seeds > 1:
+        raise typer.BadParameter("It does not go with --server.", param_hint="--seeds")
     if start is not None and not str(start).startswith("plan_"):
         raise typer.BadParameter("With --server, name a plan of the service: plan_...", param_hint="--start")
     return None if start is None else str(start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,16 @@ import numpy as np
 import pytest
 
 from api.executors import ExecutorLostError, executor_factory
+from api.planning import PlanRequest, prepare
+from api.restarts import Restarts, best_of_seeds
+from placement import load_topology
+from solvers import Limits
 from tests.api.dask_cluster import DaskCluster, missing
-from traces import InputError, Profile, profile_shards
+from tests.api.postgres import missing as no_postgres
+from traces import InputError, Profile, load, profile_shards
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
-LONG = {"time_limit_s": None, "work": 200_000_000}  # some seconds
+LONG = {"time_limit_s": None, "work": 150_000_000}  # some seconds
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +50,24 @@ def until(done: Callable[[], Any], seconds: float = 60) -> Any:
     return found
 
 
+@pytest.fixture
+def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """Return settings of a service that shares no folder with its workers; SQLite where there is no PostgreSQL."""
+    settings = {"blobs_url": (tmp_path / "objects").as_uri()}
+    if no_postgres() is None:
+        settings["database_url"] = request.getfixturevalue("postgres").database("dask")
+    return settings
+
+
 def test_killed_worker_changes_no_plan(
-    cluster: DaskCluster, tmp_path: Path, start_server: Callable[..., Any], trace_bytes: bytes
+    cluster: DaskCluster,
+    tmp_path: Path,
+    start_server: Callable[..., Any],
+    trace_bytes: bytes,
+    elsewhere: dict[str, str],
 ) -> None:
     """A plan whose worker is killed half-way is made again, the same one; a front is made by the cluster as well."""
-    server = start_server(tmp_path / "data", executor=cluster.url, max_workers=2)
+    server = start_server(tmp_path / "data", executor=cluster.url, max_workers=2, **elsewhere)
     trace = server.http.post("/v1/traces", content=trace_bytes).raise_for_status().json()["id"]
     body = {"trace": trace, "topology": "1x4", "solver": "annealing", "limits": LONG}
     places = [server.http.post("/v1/plans", json=body).raise_for_status().headers["location"] for _ in range(2)]
@@ -145,6 +163,15 @@ def test_lost_scheduler_blames_nobody(tmp_path: Path, start_server: Callable[...
         assert server.until(place, lambda plan: plan["status"] != "running")["status"] == "queued"
         assert "moe_placement_worker_deaths_total 0.0" in server.http.get("/metrics").text
         server.until("/v1/plans", lambda plans: "executor.unreachable" in server.log.read_text())
-        server.terminate()
     finally:
         cluster.stop()
+
+
+def test_seeds_on_a_cluster(cluster: DaskCluster, tmp_path: Path, trace_bytes: bytes) -> None:
+    """The best of seeds is the same on a cluster as here."""
+    (tmp_path / "trace.npz").write_bytes(trace_bytes)
+    request = PlanRequest(topology=load_topology("1x4"), solver="random", limits=Limits(work=3))
+    prepared = prepare(load(tmp_path / "trace.npz"), request)
+    makers: list[Callable[[], Executor]] = [executor_factory(cluster.url), lambda: ThreadPoolExecutor(1)]
+    there, here = (best_of_seeds(prepared, request, Restarts(seeds=6, executor=make)).plan for make in makers)
+    assert there.physical_to_logical_map.tolist() == here.physical_to_logical_map.tolist()
