@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from traces.errors import InputError, Violations
 from traces.parallel import map_executor
@@ -213,7 +214,7 @@ def _silent(counted: int, total: int) -> None:
 
 def _matches(source: str) -> list[str]:
     if "://" in source:
-        if not glob.has_magic(source):
+        if not ("*" in source if _is_http(source) else glob.has_magic(source)):  # "?" begins a query there
             return [source]
         store, path = _store(source)
         try:
@@ -345,7 +346,13 @@ def _store(url: str) -> tuple[Any, str]:
 
 
 def _base(shard: str) -> str:
-    return shard.rpartition("/")[2] or "shard"
+    """Return the last part of a name, without a query: it may be a signature, and the name is kept in profiles."""
+    name = urlsplit(shard).path if _is_http(shard) else shard
+    return name.rpartition("/")[2] or "shard"
+
+
+def _is_http(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
 
 
 def _unreadable(url: str, error: OSError) -> InputError:

@@ -83,7 +83,7 @@ def profile(
             merged.save(output)
         shown.phase("testing affinity against permutations")
         facts = summary(merged, seed=seed)
-    for note in [note for item in facts["sources"] for note in item["notes"]]:
+    for note in dict.fromkeys(note for item in facts["sources"] for note in item["notes"]):
         say(note, "note")
     for missing in facts["not_available"].values():
         say(f"{missing['detail']} {missing['remedy']}".rstrip(), "note")

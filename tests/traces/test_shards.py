@@ -288,3 +288,13 @@ def test_urls_that_cannot_be_read_are_refused(bucket: Any) -> None:
         with pytest.raises(InputError) as error:
             profile_shards([address])
         assert [(item.code, item.pointer) for item in error.value.violations] == [(code, address)]
+
+
+def test_signatures_of_addresses_are_not_kept(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The query of an http address is no pattern, and the profile keeps the file's name only."""
+    address = "https://host/traces/part-000.npz?signature=secret"
+    monkeypatch.setattr(
+        traces.shards, "_store", lambda url: (bucket, "/traces/part-000.npz") if url == address else None
+    )
+    merged = profile_shards([address], **SMALL)
+    assert [item.source for item in merged.sources] == ["part-000.npz"]
