@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import api.jobs
 import api.worker
 from api.blobs import Blobs
 from api.database import Database
+from api.executors import ExecutorLostError
 from api.inspection import inspect
 from api.jobs import Dispatcher, DispatcherSettings
 from api.leases import Claim, Lease, Leases
@@ -332,6 +334,92 @@ def test_plan_is_not_blamed_for_a_worker_that_died_before(bench: Bench, lanes: L
     plan_id = bench.ask(solver="contiguous")
     lanes.start(lambda: executors.pop(), max_crashes=1)
     assert bench.until(plan_id, lambda row: row.finished).status == "succeeded"
+
+
+class Failing(Dead):
+    """An executor on which a plan ends with an error of the executor's own."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def submit(self, fn: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if fn is run_plan:
+            future.set_exception(self.error)
+        return future
+
+
+def test_plan_is_not_blamed_for_an_executor_that_went_away(
+    bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan whose cluster is lost waits for the next one; one that can't be reached yet is tried again."""
+    monkeypatch.setattr(api.jobs, "RETRY_S", 0.1)
+    makers: list[Callable[[], Executor]] = [
+        lambda: ThreadPoolExecutor(1),
+        lambda: unreachable(),
+        lambda: Failing(ExecutorLostError("the scheduler went away")),
+    ]
+
+    def unreachable() -> Executor:
+        raise OSError("no scheduler")
+
+    plan_id = bench.ask(solver="contiguous")
+    lanes.start(lambda: makers.pop()(), max_crashes=1)
+    row = bench.until(plan_id, lambda row: row.finished)
+    assert row.status == "succeeded"
+    assert row.attempt == 2
+    assert not makers
+
+
+def test_workers_that_cannot_run_a_plan_fail_it(bench: Bench, lanes: Lanes) -> None:
+    """A worker without the program, say, does not keep a plan busy for ever; the client learns the kind of error."""
+    plan_id = bench.ask()
+    lanes.start(lambda: Failing(ModuleNotFoundError("No module named 'api'")), max_crashes=2)
+    row = bench.until(plan_id, lambda row: row.finished)
+    assert row.error is not None
+    assert row.error["type"] == "/problems/worker-died"
+    assert row.error["detail"] == "No worker could run the plan, 2 times: ModuleNotFoundError."
+
+
+def test_attempt_that_a_cluster_runs_again_counts_as_a_death(bench: Bench, lanes: Lanes) -> None:
+    """The second run of an attempt does nothing, and the plan is queued again as an attempt of its own."""
+
+    class Rerunning(ThreadPoolExecutor):
+        def submit(self, fn: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+            if fn is run_plan and arguments[0].claim.attempt == 1:
+                bench.leases.lease(arguments[0].claim).begin()  # by the worker that has died since
+            return super().submit(fn, *arguments, **options)
+
+    plan_id = bench.ask(solver="contiguous")
+    lanes.start(lambda: Rerunning(1))
+    row = bench.until(plan_id, lambda row: row.finished)
+    assert row.status == "succeeded"
+    assert row.attempt == 2
+
+
+def test_worker_without_the_traces_says_so(bench: Bench) -> None:
+    """A folder that the worker can't see is no lost trace."""
+    plan_id = bench.ask()
+    assert run_plan(bench.job(blobs=bench.folder / "elsewhere")).status == "failed"
+    error = bench.row(plan_id).error
+    assert error is not None
+    assert error["errors"][0]["code"] == "blobs_unreachable"
+    assert "MOE_PLACEMENT_BLOBS_URL" in error["errors"][0]["remedy"]
+
+
+def test_worker_with_an_object_store_needs_no_folder(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fetches the trace into a folder of its own, which goes with the job."""
+    plan_id = bench.ask(solver="contiguous")
+    store = bench.folder / "objects"
+    store.mkdir()
+    blob = bench.blobs.path(bench.trace_id)
+    (store / blob.name).write_bytes(blob.read_bytes())
+    scratch = bench.folder / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    assert run_plan(bench.job(blobs=None, blobs_url=store.as_uri())).status == "succeeded"
+    assert bench.row(plan_id).status == "succeeded"
+    assert list(scratch.iterdir()) == []
 
 
 def test_hanging_worker_is_replaced(bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
