@@ -47,7 +47,12 @@ class ClusterExecutor(Executor):
         """
         if self._client.status != "running":
             raise ExecutorLostError("The connection to the scheduler is closed.")
-        inner = self._executor.submit(partial(fn, *args, **kwargs))
+        try:
+            inner = self._executor.submit(partial(fn, *args, **kwargs))
+        except Exception as error:
+            if self._client.status == "running":
+                raise
+            raise ExecutorLostError("The connection to the scheduler was closed.") from error
         outer: Future[Result] = Future()
         outer.add_done_callback(lambda done: inner.cancel() if done.cancelled() else None)
         inner.add_done_callback(lambda done: _pass_on(done, outer))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from concurrent.futures import wait as wait_for
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,12 +149,13 @@ class Dispatcher:
         while not self._stopping.is_set():
             try:
                 executor = self._make_executor()
-                executor.submit(warm_up)  # so that the first plan does not wait for a process to start
-            except (OSError, BrokenExecutor, InputError) as error:
+            except (OSError, InputError) as error:
                 log.error("executor.unreachable", reason=str(error))
                 self._stopping.wait(RETRY_S)
-            else:
-                return executor
+                continue
+            with suppress(BrokenExecutor):  # the first plan notices as well
+                executor.submit(warm_up)  # so that it does not wait for a process to start
+            return executor
         return None
 
     def _run(self, executor: Executor, claim: Claim) -> bool:

@@ -361,8 +361,9 @@ def _unreadable(url: str, error: OSError) -> InputError:
 
 
 def _lost(run: Sequence[str], reason: str = "") -> InputError:
-    detail = f"The workers that counted it died, again and again, out of memory most likely. {reason}".rstrip()
-    return InputError.of("worker_died", _range(run[0], run[-1]), detail, "Give workers more memory, or try again.")
+    detail = reason.strip() or "The workers that counted it died, again and again, out of memory most likely."
+    remedy = "Try again; give workers more memory if they run out of it."
+    return InputError.of("worker_died", _range(run[0], run[-1]), detail, remedy)
 
 
 def _range(first: str, last: str) -> str:

@@ -175,3 +175,20 @@ def test_seeds_on_a_cluster(cluster: DaskCluster, tmp_path: Path, trace_bytes: b
     makers: list[Callable[[], Executor]] = [executor_factory(cluster.url), lambda: ThreadPoolExecutor(1)]
     there, here = (best_of_seeds(prepared, request, Restarts(seeds=6, executor=make)).plan for make in makers)
     assert there.physical_to_logical_map.tolist() == here.physical_to_logical_map.tolist()
+
+
+def test_lost_scheduler_is_told(tmp_path: Path) -> None:
+    """A profile can't go on without its scheduler: the error says so, with the shards."""
+    cluster = DaskCluster.start(tmp_path, 1)
+    paths = shards(tmp_path, 40, tokens=2000)
+
+    def lose(counted: int, total: int) -> None:
+        assert cluster.scheduler is not None
+        cluster.scheduler.kill()
+
+    try:
+        with pytest.raises(InputError, match="scheduler went away") as error:
+            profile_shards(paths, executor_factory(cluster.url), progress=lose)
+        assert error.value.violations[0].pointer == f"{paths[0]} to {paths[-1]}"
+    finally:
+        cluster.stop()
