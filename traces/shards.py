@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 from traces.errors import InputError, Violations
 from traces.parallel import map_executor
 from traces.profile import Profile
-from traces.readers.archive import check_zip
 from traces.readers import load
+from traces.readers.archive import check_zip
 
 __all__ = ["is_profile", "list_shards", "profile_shards"]
 

@@ -9,6 +9,7 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from fastapi import Path as PathParameter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -175,7 +176,7 @@ def get_plan_file(plan_id: str, request: Request, store: StoreOf) -> Response:
 )
 def export_plan(
     plan_id: str,
-    format: str,  # noqa: A002  the word that users expect
+    format: Annotated[str, PathParameter(json_schema_extra={"enum": [known.name for known in EXPORTS]})],  # noqa: A002
     request: Request,
     store: StoreOf,
     model_layers: ModelLayers = None,
