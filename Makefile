@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup system-packages demo test check bench serve docs
+.PHONY: help setup system-packages demo test check bench serve docs audit
 
 help:
 	@echo "make demo    plan the sample trace and show before and after"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench   run the benchmarks"
 	@echo "make serve   serve the page and the REST interface on this machine"
 	@echo "make docs    build the documentation into site/"
+	@echo "make audit   look for known vulnerabilities in the dependencies; needs a network"
 
 setup: $(VENV)/.ready
 
@@ -22,7 +23,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[parquet]" --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[parquet]" --group dev --group s3-tests
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group capture || \
 		echo "No CPU build of PyTorch for this Python and pip: the tests that capture from models are skipped." >&2
 	@touch $@
@@ -57,6 +58,11 @@ bench: setup
 
 serve: setup
 	$(BIN)/moe-placement serve
+
+# Asks a database of vulnerabilities over the network, so it is not a part of the tests.
+audit: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --local --progress-spinner off
 
 docs: $(VENV)/.docs
 	$(BIN)/zensical build --clean

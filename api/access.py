@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
 
 from api.problems import ProblemError
 from api.services import Services, ServicesOf
@@ -43,12 +44,13 @@ class Principal:
         return bool(self.scopes & enough[scope])
 
 
-def _principal(request: Request, services: ServicesOf) -> Principal:
+# Dependencies that do not block are coroutines: others cost a change of threads for every request.
+async def _principal(request: Request, services: ServicesOf) -> Principal:
     """Return who asks. Known from here on to the log, and to the limits per client."""
     if services.settings.auth == "off":
         principal = Principal(tenant=LOCAL, actor=LOCAL, scopes=frozenset(("admin",)))
     else:
-        principal = _authenticated(request, services)
+        principal = await run_in_threadpool(_authenticated, request, services)
     request.state.principal = principal
     services.rates.check(principal.actor)
     return principal
@@ -73,10 +75,10 @@ def _authenticated(request: Request, services: Services) -> Principal:
 PrincipalOf = Annotated[Principal, Depends(_principal)]
 
 
-def may(scope: str | None = None) -> Callable[..., None]:
+def may(scope: str | None = None) -> Callable[..., Awaitable[None]]:
     """Return the dependency of routes that need a scope; without one, ``read`` or ``write`` by method."""
 
-    def check(request: Request, principal: PrincipalOf) -> None:
+    async def check(request: Request, principal: PrincipalOf) -> None:
         needed = scope or ("read" if request.method in READING else "write")
         if not principal.allows(needed):
             have = ", ".join(sorted(principal.scopes)) or "none"
@@ -85,7 +87,7 @@ def may(scope: str | None = None) -> Callable[..., None]:
     return check
 
 
-def _store(services: ServicesOf, principal: PrincipalOf) -> TenantStore:
+async def _store(services: ServicesOf, principal: PrincipalOf) -> TenantStore:
     return services.store.of(principal.tenant)
 
 

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import structlog
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import exc
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -19,6 +20,7 @@ from starlette.responses import Response
 
 from api.access import may
 from api.audit import Audited
+from api.disk import disk_problem
 from api.guard import Guard
 from api.head import Head
 from api.linger import Linger
@@ -45,6 +47,9 @@ from api.validation import from_validation
 from traces import InputError
 
 __all__ = ["create_app"]
+
+OPEN = ("/healthz", "/readyz", "/problems/{slug}")  # nobody is asked who they are
+log = structlog.get_logger(__name__)
 
 DESCRIPTION = (
     "Plans where the experts of Mixture-of-Experts models go: upload a routing trace, ask for a plan, watch it get "
@@ -94,7 +99,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(InputError, _on_input)
-    app.add_exception_handler(OperationalError, _on_store)
+    for kind in (exc.OperationalError, exc.InternalError, exc.TimeoutError):
+        app.add_exception_handler(kind, _on_store)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's way to extend it
     return app
@@ -133,7 +139,12 @@ async def _on_input(request: Request, error: Exception) -> Response:
 
 
 async def _on_store(request: Request, error: Exception) -> Response:
-    return problem_response("unavailable", "The store is busy or can't be written.", headers={"Retry-After": "5"})
+    services: Services = request.app.state.services
+    services.metrics.store_errors.labels("request").inc()
+    log.error("store.failed", path=request.url.path, error=str(getattr(error, "orig", error))[:500])
+    reason = disk_problem(services.settings)
+    detail = "The store is busy or can't be written." if reason is None else reason
+    return problem_response("unavailable", detail, headers={"Retry-After": "5"})
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
@@ -150,6 +161,15 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"))
         schemas["Problem"] = problem
+        content["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+        services: Services = app.state.services
+        asked: list[dict[str, list[str]]] = [{"bearer": []}]
+        for path, methods in content["paths"].items():
+            for operation in methods.values():
+                # Without authentication a key is not wrong, only of no use.
+                operation["security"] = (
+                    [] if path in OPEN else asked if services.settings.auth == "required" else [*asked, {}]
+                )
         app.openapi_schema = content
     return app.openapi_schema
 

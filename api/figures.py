@@ -17,6 +17,7 @@ __all__ = [
     "Measured",
     "PartFigures",
     "contiguous_plan",
+    "expected_load",
     "figures_of",
     "measure",
     "part_figures",
@@ -176,13 +177,15 @@ def _plan_figures(problem: Problem, item: Measured) -> dict[str, Any]:
         "warnings": list(plan.warnings),
         "fit": parts.get("fit"),
         "held_out": parts.get("held_out"),
-        "expected_load": _expected_load(problem, plan, problem.topology),
+        "expected_load": expected_load(problem, plan),
     }
 
 
-def _expected_load(problem: Problem, plan: Plan, topology: Topology) -> dict[str, Any]:
+def expected_load(problem: Problem, plan: Plan) -> dict[str, float]:
     """Return the load figures that follow from the profile, without any token."""
-    load = expected_gpu_load(problem, plan.copies_on_gpu) * topology.fair_share  # share of each layer's load, (L, G)
+    load = (
+        expected_gpu_load(problem, plan.copies_on_gpu) * problem.topology.fair_share
+    )  # share of each layer's load, (L, G)
     largest = load.max(axis=1) * problem.num_gpus  # mean over GPUs is 1 / G
     return {
         "imbalance_max_over_mean": float(largest.mean()),

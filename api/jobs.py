@@ -114,7 +114,7 @@ class Dispatcher:
                     log.warning("plan.lease_expired", plan=plan_id)
                     self.announce()
             except SQLAlchemyError:
-                log.exception("store.unreachable")
+                self._unreachable()
 
     def _lane(self) -> None:
         executor = self._warm_executor()
@@ -122,7 +122,7 @@ class Dispatcher:
             try:
                 claim = self._leases.claim()
             except SQLAlchemyError:
-                log.exception("store.unreachable")
+                self._unreachable()
                 self._stopping.wait(IDLE_S)
                 continue
             if claim is None:
@@ -157,6 +157,10 @@ class Dispatcher:
                 executor.submit(warm_up)  # so that it does not wait for a process to start
             return executor
         return None
+
+    def _unreachable(self) -> None:
+        log.exception("store.unreachable")
+        self._metrics.store_errors.labels("queue").inc()
 
     def _run(self, executor: Executor, claim: Claim) -> bool:
         """Run a plan to its end; False if the executor can't be used any more."""
@@ -196,7 +200,7 @@ class Dispatcher:
         if outcome.status is None:
             self._lost(claim, WORKER_DIED.format(settings.max_crashes))
         if outcome.solver and outcome.status is not None:
-            self._metrics.solve_seconds.labels(outcome.solver, outcome.status).observe(outcome.elapsed_s)
+            self._metrics.finished(outcome.solver, outcome.status, outcome.elapsed_s, outcome.load)
         return True
 
     def _lost(self, claim: Claim, detail: str) -> None:
@@ -229,7 +233,7 @@ class Dispatcher:
             except StaleAttemptError:
                 give_up = now + GRACE_S if give_up is None else give_up
             except SQLAlchemyError:
-                log.exception("store.unreachable")
+                self._unreachable()
             if give_up is not None and now > give_up:
                 log.error("worker.unresponsive", plan=claim.plan_id, attempt=claim.attempt)
                 return False

@@ -37,6 +37,7 @@ class Claim:
 class Task:
     """A request with all that belongs to it: the plan files to start from, of the request and of earlier attempts."""
 
+    tenant: str
     kind: str
     request: dict[str, Any]
     start: dict[str, Any] | None
@@ -77,6 +78,7 @@ class Lease:
     def load(self) -> Task:
         """Return what there is to do."""
         columns = (
+            plans.c.tenant,
             plans.c.kind,
             plans.c.request,
             plan_documents.c.plan,
@@ -90,6 +92,7 @@ class Lease:
         if row is None:
             raise StaleAttemptError
         return Task(
+            tenant=row.tenant,
             kind=row.kind,
             request=row.request,
             start=None if row.start is None else json.loads(row.start),

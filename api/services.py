@@ -106,7 +106,7 @@ class Services:
             oidc=_oidc(settings),
             rates=Rates(settings.rate_per_s, settings.rate_burst),
             audit=AuditLog(database),
-            metrics=Metrics(store),
+            metrics=Metrics(store, settings.data_dir),
         )
 
     @property
@@ -216,7 +216,7 @@ def _oidc(settings: Settings) -> Oidc | None:
     )
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 

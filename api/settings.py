@@ -91,6 +91,9 @@ class Settings(BaseSettings):
 
     max_trace_bytes: int = Field(default=8192 * MB, ge=1, description="Largest trace to accept.")
     max_unpacked_bytes: int = Field(default=32_768 * MB, ge=1, description="Most that a packed trace may unpack to.")
+    min_free_bytes: int = Field(
+        default=256 * MB, ge=0, description="Room on the disk that is left to plans: traces are refused below it."
+    )
     upload_hours: float = Field(default=48.0, gt=0, description="How long an upload in parts may take.")
     import_dirs: tuple[Path, ...] = Field(
         default=(), description="Folders of this machine, as JSON, whose files may be imported as traces."

@@ -14,7 +14,17 @@ from api.database import Database
 from api.events import EVENT_COLUMNS, record_events
 from api.models import idempotency_keys, plan_documents, plans, topologies, traces, uploads
 
-__all__ = ["ConflictError", "Created", "PlanRow", "Store", "TenantStore", "TopologyRow", "TraceRow", "UploadRow"]
+__all__ = [
+    "ConflictError",
+    "Created",
+    "PlanRow",
+    "Store",
+    "TenantStore",
+    "TopologyRow",
+    "Totals",
+    "TraceRow",
+    "UploadRow",
+]
 
 ACTIVE = ("queued", "running")
 HIDDEN = ("trace_seq", "lease_until", "begun", "crashes", "claimed_by")
@@ -102,6 +112,20 @@ class PlanRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What the service has of all tenants together; the same bytes of two tenants are one blob.
+
+    `waiting_since` is when the plan that waits longest was queued; None if none waits.
+    """
+
+    plans: dict[str, int]
+    waiting_since: float | None
+    blobs: int
+    blob_bytes: int
+    open_uploads: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Created:
     """A plan, and whether this request made it (or an earlier one with the same idempotency key)."""
 
@@ -173,9 +197,22 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """Return the number of plans per status."""
-        query = select(plans.c.status, func.count()).group_by(plans.c.status)
         with self.database.read() as connection:
-            return {row.status: row[1] for row in connection.execute(query)}
+            return _counts(connection)
+
+    def totals(self) -> Totals:
+        """Return what the service has, of all tenants together."""
+        since = select(func.min(plans.c.updated_at)).where(plans.c.status == "queued")
+        kept = select(traces.c.id, func.max(traces.c.bytes).label("bytes")).group_by(traces.c.id).subquery()
+        with self.database.read() as connection:
+            count, size = connection.execute(select(func.count(), func.sum(kept.c.bytes))).one()
+            return Totals(
+                plans=_counts(connection),
+                waiting_since=connection.execute(since).scalar_one(),
+                blobs=count,
+                blob_bytes=int(size or 0),
+                open_uploads=connection.execute(select(func.count()).select_from(uploads)).scalar_one(),
+            )
 
 
 class TenantStore:
@@ -399,6 +436,9 @@ class TenantStore:
             with self.database.read() as connection:
                 return connection.execute(select(table.c.seq).where(mine)).first() is not None
         values = dict(changes)
+        if not values:
+            with self.database.read() as connection:
+                return connection.execute(select(table.c.seq).where(mine)).first() is not None
         if "revision" in table.c:
             values |= {"revision": table.c.revision + 1, "updated_at": time.time()}
         with self.database.write() as connection:
@@ -493,6 +533,11 @@ class TenantStore:
         if known.body_hash != body_hash:
             raise ConflictError("idempotency-key-reused", "The key was sent before with another body.")
         return self._plan(connection, known.plan_id, kind)
+
+
+def _counts(connection: Connection) -> dict[str, int]:
+    query = select(plans.c.status, func.count()).group_by(plans.c.status)
+    return {row.status: row[1] for row in connection.execute(query)}
 
 
 def _tagged(table: Table, tags: Sequence[str]) -> ColumnElement[bool]:

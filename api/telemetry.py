@@ -8,15 +8,13 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.models import STATUSES
+from api.gauges import PlanLoad, PlanLoads, StoreFigures
 from api.problems import problem_response
 from api.store import Store
 
@@ -25,6 +23,8 @@ __all__ = ["Metrics", "RequestLog", "configure_logging"]
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 SOLVE_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
+GAP_BUCKETS = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+REQUEST_BUCKETS = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 60)
 log = structlog.get_logger(__name__)
 
 
@@ -65,12 +65,38 @@ class Metrics:
     Parameters
     ----------
     store : Store
-        Counts of plans are read from it when they are asked for.
+        What it holds is counted when it is asked for.
+    data_dir : Path
+        On the disk whose free space is told.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, data_dir: Path) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_PlanCounts(store))
+        self.loads = PlanLoads()
+        self.store_errors = Counter(
+            "moe_placement_store_errors",
+            "Times that the database could not be read or written, by what was tried.",
+            ("where",),
+            registry=self.registry,
+        )
+        self.registry.register(StoreFigures(store, data_dir, self.store_errors.labels("metrics").inc))
+        self.request_seconds = Histogram(
+            "moe_placement_request_seconds",
+            "Time until a request was answered to its end.",
+            ("method", "route"),
+            buckets=REQUEST_BUCKETS,
+            registry=self.registry,
+        )
+        self.upload_bytes = Counter(
+            "moe_placement_upload_bytes", "Bytes of traces that were received.", registry=self.registry
+        )
+        self.gap = Histogram(
+            "moe_placement_plan_gap",
+            "Gap of finished plans whose bound is known.",
+            ("solver",),
+            buckets=GAP_BUCKETS,
+            registry=self.registry,
+        )
         self.requests = Counter(
             "moe_placement_requests", "Requests.", ("method", "route", "status"), registry=self.registry
         )
@@ -83,22 +109,13 @@ class Metrics:
         )
         self.worker_deaths = Counter("moe_placement_worker_deaths", "Workers that died.", registry=self.registry)
 
-
-class _PlanCounts(Collector):
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def describe(self) -> list[GaugeMetricFamily]:
-        """Return the names only: registering must not read the store."""
-        return [GaugeMetricFamily("moe_placement_plans", "Plans by status.", labels=["status"])]
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Count the plans."""
-        counts = self._store.counts()
-        family = GaugeMetricFamily("moe_placement_plans", "Plans by status.", labels=["status"])
-        for status in STATUSES:
-            family.add_metric([status], counts.get(status, 0))
-        yield family
+    def finished(self, solver: str, status: str, elapsed_s: float, load: PlanLoad | None) -> None:
+        """Count a plan or front that has ended."""
+        self.solve_seconds.labels(solver, status).observe(elapsed_s)
+        if load is not None:
+            self.loads.add(load)
+            if load.gap is not None:
+                self.gap.labels(solver).observe(load.gap)
 
 
 class RequestLog:
@@ -150,6 +167,7 @@ class RequestLog:
                 route = getattr(scope.get("route"), "path", "") or "unknown"
                 method = scope["method"] if scope["method"] in METHODS else "other"  # a client may invent any
                 self.metrics.requests.labels(method, route, str(status)).inc()
+                self.metrics.request_seconds.labels(method, route).observe(time.perf_counter() - begin)
                 log.info(
                     "request",
                     method=scope["method"],

@@ -14,14 +14,16 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from api.blobs import ALGORITHMS, Blobs, Incoming
+from api.disk import disk_problem
 from api.encodings import decoder
 from api.inspection import inspect
 from api.problems import ProblemError
 from api.services import Services
+from api.settings import Settings
 from api.store import ConflictError, TenantStore, TraceRow
 from traces import InputError, Violation
 
-__all__ = ["admit", "check_digests", "digests", "receive_trace", "storage_problem"]
+__all__ = ["admit", "check_digests", "digests", "receive_trace", "refuse_when_full", "storage_problem"]
 
 CHUNK_BYTES = 1 << 20
 DIGEST = re.compile(r"\s*([a-z*][a-z0-9_.*-]*)\s*=\s*:([A-Za-z0-9+/=]*):\s*")
@@ -58,6 +60,7 @@ async def receive_trace(
     ProblemError
     """
     expected = digests(request.headers.getlist("content-digest"))
+    refuse_when_full(services.settings)
     blobs = services.parts.blobs
     try:
         incoming = await run_in_threadpool(blobs.receive)
@@ -65,6 +68,7 @@ async def receive_trace(
         raise storage_problem(error) from error
     try:
         arrived = await _receive(request, incoming, services.settings.max_trace_bytes, expected)
+        services.metrics.upload_bytes.inc(incoming.size)
         check_digests(arrived, expected)
         return await admit(services, store, incoming, name, hints, tags)
     finally:
@@ -189,6 +193,12 @@ def digests(fields: list[str]) -> dict[str, bytes]:
             except binascii.Error:
                 raise ProblemError("digest-mismatch", f"The {match[1]} digest is not base64.") from None
     return found
+
+
+def refuse_when_full(settings: Settings) -> None:
+    """Refuse a file before it is sent, if it would leave plans too little room on the disk."""
+    if (reason := disk_problem(settings)) is not None:
+        raise ProblemError("storage-full", reason)
 
 
 def storage_problem(error: OSError) -> ProblemError:

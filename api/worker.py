@@ -22,7 +22,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.blobs import open_blobs
 from api.database import Database
+from api.figures import expected_load
 from api.fronts import front_document, measure_front
+from api.gauges import PlanLoad
 from api.inspection import open_stored
 from api.leases import Claim, Lease, StaleAttemptError, Task
 from api.parsing import plan_request, translate
@@ -60,6 +62,7 @@ class Outcome:
     status: str | None
     solver: str = ""
     elapsed_s: float = 0.0
+    load: PlanLoad | None = None
 
 
 class _InterruptedError(Exception):
@@ -246,7 +249,21 @@ def _search(job: Job, lease: Lease, reporter: _Reporter) -> Outcome:
         plan=text,
         summary=None if summary is None else json.dumps(summary, allow_nan=False),
     )
-    return Outcome(status=status, solver=body.solver, elapsed_s=solution.elapsed_s)
+    return Outcome(
+        status=status, solver=body.solver, elapsed_s=solution.elapsed_s, load=_load(job, task, prepared, plan)
+    )
+
+
+def _load(job: Job, task: Task, prepared: Prepared, plan: Plan) -> PlanLoad:
+    load = prepared.problem.profile.load
+    return PlanLoad(
+        tenant=task.tenant,
+        plan=job.claim.plan_id,
+        trace=task.request["trace"],
+        imbalance=expected_load(prepared.problem, plan)["imbalance_max_over_mean"],
+        hottest_share=float((load / load.sum(axis=1, keepdims=True)).max()),
+        gap=plan.gap,
+    )
 
 
 def _prepare(job: Job, reporter: _Reporter, task: Task, request: PlanRequest) -> Prepared:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from api.cli.backup import backup, restore
 from api.cli.catalogue import formats, solvers, topologies
 from api.cli.console import BAD_INPUT, INTERRUPTED, NO_PLAN, error_document, print_json, say, wants_json
 from api.cli.convert import convert
@@ -77,6 +78,7 @@ COMMANDS = (
     *(profile, solve, front, evaluate, compare),
     *(export, check, convert),
     *(solvers, topologies, formats, synthetic, demo, serve),
+    *(backup, restore),
 )
 for command in COMMANDS:
     app.command()(command)

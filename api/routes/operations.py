@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Depends
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
-from api.access import may
+from api.access import PrincipalOf, may
+from api.disk import disk_problem
+from api.gauges import LoadFigures
 from api.problems import ProblemError
 from api.routes.common import problems
 from api.services import ServicesOf
@@ -28,15 +30,18 @@ def healthz() -> Response:
 
 @router.get("/readyz", response_class=Response, summary="Can it do its work", responses={**TEXT, **problems()})
 def readyz(services: ServicesOf) -> Response:
-    """Answer ok if the store can be read and plans are run."""
+    """Answer ok if the store can be read, plans are run, and the disk takes more."""
     if services.draining.is_set():
         raise ProblemError("unavailable", "The service is stopping.")
     try:
         services.store.counts()
     except SQLAlchemyError:
+        services.metrics.store_errors.labels("ready").inc()
         raise ProblemError("unavailable", "The store can't be read.") from None
     if not services.parts.dispatcher.alive:
         raise ProblemError("unavailable", "No plans are run.")
+    if (reason := disk_problem(services.settings)) is not None:
+        raise ProblemError("unavailable", reason)
     return Response("ok\n", media_type="text/plain")
 
 
@@ -47,6 +52,9 @@ def readyz(services: ServicesOf) -> Response:
     dependencies=[Depends(may("admin"))],
     responses={**TEXT, **problems()},
 )
-def metrics(services: ServicesOf) -> Response:
-    """Return the figures in Prometheus' text format."""
-    return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+def metrics(services: ServicesOf, principal: PrincipalOf) -> Response:
+    """Return the figures in Prometheus' text format: of the service, and of the latest plans of one's own tenant."""
+    own = CollectorRegistry()
+    own.register(LoadFigures(services.metrics.loads.of(principal.tenant)))
+    text = generate_latest(services.metrics.registry) + generate_latest(own)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -22,7 +22,7 @@ from api.schemas import ImportBody, UploadBody
 from api.services import Services, ServicesOf
 from api.store import TenantStore, TraceRow, UploadRow
 from api.strict import StrictRoute, refuse_encoded
-from api.uploads import admit, check_digests, digests
+from api.uploads import admit, check_digests, digests, refuse_when_full
 
 __all__ = ["router"]
 
@@ -30,8 +30,8 @@ router = APIRouter(tags=["traces"], route_class=StrictRoute)
 
 PART: dict[str, Any] = {
     "requestBody": {
-        "required": True,
-        "description": "The next bytes of the file.",
+        "required": False,
+        "description": "The next bytes of the file; nothing is a part too.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     },
 }
@@ -89,7 +89,9 @@ async def send_part(
     row = await run_in_threadpool(_upload, store, upload_id)
     limit = services.settings.max_trace_bytes if row.bytes is None else row.bytes
     with _turn(services, upload_id):
+        refuse_when_full(services.settings)
         offset = await append(request, services.parts.blobs.part(upload_id), upload_offset, limit)
+        services.metrics.upload_bytes.inc(offset - upload_offset)
     return Response(status_code=204, headers={"Upload-Offset": str(offset)})
 
 
@@ -146,7 +148,9 @@ async def delete_upload(upload_id: str, services: ServicesOf, store: StoreOf) ->
 async def import_trace(body: ImportBody, services: ServicesOf, store: StoreOf) -> Response:
     """Fetch a trace from a folder or an address that the operator allows (`import_dirs`, `import_urls`)."""
     check_format(body.format)
+    refuse_when_full(services.settings)
     incoming = await run_in_threadpool(fetch, body.source, services.settings, services.parts.blobs)
+    services.metrics.upload_bytes.inc(incoming.size)
     try:
         row, new = await admit(services, store, incoming, body.name, body.hints, body.tags)
     finally:

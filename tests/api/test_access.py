@@ -56,7 +56,15 @@ def theirs(guarded: TestClient, trace_bytes: bytes) -> dict[str, Any]:
     plan = guarded.post("/v1/plans", json=body, headers=header | {"Prefer": "wait=100"}).json()
     assert plan["status"] == "succeeded", plan
     key_id = services_of(guarded).keys.list("them")[0].id
-    return {"trace_id": trace, "plan_id": plan["id"], "key_id": key_id, "header": header}
+    found = {"trace_id": trace, "plan_id": plan["id"], "key_id": key_id, "number": "1", "header": header}
+    front = body | {"solver": "annealing", "points": 3, "limits": {"work": 1000}}
+    for name, path, asked in (
+        ("front_id", "/v1/fronts", front),
+        ("topology_id", "/v1/topologies", {"topology": "2x4"}),
+        ("upload_id", "/v1/uploads", {}),
+    ):
+        found[name] = guarded.post(path, json=asked, headers=header).raise_for_status().json()["id"]
+    return found
 
 
 def routes(client: TestClient) -> list[tuple[str, str]]:

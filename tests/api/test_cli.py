@@ -52,7 +52,8 @@ def plan(trace: Path) -> Path:
 def test_every_command_is_listed_and_has_help() -> None:
     """`--help` names the commands and their exit codes."""
     text = command("--help").stdout
-    names = ("profile", "solve", "evaluate", "compare", "solvers", "topologies", "synthetic", "demo", "serve")
+    names = ["profile", "solve", "evaluate", "compare", "solvers", "topologies", "synthetic", "demo", "serve"]
+    names += ["backup", "restore"]
     assert all(name in text for name in names)
     assert "3 no plan" in text
     for name in names:

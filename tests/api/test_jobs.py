@@ -260,7 +260,7 @@ class Lanes:
             max_time_limit_s=60.0,
             max_crashes=max_crashes,
         )
-        dispatcher = Dispatcher(settings, bench.leases, make_executor, Metrics(Store(bench.database)))
+        dispatcher = Dispatcher(settings, bench.leases, make_executor, Metrics(Store(bench.database), Path("/")))
         dispatcher.start()
         self.started.append(dispatcher)
         return dispatcher

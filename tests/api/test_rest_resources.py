@@ -145,3 +145,17 @@ def test_examples_are_accepted(client: TestClient, trace_id: str) -> None:
     assert len(plans) >= 2
     for body in plans:
         post(client, "/v1/plans/validate", {**body, "trace": trace_id}, 200)
+
+
+def test_label_nothing(client: TestClient, trace_id: str) -> None:
+    """A change of labels that changes nothing is answered like any other, and what is not there is missing still."""
+    plan = client.post("/v1/plans", json={"trace": trace_id, "topology": "1x4", "solver": "contiguous"}).json()["id"]
+    topology = client.post("/v1/topologies", json={"topology": "2x4"}).json()["id"]
+    for path in (f"/v1/traces/{trace_id}", f"/v1/plans/{plan}", f"/v1/topologies/{topology}"):
+        assert client.patch(path, json={}).status_code == 200, path
+        assert client.patch(path[:-2] + "zz", json={}).status_code == 404, path
+
+
+def test_allow_is_of_the_path_itself(client: TestClient) -> None:
+    """A path that the template of another route happens to match allows its own methods only."""
+    assert client.request("OPTIONS", "/v1/plans/validate").headers["allow"] == "POST"

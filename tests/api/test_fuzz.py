@@ -1,0 +1,153 @@
+"""A fuzzer over the whole schema, with and without authentication: answers are as it says, and never a fault.
+
+`FUZZ_EXAMPLES=150 pytest tests/api/test_fuzz.py` sends more than 10,000 requests.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.config import SchemathesisConfig
+from schemathesis.core.parameters import ParameterLocation
+
+from api.app import create_app
+from api.database import Database
+from api.keys import Keys
+from api.settings import Settings
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))
+# A well-formed request may name what is not there, or break a rule that no schema can state: the other answers that a
+# valid one may have. All checks of the fuzzer are on.
+CONFIG = SchemathesisConfig.from_dict(
+    {
+        "checks": {
+            "positive_data_acceptance": {
+                "expected-statuses": ["2xx", "304", "400", "404", "409", "413", "415", "422", "429", "503"]
+            },
+            "negative_data_rejection": {
+                "expected-statuses": ["400", "401", "403", "404", "405", "409", "413", "415", "422", "428", "429"]
+            },
+            "max_response_time": 60,
+        }
+    }
+)
+SETTINGS = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+LIMITS = {"max_time_limit_s": 0.5, "max_wait_s": 0.2, "max_job_bytes": 1 << 28, "max_json_bytes": 1 << 22}
+
+
+class Target:
+    """A service with one of everything, so that requests reach further than to a 404.
+
+    Parameters
+    ----------
+    server : Server
+    content : bytes
+        A trace.
+    key : str or None
+        Of an admin.
+    """
+
+    def __init__(self, server: Any, content: bytes, key: str | None) -> None:
+        self.server, self.content = server, content
+        self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+
+    def fill(self) -> dict[str, str]:
+        """Return the ids of a trace, a finished plan, a finished front, a topology, an upload and a key."""
+        http = self.server.http
+        trace = http.post("/v1/traces", content=self.content, headers=self.headers).json()["id"]
+        asked = {"trace": trace, "topology": "1x4", "solver": "contiguous"}
+        found = {"trace_id": trace}
+        for name, path, body in (
+            ("plan_id", "/v1/plans", asked),
+            ("front_id", "/v1/fronts", asked | {"solver": "annealing", "points": 3, "limits": {"work": 1000}}),
+            ("topology_id", "/v1/topologies", {"topology": "2x4"}),
+            ("upload_id", "/v1/uploads", {}),
+            ("key_id", "/v1/keys", {"scopes": ["read"], "name": secrets.token_hex(4)}),
+        ):
+            again = {} if name not in ("plan_id", "front_id") else {"Idempotency-Key": name}
+            answer = http.post(path, json=body, headers=self.headers | again)
+            assert answer.status_code < 300, answer.text
+            found[name] = answer.json()["id"]
+        return found
+
+    def send(self, case: schemathesis.Case[Any], ids: dict[str, str]) -> None:
+        """Send a request and check its answer. Most that are well formed name what is there."""
+        real = sum(map(len, map(str, case.path_parameters.values()))) % 4 > 0
+        if real and not _is_negative(case, ParameterLocation.PATH):
+            for name in case.path_parameters:
+                case.path_parameters[name] = ids.get(name, case.path_parameters[name])
+        if isinstance(case.body, dict) and not _is_negative(case, ParameterLocation.BODY):
+            for name, known in (("trace", "trace_id"), ("plan", "plan_id"), ("start", "plan_id")):
+                if isinstance(case.body.get(name), str):
+                    case.body[name] = ids[known]
+        case.call_and_validate(base_url=str(self.server.http.base_url), headers=self.headers, timeout=120)
+
+
+def _is_negative(case: schemathesis.Case[Any], location: ParameterLocation) -> bool:
+    return case.meta is None or case.meta.is_negative_at(location)
+
+
+@pytest.fixture(scope="module")
+def open_target(tmp_path_factory: pytest.TempPathFactory, server_type: Any, trace_bytes: bytes) -> Iterator[Target]:
+    """Start a service that asks nobody."""
+    server = server_type.start(tmp_path_factory.mktemp("fuzz") / "data", **LIMITS)
+    yield Target(server, trace_bytes, None)
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def guarded_target(tmp_path_factory: pytest.TempPathFactory, server_type: Any, trace_bytes: bytes) -> Iterator[Target]:
+    """Start a service that asks for keys."""
+    folder = tmp_path_factory.mktemp("fuzz") / "data"
+    folder.mkdir()
+    database = Database(f"sqlite:///{folder / 'service.db'}")
+    database.upgrade()
+    key, _ = Keys(database).create("fuzzer", ["admin"])
+    database.close()
+    server = server_type.start(folder, auth="required", **LIMITS)
+    yield Target(server, trace_bytes, key)
+    server.kill()
+
+
+@pytest.fixture
+def ids(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Fill the service that the test is about."""
+    target = request.getfixturevalue("guarded_target" if "guarded_target" in request.fixturenames else "open_target")
+    found: dict[str, str] = target.fill()
+    return found
+
+
+def _schema(**given: Any) -> Any:
+    return schemathesis.openapi.from_dict(
+        create_app(Settings(data_dir=Path("unused"), **given)).openapi(), config=CONFIG
+    )
+
+
+OPEN, GUARDED = _schema(), _schema(auth="required")
+
+
+@OPEN.parametrize()
+@SETTINGS
+def test_schema_is_kept(case: schemathesis.Case[Any], open_target: Target, ids: dict[str, str]) -> None:
+    """Whatever the schema allows or forbids, answers are as it says, and never a fault of the service."""
+    open_target.send(case, ids)
+
+
+@GUARDED.parametrize()
+@SETTINGS
+def test_schema_is_kept_with_keys(case: schemathesis.Case[Any], guarded_target: Target, ids: dict[str, str]) -> None:
+    """The same with a key; without it, or with a wrong one, what succeeds with it is refused."""
+    guarded_target.send(case, ids)
