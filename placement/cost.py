@@ -22,8 +22,10 @@ __all__ = [
     "expected_gpu_load",
     "expected_share",
     "guarded_gpu_load",
+    "home_variance",
     "load_spread",
     "score",
+    "shares_by_home",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -136,14 +138,42 @@ def guarded_gpu_load(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
 def load_variance(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
     """Return the square of the standard error of each GPU's load, relative to its fair share, (L, G).
 
-    It is 0 where the problem has no use for it, or the profile does not know it (`Problem.load_deviations`).
+    That of the experts' loads, and that of the homes of sequences. Either is 0 where the problem has no use for it, or
+    the profile does not know it (`Problem.load_deviations`, `Problem.home_moments`).
     """
+    variance = home_variance(problem, copies)
     deviations = problem.load_deviations
-    if deviations is None:
-        return np.zeros((problem.num_layers, problem.num_gpus))
-    share = expected_share(problem, copies) / problem.topology.fair_share
-    variance: Array = ((share.transpose(0, 2, 1) @ deviations) ** 2).sum(axis=2)
+    if deviations is not None:
+        share = expected_share(problem, copies) / problem.topology.fair_share
+        variance += ((share.transpose(0, 2, 1) @ deviations) ** 2).sum(axis=2)
     return variance
+
+
+def home_variance(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+    """Return the variance of each GPU's load by the homes of sequences, relative to its fair share squared, (L, G).
+
+    A sequence whose home is near a copy takes its whole load there: with shares ``q[h]`` of the experts' tokens on a
+    GPU for home h, the sum over sequences s of the variance of ``y[s]' q[h]`` over h, any home as likely as another.
+    """
+    variance, moments = np.zeros((problem.num_layers, problem.num_gpus)), problem.home_moments
+    if moments is None:
+        return variance
+    fair = problem.topology.fair_share
+    for layer, here in enumerate(copies):
+        several = np.flatnonzero((here > 0).sum(axis=1) > 1)  # the others' tokens go where they go
+        change = shares_by_home(problem, here[several]) / fair
+        change -= change.mean(axis=0)
+        moment = moments[layer][np.ix_(several, several)]
+        variance[layer] = ((moment @ change) * change).sum(axis=1).mean(axis=0)
+    return variance
+
+
+def shares_by_home(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+    """Return the share of tokens on each GPU for each home h, (G, n, G), of n experts with copies (n, G)."""
+    G = problem.num_gpus
+    at_home = np.broadcast_to(np.eye(G)[:, None], (G, *copies.shape))
+    policy, node = problem.objective.copy_policy, problem.topology.node_of_gpu
+    return copy_share(np.broadcast_to(copies, at_home.shape), policy, node, at_home)
 
 
 def load_spread(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.constraints import LoadGroups
-from traces import Profile
+from traces import Profile, TokenSample
 
-__all__ = ["count_groups", "sequence_deviations", "window_deviations"]
+__all__ = ["count_groups", "sequence_deviations", "sequence_moments", "window_deviations"]
 
 Array = npt.NDArray[np.float64]
 
@@ -55,3 +55,24 @@ def sequence_deviations(profile: Profile) -> Array | None:
     total = tokens.sum(axis=0)
     centred = (load - tokens * (load.sum(axis=0) / total)) / total
     return np.ascontiguousarray((centred * np.sqrt(len(load) / (len(load) - 1))).transpose(1, 2, 0))
+
+
+def sequence_moments(sample: TokenSample, num_experts: int) -> Array:
+    """Return ``sum_s y[s] y[s]' / n^2`` over the sequences s of a sample, (L, E, E).
+
+    With y the loads of a sequence's tokens in a layer, and n the sum of all. Where each sequence moves a load of its
+    own to some GPU at random, independently of the others, this is what the variance of the GPU's share is made of. Of
+    a trace longer than the sample, it is that of a trace as long as the sample.
+    """
+    from scipy.sparse import csr_array
+
+    layers = sample.topk_ids.shape[1]
+    _, sequence = np.unique(sample.seq_id, return_inverse=True)
+    moments = np.zeros((layers, num_experts, num_experts))
+    for layer in range(layers):
+        ids = sample.topk_ids[:, layer]
+        token, place = np.nonzero(ids >= 0)
+        cells = (sequence[token], ids[token, place])
+        load = csr_array((np.ones(len(token)), cells), shape=(int(sequence.max(initial=-1)) + 1, num_experts))
+        moments[layer] = (load.T @ load).toarray() / max(len(token), 1) ** 2
+    return moments

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.constraints import Constraints, Group, LoadGroups, Pin
-from placement.deviations import count_groups, sequence_deviations, window_deviations
+from placement.deviations import count_groups, sequence_deviations, sequence_moments, window_deviations
 from placement.load_bounds import least_excess, least_max_load
 from placement.objective import Objective
 from placement.topology import Topology
@@ -181,11 +181,30 @@ class Problem:
         imbalance counts, or neither a load quantile nor a weight of the spread) or not known (counts, or a single
         window).
         """
-        if not self.load_counts or not (self.load_margin or self.spread_weight):
+        if not self._variance_counts:
             return None
         if self.load_groups == "sequences":
             return sequence_deviations(self.profile)
         return window_deviations(self.profile)
+
+    @property
+    def _variance_counts(self) -> bool:
+        return self.load_counts and bool(self.load_margin or self.spread_weight)
+
+    @cached_property
+    def home_moments(self) -> npt.NDArray[np.float64] | None:
+        """Products of the experts' loads within a sequence, summed over sequences, (L, E, E), as shares of a layer's.
+
+        What the variance of loads by random homes is made of (`placement.cost.home_variance`). None where homes leave
+        the loads alone (no room for copies, an equal split over them, not dispatch), where they aren't drawn per
+        sequence (homes of single tokens average out, measured ones are known), or where variance isn't wanted.
+        """
+        objective = self.objective
+        if not (self._variance_counts and objective.execution == "dispatch" and objective.ownership == "sequence"):
+            return None
+        if objective.copy_policy == "fair" or self.spare_copies == 0 or self.profile.sample is None:
+            return None
+        return sequence_moments(self.profile.sample, self.num_experts)
 
     @property
     def spread_tolerance(self) -> float:

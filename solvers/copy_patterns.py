@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.cost import copy_share, home_share
+from placement.cost import copy_share, home_share, shares_by_home
 from solvers.arrangements import renamings
 
 __all__ = ["CopyPatterns", "count_patterns", "interchangeable"]
@@ -99,6 +99,13 @@ class CopyPatterns:
         of_layer = None if homes is None else np.broadcast_to(homes[layer][:, None], shape)
         copies = np.broadcast_to(self.copies, shape)
         return copy_share(copies, problem.objective.copy_policy, problem.topology.node_of_gpu, of_layer)
+
+    @cached_property
+    def turns(self) -> Array:
+        """What each home h adds to the mean share of a pattern on each GPU, homes drawn at random, (G, P, G)."""
+        share = shares_by_home(self.problem, self.copies)
+        added: Array = share - share.mean(axis=0)
+        return added
 
     def assignment_cost(self, layer: int) -> Array:
         """Return the traffic of each expert by pattern under dispatch without deduplication, (E, P)."""

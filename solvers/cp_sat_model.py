@@ -318,8 +318,10 @@ class PlacementModel:
         """Choose the power of two by which costs are multiplied before they are rounded down."""
         problem, objective = self.problem, self.problem.objective
         largest = 1 / float(problem.topology.fair_share.min())
-        deviations = problem.load_deviations
+        deviations, moments = problem.load_deviations, problem.home_moments
         self._most_error = 0.0 if deviations is None else largest * float(np.linalg.norm(deviations, axis=2).sum())
+        if moments is not None:
+            self._most_error += largest * float(np.sqrt(np.diagonal(moments, axis1=1, axis2=2)).sum())
         self._most = objective.imbalance_weight * largest + problem.spread_weight * self._most_error
         if problem.load_caps is not None:
             most = largest + problem.load_margin * self._most_error
@@ -351,12 +353,16 @@ class PlacementModel:
                     self._excess[row, g] = cp.new_int_var(0, most, "")
                     self._add_excess(row, g, load[:, :, g])
         self._load_terms += self._excess.values()
-        if problem.spread_weight and problem.load_deviations is not None:
+        if problem.spread_weight and self._varies:
             self._spread = {row: cp.new_int_var(0, most, "") for row in self.rows}
             above = cp.new_int_var(0, L * most, "")
             fixed = problem.spread_weight * (self._spread_around() - problem.spread_tolerance)
             cp.add(above >= sum(self._spread.values()) + self._down(max(fixed, -self._most)))
             self._load_terms.append(above)
+
+    @property
+    def _varies(self) -> bool:
+        return self.problem.load_deviations is not None or self.problem.home_moments is not None
 
     def _spread_around(self) -> float:
         """Return what the layers that stay as they are add to the mean spread."""
@@ -388,17 +394,27 @@ class PlacementModel:
     def touch(self, copies: Copies) -> None:
         """Add tangents to the standard errors of loads at copies (L, E, G): exact there, below elsewhere."""
         problem = self.problem
-        if problem.load_deviations is None or not (self._spread or (self._excess and problem.load_margin)):
+        if not self._varies or not (self._spread or (self._excess and problem.load_margin)):
             return
         number = self.patterns.numbers(copies)
         experts = np.arange(problem.num_experts)
         for row in self.rows:
-            deviations = problem.load_deviations[row]
-            share = self.patterns.share(row) / problem.topology.fair_share
-            by_gpu = share[experts, number[row]].T @ deviations  # (G, W)
-            error = np.linalg.norm(by_gpu, axis=1)
-            # |v| is at least <v, v0> / |v0|, for every v.
-            along = np.einsum("ew,gw->eg", deviations, by_gpu)[:, None] * share
+            # |v| is at least <v, v0> / |v0|, for every v: of the loads' deviations by group, and by the homes.
+            along = np.zeros((problem.num_experts, *self.patterns.copies.shape))
+            square = np.zeros(problem.num_gpus)
+            if problem.load_deviations is not None:
+                deviations = problem.load_deviations[row]
+                share = self.patterns.share(row) / problem.topology.fair_share
+                by_gpu = share[experts, number[row]].T @ deviations  # (G, W)
+                square += (by_gpu**2).sum(axis=1)
+                along += np.einsum("ew,gw->eg", deviations, by_gpu)[:, None] * share
+            if problem.home_moments is not None:
+                turns = self.patterns.turns / problem.topology.fair_share
+                here = turns[:, number[row]]  # (G, E, G)
+                moved = problem.home_moments[row] @ here
+                square += (here * moved).sum(axis=1).mean(axis=0)
+                along += np.einsum("heg,hpg->epg", moved, turns) / problem.num_gpus
+            error = np.sqrt(np.maximum(square, 0.0))
             if self._spread and error.any():
                 root = problem.spread_weight / problem.num_layers / math.sqrt(problem.num_gpus)
                 self.cp.add(self._spread[row] >= self._sum(row, root * along.sum(axis=2) / np.linalg.norm(error)))

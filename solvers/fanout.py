@@ -185,7 +185,7 @@ class _Layer:
         if by_node:
             gpu_cost = hop[topology.entry_gpu[:, node], np.arange(G)[None, :]]
             node_cost = hop[np.arange(G)[:, None], topology.entry_gpu]
-        shares, deviations = home_share(problem), problem.load_deviations
+        shares, deviations, moments = home_share(problem), problem.load_deviations, problem.home_moments
         own = np.zeros((E, 0)) if deviations is None else deviations[layer]
         position = np.arange(S) % problem.slots_per_gpu
         weights, layers, caps = objective, problem.num_layers, problem.load_caps
@@ -199,6 +199,7 @@ class _Layer:
             home=homes.astype(np.int64),
             load=problem.relative_load[layer],
             covariance=np.ascontiguousarray(own @ own.T) if own.shape[1] else np.zeros((0, 0)),
+            moments=np.zeros((0, 0)) if moments is None else moments[layer],
             homes=np.full((1, G), 1 / G) if shares is None else shares[layer],
             fair=topology.fair_share,
             policy=POLICIES[objective.copy_policy],
@@ -248,13 +249,27 @@ class _Layer:
             variance=np.zeros(G),
             active=np.zeros((batches, E if batch else 0, G), np.int32),
             active_on=np.zeros((batches, G), np.int32),
+            home_overlap=np.zeros((0 if moments is None else E, G, G)),
             share=np.zeros((3, G + 1)),
+            by_home=np.zeros((2, G, G)),
             value=np.zeros(2),
         )
         messages = route_all(self.state, self.model)
         none, state, model = np.zeros(G), self.state, self.model
+        varies = deviations is not None or moments is not None
         loads = load_cost(
-            -1, -1, none, none, state.gpu_load, state.overlap, state.variance, model.covariance, model.load, *model[-6:]
+            -1,
+            -1,
+            none,
+            none,
+            state.gpu_load,
+            state.overlap,
+            state.variance,
+            none,
+            varies,
+            model.covariance,
+            model.load,
+            *model[-6:],
         )
         state.value[:] = loads, most_active(state.active_on)
         # What the layer adds to the objective, on these tokens.

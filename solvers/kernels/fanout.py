@@ -20,7 +20,17 @@ import numpy.typing as npt
 
 from placement.kernels.replay import FAIR, SAME_NODE, choose_copy
 
-__all__ = ["LayerModel", "LayerState", "edit_copies", "expert_share", "move_tokens", "route", "route_all"]
+__all__ = [
+    "LayerModel",
+    "LayerState",
+    "add_home_shares",
+    "edit_copies",
+    "expert_share",
+    "move_tokens",
+    "route",
+    "route_all",
+    "take_home_shares",
+]
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
@@ -48,7 +58,9 @@ class LayerState(NamedTuple):
     variance: Floats  # (G,) of the GPU's load; 0 where deviations don't count
     active: Ints  # (b, E, G) assignments to the expert that the GPU serves in each batch of tokens
     active_on: Ints  # (b, G) experts with tokens on each GPU
+    home_overlap: Floats  # (E, G, G) [e, g, h] moment of the expert's load and what home h adds to the GPU's; or empty
     share: Floats  # (3, G + 1) room: an expert's shares, changes of x's and y's relative loads
+    by_home: Floats  # (2, G, G) room: changes of what each home adds to x's and y's relative loads, [g, h]
     value: Floats  # (2,) cost of the loads as they are; sum over batches of the largest active_on
 
 
@@ -62,6 +74,7 @@ class LayerModel(NamedTuple):
     home: Ints  # (n,) home rank
     load: Floats  # (E,)
     covariance: Floats  # (E, E) of the experts' loads; (0, 0) where it doesn't count
+    moments: Floats  # (E, E) of the experts' loads within sequences; (0, 0) where homes don't count
     homes: Floats  # (E or 1, G) share of the expert's tokens by home rank
     fair: Floats  # (G,)
     policy: int
@@ -123,6 +136,36 @@ def expert_share(gpus: Ints, count: int, policy: int, homes: Floats, node_of_gpu
 
 
 @numba.njit(nogil=True, cache=True)
+def add_home_shares(
+    gpus: Ints, count: int, sign: float, policy: int, node_of_gpu: Ints, fair: Floats, change: Floats
+) -> None:
+    """Add ``(share with home h - mean over homes) / fair[g]`` to ``change[g, h]``, (G, G)."""
+    G = len(fair)
+    if count < 2 or policy == FAIR:
+        return
+    for h in range(G):
+        near = 0
+        own = False
+        for c in range(count):
+            own |= gpus[c] == h
+            near += policy == SAME_NODE and node_of_gpu[gpus[c]] == node_of_gpu[h]
+        for c in range(count):
+            g = gpus[c]
+            if own:
+                part = 1.0 if g == h else 0.0
+            elif near:
+                part = 1.0 / near if node_of_gpu[g] == node_of_gpu[h] else 0.0
+            else:
+                part = 1.0 / count
+            if part == 0.0:
+                continue
+            part *= sign / fair[g]
+            change[g, h] += part
+            for other in range(G):
+                change[g, other] -= part / G
+
+
+@numba.njit(nogil=True, cache=True)
 def edit_copies(e: int, item: int, remove: int, add: int, copies: Ints, counts: Ints, item_at: Ints) -> None:
     """Take the item of e off GPU `remove` and put it on `add` (-1: none); copies stay in the order of the GPUs."""
     n = counts[e]
@@ -143,6 +186,25 @@ def edit_copies(e: int, item: int, remove: int, add: int, copies: Ints, counts: 
         copies[e, c] = add
         n += 1
     counts[e] = n
+
+
+@numba.njit(nogil=True, cache=True)
+def take_home_shares(x: int, change: Floats, moments: Floats, home_overlap: Floats, variance: Floats) -> None:
+    """Book the change of what each home adds to expert x's relative shares, ``change[g, h]``."""
+    G = len(variance)
+    for g in range(G):
+        added = 0.0
+        for h in range(G):
+            d = change[g, h]
+            added += d * (2.0 * home_overlap[x, g, h] + d * moments[x, x])
+        variance[g] += added / G
+    for e in range(len(moments)):
+        moment = moments[x, e]
+        if moment == 0.0:
+            continue
+        for g in range(G):
+            for h in range(G):
+                home_overlap[e, g, h] += moment * change[g, h]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -372,6 +434,13 @@ def route_all(state: LayerState, model: LayerModel) -> float:
         for c in range(state.counts[e]):
             g = state.copies[e, c]
             state.variance[g] += share[c] / model.fair[g] * state.overlap[e, g]
+    moments, change = model.moments, state.by_home[0]
+    for x in range(len(moments)):
+        if state.counts[x] < 2:
+            continue
+        change[:] = 0.0
+        add_home_shares(state.copies[x], state.counts[x], 1.0, model.policy, node_of_gpu, model.fair, change)
+        take_home_shares(x, change, moments, state.home_overlap, state.variance)
     for t in range(len(used)):
         h = home[t]
         for k in range(used.shape[1]):

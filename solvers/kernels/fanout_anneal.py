@@ -6,7 +6,18 @@ import numba
 import numpy as np
 
 from placement.kernels.replay import FAIR, SAME_NODE
-from solvers.kernels.fanout import Floats, Ints, LayerModel, LayerState, edit_copies, expert_share, move_tokens, route
+from solvers.kernels.fanout import (
+    Floats,
+    Ints,
+    LayerModel,
+    LayerState,
+    add_home_shares,
+    edit_copies,
+    expert_share,
+    move_tokens,
+    route,
+    take_home_shares,
+)
 from solvers.kernels.random import State, next_below, next_unit
 
 __all__ = ["anneal_layer", "load_cost", "most_active"]
@@ -43,6 +54,8 @@ def load_cost(
     gpu_load: Floats,
     overlap: Floats,
     variance: Floats,
+    by_homes: Floats,
+    varies: bool,
     covariance: Floats,
     load: Floats,
     cap: float,
@@ -52,22 +65,25 @@ def load_cost(
     spread_weight: float,
     spread_free: float,
 ) -> float:
-    """Return the cost of the layer's loads if the relative shares of experts x and y (-1: none) change by dx, dy."""
-    varies = len(covariance) > 0
+    """Return the cost of the layer's loads if the relative shares of experts x and y (-1: none) change by dx, dy.
+
+    And the variances by `by_homes`, (G,). `varies`: whether variances count at all.
+    """
+    known = len(covariance) > 0
     largest = 0.0
     excess = 0.0
     spread = 0.0
     for g in range(len(gpu_load)):
-        value, square = gpu_load[g], variance[g]
+        value, square = gpu_load[g], variance[g] + by_homes[g]
         if x >= 0 and dx[g] != 0.0:
             value += dx[g] * load[x]
-            if varies:
+            if known:
                 square += dx[g] * (2.0 * overlap[x, g] + dx[g] * covariance[x, x])
                 if y >= 0:
                     square += 2.0 * dx[g] * dy[g] * covariance[x, y]
         if y >= 0 and dy[g] != 0.0:
             value += dy[g] * load[y]
-            if varies:
+            if known:
                 square += dy[g] * (2.0 * overlap[y, g] + dy[g] * covariance[y, y])
         largest = max(largest, value)
         if varies:
@@ -80,6 +96,23 @@ def load_cost(
     if varies and spread_weight != 0.0:
         cost += spread_weight * max(np.sqrt(max(spread, 0.0) / len(gpu_load)) - spread_free, 0.0)
     return cost
+
+
+@numba.njit(nogil=True, cache=True)
+def _home_variance_change(
+    x: int, y: int, bx: Floats, by: Floats, home_overlap: Floats, moments: Floats, by_homes: Floats
+) -> None:
+    """Fill `by_homes` (G,), the change of the variances if the homes' shares of experts x, y (-1: none) change."""
+    G = len(by_homes)
+    both = moments[x, y] if x >= 0 and y >= 0 else 0.0
+    for g in range(G):
+        added = 0.0
+        for h in range(G):
+            if x >= 0 and bx[g, h] != 0.0:
+                added += bx[g, h] * (2.0 * (home_overlap[x, g, h] + both * by[g, h]) + bx[g, h] * moments[x, x])
+            if y >= 0 and by[g, h] != 0.0:
+                added += by[g, h] * (2.0 * home_overlap[y, g, h] + by[g, h] * moments[y, y])
+        by_homes[g] = added / G
 
 
 @numba.njit(nogil=True, cache=True)
@@ -173,6 +206,10 @@ def anneal_layer(
     )
     fresh, lone, fresh_node, lone_node = state.fresh, state.lone, state.fresh_node, state.lone_node
     gpu_load, overlap, variance, value = state.gpu_load, state.overlap, state.variance, state.value
+    moments, home_overlap, bx, by = model.moments, state.home_overlap, state.by_home[0], state.by_home[1]
+    sways = len(moments) > 0
+    varies = sways or len(model.covariance) > 0
+    by_homes = np.zeros(len(gpu_load))
     node_of_gpu, lock, allowed, usable = model.node_of_gpu, model.lock, model.allowed, model.usable
     load, covariance, fair, homes, policy = model.load, model.covariance, model.fair, model.homes, model.policy
     distinct, by_node, batch, most = model.distinct, model.by_node, model.batch, model.most
@@ -246,6 +283,15 @@ def anneal_layer(
                 continue
         dx[:] = 0.0
         dy[:] = 0.0
+        # An expert with a single copy before and after goes where it goes, whatever the homes.
+        turns = sways and (j < 0 or (x >= 0 and counts[x] > 1) or (y >= 0 and counts[y] > 1))
+        if turns:
+            bx[:] = 0.0
+            by[:] = 0.0
+            if x >= 0:
+                add_home_shares(copies[x], counts[x], -1.0, policy, node_of_gpu, fair, bx)
+            if y >= 0:
+                add_home_shares(copies[y], counts[y], -1.0, policy, node_of_gpu, fair, by)
         if x >= 0:
             _add_shares(x, -1.0, dx, copies, counts, share, fair, homes, policy, node_of_gpu)
             edit_copies(x, i, a, b, copies, counts, item_at)
@@ -254,6 +300,14 @@ def anneal_layer(
             _add_shares(y, -1.0, dy, copies, counts, share, fair, homes, policy, node_of_gpu)
             edit_copies(y, j if j >= 0 else i, b, a, copies, counts, item_at)
             _add_shares(y, 1.0, dy, copies, counts, share, fair, homes, policy, node_of_gpu)
+        if turns:
+            if x >= 0:
+                add_home_shares(copies[x], counts[x], 1.0, policy, node_of_gpu, fair, bx)
+            if y >= 0:
+                add_home_shares(copies[y], counts[y], 1.0, policy, node_of_gpu, fair, by)
+            _home_variance_change(x, y, bx, by, home_overlap, moments, by_homes)
+        else:
+            by_homes[:] = 0.0
         loads = load_cost(
             x,
             y,
@@ -262,6 +316,8 @@ def anneal_layer(
             gpu_load,
             overlap,
             variance,
+            by_homes,
+            varies,
             covariance,
             load,
             cap,
@@ -316,6 +372,11 @@ def anneal_layer(
         if y >= 0:
             move_tokens(y, state, model)
             _take_loads(y, dy, state, model)
+        if turns:
+            if x >= 0:
+                take_home_shares(x, bx, moments, home_overlap, variance)
+            if y >= 0:
+                take_home_shares(y, by, moments, home_overlap, variance)
         value[0] = loads
         value[1] = activated
         total += delta

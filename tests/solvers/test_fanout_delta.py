@@ -37,7 +37,7 @@ def random_table(rng: np.random.Generator) -> Any:
     text=st.sampled_from(["1x4", "2x2", "1+3"]),
     dedup=st.sampled_from(["gpu", "node", "none"]),
     policy=st.sampled_from(["fair", "same_gpu", "same_node"]),
-    measured=st.booleans(),
+    ownership=st.sampled_from(["token", "sequence", "measured"]),
     ragged=st.sampled_from([0.0, 0.3]),
     quantile=st.sampled_from([None, 0.9]),
     activated=st.sampled_from([0.0, 0.3]),
@@ -47,7 +47,7 @@ def test_change_equals_change_of_score(
     text: str,
     dedup: Any,
     policy: Any,
-    measured: bool,
+    ownership: Any,
     ragged: float,
     quantile: float | None,
     activated: float,
@@ -59,12 +59,12 @@ def test_change_equals_change_of_score(
     rng = np.random.default_rng(seed)
     ids = rng.random((TOKENS, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :2].astype(np.int16)
     ids[rng.random(TOKENS) < ragged, 0] = -1
-    trace = Trace.of(ids, num_experts=EXPERTS, source_rank=rng.integers(0, 4, TOKENS))
+    trace = Trace.of(ids, num_experts=EXPERTS, source_rank=rng.integers(0, 4, TOKENS), seq_id=np.arange(TOKENS) // 7)
     topology = Topology.parse(text)
     objective = Objective(
         execution="dispatch",
         dedup=dedup,
-        ownership="measured" if measured else "token",
+        ownership=ownership,
         copy_policy=policy,
         imbalance_weight=WEIGHT,
         load_excess_weight=EXCESS,
@@ -121,7 +121,7 @@ def test_change_equals_change_of_score(
 
 def assert_fresh(search: _Layer, again: _Layer) -> None:
     """Check that the counters and tables of a search are those that its map gives from scratch."""
-    for name in ("on_gpu", "on_node", "variance", "overlap", "active_on", "value", "at"):
+    for name in ("on_gpu", "on_node", "variance", "overlap", "home_overlap", "active_on", "value", "at"):
         assert np.allclose(getattr(search.state, name), getattr(again.state, name), atol=1e-9), name
     here = search.state.expert_of >= 0
     expert, gpu = search.state.expert_of[here], search.state.gpu_of[here]
