@@ -42,7 +42,7 @@ def random_copies(seed: int, gpus: int) -> Any:
 
 
 def loads_by_home(task: Problem, copies: Any) -> Any:
-    """Return what each sequence adds to each GPU's relative load for each home, by its tokens, (sequence, home, GPU)."""
+    """Return what each sequence adds to each GPU's relative load for each home, by its tokens, (s, home, GPU)."""
     sample, G = task.profile.sample, task.num_gpus
     assert sample is not None
     node, policy = task.topology.node_of_gpu, task.objective.copy_policy
