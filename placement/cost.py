@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.activation import activated_experts
+from placement.kernels.homes import add_home_variance
 from placement.kernels.traffic import pair_traffic
 from placement.plan import copies_on_gpu
 from placement.problem import Problem
-from placement.replay import Replay
+from placement.replay import POLICIES, Replay
 from traces.parallel import available_cores, map_threads
 
 __all__ = [
@@ -158,13 +159,9 @@ def home_variance(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
     variance, moments = np.zeros((problem.num_layers, problem.num_gpus)), problem.home_moments
     if moments is None:
         return variance
-    fair = problem.topology.fair_share
+    policy, topology = POLICIES[problem.objective.copy_policy], problem.topology
     for layer, here in enumerate(copies):
-        several = np.flatnonzero((here > 0).sum(axis=1) > 1)  # the others' tokens go where they go
-        change = shares_by_home(problem, here[several]) / fair
-        change -= change.mean(axis=0)
-        moment = moments[layer][np.ix_(several, several)]
-        variance[layer] = ((moment @ change) * change).sum(axis=1).mean(axis=0)
+        add_home_variance(here, policy, topology.node_of_gpu, topology.fair_share, moments[layer], variance[layer])
     return variance
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.constraints import LoadGroups
+from placement.kernels.homes import add_sequence_products
 from traces import Profile, TokenSample
 
 __all__ = ["count_groups", "sequence_deviations", "sequence_moments", "window_deviations"]
@@ -64,15 +65,12 @@ def sequence_moments(sample: TokenSample, num_experts: int) -> Array:
     own to some GPU at random, independently of the others, this is what the variance of the GPU's share is made of. Of
     a trace longer than the sample, it is that of a trace as long as the sample.
     """
-    from scipy.sparse import csr_array
-
-    layers = sample.topk_ids.shape[1]
-    _, sequence = np.unique(sample.seq_id, return_inverse=True)
-    moments = np.zeros((layers, num_experts, num_experts))
-    for layer in range(layers):
-        ids = sample.topk_ids[:, layer]
-        token, place = np.nonzero(ids >= 0)
-        cells = (sequence[token], ids[token, place])
-        load = csr_array((np.ones(len(token)), cells), shape=(int(sequence.max(initial=-1)) + 1, num_experts))
-        moments[layer] = (load.T @ load).toarray() / max(len(token), 1) ** 2
+    order = np.argsort(sample.seq_id, kind="stable")
+    _, first = np.unique(sample.seq_id[order], return_index=True)
+    start = np.append(first, len(order))
+    moments = np.zeros((sample.topk_ids.shape[1], num_experts, num_experts))
+    for layer, products in enumerate(moments):
+        ids = np.ascontiguousarray(sample.topk_ids[order, layer])
+        add_sequence_products(ids, start, products)
+        products /= max(int((ids >= 0).sum()), 1) ** 2
     return moments

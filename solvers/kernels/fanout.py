@@ -18,12 +18,12 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from placement.kernels.homes import add_home_shares
 from placement.kernels.replay import FAIR, SAME_NODE, choose_copy
 
 __all__ = [
     "LayerModel",
     "LayerState",
-    "add_home_shares",
     "edit_copies",
     "expert_share",
     "move_tokens",
@@ -133,36 +133,6 @@ def expert_share(gpus: Ints, count: int, policy: int, homes: Floats, node_of_gpu
                 far += homes[h]
     for c in range(count):
         share[c] += far / count
-
-
-@numba.njit(nogil=True, cache=True)
-def add_home_shares(
-    gpus: Ints, count: int, sign: float, policy: int, node_of_gpu: Ints, fair: Floats, change: Floats
-) -> None:
-    """Add ``(share with home h - mean over homes) / fair[g]`` to ``change[g, h]``, (G, G)."""
-    G = len(fair)
-    if count < 2 or policy == FAIR:
-        return
-    for h in range(G):
-        near = 0
-        own = False
-        for c in range(count):
-            own |= gpus[c] == h
-            near += policy == SAME_NODE and node_of_gpu[gpus[c]] == node_of_gpu[h]
-        for c in range(count):
-            g = gpus[c]
-            if own:
-                part = 1.0 if g == h else 0.0
-            elif near:
-                part = 1.0 / near if node_of_gpu[g] == node_of_gpu[h] else 0.0
-            else:
-                part = 1.0 / count
-            if part == 0.0:
-                continue
-            part *= sign / fair[g]
-            change[g, h] += part
-            for other in range(G):
-                change[g, other] -= part / G
 
 
 @numba.njit(nogil=True, cache=True)

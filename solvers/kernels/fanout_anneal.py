@@ -5,13 +5,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from placement.kernels.homes import add_home_shares
 from placement.kernels.replay import FAIR, SAME_NODE
 from solvers.kernels.fanout import (
     Floats,
     Ints,
     LayerModel,
     LayerState,
-    add_home_shares,
     edit_copies,
     expert_share,
     move_tokens,
