@@ -204,7 +204,7 @@ def strike(server: Any, rng: random.Random, ledger: Ledger) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120 + 30 * ROUNDS)
+@pytest.mark.timeout(180 + 60 * ROUNDS)
 def test_nothing_acknowledged_is_lost(
     tmp_path: Path, database_url: str, server_type: Any, make_trace_bytes: Callable[..., bytes]
 ) -> None:

@@ -88,7 +88,7 @@ def test_full_disk(small_disk: Path, start_server: Callable[..., Any], make_trac
             except OSError:
                 continue
     statuses = set()
-    bodies = [{"trace": kept[0], "topology": "1x4", "solver": "contiguous"}] * 40
+    bodies = [{"trace": kept[0], "topology": "1x4", "solver": "contiguous"}] * 12
     places = []
     for body in bodies:
         answer = server.http.post("/v1/plans", json=body)
