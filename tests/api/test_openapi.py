@@ -1,0 +1,32 @@
+"""The description of the API that is kept in the repository is the one that the service gives: changes are seen."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from api.app import create_app
+from api.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "docs" / "openapi.json"
+
+
+def test_description_is_kept(tmp_path: Path) -> None:
+    """`docs/openapi.json` is up to date; with UPDATE_OPENAPI=1 it is written anew."""
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    for package in ("fastapi", "pydantic"):
+        if version(package) != pins[package]:
+            pytest.skip(
+                f"{package} is {version(package)}, not {pins[package]}: it may describe the same API in other words."
+            )
+    content = create_app(Settings(data_dir=tmp_path)).openapi()
+    content["info"].pop("version")
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    if os.environ.get("UPDATE_OPENAPI"):
+        KEPT.write_text(text)
+    assert json.loads(KEPT.read_text()) == json.loads(text), "run UPDATE_OPENAPI=1 pytest tests/api/test_openapi.py"
