@@ -21,7 +21,7 @@ setup: $(VENV)/.ready
 # pip 25.1 is the first that installs dependency groups.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[parquet]" --group dev --group s3-tests
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group capture || \

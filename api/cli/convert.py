@@ -45,6 +45,8 @@ def convert(
     mtp_model_class: MtpModelClass = None,
     model_name: ModelName = None,
     topology: Where = None,
+    top_k: shared.TopKOption = None,
+    drop_dummy: shared.DropDummyOption = False,
     num_experts: shared.NumExpertsOption = None,
     layer_ids: shared.LayerIdsOption = None,
     model_config: shared.ModelConfigOption = None,
@@ -62,6 +64,7 @@ def convert(
     wanted = to.strip().lower().replace("-", "_")
     if wanted in TRACES and not (wanted == "npz" and _is_placement(source, source_format)):
         loading = shared.load_options(num_experts, layer_ids, source_format, model)
+        loading |= shared.row_options(top_k, drop_dummy)
         _convert_trace(source, output, wanted, loading, as_json=as_json)
         return
     names = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}

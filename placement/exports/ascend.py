@@ -66,10 +66,10 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
     return Table(
         slots=np.asarray(slots),
         layer_ids=layers,
-        num_experts=axes.experts_of(slots, context),
+        num_experts=(experts := axes.experts_of(slots, context)),
         num_gpus=devices,
         places=tuple(f"{place}/layer_list/{row}" for row in range(len(slots))),
-        notes=notes,
+        notes=(*notes, *axes.experts_note(experts, context)),
     )
 
 

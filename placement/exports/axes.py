@@ -10,7 +10,7 @@ from traces import InputError
 from traces.checks import as_layer_ids, check_layout
 from traces.errors import Violations
 
-__all__ = ["Axis", "every_layer", "experts_of", "ordinals", "rows"]
+__all__ = ["Axis", "every_layer", "experts_note", "experts_of", "ordinals", "rows"]
 
 Axis = tuple[npt.NDArray[np.int64], tuple[str, ...]]  # layers, notes
 
@@ -55,6 +55,16 @@ def every_layer(context: Context) -> Axis:
 def experts_of(slots: npt.NDArray[np.int64], context: Context) -> int:
     """Return the experts per layer: as the caller says, else by the largest id, as every expert must be there."""
     return int(slots.max(initial=0)) + 1 if context.experts is None else context.experts
+
+
+def experts_note(experts: int, context: Context) -> tuple[str, ...]:
+    """Return the note on a number of experts that nobody stated: a missing last expert would not show."""
+    if context.experts is not None:
+        return ()
+    return (
+        f"{experts} experts, by the largest id: if the last ones are missing everywhere, that is not seen "
+        "(--num-experts, --model-config).",
+    )
 
 
 def _given(layers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -64,7 +64,7 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
         num_experts=experts,
         num_gpus=None,
         places=tuple(f"{place}/phy2log/{row}" for row in range(len(phy2log))),
-        notes=notes,
+        notes=notes if counts is not None else (*notes, *axes.experts_note(experts, context)),
     )
 
 

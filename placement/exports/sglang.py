@@ -59,7 +59,7 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
         num_experts=experts,
         num_gpus=None,
         places=tuple(f"{place}/{KEY}/{row}" for row in layers.tolist()),
-        notes=notes,
+        notes=(*notes, *axes.experts_note(experts, context)),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from placement.exports.axes import experts_of
+from placement.exports.axes import experts_note, experts_of
 from placement.exports.base import Context, Export, Rules, Table
 from placement.exports.document import Document
 from placement.exports.yaml_text import read_yaml
@@ -57,10 +57,10 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
     return Table(
         slots=table,
         layer_ids=np.array(layers, dtype=np.int64),
-        num_experts=experts_of(table, context),
+        num_experts=(experts := experts_of(table, context)),
         num_gpus=None,
         places=places,
-        notes=notes,
+        notes=(*notes, *experts_note(experts, context)),
     )
 
 

@@ -97,6 +97,7 @@ def _decode_list(document: Document, context: Context, found: Violations) -> Tab
         layers, notes = axes.ordinals(len(slots), context, document.name)
         places = tuple(f"{document.name}#/{row}" for row in range(len(slots)))
     experts = axes.experts_of(slots, context)
+    notes = (*notes, *axes.experts_note(experts, context))
     return Table(slots=slots, layer_ids=layers, num_experts=experts, num_gpus=None, places=places, notes=notes)
 
 

@@ -1,5 +1,6 @@
 """``export``, ``check``, ``convert`` and ``formats``, and engines' files in the other commands."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -231,3 +232,29 @@ def test_formats_lists_everything() -> None:
     assert {item["name"] for item in listed["traces"]} >= {"npz", "exflow"}
     text = command("formats").stdout
     assert "--init-expert-location" in text
+
+
+def test_convert_takes_what_a_trace_does_not_say(tmp_path: Path) -> None:
+    """What an engine's file leaves out is given on the command line: layers and top-k of SGLang's responses."""
+    ids = np.random.default_rng(0).permuted(np.tile(np.arange(8, dtype=np.int32), (6, 5, 1)), axis=2)[:, :, :2]
+    ids[:, :2] = 0
+    raw = base64.b64encode(np.ascontiguousarray(ids).tobytes()).decode()
+    (tmp_path / "answer.json").write_text(json.dumps({"meta_info": {"routed_experts": raw}}))
+    layers = ("--model-layers", 5, "--first-moe-layer", 2)
+    where = (tmp_path / "answer.json", tmp_path / "out.npz", "--to", "npz", *layers)
+    assert command("convert", *where).exit_code == 1
+    assert command("convert", *where, "--top-k", 2, "--num-experts", 8).exit_code == 0
+    made = load(tmp_path / "out.npz")
+    assert isinstance(made, Trace)
+    assert made.layer_ids.tolist() == [2, 3, 4]
+    assert np.array_equal(next(iter(made.batches())).topk_ids, ids[:, 2:])
+
+
+def test_check_tells_that_a_missing_last_expert_would_not_show(tmp_path: Path) -> None:
+    """Where nobody says how many experts there are, the check says that it went by the largest id."""
+    (tmp_path / "map.json").write_text(json.dumps({"physical_to_logical_map": [[0, 1, 2, 3, 4, 5, 6, 0]] * 4}))
+    options = (tmp_path / "map.json", "--engine", "sglang", "--model-layers", 4, "--first-moe-layer", 1)
+    told = command("check", *options)
+    assert told.exit_code == 0
+    assert "by the largest id" in told.output
+    assert command("check", *options, "--num-experts", 8).exit_code == 1

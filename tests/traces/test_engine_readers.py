@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,36 @@ def test_per_token_columns(tmp_path: Path) -> None:
     assert np.array_equal(tokens.source_rank, np.concatenate([[rank] * len(part) for _, rank, part in TOY.shares()]))
     assert np.array_equal(tokens.token_pos, np.arange(len(TOY.ids)))
     assert np.array_equal(tokens.phase, np.concatenate([[int(p > 11)] * len(part) for p, _, part in TOY.shares()]))
+
+
+def test_copies_of_a_rank_are_left_out(tmp_path: Path) -> None:
+    """Tensor-parallel ranks record the same tokens in every pass: they count once, with a note for each rank."""
+    single = load(written(tmp_path / "one.pt", recording_of_rank(0)))
+    files = {f"expert_distribution_recorder_1_{rank}.pt": recording_of_rank(rank) for rank in range(3)}
+    trace, tokens = tokens_of(write_bundle(tmp_path / "dump", files))
+    assert isinstance(single, Trace)
+    assert trace.num_tokens == single.num_tokens
+    assert set(tokens.source_rank.tolist()) == {0}
+    assert sum("very tokens of another rank" in note for note in trace.provenance.notes) == 2
+
+
+def recording_of_rank(rank: int) -> bytes:
+    """Return a recording of all tokens, as any of the tensor-parallel ranks writes it."""
+    alone = replace(TOY, ranks=1)
+    records = []
+    for number, _, part in alone.shares():
+        padded = np.full((alone.layers, len(part), 8), -1, np.int32)
+        padded[:, :, : alone.top_k] = alone.physical[part].swapaxes(0, 1)
+        records.append(
+            {
+                "forward_pass_id": number,
+                "rank": rank,
+                "positions": part.tolist(),
+                "forward_mode": 1 + (number > 11),
+                "topk_ids_of_layer": padded,
+            }
+        )
+    return torch_bytes({"records": records, "last_physical_to_logical_map": alone.maps})
 
 
 def test_padding_of_batches_is_left_out(tmp_path: Path) -> None:

@@ -94,6 +94,20 @@ def test_megatron_joins_layers_to_tokens(tmp_path: Path) -> None:
     assert column(trace, "rows").tolist() == list(range(TOKENS))
 
 
+def test_megatron_stages_are_told(tmp_path: Path) -> None:
+    """Layers of a pipeline stage count from 0: a note says so, a model refuses them, and layer_ids names them."""
+    path = megatron(tmp_path / "run")
+    notes = trace_of(path, num_experts=EXPERTS).provenance.notes
+    assert any("pipeline parallelism" in note for note in notes)
+    wanted = [layer + 10 for layer in LAYERS]
+    named = trace_of(path, num_experts=EXPERTS, layer_ids=wanted)
+    assert named.layer_ids.tolist() == wanted
+    assert not any("pipeline parallelism" in note for note in named.provenance.notes)
+    model = ModelLayout.of(len(LAYERS) + 40, first_moe_layer=0)
+    with pytest.raises(InputError, match="stage counts its layers from 0"):
+        load(path, num_experts=EXPERTS, model=model)
+
+
 def test_megatron_single_file(tmp_path: Path) -> None:
     """The file of one rank is a trace too."""
     trace = trace_of(megatron(tmp_path / "run") / "router_trace_rank1.jsonl")

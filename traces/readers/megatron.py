@@ -30,6 +30,10 @@ from traces.trace import Batch, Trace
 
 __all__ = ["READER"]
 
+STAGES = (
+    "Layers are numbered as in the files. With pipeline parallelism each stage counts from 0, and stages look alike: "
+    "give the ranks of one stage, and its layers as layer_ids (--layer-ids), or the model (--model-config)."
+)
 KEYS = {"step", "layer", "num_tokens", "top_indices"}
 
 
@@ -101,8 +105,16 @@ def open_bundle(bundle: Bundle, hints: Hints) -> Trace:
                         start += len(ids)
 
     largest = max(part.largest_id for part in ranks)
-    axes = Axes.settle(bundle, hints, len(layers), lambda: largest, layer_ids=np.array(layers))
+    given = hints.layer_ids is not None
+    model = hints.model
+    if not given and model is not None and tuple(layers) != model.moe_layers:
+        detail = f"Layers {layers[:8]} are recorded, the model's are {list(model.moe_layers[:8])}."
+        remedy = "A pipeline stage counts its layers from 0: name those of this stage as layer_ids (--layer-ids)."
+        raise InputError.of("layers_differ", bundle.name, detail, remedy)
+    axes = Axes.settle(bundle, hints, len(layers), lambda: largest, layer_ids=None if given else np.array(layers))
     notes += [*repeated, *_notes(ranks, complete)]
+    if not given and model is None:
+        notes.append(STAGES)
     return axes.trace(
         bundle,
         "megatron",

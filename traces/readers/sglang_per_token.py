@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,9 +60,8 @@ def open_per_token(bundle: Bundle, hints: Hints) -> Trace:
     recording = open_recording(bundle, tokens=True)
     slots = recording.files[0].logical.shape[1]
     scan = _Scan(used=np.zeros(recording.num_layers, np.bool_))
-    for record, numbers in opened_in_turn(recording):
-        assert record.ids is not None
-        scan.add(record, numbers.array(record.ids), slots)
+    for record, ids in _distinct(recording, copies := Counter[int]()):
+        scan.add(record, ids, slots)
     if not scan.tokens:
         raise InputError.of(
             "zero_tokens", bundle.name, "No token chose an expert.", "Record while requests are served."
@@ -73,6 +74,14 @@ def open_per_token(bundle: Bundle, hints: Hints) -> Trace:
     notes = (*recording.notes, *layer_notes)
     if scan.padding:
         notes = (*notes, f"{scan.padding} rows without any expert, padding of the batch, were left out.")
+    notes = (
+        *notes,
+        *(
+            f"{count} passes of rank {rank} have the very tokens of another rank and were left out, as tensor-parallel "
+            "ranks record the same ones."
+            for rank, count in sorted(copies.items())
+        ),
+    )
     columns = ["source_rank"]
     if scan.positions:
         columns.append("token_pos")
@@ -95,6 +104,23 @@ def open_per_token(bundle: Bundle, hints: Hints) -> Trace:
     )
 
 
+def _distinct(recording: Recording, copies: Counter[int]) -> Iterator[tuple[Record, npt.NDArray[np.integer[Any]]]]:
+    """Yield the records that are no copies of another rank's in the same pass; `copies` counts those, by rank."""
+    current, seen = -1, set[bytes]()
+    for record, numbers in opened_in_turn(recording):
+        assert record.ids is not None
+        ids = numbers.array(record.ids)
+        if record.order[0] != current:
+            current, seen = record.order[0], set()
+        positions = b"" if record.positions is None else np.ascontiguousarray(record.positions).tobytes()
+        digest = hashlib.sha256(np.ascontiguousarray(ids).tobytes() + positions).digest()
+        if digest in seen and (ids >= 0).any():
+            copies[record.order[1]] += 1
+            continue
+        seen.add(digest)
+        yield record, ids
+
+
 def _batches(
     recording: Recording, rows: npt.NDArray[np.int64], top_k: int, step: int, columns: list[str]
 ) -> Iterator[Batch]:
@@ -103,21 +129,20 @@ def _batches(
         np.pad(file.logical[rows], ((0, 0), (0, 1)), constant_values=-1).astype(np.int16) for file in recording.files
     ]
     start = 0
-    for record, numbers in opened_in_turn(recording):
-        assert record.ids is not None
-        physical = numbers.array(record.ids)[rows, :, :top_k]
+    for record, ids in _distinct(recording, Counter()):
+        physical = ids[rows, :, :top_k]
         there = np.flatnonzero((physical >= 0).any(axis=(0, 2)))
         for first in range(0, len(there), step):
             kept = there[first : first + step]
-            ids = np.empty((len(kept), len(rows), top_k), np.int16)
+            chosen = np.empty((len(kept), len(rows), top_k), np.int16)
             for layer, table in enumerate(tables[record.source]):
-                ids[:, layer] = table[physical[layer, kept]]
+                chosen[:, layer] = table[physical[layer, kept]]
             extra: dict[str, Any] = {"source_rank": np.full(len(kept), record.order[1], np.int32)}
             if "token_pos" in columns and record.positions is not None:
                 extra["token_pos"] = record.positions[kept]
             if "phase" in columns:
                 extra["phase"] = np.full(len(kept), int(record.mode == DECODE), np.uint8)
-            yield Batch(topk_ids=ids, rows=np.arange(start, start + len(kept)), **extra)
+            yield Batch(topk_ids=chosen, rows=np.arange(start, start + len(kept)), **extra)
             start += len(kept)
 
 
