@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from traces.parallel import map_executor
 from traces.profile import Profile
 from traces.readers import load
 from traces.readers.archive import check_zip
+from traces.trace import Batch, Trace
 
 __all__ = ["is_profile", "list_shards", "profile_shards"]
 
@@ -40,14 +41,17 @@ class _Counting:
     sample_tokens: int
     load_options: tuple[tuple[str, Any], ...]
 
-    def shard(self, shard: str) -> Profile:
-        """Count one shard."""
+    def shard(self, shard: str, read: Callable[[int], None] | None = None) -> Profile:
+        """Count one shard; `read` is told how many tokens more were read."""
         with _naming(shard), _as_file(shard) as path:
             options = dict(self.load_options)
             if is_profile(path):
                 return self._saved(path, options)
+            source = load(path, **options)
+            if read is not None and isinstance(source, Trace):
+                source = _watched(source, read)
             return Profile.of(
-                load(path, **options),
+                source,
                 workers=self.workers,
                 distances=self.distances,
                 window_tokens=self.window_tokens,
@@ -103,6 +107,7 @@ def profile_shards(
     window_tokens: int = 512,
     sample_tokens: int = 32_768,
     progress: Callable[[int, int], None] | None = None,
+    read: Callable[[int], None] | None = None,
     **load_options: Any,
 ) -> Profile:
     """Count many files of one model and merge their profiles, to the same bits whatever runs it.
@@ -126,6 +131,8 @@ def profile_shards(
         See `Profile.of`. Saved profiles keep their own windows and sample.
     progress : callable, optional
         Called with the number of shards that are counted and that there are.
+    read : callable, optional
+        Called with the number of tokens whenever some more were read, by a thread that reads; not with an executor.
     **load_options
         See `traces.load`: format, num_experts, layer_ids.
 
@@ -149,7 +156,7 @@ def profile_shards(
     )
     told = progress or _silent
     if executor is None:
-        return _tree(_here(shards, counting, told)).profile
+        return _tree(_here(shards, counting, told, read)).profile
     runs = [tuple(shards[start : start + RUN]) for start in range(0, len(shards), RUN)]
     if isinstance(executor, Executor):
         if (reduce := getattr(executor, "reduce", None)) is not None:
@@ -236,12 +243,29 @@ def _absolute(name: str) -> str:
     return os.path.abspath(name) if name else name  # noqa: PTH100  Path would follow nothing, but drops "./."
 
 
-def _here(shards: list[str], counting: _Counting, told: Callable[[int, int], None]) -> Iterator[Counted]:
+def _watched(trace: Trace, tell: Callable[[int], None]) -> Trace:
+    """Return the trace; whoever reads it tells how far it is."""
+    inner = trace.read
+
+    def read(max_tokens: int) -> Iterator[Batch]:
+        for batch in inner(max_tokens):
+            tell(len(batch))
+            yield batch
+
+    return replace(trace, read=read)
+
+
+def _here(
+    shards: list[str],
+    counting: _Counting,
+    told: Callable[[int, int], None],
+    read: Callable[[int], None] | None,
+) -> Iterator[Counted]:
     for start in range(0, len(shards), RUN):
         part = shards[start : start + RUN]
         merged: Counted | None = None
         for number, shard in enumerate(part, start + 1):
-            counted = counting.run((shard,))
+            counted = Counted(first=shard, last=shard, profile=counting.shard(shard, read))
             told(number, len(shards))
             merged = counted if merged is None else merge(merged, counted)
         assert merged is not None

@@ -66,9 +66,17 @@ def profile(
     check_outputs({"--output": output}, tuple(shard for shard in shards if "://" not in shard))
     make = None if executor is None else executor_factory(executor, "--executor")
     with progress() as shown:
+        tokens, done = 0, ""
 
         def tell(counted: int, total: int) -> None:
-            shown.phase(f"counting: {counted} of {total}")
+            nonlocal done
+            done = f"{counted} of {total} files, " if total > 1 else ""
+            shown.phase(f"counting: {done}{tokens:,} tokens")
+
+        def read(more: int) -> None:
+            nonlocal tokens
+            tokens += more
+            shown.phase(f"counting: {done}{tokens:,} tokens")
 
         shown.phase(f"counting {shards[0].rpartition('/')[2] if len(shards) == 1 else f'{len(shards)} files'}")
         merged = profile_shards(
@@ -77,6 +85,7 @@ def profile(
             workers=workers,
             distances=tuple(distance or (1,)),
             progress=tell,
+            read=None if make is not None else read,
             **loading,
         )
         if output is not None:

@@ -298,3 +298,11 @@ def test_signatures_of_addresses_are_not_kept(bucket: Any, monkeypatch: pytest.M
     )
     merged = profile_shards([address], **SMALL)
     assert [item.source for item in merged.sources] == ["part-000.npz"]
+
+
+def test_tokens_are_told_as_they_are_read(tmp_path: Path) -> None:
+    """Whoever waits hears how many tokens were read, and they add up to all of them."""
+    told: list[int] = []
+    found = profile_shards(write_shards(tmp_path, 3), read=told.append, **SMALL)
+    assert len(told) >= 3
+    assert sum(told) == found.tokens
