@@ -67,6 +67,9 @@ def backup(folder: Path, file: Path, *, blobs: bool = True) -> Kept:
         detail = f"There is no {DATABASE} in {folder}."
         remedy = "Give the data folder of a service. PostgreSQL is saved with pg_dump; see docs/operations.md."
         raise InputError.of("no_database", "--data-dir", detail, remedy)
+    if file.resolve().is_relative_to(folder.resolve()):
+        detail = f"{file} is in the folder that is saved."
+        raise InputError.of("overwrites_input", str(file), detail, "Name a file outside of it.")
     with _told("--data-dir", file), tempfile.TemporaryDirectory(dir=file.absolute().parent) as work:
         copy = Path(work) / DATABASE
         _copy_database(database, copy)
@@ -99,11 +102,23 @@ def restore(file: Path, folder: Path) -> Kept:
     InputError
         If the folder is not empty, or the file is no backup, damaged, or of a later version.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        detail = f"Can't write to {str(folder)[:200]}: {error.strerror}."
+        raise InputError.of("data_dir", "--data-dir", detail, "Give a data folder that can be made.") from error
+    if taken:
         detail = f"{folder} is not empty."
         raise InputError.of("not_empty", "--data-dir", detail, "Give a new folder: nothing is ever overwritten.")
-    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.absolute().parent))
+    if not file.is_file():
+        detail = "There is no such file." if not file.exists() else "This is no regular file."
+        raise InputError.of("no_backup", str(file), detail, "Name a file that `backup` wrote.")
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-"[:100], dir=folder.absolute().parent))
+    except OSError as error:
+        detail = f"Can't write to {folder}: {error.strerror}."
+        raise InputError.of("data_dir", "/data_dir", detail, "Give a data folder that can be made.") from error
     try:
         with _told(str(file), file):
             found, manifest = _extract(file, work)

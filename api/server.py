@@ -11,13 +11,12 @@ from typing import Any
 
 import structlog
 import uvicorn
-from pydantic import ValidationError
 
 from api.app import create_app
 from api.services import Services
-from api.settings import Settings, unknown_variables
+from api.settings import read_settings, unknown_variables
 from api.telemetry import configure_logging
-from traces import InputError, Violations
+from traces import InputError
 
 __all__ = ["serve"]
 
@@ -64,11 +63,7 @@ def serve(
         If a setting is out of range, other machines could reach the service and that was not allowed, or the address or
         the data folder can't be used.
     """
-    given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir}
-    try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        raise _bad_settings(error) from None
+    settings = read_settings(host=host, port=port, data_dir=data_dir)
     configure_logging(settings.log_level)
     for variable in unknown_variables():
         log.warning("setting.unknown", variable=variable)
@@ -107,15 +102,6 @@ def _bind(host: str, port: int) -> socket.socket:
         detail = f"Can't listen on port {port} of {host}: {error.strerror}."
         remedy = "Stop what uses it, or give another host or port (0 takes a free one)."
         raise InputError.of("address", "/port", detail, remedy) from error
-
-
-def _bad_settings(error: ValidationError) -> InputError:
-    found = Violations()
-    for item in error.errors():
-        name = ".".join(map(str, item["loc"])) or "host"
-        detail = str(item["msg"]).removeprefix("Value error, ").rstrip(".") + "."
-        found.add("setting", f"/{name}", detail, f"Set MOE_PLACEMENT_{name.upper()}, or the option of the command.")
-    return InputError(tuple(found.found))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,16 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.executors import LOCAL, parse_executor
+from traces import InputError, Violations
 
-__all__ = ["Settings", "default_data_dir", "is_loopback", "unknown_variables"]
+__all__ = ["Settings", "default_data_dir", "is_loopback", "read_settings", "unknown_variables"]
 
 PREFIX = "MOE_PLACEMENT_"
 OTHERS = {"MOE_PLACEMENT_API_KEY"}  # of the command line, as a client
@@ -175,6 +176,26 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """URL of the database: the one that is set, or the embedded one."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'service.db'}"
+
+
+def read_settings(**given: Any) -> Settings:
+    """Return the settings, with what is given in place of the environment's where it is not None.
+
+    Raises
+    ------
+    InputError
+        With every setting that is out of range.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        found = Violations()
+        for item in error.errors():
+            name = ".".join(map(str, item["loc"])) or "host"
+            detail = str(item["msg"]).removeprefix("Value error, ").rstrip(".") + "."
+            remedy = f"Set MOE_PLACEMENT_{name.upper()}, or the option of the command."
+            found.add("setting", f"/{name}", detail, remedy)
+        raise InputError(tuple(found.found)) from None
 
 
 def unknown_variables() -> list[str]:

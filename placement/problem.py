@@ -238,6 +238,11 @@ class Problem:
 
     def _check_slots(self, found: Violations) -> None:
         pointer = "/slots_per_gpu"
+        if self.expert_bytes is not None and not 1 <= self.expert_bytes < 1 << 63:
+            detail = f"An expert of {self.expert_bytes} bytes."
+            found.add(
+                "expert_bytes_range", "/expert_bytes", detail, "Give the size of one expert's weights, at least 1."
+            )
         if not 1 <= self.slots_per_gpu <= 32_767:
             detail = f"{self.slots_per_gpu} slots per GPU."
             found.add("slots_range", pointer, detail, "Give a number between 1 and 32767.")

@@ -52,9 +52,9 @@ def restore(file: BackupFile, data_dir: DataDir = None, as_json: Json = False) -
 
 
 def _settings(data_dir: Path | None) -> Settings:
-    from api.settings import Settings
+    from api.settings import read_settings
 
-    return Settings() if data_dir is None else Settings(data_dir=data_dir)
+    return read_settings(data_dir=data_dir)
 
 
 def _tell(kept: Kept, file: Path, as_json: bool) -> None:

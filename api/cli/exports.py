@@ -138,6 +138,9 @@ def write_placement(
         detail = f"{form.engine} goes by the file's name, which has to end in {form.suffix}."
         raise InputError.of("output_suffix", str(output), detail, f"Name it {output.name}{form.suffix}.")
     plan, exported = convert_placement(source, name, context, format=source_format)
+    if context.num_gpus not in (None, plan.num_gpus):
+        detail = f"The plan is for {plan.num_gpus} GPUs, the topology has {context.num_gpus}."
+        raise InputError.of("num_gpus_differ", str(source), detail, "Name the machine that the plan was made for.")
     with atomic_write(output) as file:
         file.write(exported.content)
     notes = list(exported.notes)

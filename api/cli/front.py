@@ -131,7 +131,7 @@ def front(
     with Checks() as checks:
         checks.run(lambda: check_outputs({"--output": output, "--plot": plot}, (trace, start)))
         checks.run(lambda: check_chart(plot))
-        checks.run(lambda: _check_folder(out_dir))
+        checks.run(lambda: _check_folder(out_dir, (trace, start)))
         machine = checks.run(lambda: shared.read_topology(topology))
         limits = checks.run(lambda: solvers.Limits(time_s=time_s, work=work_limit))
         first = None
@@ -217,12 +217,16 @@ def _read_pick(text: str) -> str | float:
     raise typer.BadParameter(f"{text!r} is neither knee nor cap=RATIO, such as cap=1.05.", param_hint="--pick")
 
 
-def _check_folder(folder: Path | None) -> None:
-    """Make the folder for the plans, or say why it can't be."""
+def _check_folder(folder: Path | None, inputs: tuple[Path | None, ...]) -> None:
+    """Make the folder for the plans, or say why it can't be; no point may overwrite an input."""
     if folder is None:
         return
     from traces import InputError
 
+    for path in inputs:
+        if path is not None and path.resolve().parent == folder.resolve() and path.name.startswith("point-"):
+            detail = f"{path.name} is read, and would be overwritten by a plan of the front."
+            raise InputError.of("overwrites_input", str(folder), detail, "Give --out-dir another folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -50,7 +50,7 @@ def create(
     if days is not None and not 0 < days <= 36_500:
         found.add("days", "--days", f"{days:g} days.", "Give more than 0, at most 36500.")
     found.raise_if_any()
-    made, row = _keys(data_dir).create(tenant, scopes, name, days)
+    made, row = _keys(data_dir, make=True).create(tenant, scopes, name, days)
     if as_json:
         print_json({"key": made, **_document(row)})
         return
@@ -86,13 +86,23 @@ def revoke(
     say(f"Key {key_id} opens nothing any more.", "note")
 
 
-def _keys(data_dir: Path | None) -> Keys:
+def _keys(data_dir: Path | None, *, make: bool = False) -> Keys:
     from api.database import Database
     from api.keys import Keys
-    from api.settings import Settings
+    from api.settings import read_settings
+    from traces import InputError
 
-    settings = Settings() if data_dir is None else Settings(data_dir=data_dir)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings = read_settings(data_dir=data_dir)
+    folder = settings.data_dir
+    try:
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        elif settings.database_url is None and not (folder / "service.db").exists():
+            detail = f"There is no service in {folder}."
+            raise InputError.of("no_service", "/data_dir", detail, "Give its data folder: --data-dir.")
+    except OSError as error:
+        detail = f"Can't write to {folder}: {error.strerror}."
+        raise InputError.of("data_dir", "/data_dir", detail, "Give a data folder that is writable.") from error
     database = Database(settings.store_url)
     database.upgrade()
     return Keys(database)

@@ -58,6 +58,7 @@ def plan_remotely(
     from api.client import Client, ServiceError
     from traces import InputError, Violation
 
+    check_server(server)
     try:
         with progress() as shown, Client(server, os.environ.get(KEY_VARIABLE)) as service:
             shown.phase("uploading")
@@ -101,6 +102,30 @@ def plan_remotely(
     if output is not None and plan.plan is not None:
         write(f"Plan written to {output}")
     return document
+
+
+def check_server(server: str) -> None:
+    """Refuse what is no address of a service, and a key that no header can carry.
+
+    Raises
+    ------
+    InputError
+    """
+    from urllib.parse import urlsplit
+
+    from traces import Violations
+
+    found = Violations()
+    try:
+        parts = urlsplit(server)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fine = False
+    if not fine or not server.isascii() or " " in server:
+        found.add("server", "--server", f"{server[:100]!r} is no address.", "Give one such as http://127.0.0.1:8000.")
+    if not (key := os.environ.get(KEY_VARIABLE, "")).isascii() or not key.isprintable():
+        found.add("api_key", KEY_VARIABLE, "The key has characters that no key has.", "Copy the key again.")
+    found.raise_if_any()
 
 
 def _reading(options: dict[str, Any]) -> dict[str, Any]:

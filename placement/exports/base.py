@@ -287,6 +287,10 @@ class Export:
             detail = f"The file is for {table.num_gpus} GPUs, the topology has {context.num_gpus}."
             found.add("num_gpus_differ", document.name, detail, "Name the machine that the file was made for.")
             return found, table
+        if own and context.layer_ids is not None and tuple(context.layer_ids) != tuple(table.layer_ids.tolist()):
+            detail = f"The file names its layers, {table.layer_ids[:8].tolist()}, and they are others."
+            found.add("layer_ids_differ", document.name, detail, "Leave layer_ids (--layer-ids) out.")
+            return found, table
         if context.experts not in (None, table.num_experts):
             detail = f"The file has {table.num_experts} experts per layer, the model {context.experts}."
             found.add("num_experts_differ", document.name, detail, "Check that it is this model's file.")

@@ -233,6 +233,9 @@ def test_key_commands(tmp_path: Path) -> None:
         assert run.invoke(command_line, ["key", "revoke", key["id"], *where]).exit_code == 0
         assert client.get("/v1/plans", headers=header).status_code == 401
     assert run.invoke(command_line, ["key", "revoke", "key_0", *where]).exit_code == 1
+    typo = run.invoke(command_line, ["key", "list", "--data-dir", str(tmp_path / "typo")])
+    assert typo.exit_code == 1
+    assert not (tmp_path / "typo").exists()
     bad = run.invoke(command_line, ["key", "create", "--tenant", "", "--scope", "all", "--days", "0", *where])
     assert bad.exit_code == 1
     assert all(place in bad.output for place in ("--scope", "--tenant", "--days"))

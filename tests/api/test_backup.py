@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sqlite3
 import tarfile
 import threading
@@ -148,11 +149,11 @@ def test_backup_with_other_paths_is_refused(tmp_path: Path, name: str) -> None:
 def test_folder_without_a_service(tmp_path: Path) -> None:
     """What is no data folder, and a database that is damaged, are told apart from a backup that worked."""
     with pytest.raises(InputError, match="There is no service"):
-        backup(tmp_path, tmp_path / "backup.tar")
+        backup(tmp_path, tmp_path.with_suffix(".tar"))
     (tmp_path / "service.db").write_bytes(b"no database" * 100)
     with pytest.raises(InputError, match="can't be read"):
-        backup(tmp_path, tmp_path / "backup.tar")
-    assert not (tmp_path / "backup.tar").exists()
+        backup(tmp_path, tmp_path.with_suffix(".tar"))
+    assert not (tmp_path.with_suffix(".tar")).exists()
 
 
 def test_postgresql_is_saved_with_its_own_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -171,3 +172,25 @@ def test_copy_has_one_state(folder: Path, tmp_path: Path) -> None:
     assert backup(folder, tmp_path / "backup.tar").traces == 1
     writer.execute("COMMIT")
     writer.close()
+
+
+def test_backup_never_overwrites_what_it_saves(folder: Path, tmp_path: Path) -> None:
+    """A file within the data folder is refused, by whatever path it is named."""
+    before = (folder / "service.db").read_bytes()
+    (tmp_path / "link").symlink_to(folder)
+    for file in (folder / "service.db", folder / "x.tar", tmp_path / "link" / "service.db"):
+        with pytest.raises(InputError, match="in the folder that is saved"):
+            backup(folder, file)
+    assert (folder / "service.db").read_bytes() == before
+
+
+def test_restore_tells_what_is_no_backup_and_no_place(folder: Path, tmp_path: Path) -> None:
+    """A pipe is not waited for, and a folder that can't be made is told."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="no regular file"):
+        restore(tmp_path / "pipe", tmp_path / "new")
+    backup(folder, tmp_path / "b.tar")
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "x", tmp_path / ("a" * 300)):
+        with pytest.raises(InputError, match="Can't write"):
+            restore(tmp_path / "b.tar", place)

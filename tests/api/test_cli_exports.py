@@ -258,3 +258,23 @@ def test_check_tells_that_a_missing_last_expert_would_not_show(tmp_path: Path) -
     assert told.exit_code == 0
     assert "by the largest id" in told.output
     assert command("check", *options, "--num-experts", 8).exit_code == 1
+
+
+def test_options_that_contradict_the_plan_are_refused(folder: Path) -> None:
+    """Other layers, or a machine of another size, than those of the plan: nothing is written."""
+    for options in (("--layer-ids", "2-5"), ("--topology", "2x4")):
+        answer = command("export", folder / "plan.json", "--engine", "vllm-ascend", "-o", folder / "out.json", *options)
+        assert answer.exit_code == 1, answer.output
+        assert not (folder / "out.json").exists()
+
+
+def test_top_k_that_contradicts_the_trace_is_told(folder: Path) -> None:
+    """A trace knows its top-k: another one is refused, and that of a config is told, as recordings may be partial."""
+    answer = command("profile", folder / "trace.npz", "--top-k", 4)
+    assert answer.exit_code == 1
+    assert "top_k_differ" in answer.output
+    (folder / "other.json").write_text(json.dumps(CONFIG | {"num_experts_per_tok": 3}))
+    assert (
+        "top-2, the model top-3"
+        in command("profile", folder / "trace.npz", "--model-config", folder / "other.json").output
+    )

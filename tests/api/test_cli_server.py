@@ -61,5 +61,7 @@ def test_refusals(url: str, trace: str) -> None:
     refused = run(trace, "--topology", "1x4", "--solver", "nobody", "--server", url)
     assert refused.exit_code == 1
     assert "nobody" in refused.output
+    for address in ("http://[::1", "http://a b:x", "ftp://h", "nowhere"):
+        assert run(trace, "--topology", "1x4", "--server", address).exit_code == 1, address
     assert run(trace, "--topology", "1x4", "--server", url, "--workers", "2").exit_code == 2
     assert run(trace, "--topology", "1x4", "--server", url, "--start", "plan.json").exit_code == 2

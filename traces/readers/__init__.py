@@ -92,6 +92,15 @@ def load(
         loaded = _open_bundle(source, named, hints)
         provenance = replace(loaded.provenance, source=source.name, notes=(*source.notes, *loaded.provenance.notes))
         loaded = replace(loaded, provenance=provenance)
+    if isinstance(loaded, Trace) and top_k not in (None, loaded.top_k):
+        detail = f"The trace has top-{loaded.top_k}, not top-{top_k}."
+        raise InputError.of("top_k_differ", loaded.provenance.source, detail, "Leave top_k (--top-k) out.")
+    if isinstance(loaded, Trace) and hints.experts_per_token not in (None, loaded.top_k):
+        note = (
+            f"The trace has top-{loaded.top_k}, the model top-{hints.experts_per_token}: is it this model's, and whole?"
+        )
+        provenance = replace(loaded.provenance, notes=(*loaded.provenance.notes, note))
+        loaded = replace(loaded, provenance=provenance)
     return settle_dummies(loaded, drop_dummy_rows)
 
 
