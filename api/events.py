@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, insert, select
 
 from api.database import Database
 from api.models import plan_events, plans
+from placement.plan import gap_of
 
 __all__ = ["EVENT_COLUMNS", "PlanEvent", "events_after", "record_events"]
 
@@ -53,15 +54,12 @@ def events_after(database: Database, plan_id: str, revision: int, limit: int = 1
 
 
 def _data(row: Row[Any]) -> dict[str, Any]:
-    gap = None
-    if row.score is not None and row.bound is not None:
-        gap = max(0.0, (row.score - row.bound) / row.score) if row.score else 0.0
     return {
         "status": row.status,
         "cancel_requested": row.cancel_requested,
         "attempt": row.attempt,
         "score": row.score,
         "bound": row.bound,
-        "gap": gap,
+        "gap": gap_of(row.score, row.bound),
         "elapsed_s": row.elapsed_s,
     }

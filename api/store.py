@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, Text, cast, delete
 from api.database import Database
 from api.events import EVENT_COLUMNS, record_events
 from api.models import idempotency_keys, plan_documents, plans, topologies, traces, uploads
+from placement.plan import gap_of
 
 __all__ = [
     "ConflictError",
@@ -106,9 +107,7 @@ class PlanRow:
     @property
     def gap(self) -> float | None:
         """``(score - bound) / score``; None where one is unknown."""
-        if self.score is None or self.bound is None:
-            return None
-        return max(0.0, (self.score - self.bound) / self.score) if self.score else 0.0
+        return gap_of(self.score, self.bound)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,18 @@ import numpy.typing as npt
 
 from traces import InputError, Violations
 
-__all__ = ["Plan", "Termination"]
+__all__ = ["Plan", "Termination", "gap_of"]
 
 Reason = Literal["optimal", "feasible", "infeasible", "no_plan"]
 MAX_SIZE = 32_767
 Limit = Literal["time", "work", "gap", "no_improvement", "cancelled"]
+
+
+def gap_of(score: float | None, bound: float | None) -> float | None:
+    """Return ``(score - bound) / score``; None where one is unknown, 0 where the score is 0."""
+    if score is None or bound is None:
+        return None
+    return max(0.0, (score - bound) / score) if score else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +160,7 @@ class Plan:
     @property
     def gap(self) -> float | None:
         """``(score - bound) / score``; None where the bound is unknown, 0 where the score is 0."""
-        if self.score is None or self.bound is None:
-            return None
-        return max(0.0, (self.score - self.bound) / self.score) if self.score else 0.0
+        return gap_of(self.score, self.bound)
 
     @cached_property
     def gpu_of_slot(self) -> npt.NDArray[np.int64]:

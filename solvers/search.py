@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from placement import Problem, Score, score
 from placement.feasibility import broken_constraints
-from placement.plan import Limit
+from placement.plan import Limit, gap_of
 from solvers.limits import Limits
 
 __all__ = ["Event", "Observer", "Search"]
@@ -85,9 +85,7 @@ class _Shared:
 
     @property
     def gap(self) -> float | None:
-        if self.score is None or self.bound is None:
-            return None
-        return max(0.0, (self.score - self.bound) / self.score) if self.score else 0.0
+        return gap_of(self.score, self.bound)
 
     def emit(self, kind: str, solver: str, table: npt.NDArray[np.int32] | None = None) -> None:
         if self.observe is not None:
