@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 import alembic.command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, inspect, text
+from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import NullPool
 
 from traces import InputError
@@ -20,6 +21,7 @@ __all__ = ["Database"]
 
 BUSY_TIMEOUT_MS = 15_000
 WRITER = 0x6D6F65706C616365  # advisory lock of PostgreSQL that stands for the right to write
+NO_WRITE = "DELETE FROM alembic_version WHERE 0"  # BEGIN IMMEDIATE alone does not fail on a read-only connection
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -44,6 +46,7 @@ class Database:
         if self._sqlite:
             event.listen(self._engine, "connect", _configure)
             event.listen(self._engine, "begin", _begin)
+            event.listen(self._engine, "handle_error", _drop_read_only)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -58,10 +61,28 @@ class Database:
 
         Writers take turns, with PostgreSQL as well: what a transaction has read stays true until it ends.
         """
-        with self._engine.connect().execution_options(write=True) as connection, connection.begin():
+        with self._writer() as connection:
             if not self._sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER})
             yield connection
+            connection.commit()
+
+    def _writer(self) -> Connection:
+        """Return a connection within a transaction that may write, on a new connection if the kept one is stale."""
+        for last in (False, True):
+            connection = self._engine.connect().execution_options(write=True)
+            try:
+                connection.begin()
+                if self._sqlite:
+                    connection.exec_driver_sql(NO_WRITE)
+            except DBAPIError as error:
+                connection.close()
+                if last or not error.connection_invalidated:
+                    raise
+                self._engine.dispose()  # what is opened next must not share a read-only memory map with the others
+            else:
+                return connection
+        raise AssertionError
 
     def close(self) -> None:
         """Close all connections."""
@@ -156,6 +177,14 @@ def _configure(connection: Any, record: Any) -> None:
         "foreign_keys=ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _drop_read_only(context: ExceptionContext) -> None:
+    # A file that was opened while its disk was read-only stays so when the disk no longer is: only opening it again
+    # helps, so every connection of that time is dropped.
+    code = getattr(context.original_exception, "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_READONLY:
+        context.is_disconnect = True
 
 
 def _begin(connection: Connection) -> None:
