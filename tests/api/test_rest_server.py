@@ -23,7 +23,7 @@ import api.linger
 from api.database import Database
 from api.linger import Linger
 from api.problems import problem_response
-from api.server import serve
+from api.server import _bind, serve
 from api.services import Services
 from api.settings import Settings
 from api.store import Store
@@ -274,3 +274,11 @@ def test_other_machines_are_asked_who_they_are(tmp_path: Path) -> None:
     """Without authentication the service listens on the loopback only, and says how to change that."""
     with pytest.raises(InputError, match="AUTH=required"):
         serve("0.0.0.0", 8000, tmp_path)
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    """Connections send small packets at once: a body that follows its head by itself would else wait for the client."""
+    with _bind("127.0.0.1", 0) as bound, socket.create_connection(bound.getsockname()):
+        taken, _ = bound.accept()
+        with taken:
+            assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
