@@ -31,6 +31,11 @@ VALUES = {
     "--ownership": {"token", "sequence", "measured"},
 }
 ENGINES = ("deepspeed", "exflow", "megatron", "sglang", "tensorrt_llm", "transformers", "vllm", "vllm_ascend")
+REDUNDANT = [
+    ("vllm", '"num_redundant_experts": '),
+    ("vllm_ascend", '"num_redundant_experts": '),
+    ("sglang", "--ep-num-redundant-experts"),
+]
 SECTIONS = ("## Record", "## Trace and plan", "## Load", "## Is it active?", "**Trap.**")
 
 
@@ -67,6 +72,14 @@ def test_commands_exist(page: Path) -> None:
         for option, allowed in VALUES.items():
             given = [value for flag, value in pairwise(words) if flag == option]
             assert set(given) <= allowed, words
+
+
+@pytest.mark.parametrize(("page", "setting"), REDUNDANT)
+def test_the_number_of_redundant_experts_is_set(page: str, setting: str) -> None:
+    """Where an engine is told how many copies there are, the section on loading tells it."""
+    text = next(path for path in PAGES if path.stem == page).read_text(encoding="utf-8")
+    load = text[text.index("## Load") : text.index("## Is it active?")]
+    assert any(setting in block for block in BLOCK.findall(load))
 
 
 def test_exports_are_checked_as_well() -> None:

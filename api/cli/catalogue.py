@@ -65,9 +65,17 @@ def formats(as_json: Json = False) -> None:
     from placement.exports import EXPORTS
     from traces.readers.registry import READERS
 
-    traces = [{"name": reader.name, "content": reader.content} for reader in READERS]
+    traces = [
+        {"name": reader.name, "also_named": list(reader.also_named), "content": reader.content} for reader in READERS
+    ]
     placements = [
-        {"name": export.name, "content": export.content, "engine": export.engine, "load": export.usage}
+        {
+            "name": export.name,
+            "also_named": list(export.also_named),
+            "content": export.content,
+            "engine": export.engine,
+            "load": export.usage,
+        }
         for export in EXPORTS
     ]
     if as_json:
@@ -75,10 +83,14 @@ def formats(as_json: Json = False) -> None:
         return
     write("Traces, to read (--format NAME):")
     for item in traces:
-        write(f"  {item['name']}\n      {item['content']}")
+        write(f"  {_names(item)}\n      {item['content']}")
     write("\nPlacements, to write, check and read (--engine NAME, --to NAME, --plan-format NAME):")
     for item in placements:
-        write(f"  {item['name']}\n      {item['content']}\n      load it with: {item['load']}")
+        write(f"  {_names(item)}\n      {item['content']}\n      load it with: {item['load']}")
+
+
+def _names(item: dict[str, Any]) -> str:
+    return " or ".join([item["name"], *item["also_named"]])
 
 
 def _default(item: Any) -> Any:

@@ -80,9 +80,8 @@ def _is_placement(source: Path, source_format: str | None) -> bool:
     from traces.readers.registry import READERS
 
     if source_format is not None:
-        name = source_format.strip().lower().replace("-", "_")
-        of_placements = name in {export.name for export in EXPORTS}
-        if of_placements != (name in {reader.name for reader in READERS}):
+        of_placements = any(export.is_named(source_format) for export in EXPORTS)
+        if of_placements != any(reader.is_named(source_format) for reader in READERS):
             return of_placements
     try:
         return recognise(Document.of(source)) is not None
@@ -101,8 +100,12 @@ def _convert_trace(source: Path, output: Path, to: str, loading: dict[str, Any],
         shown.phase("converting")
         trace = load(source, **loading)
         if isinstance(trace, LoadCounts):
-            detail = "The file holds loads without tokens, which is no trace."
-            raise InputError.of("counts_only", source.name, detail, "Plan from the file as it is.")
+            detail = f"The file ({trace.provenance.format}) holds loads without tokens, which no trace can hold."
+            remedy = (
+                f"Plan from the file as it is, or keep its loads with `moe-placement profile {source} -o profile.npz`, "
+                "which `solve` takes as well."
+            )
+            raise InputError.of("counts_only", source.name, detail, remedy)
         save(trace, output)
     for note in trace.provenance.notes:
         say(note, "note")

@@ -190,7 +190,7 @@ def export_plan(
     model_name: Name = None,
 ) -> Response:
     """Return the best plan so far as the placement file of an engine, if the engine would load it as it is meant."""
-    export = next((known for known in EXPORTS if known.name == format.replace("-", "_")), None)
+    export = next((known for known in EXPORTS if known.is_named(format)), None)
     if export is None:
         known = ", ".join(known.name for known in EXPORTS)
         raise ProblemError("not-found", f"There is no placement format {format[:60]!r}; there are {known}.")

@@ -32,15 +32,14 @@ __all__ = [
 
 
 def export_named(name: str) -> Export:
-    """Return the format of this name; hyphens are as good as underscores.
+    """Return the format of this name, or of another one that people give it.
 
     Raises
     ------
     InputError
         If there is none.
     """
-    wanted = name.strip().lower().replace("-", "_")
-    found = next((export for export in EXPORTS if export.name == wanted), None)
+    found = next((export for export in EXPORTS if export.is_named(name)), None)
     if found is None:
         names = ", ".join(export.name for export in EXPORTS)
         raise InputError.of("unknown_format", "/format", f"There is no placement format {name!r:.60}.", f"Use {names}.")

@@ -174,6 +174,8 @@ class Export:
         Usual ending of the file's name.
     by_suffix : bool
         Whether the engine goes by that ending.
+    also_named : tuple of str
+        Other names that people give it.
     rules : Rules
     sniff : callable
         ``sniff(document)``: is this the format of the content?
@@ -196,6 +198,11 @@ class Export:
     decode: Callable[[Document, Context, Violations], Table | None]
     also: Callable[[Table, Context, Violations], None] = field(default=_no_more)
     by_suffix: bool = False
+    also_named: tuple[str, ...] = ()
+
+    def is_named(self, name: str) -> bool:
+        """Whether it goes by this name; case does not matter, and hyphens are as good as underscores."""
+        return name.strip().lower().replace("-", "_") in (self.name, *self.also_named)
 
     def load_with(self, file: str, plan: Plan) -> str:
         """Return how the engine is told to load `file`, written for `plan`."""

@@ -81,6 +81,7 @@ EXPORT = Export(
     engine="TensorRT-LLM 1.0 to 1.3",
     usage="moe_config: {load_balancer: FILE} in the file of --extra_llm_api_options",
     suffix=".yaml",
+    also_named=("tensorrt_llm",),
     rules=RULES,
     sniff=_sniff,
     encode=_encode,

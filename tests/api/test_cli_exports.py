@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 from api.cli import app
 from placement import Plan, load_plan, save_plan
-from traces import Trace, load, save
+from traces import Profile, Trace, load, save
 from traces.synthetic import Synthetic, generate
 
 CONFIG = {
@@ -216,6 +217,27 @@ def test_traces_that_are_not_converted(folder: Path, name: str, content: str, ou
     assert code in result.stderr
 
 
+def test_loads_are_kept_by_profile(folder: Path) -> None:
+    """Loads are no trace: `convert` names `profile`, which keeps them exactly, and both sources give the same plan."""
+    loads = np.random.default_rng(0).integers(1, 1000, (4, 8))
+    np.save(folder / "loads.npy", loads.astype(np.float64))
+    refused = command("convert", folder / "loads.npy", folder / "out.parquet", "--to", "parquet")
+    assert refused.exit_code == 1
+    assert f"moe-placement profile {folder / 'loads.npy'} -o profile.npz" in refused.stderr.replace("\n", " ")
+    assert not (folder / "out.parquet").exists()
+    kept = folder / "profile.npz"
+    assert command("profile", folder / "loads.npy", "-o", kept, "--layer-ids", "1-4").exit_code == 0
+    assert np.array_equal(Profile.load_file(kept).load, loads)
+    plans = []
+    for source, layers in ((folder / "loads.npy", ("--layer-ids", "1-4")), (kept, ())):
+        options = ("--topology", "1x4", "--execution", "dispatch", "--dedup", "none", "--solver", "eplb")
+        result = command("solve", source, *layers, *options, "-o", folder / "out.json")
+        assert result.exit_code == 0, result.stderr
+        plans.append(load_plan(folder / "out.json"))
+    assert np.array_equal(plans[0].physical_to_logical_map, plans[1].physical_to_logical_map)
+    assert plans[0].layer_ids.tolist() == plans[1].layer_ids.tolist() == [1, 2, 3, 4]
+
+
 def test_options_that_contradict(folder: Path) -> None:
     """The layout is said once, and the first MoE layer needs the number of layers."""
     config = ("--model-config", folder / "config.json", "--model-layers", 5)
@@ -278,3 +300,21 @@ def test_top_k_that_contradicts_the_trace_is_told(folder: Path) -> None:
         "top-2, the model top-3"
         in command("profile", folder / "trace.npz", "--model-config", folder / "other.json").output
     )
+
+
+def test_engines_go_by_the_names_that_people_use(folder: Path) -> None:
+    """`tensorrt_llm` and `trtllm` are one engine, to write, to check and to read its statistics."""
+    model = ("--model-config", folder / "config.json", "--without-mtp")
+    for name in ("trtllm", "tensorrt-llm", "TensorRT_LLM"):
+        output = folder / f"{name}.yaml"
+        told = document("export", folder / "plan.json", "--engine", name, "-o", output, *model)
+        assert told["format"] == "trtllm"
+        assert document("check", output, "--engine", name, "--topology", "2x2", *model)["valid"]
+    (folder / "statistics").mkdir()
+    save_file({"0_3": np.array([4, 5, 6], np.int32)}, folder / "statistics" / "rank0.safetensors")
+    for name in ("trtllm", "tensorrt-llm"):
+        counts = document("profile", folder / "statistics", "--format", name)
+        assert (counts["layer_ids"], counts["num_experts"]) == ([3], 3)
+    names = command("formats").stdout
+    assert "trtllm or tensorrt_llm" in names
+    assert "tensorrt_llm or trtllm" in names

@@ -45,7 +45,8 @@ def load(
         every pass and must not change meanwhile. Archives are unpacked to a temporary folder, which is gone with the
         trace.
     format : str, optional
-        Name of a reader, out of `READERS`. By default, the one that recognises the content.
+        Name of a reader, out of `READERS`; hyphens are as good as underscores. By default, the one that recognises the
+        content.
     num_experts : int, optional
         Experts per layer, for files that don't state it. By default, the largest id plus one.
     layer_ids : (L,) integers, optional
@@ -82,7 +83,7 @@ def load(
         raise InputError.of("num_experts_differ", "/num_experts", detail, "Leave num_experts (--num-experts) out.")
     named = None
     if format is not None:
-        named = next((reader for reader in READERS if reader.name == format), None)
+        named = next((reader for reader in READERS if reader.is_named(format)), None)
         if named is None:
             raise InputError.of("unknown_format", "/format", f"There is no format {format!r}.", _formats())
     source = open_path(path, hints.unpack)

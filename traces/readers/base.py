@@ -92,6 +92,8 @@ class Reader:
         ``open(file, hints)``: the trace, or its counts.
     sniff_bundle, open_bundle : callable, optional
         The same for several files that belong together (`Bundle`), such as one per rank.
+    also_named : tuple of str
+        Other names that people give it.
     """
 
     name: str
@@ -100,6 +102,11 @@ class Reader:
     open: Callable[[TraceFile, Hints], Trace | LoadCounts]
     sniff_bundle: Callable[[Bundle], bool] | None = None
     open_bundle: Callable[[Bundle, Hints], Trace | LoadCounts] | None = None
+    also_named: tuple[str, ...] = ()
+
+    def is_named(self, name: str) -> bool:
+        """Whether it goes by this name; case does not matter, and hyphens are as good as underscores."""
+        return name.strip().lower().replace("-", "_") in (self.name, *self.also_named)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -259,4 +259,5 @@ READER = Reader(
     open=lambda file, hints: open_bundle(Bundle.single(file), hints),
     sniff_bundle=lambda bundle: any(map(is_safetensors, bundle.files)),
     open_bundle=open_bundle,
+    also_named=("trtllm",),
 )
