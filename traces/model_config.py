@@ -22,6 +22,14 @@ MAX_BYTES = 16 << 20
 NESTED = ("text_config", "language_config", "llm_config")  # of models that also see or hear
 EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts")
 TOP_K = ("num_experts_per_tok", "experts_per_token", "moe_top_k", "moe_k")
+SAID_ONCE = (
+    "num_hidden_layers",
+    "first_k_dense_replace",
+    "moe_layer_freq",
+    "num_nextn_predict_layers",
+    *EXPERTS,
+    *TOP_K,
+)
 
 Rule = Callable[["_Config", int], list[int]]
 
@@ -239,9 +247,17 @@ def _text_model(content: Any, place: str) -> tuple[Mapping[str, Any], str]:
     """Return the part that describes the language model, and its place."""
     if not isinstance(content, dict):
         raise InputError.of("not_an_object", place or "/", "Expected a JSON object.", "Give the model's config.json.")
-    if "num_hidden_layers" not in content:
-        for name in NESTED:
-            if isinstance(content.get(name), dict):
-                inner = content[name]
-                return ({"model_type": content.get("model_type")} | inner, f"{place}/{name}")
+    found = Violations()
+    for name in NESTED:
+        inner = content.get(name)
+        if not isinstance(inner, dict):
+            continue
+        if "num_hidden_layers" not in content:
+            return ({"model_type": content.get("model_type")} | inner, f"{place}/{name}")
+        for field in SAID_ONCE:
+            values = (content.get(field), inner.get(field))
+            if None not in values and values[0] != values[1]:
+                detail = f"{field} is {values[1]!r:.40} here, but {values[0]!r:.40} at {place}/{field}."
+                found.add("fields_differ", f"{place}/{name}/{field}", detail, "Keep the one that the model uses.")
+    found.raise_if_any()
     return content, place

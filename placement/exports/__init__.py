@@ -5,6 +5,7 @@ One module per engine; `registry` lists their `Export` entries.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from placement.exports.base import Context as Context
@@ -138,5 +139,6 @@ def convert_placement(
     plan = source.read(document, given)
     read_from = plan.provenance.get("placement")
     notes = read_from.get("notes", ()) if isinstance(read_from, dict) else ()
-    exported = target.write(plan, given)
+    # Names that choose a part of what is read say nothing about what is written.
+    exported = target.write(plan, replace(given, **dict.fromkeys(set(source.takes) - set(target.takes))))
     return plan, Exported(content=exported.content, notes=(*notes, *exported.notes))

@@ -176,6 +176,8 @@ class Export:
         Whether the engine goes by that ending.
     also_named : tuple of str
         Other names that people give it.
+    takes : tuple of str
+        Fields of `Context` that only some formats have a use for, and this one has: `layer`, and names of classes.
     rules : Rules
     sniff : callable
         ``sniff(document)``: is this the format of the content?
@@ -199,6 +201,7 @@ class Export:
     also: Callable[[Table, Context, Violations], None] = field(default=_no_more)
     by_suffix: bool = False
     also_named: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
 
     def is_named(self, name: str) -> bool:
         """Whether it goes by this name; case does not matter, and hyphens are as good as underscores."""
@@ -226,6 +229,7 @@ class Export:
 
         given = Context() if context is None else context
         found = Violations()
+        checks.check_options(self, given, found, writing=True)
         table = checks.arrange(plan, self, given, found)
         checks.check_table(table, self.rules, found)
         self.also(table, given, found)
@@ -234,7 +238,13 @@ class Export:
 
     def check(self, document: Document, context: Context | None = None) -> tuple[Violations, tuple[str, ...]]:
         """Return everything that the engine would reject or misread in a file, and notes on what was not checked."""
-        found, table = self._checked(document, Context() if context is None else context)
+        from placement.exports import checks
+
+        given = Context() if context is None else context
+        found, table = self._checked(document, given)
+        checks.check_options(self, given, found)
+        if table is not None and table.plan is not None:
+            checks.check_machine(table.plan, given, document.name, found)
         notes = () if table is None else table.notes
         if table is not None and table.num_gpus is None:
             notes = (*notes, "The file does not state the number of GPUs: what depends on it was not checked.")

@@ -12,15 +12,44 @@ from placement.plan import Plan
 from traces import InputError, Violations
 from traces.checks import MAX_EXPERTS
 
-__all__ = ["arrange", "check_layers", "check_table", "contiguous_row"]
+__all__ = ["arrange", "check_layers", "check_machine", "check_options", "check_table", "contiguous_row"]
 
 SHOWN = 20
+OPTIONS = ("layer", "model_class", "mtp_model_class", "model_name")
 NO_MODEL = "Without the model's config (--model-config), it is not checked that every MoE layer is there."
 
 
 def contiguous_row(num_experts: int, num_slots: int) -> npt.NDArray[np.int64]:
     """Return the layout of an engine that was given none: slot i holds expert ``i % E``."""
     return np.arange(num_slots, dtype=np.int64) % num_experts
+
+
+def check_options(export: Export, context: Context, found: Violations, *, writing: bool = False) -> None:
+    """Record what the caller says for formats of another kind: it would have no effect."""
+    from placement.exports.registry import EXPORTS
+
+    takers = {name: [other.name for other in EXPORTS if name in other.takes] for name in OPTIONS}
+    if writing:
+        takers["fill_missing"] = [other.name for other in EXPORTS if other.rules.covered]
+    for name, formats in takers.items():
+        if getattr(context, name) not in (None, False) and export.name not in formats:
+            option = f"--{name.replace('_', '-')}"
+            detail = f"Files of {export.name} have no use for {name} ({option})."
+            found.add("option_unused", f"/{name}", detail, f"Leave it out; {', '.join(formats)} take it.")
+
+
+def check_machine(plan: Plan, context: Context, place: str, found: Violations) -> None:
+    """Record a machine of the caller that is not the one that a plan of ours names."""
+    if context.gpus_per_node is None or context.gpus_per_node == plan.gpus_per_node:
+        return
+    nodes = f"nodes of {', '.join(map(str, plan.gpus_per_node[:16]))} GPUs"
+    if context.num_gpus != plan.num_gpus:
+        detail = f"The plan is for {plan.num_gpus} GPUs ({nodes}), the topology has {context.num_gpus}."
+        found.add("num_gpus_differ", f"{place}#/num_gpus", detail, "Name the machine that the plan was made for.")
+    else:
+        detail = f"The plan is for {nodes}, the topology has {', '.join(map(str, context.gpus_per_node[:16]))}."
+        remedy = "Name the machine that the plan was made for; `evaluate` tells what the plan costs on another one."
+        found.add("nodes_differ", f"{place}#/gpus_per_node", detail, remedy)
 
 
 def arrange(plan: Plan, export: Export, context: Context, found: Violations) -> Table:

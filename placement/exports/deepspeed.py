@@ -113,4 +113,5 @@ EXPORT = Export(
     encode=_encode,
     decode=_decode,
     also=_also,
+    takes=("layer",),
 )

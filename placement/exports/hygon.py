@@ -137,4 +137,5 @@ EXPORT = Export(
     encode=_encode,
     decode=_decode,
     also=_also,
+    takes=("model_class", "mtp_model_class", "model_name"),
 )

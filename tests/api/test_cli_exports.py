@@ -318,3 +318,51 @@ def test_engines_go_by_the_names_that_people_use(folder: Path) -> None:
     names = command("formats").stdout
     assert "trtllm or tensorrt_llm" in names
     assert "tensorrt_llm or trtllm" in names
+
+
+@pytest.mark.parametrize(
+    ("engine", "option", "takers"),
+    [
+        ("vllm-ascend", ("--layer", 2), "deepspeed"),
+        ("sglang", ("--model-class", "A"), "hygon"),
+        ("deepspeed", ("--model-name", "m", "--layer", 2), "hygon"),
+        ("csv", ("--fill-missing",), "sglang"),
+    ],
+)
+def test_options_without_effect_are_refused(folder: Path, engine: str, option: tuple[object, ...], takers: str) -> None:
+    """What a format has no use for is not ignored: the formats that take it are named, and nothing is written."""
+    model = ("--model-config", folder / "config.json", "--without-mtp")
+    where = ("--engine", engine, "-o", folder / "out.json")
+    answer = command("export", folder / "plan.json", *where, *model, *option)
+    assert answer.exit_code == 1
+    assert "option_unused" in answer.stderr
+    assert takers in answer.stderr
+    assert not (folder / "out.json").exists()
+
+
+def test_a_class_of_what_is_read_is_no_option_of_what_is_written(folder: Path) -> None:
+    """A HYGON file of two models is converted by naming one; a check of another format refuses the name."""
+    model = ("--model-config", folder / "config.json", "--without-mtp")
+    names = ("--model-class", "A", "--model-name", "m")
+    source = folder / "hygon.json"
+    document("export", folder / "plan.json", "--engine", "hygon", "-o", source, *model, *names)
+    maps = json.loads(source.read_text())
+    maps["model_maps"]["B"] = maps["model_maps"]["A"] | {"model_class": "B"}
+    source.write_text(json.dumps(maps))
+    out = ("convert", source, folder / "out.json", "--to", "sglang", "--topology", "2x2", *model)
+    assert "model_class" in command(*out).stderr
+    assert document(*out, "--model-class", "A")["format"] == "sglang"
+    assert command("check", folder / "out.json", "--topology", "2x2", *model).exit_code == 0
+    checked = command("check", folder / "out.json", "--topology", "2x2", "--model-class", "A", *model)
+    assert checked.exit_code == 1
+    assert "option_unused" in checked.stderr
+
+
+@pytest.mark.parametrize(("topology", "code"), [("2x4", "num_gpus_differ"), ("1x4", "nodes_differ"), ("2x2", "")])
+def test_check_holds_our_plan_against_the_machine(folder: Path, topology: str, code: str) -> None:
+    """A plan of ours names its machine; another one than `--topology` is not called valid."""
+    command("export", folder / "plan.json", "--engine", "npz", "-o", folder / "plan.npz")
+    for name in ("plan.json", "plan.npz"):
+        answer = command("check", folder / name, "--topology", topology)
+        assert answer.exit_code == bool(code), answer.output
+        assert code in answer.stderr

@@ -57,12 +57,13 @@ def _row(rng: np.random.Generator, experts: int, gpus: int, size: int, *, empty:
     return row
 
 
-def context_of(plan: Plan, model: ModelLayout, **more: Any) -> Context:
+def context_of(export: Export, plan: Plan, model: ModelLayout, **more: Any) -> Context:
     """Return what a caller knows of a plan's model and machine."""
     names: dict[str, Any] = {"model_class": "Main", "model_name": "m"} | (
         {"mtp_model_class": "Mtp"} if model.mtp_layers else {}
     )
-    return Context(model=model, gpus_per_node=plan.gpus_per_node, **names, **more)
+    taken = {name: value for name, value in names.items() if name in export.takes}
+    return Context(model=model, gpus_per_node=plan.gpus_per_node, **taken, **more)
 
 
 def reasons(export: Export, plan: Plan, model: ModelLayout) -> set[str]:
@@ -96,7 +97,7 @@ def test_plans_survive_or_are_refused(name: str) -> None:
     @given(cases())
     def check(case: tuple[Plan, ModelLayout]) -> None:
         plan, model = case
-        context = context_of(plan, model)
+        context = context_of(export, plan, model)
         expected = reasons(export, plan, model)
         try:
             written = export.write(plan, context)
@@ -145,27 +146,27 @@ SAMPLE = Plan(
     slots_per_gpu=2,
     gpus_per_node=(2, 2),
 )
-SAMPLE_CONTEXT = context_of(SAMPLE, SAMPLE_MODEL)
+CONTEXTS = {export.name: context_of(export, SAMPLE, SAMPLE_MODEL) for export in EXPORTS}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_plan_gives_the_same_bytes(name: str) -> None:
     """A file depends on the plan alone, so that it can be compared and cached."""
     export = BY_NAME[name]
-    assert export.write(SAMPLE, SAMPLE_CONTEXT).content == export.write(SAMPLE, SAMPLE_CONTEXT).content
+    assert export.write(SAMPLE, CONTEXTS[name]).content == export.write(SAMPLE, CONTEXTS[name]).content
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_damaged_files_are_refused_or_read_right(name: str) -> None:
     """Mutated files end in an InputError, or in a placement that keeps every rule of a plan; never in another error."""
     export = BY_NAME[name]
-    content = export.write(SAMPLE, SAMPLE_CONTEXT).content
+    content = export.write(SAMPLE, CONTEXTS[name]).content
     rng = random.Random(name)
     refused = 0
     for _ in range(MUTATIONS):
         document = Document("file", _mutated(content, rng))
         for reader in {export.name: export, "sniffed": recognise(document)}.values():
-            for context in (SAMPLE_CONTEXT, Context(gpus_per_node=(4,)), Context()):
+            for context in (CONTEXTS[name], Context(gpus_per_node=(4,)), Context()):
                 try:
                     if reader is not None:
                         plan = reader.read(document, context)
@@ -196,10 +197,10 @@ def _mutated(content: bytes, rng: random.Random) -> bytes:
 def test_another_experts_count_is_refused(name: str) -> None:
     """A plan for other experts than the model's is neither written nor read."""
     export = BY_NAME[name]
-    other = replace(SAMPLE_CONTEXT, model=replace(SAMPLE_MODEL, num_experts=9))
+    other = replace(CONTEXTS[name], model=replace(SAMPLE_MODEL, num_experts=9))
     with pytest.raises(InputError):
         export.write(SAMPLE, other)
-    document = Document("file", export.write(SAMPLE, SAMPLE_CONTEXT).content)
+    document = Document("file", export.write(SAMPLE, CONTEXTS[name]).content)
     with pytest.raises(InputError):
         export.read(document, other)
 
@@ -211,9 +212,9 @@ def test_missing_layers_are_refused_or_filled(name: str) -> None:
     part = SAMPLE.replacing(physical_to_logical_map=np.array([list(range(8))] * 3), layer_ids=np.array([2, 3, 5]))
     if export.rules.layers != "none":
         with pytest.raises(InputError, match="layer_missing"):
-            export.write(part, SAMPLE_CONTEXT)
-    filled = export.write(part, replace(SAMPLE_CONTEXT, fill_missing=True))
-    plan = export.read(Document("file", filled.content), SAMPLE_CONTEXT)
+            export.write(part, CONTEXTS[name])
+    filled = export.write(part, replace(CONTEXTS[name], fill_missing=True))
+    plan = export.read(Document("file", filled.content), CONTEXTS[name])
     assert plan.layer_ids.tolist() == [2, 3, 4, 5]
     assert plan.physical_to_logical_map.tolist() == [list(range(8))] * 4
     assert any("contiguous layout" in note for note in filled.notes)
@@ -227,4 +228,4 @@ def test_copies_on_one_gpu_are_refused(name: str) -> None:
         physical_to_logical_map=np.array([[3, 1, 1, 0, 2, 2, 5, 7, 7, 6, 4, 4]] * 4), slots_per_gpu=3
     )
     with pytest.raises(InputError, match="copies_on_one_gpu" if export.rules.copies else "copies"):
-        export.write(twice, SAMPLE_CONTEXT)
+        export.write(twice, CONTEXTS[name])

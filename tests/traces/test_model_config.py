@@ -298,3 +298,35 @@ def test_model_must_know_the_layers_of_a_trace(tmp_path: Path) -> None:
     np.savez(tmp_path / "trace.npz", topk_ids=np.array([[[0, 1]] * 2]), layer_ids=np.array([0, 3]))
     with pytest.raises(InputError, match="layer_ids_differ"):
         traces.load(tmp_path / "trace.npz", model=ModelLayout.of(6, first_moe_layer=2, num_experts=8))
+
+
+def test_a_config_that_says_two_things_is_refused() -> None:
+    """A number that the outer config and the part for the language model give differently is named in both places."""
+    inner = {
+        "model_type": "qwen3_moe",
+        "num_hidden_layers": 48,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "decoder_sparse_step": 1,
+    }
+    for field, other in (("num_hidden_layers", 24), ("num_experts", 64), ("num_experts_per_tok", 4)):
+        with pytest.raises(InputError, match="fields_differ") as caught:
+            layout_from_config(
+                inner | {field: other, "num_hidden_layers": 48, field: other, "text_config": inner}, "c#"
+            )
+        (violation,) = caught.value.violations
+        assert violation.pointer == f"c#/text_config/{field}"
+        assert f"c#/{field}" in violation.detail
+    assert layout_from_config(inner | {"text_config": inner}).num_layers == 48
+
+
+def test_layers_that_a_trace_lacks_are_told(tmp_path: Path) -> None:
+    """A trace of some of the model's MoE layers has a note that names both and what to do; a whole one has none."""
+    ids = np.random.default_rng(0).permuted(np.tile(np.arange(8), (16, 4, 1)), axis=2)[:, :, :2]
+    np.savez(tmp_path / "t.npz", topk_ids=ids, num_experts=8, layer_ids=[2, 3, 4, 5])
+    part = traces.load(tmp_path / "t.npz", model=ModelLayout.of(6, num_experts=8, num_mtp_layers=1)).provenance.notes
+    (note,) = [note for note in part if "missing" in note]
+    assert "4 layers, the model 6 with experts: [0, 1] are missing" in note
+    assert "--first-moe-layer" in note
+    whole = ModelLayout.of(6, first_moe_layer=2, num_experts=8, num_mtp_layers=1)
+    assert traces.load(tmp_path / "t.npz", model=whole).provenance.notes == ()
