@@ -11,6 +11,7 @@ from typing import Any
 
 from traces import InputError
 from traces.atomic import atomic_write
+from traces.text_marks import refuse_marks
 
 __all__ = ["MAX_INT", "parse_json", "read_bytes", "read_json", "write_json"]
 
@@ -48,6 +49,7 @@ def parse_json(data: bytes, name: str) -> Any:
     ------
     InputError
     """
+    refuse_marks(data[:4], name, utf8=True)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -15,6 +15,7 @@ from typing import Any
 from traces.errors import InputError, Violations
 from traces.model_layout import MAX_LAYERS, ModelLayout
 from traces.readers.files import TraceFile, guarded
+from traces.text_marks import refuse_marks
 
 __all__ = ["FAMILIES", "ModelLayout", "layout_from_config", "load_model_config"]
 
@@ -169,6 +170,7 @@ def load_model_config(path: str | Path) -> ModelLayout:
     file = TraceFile.of(path)
     if file.size > MAX_BYTES:
         raise InputError.of("file_too_large", file.name, f"A config of {file.size} bytes?", "Name a config.json.")
+    refuse_marks(file.head, file.name, utf8=True)
     with guarded(file.name, RecursionError), file.open() as stream:
         content = json.loads(stream.read(MAX_BYTES).decode("utf-8"))
     return layout_from_config(content, f"{file.name}#")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from placement.exports.base import Context as Context
 from placement.exports.base import Export as Export
@@ -16,6 +17,7 @@ from placement.exports.document import Document as Document
 from placement.exports.registry import EXPORTS as EXPORTS
 from placement.plan import Plan
 from traces import InputError
+from traces.text_marks import refuse_marks
 
 __all__ = [
     "EXPORTS",
@@ -60,9 +62,11 @@ def recognised(document: Document) -> Export:
     InputError
         If it is no known placement file; with the list of formats.
     """
+    refuse_marks(document.data[:4], document.name)
     export = recognise(document)
     if export is not None:
         return export
+    refuse_marks(document.data[:4], document.name, utf8=True)
     if document.start.startswith((b"{", b"[")):
         document.json  # noqa: B018  says what is wrong with it, if it is that
     names = "; ".join(f"{export.name} ({export.content})" for export in EXPORTS)
@@ -140,5 +144,6 @@ def convert_placement(
     read_from = plan.provenance.get("placement")
     notes = read_from.get("notes", ()) if isinstance(read_from, dict) else ()
     # Names that choose a part of what is read say nothing about what is written.
-    exported = target.write(plan, replace(given, **dict.fromkeys(set(source.takes) - set(target.takes))))
+    unused: dict[str, Any] = dict.fromkeys(set(source.takes) - set(target.takes))
+    exported = target.write(plan, replace(given, **unused))
     return plan, Exported(content=exported.content, notes=(*notes, *exported.notes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,32 @@ import numpy.typing as npt
 from placement.exports.document import Document
 from traces import InputError, Violations
 
-__all__ = ["has_header", "read_numbers", "write_numbers"]
+__all__ = ["Numbers", "has_header", "read_numbers", "write_numbers"]
 
 MAX_ROWS = 4_000_000
 LONGEST = 18  # digits that fit 64 bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """The rows of a table.
+
+    Attributes
+    ----------
+    values : (R, C) int64
+    lines : (R,) int64
+        Line of each row in the file, from 1, for errors.
+    name : str
+        Of the file.
+    """
+
+    values: npt.NDArray[np.int64]
+    lines: npt.NDArray[np.int64]
+    name: str
+
+    def place(self, row: int) -> str:
+        """Return the pointer to a row."""
+        return f"{self.name}#line {self.lines[row]}"
 
 
 def has_header(document: Document, header: Sequence[str]) -> bool:
@@ -25,9 +48,10 @@ def has_header(document: Document, header: Sequence[str]) -> bool:
     return [name.strip().lower() for name in names] == [name.lower() for name in header]
 
 
-def read_numbers(document: Document, header: Sequence[str], found: Violations) -> npt.NDArray[np.int64]:
-    """Return the rows below the header, (rows, columns); a row of another form is a violation."""
+def read_numbers(document: Document, header: Sequence[str], found: Violations) -> Numbers:
+    """Return the rows below the header; a row of another form is a violation."""
     rows: list[list[int]] = []
+    lines: list[int] = []
     try:
         for number, cells in enumerate(csv.reader(io.StringIO(document.text)), start=1):
             if number == 1 or not any(cell.strip() for cell in cells):
@@ -41,6 +65,7 @@ def read_numbers(document: Document, header: Sequence[str], found: Violations) -
                 found.add("too_many_rows", place, f"More than {MAX_ROWS} rows.", "Check the file.")
             else:
                 rows.append([int(cell) for cell in plain])
+                lines.append(number)
                 continue
             if len(found.found) >= 20 or len(rows) == MAX_ROWS:
                 break
@@ -48,7 +73,8 @@ def read_numbers(document: Document, header: Sequence[str], found: Violations) -
         raise InputError.of("not_csv", document.name, f"This is not CSV: {error}.", "Check the file.") from error
     if not rows:
         found.add("csv_empty", document.name, "The table has no row.", "Check the file.")
-    return np.array(rows, dtype=np.int64).reshape(-1, len(header))
+    values = np.array(rows, dtype=np.int64).reshape(-1, len(header))
+    return Numbers(values=values, lines=np.array(lines, dtype=np.int64), name=document.name)
 
 
 def write_numbers(header: Sequence[str], rows: Iterable[Sequence[int]]) -> bytes:

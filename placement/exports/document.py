@@ -15,6 +15,7 @@ import numpy.typing as npt
 from placement.json_files import parse_json, read_bytes
 from traces import InputError
 from traces.readers.files import guarded
+from traces.text_marks import refuse_marks
 
 __all__ = ["Document"]
 
@@ -75,6 +76,7 @@ class Document:
         ------
         InputError
         """
+        refuse_marks(self.data[:4], self.name)
         try:
             return self.data.decode("utf-8-sig")
         except UnicodeDecodeError as error:

@@ -12,6 +12,7 @@ from placement.exports.base import Context, Export, Rules, Table
 from placement.exports.csv_text import has_header, read_numbers, write_numbers
 from placement.exports.document import Document
 from placement.exports.ranks import slots_of_ranks
+from placement.topology import MAX_GPUS
 from traces import Violations
 
 __all__ = ["EXPORT"]
@@ -35,10 +36,10 @@ def _encode(table: Table, context: Context) -> bytes:
 
 def _decode(document: Document, context: Context, found: Violations) -> Table | None:
     name = document.name
-    rows = read_numbers(document, HEADER, found)
+    table = read_numbers(document, HEADER, found)
     if found.found:
         return None
-    total = len(rows)
+    rows, total = table.values, len(table.values)
     layers = len(context.layer_ids) if context.layer_ids is not None else None
     if layers is None and context.model is not None and context.experts is None:
         layers = len(context.model.moe_layers)
@@ -47,10 +48,19 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
         detail = "The file numbers experts through all layers, and nobody says how many a layer has."
         found.add("num_experts_unknown", name, detail, "Give --num-experts, or --model-config.")
         return None
-    ordered = rows[np.argsort(rows[:, 0], kind="stable")]
+    order = np.argsort(rows[:, 0], kind="stable")
+    ordered = rows[order]
     if experts < 1 or total % experts or not np.array_equal(ordered[:, 0], np.arange(total)):
-        detail = f"{total} rows do not name each of {experts} experts per layer once, from number 0."
-        found.add("expert_missing", name, detail, "Check the file, and the number of experts.")
+        # The first number in rising order that is not the next one: it occurs twice, or the one before it is missing.
+        wrong = np.flatnonzero(ordered[:, 0] != np.arange(total))
+        where = f" Number {ordered[wrong[0], 0]} stands where {wrong[0]} is due." if wrong.size else ""
+        detail = f"{total} rows do not name each of {experts} experts per layer once, from number 0.{where}"
+        place = table.place(int(order[wrong[0]])) if wrong.size else name
+        found.add("expert_missing", place, detail, "Check the file, and the number of experts.")
+        return None
+    if (outside := np.flatnonzero((rows[:, 1] < 0) | (rows[:, 1] >= MAX_GPUS))).size:
+        detail = f"Node {rows[outside[0], 1]} is not in 0..{MAX_GPUS - 1}."
+        found.add("rank_out_of_range", table.place(int(outside[0])), detail, "Correct the line.")
         return None
     slots, ranks = slots_of_ranks(ordered[:, 1].reshape(-1, experts), context, name, found)
     if found.found:

@@ -13,12 +13,15 @@ from placement.exports.npz_bytes import npz_bytes, whole_array
 from placement.files import plan_from_dict, plan_to_dict
 from placement.plan import MAX_SIZE, Plan
 from traces import Violations
+from traces.checks import MAX_EXPERTS
+from traces.model_layout import MAX_LAYERS
 
 __all__ = ["CSV", "NPZ", "PLAN"]
 
 HEADER = ("layer", "gpu", "slot", "expert")
 RULES = Rules(layers="keys", distinct=False, empty=True, mtp="may", covered=False)
 MAX_CELLS = 64 << 20
+SHOWN = 20
 ARRAYS = {"physical_to_logical_map": 2, "layer_ids": 1, "num_experts": 0, "gpus_per_node": 1}
 
 
@@ -110,12 +113,18 @@ def _encode_csv(table: Table, context: Context) -> bytes:
 
 
 def _decode_csv(document: Document, context: Context, found: Violations) -> Table | None:
-    rows = read_numbers(document, HEADER, found)
+    table = read_numbers(document, HEADER, found)
     if found.found:
         return None
-    if rows[:, :3].min() < 0 or rows[:, 1:3].max() >= MAX_SIZE or rows[:, 3].min() < -1:
-        detail = "A layer, GPU or slot is negative or too large; -1 is allowed for the expert of an empty slot only."
-        found.add("csv_range", document.name, detail, "Correct the table.")
+    rows = table.values
+    allowed = np.array([[0, MAX_LAYERS - 1], [0, MAX_SIZE - 1], [0, MAX_SIZE - 1], [-1, MAX_EXPERTS - 1]])
+    outside = (rows < allowed[:, 0]) | (rows > allowed[:, 1])
+    for row, column in np.argwhere(outside)[:SHOWN].tolist():
+        least, most = allowed[column]
+        detail = f"{HEADER[column]} {rows[row, column]} is not in {least}..{most}."
+        remedy = "-1 is the expert of an empty slot." if HEADER[column] == "expert" else "Correct the line."
+        found.add("csv_range", table.place(row), detail, remedy)
+    if found.found:
         return None
     layers, of_row = np.unique(rows[:, 0], return_inverse=True)
     gpus, size = int(rows[:, 1].max()) + 1, int(rows[:, 2].max()) + 1
@@ -125,8 +134,11 @@ def _decode_csv(document: Document, context: Context, found: Violations) -> Tabl
     slots = np.full((len(layers), gpus * size), -1, dtype=np.int64)
     place = rows[:, 1] * size + rows[:, 2]
     cells = of_row.ravel() * slots.shape[1] + place
-    if len(np.unique(cells)) != len(cells):
-        found.add("slot_twice", document.name, "A slot occurs twice.", "Keep one of the lines.")
+    _, first, again = np.unique(cells, return_index=True, return_inverse=True)
+    for row in np.flatnonzero(first[again.ravel()] != np.arange(len(cells)))[:SHOWN].tolist():
+        detail = f"Layer, GPU and slot are those of line {table.lines[first[again.ravel()[row]]]}."
+        found.add("slot_twice", table.place(row), detail, "Keep one of the lines.")
+    if found.found:
         return None
     slots.ravel()[cells] = rows[:, 3]
     return Table(

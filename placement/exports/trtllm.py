@@ -16,6 +16,7 @@ from placement.exports.document import Document
 from placement.exports.yaml_text import read_yaml
 from placement.fields import check_fields, integers
 from traces import Violations
+from traces.model_layout import MAX_LAYERS
 
 __all__ = ["EXPORT"]
 
@@ -67,8 +68,8 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
 def _layers(content: dict[Any, Any], place: str, found: Violations) -> list[int]:
     """Return the layers in their order in the model."""
     for key in content:
-        if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key < 2**31:
-            detail = f"{key!r:.40} is no layer of a model."
+        if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key < MAX_LAYERS:
+            detail = f"{key!r:.40} is no layer of a model: 0 to {MAX_LAYERS - 1}."
             found.add("layer_key", f"{place}/{key!s:.40}", detail, "Write layers as numbers, without quotes.")
     if not content:
         found.add("layer_key", place, "There is no layer.", "List every MoE layer.")

@@ -11,6 +11,7 @@ from placement.machines import ibstat, nccl, smi
 from placement.machines.machine import Overrides
 from placement.topology import Topology
 from traces import InputError
+from traces.text_marks import refuse_marks
 
 __all__ = ["FORMS", "load_machine"]
 
@@ -41,6 +42,7 @@ def load_machine(path: str | Path, options: str = "") -> Topology:
 
     name = Path(path).name
     data = read_bytes(Path(path))
+    refuse_marks(data[:4], name)
     start = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith((b"{", b"[")) or name.lower().endswith(".json"):
         if options:
@@ -53,7 +55,7 @@ def load_machine(path: str | Path, options: str = "") -> Topology:
         raise InputError.of("file_too_large", name, detail, "Name a topology file.")
     overrides = _overrides(options)
     if nccl.sniff(data):
-        return nccl.read(data, name).topology(overrides)
+        return nccl.read(data, name, overrides).topology(overrides)
     if smi.sniff(data):
         return smi.read(data, name, overrides).topology(overrides)
     detail = "This is no JSON, no output of `nvidia-smi topo -m`, and no topology XML of NCCL."
@@ -71,7 +73,9 @@ def _overrides(options: str) -> Overrides:
             raise InputError.of("topology_options", "/topology", detail, f"Write {FORMS}, say.")
         seen.add(key)
         if key == "ibstat":
-            given = replace(given, nics=ibstat.read(read_bytes(Path(value)), Path(value).name))
+            output = read_bytes(Path(value))
+            refuse_marks(output[:4], Path(value).name)
+            given = replace(given, nics=ibstat.read(output, Path(value).name))
         elif key == "domain":
             given = replace(given, domain=value)
         else:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from placement.topology import FASTEST, GENERIC, MAX_GPUS, SLOWEST, Topology
 from traces import InputError, Violations
 
-__all__ = ["Machine", "Overrides", "joined"]
+__all__ = ["Machine", "Overrides", "joined", "no_nvlink"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +141,12 @@ def joined(links: npt.NDArray[np.bool_], host: npt.NDArray[np.int64]) -> npt.NDA
     reach = links | (without[:, None] & without[None, :] & (host[:, None] == host[None, :]))
     label: npt.NDArray[np.int64] = connected_components(reach, directed=False)[1].astype(np.int64)
     return _numbered(label)
+
+
+def no_nvlink(name: str) -> InputError:
+    """Return the refusal of a speed of links that a machine does not have."""
+    detail = "No GPU has an NVLink, so nvlink_gb_s has no place."
+    return InputError.of("topology_options", f"{name}#/nvlink_gb_s", detail, "Leave it out, or check the links.")
 
 
 def _numbered(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

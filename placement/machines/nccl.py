@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from placement.machines.machine import Machine, joined
+from placement.machines.machine import Machine, Overrides, joined, no_nvlink
 from placement.machines.smi import PCIE_GB_S, SHARES
 from placement.topology import FASTEST, SLOWEST
 from traces import InputError, Violations
@@ -34,6 +35,7 @@ MBIT_PER_GB = 8000
 @dataclass(kw_only=True)
 class _Gpu:
     rank: int
+    dev: int
     sm: int
     host: str
     numa: str
@@ -47,8 +49,15 @@ def sniff(data: bytes) -> bool:
     return re.match(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<system\b", data[:65536], re.DOTALL) is not None
 
 
-def read(data: bytes, name: str) -> Machine:
+def read(data: bytes, name: str, overrides: Overrides) -> Machine:
     """Read the GPUs of one host, or of all hosts of an NVLink domain.
+
+    Parameters
+    ----------
+    data : bytes
+    name : str
+    overrides : Overrides
+        `nvlink_gb_s` and `pcie_gb_s` are taken in place of what the file says.
 
     Raises
     ------
@@ -59,10 +68,20 @@ def read(data: bytes, name: str) -> Machine:
     if not 1 <= len(gpus) <= MAX_GPUS or len({gpu.rank for gpu in gpus}) != len(gpus):
         detail = f"{len(gpus)} GPUs, of {len({gpu.rank for gpu in gpus})} ranks."
         raise InputError.of("nccl_ranks", name, detail, "Record it with all ranks of the job on the machine.")
+    twice = [place for place, count in Counter((gpu.host, gpu.dev) for gpu in gpus).items() if count > 1]
+    if twice:
+        host, dev = twice[0]
+        detail = f"Two GPUs of a host are dev {dev}{f' (host {host[:40]})' if host else ''}."
+        raise InputError.of("nccl_dev", f"{name}#gpu/dev", detail, "Record it again; each GPU is there once.")
     gpus.sort(key=lambda gpu: gpu.rank)
     hosts = list(dict.fromkeys(gpu.host for gpu in gpus))
     host = np.array([hosts.index(gpu.host) for gpu in gpus], dtype=np.int64)
-    linked = _nvlink(gpus)
+    if overrides.pcie_gb_s is not None:
+        for gpu in gpus:
+            gpu.pcie = overrides.pcie_gb_s
+    if overrides.nvlink_gb_s is not None and not any(gpu.links for gpu in gpus):
+        raise no_nvlink(name)
+    linked = _nvlink(gpus, overrides.nvlink_gb_s)
     bandwidth = np.where(linked > 0, linked, _pcie(gpus))
     np.fill_diagonal(bandwidth, 0.0)
     fabric = any(FABRIC in gpu.links for gpu in gpus)
@@ -77,21 +96,22 @@ def read(data: bytes, name: str) -> Machine:
     )
 
 
-def _nvlink(gpus: list[_Gpu]) -> npt.NDArray[np.float64]:
+def _nvlink(gpus: list[_Gpu], per_link: float | None) -> npt.NDArray[np.float64]:
     """Return GB/s over NVLink between GPUs, directly or through a switch, (G, G)."""
+    speed = [_per_link(gpu) if per_link is None else per_link for gpu in gpus]
     bus = {(gpu.host, gpu.bus): number for number, gpu in enumerate(gpus)}
     bandwidth = np.zeros((len(gpus), len(gpus)))
     switched: dict[tuple[str, str], dict[int, int]] = {}
     for number, gpu in enumerate(gpus):
         for target, count in gpu.links.items():
             if (other := bus.get((gpu.host, target))) is not None:
-                bandwidth[number, other] += count * _per_link(gpu)
+                bandwidth[number, other] += count * speed[number]
             else:
                 switch = ("", FABRIC) if target == FABRIC else (gpu.host, target)
                 switched.setdefault(switch, {})[number] = count
     for ports in switched.values():
         at, counts = np.array(list(ports)), np.array(list(ports.values()))
-        speeds = np.array([_per_link(gpus[number]) for number in ports])
+        speeds = np.array([speed[number] for number in ports])
         bandwidth[np.ix_(at, at)] += np.minimum.outer(counts, counts) * speeds[:, None]
     np.fill_diagonal(bandwidth, 0.0)
     return np.minimum(np.maximum(bandwidth, bandwidth.T), FASTEST)
@@ -153,7 +173,8 @@ def _take(
         pci = next((outer for outer in reversed(path) if outer.tag == "pci"), None)
         gpus.append(
             _Gpu(
-                rank=_number(element, "rank", place, found, default=_number(element, "dev", place, found)),
+                rank=_number(element, "rank", place, found, default=(dev := _number(element, "dev", place, found))),
+                dev=dev,
                 sm=_number(element, "sm", place, found, default=0),
                 host=host,
                 numa="" if cpu is None else cpu.get("numaid", ""),
@@ -163,7 +184,12 @@ def _take(
         )
     elif element.tag == "nvlink" and gpus and any(outer.tag == "gpu" for outer in path):
         target = element.get("target", "").lower()
-        gpus[-1].links[target] = gpus[-1].links.get(target, 0) + _number(element, "count", place, found)
+        before = len(found.found)
+        count = _number(element, "count", place, found)
+        if count == 0 and len(found.found) == before:
+            detail = f"A link to {target[:40]!r} of GPU {gpus[-1].dev} counts 0."
+            found.add("nccl_links", f"{place}/count", detail, "Record it again; what is not linked has no entry.")
+        gpus[-1].links[target] = gpus[-1].links.get(target, 0) + count
     elif element.tag == "net":
         speed = _number(element, "speed", place, found, default=0) / MBIT_PER_GB
         key = element.get("guid", "") + element.get("name", "") + element.get("port", "")

@@ -10,14 +10,14 @@ import re
 
 import numpy as np
 
-from placement.machines.machine import Machine, Overrides, joined
+from placement.machines.machine import Machine, Overrides, joined, no_nvlink
 from traces import InputError, Violations
 
 __all__ = ["read", "sniff"]
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 HEADER = re.compile(rb"^\s*(?:\x1b\[[0-9;]*m)?\s*GPU\d+(\s+GPU\d+|\s+\x1b|\s+(NIC|mlx|CPU))", re.MULTILINE)
-NVLINK = re.compile(r"NV(\d{1,2})")
+NVLINK = re.compile(r"NV([1-9]\d?)")
 PCIE_GB_S = 25.0
 SHARES = {"PIX": 1.0, "PXB": 1.0, "PHB": 0.8, "NODE": 0.7, "SYS": 0.5, "SOC": 0.5}
 NVLINK_GB_S = 25.0
@@ -54,12 +54,14 @@ def read(data: bytes, name: str, overrides: Overrides) -> Machine:
             elif word in SHARES:
                 bandwidth[gpu, other] = pcie * SHARES[word]
             elif word != "X":
-                known = ", ".join((*SHARES, "NV#", "X"))
+                known = ", ".join((*SHARES, "NV1 to NV99", "X"))
                 found.add("smi_word", place, f"{word!r:.20} is none of {known}.", "Record it again.")
     if not found.found and (links != links.T).any():
         found.add("smi_asymmetric", name, "The matrix is not the same both ways.", "Record it again.")
     found.raise_if_any()
     per_link = overrides.nvlink_gb_s
+    if per_link is not None and not links.any():
+        raise no_nvlink(name)
     if per_link is None and links.max() >= AMBIGUOUS_LINKS:
         detail = f"NV{links.max()} is 25 GB/s per link on H100, H200 and H20, and 50 on B200, B300 and GB200."
         remedy = "Add nvlink_gb_s=25 or nvlink_gb_s=50: --topology FILE,nvlink_gb_s=25."

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from placement import Plan, save_plan
+from placement import Plan, load_topology, save_plan
 from placement.exports import Context, Document, convert_placement, export_named, load_placement
 from traces import InputError, ModelLayout
+from traces.model_config import load_model_config
 
 # A model of five layers: 0 and 1 dense, 2 to 4 with three experts, 5 for multi-token prediction. Two GPUs of two slots.
 MODEL = ModelLayout.of(5, first_moe_layer=2, num_mtp_layers=1, num_experts=3)
@@ -230,6 +231,39 @@ def test_csv() -> None:
     """One line per slot, empty ones with -1."""
     plan = PLAN.replacing(physical_to_logical_map=np.array([[0, 1, 2, -1]]), layer_ids=np.array([7]))
     assert written("csv", plan, Context()) == b"layer,gpu,slot,expert\n7,0,0,0\n7,0,1,1\n7,1,0,2\n7,1,1,-1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line", "code", "said"),
+    [
+        ("csv", "layer,gpu,slot,expert\n2,0,0,1\n99999999999,0,0,1\n", 3, "csv_range", "layer 99999999999"),
+        ("csv", "layer,gpu,slot,expert\n\n2,0,-1,1\n", 3, "csv_range", "slot -1"),
+        ("csv", "layer,gpu,slot,expert\n2,0,0,-2\n", 2, "csv_range", "expert -2"),
+        ("csv", "layer,gpu,slot,expert\n2,0,0,1\n2,0,1,0\n2,0,0,2\n", 4, "slot_twice", "line 2"),
+        ("exflow", "Expert,Node\n0,0\n2,1\n1,0\n5,0\n", 5, "expert_missing", "5 stands where 3"),
+        ("exflow", "Expert,Node\n0,0\n1,99999\n", 3, "rank_out_of_range", "99999"),
+    ],
+)
+def test_csv_errors_name_the_line(name: str, text: str, line: int, code: str, said: str) -> None:
+    """What is wrong in a table is named by its line in the file, empty lines counted."""
+    given = Context(num_experts=2) if name == "exflow" else Context()
+    violations, _ = export_named(name).check(Document("f", text.encode()), given)
+    (violation,) = violations.found
+    assert (violation.code, violation.pointer) == (code, f"f#line {line}")
+    assert said in violation.detail
+
+
+@pytest.mark.parametrize(("encoding", "word"), [("utf-16", "UTF-16"), ("utf-8-sig", "EF BB BF")])
+def test_files_in_another_encoding_say_so(tmp_path: Path, encoding: str, word: str) -> None:
+    """Files, topologies and configs that PowerShell or an editor saved in its own way are refused with the reason."""
+    path = tmp_path / "f.json"
+    path.write_bytes(json.dumps({"physical_to_logical_map": [[0, 1]]}).encode(encoding))
+    readers: list[Any] = [load_placement, load_topology, load_model_config]
+    readers.append(lambda path: load_placement(path, format="sglang"))
+    for reader in readers:
+        with pytest.raises(InputError, match="text_encoding") as caught:
+            reader(path)
+        assert word in str(caught.value)
 
 
 SLOTS = [0, 1, 2, 0]

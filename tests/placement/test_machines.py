@@ -156,6 +156,7 @@ def test_smi_bridges(tmp_path: Path) -> None:
         (("NV12\t X ", "NV12\tNV12"), "smi_diagonal"),
         (("GPU0\t X \tNV12", "GPU0\t X \tNV11"), "smi_asymmetric"),
         (("GPU0\t X \tNV12", "GPU0\t X \tABC"), "smi_word"),
+        (("GPU0\t X \tNV12", "GPU0\t X \tNV0"), "smi_word"),
     ],
 )
 def test_smi_damage(tmp_path: Path, change: tuple[str, str], code: str) -> None:
@@ -208,6 +209,21 @@ def test_nccl_direct_links_and_ranks(tmp_path: Path) -> None:
     assert topology.bandwidth_gb_s[0].tolist()[1:] == [300, 25]
 
 
+def test_nccl_speeds_of_the_caller(tmp_path: Path) -> None:
+    """`nvlink_gb_s` and `pcie_gb_s` take the place of what the XML says, and are refused where there is no NVLink."""
+    path = written(tmp_path, xml(2, 8, SWITCHES), "topo.xml")
+    topology = load_topology(f"{path},nvlink_gb_s=50")
+    assert topology.bandwidth_gb_s is not None
+    assert topology.bandwidth_gb_s[0, 7] == 18 * 50
+    plain = written(tmp_path, xml(1, 2, ""), "plain.xml")
+    over_pcie = load_topology(f"{plain},pcie_gb_s=40").bandwidth_gb_s
+    assert over_pcie is not None
+    assert over_pcie[0, 1] == 40
+    for other in (plain, written(tmp_path, smi(full(2, "PIX")))):
+        with pytest.raises(InputError, match="No GPU has an NVLink"):
+            load_topology(f"{other},nvlink_gb_s=50")
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -216,6 +232,8 @@ def test_nccl_direct_links_and_ranks(tmp_path: Path) -> None:
         ('<system version="1"><cpu>', "not_xml"),
         ('<system version="1"></system>', "nccl_ranks"),
         ('<system version="1"><gpu dev="0"/><gpu dev="0"/></system>', "nccl_ranks"),
+        ('<system version="1"><gpu dev="0" rank="0"/><gpu dev="0" rank="1"/></system>', "nccl_dev"),
+        ('<system version="1"><gpu dev="0"><nvlink target="a" count="0"/></gpu></system>', "nccl_links"),
         ('<system version="1"><gpu dev="x"/></system>', "nccl_number"),
         ('<system version="1"><gpu dev="0"><nvlink target="a"/></gpu></system>', "nccl_number"),
         ('<system version="1">' + "<pci>" * 100 + "</pci>" * 100 + "</system>", "not_xml"),

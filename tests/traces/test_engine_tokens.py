@@ -245,7 +245,24 @@ def test_tensorrt_raw_files_are_tokens(tmp_path: Path) -> None:
     assert np.array_equal(column(trace, "topk_ids"), expected())
     assert np.array_equal(column(trace, "source_rank"), RANK_OF)
     assert (trace.layer_ids.tolist(), trace.num_experts, trace.num_tokens) == (LAYERS, EXPERTS, TOKENS)
-    assert "3 other files were left out" in notes_of(trace)
+    assert "3 other files were left out: 'cooccurrence_rank0.safetensors', " in notes_of(trace)
+
+
+def test_tensorrt_broken_files_are_named(tmp_path: Path) -> None:
+    """A rank's file that is broken is named, not left out, even if all of them are; a note names other files."""
+    folder = raw_tensors(tmp_path / "s")
+    (folder / "log.txt").write_text("started")
+    assert "'log.txt'" in notes_of(trace_of(folder))
+    whole = (folder / "rank1_raw.safetensors").read_bytes()
+    for damaged in (whole[:40], b"not tensors", whole[:-8]):
+        (folder / "rank1_raw.safetensors").write_bytes(damaged)
+        with pytest.raises(InputError, match=r"s/rank1_raw\.safetensors"):
+            load(folder)
+    for file in folder.glob("*.safetensors"):
+        file.write_bytes(b"not tensors")
+    with pytest.raises(InputError, match="damaged_file") as caught:
+        load(folder)
+    assert len(caught.value.violations) == 9
 
 
 def test_tensorrt_uneven_iterations_are_left_out(tmp_path: Path) -> None:

@@ -342,6 +342,31 @@ def test_eplb_bad_text_is_refused(tmp_path: Path, text: str, code: str) -> None:
     refused(code, tmp_path / "w")
 
 
+def test_eplb_ragged_rows_name_the_line(tmp_path: Path) -> None:
+    """The first row of another length is named: by its line in CSV, by its index in JSON."""
+    for text, place in (("1,2,3\n4,5,6\n7,8\n", "w#line 3"), ("[[1, 2], [3, 4], [5]]", "w#/2")):
+        (tmp_path / "w").write_text(text)
+        assert place in refused("load_shape", tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "word"),
+    [("utf-16", "UTF-16"), ("utf-16-be", "UTF-16"), ("utf-32", "UTF-32"), ("utf-8-sig", "EF BB BF")],
+)
+def test_text_in_another_encoding_says_so(tmp_path: Path, encoding: str, word: str) -> None:
+    """Text as PowerShell writes it, and a mark that JSON has no place for, are named with the remedy."""
+    (tmp_path / "run").mkdir()
+    text = '{"topk_ids": [[0, 1]]}\n'.encode(encoding)
+    data = b"\xfe\xff" + text if encoding == "utf-16-be" else text
+    for path in (tmp_path / "t.jsonl", tmp_path / "run" / "router_trace_rank0.jsonl"):
+        path.write_bytes(data)
+    (tmp_path / "run" / "other").write_text("other")
+    for source in (tmp_path / "t.jsonl", tmp_path / "run"):
+        message = refused("text_encoding", source)
+        assert word in message
+        assert "UTF-8" in message
+
+
 @pytest.mark.parametrize("value", [1e308, 5e-324])
 def test_eplb_loads_out_of_range_name_the_row(tmp_path: Path, value: float) -> None:
     """A layer whose sum overflows, or whose shares lose precision, is refused where it is read."""

@@ -128,6 +128,8 @@ def test_several_files_of_no_known_format_are_refused(tmp_path: Path) -> None:
         (tar(("a", b"x"), ("./a", b"y")), "duplicate_member"),
         (tar(("a", b"")), "empty_file"),
         (tar(("a", b""), type=tarfile.DIRTYPE), "empty_archive"),
+        (tar(), "empty_archive"),
+        (gzip.compress(tar()), "empty_archive"),
         (tar(("a", gzip.compress(b"x"))), "nested_archive"),
         (tar(("a", tar(("b", b"x")))), "nested_archive"),
         (gzip.compress(gzip.compress(b"x")), "nested_archive"),

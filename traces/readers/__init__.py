@@ -17,6 +17,7 @@ from traces.readers.files import TraceFile
 from traces.readers.registry import READERS
 from traces.readers.sources import open_path
 from traces.readers.unpacking import UnpackLimits
+from traces.text_marks import refuse_marks
 from traces.trace import LoadCounts, Trace
 
 __all__ = ["READERS", "Reader", "UnpackLimits", "load"]
@@ -106,13 +107,17 @@ def load(
 
 
 def _open_file(file: TraceFile, named: Reader | None, hints: Hints) -> Trace | LoadCounts:
+    refuse_marks(file.head, file.name)
     reader = named or next((reader for reader in READERS if reader.sniff(file)), None)
     if reader is None:
+        refuse_marks(file.head, file.name, utf8=True)
         raise InputError.of("unknown_format", file.name, "The content is no known trace format.", _formats())
     return reader.open(file, hints)
 
 
 def _open_bundle(bundle: Bundle, named: Reader | None, hints: Hints) -> Trace | LoadCounts:
+    for file in bundle.files:
+        refuse_marks(file.head, file.name)
     if named is not None:
         if named.open_bundle is not None:
             return named.open_bundle(bundle, hints)
@@ -125,6 +130,8 @@ def _open_bundle(bundle: Bundle, named: Reader | None, hints: Hints) -> Trace | 
             return reader.open_bundle(bundle, hints)
     if len(bundle.files) == 1:
         return _open_file(bundle.files[0], None, hints)
+    for file in bundle.files:
+        refuse_marks(file.head, file.name, utf8=True)
     several = [reader for reader in READERS if reader.open_bundle is not None]
     detail = f"The {len(bundle.files)} files, {bundle.members[0][:60]!r} among them, are no trace together."
     remedy = f"Name a single file, or files of one of these. {_formats(several)}"

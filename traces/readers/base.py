@@ -177,10 +177,11 @@ class Axes:
                 detail = f"Layers {other[:8]} are no MoE layers of the model."
                 found.add("layer_ids_differ", f"{file.name}#/layer_ids", detail, "Check the model's config.")
             if missing := sorted(set(hints.model.moe_layers) - set(layers.tolist())):
+                more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
                 notes.append(
-                    f"The trace has {num_layers} layers, the model {len(hints.model.moe_layers)} with experts: {missing[:8]}"
-                    f"{', ...' if len(missing) > 8 else ''} are missing. Is it this model's, and whole? If they are dense, "
-                    "say so with --first-moe-layer (ModelLayout); engines want every MoE layer in a plan."
+                    f"The trace has {num_layers} layers, the model {len(hints.model.moe_layers)} with experts: "
+                    f"{missing[:8]}{more} are missing. Is it this model's, and whole? If they are dense, say so with "
+                    "--first-moe-layer (ModelLayout); engines want every MoE layer in a plan."
                 )
         experts = hints.experts if num_experts is None else num_experts
         if experts is not None and (isinstance(experts, bool) or not isinstance(experts, int | np.integer)):

@@ -63,11 +63,13 @@ def _read_text(file: TraceFile) -> npt.NDArray[np.float64]:
     with guarded(file.name, RecursionError), file.open() as stream:
         text = stream.read().decode("utf-8-sig")
         rows = _json_rows(text, file.name) if text.lstrip().startswith("[") else _csv_rows(text, file.name)
-        lengths = sorted({len(row) for row in rows})
-        if len(lengths) != 1:
-            raise InputError.of(
-                "load_shape", file.name, f"Rows have {lengths[:5]} entries.", "Give every layer all experts."
-            )
+        if not rows:
+            raise InputError.of("load_shape", file.name, "There is no row.", "Give one row per MoE layer.")
+        uneven = next((number for number, row in enumerate(rows) if len(row) != len(rows[0])), None)
+        if uneven is not None:
+            place = f"{file.name}#/{uneven}" if text.lstrip().startswith("[") else f"{file.name}#line {uneven + 1}"
+            detail = f"{len(rows[uneven])} entries, where the first row has {len(rows[0])}."
+            raise InputError.of("load_shape", place, detail, "Give every layer all experts.")
         return np.array(rows, dtype=np.float64)
 
 

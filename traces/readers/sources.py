@@ -9,7 +9,7 @@ from pathlib import Path
 from traces.errors import InputError, Violations
 from traces.readers.bundles import MAX_FILES, Bundle
 from traces.readers.files import TraceFile
-from traces.readers.unpacking import UnpackLimits, compression, is_tar, unpack_stream, unpack_tar
+from traces.readers.unpacking import UnpackLimits, compression, is_empty_tar, is_tar, unpack_stream, unpack_tar
 
 __all__ = ["open_path"]
 
@@ -29,7 +29,8 @@ def open_path(path: str | Path, limits: UnpackLimits) -> TraceFile | Bundle:
         return _folder(target, limits)
     file = TraceFile.of(target)
     unpacked = _unpacked(file, limits)
-    return unpack_tar(unpacked, limits, file.name) if is_tar(unpacked) else unpacked
+    archive = is_tar(unpacked) or is_empty_tar(unpacked)
+    return unpack_tar(unpacked, limits, file.name) if archive else unpacked
 
 
 def _unpacked(file: TraceFile, limits: UnpackLimits) -> TraceFile:

@@ -33,6 +33,8 @@ __all__ = ["READER"]
 
 META_KEYS = ("num_experts", "num_experts_per_token")
 META_BYTES = 1 << 20
+SUFFIX = ".safetensors"
+SHOWN_FILES = 4
 RANK = re.compile(r"rank_?(\d{1,6})")
 
 
@@ -50,10 +52,12 @@ def open_bundle(bundle: Bundle, hints: Hints) -> Trace | LoadCounts:
     meta = _meta(bundle)
     counts: list[tuple[str, TensorFile]] = []
     raw: list[tuple[str, TensorFile]] = []
-    square = other = 0
+    square: list[str] = []
+    other: list[str] = []
+    _check_whole(bundle)
     for member, file in zip(bundle.members, bundle.files, strict=True):
         if not is_safetensors(file):
-            other += not _is_meta(file)
+            other += [] if _is_meta(file) else [member]
             continue
         tensors = TensorFile.of(file)
         shapes = set(tensors.shapes.values())
@@ -62,12 +66,14 @@ def open_bundle(bundle: Bundle, hints: Hints) -> Trace | LoadCounts:
         if all(len(shape) == 1 for shape in shapes):
             counts.append((member, tensors))
         elif meta.get("num_experts") is not None and shapes == {(meta["num_experts"],) * 2}:
-            square += 1  # of experts that are used together
+            square.append(member)  # of experts that are used together
         else:
             raw.append((member, tensors))
     notes = []
-    if other + square:
-        notes.append(f"{other + square} other files were left out.")
+    if left_out := sorted(other + square):
+        more = ", ..." if len(left_out) > SHOWN_FILES else ""
+        shown = ", ".join(repr(name[:60]) for name in left_out[:SHOWN_FILES])
+        notes.append(f"{len(left_out)} other files were left out: {shown}{more}.")
     if not meta:
         notes.append("There is no meta_info.json.")
     if raw:
@@ -234,6 +240,25 @@ def _ranks(parts: list[tuple[str, TensorFile]]) -> tuple[list[_Rank], list[int],
     return [ranks[rank] for rank in sorted(ranks)], layers, notes
 
 
+def _check_whole(bundle: Bundle) -> None:
+    """Refuse files that are to be tensors, by their name, and are not: left out, their tokens would just be missing."""
+    found = Violations()
+    for member, file in zip(bundle.members, bundle.files, strict=True):
+        if member.lower().endswith(SUFFIX) and not is_safetensors(file):
+            detail = (
+                f"This is no {SUFFIX[1:]} file: its first bytes are no length and header that fit {file.size} bytes."
+            )
+            found.add("damaged_file", file.name, detail, "Copy or record it again, or leave the file out.")
+    found.raise_if_any()
+
+
+def _sniff_bundle(bundle: Bundle) -> bool:
+    """Whether there are tensors, or what claims to be some beside the engine's own description."""
+    if any(map(is_safetensors, bundle.files)):
+        return True
+    return any(map(_is_meta, bundle.files)) and any(member.lower().endswith(SUFFIX) for member in bundle.members)
+
+
 def _is_meta(file: TraceFile) -> bool:
     return file.size <= META_BYTES and file.head.lstrip().startswith(b"{") and b"num_experts_per_token" in file.head
 
@@ -257,7 +282,7 @@ READER = Reader(
     content="TensorRT-LLM expert statistics, rank{r}.safetensors with meta_info.json; tokens only from raw files",
     sniff=is_safetensors,
     open=lambda file, hints: open_bundle(Bundle.single(file), hints),
-    sniff_bundle=lambda bundle: any(map(is_safetensors, bundle.files)),
+    sniff_bundle=_sniff_bundle,
     open_bundle=open_bundle,
     also_named=("trtllm",),
 )

@@ -21,11 +21,12 @@ from traces.errors import InputError
 from traces.readers.bundles import MAX_FILES, Bundle
 from traces.readers.files import TraceFile, guarded
 
-__all__ = ["UnpackLimits", "compression", "is_tar", "unpack_stream", "unpack_tar"]
+__all__ = ["UnpackLimits", "compression", "is_empty_tar", "is_tar", "unpack_stream", "unpack_tar"]
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 CHUNK_BYTES = 1 << 20
 FREE_BYTES = 64 << 20  # no ratio is too high for what takes no room
+EMPTY_BYTES = 1 << 20  # usually 10,240
 TAR_READ_BYTES = 4 << 20  # the standard library reads extended headers as a whole
 ZSTD_WINDOW_BYTES = 128 << 20
 ZSTD_READ_BYTES = 2048  # which give 64 MiB at most: 4 bytes can stand for a block of 128 KiB
@@ -78,6 +79,15 @@ def is_tar(file: TraceFile) -> bool:
         tarfile.TarInfo.frombuf(file.head[:512], "utf-8", "surrogateescape")
         return True
     return False
+
+
+def is_empty_tar(file: TraceFile) -> bool:
+    """Tell whether a file is what `tar` writes for nothing: blocks of zeros."""
+    blocks, rest = divmod(file.size, tarfile.BLOCKSIZE)
+    if rest or blocks < 2 or file.size > EMPTY_BYTES or any(file.head):
+        return False
+    with file.open() as stream:
+        return not any(stream.read())
 
 
 def unpack_stream(file: TraceFile, limits: UnpackLimits) -> TraceFile:
