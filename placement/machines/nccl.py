@@ -70,8 +70,8 @@ def read(data: bytes, name: str, overrides: Overrides) -> Machine:
         raise InputError.of("nccl_ranks", name, detail, "Record it with all ranks of the job on the machine.")
     twice = [place for place, count in Counter((gpu.host, gpu.dev) for gpu in gpus).items() if count > 1]
     if twice:
-        host, dev = twice[0]
-        detail = f"Two GPUs of a host are dev {dev}{f' (host {host[:40]})' if host else ''}."
+        at, dev = twice[0]
+        detail = f"Two GPUs of a host are dev {dev}{f' (host {at[:40]})' if at else ''}."
         raise InputError.of("nccl_dev", f"{name}#gpu/dev", detail, "Record it again; each GPU is there once.")
     gpus.sort(key=lambda gpu: gpu.rank)
     hosts = list(dict.fromkeys(gpu.host for gpu in gpus))
