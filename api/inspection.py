@@ -17,6 +17,7 @@ from api.sources import Source, open_source
 from traces import InputError, LoadCounts, ModelLayout, Profile, Trace, Violation
 from traces.profile import SEQUENCE_BUCKETS
 from traces.readers import UnpackLimits
+from traces.repeats import Repeats
 from traces.sample import TokenSample
 from traces.windows import WindowedLoad
 
@@ -136,8 +137,9 @@ def outline(facts: Mapping[str, Any]) -> Profile:
 
 def _facts_of_trace(trace: Trace) -> dict[str, Any]:
     tokens, ranks, known_sequences = 0, 0, "seq_id" in trace.columns
-    used = np.zeros(trace.num_layers, dtype=bool)
+    used, repeats = np.zeros(trace.num_layers, dtype=bool), Repeats()
     for batch in trace.batches():
+        repeats.mask(batch.topk_ids)
         tokens += len(batch)
         if not used.all():
             used |= (batch.topk_ids >= 0).any(axis=(0, 2))
@@ -157,7 +159,7 @@ def _facts_of_trace(trace: Trace) -> dict[str, Any]:
         "num_tokens": tokens,
         "top_k": trace.top_k,
         "columns": sorted(trace.columns),
-        "notes": list(trace.provenance.notes),
+        "notes": list(repeats.notes(trace)),
         "has_affinity": True,
         "has_sample": True,
         "has_seq_id": known_sequences,

@@ -133,6 +133,10 @@ def prepare(source: Source, request: PlanRequest, *, workers: int | None = None)
         raise InputError.of("slots_range", "/slots_per_gpu", detail, "Give at least 1, or leave it out.")
     fit, held_out, notes = split(source, request.hold_out)
     profile = source if isinstance(source, Profile) else Profile.of(source if fit is None else fit, workers=workers)
+    if fit is not None and not isinstance(source, Profile):  # counting has read to the end what opening looked at
+        before, counted = fit.provenance.notes, profile.sources[0].notes
+        kept = (note for note in notes if note in counted or note not in before)
+        notes = (*kept, *(note for note in counted if note not in before))
 
     def problem_of(objective: Objective) -> Problem:
         return Problem(profile, request.topology, request.slots_per_gpu or 0, objective, request.constraints)

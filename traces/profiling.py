@@ -17,6 +17,7 @@ from traces.counting import count_by_source, count_coactivation, count_load, cou
 from traces.errors import InputError
 from traces.parallel import available_cores
 from traces.profile import SEQUENCE_BUCKETS, Profile, ProfileSource
+from traces.repeats import Repeats
 from traces.sample import SampleBuilder, row_priority
 from traces.trace import BATCH_TOKENS, Batch, LoadCounts, Trace
 from traces.windows import WindowedLoad
@@ -50,11 +51,13 @@ class _Counter:
         self.source_key = source_key
         self.sample = SampleBuilder(sample_tokens, source_key)
         self.tokens = 0
+        self.repeats = Repeats()
 
     def add(self, batch: Batch, run: Callable[[Callable[[int], None], range], None]) -> None:
         """Count one batch; `run(function, layers)` applies a function to every layer."""
         ids = batch.topk_ids
         self.sample.add(batch)
+        self.repeats.mask(ids)
         self.tokens += len(ids)
         number = batch.rows // self.window_tokens
         starts = np.flatnonzero(np.r_[True, np.diff(number) != 0])
@@ -190,7 +193,7 @@ def profile_trace(
                 digest=digest.result(),
                 source=trace.provenance.source,
                 tokens=counter.tokens,
-                notes=trace.provenance.notes,
+                notes=counter.repeats.notes(trace),
             ),
         ),
     )

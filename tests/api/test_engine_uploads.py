@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import zstandard
 from fastapi.testclient import TestClient
@@ -107,3 +108,14 @@ def test_the_command_line_takes_folders_and_options(tmp_path: Path) -> None:
     found = document("profile", path, "--drop-dummy", "--layer-ids", "1-2,4-5")
     assert found["tokens"] == len(TOY.ids)
     assert any("on request" in note for note in found["sources"][0]["notes"])
+
+
+def test_dummies_of_an_upload_are_counted_to_its_end(client: TestClient) -> None:
+    """An upload is read whole, so what it says of dummy rows is of all rows, not of its start."""
+    ids = np.random.default_rng(5).random((9000, 4, 8)).argsort(axis=2)[:, :, :2].astype(np.uint8)
+    ids[8300:] = ids[8300]
+    packed = io.BytesIO()
+    np.savez(packed, topk_ids=ids, num_experts=np.int64(8), layer_ids=np.arange(4))
+    response = client.post("/v1/traces", content=packed.getvalue())
+    assert response.status_code == 201, response.text
+    assert any(note.startswith("Of all 9,000 rows, ") for note in response.json()["notes"])

@@ -1,5 +1,6 @@
 """The way from a trace file to a plan and its figures."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,18 @@ def test_half_of_the_sequences_of_a_trace_are_held_out_by_default() -> None:
     assert set(fitted % 2) == {0}
     assert set(held % 2) == {1}
     assert prepared.problem.profile.tokens == len(fitted)
+
+
+def test_dummies_beyond_the_start_are_told() -> None:
+    """The notes of a plan are on all rows that were counted, not on those that opening the trace looked at."""
+    ids = np.random.default_rng(0).random((9000, 4, 8)).argsort(axis=2)[:, :, :2]
+    ids[8200:] = ids[8200]
+    head = "Of the first 8,192 rows, nothing is said here."
+    trace = replace(Trace.of(ids, num_experts=8), provenance=Provenance(notes=(head, "kept")))
+    notes = prepare(trace, request(hold_out=0)).notes
+    assert notes[0] == "kept"
+    assert notes[1].startswith("Of all 9,000 rows, ")
+    assert len(notes) == 2
 
 
 def test_nothing_is_held_out_on_request() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from traces import LoadCounts, Trace, load, save
-from traces.readers.dummies import Repeats
+from traces import LoadCounts, Profile, Trace, load, save
+from traces.repeats import Repeats
 
 RNG = np.random.default_rng(0)
 REAL = RNG.random((300, 4, 32)).argsort(axis=2)[:, :, :4]
@@ -64,3 +64,34 @@ def test_a_single_id_is_possible_for_top_1() -> None:
     """With K = 1 a token may choose the same expert in every layer."""
     assert Repeats().mask(np.array([[[3], [3]], [[4], [4]]])).tolist() == [False, False]
     assert Repeats().mask(np.array([[[3, 3]], [[3, 4]]])).tolist() == [True, False]
+
+
+def test_a_pass_to_the_end_counts_all_rows(tmp_path: Path) -> None:
+    """Dummies that begin after the first rows are told by the profile; what the start said gives way to the whole."""
+    real = np.concatenate([REAL[RNG.permutation(300)] for _ in range(30)])
+    late = saved(tmp_path / "late.npz", np.concatenate([real, np.repeat(REAL[:1], 1000, axis=0)]))
+    trace = load(late)
+    assert trace.provenance.notes == ()
+    (note,) = Profile.of(trace).sources[0].notes
+    assert note.startswith("Of all 10,000 rows, 10.0% repeat")
+    early = load(saved(tmp_path / "early.npz", np.concatenate([np.repeat(REAL[:1], 1000, axis=0), real])))
+    assert early.provenance.notes[0].startswith("Of the first 8,192 rows, 12.")
+    (note,) = Profile.of(early).sources[0].notes
+    assert note.startswith("Of all 10,000 rows, 10.0% repeat")
+    save(Trace.of(REAL, num_experts=32), tmp_path / "none.npz")
+    assert Profile.of(load(tmp_path / "none.npz")).sources[0].notes == ()
+
+
+@pytest.mark.parametrize("step", [1, 3, 64])
+def test_all_rows_are_found_wherever_batches_end(step: int) -> None:
+    """Comparing one id first finds what comparing whole rows finds."""
+    ids = RNG.integers(0, 2, (200, 3, 2))
+    found = Repeats()
+    marked = np.concatenate([found.mask(ids[start : start + step]) for start in range(0, 200, step)])
+    flat = ids.reshape(200, -1)
+    repeated = np.r_[False, (flat[1:] == flat[:-1]).all(axis=1)]
+    uniform = (flat == flat[:, :1]).all(axis=1)
+    assert marked.tolist() == (repeated | uniform).tolist()
+    assert (found.rows, found.repeated, found.uniform) == (200, repeated.sum(), uniform.sum())
+    assert repeated.any()
+    assert uniform.any()
