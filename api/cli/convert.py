@@ -62,15 +62,29 @@ def convert(
 
     check_outputs({"OUT": output}, (source, model_config))
     wanted = to.strip().lower().replace("-", "_")
+    names = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
+    writing = {"fill_missing": fill_missing, "without_mtp": without_mtp, "layer": layer} | names
     if wanted in TRACES and not (wanted == "npz" and _is_placement(source, source_format)):
+        _refuse_unused(writing | {"topology": topology}, "A trace is converted")
         loading = shared.load_options(num_experts, layer_ids, source_format, model)
         loading |= shared.row_options(top_k, drop_dummy)
         _convert_trace(source, output, wanted, loading, as_json=as_json)
         return
-    names = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
-    writing = {"fill_missing": fill_missing, "without_mtp": without_mtp, "layer": layer} | names
+    _refuse_unused({"top_k": top_k, "drop_dummy": drop_dummy}, "A placement is converted")
     context = placement_context(topology, model, num_experts, layer_ids, **writing)
     write_placement(source, source_format, context, wanted, output, as_json=as_json)
+
+
+def _refuse_unused(options: dict[str, Any], what: str) -> None:
+    """Refuse options of the other kind of file: they would have no effect."""
+    from traces import Violations
+
+    found = Violations()
+    for name, value in options.items():
+        if value not in (None, False):
+            detail = f"{what}, for which --{name.replace('_', '-')} has no use."
+            found.add("option_unused", f"/{name}", detail, "Leave it out.")
+    found.raise_if_any()
 
 
 def _is_placement(source: Path, source_format: str | None) -> bool:

@@ -245,7 +245,7 @@ class Export:
         checks.check_options(self, given, found)
         if table is not None and table.plan is not None:
             checks.check_machine(table.plan, given, document.name, found)
-        notes = () if table is None else table.notes
+        notes = () if table is None else (*table.notes, *checks.layers_lacking(table, self.rules, given))
         if table is not None and table.num_gpus is None:
             notes = (*notes, "The file does not state the number of GPUs: what depends on it was not checked.")
         return found, notes

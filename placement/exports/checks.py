@@ -12,7 +12,15 @@ from placement.plan import Plan
 from traces import InputError, Violations
 from traces.checks import MAX_EXPERTS
 
-__all__ = ["arrange", "check_layers", "check_machine", "check_options", "check_table", "contiguous_row"]
+__all__ = [
+    "arrange",
+    "check_layers",
+    "check_machine",
+    "check_options",
+    "check_table",
+    "contiguous_row",
+    "layers_lacking",
+]
 
 SHOWN = 20
 OPTIONS = ("layer", "model_class", "mtp_model_class", "model_name")
@@ -124,6 +132,19 @@ def check_layers(table: Table, rules: Rules, context: Context, place: str, found
             detail += f" {mtp} are for multi-token prediction."
             remedy += " If the engine runs without it, add --without-mtp."
         found.add("layer_missing", where, detail, remedy)
+
+
+def layers_lacking(table: Table, rules: Rules, context: Context) -> tuple[str, ...]:
+    """Return the note on MoE layers that the model has and a file lacks that may lack them."""
+    if rules.covered or context.model is None:
+        return ()
+    missing = sorted(set(context.model.moe_layers) - set(table.layer_ids.tolist()))
+    if not missing:
+        return ()
+    return (
+        f"MoE layers {missing[:SHOWN]} of the model have no placement, which engines want: export them with "
+        "--fill-missing, plan from a trace with all layers, or say with --first-moe-layer that they are dense.",
+    )
 
 
 def check_table(table: Table, rules: Rules, found: Violations) -> None:

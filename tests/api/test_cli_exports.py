@@ -366,3 +366,26 @@ def test_check_holds_our_plan_against_the_machine(folder: Path, topology: str, c
         answer = command("check", folder / name, "--topology", topology)
         assert answer.exit_code == bool(code), answer.output
         assert code in answer.stderr
+
+
+def test_convert_refuses_options_of_the_other_kind(folder: Path) -> None:
+    """Options of placements with a trace, and the other way round, would do nothing: they are refused, all at once."""
+    trace = ("convert", folder / "trace.npz", folder / "out.jsonl", "--to", "jsonl")
+    answer = command(*trace, "--topology", "2x2", "--layer", 2)
+    assert answer.exit_code == 1
+    assert "--topology has no use" in answer.stderr
+    assert "--layer has no use" in answer.stderr
+    assert command(*trace).exit_code == 0
+    placement = ("convert", folder / "plan.json", folder / "out.csv", "--to", "csv")
+    answer = command(*placement, "--top-k", 2)
+    assert answer.exit_code == 1
+    assert "--top-k has no use" in answer.stderr
+    assert command(*placement).exit_code == 0
+
+
+def test_check_tells_layers_that_our_plan_lacks(folder: Path) -> None:
+    """A plan may lack MoE layers of the model, but not in silence."""
+    answer = command("check", folder / "plan.json", "--model-layers", 7, "--first-moe-layer", 1)
+    assert answer.exit_code == 0
+    assert "MoE layers [5, 6] of the model have no placement" in answer.stderr
+    assert "no placement" not in command("check", folder / "plan.json", "--model-config", folder / "config.json").stderr
