@@ -41,7 +41,7 @@ TARGET_BYTES = 700e6
 TARGET_RATIO = 0.1
 COUNTED_TOKENS = 65_536
 WHY = {
-    "jsonl": "numbers are written as text, and every token is an object that Python parses",
+    "jsonl": "numbers are written as text, and the rest of every token is an object that Python parses",
     "vllm responses": "base64 in JSON: each byte is looked at as text, decoded, and checked, in two passes",
     "sglang responses": "base64 in JSON of int32, four times the bytes of an id that is kept, in two passes",
     "per_token": "int32 padded to 8 and dense layers included, folded id by id, in two passes",

@@ -160,6 +160,38 @@ def test_jsonl_without_header(tmp_path: Path) -> None:
     assert "'meta_text'" in trace.provenance.notes[-1]
 
 
+@pytest.mark.parametrize("header", [True, False])
+def test_jsonl_long_lines_are_read_like_short_ones(tmp_path: Path, header: bool) -> None:
+    """What the compiled loop takes and what it leaves to the JSON parser come out alike, weights included."""
+    rng = np.random.default_rng(0)
+    ids = rng.permuted(np.tile(np.arange(64), (40, 30, 1)), axis=2)[:, :, :4]
+    weights = rng.random((40, 30, 4)).round(3)
+    lines = ['{"format": "moe-placement-trace", "version": 1, "num_experts": 64, "top_k": 4}'] if header else []
+    for row in range(40):
+        listed: list[Any] = ids[row].tolist()
+        if row % 3 == 0:  # a layer with fewer ids makes it a ragged list
+            listed[5] = listed[5][:2]
+        given = [layer[: len(chosen)] for layer, chosen in zip(weights[row].tolist(), listed, strict=True)]
+        token = {"meta_note": '"topk_ids": [[1]]', "topk_ids": listed, "seq_id": row, "gate_weights": given}
+        lines.append(json.dumps(token if row % 2 else dict(reversed(token.items()))))
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    trace = trace_of(tmp_path / "t.jsonl", num_experts=64)
+    (batch,) = trace.batches()
+    expected, weighted = ids.copy(), weights.astype(np.float32)
+    expected[::3, 5, 2:], weighted[::3, 5, 2:] = -1, 0
+    assert batch.topk_ids.tolist() == expected.tolist()
+    assert batch.gate_weights is not None
+    assert np.array_equal(batch.gate_weights, weighted)
+    assert np.asarray(batch.seq_id).tolist() == list(range(40))
+    for row, damage in ((1, "1.5"), (1, "true"), (1, "9" * 19)):
+        broken = lines.copy()
+        broken[row + header] = broken[row + header].replace(f"[[{ids[row, 0, 0]},", f"[[{damage},", 1)
+        assert broken != lines
+        (tmp_path / "t.jsonl").write_text("\n".join(broken))
+        with pytest.raises(InputError, match=f"line {row + 1 + header}"):
+            list(trace_of(tmp_path / "t.jsonl", num_experts=64).batches())
+
+
 def test_jsonl_header_is_enough(tmp_path: Path) -> None:
     """A full header saves the first pass, and the count of tokens is checked."""
     header = {"format": "moe-placement-trace", "version": 1, "num_experts": 9, "top_k": 3, "layer_ids": [2, 5]}

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from traces.columns import COLUMNS, as_column
 from traces.errors import InputError, Violations
 from traces.readers.files import guarded
-from traces.readers.json_lines import read_objects as read_objects
 from traces.trace import Batch
 
-__all__ = ["FORMAT", "VERSION", "Token", "batch_of", "parse_token", "read_header", "read_objects"]
+__all__ = ["FORMAT", "VERSION", "Token", "batch_of", "parse_token", "read_header"]
 
 FORMAT = "moe-placement-trace"
 VERSION = 1
@@ -25,9 +25,9 @@ MAX_VALUE = (1 << 63) - 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Token:
-    """One line: lists of ids per layer, the other columns, and the names of metadata fields."""
+    """One line: ids per layer, as an array or as lists of several lengths, the other columns, and names of metadata."""
 
-    topk_ids: list[list[int]]
+    topk_ids: list[list[int]] | npt.NDArray[np.int64]
     columns: dict[str, Any]
     meta: frozenset[str]
     place: str
@@ -60,7 +60,7 @@ def read_header(place: str, header: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_token(value: dict[str, Any], place: str) -> Token:
-    """Check fields and types of a token's object."""
+    """Check fields and types of a token's object, whose `topk_ids` may be an array already."""
     found = Violations()
     for name in value:
         if name != "topk_ids" and name not in COLUMNS and not name.startswith("meta_"):
@@ -70,7 +70,8 @@ def parse_token(value: dict[str, Any], place: str) -> Token:
     if "topk_ids" not in value:
         found.add("topk_ids_missing", place, "The token has no topk_ids.", "Every line has topk_ids.")
     found.raise_if_any()
-    ids = _nested(value["topk_ids"], f"{place}/topk_ids", (int,))
+    given = value["topk_ids"]
+    ids = given if isinstance(given, np.ndarray) else _nested(given, f"{place}/topk_ids", (int,))
     columns = {name: value[name] for name in COLUMNS if name in value}
     for name, entry in columns.items():
         if name == "gate_weights":
@@ -92,7 +93,9 @@ def batch_of(tokens: Sequence[Token], start: int, layers: int, top_k: int, colum
     ids = np.full(shape, -1, np.int64)
     weights = np.zeros(shape, np.float32)
     for row, token in enumerate(tokens):
-        if len(token.topk_ids) != layers or max(map(len, token.topk_ids), default=0) > top_k:
+        whole = token.topk_ids if isinstance(token.topk_ids, np.ndarray) else None
+        longest = max(map(len, token.topk_ids), default=0) if whole is None else whole.shape[1]
+        if len(token.topk_ids) != layers or longest > top_k:
             raise InputError.of(
                 "topk_ids_shape",
                 f"{token.place}/topk_ids",
@@ -105,9 +108,14 @@ def batch_of(tokens: Sequence[Token], start: int, layers: int, top_k: int, colum
                 "column_missing", token.place, f"Only some lines have {differing}.", "Give it on every line, or none."
             )
         weighted = token.columns.get("gate_weights")
+        if whole is not None:
+            ids[row, :, :longest] = whole
+        if whole is not None and weighted is None:
+            continue
         with guarded(token.place), np.errstate(over="ignore"):
             for layer, chosen in enumerate(token.topk_ids):
-                ids[row, layer, : len(chosen)] = chosen
+                if whole is None:
+                    ids[row, layer, : len(chosen)] = chosen
                 if weighted is not None:
                     weights[row, layer, : len(chosen)] = weighted[layer]
     taken: dict[str, Any] = {

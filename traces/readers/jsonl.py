@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from traces.errors import InputError
 from traces.readers.base import Axes, Hints, Reader
 from traces.readers.files import TraceFile, tokens_per_batch
+from traces.readers.int_lists import read_records
 from traces.readers.json_objects import ENGINE_KEYS, first_keys
-from traces.readers.json_rows import Token, batch_of, parse_token, read_header, read_objects
+from traces.readers.json_rows import Token, batch_of, parse_token, read_header
 from traces.trace import Batch, Trace
 
 __all__ = ["READER"]
@@ -41,6 +44,10 @@ class _Scan:
             self.layers, self.columns = len(token.topk_ids), frozenset(token.columns)
         self.tokens += 1
         self.meta |= token.meta
+        if isinstance(token.topk_ids, np.ndarray):
+            self.top_k = max(self.top_k, token.topk_ids.shape[1])
+            self.largest_id = max(self.largest_id, int(token.topk_ids.max()))
+            return
         for ids in token.topk_ids:
             self.top_k = max(self.top_k, len(ids))
             self.largest_id = max(self.largest_id, max(ids, default=-1))
@@ -113,7 +120,7 @@ def _open(file: TraceFile) -> tuple[dict[str, Any], Iterator[Token]]:
 
 def _objects(file: TraceFile) -> Iterator[tuple[str, dict[str, Any]]]:
     with file.open() as stream:
-        yield from read_objects(stream, file.name)
+        yield from read_records(stream, file.name, ("topk_ids",))
 
 
 def _check_count(header: dict[str, Any], tokens: int, file: TraceFile) -> None:
