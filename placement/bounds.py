@@ -10,7 +10,7 @@ import numpy.typing as npt
 from placement.cost import home_share
 from placement.problem import Problem
 
-__all__ = ["Level", "levels_of", "load_floor", "lower_bound", "most_kept"]
+__all__ = ["Level", "least_traffic_by_layer", "levels_of", "load_floor", "lower_bound", "most_kept"]
 
 Array = npt.NDArray[np.float64]
 MAX_LEVELS = 3
@@ -125,25 +125,43 @@ def most_kept(affinity: npt.NDArray[np.int64], room: int) -> Array:
     return kept
 
 
+def least_traffic_by_layer(problem: Problem) -> Array:
+    """Return what each boundary (context_coherent) or layer adds to the traffic term at least, (L-1,) or (L,).
+
+    They add up to the traffic of `lower_bound`. The bound of a search may be higher, and is one of all layers together.
+    """
+    rows = problem.num_layers - (problem.objective.execution == "context_coherent")
+    least: Array = np.zeros(rows)
+    for level in levels_of(problem):
+        away, whole = _least_away(problem, level)
+        least += level.cost * away / whole
+    return least
+
+
 def _away(problem: Problem, level: Level) -> float:
     """Return the least traffic, in the objective's unit, that leaves its block."""
+    away, whole = _least_away(problem, level)
+    return float(away.sum()) / whole
+
+
+def _least_away(problem: Problem, level: Level) -> tuple[Array, float]:
+    """Return how many pairs, assignments or messages leave their block at least, (L-1,) or (L,), and all there are."""
     objective = problem.objective
     if objective.execution == "context_coherent":
         affinity = problem.profile.affinity
         assert affinity is not None
-        total = float(affinity.sum())
-        return (total - float(most_kept(affinity, level.room).sum())) / total if total else 0.0
+        return affinity.sum(axis=(1, 2)) - most_kept(affinity, level.room), problem.pair_weight or 1.0
     if objective.dedup == "none":
-        return _assignments_away(problem, level)
+        return _assignments_away(problem, level), float(problem.profile.load.sum())
     sample = problem.profile.sample
     assert sample is not None
     present = (sample.topk_ids >= 0).sum(axis=2)
     blocks = -(-present // level.room)
-    return float(np.maximum(blocks - 1, 0).sum() / max(int((present > 0).sum()), 1))
+    return np.maximum(blocks - 1, 0).sum(axis=0).astype(np.float64), float(max(int((present > 0).sum()), 1))
 
 
-def _assignments_away(problem: Problem, level: Level) -> float:
-    """Dispatch without deduplication: the share of assignments that are not served at home."""
+def _assignments_away(problem: Problem, level: Level) -> Array:
+    """Dispatch without deduplication: the assignments that are not served at home, (L,)."""
     load = problem.profile.load
     homes = home_share(problem)
     share = np.bincount(level.block_of_gpu) / problem.num_gpus
@@ -154,4 +172,5 @@ def _assignments_away(problem: Problem, level: Level) -> float:
     kept = np.sort(called, axis=1)[:, -room:].sum(axis=(1, 2))
     if problem.capacity.sum() == problem.num_experts:
         kept = np.minimum(kept, called.max(axis=2).sum(axis=1))  # every expert in one place
-    return float(1 - kept.sum() / load.sum())
+    away: Array = load.sum(axis=1) - kept
+    return away

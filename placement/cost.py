@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,12 +20,14 @@ from traces.parallel import available_cores, map_threads
 __all__ = [
     "Score",
     "Term",
+    "assignments_by_home",
     "copy_share",
     "expected_gpu_load",
     "expected_share",
     "guarded_gpu_load",
     "home_variance",
     "load_spread",
+    "replay_sample",
     "score",
     "shares_by_home",
 ]
@@ -268,21 +271,38 @@ def _pair_traffic(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
 
 def _assignment_traffic(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
     """Dispatch without deduplication, in expectation over the homes: needs loads only."""
-    load, hop = problem.profile.load, problem.topology.hop_cost
+    by_layer = np.zeros(problem.num_layers)
+    for hop, assigned in zip(problem.topology.hop_cost, assignments_by_home(problem, copies), strict=True):
+        by_layer += np.einsum("leg,g->l", assigned, hop)
+    return by_layer
+
+
+def assignments_by_home(problem: Problem, copies: npt.NDArray[np.int64]) -> Iterator[Array]:
+    """Yield, for each home GPU in turn, the share of all assignments with this home, an expert and a GPU, (L, E, G).
+
+    In expectation; over all homes, layers, experts and GPUs the shares add up to 1.
+    """
+    load = problem.profile.load
     homes = home_share(problem)
     policy, node = problem.objective.copy_policy, problem.topology.node_of_gpu
-    by_layer = np.zeros(problem.num_layers)
+    total = float(load.sum())
     for home in range(problem.num_gpus):
         at_home = np.zeros(copies.shape)
         at_home[:, :, home] = 1
-        share = copy_share(copies, policy, node, at_home)
         weight = load / problem.num_gpus if homes is None else load * homes[:, :, home]
-        by_layer += np.einsum("le,leg,g->l", weight, share, hop[home])
-    return by_layer / float(load.sum())
+        yield (weight / total)[:, :, None] * copy_share(copies, policy, node, at_home)
 
 
 def _message_traffic(problem: Problem, table: npt.NDArray[np.integer]) -> Array:
     """Dispatch with one message per GPU or node: replay of the profile's sample of tokens."""
+    replay = replay_sample(problem, table)
+    active = replay.fanout[:, 2].sum()
+    cost: Array = (replay.traffic * problem.topology.hop_cost).sum(axis=(1, 2)) / max(int(active), 1)
+    return cost
+
+
+def replay_sample(problem: Problem, table: npt.NDArray[np.integer]) -> Replay:
+    """Replay the profile's sample of tokens through a map (L, S), under the problem's objective."""
     sample = problem.profile.sample
     assert sample is not None
     replay = Replay.of(table, problem.num_experts, problem.slots_per_gpu, problem.topology, problem.objective)
@@ -298,6 +318,4 @@ def _message_traffic(problem: Problem, table: npt.NDArray[np.integer]) -> Array:
     bounds = np.linspace(0, len(sample.rows), threads + 1).astype(int)
     for part in map_threads(add, [slice(a, b) for a, b in pairwise(bounds)]):
         replay.join(part)
-    active = replay.fanout[:, 2].sum()
-    cost: Array = (replay.traffic * problem.topology.hop_cost).sum(axis=(1, 2)) / max(int(active), 1)
-    return cost
+    return replay
