@@ -36,6 +36,7 @@ from api.routes import (
     operations,
     page,
     plans,
+    score,
     topologies,
     traces,
     uploads,
@@ -86,7 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for resource in (traces, affinity, uploads, topologies, plans, events, fronts, evaluations, catalogue):
+    for resource in (traces, affinity, uploads, topologies, plans, score, events, fronts, evaluations, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])
     app.include_router(operations.router)

@@ -33,6 +33,7 @@ from api.resources import (
     UploadResource,
 )
 from api.schemas import EvaluationBody, FrontBody, ImportBody, PlanBody, TopologyBody, UploadBody
+from api.score_resources import ScoreAnalysis
 
 __all__ = ["Client", "ServiceError"]
 
@@ -206,6 +207,20 @@ class Client:
         """Return the file that an engine loads."""
         content: bytes = self._ask("GET", f"/v1/plans/{plan_id}/exports/{engine}").content
         return content
+
+    def score(self, plan_id: str, *, layer: int | None = None, top: int = 20) -> ScoreAnalysis:
+        """Return where the score of the best plan so far comes from.
+
+        Parameters
+        ----------
+        plan_id : str
+        layer : int, optional
+            Model layer whose traffic between GPUs is shown; the one with most by default.
+        top : int
+            Most experts, pairs and copies to name.
+        """
+        query = {"top": top} | ({} if layer is None else {"layer": layer})
+        return ScoreAnalysis.model_validate_json(self._ask("GET", f"/v1/plans/{plan_id}/score", params=query).content)
 
     def front(self, body: FrontBody) -> FrontResource:
         """Ask for a front; see `front_state`."""

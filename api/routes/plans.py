@@ -50,7 +50,7 @@ from api.strict import StrictRoute
 from placement.exports import EXPORTS, Context
 from placement.files import plan_from_dict
 
-__all__ = ["router"]
+__all__ = ["plan_text", "router"]
 
 router = APIRouter(prefix="/v1/plans", tags=["plans"], route_class=StrictRoute)
 
@@ -159,7 +159,7 @@ async def get_plan(
 )
 def get_plan_file(plan_id: str, request: Request, store: StoreOf) -> Response:
     """Return the best plan so far as a plan file and nothing else."""
-    text = _plan_text(store, plan_id)
+    _, text = plan_text(store, plan_id)
     etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
     return not_modified(request, Response(text, 200, {"ETag": etag}, "application/json"))
 
@@ -203,7 +203,8 @@ def export_plan(
         mtp_model_class=mtp_model_class,
         model_name=model_name,
     )
-    content = export.write(plan_from_dict(json.loads(_plan_text(store, plan_id))), context).content
+    _, text = plan_text(store, plan_id)
+    content = export.write(plan_from_dict(json.loads(text)), context).content
     headers = {
         "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
         "Content-Disposition": f'attachment; filename="{plan_id[:60]}-{export.name}{export.suffix}"',
@@ -244,15 +245,15 @@ def delete_plan(plan_id: str, store: StoreOf) -> Response:
     return Response(status_code=204)
 
 
-def _plan_text(store: TenantStore, plan_id: str) -> str:
-    """Return the plan file of the best plan so far."""
+def plan_text(store: TenantStore, plan_id: str) -> tuple[PlanRow, str]:
+    """Return a plan, and the plan file of the best that was found so far."""
     row, text, _ = store.documents(plan_id)
     if row is None:
         raise _missing(plan_id)
     if text is None:
         retry = {} if row.finished else {"Retry-After": RETRY_AFTER_S}
         raise ProblemError("no-plan-yet", f"Plan {plan_id} is {row.status} and has no plan.", headers=retry)
-    return text
+    return row, text
 
 
 async def _wait(
