@@ -24,6 +24,7 @@ from api.disk import disk_problem
 from api.guard import Guard
 from api.head import Head
 from api.linger import Linger
+from api.links import add_links
 from api.problems import from_http, problem_response
 from api.resources import Problem
 from api.routes import (
@@ -85,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
     for resource in (traces, affinity, uploads, topologies, plans, score, events, fronts, evaluations, catalogue):
@@ -171,6 +173,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
                 operation["security"] = (
                     [] if path in OPEN else asked if services.settings.auth == "required" else [*asked, {}]
                 )
+        add_links(content)
         app.openapi_schema = content
     return app.openapi_schema
 

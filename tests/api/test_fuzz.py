@@ -1,4 +1,4 @@
-"""A fuzzer over the whole schema, with and without authentication: answers are as it says, and never a fault.
+"""A fuzzer over the whole schema and along its links, with and without keys: answers are as it says, never a fault.
 
 `FUZZ_EXAMPLES=150 pytest tests/api/test_fuzz.py` sends more than 10,000 requests.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
 from schemathesis.core.parameters import ParameterLocation
 
@@ -151,3 +153,71 @@ def test_schema_is_kept(case: schemathesis.Case[Any], open_target: Target, ids: 
 def test_schema_is_kept_with_keys(case: schemathesis.Case[Any], guarded_target: Target, ids: dict[str, str]) -> None:
     """The same with a key; without it, or with a wrong one, what succeeds with it is refused."""
     guarded_target.send(case, ids)
+
+
+def _operation(case: schemathesis.Case[Any]) -> str:
+    found: str = case.operation.definition.raw["operationId"]
+    return found
+
+
+class Scenario:
+    """A run of calls that makes something and follows the links to it; mixed into the machine of a schema."""
+
+    target: Target
+    answered: Counter[str]
+
+    def before_call(self, case: schemathesis.Case[Any]) -> None:
+        """Send what makes something, as a random trace or plan hardly ever does; every other one stays random."""
+        if _is_negative(case, ParameterLocation.BODY) or len(str(case.headers)) % 2:
+            return
+        if _operation(case) == "upload":
+            case.body, case.query = self.target.content, {}
+            for name in ("Content-Digest", "Content-Encoding"):
+                case.headers.pop(name, None)
+        elif _operation(case) in ("create_plan", "create_front"):
+            trace = self.target.server.http.post("/v1/traces", content=self.target.content).json()["id"]
+            case.body = {"trace": trace, "topology": "1x4", "solver": "annealing", "limits": {"work": 1000}}
+        elif _operation(case) == "create_topology":
+            case.body = {"topology": "2x4"}
+
+    def get_call_kwargs(self, case: schemathesis.Case[Any]) -> dict[str, Any]:
+        """Tell where the service is."""
+        return {"base_url": str(self.target.server.http.base_url), "timeout": 120}
+
+    def after_call(self, response: Any, case: schemathesis.Case[Any]) -> None:
+        """Count what succeeds; wait for plans, as most of what leads on from them needs one."""
+        super().after_call(response, case)  # type: ignore[misc]  # the machine has it
+        if response.status_code >= 300:
+            return
+        self.answered[_operation(case)] += 1
+        if _operation(case) == "create_plan":
+            self.target.server.until(f"/v1/plans/{response.json()['id']}", lambda plan: plan["finished_at"])
+
+    def validate_response(self, response: Any, case: schemathesis.Case[Any], **options: Any) -> None:
+        """Check an answer; a plan may be there and have found nothing."""
+        without = (
+            [CHECKS.get_one("ensure_resource_availability")] if b"/problems/no-plan-yet" in response.content else []
+        )
+        case.validate_response(response, excluded_checks=without, recorder=self.recorder, transport_kwargs=options)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("resource", "reached"),
+    [
+        ("traces", "get_trace"),
+        ("uploads", "get_upload"),
+        ("topologies", "get_topology"),
+        ("plans", "get_score"),
+        ("fronts", "get_front"),
+        ("keys", "revoke_key"),
+    ],
+)
+def test_links_lead_to_what_was_made(open_target: Target, resource: str, reached: str) -> None:
+    """Along the links of the schema, what was made is there until it is deleted, and answers are as it says."""
+    of_resource = OPEN.include(path_regex=f"^/v1/{resource}(/{{|$)").exclude(method="GET", path=f"/v1/{resource}")
+    answered: Counter[str] = Counter()
+    machine: Any = type(
+        "Machine", (Scenario, of_resource.as_state_machine()), {"target": open_target, "answered": answered}
+    )
+    machine.run(settings=settings(SETTINGS, max_examples=EXAMPLES + 2, stateful_step_count=8))
+    assert answered[reached], answered

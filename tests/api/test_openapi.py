@@ -30,3 +30,19 @@ def test_description_is_kept(tmp_path: Path) -> None:
     if os.environ.get("UPDATE_OPENAPI"):
         KEPT.write_text(text)
     assert json.loads(KEPT.read_text()) == json.loads(text), "run UPDATE_OPENAPI=1 pytest tests/api/test_openapi.py"
+
+
+def test_links_name_operations_and_their_parameters(tmp_path: Path) -> None:
+    """Whatever makes something with an id leads on to every operation on it, with the id in the right place."""
+    paths = create_app(Settings(data_dir=tmp_path)).openapi()["paths"]
+    operations = {item["operationId"]: path for path, methods in paths.items() for item in methods.values()}
+    assert len(operations) == sum(map(len, paths.values())), "an id stands for one operation"
+    linked = set()
+    for methods in paths.values():
+        for operation in methods.values():
+            for response in operation["responses"].values():
+                for link in response.get("links", {}).values():
+                    path = operations[link["operationId"]]
+                    assert all(f"{{{name}}}" in path for name in link["parameters"]), (path, link)
+                    linked.add(link["operationId"])
+    assert linked == {name for name, path in operations.items() if "_id}" in path}
