@@ -40,12 +40,17 @@ class ClusterExecutor(Executor):
         self._client = Client(address, set_as_default=False, timeout=CONNECT_S)
         self._executor = self._client.get_executor(pure=False, retries=0)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the scheduler went away; the connection does not come back."""
+        return bool(self._client.status != "running")
+
     def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Call a function on a worker.
 
         The future raises BrokenExecutor if workers died of it, and ExecutorLostError if the scheduler went away.
         """
-        if self._client.status != "running":
+        if self.lost:
             raise ExecutorLostError("The connection to the scheduler is closed.")
         try:
             inner = self._executor.submit(partial(fn, *args, **kwargs))

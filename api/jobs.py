@@ -36,6 +36,7 @@ RETRY_S = 5.0  # how soon an executor that can't be reached is tried again
 GRACE_S = 15.0  # a worker that should stop and does not is ended after so long
 WORKER_DIED = "The process that searched died {} times, out of memory most likely."
 NOT_RUN = "No worker could run the plan, {} times: {}."
+LOST = "The connection to the cluster was lost."
 log = structlog.get_logger(__name__)
 
 
@@ -78,6 +79,7 @@ class Dispatcher:
         self._metrics = metrics
         self._stopping = threading.Event()
         self._deadline = 0.0
+        self._troubles: dict[str, str] = {}  # of lanes that have no executor
         self._announced: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._lanes = [
             threading.Thread(target=self._lane, name=f"lane-{number}", daemon=True) for number in range(settings.lanes)
@@ -97,6 +99,13 @@ class Dispatcher:
     def alive(self) -> bool:
         """Whether plans are run."""
         return not self._stopping.is_set() and all(lane.is_alive() for lane in self._lanes)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why plans are not run, though they are taken; None if they are."""
+        if not self.alive:
+            return "No plans are run."
+        return next(iter(self._troubles.copy().values()), None)
 
     def stop(self, timeout_s: float) -> None:
         """Queue the running plans again, their best plans kept, and end the workers within about `timeout_s`."""
@@ -119,6 +128,12 @@ class Dispatcher:
     def _lane(self) -> None:
         executor = self._warm_executor()
         while executor is not None and not self._stopping.is_set():
+            if getattr(executor, "lost", False):  # noticed without a plan, which would have to wait for the next one
+                log.error("executor.lost")
+                self._troubles[threading.current_thread().name] = LOST
+                kill(executor)
+                executor = self._warm_executor()
+                continue
             try:
                 claim = self._leases.claim()
             except SQLAlchemyError:
@@ -146,13 +161,16 @@ class Dispatcher:
 
     def _warm_executor(self) -> Executor | None:
         """Return a new executor, as soon as there is one; None if the lane is to stop."""
+        lane = threading.current_thread().name
         while not self._stopping.is_set():
             try:
                 executor = self._make_executor()
             except (OSError, InputError) as error:
                 log.error("executor.unreachable", reason=str(error))
+                self._troubles[lane] = error.violations[0].detail if isinstance(error, InputError) else str(error)
                 self._stopping.wait(RETRY_S)
                 continue
+            self._troubles.pop(lane, None)
             with suppress(BrokenExecutor):  # the first plan notices as well
                 executor.submit(warm_up)  # so that it does not wait for a process to start
             return executor

@@ -38,8 +38,8 @@ def readyz(services: ServicesOf) -> Response:
     except SQLAlchemyError:
         services.metrics.store_errors.labels("ready").inc()
         raise ProblemError("unavailable", "The store can't be read.") from None
-    if not services.parts.dispatcher.alive:
-        raise ProblemError("unavailable", "No plans are run.")
+    if (trouble := services.parts.dispatcher.trouble) is not None:
+        raise ProblemError("unavailable", trouble)
     if (reason := disk_problem(services.settings)) is not None:
         raise ProblemError("unavailable", reason)
     return Response("ok\n", media_type="text/plain")

@@ -63,6 +63,15 @@ class DaskCluster:
         options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(self.folder)]
         self.workers.append(self._run("worker", ["--scheduler-file", str(self._file), *options]))
 
+    def replace_scheduler(self) -> None:
+        """End the scheduler, and start another one at the same address. It has no workers."""
+        assert self.scheduler is not None
+        port = self.url.rpartition(":")[2]
+        self.scheduler.kill()
+        self.scheduler.wait(30)
+        options = ["--host", "127.0.0.1", "--port", port, "--no-dashboard", "--no-show", "--no-jupyter"]
+        self.scheduler = self._run("scheduler", options)
+
     def busy(self, name: str) -> list[int]:
         """Return the process ids of the workers that have a task whose key begins with `name`."""
         working = [worker for worker, keys in self.client.processing().items() if any(name in str(k) for k in keys)]

@@ -167,6 +167,24 @@ def test_lost_scheduler_blames_nobody(tmp_path: Path, start_server: Callable[...
         cluster.stop()
 
 
+def test_service_is_not_ready_without_its_scheduler(tmp_path: Path, start_server: Callable[..., Any]) -> None:
+    """A scheduler that is away is told by /readyz though nobody asks for a plan; the next one is connected to."""
+    cluster = DaskCluster.start(tmp_path, 1)
+    try:
+        server = start_server(tmp_path / "data", executor=cluster.url)
+        until(lambda: server.http.get("/readyz").status_code == 200)
+        assert cluster.scheduler is not None
+        cluster.scheduler.kill()
+        until(lambda: server.http.get("/readyz").status_code == 503)
+        until(lambda: "There is no Dask scheduler to reach" in server.http.get("/readyz").text)
+        assert server.http.get("/healthz").status_code == 200
+        assert server.http.get("/v1/plans").status_code == 200
+        cluster.replace_scheduler()
+        until(lambda: server.http.get("/readyz").status_code == 200)
+    finally:
+        cluster.stop()
+
+
 def test_seeds_on_a_cluster(cluster: DaskCluster, tmp_path: Path, trace_bytes: bytes) -> None:
     """The best of seeds is the same on a cluster as here."""
     (tmp_path / "trace.npz").write_bytes(trace_bytes)

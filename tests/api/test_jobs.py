@@ -27,6 +27,7 @@ from api.leases import Claim, Lease, Leases
 from api.store import PlanRow, Store
 from api.telemetry import Metrics
 from api.worker import Job, Outcome, run_plan
+from traces import InputError
 
 
 class Bench:
@@ -369,6 +370,48 @@ def test_plan_is_not_blamed_for_an_executor_that_went_away(
     assert row.status == "succeeded"
     assert row.attempt == 2
     assert not makers
+
+
+def test_lane_without_executor_says_why(bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle lane notices that its cluster went away, tells it as long as there is no other, and takes no plan."""
+    monkeypatch.setattr(api.jobs, "RETRY_S", 0.1)
+    monkeypatch.setattr(api.jobs, "IDLE_S", 0.05)
+    there = threading.Event()
+    there.set()
+
+    class Remote(ThreadPoolExecutor):
+        lost = False
+
+    made: list[Remote] = []
+
+    def connect() -> Executor:
+        if not there.is_set():
+            raise InputError.of("scheduler_unreachable", "/executor", "There is no scheduler.", "Start one.")
+        made.append(Remote(1))
+        return made[-1]
+
+    dispatcher = lanes.start(connect)
+
+    def tells(trouble: str | None) -> None:
+        deadline = time.monotonic() + 20
+        while dispatcher.trouble != trouble:
+            assert time.monotonic() < deadline, dispatcher.trouble
+            time.sleep(0.01)
+
+    while not made:
+        time.sleep(0.01)
+    tells(None)
+    there.clear()
+    made[0].lost = True
+    tells("There is no scheduler.")
+    plan_id = bench.ask(solver="contiguous")
+    time.sleep(0.2)
+    row = bench.store.plan(plan_id)
+    assert row is not None
+    assert (row.status, row.attempt) == ("queued", 0)
+    there.set()
+    tells(None)
+    assert bench.until(plan_id, lambda row: row.finished).status == "succeeded"
 
 
 def test_workers_that_cannot_run_a_plan_fail_it(bench: Bench, lanes: Lanes) -> None:
