@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from traces import InputError
-from traces.atomic import atomic_write
+from traces.atomic import atomic_write, check_writable
 
 __all__ = ["Kept", "backup", "restore"]
 
@@ -70,6 +70,7 @@ def backup(folder: Path, file: Path, *, blobs: bool = True) -> Kept:
     if file.resolve().is_relative_to(folder.resolve()):
         detail = f"{file} is in the folder that is saved."
         raise InputError.of("overwrites_input", str(file), detail, "Name a file outside of it.")
+    check_writable(file, "The backup")
     with _told("--data-dir", file), tempfile.TemporaryDirectory(dir=file.absolute().parent) as work:
         copy = Path(work) / DATABASE
         _copy_database(database, copy)
@@ -118,7 +119,7 @@ def restore(file: Path, folder: Path) -> Kept:
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-"[:100], dir=folder.absolute().parent))
     except OSError as error:
         detail = f"Can't write to {folder}: {error.strerror}."
-        raise InputError.of("data_dir", "/data_dir", detail, "Give a data folder that can be made.") from error
+        raise InputError.of("data_dir", "--data-dir", detail, "Give a data folder that can be made.") from error
     try:
         with _told(str(file), file):
             found, manifest = _extract(file, work)
@@ -258,7 +259,9 @@ def _told(pointer: str, file: Path) -> Iterator[None]:
         raise _no_backup(file, str(error) or "it ends early") from error
     except OSError as error:
         detail = f"{error.filename or file}: {error.strerror or error}."
-        raise InputError.of("backup_io", pointer, detail, "Check the path, the access rights and the space.") from error
+        raise InputError.of(
+            "backup_io", str(file), detail, "Check the path, the access rights and the space."
+        ) from error
     except sqlite3.Error as error:
         raise InputError.of(
             "database", pointer, f"The database can't be read: {error}.", "Check the folder."

@@ -20,6 +20,7 @@ MAX_GPUS = 4096
 # rounding, and their sums and quotients overflow.
 SMALLEST, LARGEST = 1e-6, 1e6
 SLOWEST, FASTEST = 0.01, 10_000.0  # GB/s: costs that follow from bandwidths stay in the range above
+COUNT = r"\d{1,12}"  # in a shorthand: what is more is no size of anything
 MATRICES = ("hop_cost", "bandwidth_gb_s", "latency_us")
 NUMBERS = (*MATRICES, "speed", "memory_gb")
 WHOLE_NUMBERS = ("node_of_gpu", "slots", "host_of_gpu")
@@ -334,34 +335,43 @@ class Topology:
         InputError
         """
         cleaned = text.strip().lower()
-        if match := re.fullmatch(r"(\d{1,4})x(\d{1,4})", cleaned):
+        if match := re.fullmatch(rf"({COUNT})x({COUNT})", cleaned):
             nodes, size = int(match[1]), int(match[2])
-            if not (nodes >= 1 and size >= 1 and nodes * size <= MAX_GPUS):
-                raise InputError.of(
-                    "topology_size", "/topology", f"{text!r} has no GPU or more than {MAX_GPUS}.", "Write 4x8, say."
-                )
+            _check_size(text, nodes * size)
             return cls.of((size,) * nodes)
-        if re.fullmatch(r"\d{1,4}(\+\d{1,4})+", cleaned):
-            return cls.of(tuple(int(size) for size in cleaned.split("+")))
+        if re.fullmatch(rf"{COUNT}(\+{COUNT})+", cleaned):
+            sizes = tuple(int(size) for size in cleaned.split("+"))
+            _check_size(text, sum(sizes))
+            return cls.of(sizes)
         preset, _, count = cleaned.replace("-", "_").partition(":")
-        if preset in PRESETS and re.fullmatch(r"\d{0,4}", count):
+        if preset in PRESETS and re.fullmatch(rf"({COUNT})?", count):
             known, nodes = PRESETS[preset], int(count or 1)
-            if nodes >= 1 and nodes * known.gpus_per_node <= MAX_GPUS:
-                # One scale for all sizes of a preset, as `inter` is given even for a single node.
-                return cls.of(
-                    (known.gpus_per_node,) * nodes,
-                    name=f"{preset}:{nodes}",
-                    intra=known.intra,
-                    inter=known.inter,
-                    memory_gb=known.memory_gb,
-                    gpus_per_host=known.gpus_per_host,
-                )
+            _check_size(text, nodes * known.gpus_per_node)
+            # One scale for all sizes of a preset, as `inter` is given even for a single node.
+            return cls.of(
+                (known.gpus_per_node,) * nodes,
+                name=f"{preset}:{nodes}",
+                intra=known.intra,
+                inter=known.inter,
+                memory_gb=known.memory_gb,
+                gpus_per_host=known.gpus_per_host,
+            )
         raise InputError.of(
             "topology_syntax",
             "/topology",
-            f"Can't read the topology {text!r}.",
+            f"Can't read the topology {text[:60]!r}{'...' * (len(text) > 60)}.",
             f"Write NODESxGPUS (4x8), node sizes (8+8+4), PRESET:NODES with a preset of {sorted(PRESETS)}, or a file.",
         )
+
+
+def _check_size(text: str, gpus: int) -> None:
+    """Refuse a shorthand before anything is made from it."""
+    if 1 <= gpus <= MAX_GPUS:
+        return
+    shown = f"{text[:60]}{'...' * (len(text) > 60)}"
+    detail = f"{shown!r} has no GPU." if gpus < 1 else f"{shown!r} has {gpus} GPUs; the most are {MAX_GPUS}."
+    remedy = f"Name between 1 and {MAX_GPUS} GPUs in all, as in 4x8: 4 nodes of 8."
+    raise InputError.of("topology_size", "/topology", detail, remedy)
 
 
 def _whole(vector: Array) -> npt.NDArray[np.int64]:

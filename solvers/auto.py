@@ -93,10 +93,15 @@ class _Portfolio:
     def going_on(self) -> bool:
         return not self.search.done and not self.search.proven
 
+    @property
+    def without_plan(self) -> bool:
+        return self.search.best is None and self.search.limit != "cancelled"
+
     def run(self, solver: Solver, share: float, *, work_share: float | None = None, from_best: bool = False) -> None:
         """Run a method for a share of the time that remains, unless it does not fit or all is settled."""
         self._rank += 1
-        if solver.supports(self.problem) is not None or not self.going_on:
+        # Without a plan yet, the first baseline runs even if the instant bound took all the time there was.
+        if solver.supports(self.problem) is not None or not (self.going_on or self.without_plan):
             return
         part = self.search.part(share, self._rank, solver.name, work_share=work_share)
         if from_best:

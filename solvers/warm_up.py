@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from placement import Constraints, Problem, Topology
+from placement.bounds import HEAP_SHARE, most_kept
 from placement.cost import home_variance
 from solvers.limits import Limits
 from solvers.registry import Solver
@@ -27,6 +28,10 @@ def warm_up(problem: Problem, method: Solver) -> None:
     Compiled loops are kept on disk, so this takes half a minute on a machine's first run and a second later.
     """
     objective = problem.objective
+    if objective.execution == "context_coherent":
+        none = np.zeros((1, HEAP_SHARE, HEAP_SHARE), np.int64)
+        none.flags.writeable = False  # as the arrays of a profile, which numba tells apart
+        most_kept(none, 1)
     kind = (method.name, objective.execution, objective.dedup)
     if method.name not in COMPILED:
         return

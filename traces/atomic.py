@@ -50,7 +50,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[bytes]]:
         temporary.replace(target)
         temporary = None
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _cannot_write(path, error, "The output") from error
     finally:
         if temporary is not None:
             with suppress(OSError):
@@ -75,7 +75,7 @@ def check_writable(path: str | Path, what: str = "The output") -> Path:
         with tempfile.NamedTemporaryFile(prefix=PREFIX, dir=target.parent):
             return target
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _cannot_write(path, error, what) from error
 
 
 def _target(path: str | Path, what: str) -> Path:
@@ -90,7 +90,7 @@ def _target(path: str | Path, what: str) -> Path:
     except FileNotFoundError:
         kind = stat.S_IFREG  # what it will be
     except (OSError, ValueError) as error:  # a name that is too long, links in a loop
-        raise _cannot_write(path, error) from error
+        raise _cannot_write(path, error, what) from error
     if stat.S_ISDIR(kind):
         raise InputError.of("is_a_folder", shown, f"{what} names a folder.", "Name a file in it.")
     if not stat.S_ISREG(kind):
@@ -99,7 +99,7 @@ def _target(path: str | Path, what: str) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _cannot_write(path: str | Path, error: OSError | ValueError) -> InputError:
+def _cannot_write(path: str | Path, error: OSError | ValueError, what: str) -> InputError:
     reason = getattr(error, "strerror", None) or str(error)
     remedy = "Choose a name in a folder that exists, is writable and has room."
-    return InputError.of("cannot_write", str(path), f"Can't write there: {reason}.", remedy)
+    return InputError.of("cannot_write", str(path), f"{what} can't be written: {reason}.", remedy)

@@ -110,7 +110,15 @@ class ModelLayout:
             raise InputError.of("moe_layers_twice", "/first_moe_layer", detail, "Give one of them.")
         if not 1 <= num_layers <= MAX_LAYERS or not 0 <= num_mtp_layers <= MAX_LAYERS or first_moe_layer < 0:
             detail = f"{num_layers} layers from {first_moe_layer}, and {num_mtp_layers} for multi-token prediction."
-            raise InputError.of("model_layers", "/num_layers", detail, "Give numbers that are not negative.")
+            remedy = (
+                f"Give 1 to {MAX_LAYERS} layers (--model-layers), as num_hidden_layers of the model's config.json has "
+                f"them, a first MoE layer of at least 0, and 0 to {MAX_LAYERS} layers for multi-token prediction."
+            )
+            raise InputError.of("model_layers", "/num_layers", detail, remedy)
+        if moe_layers is None and first_moe_layer >= num_layers and not num_mtp_layers:
+            detail = f"Of {num_layers} layers, none comes at or after layer {first_moe_layer}."
+            remedy = "Layers count from 0: give a first MoE layer (--first-moe-layer) below the number of layers."
+            raise InputError.of("no_layers", "/moe_layers", detail, remedy)
         return cls(
             num_layers=num_layers,
             moe_layers=tuple(range(first_moe_layer, num_layers)) if moe_layers is None else tuple(moe_layers),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from api.cli.console import print_json, say, write
 from api.cli.progress import progress
-from api.cli.view import balance_hint, balance_table, figure_tables, headline, rows_of
+from api.cli.view import balance_hint, balance_table, figure_tables, headline, overtime_note, rows_of
 
 if TYPE_CHECKING:
     from api.planning import PlanRequest
@@ -77,7 +77,8 @@ def plan_and_tell(
             shown.phase("writing the report")
             write_report(report, prepared.problem, solution, measured, summary)
     hint = balance_hint(prepared.problem, summary)
-    for note in prepared.notes:
+    late = None if restarts is not None else overtime_note(prepared.problem, solution, request.limits.time_s)
+    for note in (*prepared.notes, *([] if late is None else [late])):
         say(note, "note")
     if solution.termination.limit == "cancelled":
         say("The search was stopped by hand; the best plan so far is kept.", "note")

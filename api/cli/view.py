@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from placement import Evaluation, Problem
     from solvers import Solution
 
-__all__ = ["Row", "balance_hint", "balance_table", "figure_tables", "headline", "rows_of"]
+__all__ = ["Row", "balance_hint", "balance_table", "figure_tables", "headline", "overtime_note", "rows_of"]
 
 PARTS = {"fit": "fit", "held_out": "held out", "all": "all"}
 STRAIGHT = "Tokens go straight from one layer's experts to the next (context-coherent, ExFlow):"
@@ -96,6 +96,16 @@ def headline(problem: Problem, solution: Solution) -> str:
         f"{quality.get(termination.reason, 'Plan')} by {found_by} after {solution.elapsed_s:.1f} s "
         f"({why[termination.limit]}).\n"
         f"Score {solution.score.total:.5f} ({problem.objective.traffic_unit}), {bound}."
+    )
+
+
+def overtime_note(problem: Problem, solution: Solution, time_s: float | None) -> str | None:
+    """Return a note where a search took far longer than its limit: its first steps are not cut short."""
+    if time_s is None or solution.elapsed_s <= 2 * time_s + 1:
+        return None
+    return (
+        f"The search took {solution.elapsed_s:.1f} s for a limit of {time_s:g} s: with {problem.num_experts} experts "
+        f"on {problem.num_gpus} GPUs, the first bound and the first plans take that long, and are not cut short."
     )
 
 

@@ -81,10 +81,10 @@ def _overrides(options: str) -> Overrides:
         else:
             try:
                 number: Any = int(value) if key == "hosts" else float(value)
-                given = replace(given, **{key: number})
             except ValueError:
                 detail = f"{value!r:.40} is no number."
                 raise InputError.of("topology_options", f"/topology/{key}", detail, f"Write {FORMS}, say.") from None
+            given = replace(given, **{key: number})
     if {"ibstat", "network_gb_s"} <= seen:
         detail = "ibstat and network_gb_s both say how fast the network is."
         raise InputError.of("topology_options", "/topology", detail, "Give one of them.")

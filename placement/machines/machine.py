@@ -39,7 +39,9 @@ class Overrides:
     def __post_init__(self) -> None:
         found = Violations()
         if not 1 <= self.hosts <= MAX_GPUS:
-            found.add("topology_options", "/topology/hosts", f"{self.hosts} hosts.", f"Give 1 to {MAX_GPUS}.")
+            detail = f"hosts={self.hosts} is not 1 to {MAX_GPUS}."
+            remedy = f"Give the number of hosts like the one described, as in hosts=4; at most {MAX_GPUS} GPUs in all."
+            found.add("topology_options", "/topology/hosts", detail, remedy)
         if self.domain not in (None, "host", "rack"):
             found.add("topology_options", "/topology/domain", f"{self.domain!r:.40}.", "Give host or rack.")
         for name in ("nvlink_gb_s", "pcie_gb_s", "network_gb_s"):
@@ -86,8 +88,8 @@ class Machine:
         """
         hosts, gpus = overrides.hosts, len(self.host)
         if hosts * gpus > MAX_GPUS:
-            detail = f"{hosts} times {gpus} GPUs are more than {MAX_GPUS}."
-            raise InputError.of("topology_size", "/topology/hosts", detail, "Name fewer hosts.")
+            detail = f"hosts={hosts} makes {hosts * gpus} GPUs of a host's {gpus}; the most are {MAX_GPUS}."
+            raise InputError.of("topology_size", "/topology/hosts", detail, f"Give at most hosts={MAX_GPUS // gpus}.")
         if hosts > 1 and overrides.domain is None and self.host_ends_nvlink is None:
             detail = "The description of one host does not say whether NVLink goes on to the next, as in GB200 NVL72."
             remedy = "Add domain=rack if it does, domain=host if not."

@@ -184,6 +184,16 @@ def test_backup_never_overwrites_what_it_saves(folder: Path, tmp_path: Path) -> 
     assert (folder / "service.db").read_bytes() == before
 
 
+def test_backup_that_can_not_be_written_names_its_file(folder: Path, tmp_path: Path) -> None:
+    """Not the data folder, which is sound."""
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "none" / "b.tar", tmp_path / "file" / "b.tar", tmp_path, tmp_path / ("a" * 300)):
+        told = CliRunner().invoke(app, ["backup", str(place), "--data-dir", str(folder)])
+        assert told.exit_code == 1
+        assert told.stderr.startswith(f"error: {place}: The backup ")
+        assert "--data-dir" not in told.stderr
+
+
 def test_restore_tells_what_is_no_backup_and_no_place(folder: Path, tmp_path: Path) -> None:
     """A pipe is not waited for, and a folder that can't be made is told."""
     os.mkfifo(tmp_path / "pipe")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 import solvers
 from api.cli import app
+from api.cli.view import overtime_note
 from placement import Plan, Termination, Topology, evaluate, load_plan, save_plan
 from traces import Profile, Trace, load, save
 from traces.synthetic import Synthetic, generate
@@ -417,3 +419,11 @@ def test_a_plan_file_that_was_not_made_here_can_be_evaluated(trace: Path, tmp_pa
     )
     save_plan(bare, tmp_path / "bare.json")
     assert document("evaluate", tmp_path / "bare.json", trace)["tokens"] == PARAMS.num_tokens
+
+
+@pytest.mark.parametrize(("taken", "limit", "told"), [(27.0, 1.0, True), (2.9, 1.0, False), (27.0, None, False)])
+def test_a_search_far_over_its_limit_says_why(taken: float, limit: float | None, told: bool) -> None:
+    """Twice the limit and a second are no matter."""
+    found = SimpleNamespace(elapsed_s=taken)
+    note = overtime_note(SimpleNamespace(num_experts=4096, num_gpus=4096), found, limit)  # type: ignore[arg-type]
+    assert (note is not None and "4096 experts on 4096 GPUs" in note) == told

@@ -594,6 +594,39 @@ def test_a_preset_of_thousands_of_digits_is_refused(trace: Path) -> None:
     assert_refused(run("solve", trace, "--topology", f"hgx_h100:{'1' * 5000}"), "topology_syntax")
 
 
+@pytest.mark.parametrize("name", ["1000000x1000000", "9999x9999", "9999+9999", "hgx_h100:9999", "0x4", "hgx_h100:0"])
+def test_a_topology_of_no_size_names_the_limit(name: str, trace: Path) -> None:
+    """Before anything is made of that size."""
+    result = run("solve", trace, "--topology", name)
+    assert_refused(result, "topology_size")
+    assert "between 1 and 4096 GPUs" in result.stderr
+    assert name in result.stderr
+
+
+def test_hosts_out_of_range_name_the_limit(trace: Path, tmp_path: Path) -> None:
+    """A number that can't be, and one that makes too many GPUs of the host that is described."""
+    (tmp_path / "topo.txt").write_text("\tGPU0\tGPU1\nGPU0\t X \tNV4\nGPU1\tNV4\t X \n")
+    for number, told in ((0, "hosts=0 is not 1 to 4096"), (10**9, "is not 1 to 4096"), (4096, "at most hosts=2048")):
+        result = run("solve", trace, "--topology", f"{tmp_path / 'topo.txt'},hosts={number},network_gb_s=50")
+        assert result.exit_code == 1
+        assert told in result.stderr
+
+
+@pytest.mark.parametrize("layers", [0, 100_001, 10**18])
+def test_layers_of_no_model_name_the_limit(layers: int, trace: Path) -> None:
+    """And the option."""
+    result = run("solve", trace, "--topology", "1x2", "--model-layers", layers)
+    assert_refused(result, "model_layers")
+    assert "Give 1 to 100000 layers (--model-layers)" in result.stderr
+
+
+def test_a_first_moe_layer_beyond_the_last_names_its_option(trace: Path) -> None:
+    """Layers count from 0."""
+    result = run("solve", trace, "--topology", "1x2", "--model-layers", 3, "--first-moe-layer", 3)
+    assert_refused(result, "no_layers")
+    assert "--first-moe-layer" in result.stderr
+
+
 def test_an_option_that_is_nested_too_deeply_is_wrong_usage(trace: Path) -> None:
     """Its value is not printed."""
     solve = ("solve", trace, "--topology", "1x2", "--solver", "annealing")

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Objective, Problem, Topology, lower_bound, score
+from placement.bounds import most_kept
 from traces import Profile, Trace
 
 
@@ -61,3 +62,15 @@ def test_known_cases() -> None:
     by_gpu, by_expert = Objective(execution="dispatch"), Objective(execution="dispatch", dedup="none")
     assert lower_bound(Problem(every, Topology.parse("1x2"), objective=by_gpu)) == pytest.approx(1.0)
     assert lower_bound(Problem(every, Topology.parse("1x2"), objective=by_expert)) == pytest.approx(0.5)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32), experts=st.integers(1, 70), share=st.floats(0, 1), zeros=st.floats(0, 1))
+def test_what_is_kept_is_the_largest_entries(seed: int, experts: int, share: float, zeros: float) -> None:
+    """Of every row and column, for any room and with many ties, as sorting finds them."""
+    rng = np.random.default_rng(seed)
+    affinity = rng.integers(0, 6, (2, experts, experts)) * (rng.random((2, experts, experts)) > zeros)
+    room = max(1, round(share * experts))
+    rows, columns = (np.sort(affinity, axis=axis) for axis in (2, 1))
+    expected = np.minimum(rows[:, :, -room:].sum(axis=(1, 2)), columns[:, -room:].sum(axis=(1, 2)))
+    assert most_kept(affinity, room).tolist() == expected.tolist()

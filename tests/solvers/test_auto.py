@@ -1,6 +1,7 @@
 """The portfolio: how it deals out its time, and that it proves as well as searches."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -55,6 +56,19 @@ def test_search_goes_on_from_the_best_plan_when_nothing_more_is_proven() -> None
     """Where the bound ends early, time is spent until a limit is reached."""
     found = solve(problem("2x2", layers=2), "auto", limits=Limits(time_s=3))
     assert found.termination.limit == "time" or found.termination.reason == "optimal"
+
+
+def test_there_is_a_plan_even_if_the_bound_takes_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a huge machine the instant bound is not so instant; the first baseline runs after it all the same."""
+
+    def slow(asked: Problem) -> float:
+        time.sleep(0.2)
+        return lower_bound(asked)
+
+    monkeypatch.setattr("solvers.solving.lower_bound", slow)
+    found = solve(problem("1x4"), "auto", limits=Limits(time_s=0.1))
+    assert found.termination.limit == "time"
+    assert found.plan.provenance["found_by"] == "contiguous"
 
 
 def test_stall_ends_a_search_without_a_time_limit() -> None:
