@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +13,7 @@ import typer
 from api.cli import options as shared
 from api.cli.console import Json, print_json, say, write
 from api.cli.progress import progress
+from api.cli.remote import ServerOption, fetch_plan, is_plan, refuse_options, send_trace, service_at
 from api.cli.view import Row, figure_tables
 
 if TYPE_CHECKING:
@@ -34,7 +37,9 @@ Where = Annotated[
 
 
 def evaluate(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan, or placement file of an engine.")],
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="Plan, or placement file of an engine; with --server also plan_...")
+    ],
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace to replay.")],
     topology: Where = None,
     execution: shared.PlansExecutionOption = None,
@@ -54,9 +59,15 @@ def evaluate(
     first_moe_layer: shared.FirstMoeLayerOption = None,
     mtp_layers: shared.MtpLayersOption = None,
     workers: shared.WorkersOption = None,
+    server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
     """Replay every token of a trace through a plan, as the plan was made for unless other options are given."""
+    if server is not None:
+        refuse_options(
+            {"--part": None if part == "all" else part, "--hold-out": hold_out, "--workers": workers}
+            | {"--plan-format": plan_format if is_plan(plan) else None}
+        )
     _check_part(part, hold_out)
     model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
     loading = shared.load_options(num_experts, layer_ids, format_name, model)
@@ -66,12 +77,27 @@ def evaluate(
     loading |= shared.row_options(top_k, drop_dummy)
     asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": copy_policy}
     known = {"model": model, "num_experts": num_experts, "layer_ids": layer_ids}
-    loaded, where = _plan_and_topology(plan, topology, plan_format, known)
-    objective = _objective(loaded, asked)
-    with progress() as shown:
-        shown.phase("replaying tokens")
-        tokens, notes = _tokens(trace, part, hold_out, loading)
-        found = replay_both(loaded, tokens, where, objective, workers=workers)
+    with progress() as shown, ExitStack() as stack:
+        service, file = None, plan
+        if server is not None:
+            service = stack.enter_context(service_at(server))
+            if is_plan(plan):
+                file = fetch_plan(service, str(plan), Path(stack.enter_context(TemporaryDirectory())))
+        loaded, where = _plan_and_topology(file, topology, plan_format, known)
+        objective = _objective(loaded, asked)
+        if service is None:
+            shown.phase("replaying tokens")
+            tokens, notes = _tokens(trace, part, hold_out, loading)
+            found = replay_both(loaded, tokens, where, objective, workers=workers)
+        else:
+            from api.cli.remote_evaluation import replay_remotely
+
+            shown.phase("uploading")
+            sent = send_trace(service, trace, loading)
+            shown.phase("waiting for the service")
+            found, notes = replay_remotely(
+                service, loaded, str(plan) if is_plan(plan) else None, sent, where, objective
+            )
     for note in notes:
         say(note, "note")
     if as_json:

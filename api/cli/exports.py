@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from api.cli import options as shared
 from api.cli.console import BAD_INPUT, Json, print_json, say, write
+from api.cli.remote import ServerOption, fetch_plan, named_plan, refuse_options, service_at
 
 if TYPE_CHECKING:
     from placement import Plan
@@ -37,7 +39,9 @@ Where = Annotated[
 
 
 def export(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan, or placement file of an engine.")],
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="Plan, or placement file of an engine; with --server plan_...")
+    ],
     engine: Engine,
     output: Output,
     fill_missing: FillMissing = False,
@@ -54,9 +58,13 @@ def export(
     model_layers: shared.ModelLayersOption = None,
     first_moe_layer: shared.FirstMoeLayerOption = None,
     mtp_layers: shared.MtpLayersOption = None,
+    server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
     """Write a plan as the file that an engine loads; refuse what the engine would reject or misread."""
+    if server is not None:
+        named_plan(plan, "PLAN")
+        refuse_options({"--plan-format": plan_format})
     model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
 
     from api.cli.outputs import check_outputs
@@ -65,7 +73,11 @@ def export(
     names = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
     writing = {"fill_missing": fill_missing, "without_mtp": without_mtp, "layer": layer} | names
     context = placement_context(topology, model, num_experts, layer_ids, **writing)
-    write_placement(plan, plan_format, context, engine, output, as_json=as_json)
+    with TemporaryDirectory() as folder:
+        if server is not None:
+            with service_at(server) as service:
+                plan = fetch_plan(service, str(plan), Path(folder))
+        write_placement(plan, plan_format, context, engine, output, as_json=as_json)
 
 
 def check(

@@ -76,7 +76,7 @@ def plan_and_tell(
 
             shown.phase("writing the report")
             write_report(report, prepared.problem, solution, measured, summary)
-    hint = balance_hint(prepared.problem, summary)
+    hint = balance_hint(summary)
     late = None if restarts is not None else overtime_note(prepared.problem, solution, request.limits.time_s)
     for note in (*prepared.notes, *([] if late is None else [late])):
         say(note, "note")

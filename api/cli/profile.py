@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from api.cli import options as shared
 from api.cli.console import Json, print_json, say, table, write
-from api.cli.progress import progress
+from api.cli.progress import Progress, progress
+from api.cli.remote import ServerOption, check_server, send_trace, service_at
+
+if TYPE_CHECKING:
+    from traces import Profile
 
 __all__ = ["profile"]
 
@@ -50,9 +56,14 @@ def profile(
         ),
     ] = None,
     workers: shared.WorkersOption = None,
+    server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
-    """Count traces in one pass, and tell their load, their affinity between layers, and whether the tokens suffice."""
+    """Count traces in one pass, and tell their load, their affinity between layers, and whether the tokens suffice.
+
+    With --server the profile, which is much smaller than its traces, is uploaded as well; its id stands for it in
+    solve, front and evaluate.
+    """
     model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
     loading = shared.load_options(num_experts, layer_ids, format_name, model)
 
@@ -64,6 +75,8 @@ def profile(
     loading |= shared.row_options(top_k, drop_dummy)
     shards = list_shards(sources)
     check_outputs({"--output": output}, tuple(shard for shard in shards if "://" not in shard))
+    if server is not None:
+        check_server(server)
     make = None if executor is None else executor_factory(executor, "--executor")
     with progress() as shown:
         tokens, done = 0, ""
@@ -92,16 +105,33 @@ def profile(
             merged.save(output)
         shown.phase("testing affinity against permutations")
         facts = summary(merged, seed=seed)
+        sent = None if server is None else _send(merged, server, output, shards, shown)
     for note in dict.fromkeys(note for item in facts["sources"] for note in item["notes"]):
         say(note, "note")
     for missing in facts["not_available"].values():
         say(f"{missing['detail']} {missing['remedy']}".rstrip(), "note")
     if as_json:
-        print_json(facts | {"profile": None if output is None else str(output)})
+        known = {"profile": None if output is None else str(output)}
+        print_json(facts | known | ({} if server is None else {"trace": sent}))
         return
     _show(facts)
     if output is not None:
         write(f"\nProfile written to {output}")
+    if sent is not None:
+        write(f"\nProfile uploaded as {sent}")
+
+
+def _send(merged: Profile, server: str, output: Path | None, shards: Sequence[str], shown: Progress) -> str:
+    """Upload a profile, named like its file or its first source, and return its id."""
+    shown.phase("uploading")
+    with TemporaryDirectory() as folder, service_at(server) as service:
+        if output is None:
+            name = f"{shards[0].rpartition('/')[2][:180]}.profile.npz"
+            path = Path(folder) / "profile.npz"
+            merged.save(path)
+        else:
+            name, path = output.name, output
+        return send_trace(service, path, {}, name=name)
 
 
 def _show(facts: dict[str, Any]) -> None:

@@ -1,54 +1,95 @@
-"""Planning on a service (``--server URL``): the same command line, the search runs there."""
+"""A service in place of this process (``--server URL``): its address and key, what it can't do, and traces for it."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
-from api.cli.console import print_json, say, table, write
-from api.cli.progress import progress
+import typer
 
 if TYPE_CHECKING:
-    from api.planning import PlanRequest
+    from pydantic import BaseModel
 
-__all__ = ["KEY_VARIABLE", "plan_remotely"]
+    from api.client import Client
+    from api.resources import Problem
+
+__all__ = [
+    "KEY_VARIABLE",
+    "ServerOption",
+    "body_of",
+    "check_server",
+    "fetch_plan",
+    "is_plan",
+    "named_plan",
+    "raise_failure",
+    "refuse_options",
+    "send_trace",
+    "service_at",
+]
 
 KEY_VARIABLE = "MOE_PLACEMENT_API_KEY"
-FIGURES = ("traffic", "cross_gpu_fraction", "cross_node_fraction", "imbalance_max_over_mean", "fanout_gpus")
+NO_PLAN = "/problems/no-plan"
+# What a service does not take, and what to do about it.
+REMEDIES = {
+    "--workers": "The service deals out its own threads. Leave it out.",
+    "--executor": "The service has its own executor (MOE_PLACEMENT_EXECUTOR). Leave it out.",
+    "--seeds": "A service searches with one seed. Ask for a plan per --seed, or leave --server out.",
+    "--report": "A service writes no report. Leave it out, or search without --server.",
+    "--plan-format": "A plan of the service has no format. Leave it out.",
+    "--part": "A service replays all tokens. Leave it out, or evaluate without --server.",
+    "--hold-out": "A service replays all tokens. Leave it out, or evaluate without --server.",
+}
+
+Body = TypeVar("Body", bound="BaseModel")
+ServerOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Have a service do it; its key is in MOE_PLACEMENT_API_KEY.", show_default=False),
+]
 
 
-def plan_remotely(
-    server: str,
-    trace: Path,
-    reading: dict[str, Any],
-    request: PlanRequest,
-    *,
-    start: str | None,
-    output: Path | None,
-    as_json: bool,
-) -> dict[str, Any]:
-    """Upload a trace, have a service plan for it, write the plan, and print its figures.
+def refuse_options(given: Mapping[str, object]) -> None:
+    """Refuse what a service does not take: the first option that has a value is named, with what to do.
+
+    Raises
+    ------
+    typer.BadParameter
+    """
+    for option, value in given.items():
+        if value is not None:
+            raise typer.BadParameter(f"It does not go with --server. {REMEDIES[option]}", param_hint=option)
+
+
+def is_plan(text: str | Path) -> bool:
+    """Whether this is the id of a plan of a service, rather than a file."""
+    return re.fullmatch(r"plan_[0-9a-f]{32}", str(text)) is not None
+
+
+def named_plan(text: str | Path, option: str) -> str:
+    """Return the id of a plan of the service.
+
+    Raises
+    ------
+    typer.BadParameter
+        If this is something else, such as a file.
+    """
+    if not is_plan(text):
+        raise typer.BadParameter("With --server, name a plan of the service: plan_...", param_hint=option)
+    return str(text)
+
+
+@contextmanager
+def service_at(server: str) -> Iterator[Client]:
+    """Connect to a service, and tell what it refuses as bad input here.
 
     Parameters
     ----------
     server : str
-        URL of the service. The environment variable MOE_PLACEMENT_API_KEY has the key, where it asks for one.
-    trace : Path
-    reading : dict
-        Keyword arguments of `traces.load`.
-    request : PlanRequest
-        Without a start plan.
-    start : str or None
-        Id of a plan of the service to start from.
-    output : Path or None
-        Plan file.
-    as_json : bool
-
-    Returns
-    -------
-    dict
-        JSON-ready: id and plan of the service, the plan file's name, and what the service says of it.
+        URL. The environment variable MOE_PLACEMENT_API_KEY has the key, where it asks for one.
 
     Raises
     ------
@@ -60,48 +101,16 @@ def plan_remotely(
 
     check_server(server)
     try:
-        with progress() as shown, Client(server, os.environ.get(KEY_VARIABLE)) as service:
-            shown.phase("uploading")
-            uploaded = service.upload(trace, **_reading(reading))
-            shown.phase("waiting for the service")
-            asked = service.plan(_body(uploaded.id, request, start))
-            try:
-                for news in service.watch(asked.id):
-                    shown.news(news.score, news.bound, news.gap)
-            except KeyboardInterrupt:
-                say("The search is asked to stop; its best plan is kept.", "note")
-                service.cancel(asked.id)
-            plan = service.wait(asked.id)
-            if output is not None and plan.plan is not None:
-                from placement import save_plan
-                from placement.files import plan_from_dict
-
-                save_plan(plan_from_dict(plan.plan), output)
+        with Client(server, os.environ.get(KEY_VARIABLE) or None) as service:
+            yield service
     except ImportError as error:
-        raise InputError.of("no_client", "--server", str(error), "Install it, or plan without --server.") from None
+        raise InputError.of("no_client", "--server", str(error), "Install it, or leave --server out.") from None
     except ServiceError as error:
         told = () if error.problem is None else error.problem.errors
         found = [Violation(code=i.code, pointer=i.pointer, detail=i.detail, remedy=i.remedy) for i in told]
         remedy = f"See {server}{error.problem.type}." if error.problem else "Check the address, and that it runs."
         whole = Violation(code="service", pointer=server, detail=str(error), remedy=remedy)
         raise InputError(tuple(found) or (whole,)) from None
-    document = plan.model_dump(mode="json", exclude={"plan"}) | {"plan": None if output is None else str(output)}
-    for warning in plan.warnings:
-        say(warning, "warning")
-    if plan.status == "failed":
-        assert plan.error is not None
-        raise InputError.of("plan_failed", asked.id, plan.error.detail, f"See {server}{plan.error.type}.")
-    if as_json:
-        print_json(document)
-        return document
-    parts = [f"{name} {value:.5f}" for name in ("score", "bound") if (value := getattr(plan, name)) is not None]
-    parts += [] if plan.gap is None else [f"gap {plan.gap:.2%}"]
-    write(f"{plan.id} {plan.status} after {plan.elapsed_s or 0:.1f} s: {', '.join(parts)}")
-    if plan.summary is not None:
-        write("\n" + _figures(plan.summary) + "\n")
-    if output is not None and plan.plan is not None:
-        write(f"Plan written to {output}")
-    return document
 
 
 def check_server(server: str) -> None:
@@ -128,73 +137,122 @@ def check_server(server: str) -> None:
     found.raise_if_any()
 
 
-def _reading(options: dict[str, Any]) -> dict[str, Any]:
+def send_trace(service: Client, trace: Path, reading: Mapping[str, Any], *, name: str | None = None) -> str:
+    """Upload a trace and return its id; what is an id already (``sha256:...``) is not uploaded.
+
+    Parameters
+    ----------
+    service : Client
+    trace : Path
+    reading : mapping
+        Keyword arguments of `traces.load`.
+    name : str, optional
+        Name to show; the file's by default.
+
+    Raises
+    ------
+    InputError
+        If the file can't be read, or a service can't be told how to read it.
+    """
+    from traces import InputError
+
+    known = _reading(reading)
+    if re.fullmatch(r"sha256:[0-9a-f]{64}", str(trace)):
+        if known:
+            option = f"--{next(iter(known)).replace('_', '-')}"
+            detail = "A trace of the service was read when it was uploaded."
+            raise InputError.of("trace_known", option, detail, "Leave it out, or give the file.")
+        return str(trace)
+    if trace.is_dir():
+        detail = "A folder can't be uploaded."
+        remedy = "Pack it as .tar, or upload its profile: `moe-placement profile FOLDER --server URL`."
+        raise InputError.of("is_a_folder", str(trace), detail, remedy)
+    try:
+        return service.upload(trace, name=name, **known).id
+    except OSError as error:
+        detail = f"Can't read the file: {error.strerror or error}."
+        raise InputError.of("cannot_read", str(trace), detail, "Check the path.") from error
+
+
+def fetch_plan(service: Client, plan_id: str, folder: Path) -> Path:
+    """Write the best plan so far of a plan of the service as a plan file named by its id, and return the file."""
+    path = folder / f"{plan_id}.json"
+    path.write_text(json.dumps(service.plan_file(plan_id)))
+    return path
+
+
+def _reading(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return how to read the trace, as the service takes it."""
+    from traces import InputError
+
     known = {name: value for name, value in options.items() if value is not None and name != "model"}
     model = options.get("model")
-    if model is not None and "layer_ids" not in known:
-        known["layer_ids"] = [int(layer) for layer in model.moe_layer_ids]
-    return known
+    if model is None:
+        return known
+    first = model.moe_layers[0] if model.moe_layers else model.num_layers
+    if model.mtp_layers or model.moe_layers != tuple(range(first, model.num_layers)):
+        detail = "A service can't be told of layers for multi-token prediction, nor of dense layers between others."
+        remedy = "Count the trace here, where the model is known: `moe-placement profile TRACE --server URL`."
+        raise InputError.of("model_layers", "--server", detail, remedy)
+    said = {"num_experts": model.num_experts, "top_k": model.top_k}
+    known = {name: value for name, value in said.items() if value is not None} | known
+    return known | {"model_layers": model.num_layers, "first_moe_layer": first}
 
 
-def _body(trace_id: str, request: PlanRequest, start: str | None) -> Any:
-    from dataclasses import asdict
+def body_of(kind: type[Body], content: dict[str, Any]) -> Body:
+    """Return the body of a request.
 
-    from api.schemas import LimitsBody, PlanBody
-    from placement.files import topology_to_dict
+    Raises
+    ------
+    InputError
+        With a violation for each field that the service would refuse unseen.
+    """
+    from pydantic import ValidationError
 
-    constraints = {name: value for name, value in asdict(request.constraints).items() if value not in (None, ())}
-    constraints.pop("distinct_copies", None)
-    limits = request.limits
-    return PlanBody.model_validate_json(
-        _json(
-            {
-                "trace": trace_id,
-                "topology": topology_to_dict(request.topology),
-                "slots_per_gpu": request.slots_per_gpu,
-                "solver": request.solver,
-                "options": dict(request.options),
-                "execution": request.execution,
-                "dedup": request.dedup,
-                "ownership": request.ownership,
-                "copy_policy": request.copy_policy,
-                "hold_out": request.hold_out,
-                "seed": request.seed,
-                "start": start,
-                "limits": LimitsBody(
-                    time_limit_s=limits.time_s, work=limits.work, gap=limits.gap, stall_s=limits.stall_s
-                ).model_dump(exclude_none=limits.time_s is not None),
-                "name": None,
-            }
-            | constraints
-            | _decoding(request)
-        )
+    from traces import InputError, Violation
+
+    try:
+        return kind.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise InputError(
+            tuple(
+                Violation(
+                    code=item["type"],
+                    pointer="".join(f"/{step}" for step in item["loc"] if not str(step).startswith("<")),
+                    detail=f"{item['msg'].rstrip('.')}; {item['input']!r:.40} was given.",
+                    remedy="Correct it, or leave it out.",
+                )
+                for item in error.errors()
+            )
+        ) from None
+
+
+def raise_failure(what: str, server: str, problem: Problem) -> NoReturn:
+    """Tell why a plan or a front has failed, as the command tells it without a service.
+
+    Parameters
+    ----------
+    what : str
+        Its id.
+    server : str
+    problem : Problem
+
+    Raises
+    ------
+    NoPlanError
+        If the search has ended without a plan.
+    InputError
+        Otherwise.
+    """
+    from placement import Termination
+    from solvers import NoPlanError
+    from traces import InputError, Violation
+
+    if problem.type == NO_PLAN:
+        raise NoPlanError(Termination(reason="no_plan", detail=problem.detail, deterministic=False))
+    found = tuple(
+        Violation(code=item.code, pointer=item.pointer, detail=item.detail, remedy=item.remedy)
+        for item in problem.errors
     )
-
-
-def _decoding(request: PlanRequest) -> dict[str, Any]:
-    """Return the fields of activated experts, where they count."""
-    if not request.activated_weight:
-        return {}
-    return {"activated_weight": request.activated_weight, "decode_batch": request.decode_batch}
-
-
-def _json(content: Any) -> str:
-    import json
-
-    return json.dumps(content)
-
-
-def _figures(summary: dict[str, Any]) -> str:
-    """Return a table of the plans of a summary, fitted and held out."""
-    rows = []
-    for name, plan in summary["plans"].items():
-        for part in ("fit", "held_out"):
-            figures = plan.get(part)
-            if figures is not None:
-                rows.append([name, part.replace("_", " "), *(_number(figures.get(key)) for key in FIGURES)])
-    return table(["plan", "tokens", *(key.replace("_", "\n", 1) for key in FIGURES)], rows, left=2)
-
-
-def _number(value: Any) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    whole = Violation(code="plan_failed", pointer=what, detail=problem.detail, remedy=f"See {server}{problem.type}.")
+    raise InputError(found or (whole,))

@@ -9,6 +9,7 @@ import typer
 
 from api.cli import options as shared
 from api.cli.console import Json, say
+from api.cli.remote import ServerOption, named_plan, refuse_options
 
 __all__ = ["solve"]
 
@@ -85,7 +86,8 @@ def solve(
         ),
     ] = None,
     start: Annotated[
-        Path | None, typer.Option(metavar="PLAN", help="Plan, or file of an engine, to start from.")
+        Path | None,
+        typer.Option(metavar="PLAN", help="Plan, or file of an engine, to start from; with --server, plan_..."),
     ] = None,
     pin: Annotated[
         list[str] | None, typer.Option(metavar="EXPERT@GPU[@LAYER]", help="Keep a copy of an expert there; repeatable.")
@@ -107,14 +109,14 @@ def solve(
     first_moe_layer: shared.FirstMoeLayerOption = None,
     mtp_layers: shared.MtpLayersOption = None,
     workers: shared.WorkersOption = None,
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Plan on a service; its key is in MOE_PLACEMENT_API_KEY.", show_default=False),
-    ] = None,
+    server: ServerOption = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="HTML report to write.")] = None,
     as_json: Json = False,
 ) -> None:
     """Find a plan for a trace, and compare it with the contiguous one on tokens fitted and held out."""
+    if server is not None:
+        given = {"--report": report, "--workers": workers, "--executor": executor}
+        refuse_options(given | {"--seeds": seeds if seeds > 1 else None})
     cap = shared.number_or_none(load_cap, "--load-cap")
     time_s = DEFAULT_TIME_S if work_limit is None else None
     if time_limit is not None:
@@ -144,12 +146,13 @@ def solve(
         checks.run(lambda: check_outputs({"--output": output, "--report": report}, (trace, start)))
         machine = checks.run(lambda: shared.read_topology(topology))
         limits = checks.run(lambda: Limits(time_s=time_s, work=work_limit, gap=gap, stall_s=stall))
-        first = None
-        remote = None if server is None else _remote_start(start, report, workers, executor, seeds)
+        first, remote = None, None
         if start is not None and server is None:
             known: dict[str, Any] = {"topology": machine, "model": model}
             known |= {"num_experts": num_experts, "layer_ids": layer_ids}
             first = checks.run(lambda: shared.read_placement(start, plan_format, **known))
+        if start is not None and server is not None:
+            remote = named_plan(start, "--start")
         if server is None:
             source = checks.run(lambda: open_source(trace, **source_options))
     request = PlanRequest(
@@ -178,22 +181,8 @@ def solve(
     if output is None:
         say("The plan will not be written: there is no -o.", "note")
     if server is not None:
-        from api.cli.remote import plan_remotely
+        from api.cli.remote_plan import plan_remotely
 
         plan_remotely(server, trace, source_options, request, start=remote, output=output, as_json=as_json)
         return
     plan_and_tell(source, request, output=output, report=report, workers=workers, as_json=as_json, restarts=restarts)
-
-
-def _remote_start(
-    start: Path | None, report: Path | None, workers: int | None, executor: str | None, seeds: int
-) -> str | None:
-    """Return the id of the plan to start from, with ``--server``; refuse what a service does not do."""
-    for option, value in (("--report", report), ("--workers", workers), ("--executor", executor)):
-        if value is not None:
-            raise typer.BadParameter("It does not go with --server.", param_hint=option)
-    if seeds > 1:
-        raise typer.BadParameter("It does not go with --server.", param_hint="--seeds")
-    if start is not None and not str(start).startswith("plan_"):
-        raise typer.BadParameter("With --server, name a plan of the service: plan_...", param_hint="--start")
-    return None if start is None else str(start)

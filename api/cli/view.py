@@ -109,10 +109,11 @@ def overtime_note(problem: Problem, solution: Solution, time_s: float | None) ->
     )
 
 
-def balance_hint(problem: Problem, summary: dict[str, Any]) -> str | None:
+def balance_hint(summary: dict[str, Any]) -> str | None:
     """Return a hint where a plan without a load cap is less balanced than no plan at all."""
     plans = summary["plans"]
-    if problem.load_caps is not None or "contiguous" not in plans or "plan" not in plans:
+    capped = summary["load_cap"] is not None or summary["layer_load_caps"]
+    if capped or "contiguous" not in plans or "plan" not in plans:
         return None
     name = "imbalance_max_over_mean"
     before, after = (plans[plan]["expected_load"][name] for plan in ("contiguous", "plan"))

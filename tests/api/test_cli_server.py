@@ -1,4 +1,4 @@
-"""``solve --server``: the same command, with the search on a service."""
+"""``--server``: the same commands, with the work on a service."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -30,9 +31,21 @@ def trace(tmp_path_factory: pytest.TempPathFactory, trace_bytes: bytes) -> str:
     return str(path)
 
 
-def run(*arguments: str) -> Any:
+def command(*arguments: object) -> Any:
     """Run a command."""
-    return CliRunner().invoke(app, ["solve", *arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run(*arguments: str) -> Any:
+    """Run `solve`."""
+    return command("solve", *arguments)
+
+
+def document(*arguments: object) -> Any:
+    """Run a command with ``--json`` and return its document."""
+    result = command(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
 
 
 def test_same_plan_here_and_there(url: str, trace: str, tmp_path: Path) -> None:
@@ -56,6 +69,119 @@ def test_json_and_warm_start(url: str, trace: str) -> None:
     assert again["score"] <= first["score"]
 
 
+def test_document_has_what_the_local_one_has(url: str, trace: str) -> None:
+    """And the same figures, with a work limit."""
+    options = ("solve", trace, "--topology", "1x4", "--work-limit", 50_000)
+    here, there = document(*options), document(*options, "--server", url)
+    assert set(here) <= set(there)
+    for name in ("score", "bound", "gap", "hints", "report", "plan"):
+        assert here[name] == there[name], name
+    assert here["summary"]["plans"]["plan"]["held_out"] == there["summary"]["plans"]["plan"]["held_out"]
+
+
+def test_no_plan_has_its_exit_code(url: str, trace: str) -> None:
+    """As without a service: no expert but one may be anywhere else than on one GPU."""
+    forbidden = [f"--forbid={expert}@{gpu}" for expert in range(1, 32) for gpu in (0, 2, 3)]
+    options = (trace, "--topology", "1x4", "--solver", "contiguous", *forbidden)
+    here, there = run(*options), run(*options, "--server", url)
+    assert here.exit_code == there.exit_code == 3
+    assert here.stderr.splitlines()[-1] == there.stderr.splitlines()[-1]
+
+
+def test_a_model_goes_with_its_trace(url: str, tmp_path: Path) -> None:
+    """The layers of an unnamed trace are those of the model; a model that can't be told is refused, with a way out."""
+    path = tmp_path / "plain.npz"
+    rng = np.random.default_rng(0)
+    np.savez(path, topk_ids=rng.random((64, 3, 8)).argsort(axis=2)[:, :, :2].astype(np.uint8), num_experts=8)
+    options = ("--topology", "1x2", "--solver", "contiguous", "--model-layers", "4", "--first-moe-layer", "1")
+    plan = tmp_path / "plan.json"
+    assert run(str(path), *options, "--server", url, "-o", str(plan)).exit_code == 0
+    assert load_plan(plan).layer_ids.tolist() == [1, 2, 3]
+    refused = run(str(path), *options, "--mtp-layers", "1", "--server", url)
+    assert refused.exit_code == 1
+    assert "moe-placement profile" in refused.stderr
+
+
+@pytest.mark.parametrize("execution", ["context-coherent", "dispatch"])
+def test_evaluation_is_the_local_one(url: str, trace: str, tmp_path: Path, execution: str) -> None:
+    """Of a plan file: every figure, the document and the table."""
+    plan = tmp_path / "plan.json"
+    solve = ("solve", trace, "--topology", "2x2", "--solver", "random", "--execution", execution, "-o", plan)
+    assert command(*solve).exit_code == 0
+    here, there = document("evaluate", plan, trace), document("evaluate", plan, trace, "--server", url)
+    assert here == there
+    shown = command("evaluate", plan, trace, "--server", url)
+    assert shown.stdout == command("evaluate", plan, trace).stdout
+    other = ("evaluate", plan, trace, "--execution", "dispatch", "--dedup", "node", "--topology", "1x4")
+    assert document(*other) == document(*other, "--server", url)
+
+
+def test_plans_and_traces_by_id(url: str, trace: str, tmp_path: Path) -> None:
+    """What the service has is named by its id: to evaluate, and to write for an engine."""
+    told = document("solve", trace, "--topology", "1x4", "--solver", "eplb", "--server", url, "-o", tmp_path / "p.json")
+    by_id = document("evaluate", told["id"], told["trace"], "--server", url)
+    by_file = document("evaluate", tmp_path / "p.json", trace)
+    differing = {"plan", "trace"}
+    assert {k: v for k, v in by_id.items() if k not in differing} == {
+        k: v for k, v in by_file.items() if k not in differing
+    }
+    engine = ("--engine", "sglang", "--model-layers", 7, "--first-moe-layer", 1)
+    there = document("export", told["id"], *engine, "-o", tmp_path / "there.json", "--server", url)
+    here = document("export", tmp_path / "p.json", *engine, "-o", tmp_path / "here.json")
+    assert (tmp_path / "there.json").read_bytes() == (tmp_path / "here.json").read_bytes()
+    assert here.keys() == there.keys()
+    missing = command("export", f"plan_{'0' * 32}", *engine, "-o", tmp_path / "x.json", "--server", url)
+    assert missing.exit_code == 1
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_profile_is_counted_here_and_kept_there(url: str, trace: str, tmp_path: Path) -> None:
+    """The output is that without a service and the id, which stands for the trace from then on."""
+    here = document("profile", trace)
+    there = document("profile", trace, "--server", url)
+    assert there == here | {"trace": there["trace"]}
+    path = tmp_path / "profile.npz"
+    assert f"Profile uploaded as {there['trace']}" in command("profile", trace, "-o", path, "--server", url).stdout
+    planned = document("solve", there["trace"], "--topology", "1x4", "--solver", "random", "--server", url)
+    assert planned["trace"] == there["trace"]
+    assert planned["score"] == document("solve", path, "--topology", "1x4", "--solver", "random")["score"]
+    again = command("solve", there["trace"], "--topology", "1x4", "--num-experts", 32, "--server", url)
+    assert again.exit_code == 1
+    assert "--num-experts" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("solve", "--topology", "1x4", "--workers", "2"), "--workers"),
+        (("solve", "--topology", "1x4", "--executor", "processes"), "--executor"),
+        (("solve", "--topology", "1x4", "--seeds", "2"), "--seeds"),
+        (("solve", "--topology", "1x4", "--report", "r.html"), "--report"),
+        (("solve", "--topology", "1x4", "--start", "plan.json"), "--start"),
+        (("solve", "--topology", "1x4", "--start", "plan_1"), "--start"),
+        (("evaluate", "plan.json", "--part", "fit"), "--part"),
+        (("evaluate", "plan.json", "--hold-out", "0.5"), "--hold-out"),
+        (("evaluate", "plan.json", "--workers", "2"), "--workers"),
+        (("export", "--engine", "sglang", "-o", "out.json"), "PLAN"),
+    ],
+)
+def test_what_a_service_does_not_take_is_refused_by_name(trace: str, arguments: tuple[str, ...], named: str) -> None:
+    """Before anything is sent, with what to do about it."""
+    refused = command(*arguments, trace, "--server", "http://127.0.0.1:9")
+    assert refused.exit_code == 2
+    assert named in refused.stderr
+    assert "--server" in refused.stderr
+    assert any(word in refused.stderr for word in ("Leave it out", "leave --server out", "name a plan"))
+
+
+def test_fields_that_no_service_takes_are_bad_input(trace: str, url: str) -> None:
+    """Told before they are sent, each with its place."""
+    refused = run(trace, "--topology", "1x4", "--slots-per-gpu", "0", "--seed=-1", "--server", url)
+    assert refused.exit_code == 1
+    assert "/slots_per_gpu" in refused.stderr
+    assert "/seed" in refused.stderr
+
+
 def test_refusals(url: str, trace: str) -> None:
     """What the service refuses, and what does not go with it, is told like bad input here."""
     refused = run(trace, "--topology", "1x4", "--solver", "nobody", "--server", url)
@@ -63,5 +189,3 @@ def test_refusals(url: str, trace: str) -> None:
     assert "nobody" in refused.output
     for address in ("http://[::1", "http://a b:x", "ftp://h", "nowhere"):
         assert run(trace, "--topology", "1x4", "--server", address).exit_code == 1, address
-    assert run(trace, "--topology", "1x4", "--server", url, "--workers", "2").exit_code == 2
-    assert run(trace, "--topology", "1x4", "--server", url, "--start", "plan.json").exit_code == 2
