@@ -230,6 +230,23 @@ class Client:
         """Return the state of a front, and its points at the end."""
         return self._send(FrontResource, "GET", f"/v1/fronts/{front_id}")
 
+    def wait_front(self, front_id: str, poll_s: float = 0.5) -> FrontResource:
+        """Return a front when it is finished; looks again after so many seconds."""
+        while True:
+            front = self.front_state(front_id)
+            if front.status not in ("queued", "running"):
+                return front
+            time.sleep(poll_s)
+
+    def cancel_front(self, front_id: str) -> FrontResource:
+        """Stop the searches of a front and keep its points."""
+        return self._send(FrontResource, "POST", f"/v1/fronts/{front_id}/cancel")
+
+    def point_file(self, front_id: str, number: int) -> dict[str, Any]:
+        """Return the plan file of a point of a front, counted from 0."""
+        found: dict[str, Any] = self._ask("GET", f"/v1/fronts/{front_id}/points/{number}/plan").json()
+        return found
+
     def evaluate(self, body: EvaluationBody) -> Evaluation:
         """Replay a trace through a plan."""
         return self._send(Evaluation, "POST", "/v1/evaluations", body)

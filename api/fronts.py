@@ -11,6 +11,7 @@ from api.charts import line_chart
 from api.planning import Prepared
 from placement import Evaluation, Plan, evaluate
 from solvers import Front, FrontPoint
+from solvers.pareto import AXES, cheapest_within
 from traces import InputError
 from traces.atomic import atomic_write
 
@@ -103,8 +104,15 @@ def _point(point: FrontPoint, parts: dict[str, Evaluation]) -> dict[str, Any]:
     )
 
 
-def pick(front: Front, wish: str | float) -> FrontPoint:
-    """Return the point that is wanted: ``"knee"``, or the cheapest with at most this imbalance on the fitted profile.
+def pick(front: Front | dict[str, Any], wish: str | float) -> int:
+    """Return the number of the point that is wanted.
+
+    Parameters
+    ----------
+    front : Front or dict
+        Or its document.
+    wish : str or float
+        ``"knee"``, or the cheapest point with at most this imbalance on the fitted profile.
 
     Raises
     ------
@@ -113,7 +121,19 @@ def pick(front: Front, wish: str | float) -> FrontPoint:
     NoPlanError
         If no point keeps it.
     """
-    return front.knee if isinstance(wish, str) else front.obeying(wish)
+    if isinstance(front, Front):
+        if isinstance(wish, str):
+            return front.points.index(front.knee)
+        return front.points.index(front.obeying(wish))
+    if isinstance(wish, str):
+        return int(front["knee"])
+    points = front["points"]
+    return cheapest_within([point["imbalance"] for point in points], [point[_cost(front)] for point in points], wish)
+
+
+def _cost(document: dict[str, Any]) -> str:
+    """Return the name of the figure that a front's figure is weighed against."""
+    return "traffic" if document["against"] == "imbalance" else "score"
 
 
 def check_chart(path: Path | None) -> None:
@@ -133,16 +153,16 @@ def check_chart(path: Path | None) -> None:
         raise InputError.of("no_matplotlib", str(path), "PNG charts need matplotlib.", remedy)
 
 
-def write_chart(path: Path, front: Front, verdicts: Verdicts) -> None:
-    """Write the front as a chart, by the name's ending: SVG, or PNG with matplotlib.
+def write_chart(path: Path, document: dict[str, Any]) -> None:
+    """Write a front, of its document, as a chart, by the name's ending: SVG, or PNG with matplotlib.
 
     Raises
     ------
     InputError
         If the ending is another one, matplotlib is missing, or the file can't be written.
     """
-    series = _series(front, verdicts)
-    x_label, y_label = AXIS_NAMES[front.against], "traffic" if front.against == "imbalance" else "score"
+    series = _series(document)
+    x_label, y_label = AXIS_NAMES[document["against"]], _cost(document)
     check_chart(path)
     content = (_png if path.suffix.lower() == ".png" else _svg)(series, x_label, y_label)
     with atomic_write(path) as file:
@@ -152,11 +172,12 @@ def write_chart(path: Path, front: Front, verdicts: Verdicts) -> None:
 Series = list[tuple[str, list[float], list[float]]]
 
 
-def _series(front: Front, verdicts: Verdicts) -> Series:
-    figure, cost = (axis.tolist() for axis in front.axes)
-    series = [("fitted", figure, cost)]
-    if front.against == "imbalance" and all("held_out" in parts for parts in verdicts):
-        held = sorted((parts["held_out"].imbalance_max_over_mean, parts["held_out"].traffic) for parts in verdicts)
+def _series(document: dict[str, Any]) -> Series:
+    points, against = document["points"], document["against"]
+    figure = [float(point[AXES[against]]) for point in points]
+    series = [("fitted", figure, [point[_cost(document)] for point in points])]
+    if against == "imbalance" and all(point["held_out"] is not None for point in points):
+        held = sorted((point["held_out"]["imbalance_max_over_mean"], point["held_out"]["traffic"]) for point in points)
         series.append(("held out", [x for x, _ in held], [y for _, y in held]))
     return series
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 from api.planning import PlanRequest, Prepared
 from placement import Problem, Termination
-from solvers import NoPlanError, Solution, solve
+from solvers import Front, NoPlanError, Solution, solve
 from traces import InputError
 from traces.parallel import map_executor
 
-__all__ = ["Restarts", "best_of_seeds"]
+__all__ = ["Restarts", "best_of_seeds", "front_of_seeds"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +120,83 @@ def best_of_seeds(
     if bounds:
         best = replace(best, plan=best.plan.replacing(bound=max(bounds)))
     return _stopped(best, f"Stopped after {done} of {len(seeds)} seeds.") if stopped else best
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FrontSearches:
+    """The searches of a front but for their seed; pickles."""
+
+    search: Callable[..., Front]
+    workers: int
+
+    def run(self, seed: int) -> Front | Termination:
+        """Return the front for a seed, or why there is none."""
+        try:
+            return self.search(seed=seed, workers=self.workers)
+        except NoPlanError as error:
+            return error.termination
+
+
+def front_of_seeds(
+    search: Callable[..., Front],
+    seed: int,
+    restarts: Restarts,
+    *,
+    points: int,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Front:
+    """Search for a front once per seed and return the front of all their points.
+
+    With a work limit the result depends on neither the executor nor the order in which searches end.
+
+    Parameters
+    ----------
+    search : callable
+        Takes ``seed`` and ``workers`` and returns a front; pickles.
+    seed : int
+        The first one.
+    restarts : Restarts
+    points : int
+        Most points of the front.
+    workers : int, optional
+        Threads of each search; one by default.
+    progress : callable, optional
+        Called with the number of fronts that have ended.
+
+    Returns
+    -------
+    Front
+        Ctrl-C (KeyboardInterrupt) returns that of the searches that have ended, if there is one.
+
+    Raises
+    ------
+    InputError
+        If the solver can't take the problem, or workers die again and again.
+    NoPlanError
+        If no search found a plan.
+    """
+    whole = _FrontSearches(search=search, workers=workers or 1)
+    begin = time.monotonic()
+    fronts: list[Front] = []
+    failed: list[Termination] = []
+    stopped = False
+    try:
+        for found in map_executor(restarts.executor, whole.run, range(seed, seed + restarts.seeds), _lost):
+            if isinstance(found, Termination):
+                failed.append(found)
+            else:
+                fronts.append(found)
+            if progress is not None:
+                progress(len(fronts) + len(failed))
+    except KeyboardInterrupt:
+        if not fronts:
+            raise
+        stopped = True
+    if not fronts:
+        raise NoPlanError(failed[0])
+    merged = Front.merged(fronts, points)
+    return replace(merged, elapsed_s=time.monotonic() - begin, stopped=stopped or merged.stopped)
 
 
 def _stopped(best: Solution, detail: str) -> Solution:

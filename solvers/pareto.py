@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from placement import Plan, Score
 from solvers.solution import NoPlanError
 from traces import InputError
 
-__all__ = ["Against", "Front", "FrontPoint", "knee_index", "nondominated", "thinned"]
+__all__ = ["Against", "Front", "FrontPoint", "cheapest_within", "knee_index", "nondominated", "thinned"]
 
 Against = Literal["imbalance", "copies", "bytes_moved"]
 Floats = npt.NDArray[np.float64]
@@ -105,17 +105,59 @@ class Front:
         InputError
             If the cap is below 1.
         """
-        if not cap >= 1:
-            detail = f"An imbalance of {cap} can't be: the largest load is at least the mean."
-            raise InputError.of("cap_range", "/cap", detail, "Give at least 1, such as 1.05.")
-        kept = [point for point in self.points if point.imbalance <= cap * (1 + 1e-9)]
-        if not kept:
-            from placement import Termination
+        return self.points[
+            cheapest_within(
+                [point.imbalance for point in self.points], [self.cost(point) for point in self.points], cap
+            )
+        ]
 
-            least = min(point.imbalance for point in self.points)
-            detail = f"No plan of the front has an imbalance of at most {cap:g}; the least is {least:.4f}."
-            raise NoPlanError(Termination(reason="no_plan", detail=detail))
-        return min(kept, key=self.cost)
+    @classmethod
+    def merged(cls, fronts: Sequence[Front], most: int) -> Front:
+        """Return the front of all points of fronts of one problem, at most so many.
+
+        Of equal points the first one stays. Plans with warnings, which miss the problem's load cap, are left out where
+        others keep it.
+
+        Parameters
+        ----------
+        fronts : sequence of Front
+            At least one.
+        most : int
+            Points to keep; see `thinned`.
+        """
+        points = [point for front in fronts for point in front.points]
+        whole = cls(
+            against=fronts[0].against,
+            points=tuple([point for point in points if not point.plan.warnings] or points),
+            elapsed_s=max(front.elapsed_s for front in fronts),
+            stopped=any(front.stopped for front in fronts),
+        )
+        figure, cost = (axis.tolist() for axis in whole.axes)
+        kept = nondominated(figure, cost)
+        kept = [kept[item] for item in thinned([figure[i] for i in kept], [cost[i] for i in kept], most)]
+        return replace(whole, points=tuple(whole.points[item] for item in kept))
+
+
+def cheapest_within(imbalance: Sequence[float], cost: Sequence[float], cap: float) -> int:
+    """Return the number of the point of least cost whose imbalance is at most `cap`.
+
+    Raises
+    ------
+    NoPlanError
+        If no point is so balanced; the text names the most balanced one.
+    InputError
+        If the cap is below 1.
+    """
+    if not cap >= 1:
+        detail = f"An imbalance of {cap} can't be: the largest load is at least the mean."
+        raise InputError.of("cap_range", "/cap", detail, "Give at least 1, such as 1.05.")
+    kept = [item for item, value in enumerate(imbalance) if value <= cap * (1 + 1e-9)]
+    if not kept:
+        from placement import Termination
+
+        detail = f"No plan of the front has an imbalance of at most {cap:g}; the least is {min(imbalance):.4f}."
+        raise NoPlanError(Termination(reason="no_plan", detail=detail))
+    return min(kept, key=cost.__getitem__)
 
 
 def nondominated(figure: Sequence[float], cost: Sequence[float]) -> list[int]:

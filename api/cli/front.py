@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +11,11 @@ import typer
 from api.cli import options as shared
 from api.cli.console import Json, print_json, say, table, write
 from api.cli.progress import progress
+from api.cli.remote import ServerOption, named_plan, refuse_options
 from api.cli.solve import DEFAULT_TIME_S
 
 if TYPE_CHECKING:
-    from placement import Evaluation
-    from solvers import Front
+    from placement import Plan
 
 __all__ = ["front"]
 
@@ -89,10 +90,14 @@ def front(
         int | None, typer.Option(metavar="N", help="Trial changes in all: same seed, same front, on any machine.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the searches.")] = 0,
+    seeds: shared.SeedsOption = 1,
+    executor: shared.ExecutorOption = None,
     start: Annotated[
         Path | None,
         typer.Option(
-            metavar="PLAN", help="Plan, or file of an engine, to start from; against bytes moved, what runs now."
+            metavar="PLAN",
+            help="Plan, or file of an engine, to start from, or, with --server, plan_...; against bytes moved, what "
+            "runs now.",
         ),
     ] = None,
     top_k: shared.TopKOption = None,
@@ -106,9 +111,12 @@ def front(
     first_moe_layer: shared.FirstMoeLayerOption = None,
     mtp_layers: shared.MtpLayersOption = None,
     workers: shared.WorkersOption = None,
+    server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
     """Find many plans at once: what less traffic costs in balance, in copies, or in bytes moved."""
+    if server is not None:
+        refuse_options(shared.local_options(workers, executor, seeds, plan_format))
     cap = shared.number_or_none(load_cap, "--load-cap")
     wish = _read_pick(pick)
     time_s = DEFAULT_FRONT_TIME_S if work_limit is None else None
@@ -119,13 +127,14 @@ def front(
     source_options = shared.load_options(num_experts, layer_ids, format_name, model)
 
     from dataclasses import replace
+    from functools import partial
 
     import solvers
     from api.cli.outputs import Checks, check_outputs
     from api.fronts import check_chart, front_document, measure_front, write_chart
-    from api.fronts import pick as picked
+    from api.fronts import pick as pick_point
     from api.planning import PlanRequest, open_source, prepare
-    from placement import Constraints, save_plan
+    from placement import Constraints
 
     source_options |= shared.row_options(top_k, drop_dummy)
     with Checks() as checks:
@@ -134,12 +143,15 @@ def front(
         checks.run(lambda: _check_folder(out_dir, (trace, start)))
         machine = checks.run(lambda: shared.read_topology(topology))
         limits = checks.run(lambda: solvers.Limits(time_s=time_s, work=work_limit))
-        first = None
-        if start is not None:
+        first, remote = None, None
+        if start is not None and server is not None:
+            remote = named_plan(start, "--start")
+        elif start is not None:
             known: dict[str, Any] = {"topology": machine, "model": model}
             known |= {"num_experts": num_experts, "layer_ids": layer_ids}
             first = checks.run(lambda: shared.read_placement(start, plan_format, **known))
-        source = checks.run(lambda: open_source(trace, **source_options))
+        if server is None:
+            source = checks.run(lambda: open_source(trace, **source_options))
     request = PlanRequest(
         topology=machine,
         slots_per_gpu=slots_per_gpu,
@@ -155,53 +167,77 @@ def front(
         seed=seed,
         start=first,
     )
+    restarts = shared.read_restarts(seeds, executor)
+    asked: dict[str, Any] = {"against": against, "points": points, "num_groups": num_groups}
     with progress() as shown:
-        shown.phase("reading and profiling")
-        prepared = prepare(source, request, workers=workers)
-        shown.phase("searching")
-        found = solvers.front(
-            replace(prepared.problem, expert_bytes=expert_bytes),
-            solver=request.solver,
-            options=parameters,
-            limits=limits,
-            points=points,
-            seed=seed,
-            start=first,
-            against=against,  # type: ignore[arg-type]  # checked by its parser
-            num_groups=num_groups,
-            observe=shown.observe,
-            workers=workers,
-        )
-        if out_dir is not None:  # written before they are judged, as the search takes longest
-            for number, point in enumerate(found.points):
-                save_plan(point.plan, out_dir / f"point-{number:02d}.json")
-        best = picked(found, wish)
-        if output is not None:
-            save_plan(best.plan, output)
-        shown.phase("replaying tokens")
-        verdicts = measure_front(prepared, found, workers=workers)
+        if server is not None:
+            from api.cli.remote_front import front_remotely
+
+            more = asked | {"expert_bytes": expert_bytes}
+            document, plans = front_remotely(
+                server, trace, source_options, request, start=remote, more=more, shown=shown
+            )
+            best = pick_point(document, wish)
+            _save(plans, best, out_dir, output)
+        else:
+            shown.phase("reading and profiling")
+            prepared = prepare(source, request, workers=workers)
+            shown.phase("searching")
+            problem = replace(prepared.problem, expert_bytes=expert_bytes)
+            own: dict[str, Any] = {"solver": request.solver, "options": parameters, "limits": limits, "start": first}
+            search = partial(solvers.front, problem, **own, **asked)
+            if restarts is None:
+                found = search(seed=seed, observe=shown.observe, workers=workers)
+            else:
+                from api.restarts import front_of_seeds
+
+                found = front_of_seeds(
+                    search,
+                    seed,
+                    restarts,
+                    points=points,
+                    workers=workers,
+                    progress=lambda done: shown.phase(f"searching: {done} of {seeds} seeds"),
+                )
+            best = pick_point(found, wish)
+            # Written before they are judged, as the search takes longest.
+            _save([point.plan for point in found.points], best, out_dir, output)
+            shown.phase("replaying tokens")
+            document = front_document(prepared, found, measure_front(prepared, found, workers=workers))
         if plot is not None:
-            write_chart(plot, found, verdicts)
-    document = front_document(prepared, found, verdicts) | {
-        "picked": found.points.index(best),
+            write_chart(plot, document)
+    document |= {
+        "picked": best,
         "plan": None if output is None else str(output),
         "out_dir": None if out_dir is None else str(out_dir),
         "plot": None if plot is None else str(plot),
     }
-    for note in prepared.notes:
+    for note in document["notes"]:
         say(note, "note")
-    if found.stopped:
+    if document["stopped"]:
         say("The search was stopped by hand; these are the points so far.", "note")
-    for warning in best.plan.warnings:
+    for warning in document["points"][best]["warnings"]:
         say(warning, "warning")
     if as_json:
         print_json(document)
         return
-    write(f"{len(found.points)} plans after {found.elapsed_s:.1f} s, none of them beaten in both figures.\n")
-    write(_table(found, verdicts, document) + "\n")
+    count = len(document["points"])
+    write(f"{count} plans after {document['elapsed_s']:.1f} s, none of them beaten in both figures.\n")
+    write(_table(document) + "\n")
     for name, path in (("Picked plan", output), ("Plans", out_dir), ("Chart", plot)):
         if path is not None:
             write(f"{name} written to {path}")
+
+
+def _save(plans: Sequence[Plan], best: int, out_dir: Path | None, output: Path | None) -> None:
+    """Write the plans of all points, and the picked one."""
+    from placement import save_plan
+
+    if out_dir is not None:
+        for number, plan in enumerate(plans):
+            save_plan(plan, out_dir / f"point-{number:02d}.json")
+    if output is not None:
+        save_plan(plans[best], output)
 
 
 def _read_pick(text: str) -> str | float:
@@ -234,7 +270,7 @@ def _check_folder(folder: Path | None, inputs: tuple[Path | None, ...]) -> None:
         raise InputError.of("cannot_write", str(folder), detail, "Name a folder that can be written.") from error
 
 
-def _table(found: Front, verdicts: list[dict[str, Evaluation]], document: dict[str, Any]) -> str:
+def _table(document: dict[str, Any]) -> str:
     """Return the points, one a row: fitted figures, then the same on held-out tokens where there are any."""
     remote = document["points"][0]["fit"] is not None and document["points"][0]["fit"]["remote_nodes"] is not None
     beyond = ["remote_gpus", "remote_nodes"] if remote else ["cross_gpu_fraction", "cross_node_fraction"]
@@ -248,9 +284,9 @@ def _table(found: Front, verdicts: list[dict[str, Evaluation]], document: dict[s
         ]
     elif parts:
         header += [name.replace("_fraction", "") for name in beyond]
-    costs = [] if found.against == "imbalance" else ["score"]  # there the traffic is the cost
+    costs = [] if document["against"] == "imbalance" else ["score"]  # there the traffic is the cost
     header += costs
-    columns = ["slots_per_gpu", "redundant_slots"] if found.against == "copies" else []
+    columns = ["slots_per_gpu", "redundant_slots"] if document["against"] == "copies" else []
     columns += ["extra_bytes"] if columns and document["points"][0]["extra_bytes"] is not None else []
     columns += [name for name in ("moved_experts", "moved_bytes") if document["points"][0][name] is not None]
     header += [name.replace("_", "\n", 1).replace("_", " ") for name in columns]

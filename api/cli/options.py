@@ -13,6 +13,7 @@ import typer
 from api.cli.console import say
 
 if TYPE_CHECKING:
+    from api.restarts import Restarts
     from placement import Plan, Topology
     from placement.constraints import Group, LayerCap, Pin
     from traces import ModelLayout
@@ -186,6 +187,19 @@ PlanFormatOption = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Format of the placement file (see `formats`); found by content by default."),
 ]
+SeedsOption = Annotated[
+    int,
+    typer.Option(metavar="N", min=1, max=100_000, help="Search with this many seeds from --seed on; the best is kept."),
+]
+ExecutorOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHERE",
+        help="Who searches with several seeds: processes (one per core), or the cluster at dask://HOST:PORT.  "
+        "[default: processes]",
+        show_default=False,
+    ),
+]
 WorkersOption = Annotated[
     int | None,
     typer.Option(
@@ -196,6 +210,22 @@ WorkersOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+def local_options(workers: int | None, executor: str | None, seeds: int, plan_format: str | None) -> dict[str, object]:
+    """Return, by name, the options of a search that are for this process or its own files; None where not given."""
+    given: dict[str, object] = {"--workers": workers, "--executor": executor, "--plan-format": plan_format}
+    return given | {"--seeds": seeds if seeds > 1 else None}
+
+
+def read_restarts(seeds: int, executor: str | None) -> Restarts | None:
+    """Return how often to search and where; None for once, in this process."""
+    if seeds == 1 and executor is None:
+        return None
+    from api.executors import LOCAL, executor_factory
+    from api.restarts import Restarts
+
+    return Restarts(seeds=seeds, executor=executor_factory(executor or LOCAL, "--executor"))
 
 
 def load_options(

@@ -70,21 +70,8 @@ def solve(
         float | None, typer.Option(metavar="S", help="Stop after so many seconds without a better plan.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the search.")] = 0,
-    seeds: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=1, max=100_000, help="Search with this many seeds from --seed on; the best plan is kept."
-        ),
-    ] = 1,
-    executor: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHERE",
-            help="Who searches with several seeds: processes (one per core), or the cluster at dask://HOST:PORT.  "
-            "[default: processes]",
-            show_default=False,
-        ),
-    ] = None,
+    seeds: shared.SeedsOption = 1,
+    executor: shared.ExecutorOption = None,
     start: Annotated[
         Path | None,
         typer.Option(metavar="PLAN", help="Plan, or file of an engine, to start from; with --server, plan_..."),
@@ -115,8 +102,7 @@ def solve(
 ) -> None:
     """Find a plan for a trace, and compare it with the contiguous one on tokens fitted and held out."""
     if server is not None:
-        given = {"--report": report, "--workers": workers, "--executor": executor}
-        refuse_options(given | {"--seeds": seeds if seeds > 1 else None})
+        refuse_options({"--report": report} | shared.local_options(workers, executor, seeds, plan_format))
     cap = shared.number_or_none(load_cap, "--load-cap")
     time_s = DEFAULT_TIME_S if work_limit is None else None
     if time_limit is not None:
@@ -172,12 +158,7 @@ def solve(
         seed=seed,
         start=first,
     )
-    restarts = None
-    if seeds > 1 or executor is not None:
-        from api.executors import LOCAL, executor_factory
-        from api.restarts import Restarts
-
-        restarts = Restarts(seeds=seeds, executor=executor_factory(executor or LOCAL, "--executor"))
+    restarts = shared.read_restarts(seeds, executor)
     if output is None:
         say("The plan will not be written: there is no -o.", "note")
     if server is not None:

@@ -150,6 +150,49 @@ def test_profile_is_counted_here_and_kept_there(url: str, trace: str, tmp_path: 
     assert "--num-experts" in again.stderr
 
 
+def test_front_is_the_local_one(url: str, trace: str, tmp_path: Path) -> None:
+    """With a work limit: the document, the plans of all points, the picked one and the chart."""
+    options = ("front", trace, "--topology", "2x2", "--work-limit", 30_000, "--points", 4, "--expert-bytes", 10)
+    options = (*options, "--solver", "assignment")
+
+    def files(name: str) -> tuple[object, ...]:
+        folder = tmp_path / name
+        folder.mkdir()
+        return ("--out-dir", folder / "plans", "-o", folder / "plan.json", "--plot", folder / "front.svg")
+
+    here, there = document(*options, *files("here")), document(*options, *files("there"), "--server", url)
+    differing = {"elapsed_s", "plan", "out_dir", "plot"}
+    assert there.keys() - here.keys() == {"id", "trace"}
+    for one, other in zip(here["points"], there["points"], strict=True):
+        assert one == other
+    for name in here.keys() - differing:
+        assert here[name] == there[name], name
+    assert len(here["points"]) > 1
+    for name in ("plan.json", *(f"plans/point-{number:02d}.json" for number in range(len(here["points"])))):
+        one, other = (load_plan(tmp_path / side / name) for side in ("here", "there"))
+        assert (one.physical_to_logical_map == other.physical_to_logical_map).all(), name
+    assert (tmp_path / "here" / "front.svg").read_bytes() == (tmp_path / "there" / "front.svg").read_bytes()
+
+
+def test_front_from_a_plan_of_the_service(url: str, trace: str) -> None:
+    """Against bytes moved, the plan that runs is named by its id."""
+    plan = document("solve", trace, "--topology", "2x2", "--solver", "eplb", "--server", url)["id"]
+    options = ("front", trace, "--topology", "2x2", "--work-limit", 20_000, "--against", "bytes-moved")
+    shown = command(*options, "--start", plan, "--server", url)
+    assert shown.exit_code == 0, shown.output
+    assert "moved" in shown.stdout
+    assert "none of them beaten" in shown.stdout
+
+
+def test_front_that_can_not_be_picked_from_has_its_exit_code(url: str, trace: str) -> None:
+    """No point keeps the cap: as without a service."""
+    options = ("front", trace, "--topology", "2x2", "--work-limit", 100, "--points", 3, "--pick", "cap=1.000001")
+    options = (*options, "--solver", "assignment")
+    here, there = command(*options), command(*options, "--server", url)
+    assert here.exit_code == there.exit_code == 3
+    assert here.stderr == there.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -159,6 +202,11 @@ def test_profile_is_counted_here_and_kept_there(url: str, trace: str, tmp_path: 
         (("solve", "--topology", "1x4", "--report", "r.html"), "--report"),
         (("solve", "--topology", "1x4", "--start", "plan.json"), "--start"),
         (("solve", "--topology", "1x4", "--start", "plan_1"), "--start"),
+        (("front", "--topology", "1x4", "--workers", "2"), "--workers"),
+        (("front", "--topology", "1x4", "--executor", "processes"), "--executor"),
+        (("front", "--topology", "1x4", "--seeds", "2"), "--seeds"),
+        (("front", "--topology", "1x4", "--plan-format", "own"), "--plan-format"),
+        (("front", "--topology", "1x4", "--start", "plan.json"), "--start"),
         (("evaluate", "plan.json", "--part", "fit"), "--part"),
         (("evaluate", "plan.json", "--hold-out", "0.5"), "--hold-out"),
         (("evaluate", "plan.json", "--workers", "2"), "--workers"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from api.cli import app
 from api.executors import ExecutorLostError, executor_factory
 from api.planning import PlanRequest, prepare
 from api.restarts import Restarts, best_of_seeds
@@ -193,6 +196,16 @@ def test_seeds_on_a_cluster(cluster: DaskCluster, tmp_path: Path, trace_bytes: b
     makers: list[Callable[[], Executor]] = [executor_factory(cluster.url), lambda: ThreadPoolExecutor(1)]
     there, here = (best_of_seeds(prepared, request, Restarts(seeds=6, executor=make)).plan for make in makers)
     assert there.physical_to_logical_map.tolist() == here.physical_to_logical_map.tolist()
+
+
+def test_front_command_on_a_cluster(cluster: DaskCluster, tmp_path: Path, trace_bytes: bytes) -> None:
+    """`front --executor dask://` gives the front of the same seeds in processes here."""
+    (tmp_path / "trace.npz").write_bytes(trace_bytes)
+    wanted = ["front", str(tmp_path / "trace.npz"), "--topology", "1x4", "--solver", "assignment", "--seeds", "2"]
+    wanted += ["--work-limit", "2000", "--points", "3", "--json"]
+    told = [CliRunner().invoke(app, [*wanted, "--executor", where]) for where in (cluster.url, "processes")]
+    there, here = (json.loads(result.stdout) for result in told)
+    assert there["points"] == here["points"]
 
 
 def test_lost_scheduler_is_told(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from typer.testing import CliRunner
 from api.cli import app
 from api.executors import executor_factory
 from api.planning import PlanRequest, Prepared, prepare
-from api.restarts import Restarts, best_of_seeds
+from api.restarts import Restarts, best_of_seeds, front_of_seeds
 from placement import Constraints, Pin, load_topology
-from solvers import Limits, NoPlanError, solve
+from solvers import Front, Limits, NoPlanError, front, solve
+from solvers.pareto import nondominated
 from traces import InputError, load
 
 SEEDS = 5
@@ -132,6 +134,66 @@ def test_command_searches_with_seeds(path: Path, tmp_path: Path) -> None:
     assert many.exit_code == 0, many.stderr
     assert json.loads(many.stdout)["score"] <= json.loads(one.stdout)["score"]
     assert json.loads(plan.read_text())["provenance"]["seed"] in range(4)
+    refused = CliRunner().invoke(app, [*wanted, "--executor", "moon"])
+    assert refused.exit_code == 1
+    assert "--executor" in refused.stderr
+
+
+def fronts_of(prepared: Prepared) -> Callable[..., Front]:
+    """Return the search for a small front of the problem."""
+    return partial(front, prepared.problem, solver="assignment", limits=Limits(work=8000), points=4)
+
+
+def test_front_of_seeds_is_that_of_all_points(prepared: Prepared) -> None:
+    """Whatever searches: no point of any seed beats one of the front, and every point is one of them."""
+    search = fronts_of(prepared)
+    told: list[int] = []
+    found = front_of_seeds(search, 3, threads(2, seeds=3), points=64, progress=told.append)
+    each = [search(seed=seed, workers=1) for seed in (3, 4, 5)]
+    points = [(point.imbalance, point.traffic) for one in each for point in one.points]
+    expected = [points[item] for item in nondominated(*zip(*points, strict=True))]
+    assert [(point.imbalance, point.traffic) for point in found.points] == expected
+    assert len(expected) > 1
+    assert told == [1, 2, 3]
+    few = front_of_seeds(search, 3, threads(1, seeds=3), points=3)
+    assert len(few.points) <= 3
+    assert {few.points[0].imbalance, few.points[-1].imbalance} == {expected[0][0], expected[-1][0]}
+
+
+def test_ctrl_c_keeps_the_fronts_so_far(prepared: Prepared) -> None:
+    """And says so."""
+
+    def stop(done: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    found = front_of_seeds(fronts_of(prepared), 0, threads(1, seeds=4), points=9, progress=stop)
+    whole = front_of_seeds(fronts_of(prepared), 0, threads(1, seeds=2), points=9)
+    assert [point.traffic for point in found.points] == [point.traffic for point in whole.points]
+    assert found.stopped
+    assert not whole.stopped
+
+
+def test_front_command_searches_with_seeds(path: Path) -> None:
+    """`front --seeds` is as good anywhere; processes give what one does after the other."""
+    wanted = [
+        "front",
+        str(path),
+        "--topology",
+        "1x4",
+        "--solver",
+        "assignment",
+        "--work-limit",
+        "8000",
+        "--points",
+        "4",
+    ]
+    told = CliRunner().invoke(app, [*wanted, "--seeds", "2", "--executor", "processes", "--json"])
+    assert told.exit_code == 0, told.stderr
+    problem = prepare(load(path), PlanRequest(topology=load_topology("1x4")), workers=1)
+    search = partial(front, problem.problem, solver="assignment", limits=Limits(work=8000), points=4)
+    expected = Front.merged([search(seed=seed, workers=1) for seed in (0, 1)], 4)
+    assert [point["traffic"] for point in json.loads(told.stdout)["points"]] == [p.traffic for p in expected.points]
     refused = CliRunner().invoke(app, [*wanted, "--executor", "moon"])
     assert refused.exit_code == 1
     assert "--executor" in refused.stderr
