@@ -43,6 +43,8 @@ class PlanRequest:
     activated_weight, decode_batch : float, int
         See `placement.Objective`.
     constraints : Constraints
+    expert_bytes : int or None
+        See `placement.Problem`.
     hold_out : float or None
         Share of the sequences to hold out; 0 fits on everything. None: 0.5 if the source has tokens, else 0.
     limits : Limits
@@ -62,6 +64,7 @@ class PlanRequest:
     activated_weight: float = 0.0
     decode_batch: int = 128
     constraints: Constraints = NO_CONSTRAINTS
+    expert_bytes: int | None = None
     hold_out: float | None = None
     limits: Limits = DEFAULT_LIMITS
     seed: int = 0
@@ -139,7 +142,14 @@ def prepare(source: Source, request: PlanRequest, *, workers: int | None = None)
         notes = (*kept, *(note for note in counted if note not in before))
 
     def problem_of(objective: Objective) -> Problem:
-        return Problem(profile, request.topology, request.slots_per_gpu or 0, objective, request.constraints)
+        return Problem(
+            profile,
+            request.topology,
+            request.slots_per_gpu or 0,
+            objective,
+            request.constraints,
+            request.expert_bytes,
+        )
 
     problem = problem_of(request.objective)
     if request.ownership != "token" and fit is not None and request.execution != "dispatch":

@@ -227,6 +227,13 @@ class PlanBody(Strict):
     extra_copies: Annotated[int, Field(ge=0, le=INT64)] | None = Field(
         default=None, description="Copies beyond one of each expert, in all layers together; null: what fits the slots."
     )
+    extra_bytes: Annotated[int, Field(ge=0, le=INT64)] | None = Field(
+        default=None, description="The same budget in bytes, all GPUs together; needs expert_bytes."
+    )
+    expert_bytes: Annotated[int, Field(ge=1, le=INT64)] | None = Field(
+        default=None,
+        description="Size of one expert's weights: for extra_bytes, to check the GPUs' memory, and to show bytes.",
+    )
     pins: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field(
         default=[], description="Copies that must be there."
     )
@@ -260,9 +267,6 @@ class FrontBody(PlanBody):
     points: Annotated[int, Field(ge=3, le=64)] = Field(default=9, description="Searches, and most points.")
     num_groups: Annotated[int, Field(ge=1, le=MAX_ID)] | None = Field(
         default=None, description="Expert groups of the router (DeepSeek-V3: 8), for hierarchical EPLB."
-    )
-    expert_bytes: Annotated[int, Field(ge=1, le=INT64)] | None = Field(
-        default=None, description="Size of one expert's weights, to show bytes."
     )
 
 

@@ -289,7 +289,7 @@ def _search_front(job: Job, lease: Lease, reporter: _Reporter, task: Task) -> Ou
     prepared = _prepare(job, reporter, task, request)
     reporter.deadline = time.monotonic() + job.max_time_limit_s
     found = front(
-        replace(prepared.problem, expert_bytes=body.expert_bytes),
+        prepared.problem,
         solver=request.solver,
         options=dict(request.options),
         limits=request.limits,

@@ -65,6 +65,9 @@ class Constraints:
     extra_copies : int or None
         Copies beyond one of each expert that all layers may have together; a layer may have more of them than another,
         as far as `Problem.slots_per_gpu` has room. None: as many as there is room for.
+    extra_bytes : int or None
+        The same budget in bytes: so many copies as fit it, at `Problem.expert_bytes` each, all GPUs together. Given
+        beside `extra_copies`, both have to mean the same number.
     """
 
     load_cap: float | None = None
@@ -76,3 +79,4 @@ class Constraints:
     groups: tuple[Group, ...] = ()
     distinct_copies: bool = True
     extra_copies: int | None = None
+    extra_bytes: int | None = None

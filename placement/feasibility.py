@@ -42,10 +42,11 @@ def broken_constraints(problem: Problem, table: npt.NDArray[np.integer]) -> Viol
     report("forbidden", (copies > 0) & ~problem.allowed, "expert gpu")
     if problem.constraints.distinct_copies:
         report("two_copies_on_gpu", copies > 1, "expert gpu")
-    budget, extra = problem.constraints.extra_copies, int(copies.sum()) - problem.num_layers * problem.num_experts
+    budget, extra = problem.copy_budget, int(copies.sum()) - problem.num_layers * problem.num_experts
     if budget is not None and extra > budget:
         detail = f"{extra} copies beyond one of each expert; {budget} are allowed."
-        found.add("extra_copies_exceeded", "/constraints/extra_copies", detail)
+        by_bytes = problem.constraints.extra_copies is None
+        found.add("extra_copies_exceeded", f"/constraints/{'extra_bytes' if by_bytes else 'extra_copies'}", detail)
     for number, pin in enumerate(problem.constraints.pins):
         if not np.all(copies[problem.rows_of(pin), pin.expert, pin.gpu] > 0):
             detail = f"Expert {pin.expert} is not on GPU {pin.gpu}."

@@ -35,7 +35,7 @@ class Problem:
     objective : Objective
     constraints : Constraints
     expert_bytes : int or None
-        Bytes of one expert's weights, to check them against the GPUs' memory.
+        Bytes of one expert's weights, to check them against the GPUs' memory, and for a budget of copies in bytes.
 
     Raises
     ------
@@ -118,10 +118,18 @@ class Problem:
         """Copies beyond one of each expert that fit the slots of all layers together, whatever the budget."""
         return self.num_layers * (int(self.capacity.sum()) - self.num_experts)
 
+    @cached_property
+    def copy_budget(self) -> int | None:
+        """Copies beyond one of each expert that all layers may have together; None: as many as fit the slots."""
+        constraints = self.constraints
+        if constraints.extra_copies is not None or constraints.extra_bytes is None:
+            return constraints.extra_copies
+        return constraints.extra_bytes // (self.expert_bytes or 1)  # sizes are checked
+
     @property
     def copies_limited(self) -> bool:
         """Whether the budget of copies is smaller than what the slots have room for."""
-        budget = self.constraints.extra_copies
+        budget = self.copy_budget
         return budget is not None and budget < self.spare_copies
 
     @cached_property
@@ -312,6 +320,7 @@ class Problem:
         constraints = self.constraints
         self._check_caps(found)
         self._check_quantile(found)
+        self._check_bytes(found)
         for name in ("pins", "forbidden"):
             for number, pin in enumerate(getattr(constraints, name)):
                 self._check_item(found, f"/constraints/{name}/{number}", pin.layer_id, (pin.expert,))
@@ -329,9 +338,13 @@ class Problem:
                 found.add("group_too_large", f"{pointer}/experts", detail, "Split the group, or add slots.")
         if not found.found:
             pinned = int(np.maximum(self.pinned.sum(axis=2) - 1, 0).sum())
-            if (budget := constraints.extra_copies) is not None and budget < pinned:
+            if (budget := self.copy_budget) is not None and budget < pinned:
                 detail = f"{budget} extra copies are allowed, but the pins ask for {pinned}."
-                found.add("extra_copies_range", "/constraints/extra_copies", detail, f"Give at least {pinned}.")
+                if constraints.extra_copies is None:
+                    least = pinned * (self.expert_bytes or 1)
+                    found.add("extra_bytes_range", "/constraints/extra_bytes", detail, f"Give at least {least} bytes.")
+                else:
+                    found.add("extra_copies_range", "/constraints/extra_copies", detail, f"Give at least {pinned}.")
             self._check_conflicts(found)
 
     def _check_caps(self, found: Violations) -> None:
@@ -373,6 +386,20 @@ class Problem:
         elif quantile is not None and count_groups(self.profile, groups) < 2:
             detail = f"All tokens are in one of the {groups}; how much loads vary needs two or more."
             found.add("too_few_groups", pointer, detail, "Use a longer trace, or leave the quantile out.")
+
+    def _check_bytes(self, found: Violations) -> None:
+        size, budget, copies = self.expert_bytes, self.constraints.extra_bytes, self.constraints.extra_copies
+        pointer = "/constraints/extra_bytes"
+        if budget is None:
+            return
+        if budget < 0:
+            found.add("extra_bytes_range", pointer, f"A budget of {budget} bytes.", "Give at least 0, or leave it out.")
+        if size is None:
+            detail = "A budget of copies in bytes needs the size of an expert."
+            found.add("no_expert_bytes", pointer, detail, "Give expert_bytes, or extra_copies in place of extra_bytes.")
+        elif size > 0 and copies is not None and copies != budget // size:
+            detail = f"{budget} bytes are {budget // size} copies of {size} bytes, but extra_copies is {copies}."
+            found.add("copy_budgets_differ", pointer, detail, "Leave one of the two out.")
 
     def _check_item(self, found: Violations, pointer: str, layer_id: int | None, experts: tuple[int, ...]) -> None:
         if layer_id is not None and layer_id not in self.layer_row:

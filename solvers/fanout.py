@@ -114,7 +114,7 @@ def _budgets(
     (L, S) int32, list of int
         The best maps found within the budgets, and the slots that each layer may use.
     """
-    budget = problem.constraints.extra_copies
+    budget = problem.copy_budget
     assert budget is not None
     # What a start holds already is paid for; most often nothing.
     held = (start >= 0).sum(axis=1)

@@ -209,6 +209,7 @@ def _finish(
             "objective": asdict(problem.objective),
             "constraints": asdict(problem.constraints),
             "topology": topology_to_dict(problem.topology),
+            **({} if problem.expert_bytes is None else {"expert_bytes": problem.expert_bytes}),
             **({"notes": shared.notes} if shared.notes else {}),
         },
     )

@@ -126,7 +126,6 @@ def front(
     model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
     source_options = shared.load_options(num_experts, layer_ids, format_name, model)
 
-    from dataclasses import replace
     from functools import partial
 
     import solvers
@@ -162,6 +161,7 @@ def front(
         ownership=ownership,  # type: ignore[arg-type]  # Objective checks the word
         copy_policy=copy_policy,  # type: ignore[arg-type]  # Objective checks the word
         constraints=Constraints(load_cap=cap),
+        expert_bytes=expert_bytes,
         hold_out=hold_out,
         limits=limits,
         seed=seed,
@@ -173,9 +173,8 @@ def front(
         if server is not None:
             from api.cli.remote_front import front_remotely
 
-            more = asked | {"expert_bytes": expert_bytes}
             document, plans = front_remotely(
-                server, trace, source_options, request, start=remote, more=more, shown=shown
+                server, trace, source_options, request, start=remote, more=asked, shown=shown
             )
             best = pick_point(document, wish)
             _save(plans, best, out_dir, output)
@@ -183,9 +182,8 @@ def front(
             shown.phase("reading and profiling")
             prepared = prepare(source, request, workers=workers)
             shown.phase("searching")
-            problem = replace(prepared.problem, expert_bytes=expert_bytes)
             own: dict[str, Any] = {"solver": request.solver, "options": parameters, "limits": limits, "start": first}
-            search = partial(solvers.front, problem, **own, **asked)
+            search = partial(solvers.front, prepared.problem, **own, **asked)
             if restarts is None:
                 found = search(seed=seed, observe=shown.observe, workers=workers)
             else:

@@ -42,7 +42,7 @@ def front_remotely(
     start : str or None
         Id of a plan of the service to start from.
     more : dict
-        What a request for a front has besides: against, points, num_groups, expert_bytes.
+        What a request for a front has besides: against, points, num_groups.
     shown : Progress
 
     Returns

@@ -134,6 +134,8 @@ def plan_fields(trace_id: str, request: PlanRequest, start: str | None) -> dict[
     }
     if request.activated_weight:
         fields |= {"activated_weight": request.activated_weight, "decode_batch": request.decode_batch}
+    if request.expert_bytes is not None:
+        fields["expert_bytes"] = request.expert_bytes
     return fields | constraints
 
 

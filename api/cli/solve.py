@@ -55,6 +55,14 @@ def solve(
         int | None,
         typer.Option(metavar="N", help="Copies beyond one of each expert, in all layers together."),
     ] = None,
+    extra_bytes: Annotated[
+        int | None,
+        typer.Option(metavar="BYTES", help="The same budget in bytes, all GPUs together; needs --expert-bytes."),
+    ] = None,
+    expert_bytes: Annotated[
+        int | None,
+        typer.Option(metavar="BYTES", help="Size of one expert's weights, for --extra-bytes and the GPUs' memory."),
+    ] = None,
     hold_out: shared.HoldOutOption = None,
     time_limit: Annotated[
         str | None,
@@ -113,6 +121,7 @@ def solve(
         "load_quantile": load_quantile,
         "load_groups": load_groups,
         "extra_copies": extra_copies,
+        "extra_bytes": extra_bytes,
         "pins": shared.read_pins(pin or (), "--pin"),
         "forbidden": shared.read_pins(forbid or (), "--forbid"),
         "groups": shared.read_groups(group or ()),
@@ -153,6 +162,7 @@ def solve(
         activated_weight=activated_weight,
         decode_batch=decode_batch,
         constraints=Constraints(**constraints),
+        expert_bytes=expert_bytes,
         hold_out=hold_out,
         limits=limits,
         seed=seed,

@@ -113,6 +113,7 @@ def test_all_options_of_solve_reach_the_plan(trace: Path, tmp_path: Path) -> Non
     path = tmp_path / "plan.json"
     options: tuple[object, ...] = ("--solver", "annealing", "--work-limit", 5000, "--seed", 7, "--load-cap", 1.5)
     options += ("--layer-load-cap", "1.7@2", "--stall", 60)
+    options += ("--extra-bytes", 7999, "--expert-bytes", 1000)
     options += ("--load-quantile", 0.8, "--load-groups", "sequences")
     options += ("--execution", "dispatch", "--dedup", "node", "--ownership", "sequence", "--copy-policy", "same-gpu")
     options += ("--pin", "3@1@2", "--forbid", "4@0", "--group", "5,6", "--slots-per-gpu", 5, "--gap", 0.01)
@@ -126,6 +127,8 @@ def test_all_options_of_solve_reach_the_plan(trace: Path, tmp_path: Path) -> Non
     assert recorded["constraints"]["layer_load_caps"] == [{"layer_id": 2, "load_cap": 1.7}]
     assert recorded["constraints"]["load_quantile"] == 0.8
     assert recorded["constraints"]["load_groups"] == "sequences"
+    assert (recorded["constraints"]["extra_bytes"], recorded["expert_bytes"]) == (7999, 1000)
+    assert (written.physical_to_logical_map >= 0).sum() <= written.num_layers * written.num_experts + 7
     assert recorded["limits"] == {"time_s": None, "work": 5000, "gap": 0.01, "stall_s": 60}
     assert written.slots_per_gpu == 5
     assert written.copies_on_gpu[2, 3, 1] == 1

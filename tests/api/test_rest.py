@@ -263,6 +263,8 @@ class TestPlans:
             "pins": [{"expert": 0, "gpu": 3, "layer_id": 6}],
             "forbidden": [{"expert": 1, "gpu": 0}],
             "groups": [{"experts": [4, 5]}],
+            "extra_bytes": 2500,
+            "expert_bytes": 1000,
         }
         response = client.post("/v1/plans", json={**body, "topology": "2x2", **constraints}, headers=WAIT)
         found = plan_from_dict(response.json()["plan"])
@@ -272,6 +274,7 @@ class TestPlans:
         recorded = found.provenance["constraints"]
         assert recorded["layer_load_caps"] == [{"layer_id": 6, "load_cap": 1.4}]
         assert (recorded["load_quantile"], recorded["load_groups"]) == (0.9, "sequences")
+        assert (recorded["extra_bytes"], found.provenance["expert_bytes"]) == (2500, 1000)
 
     def test_topology_object(self, client: TestClient, body: dict[str, Any]) -> None:
         """A topology can be given as in a topology file."""

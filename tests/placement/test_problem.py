@@ -47,6 +47,22 @@ SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zero
             "memory",
             "/topology/memory_gb/0",
         ),
+        ({"constraints": C(extra_bytes=10)}, "no_expert_bytes", "/constraints/extra_bytes"),
+        ({"constraints": C(extra_bytes=-1), "expert_bytes": 4}, "extra_bytes_range", "/constraints/extra_bytes"),
+        (
+            {"constraints": C(extra_bytes=11, extra_copies=3), "expert_bytes": 4},
+            "copy_budgets_differ",
+            "/constraints/extra_bytes",
+        ),
+        (
+            {
+                "slots_per_gpu": 3,
+                "constraints": C(extra_bytes=7, pins=(Pin(expert=0, gpu=0), Pin(expert=0, gpu=1))),
+                "expert_bytes": 4,
+            },
+            "extra_bytes_range",
+            "/constraints/extra_bytes",
+        ),
         ({"objective": Objective(copy_policy="same_gpu")}, "copy_policy", "/objective/copy_policy"),
         ({"profile": COUNTS}, "counts_only", "/objective/execution"),
         ({"profile": COUNTS, "objective": Objective(execution="dispatch")}, "counts_only", "/objective/dedup"),

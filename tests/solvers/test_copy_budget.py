@@ -31,6 +31,9 @@ def problem(budget: int | None, **constraints: object) -> Problem:
     )
 
 
+PLAIN = problem(None)
+
+
 def extras(problem: Problem, table: npt.NDArray[np.int32]) -> list[int]:
     """Return the copies beyond one of each expert, by layer."""
     return [int(held) - problem.num_experts for held in (table >= 0).sum(axis=1)]
@@ -100,3 +103,27 @@ def test_budget_that_never_binds_changes_nothing() -> None:
     """With room for fewer copies than allowed, the problem is as free as without a budget."""
     assert problem(8).is_free
     assert not replace(problem(None), constraints=Constraints(extra_copies=7)).is_free
+
+
+@given(size=st.integers(1, 10**12), copies=st.integers(0, 8), rest=st.floats(0, 1, exclude_max=True))
+@settings(max_examples=40)
+def test_bytes_are_as_many_copies_as_fit(size: int, copies: int, rest: float) -> None:
+    """A budget in bytes is the one of the whole copies in it, and may stand beside that number."""
+    budget = copies * size + int(rest * size)
+    by_bytes = Constraints(extra_bytes=budget)
+    limited = replace(PLAIN, constraints=by_bytes, expert_bytes=size)
+    assert limited.copy_budget == copies
+    assert limited.copies_limited == replace(PLAIN, constraints=Constraints(extra_copies=copies)).copies_limited
+    assert replace(limited, constraints=replace(by_bytes, extra_copies=copies)).copy_budget == copies
+
+
+def test_bytes_give_the_plan_of_the_same_number_of_copies() -> None:
+    """The search spends a budget in bytes as one in copies, and the plan records both figures."""
+    by_count = problem(3)
+    by_bytes = replace(by_count, constraints=Constraints(extra_bytes=399), expert_bytes=100)
+    plans = [solve(limited, "annealing", limits=Limits(work=20_000)).plan for limited in (by_count, by_bytes)]
+    assert np.array_equal(plans[0].physical_to_logical_map, plans[1].physical_to_logical_map)
+    assert plans[1].provenance["constraints"]["extra_bytes"] == 399
+    assert plans[1].provenance["expert_bytes"] == 100
+    full = np.array([[0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]] * 2)
+    assert [v.pointer for v in broken_constraints(by_bytes, full).found] == ["/constraints/extra_bytes"]
