@@ -10,6 +10,7 @@ import numpy as np
 
 from placement import Problem
 from solvers.registry import Solver, solver_from
+from solvers.router_groups import grouped_eplb
 from solvers.search import Search
 
 __all__ = ["Auto", "search_share"]
@@ -48,6 +49,8 @@ class Auto:
         for name in BASELINES:
             if name not in NULL_CASES or not search.offers_are_dear:
                 portfolio.run(solver_from(name), 0.05)
+        if (grouped := grouped_eplb(problem)) is not None:
+            portfolio.run(grouped, 0.05)
         if problem.objective.execution == "dispatch" and problem.objective.dedup != "none":
             portfolio.run(solver_from("grace"), 0.05)
         portfolio.run(solver_from("chain_dp", {"max_steps": QUICK_STEPS}), 0.5)

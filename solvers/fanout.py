@@ -17,6 +17,7 @@ from solvers.eplb import Eplb
 from solvers.kernels.fanout import LayerModel, LayerState, route_all
 from solvers.kernels.fanout_anneal import anneal_layer, load_cost, most_active
 from solvers.kernels.random import State, seeded
+from solvers.router_groups import grouped_eplb
 from solvers.search import Search
 from solvers.threads import run_together
 from traces import TokenSample
@@ -39,6 +40,9 @@ BUDGET_SHARE, BUDGET_HOT = 0.3, 0.1
 def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float) -> None:
     """Anneal every layer from EPLB's plan (or the search's start) and offer the result.
 
+    Where the router keeps to groups of experts and these can be dealt out to the nodes, no layer ends worse than in
+    EPLB's hierarchical plan, which keeps groups whole.
+
     Parameters
     ----------
     problem : Problem
@@ -53,6 +57,12 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     start = base if search.start is None else np.asarray(search.start, dtype=np.int32)
     if problem.num_gpus == 1:
         return
+    grouped = grouped_eplb(problem) if search.start is None else None
+    whole = None if grouped is None else _apart(problem, grouped)
+    if whole is not None:
+        if not search.offers_are_dear:
+            search.offer(whole, 1)
+        whole = _drop_second_copies(whole, problem.num_gpus)
     if search.work is None and search.remaining_s is None:
         search = search.part(1.0, 0)
         search.work = DEFAULT_TRIALS_PER_LAYER * problem.num_layers
@@ -69,10 +79,14 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     table = start.copy()
 
     def anneal(part: Search, layer: int) -> None:
-        table[layer] = _search_layer(problem, sample, start[layer], layer, part, most[layer], hot=hot, cold=cold)
+        found = _search_layer(problem, sample, start[layer], layer, part, most[layer], hot=hot, cold=cold)
+        if whole is not None:
+            other = _Layer(problem, sample, whole[layer], layer, len(sample))
+            found = other if other.cost < found.cost else found
+        table[layer] = found.row
 
     _each_layer(problem, search, anneal)
-    search.offer(table, 1)
+    search.offer(table, 2)
 
 
 def _is_short(problem: Problem, search: Search) -> bool:
@@ -149,10 +163,15 @@ def _messages(problem: Problem, sample: TokenSample, tokens: int) -> int:
 def _base(problem: Problem) -> Table:
     """Return the plan to start from: EPLB's where it applies, else experts in order."""
     if Eplb().supports(problem) is None:
-        table: npt.NDArray[np.integer[Any]] = Eplb().table(problem)
-        return separate_copies(table, problem.profile.load, problem.num_gpus)
+        return _apart(problem, Eplb())
     gpu = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
     return conform(problem, np.tile(gpu, (problem.num_layers, 1)))
+
+
+def _apart(problem: Problem, eplb: Eplb) -> Table:
+    """Return EPLB's plan with second copies moved to other GPUs."""
+    table: npt.NDArray[np.integer[Any]] = eplb.table(problem)
+    return separate_copies(table, problem.profile.load, problem.num_gpus)
 
 
 def _drop_second_copies(table: Table, num_gpus: int) -> Table:
@@ -304,8 +323,8 @@ class _Layer:
 
 def _search_layer(
     problem: Problem, sample: TokenSample, row: Row, layer: int, search: Search, most: int, *, hot: float, cold: float
-) -> Row:
-    """Anneal one layer over the whole of `search`, in one or more runs; return the best row of the map."""
+) -> _Layer:
+    """Anneal one layer over the whole of `search`, in one or more runs; return the best state."""
     runs = 1
     if search.work is not None:
         runs = search.work // RUN_TRIALS
@@ -318,7 +337,7 @@ def _search_layer(
         found = _anneal(problem, sample, row, layer, part, number, most, hot=hot, cold=cold)
         if found.cost < best.cost:
             best = found
-    return best.row
+    return best
 
 
 def _anneal(
