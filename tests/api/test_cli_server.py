@@ -152,8 +152,8 @@ def test_profile_is_counted_here_and_kept_there(url: str, trace: str, tmp_path: 
 
 def test_front_is_the_local_one(url: str, trace: str, tmp_path: Path) -> None:
     """With a work limit: the document, the plans of all points, the picked one and the chart."""
-    options = ("front", trace, "--topology", "2x2", "--work-limit", 30_000, "--points", 4, "--expert-bytes", 10)
-    options = (*options, "--solver", "assignment")
+    short = ("--work-limit", 30_000, "--points", 4, "--solver", "assignment")
+    options = ("front", trace, "--topology", "2x2", *short, "--expert-bytes", 10)
 
     def files(name: str) -> tuple[object, ...]:
         folder = tmp_path / name
@@ -186,8 +186,8 @@ def test_front_from_a_plan_of_the_service(url: str, trace: str) -> None:
 
 def test_front_that_can_not_be_picked_from_has_its_exit_code(url: str, trace: str) -> None:
     """No point keeps the cap: as without a service."""
-    options = ("front", trace, "--topology", "2x2", "--work-limit", 100, "--points", 3, "--pick", "cap=1.000001")
-    options = (*options, "--solver", "assignment")
+    short = ("--work-limit", 100, "--points", 3, "--solver", "assignment")
+    options = ("front", trace, "--topology", "2x2", *short, "--pick", "cap=1.000001")
     here, there = command(*options), command(*options, "--server", url)
     assert here.exit_code == there.exit_code == 3
     assert here.stderr == there.stderr

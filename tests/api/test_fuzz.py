@@ -198,7 +198,7 @@ class Scenario:
         without = (
             [CHECKS.get_one("ensure_resource_availability")] if b"/problems/no-plan-yet" in response.content else []
         )
-        case.validate_response(response, excluded_checks=without, recorder=self.recorder, transport_kwargs=options)  # type: ignore[attr-defined]
+        case.validate_response(response, excluded_checks=without, recorder=self.recorder, transport_kwargs=options)  # type: ignore[attr-defined, arg-type]
 
 
 @pytest.mark.parametrize(
