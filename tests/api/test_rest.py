@@ -199,6 +199,8 @@ class TestPlans:
         assert client.get(f"{url}/sglang", params=model, headers=etag).status_code == 304
         assert codes(client.get(f"{url}/sglang")) == {"/layer_ids": "model_unknown"}
         assert set(codes(client.get(f"{url}/hygon"))) == {"/model_class", "/model_name"}
+        assert codes(client.get(f"{url}/sglang", params=model | {"layer": 1})) == {"/layer": "option_unused"}
+        assert client.get(f"{url}/tensorrt-llm", params=model).status_code == 200
         assert client.get(f"{url}/nothing").status_code == 404
         assert client.get(f"/v1/plans/{UNKNOWN_PLAN}/exports/sglang").status_code == 404
 
