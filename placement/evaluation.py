@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.activation import activated_experts
+from placement.kernels.crossing import sum_crossing
 from placement.objective import CopyPolicy, Dedup, Execution, Objective, Ownership
 from placement.plan import Plan
 from placement.replay import Replay
@@ -17,7 +18,7 @@ from placement.split import least_max_load
 from placement.topology import Topology
 from traces import Batch, InputError, Trace, Violations
 from traces.counting import count_load
-from traces.parallel import available_cores
+from traces.parallel import available_cores, map_threads
 from traces.sample import SampleBuilder
 
 __all__ = ["Evaluation", "HotLink", "evaluate"]
@@ -146,7 +147,7 @@ def evaluate(
     _check_fit(plan, trace, topology)
     replay = Replay.of(plan.physical_to_logical_map, plan.num_experts, plan.slots_per_gpu, topology, objective)
     threads = available_cores() if workers is None else max(1, workers)
-    parts = [replay.fork() for _ in range(threads)]
+    parts = [replay, *(replay.fork() for _ in range(threads - 1))]
     has_copies = bool((plan.copies > 1).any())
     loads = np.zeros((threads, plan.num_layers, 1, plan.num_experts), np.int64)
 
@@ -162,7 +163,7 @@ def evaluate(
             size = -(-len(batch) // threads)
             pieces = [batch.select(slice(n * size, (n + 1) * size)) for n in range(threads)]
             list(pool.map(add, parts, loads, pieces))
-    for part in parts:
+    for part in parts[1:]:
         replay.join(part)
     if not replay.tokens:
         raise InputError.of(
@@ -182,7 +183,8 @@ def evaluate(
             objective,
             decode_batch,
         )
-    return _report(replay, plan, activated, loads.sum(axis=(0, 2)).astype(np.float64) if has_copies else None)
+    expert_load = loads.sum(axis=(0, 2)).astype(np.float64) if has_copies else None
+    return _report(replay, plan, activated, expert_load, threads)
 
 
 def _check_fit(plan: Plan, trace: Trace, topology: Topology) -> None:
@@ -214,20 +216,22 @@ def _report(
     plan: Plan,
     activated: npt.NDArray[np.float64] | None,
     expert_load: npt.NDArray[np.float64] | None,
+    threads: int,
 ) -> Evaluation:
     topology, objective = replay.topology, replay.objective
     context = objective.execution == "context_coherent"
-    other_gpu = ~np.eye(topology.num_gpus, dtype=bool)
-    other_node = topology.node_of_gpu[:, None] != topology.node_of_gpu[None, :]
-    total = replay.traffic.sum(axis=(1, 2))
+    sums = map_threads(
+        lambda matrix: sum_crossing(matrix, topology.node_of_gpu, topology.hop_cost), replay.traffic, threads
+    )
+    counts = np.array([item[:3] for item in sums], dtype=np.int64).reshape(-1, 3)  # of one layer, there are none
+    total, hop = counts[:, 0], np.array([item[3] for item in sums], dtype=np.float64)
     assigned = replay.load.sum(axis=1)
     active = replay.fanout[:, 2]
     if context:
-        crossing = np.stack([(replay.traffic * mask).sum(axis=(1, 2)) for mask in (other_gpu, other_node)], axis=1)
+        crossing = counts[:, 1:]
         whole = total
     else:
         crossing, whole = replay.away[:, :2], assigned
-    hop = (replay.traffic * topology.hop_cost).sum(axis=(1, 2))
     hop_whole = active if not context and objective.dedup != "none" else total
     mean, largest = assigned / topology.num_gpus, replay.load.max(axis=1)
     max_over_mean = _ratio(largest, mean)
@@ -277,14 +281,15 @@ def _report(
         activated_experts=None if activated is None else float(activated.mean()),
         per_layer=per_layer,
         traffic_matrix=matrix,
-        hottest_links=_hottest(matrix * other_gpu),
+        hottest_links=_hottest(matrix - np.diag(matrix.diagonal())),
         gpu_load=replay.load,
     )
 
 
 def _hottest(matrix: npt.NDArray[np.int64], count: int = 8) -> tuple[HotLink, ...]:
     flat, total = matrix.ravel(), matrix.sum()
-    order = np.argsort(-flat, kind="stable")[:count]
+    used = np.flatnonzero(flat)  # few, on large machines
+    order = used[np.argsort(-flat[used], kind="stable")[:count]]
     return tuple(
         HotLink(
             source=int(link // len(matrix)),
@@ -293,5 +298,4 @@ def _hottest(matrix: npt.NDArray[np.int64], count: int = 8) -> tuple[HotLink, ..
             share=float(flat[link] / total),
         )
         for link in order
-        if flat[link] > 0
     )

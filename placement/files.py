@@ -303,7 +303,7 @@ def _links_of(topology: Topology) -> dict[str, Any] | None:
     content: dict[str, Any] = {}
     for name, mask in (("intra_node", same_node & other_gpu), ("inter_node", ~same_node)):
         if mask.any():
-            first = tuple(np.argwhere(mask)[0])
+            first = np.unravel_index(int(mask.argmax()), mask.shape)
             content[name] = {
                 "bandwidth_gb_s": float(topology.bandwidth_gb_s[first]),
                 "latency_us": float(topology.latency_us[first]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -121,7 +122,10 @@ class Replay:
 
     def fork(self) -> Replay:
         """Return an empty replay of the same plan, for another thread."""
-        zeros = {name: np.zeros_like(getattr(self, name)) for name in ("traffic", "load", "fanout", "away")}
+        # Not zeros_like, which writes every page: most of a large machine's matrices are never touched.
+        zeros: dict[str, Any] = {
+            name: np.zeros(getattr(self, name).shape, np.int64) for name in ("traffic", "load", "fanout", "away")
+        }
         return Replay(
             objective=self.objective,
             topology=self.topology,
