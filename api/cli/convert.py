@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from api.cli import options as shared
+from api.cli import reading
 from api.cli.console import Json, print_json, say, write
 from api.cli.exports import (
     FillMissing,
@@ -56,7 +57,7 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Convert a placement file to another format, or a trace to one of ours."""
-    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
 
     from api.cli.outputs import check_outputs
 
@@ -66,8 +67,8 @@ def convert(
     writing = {"fill_missing": fill_missing, "without_mtp": without_mtp, "layer": layer} | names
     if wanted in TRACES and not (wanted == "npz" and _is_placement(source, source_format)):
         _refuse_unused(writing | {"topology": topology}, "A trace is converted")
-        loading = shared.load_options(num_experts, layer_ids, source_format, model)
-        loading |= shared.row_options(top_k, drop_dummy)
+        loading = reading.load_options(num_experts, layer_ids, source_format, model)
+        loading |= reading.row_options(top_k, drop_dummy)
         _convert_trace(source, output, wanted, loading, as_json=as_json)
         return
     _refuse_unused({"top_k": top_k, "drop_dummy": drop_dummy}, "A placement is converted")

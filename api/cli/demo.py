@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from api.cli import options as shared
+from api.cli import reading
 from api.cli.console import Json, say, write
 
 __all__ = ["demo"]
@@ -52,7 +53,7 @@ def demo(
 
     trace = _short(sample_path())
     request = PlanRequest(
-        topology=shared.read_topology(topology),
+        topology=reading.read_topology(topology),
         constraints=Constraints(load_cap=LOAD_CAP),
         limits=Limits(time_s=time_limit),
         seed=seed,

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options as shared
+from api.cli import reading
 from api.cli.console import Json, print_json, say, write
 from api.cli.progress import progress
-from api.cli.remote import ServerOption, fetch_plan, is_plan, refuse_options, send_trace, service_at
+from api.cli.remote import ServerOption, fetch_plan, is_plan, refuse_options, service_at
+from api.cli.remote_trace import send_trace
 from api.cli.view import Row, figure_tables
 
 if TYPE_CHECKING:
@@ -69,12 +71,12 @@ def evaluate(
             | {"--plan-format": plan_format if is_plan(plan) else None}
         )
     _check_part(part, hold_out)
-    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
-    loading = shared.load_options(num_experts, layer_ids, format_name, model)
+    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    loading = reading.load_options(num_experts, layer_ids, format_name, model)
 
     from api.figures import part_figures, replay_both
 
-    loading |= shared.row_options(top_k, drop_dummy)
+    loading |= reading.row_options(top_k, drop_dummy)
     asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": copy_policy}
     known = {"model": model, "num_experts": num_experts, "layer_ids": layer_ids}
     with progress() as shown, ExitStack() as stack:
@@ -140,12 +142,12 @@ def compare(
     if not files:
         raise typer.BadParameter("Name at least one plan, then the trace.", param_hint="PLAN... TRACE")
     _check_part(part, hold_out)
-    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
-    loading = shared.load_options(num_experts, layer_ids, format_name, model)
+    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    loading = reading.load_options(num_experts, layer_ids, format_name, model)
 
     from api.figures import part_figures, replay_both
 
-    loading |= shared.row_options(top_k, drop_dummy)
+    loading |= reading.row_options(top_k, drop_dummy)
     asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": copy_policy}
     known = {"model": model, "num_experts": num_experts, "layer_ids": layer_ids}
     plans = [(file, *_plan_and_topology(file, topology, plan_format, known)) for file in files]
@@ -211,8 +213,8 @@ def _plan_and_topology(
     from placement import Topology
     from placement.files import recorded_topology
 
-    asked = None if topology is None else shared.read_topology(topology)
-    plan = shared.read_placement(path, format_name, topology=asked, **known)
+    asked = None if topology is None else reading.read_topology(topology)
+    plan = reading.read_placement(path, format_name, topology=asked, **known)
     if asked is not None:
         return plan, asked
     return plan, recorded_topology(plan, f"{path.name}#") or Topology.of(plan.gpus_per_node)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options as shared
+from api.cli import reading
 from api.cli.console import BAD_INPUT, Json, print_json, say, write
 from api.cli.remote import ServerOption, fetch_plan, named_plan, refuse_options, service_at
 
@@ -65,7 +66,7 @@ def export(
     if server is not None:
         named_plan(plan, "PLAN")
         refuse_options({"--plan-format": plan_format})
-    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
 
     from api.cli.outputs import check_outputs
 
@@ -98,7 +99,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Tell everything in a placement file that its engine would reject or misread; exit code 1 if there is anything."""
-    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
 
     from placement.exports import Document, export_named, recognised
 
@@ -127,12 +128,12 @@ def placement_context(
     """Return what the options say about a placement file."""
     from placement.exports import Context
 
-    layers = shared.read_layer_ids(layer_ids)
+    layers = reading.read_layer_ids(layer_ids)
     return Context(
         model=model,
         layer_ids=None if layers is None else tuple(layers),
         num_experts=num_experts,
-        gpus_per_node=None if topology is None else shared.read_topology(topology).gpus_per_node,
+        gpus_per_node=None if topology is None else reading.read_topology(topology).gpus_per_node,
         **writing,
     )
 

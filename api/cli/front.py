@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options as shared
+from api.cli import reading
 from api.cli.console import Json, print_json, say, table, write
 from api.cli.progress import progress
 from api.cli.remote import ServerOption, named_plan, refuse_options
@@ -116,15 +117,15 @@ def front(
 ) -> None:
     """Find many plans at once: what less traffic costs in balance, in copies, or in bytes moved."""
     if server is not None:
-        refuse_options(shared.local_options(workers, executor, seeds, plan_format))
-    cap = shared.number_or_none(load_cap, "--load-cap")
+        refuse_options(reading.local_options(workers, executor, seeds, plan_format))
+    cap = reading.number_or_none(load_cap, "--load-cap")
     wish = _read_pick(pick)
     time_s = DEFAULT_FRONT_TIME_S if work_limit is None else None
     if time_limit is not None:
-        time_s = shared.number_or_none(time_limit, "--time-limit")
-    parameters = shared.read_options(option or ())
-    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
-    source_options = shared.load_options(num_experts, layer_ids, format_name, model)
+        time_s = reading.number_or_none(time_limit, "--time-limit")
+    parameters = reading.read_options(option or ())
+    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    source_options = reading.load_options(num_experts, layer_ids, format_name, model)
 
     from functools import partial
 
@@ -135,12 +136,12 @@ def front(
     from api.planning import PlanRequest, open_source, prepare
     from placement import Constraints
 
-    source_options |= shared.row_options(top_k, drop_dummy)
+    source_options |= reading.row_options(top_k, drop_dummy)
     with Checks() as checks:
         checks.run(lambda: check_outputs({"--output": output, "--plot": plot}, (trace, start)))
         checks.run(lambda: check_chart(plot))
         checks.run(lambda: _check_folder(out_dir, (trace, start)))
-        machine = checks.run(lambda: shared.read_topology(topology))
+        machine = checks.run(lambda: reading.read_topology(topology))
         limits = checks.run(lambda: solvers.Limits(time_s=time_s, work=work_limit))
         first, remote = None, None
         if start is not None and server is not None:
@@ -148,7 +149,7 @@ def front(
         elif start is not None:
             known: dict[str, Any] = {"topology": machine, "model": model}
             known |= {"num_experts": num_experts, "layer_ids": layer_ids}
-            first = checks.run(lambda: shared.read_placement(start, plan_format, **known))
+            first = checks.run(lambda: reading.read_placement(start, plan_format, **known))
         if server is None:
             source = checks.run(lambda: open_source(trace, **source_options))
     request = PlanRequest(
@@ -167,7 +168,7 @@ def front(
         seed=seed,
         start=first,
     )
-    restarts = shared.read_restarts(seeds, executor)
+    restarts = reading.read_restarts(seeds, executor)
     asked: dict[str, Any] = {"against": against, "points": points, "num_groups": num_groups}
     with progress() as shown:
         if server is not None:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options as shared
+from api.cli import reading
 from api.cli.console import Json, print_json, say, table, write
 from api.cli.progress import Progress, progress
-from api.cli.remote import ServerOption, check_server, send_trace, service_at
+from api.cli.remote import ServerOption, check_server, service_at
+from api.cli.remote_trace import send_trace
 
 if TYPE_CHECKING:
     from traces import Profile
@@ -64,15 +66,15 @@ def profile(
     With --server the profile, which is much smaller than its traces, is uploaded as well; its id stands for it in
     solve, front and evaluate.
     """
-    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
-    loading = shared.load_options(num_experts, layer_ids, format_name, model)
+    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    loading = reading.load_options(num_experts, layer_ids, format_name, model)
 
     from api.cli.outputs import check_outputs
     from api.executors import executor_factory
     from traces.shards import list_shards, profile_shards
     from traces.statistics import summary
 
-    loading |= shared.row_options(top_k, drop_dummy)
+    loading |= reading.row_options(top_k, drop_dummy)
     shards = list_shards(sources)
     check_outputs({"--output": output}, tuple(shard for shard in shards if "://" not in shard))
     if server is not None:

@@ -1,4 +1,4 @@
-"""A service in place of this process (``--server URL``): its address and key, what it can't do, and traces for it."""
+"""A service in place of this process (``--server URL``): its address and key, and what it can't do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ __all__ = [
     "named_plan",
     "raise_failure",
     "refuse_options",
-    "send_trace",
     "service_at",
 ]
 
@@ -137,66 +136,11 @@ def check_server(server: str) -> None:
     found.raise_if_any()
 
 
-def send_trace(service: Client, trace: Path, reading: Mapping[str, Any], *, name: str | None = None) -> str:
-    """Upload a trace and return its id; what is an id already (``sha256:...``) is not uploaded.
-
-    Parameters
-    ----------
-    service : Client
-    trace : Path
-    reading : mapping
-        Keyword arguments of `traces.load`.
-    name : str, optional
-        Name to show; the file's by default.
-
-    Raises
-    ------
-    InputError
-        If the file can't be read, or a service can't be told how to read it.
-    """
-    from traces import InputError
-
-    known = _reading(reading)
-    if re.fullmatch(r"sha256:[0-9a-f]{64}", str(trace)):
-        if known:
-            option = f"--{next(iter(known)).replace('_', '-')}"
-            detail = "A trace of the service was read when it was uploaded."
-            raise InputError.of("trace_known", option, detail, "Leave it out, or give the file.")
-        return str(trace)
-    if trace.is_dir():
-        detail = "A folder can't be uploaded."
-        remedy = "Pack it as .tar, or upload its profile: `moe-placement profile FOLDER --server URL`."
-        raise InputError.of("is_a_folder", str(trace), detail, remedy)
-    try:
-        return service.upload(trace, name=name, **known).id
-    except OSError as error:
-        detail = f"Can't read the file: {error.strerror or error}."
-        raise InputError.of("cannot_read", str(trace), detail, "Check the path.") from error
-
-
 def fetch_plan(service: Client, plan_id: str, folder: Path) -> Path:
     """Write the best plan so far of a plan of the service as a plan file named by its id, and return the file."""
     path = folder / f"{plan_id}.json"
     path.write_text(json.dumps(service.plan_file(plan_id)))
     return path
-
-
-def _reading(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how to read the trace, as the service takes it."""
-    from traces import InputError
-
-    known = {name: value for name, value in options.items() if value is not None and name != "model"}
-    model = options.get("model")
-    if model is None:
-        return known
-    first = model.moe_layers[0] if model.moe_layers else model.num_layers
-    if model.mtp_layers or model.moe_layers != tuple(range(first, model.num_layers)):
-        detail = "A service can't be told of layers for multi-token prediction, nor of dense layers between others."
-        remedy = "Count the trace here, where the model is known: `moe-placement profile TRACE --server URL`."
-        raise InputError.of("model_layers", "--server", detail, remedy)
-    said = {"num_experts": model.num_experts, "top_k": model.top_k}
-    known = {name: value for name, value in said.items() if value is not None} | known
-    return known | {"model_layers": model.num_layers, "first_moe_layer": first}
 
 
 def body_of(kind: type[Body], content: dict[str, Any]) -> Body:

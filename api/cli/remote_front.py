@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from api.cli.console import say
-from api.cli.remote import body_of, raise_failure, send_trace, service_at
+from api.cli.remote import body_of, raise_failure, service_at
 from api.cli.remote_plan import plan_fields
+from api.cli.remote_trace import send_trace
 
 if TYPE_CHECKING:
     from api.cli.progress import Progress

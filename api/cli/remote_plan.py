@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from api.cli.console import print_json, say, table, write
 from api.cli.progress import progress
-from api.cli.remote import body_of, raise_failure, send_trace, service_at
+from api.cli.remote import body_of, raise_failure, service_at
+from api.cli.remote_trace import send_trace
 from api.cli.view import balance_hint
 
 if TYPE_CHECKING:

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli import constraints as constraint_texts
 from api.cli import options as shared
+from api.cli import reading
 from api.cli.console import Json, say
 from api.cli.remote import ServerOption, named_plan, refuse_options
 
@@ -110,25 +112,25 @@ def solve(
 ) -> None:
     """Find a plan for a trace, and compare it with the contiguous one on tokens fitted and held out."""
     if server is not None:
-        refuse_options({"--report": report} | shared.local_options(workers, executor, seeds, plan_format))
-    cap = shared.number_or_none(load_cap, "--load-cap")
+        refuse_options({"--report": report} | reading.local_options(workers, executor, seeds, plan_format))
+    cap = reading.number_or_none(load_cap, "--load-cap")
     time_s = DEFAULT_TIME_S if work_limit is None else None
     if time_limit is not None:
-        time_s = shared.number_or_none(time_limit, "--time-limit")
+        time_s = reading.number_or_none(time_limit, "--time-limit")
     constraints: dict[str, Any] = {
         "load_cap": cap,
-        "layer_load_caps": shared.read_layer_caps(layer_load_cap or ()),
+        "layer_load_caps": constraint_texts.read_layer_caps(layer_load_cap or ()),
         "load_quantile": load_quantile,
         "load_groups": load_groups,
         "extra_copies": extra_copies,
         "extra_bytes": extra_bytes,
-        "pins": shared.read_pins(pin or (), "--pin"),
-        "forbidden": shared.read_pins(forbid or (), "--forbid"),
-        "groups": shared.read_groups(group or ()),
+        "pins": constraint_texts.read_pins(pin or (), "--pin"),
+        "forbidden": constraint_texts.read_pins(forbid or (), "--forbid"),
+        "groups": constraint_texts.read_groups(group or ()),
     }
-    parameters = shared.read_options(option or ())
-    model = shared.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
-    source_options = shared.load_options(num_experts, layer_ids, format_name, model)
+    parameters = reading.read_options(option or ())
+    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    source_options = reading.load_options(num_experts, layer_ids, format_name, model)
 
     from api.cli.outputs import Checks, check_outputs
     from api.cli.planned import plan_and_tell
@@ -136,16 +138,16 @@ def solve(
     from placement import Constraints
     from solvers import Limits
 
-    source_options |= shared.row_options(top_k, drop_dummy)
+    source_options |= reading.row_options(top_k, drop_dummy)
     with Checks() as checks:
         checks.run(lambda: check_outputs({"--output": output, "--report": report}, (trace, start)))
-        machine = checks.run(lambda: shared.read_topology(topology))
+        machine = checks.run(lambda: reading.read_topology(topology))
         limits = checks.run(lambda: Limits(time_s=time_s, work=work_limit, gap=gap, stall_s=stall))
         first, remote = None, None
         if start is not None and server is None:
             known: dict[str, Any] = {"topology": machine, "model": model}
             known |= {"num_experts": num_experts, "layer_ids": layer_ids}
-            first = checks.run(lambda: shared.read_placement(start, plan_format, **known))
+            first = checks.run(lambda: reading.read_placement(start, plan_format, **known))
         if start is not None and server is not None:
             remote = named_plan(start, "--start")
         if server is None:
@@ -168,7 +170,7 @@ def solve(
         seed=seed,
         start=first,
     )
-    restarts = shared.read_restarts(seeds, executor)
+    restarts = reading.read_restarts(seeds, executor)
     if output is None:
         say("The plan will not be written: there is no -o.", "note")
     if server is not None:
