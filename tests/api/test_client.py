@@ -63,6 +63,12 @@ def test_front_and_cancel(service: Client, trace_file: Path) -> None:
     trace = service.upload(trace_file)
     front = service.front(FrontBody(trace=trace.id, topology="1x4", limits=LimitsBody(work=1000), points=3))
     assert service.front_state(front.id).id == front.id
+    finished = service.wait_front(front.id, poll_s=0.1)
+    assert finished.front is not None
+    assert service.point_file(front.id, 0)["score"] == pytest.approx(finished.front["points"][0]["score"])
+    long = FrontBody(trace=trace.id, topology="1x4", limits=LimitsBody(time_limit_s=50), points=3)
+    stopped = service.cancel_front(service.front(long).id)
+    assert service.wait_front(stopped.id, poll_s=0.1).status == "cancelled"
     plan = service.plan(PlanBody(trace=trace.id, topology="1x4", limits=LimitsBody(time_limit_s=50)))
     service.cancel(plan.id)
     assert service.wait(plan.id).status == "cancelled"
