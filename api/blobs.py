@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -170,6 +171,16 @@ class Blobs:
             if PREFIX + path.name not in known:
                 path.unlink(missing_ok=True)
         return sorted(name for name in known if not self.exists(name))
+
+    def drop_unfinished(self, before: float) -> list[Path]:
+        """Remove files that nobody finished or wrote to since a time: those of processes that were killed."""
+        dropped = []
+        for path in self._incoming.iterdir():
+            with suppress(FileNotFoundError):  # it was finished meanwhile
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    dropped.append(path)
+        return dropped
 
     def exists(self, blob_id: str) -> bool:
         """Whether the content is there."""

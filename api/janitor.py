@@ -1,4 +1,4 @@
-"""What goes by itself: expired uploads in parts, old entries of the audit log, plans and traces past their days."""
+"""What goes by itself: expired uploads in parts, leftovers of killed processes, old audit entries, plans, traces."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from api.audit import AuditLog
 from api.blobs import Blobs
 from api.settings import Settings
 from api.store import Store
+from traces.temporary import sweep_folders
 
 __all__ = ["Janitor"]
 
 EVERY_S = 600.0
 DAY_S = 86_400.0
+HOUR_S = 3600.0
 log = structlog.get_logger(__name__)
 
 
@@ -55,6 +57,10 @@ class Janitor:
         for upload_id in self._store.expired_uploads(now):
             self._blobs.drop_part(upload_id)
         self._store.drop_uploads(now)
+        left = self._blobs.drop_unfinished(now - HOUR_S * self._settings.upload_hours)
+        left += sweep_folders()  # of workers and helpers that were killed; those on other machines sweep their own
+        if left:
+            log.info("temporary.swept", files=len(left))
         self._audit.forget(now - DAY_S * self._settings.audit_days)
         if self._settings.keep_days is None:
             return

@@ -7,7 +7,6 @@ A worker may be a process on this machine or anywhere else where the database an
 from __future__ import annotations
 
 import json
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from placement import Plan
 from placement.files import plan_from_dict, plan_to_dict
 from solvers import Event, NoPlanError, Solution, front, solver_class
 from traces import Batch, InputError, Trace
+from traces.temporary import held_folder
 
 __all__ = ["Job", "Outcome", "run_plan", "warm_up"]
 
@@ -163,8 +163,8 @@ def run_plan(job: Job) -> Outcome:
     Outcome
     """
     if job.blobs is None:
-        with tempfile.TemporaryDirectory(prefix="moe-placement-") as folder:
-            return run_plan(replace(job, blobs=Path(folder)))
+        with held_folder() as folder:
+            return run_plan(replace(job, blobs=folder))
     lease = Lease(_database(job.database_url), job.claim, job.lease_s)
     structlog.contextvars.bind_contextvars(plan=job.claim.plan_id, attempt=job.claim.attempt)
     log.info("plan.started")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from traces.parallel import map_executor
 from traces.profile import Profile
 from traces.readers import load
 from traces.readers.archive import check_zip
+from traces.temporary import held_folder
 from traces.trace import Batch, Trace
 
 __all__ = ["is_profile", "list_shards", "profile_shards"]
@@ -340,8 +340,8 @@ def _as_file(shard: str) -> Iterator[Path]:
         yield Path(shard)
         return
     store, key = _store(shard)
-    with tempfile.TemporaryDirectory(prefix="moe-placement-") as folder:
-        path = Path(folder) / _base(shard)
+    with held_folder() as folder:
+        path = folder / _base(shard)
         for left in reversed(range(TRIES)):
             try:
                 with store.open(key, "rb") as source, path.open("wb") as target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,14 @@ def test_only_digests_are_names(blobs: Blobs, name: str) -> None:
     """A name that is no digest never becomes a path."""
     with pytest.raises(ValueError, match="not the name of a blob"):
         blobs.path(name)
+
+
+def test_unfinished_files_go_when_they_are_old(blobs: Blobs) -> None:
+    """What a killed process has begun to receive goes; what is being written, and what was kept, stays."""
+    blobs.keep(kept := receive(blobs, b"content"))
+    old, new = blobs.receive(), blobs.receive()
+    os.utime(old.path, (1000.0, 1000.0))
+    assert blobs.drop_unfinished(2000.0) == [old.path]
+    assert new.path.exists()
+    assert blobs.exists(kept.blob_id)
+    new.discard()

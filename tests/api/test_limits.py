@@ -66,14 +66,17 @@ def test_retention(tmp_path: Path) -> None:
     leases.lease(claim).finish("succeeded", values={})
     expired = store.of("t").add_upload(None, {}, None, time.time() - 1).id
     blobs.part(expired).write_bytes(b"x")
+    begun = blobs.receive()
     settings = Settings(data_dir=tmp_path, keep_days=2.0)
     janitor = Janitor(store, AuditLog(database), blobs, threading.Lock(), settings)
     janitor.clean(time.time())
     assert store.of("t").plan(done) is not None
     assert blobs.exists(unused)
     assert not blobs.part(expired).exists()
+    assert begun.path.exists()
     janitor.clean(time.time() + 3 * DAY_S)
     assert store.of("t").plan(done) is None
+    assert not begun.path.exists()
     assert store.of("t").plan(waiting) is not None
     assert blobs.exists(used)
     assert not blobs.exists(unused)

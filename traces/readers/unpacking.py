@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import shutil
 import tarfile
-import tempfile
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import IO, Any
 from traces.errors import InputError
 from traces.readers.bundles import MAX_FILES, Bundle
 from traces.readers.files import TraceFile, guarded
+from traces.temporary import HeldFolder
 
 __all__ = ["UnpackLimits", "compression", "is_empty_tar", "is_tar", "unpack_stream", "unpack_tar"]
 
@@ -98,7 +96,7 @@ def unpack_stream(file: TraceFile, limits: UnpackLimits) -> TraceFile:
     InputError
         If it is damaged, cut off, or larger than the limits.
     """
-    folder = _Folder()
+    folder = HeldFolder()
     target = folder.path / "unpacked"
     with file.open() as packed, _decompressed(file, packed) as stream, target.open("wb") as written:
         _copy(stream, written, file, limits)
@@ -114,7 +112,7 @@ def unpack_tar(file: TraceFile, limits: UnpackLimits, name: str) -> Bundle:
         If it is damaged, holds links, devices, sparse files, names that lead out of it or occur twice, other archives,
         nothing, or more than the limits allow.
     """
-    folder = _Folder()
+    folder = HeldFolder()
     members: dict[str, TraceFile] = {}
     hidden: list[str] = []
     total = 0
@@ -151,14 +149,6 @@ def unpack_tar(file: TraceFile, limits: UnpackLimits, name: str) -> Bundle:
     names = tuple(sorted(members))
     notes = (f"{len(hidden)} hidden files of the archive were left out, such as {hidden[0][:60]!r}.",) if hidden else ()
     return Bundle(name=name, files=tuple(members[member] for member in names), members=names, notes=notes)
-
-
-class _Folder:
-    """A temporary folder that is removed when the last file that holds it is forgotten, or Python ends."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="moe-placement-"))
-        weakref.finalize(self, shutil.rmtree, str(self.path), ignore_errors=True)
 
 
 def _looked_at(path: Path, shown: str) -> TraceFile:
