@@ -129,14 +129,14 @@ class Annealing:
         pool = Pool(problem, limit=MAX_RESTARTS + 4) if models[0].coupled else None
         step = 0
 
-        def take(tables: Sequence[Table]) -> None:
+        def take(tables: Sequence[Table], *, cross: bool = True) -> None:
             nonlocal step
             for table in tables:
                 step += 1
                 search.offer(table, step)
                 if pool is not None:
                     pool.add(table)
-            if pool is not None:
+            if pool is not None and cross:
                 step += 1
                 search.offer(pool.best(), step)
 
@@ -161,7 +161,9 @@ class Annealing:
         for wave in range(waves):
             numbers = range(wave * workers, min((wave + 1) * workers, restarts))
             part = search.part(1 / (waves - wave + tail), 0, work_share=(1 - self.polish) / restarts)
-            take(run_together(search, [restart(part, number) for number in numbers]))
+            # How many waves there are depends on the cores; where only work limits, plans must not.
+            cross = search.work is None or wave == waves - 1
+            take(run_together(search, [restart(part, number) for number in numbers]), cross=cross)
             if search.done:
                 return
         if self.polish:
