@@ -34,6 +34,7 @@ RUN_TRIALS, RUN_S = 4_000_000, 1.5  # with as much for each, several runs per la
 MAX_RUNS = 4
 NOMINAL_TRIALS_PER_S = 200_000  # of a core, with copies; only to choose a temperature
 HOT_TRIALS_PER_PAIR = 20  # of slots
+WHOLE_TRIALS_PER_PAIR = 5  # with fewer, a search from whole groups does not get far from them
 BUDGET_SHARE, BUDGET_HOT = 0.3, 0.1
 
 
@@ -41,7 +42,7 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     """Anneal every layer from EPLB's plan (or the search's start) and offer the result.
 
     Where the router keeps to groups of experts and these can be dealt out to the nodes, no layer ends worse than in
-    EPLB's hierarchical plan, which keeps groups whole.
+    EPLB's hierarchical plan, which keeps groups whole, and with enough time layers that cost less there start there.
 
     Parameters
     ----------
@@ -66,7 +67,9 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     if search.work is None and search.remaining_s is None:
         search = search.part(1.0, 0)
         search.work = DEFAULT_TRIALS_PER_LAYER * problem.num_layers
-    if search.start is not None or _is_short(problem, search):
+    trials = _trials_per_layer(problem, search)
+    if search.start is not None or trials < HOT_TRIALS_PER_PAIR * problem.num_slots**2:
+        # Too short to find back to a plan as good as EPLB's from a hot start.
         hot /= 4
     sample = problem.profile.sample
     assert sample is not None  # Annealing.supports refuses counts
@@ -79,23 +82,24 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     table = start.copy()
 
     def anneal(part: Search, layer: int) -> None:
-        found = _search_layer(problem, sample, start[layer], layer, part, most[layer], hot=hot, cold=cold)
-        if whole is not None:
-            other = _Layer(problem, sample, whole[layer], layer, len(sample))
-            found = other if other.cost < found.cost else found
+        row = start[layer]
+        other = None if whole is None else _Layer(problem, sample, whole[layer], layer, len(sample))
+        if other is not None and trials >= WHOLE_TRIALS_PER_PAIR * problem.num_slots**2:
+            row = other.row if other.cost < _Layer(problem, sample, row, layer, len(sample)).cost else row
+        found = _search_layer(problem, sample, row, layer, part, most[layer], hot=hot, cold=cold)
+        if other is not None and other.cost < found.cost:
+            found = other
         table[layer] = found.row
 
     _each_layer(problem, search, anneal)
     search.offer(table, 2)
 
 
-def _is_short(problem: Problem, search: Search) -> bool:
-    """Whether a run is too short to find back to a plan as good as EPLB's from a hot start."""
+def _trials_per_layer(problem: Problem, search: Search) -> float:
+    """Return about how many trials there will be for a layer."""
     if search.work is not None:
-        trials = search.work / problem.num_layers
-    else:
-        trials = (search.remaining_s or 0.0) * search.workers / problem.num_layers * NOMINAL_TRIALS_PER_S
-    return trials < HOT_TRIALS_PER_PAIR * problem.num_slots**2
+        return search.work / problem.num_layers
+    return (search.remaining_s or 0.0) * search.workers / problem.num_layers * NOMINAL_TRIALS_PER_S
 
 
 def _each_layer(problem: Problem, search: Search, call: Callable[[Search, int], None]) -> None:

@@ -76,7 +76,7 @@ def test_eplb_by_groups_needs_nodes_that_they_divide_by() -> None:
 
 @pytest.mark.parametrize("solver", ["annealing", "auto"])
 @pytest.mark.parametrize("weight", [0.0, 0.3, 30.0])
-@pytest.mark.parametrize("work", [20, 2000])
+@pytest.mark.parametrize("work", [20, 2000, 130_000])
 def test_search_is_never_worse_than_hierarchical_eplb(solver: str, weight: float, work: int) -> None:
     """Whatever the price of balance, and however short the search."""
     grouped = problem(weight)
