@@ -54,6 +54,15 @@ __all__ = ["plan_text", "router"]
 
 router = APIRouter(prefix="/v1/plans", tags=["plans"], route_class=StrictRoute)
 
+FormatName = Annotated[
+    str,
+    PathParameter(
+        json_schema_extra={
+            "enum": [known.name for known in EXPORTS],
+            "x-enum-descriptions": [known.engine for known in EXPORTS],  # a convention of generators; the page shows it
+        }
+    ),
+]
 POLL_S = 0.1
 RETRY_AFTER_S = "1"
 
@@ -176,7 +185,7 @@ def get_plan_file(plan_id: str, request: Request, store: StoreOf) -> Response:
 )
 def export_plan(
     plan_id: str,
-    format: Annotated[str, PathParameter(json_schema_extra={"enum": [known.name for known in EXPORTS]})],  # noqa: A002
+    format: FormatName,  # noqa: A002
     request: Request,
     store: StoreOf,
     model_layers: ModelLayers = None,

@@ -45,7 +45,8 @@ async function offerEngines() {
   if (!operation) return;
   const { schema } = operation.parameters.find((parameter) => parameter.name === "format");
   // Where the formats are not listed, the service names them when it does not know one.
-  const choice = schema.enum ? make("select", { id: "engine" }, ...schema.enum.map((name) => make("option", {}, name)))
+  const shown = schema["x-enum-descriptions"] ?? schema.enum;
+  const choice = schema.enum ? make("select", { id: "engine" }, ...schema.enum.map((name, n) => make("option", { value: name }, shown[n])))
     : make("input", { id: "engine", value: "vllm", spellcheck: "false", autocomplete: "off" });
   $("engine-choice").replaceChildren(choice);
   $("engine-part").hidden = false;

@@ -11,6 +11,7 @@ import pytest
 
 from api.app import create_app
 from api.settings import Settings
+from placement.exports import EXPORTS
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "docs" / "openapi.json"
@@ -30,6 +31,16 @@ def test_description_is_kept(tmp_path: Path) -> None:
     if os.environ.get("UPDATE_OPENAPI"):
         KEPT.write_text(text)
     assert json.loads(KEPT.read_text()) == json.loads(text), "run UPDATE_OPENAPI=1 pytest tests/api/test_openapi.py"
+
+
+def test_formats_have_names_for_people(tmp_path: Path) -> None:
+    """The formats of exports are listed, each with the engine that loads it: the page offers them by it."""
+    paths = create_app(Settings(data_dir=tmp_path)).openapi()["paths"]
+    parameters = paths["/v1/plans/{plan_id}/exports/{format}"]["get"]["parameters"]
+    schema = next(item["schema"] for item in parameters if item["name"] == "format")
+    assert schema["enum"] == [export.name for export in EXPORTS]
+    assert schema["x-enum-descriptions"] == [export.engine for export in EXPORTS]
+    assert len(set(schema["x-enum-descriptions"])) == len(EXPORTS)
 
 
 def test_links_name_operations_and_their_parameters(tmp_path: Path) -> None:

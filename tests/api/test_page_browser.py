@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from placement import evaluate
+from placement.exports import EXPORTS
 from placement.files import load_plan
 from placement.topology import Topology
 from traces import Trace, load
@@ -134,8 +135,12 @@ def test_sample_from_button_to_plan(
     plan_id = page.locator("#plan-id").inner_text()
     kept = server.http.get(f"/v1/plans/{plan_id}/plan").json()
     assert json.loads(file.read_text()) == kept
-    exports = "/v1/plans/{plan_id}/exports/{format}" in server.http.get("/openapi.json").json()["paths"]
-    assert page.locator("#engine-part").is_visible() == exports
+    engines = page.get_by_label("For an engine")
+    assert engines.locator("option").all_inner_texts() == [export.engine for export in EXPORTS]
+    engines.select_option(next(export.engine for export in EXPORTS if export.name == "csv"))
+    with page.expect_download() as download:
+        page.locator("#export").click()
+    assert download.value.suggested_filename == f"{plan_id}-csv.csv"
     trace = load(ROOT / "examples" / "tiny_moe" / "tiny_moe.npz")
     assert isinstance(trace, Trace)
     replayed = evaluate(plan, trace, Topology.parse("2x2"))
