@@ -8,10 +8,9 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.access import StoreOf
-from api.models import plans
-from api.ordering import queue
 from api.problems import ProblemError
 from api.resources import FrontList, FrontResource, json_response, loads
+from api.routes.asked import ask, cancel, drop, missing, relabel, state_headers
 from api.routes.common import (
     Cursor,
     Key,
@@ -26,7 +25,7 @@ from api.routes.common import (
 )
 from api.schemas import FrontBody, LabelsBody
 from api.services import ServicesOf
-from api.store import ConflictError, TenantStore
+from api.store import TenantStore
 from api.strict import StrictRoute
 
 __all__ = ["router"]
@@ -52,12 +51,10 @@ RETRY_AFTER_S = "2"
 )
 def create_front(body: FrontBody, services: ServicesOf, store: StoreOf, idempotency_key: Key = None) -> Response:
     """Queue the searches of a front; they take turns with plans."""
-    created = queue(services, store, body, idempotency_key)
-    if created.new:
-        services.parts.dispatcher.announce()
-    response = _answer(store, created.row.id)
+    front_id = ask(services, store, body, idempotency_key)
+    response = _answer(store, front_id)
     response.status_code = 202
-    response.headers["Location"] = f"/v1/fronts/{created.row.id}"
+    response.headers["Location"] = f"/v1/fronts/{front_id}"
     return response
 
 
@@ -98,7 +95,7 @@ def get_point(front_id: str, number: Annotated[int, Path(ge=0, le=10_000)], stor
     """Return a point's plan as a plan file and nothing else. Points are counted from 0."""
     row, text, _ = store.documents(front_id, "front")
     if row is None:
-        raise _missing(front_id)
+        raise missing("front", front_id)
     document = loads(text)
     if document is None:
         raise ProblemError("no-plan-yet", f"Front {front_id} is {row.status} and has no points.")
@@ -112,16 +109,14 @@ def get_point(front_id: str, number: Annotated[int, Path(ge=0, le=10_000)], stor
 )
 def cancel_front(front_id: str, store: StoreOf) -> Response:
     """Stop the searches and keep the points that there are. A finished front stays as it is."""
-    if store.cancel(front_id, "front") is None:
-        raise _missing(front_id)
+    cancel(store, "front", front_id)
     return _answer(store, front_id)
 
 
 @router.patch("/{front_id}", response_model=FrontResource, summary="Rename a front", responses=problems("not-found"))
 def label_front(front_id: str, body: LabelsBody, store: StoreOf) -> Response:
     """Change the name or the tags of a front."""
-    if store.plan(front_id, "front") is None or not store.label(plans, front_id, body.model_dump(exclude_unset=True)):
-        raise _missing(front_id)
+    relabel(store, "front", front_id, body)
     return _answer(store, front_id)
 
 
@@ -134,24 +129,13 @@ def label_front(front_id: str, body: LabelsBody, store: StoreOf) -> Response:
 )
 def delete_front(front_id: str, store: StoreOf) -> Response:
     """Delete a front with its plans. A running one has to be cancelled first."""
-    try:
-        if not store.delete_plan(front_id, "front"):
-            raise _missing(front_id)
-    except ConflictError as conflict:
-        raise ProblemError(conflict.slug, conflict.detail) from None
-    return Response(status_code=204)
+    return drop(store, "front", front_id)
 
 
 def _answer(store: TenantStore, front_id: str) -> Response:
     row, text, _ = store.documents(front_id, "front")
     if row is None:
-        raise _missing(front_id)
+        raise missing("front", front_id)
     document = loads(text)
-    headers = {"ETag": f'W/"{row.id[-8:]}-{row.revision}"'}
-    if not row.finished:
-        headers["Retry-After"] = RETRY_AFTER_S
-    return json_response(FrontResource.of(row, None if document is None else document["front"]), headers=headers)
-
-
-def _missing(front_id: str) -> ProblemError:
-    return ProblemError("not-found", f"There is no front {front_id[:100]!r}.")
+    resource = FrontResource.of(row, None if document is None else document["front"])
+    return json_response(resource, headers=state_headers(row, RETRY_AFTER_S))

@@ -14,10 +14,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api.access import StoreOf
-from api.models import plans
-from api.ordering import order, queue
+from api.ordering import order
 from api.problems import ProblemError
 from api.resources import PlanList, PlanResource, PlanSummary, ValidPlan, json_response, loads
+from api.routes.asked import ask, cancel, drop, etag_of, missing, relabel, state_headers
 from api.routes.common import (
     Cursor,
     Key,
@@ -45,7 +45,7 @@ from api.routes.exports import (
 )
 from api.schemas import LabelsBody, PlanBody
 from api.services import Services, ServicesOf
-from api.store import ConflictError, PlanRow, TenantStore
+from api.store import PlanRow, TenantStore
 from api.strict import StrictRoute
 from placement.exports import EXPORTS, Context
 from placement.files import plan_from_dict
@@ -94,10 +94,7 @@ async def create_plan(
     idempotency_key: Key = None,
 ) -> Response:
     """Queue a search. The answer is 202, or 200 if `Prefer: wait` was asked for and the plan is finished by then."""
-    created = await run_in_threadpool(queue, services, store, body, idempotency_key)
-    if created.new:
-        services.parts.dispatcher.announce()
-    plan_id = created.row.id
+    plan_id = await run_in_threadpool(ask, services, store, body, idempotency_key)
     wait_s = wait_of(request, services.settings.max_wait_s)
     if wait_s is not None:
         await _wait(request, services, store, plan_id, wait_s)
@@ -224,16 +221,14 @@ def export_plan(
 @router.post("/{plan_id}/cancel", response_model=PlanResource, summary="Cancel a plan", responses=problems("not-found"))
 def cancel_plan(plan_id: str, store: StoreOf) -> Response:
     """Stop the search and keep the best plan so far. A finished plan stays as it is."""
-    if store.cancel(plan_id) is None:
-        raise _missing(plan_id)
+    cancel(store, "plan", plan_id)
     return _answer(store, plan_id)
 
 
 @router.patch("/{plan_id}", response_model=PlanResource, summary="Rename a plan", responses=problems("not-found"))
 def label_plan(plan_id: str, body: LabelsBody, store: StoreOf) -> Response:
     """Change the name or the tags of a plan."""
-    if store.plan(plan_id) is None or not store.label(plans, plan_id, body.model_dump(exclude_unset=True)):
-        raise _missing(plan_id)
+    relabel(store, "plan", plan_id, body)
     return _answer(store, plan_id)
 
 
@@ -246,19 +241,14 @@ def label_plan(plan_id: str, body: LabelsBody, store: StoreOf) -> Response:
 )
 def delete_plan(plan_id: str, store: StoreOf) -> Response:
     """Delete a plan with everything that was found. A running one has to be cancelled first."""
-    try:
-        if not store.delete_plan(plan_id):
-            raise _missing(plan_id)
-    except ConflictError as conflict:
-        raise ProblemError(conflict.slug, conflict.detail) from None
-    return Response(status_code=204)
+    return drop(store, "plan", plan_id)
 
 
 def plan_text(store: TenantStore, plan_id: str) -> tuple[PlanRow, str]:
     """Return a plan, and the plan file of the best that was found so far."""
     row, text, _ = store.documents(plan_id)
     if row is None:
-        raise _missing(plan_id)
+        raise missing("plan", plan_id)
     if text is None:
         retry = {} if row.finished else {"Retry-After": RETRY_AFTER_S}
         raise ProblemError("no-plan-yet", f"Plan {plan_id} is {row.status} and has no plan.", headers=retry)
@@ -272,7 +262,7 @@ async def _wait(
     deadline = time.monotonic() + wait_s
     while (left := deadline - time.monotonic()) > 0 and not services.draining.is_set():
         row = await run_in_threadpool(store.plan, plan_id)
-        if row is None or row.finished or (known_etag is not None and not matches(known_etag, _etag(row))):
+        if row is None or row.finished or (known_etag is not None and not matches(known_etag, etag_of(row))):
             return
         if await request.is_disconnected():
             return
@@ -282,17 +272,6 @@ async def _wait(
 def _answer(store: TenantStore, plan_id: str) -> Response:
     row, plan, summary = store.documents(plan_id)
     if row is None:
-        raise _missing(plan_id)
-    headers = {"ETag": _etag(row)}
-    if not row.finished:
-        headers["Retry-After"] = RETRY_AFTER_S
+        raise missing("plan", plan_id)
     resource = PlanResource(**PlanSummary.fields_of(row), plan=loads(plan), summary=loads(summary))
-    return json_response(resource, headers=headers)
-
-
-def _etag(row: PlanRow) -> str:
-    return f'W/"{row.id[-8:]}-{row.revision}"'
-
-
-def _missing(plan_id: str) -> ProblemError:
-    return ProblemError("not-found", f"There is no plan {plan_id[:100]!r}.")
+    return json_response(resource, headers=state_headers(row, RETRY_AFTER_S))
