@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.problems import ProblemError
 from api.services import Services, ServicesOf
-from api.store import TenantStore
+from api.tenant_store import TenantStore
 
 __all__ = ["LOCAL", "Principal", "PrincipalOf", "StoreOf", "may"]
 

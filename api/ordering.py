@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from api.parsing import check, plan_request
 from api.planning import PlanRequest
 from api.problems import ProblemError
+from api.rows import ConflictError, Created
 from api.schemas import EvaluationBody, FrontBody, PlanBody, TopologyFile
 from api.services import Services
-from api.store import ConflictError, Created, TenantStore
+from api.tenant_store import TenantStore
 from placement.files import plan_from_dict
 from traces import InputError, Violations
 

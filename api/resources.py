@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from api.keys import KeyRow
-from api.store import PlanRow, TopologyRow, TraceRow, UploadRow
+from api.rows import PlanRow, TopologyRow, TraceRow, UploadRow
 
 __all__ = [
     "Affinity",

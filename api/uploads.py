@@ -18,9 +18,10 @@ from api.disk import disk_problem
 from api.encodings import decoder
 from api.inspection import inspect
 from api.problems import ProblemError
+from api.rows import ConflictError, TraceRow
 from api.services import Services
 from api.settings import Settings
-from api.store import ConflictError, TenantStore, TraceRow
+from api.tenant_store import TenantStore
 from traces import InputError, Violation
 
 __all__ = ["admit", "check_digests", "digests", "receive_trace", "refuse_when_full", "storage_problem"]

@@ -16,8 +16,8 @@ from api.affinity import AffinityTask, affinity_of
 from api.problems import ProblemError
 from api.resources import Affinity, json_response
 from api.routes.common import not_modified, problems
+from api.rows import TraceRow
 from api.services import ServicesOf
-from api.store import TraceRow
 from api.strict import StrictRoute
 from traces import InputError
 

@@ -7,9 +7,10 @@ from starlette.responses import Response
 from api.models import plans
 from api.ordering import queue
 from api.problems import ProblemError
+from api.rows import ConflictError, PlanRow
 from api.schemas import LabelsBody, PlanBody
 from api.services import Services
-from api.store import ConflictError, PlanRow, TenantStore
+from api.tenant_store import TenantStore
 
 __all__ = ["ask", "cancel", "drop", "etag_of", "missing", "relabel", "state_headers"]
 

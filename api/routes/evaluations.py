@@ -17,8 +17,8 @@ from api.resources import Evaluation, json_response
 from api.routes.common import problems
 from api.schemas import EvaluationBody
 from api.services import Services, ServicesOf
-from api.store import TenantStore
 from api.strict import StrictRoute
+from api.tenant_store import TenantStore
 from traces import Violations
 
 __all__ = ["router"]

@@ -18,8 +18,8 @@ from api.problems import ProblemError
 from api.resources import PlanNews
 from api.routes.common import problems
 from api.services import ServicesOf
-from api.store import TenantStore
 from api.strict import StrictRoute
+from api.tenant_store import TenantStore
 from traces import Violation
 
 __all__ = ["router"]

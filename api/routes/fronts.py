@@ -25,8 +25,8 @@ from api.routes.common import (
 )
 from api.schemas import FrontBody, LabelsBody
 from api.services import ServicesOf
-from api.store import TenantStore
 from api.strict import StrictRoute
+from api.tenant_store import TenantStore
 
 __all__ = ["router"]
 

@@ -43,10 +43,11 @@ from api.routes.exports import (
     WithoutMtp,
     layout,
 )
+from api.rows import PlanRow
 from api.schemas import LabelsBody, PlanBody
 from api.services import Services, ServicesOf
-from api.store import PlanRow, TenantStore
 from api.strict import StrictRoute
+from api.tenant_store import TenantStore
 from placement.exports import EXPORTS, Context
 from placement.files import plan_from_dict
 

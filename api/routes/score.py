@@ -19,8 +19,8 @@ from api.routes.plans import plan_text
 from api.score_resources import ScoreAnalysis
 from api.scoring import ScoreTask, score_of
 from api.services import Services, ServicesOf
-from api.store import TenantStore
 from api.strict import StrictRoute
+from api.tenant_store import TenantStore
 from traces import InputError
 
 __all__ = ["router"]

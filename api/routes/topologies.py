@@ -13,8 +13,8 @@ from api.parsing import topology_of
 from api.problems import ProblemError
 from api.resources import TopologyList, TopologyPreset, TopologyResource, json_response
 from api.routes.common import Cursor, Limit, TagQuery, decode_cursor, link_next, next_cursor, not_modified, problems
+from api.rows import TopologyRow
 from api.schemas import LabelsBody, TopologyBody, TopologyFile
-from api.store import TopologyRow
 from api.strict import StrictRoute
 from placement import PRESETS
 

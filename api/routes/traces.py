@@ -13,10 +13,11 @@ from api.models import traces
 from api.problems import ProblemError
 from api.resources import TraceList, TraceResource, json_response
 from api.routes.common import Cursor, Limit, TagQuery, decode_cursor, link_next, next_cursor, not_modified, problems
+from api.rows import ConflictError
 from api.schemas import LabelsBody, Name
 from api.services import Services, ServicesOf
-from api.store import ConflictError, TenantStore
 from api.strict import StrictRoute
+from api.tenant_store import TenantStore
 from api.uploads import receive_trace
 from traces import Violation
 from traces.readers import READERS

@@ -18,10 +18,11 @@ from api.problems import ProblemError
 from api.resources import TraceResource, UploadResource, json_response
 from api.routes.common import problems
 from api.routes.traces import check_format
+from api.rows import TraceRow, UploadRow
 from api.schemas import ImportBody, UploadBody
 from api.services import Services, ServicesOf
-from api.store import TenantStore, TraceRow, UploadRow
 from api.strict import StrictRoute, refuse_encoded
+from api.tenant_store import TenantStore
 from api.uploads import admit, check_digests, digests, refuse_when_full
 
 __all__ = ["router"]

@@ -24,7 +24,8 @@ from api.executors import ExecutorLostError
 from api.inspection import inspect
 from api.jobs import Dispatcher, DispatcherSettings
 from api.leases import Claim, Lease, Leases
-from api.store import PlanRow, Store
+from api.rows import PlanRow
+from api.store import Store
 from api.telemetry import Metrics
 from api.worker import Job, Outcome, run_plan
 from traces import InputError

@@ -16,7 +16,9 @@ from api.database import Database
 from api.events import events_after
 from api.leases import Claim, Leases, StaleAttemptError
 from api.models import metadata
-from api.store import ConflictError, Store, TenantStore
+from api.rows import ConflictError
+from api.store import Store
+from api.tenant_store import TenantStore
 from traces import InputError
 
 TRACE = "sha256:" + "a" * 64
