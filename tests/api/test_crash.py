@@ -183,10 +183,14 @@ def begin(server_type: Any, folder: Path, url: str) -> tuple[Any, float]:
 
 
 def strike(server: Any, rng: random.Random, ledger: Ledger) -> None:
-    """Kill at a random moment: a worker, and then, or at once, the server. Some rounds end before they have begun."""
-    told = len(ledger.traces) + len(ledger.keys) + (0 if rng.random() < 0.2 else 2)
-    deadline = time.monotonic() + 30
-    while len(ledger.traces) + len(ledger.keys) < told and time.monotonic() < deadline:
+    """Kill at a random moment: a worker, and then, or at once, the server.
+
+    Some rounds end before they have begun, but none before anything at all was promised.
+    """
+    before = bool(ledger.keys) and rng.random() < 0.2
+    told = len(ledger.traces) + len(ledger.keys) + (0 if before else 2)
+    deadline = time.monotonic() + 60
+    while (len(ledger.traces) + len(ledger.keys) < told or not ledger.keys) and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(rng.uniform(0.0, 2.0))
     if rng.random() < 0.5:
