@@ -13,6 +13,7 @@ import numpy.typing as npt
 __all__ = ["ENGINE_FORMATS", "ENGINE_WHY"]
 
 LAYERS, EXPERTS, TOP_K, SLOTS, BLOCK = range(3, 61), 256, 8, 288, 1024
+STEPS_PER_FILE = 3000  # of TensorRT-LLM's statistics: a header names all tensors
 ENGINE_WHY = {
     "megatron": "integers as text, in two passes",
     "policylang": "an object for every token and layer, which Python parses, in two passes",
@@ -128,18 +129,21 @@ def tensorrt(path: Path, size: int, raw: bool) -> int:
     shape = (BLOCK, TOP_K) if raw else (EXPERTS,)
     tensors = [ids[:, n].tobytes() if raw else np.full(EXPERTS, 5).tobytes() for n in range(len(LAYERS))]
     steps = max(1, size // (len(LAYERS) * len(tensors[0])))
-    header, end = {}, 0
-    for step in range(steps):
-        for n, layer in enumerate(LAYERS):
-            stop = end + len(tensors[n])
-            header[f"{step}_{layer}"] = {"dtype": "I64", "shape": shape, "data_offsets": [end, stop]}
-            end = stop
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for _ in range(steps):
-            file.writelines(tensors)
+    path.mkdir()
+    name = "rank{}_raw.safetensors" if raw else "rank{}.safetensors"
+    for rank, first in enumerate(range(0, steps, STEPS_PER_FILE)):
+        header, end, here = {}, 0, min(STEPS_PER_FILE, steps - first)
+        for step in range(here):
+            for n, layer in enumerate(LAYERS):
+                stop = end + len(tensors[n])
+                header[f"{step}_{layer}"] = {"dtype": "I64", "shape": shape, "data_offsets": [end, stop]}
+                end = stop
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        with (path / name.format(rank)).open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for _ in range(here):
+                file.writelines(tensors)
     return steps * BLOCK if raw else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import Header, Query
@@ -33,7 +34,7 @@ __all__ = [
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Items per page.")]
 TagQuery = Annotated[
-    list[TagName] | None, Query(max_length=16, description="Words to find it by; in a list, only what has all of them.")
+    Sequence[TagName], Query(max_length=16, description="Words to find it by; in a list, only what has all of them.")
 ]
 Cursor = Annotated[str | None, Query(pattern="^[A-Za-z0-9_-]{1,40}$", description="`next_cursor` of the page before.")]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -64,11 +65,11 @@ def list_fronts(
     store: StoreOf,
     limit: Limit = 50,
     cursor: Cursor = None,
-    status: Annotated[list[Status] | None, Query(description="Only fronts with one of these.")] = None,
-    tag: TagQuery = None,
+    status: Annotated[Sequence[Status], Query(description="Only fronts with one of these.")] = (),
+    tag: TagQuery = (),
 ) -> Response:
     """List the fronts without their points, the newest first."""
-    rows = store.list_plans(limit + 1, decode_cursor(cursor), status or (), "front", tag or ())
+    rows = store.list_plans(limit + 1, decode_cursor(cursor), status, "front", tag)
     following = next_cursor(rows, limit)
     page = FrontList(items=[FrontResource.of(row, None) for row in rows[:limit]], next_cursor=following)
     return json_response(page, headers=link_next(request, following))

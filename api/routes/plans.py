@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -125,11 +126,11 @@ def list_plans(
     store: StoreOf,
     limit: Limit = 50,
     cursor: Cursor = None,
-    status: Annotated[list[Status] | None, Query(description="Only plans with one of these.")] = None,
-    tag: TagQuery = None,
+    status: Annotated[Sequence[Status], Query(description="Only plans with one of these.")] = (),
+    tag: TagQuery = (),
 ) -> Response:
     """List the plans without their maps, the newest first."""
-    rows = store.list_plans(limit + 1, decode_cursor(cursor), status or (), tags=tag or ())
+    rows = store.list_plans(limit + 1, decode_cursor(cursor), status, tags=tag)
     following = next_cursor(rows, limit)
     items = [PlanSummary(**PlanSummary.fields_of(row)) for row in rows[:limit]]
     return json_response(PlanList(items=items, next_cursor=following), headers=link_next(request, following))

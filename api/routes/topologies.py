@@ -48,10 +48,10 @@ def create_topology(body: TopologyBody, store: StoreOf) -> Response:
 
 @router.get("", response_model=TopologyList, summary="List topologies", responses=problems())
 def list_topologies(
-    request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None, tag: TagQuery = None
+    request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None, tag: TagQuery = ()
 ) -> Response:
     """List one's own topologies, the newest first; the machines that have a name; and the ways to write any other."""
-    rows = store.list_topologies(limit + 1, decode_cursor(cursor), tag or ())
+    rows = store.list_topologies(limit + 1, decode_cursor(cursor), tag)
     following = next_cursor(rows, limit)
     presets = [
         TopologyPreset(

@@ -95,7 +95,7 @@ async def upload(
     drop_dummy_rows: Annotated[
         bool, Query(description="Leave out rows that repeat the row before, and rows of a single id.")
     ] = False,
-    tag: TagQuery = None,
+    tag: TagQuery = (),
     file_format: Annotated[
         str | None,
         Query(alias="format", pattern=f"^({'|'.join(FORMATS)})$", description="Found by content if left out."),
@@ -112,17 +112,17 @@ async def upload(
     given |= {"top_k": top_k, "model_layers": model_layers, "first_moe_layer": first_moe_layer}
     given |= {"drop_dummy_rows": drop_dummy_rows or None}
     hints = {field: value for field, value in given.items() if value is not None}
-    row, new = await receive_trace(request, services, store, name, hints, tag or ())
+    row, new = await receive_trace(request, services, store, name, hints, tag)
     headers = {"Location": f"/v1/traces/{row.id}"}
     return json_response(TraceResource.of(row), status=201 if new else 200, headers=headers, strong_etag=True)
 
 
 @router.get("", response_model=TraceList, summary="List traces", responses=problems())
 def list_traces(
-    request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None, tag: TagQuery = None
+    request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None, tag: TagQuery = ()
 ) -> Response:
     """List the traces, the newest first."""
-    rows = store.list_traces(limit + 1, decode_cursor(cursor), tag or ())
+    rows = store.list_traces(limit + 1, decode_cursor(cursor), tag)
     following = next_cursor(rows, limit)
     page = TraceList(items=[TraceResource.of(row) for row in rows[:limit]], next_cursor=following)
     return json_response(page, headers=link_next(request, following))

@@ -241,6 +241,16 @@ def test_tensorrt_hostile_headers(tmp_path: Path) -> None:
                 load(path, format="tensorrt_llm")
 
 
+def test_tensorrt_header_of_too_many_tensors(tmp_path: Path) -> None:
+    """A file that the format allows and that names more tensors than is read says so, and what to do."""
+    length = (32 << 20) + 8
+    path = tmp_path / "rank0.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + b"{}" + b" " * (length - 2))
+    with pytest.raises(InputError, match="fewer iterations") as error:
+        load(path)
+    assert error.value.violations[0].code == "too_large"
+
+
 def ascend(folder: Path, slots: Counts, heat: npt.NDArray[Any]) -> Path:
     """Write a folder with the expert map and the loads."""
     folder.mkdir()

@@ -16,7 +16,8 @@ from traces.readers.files import TraceFile, guarded
 
 __all__ = ["TensorFile", "is_safetensors"]
 
-HEADER_BYTES = 32 << 20  # a quarter of a million tensors; the library would take 100 MB
+HEADER_BYTES = 32 << 20  # more than a quarter of a million tensors
+LIBRARY_BYTES = 100_000_000  # the longest header that the format allows
 TENSOR_BYTES = 256 << 20
 MAPPED_BYTES = 64 << 20
 KEY = re.compile(r"(0|[1-9]\d{0,8})_(0|[1-9]\d{0,5})")
@@ -28,7 +29,7 @@ def is_safetensors(file: TraceFile) -> bool:
     return (
         len(file.head) > 8
         and file.head[8:9] == b"{"
-        and int.from_bytes(file.head[:8], "little") <= min(file.size - 8, HEADER_BYTES)
+        and int.from_bytes(file.head[:8], "little") <= min(file.size - 8, LIBRARY_BYTES)
     )
 
 
@@ -53,13 +54,17 @@ class TensorFile:
         Raises
         ------
         InputError
-            If the file is damaged, or a tensor has another kind of name, is not of integers or is too large.
+            If the file is damaged, has too many tensors, or one that has another kind of name, is not of integers or is
+            too large.
         """
         length = int.from_bytes(file.head[:8], "little")
         if not is_safetensors(file):
             raise InputError.of(
                 "damaged_file", file.name, f"A header of {length} bytes can't be.", "Copy or record it again."
             )
+        if length > HEADER_BYTES:
+            detail = f"The header has {length} bytes, more than {HEADER_BYTES}: it names every tensor."
+            raise InputError.of("too_large", file.name, detail, "Record fewer iterations to a file.")
         shapes: dict[tuple[int, int], tuple[int, ...]] = {}
         with guarded(file.name, SafetensorError), _opened(file) as tensors:
             for key in tensors.keys():  # noqa: SIM118  not a dictionary
