@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, get_args, get_origin
 
 from fastapi.routing import APIRoute
@@ -26,7 +26,7 @@ class StrictRoute(APIRoute):
         single, repeatable = set[str](), set[str]()
         for parameter in self.dependant.query_params:
             annotation = parameter.field_info.annotation
-            is_list = any(get_origin(form) is list for form in (annotation, *get_args(annotation)))
+            is_list = any(get_origin(form) in (list, Sequence) for form in (annotation, *get_args(annotation)))
             (repeatable if is_list else single).add(parameter.alias)
 
         async def handle_strictly(request: Request) -> Response:
