@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from api.blobs import open_blobs
-from api.inspection import open_stored
+from api.stored import StoredTrace
 from traces import LoadCounts, Profile, Trace
 
 __all__ = ["AffinityTask", "affinity_of"]
@@ -26,12 +23,7 @@ class AffinityTask:
 
     Attributes
     ----------
-    blobs : Path
-    blobs_url : str or None
-    trace_id : str
-    trace_name : str or None
-    facts : mapping
-        See `api.inspection.inspect`.
+    trace : StoredTrace
     pair : int or None
         Position of the pair's first layer; None to count loads only.
     size : int
@@ -40,11 +32,7 @@ class AffinityTask:
         Most tokens to count, from the start of the trace. A profile has counted all of its own already.
     """
 
-    blobs: Path
-    blobs_url: str | None
-    trace_id: str
-    trace_name: str | None
-    facts: Mapping[str, Any]
+    trace: StoredTrace
     pair: int | None
     size: int
     tokens: int
@@ -70,8 +58,7 @@ def affinity_of(task: AffinityTask) -> dict[str, Any]:
     InputError
         If the stored file can't be read any more.
     """
-    path = open_blobs(task.blobs, task.blobs_url).fetch(task.trace_id)
-    source = open_stored(path, task.trace_id, task.trace_name, task.facts)
+    source = task.trace.open()
     per_cell, per_row = -(-source.num_experts // task.size), -(-len(source.layer_ids) // task.size)
     notes: list[str] = []
     tokens: int | None

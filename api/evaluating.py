@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from api.blobs import open_blobs
 from api.choices import CHOICES, merge_choices, recorded_choices
-from api.inspection import open_stored
 from api.parsing import topology_of
 from api.schemas import EvaluationBody, PlanBody, TopologyFile
 from api.sources import split
+from api.stored import StoredTrace
 from placement import Plan, evaluate
 from placement.files import plan_from_dict, recorded_topology
 from traces import InputError
@@ -27,11 +25,7 @@ class Replay:
     plan: dict[str, Any]
     topology: str | TopologyFile
     choices: dict[str, Any]
-    blobs: Path
-    blobs_url: str | None
-    trace_id: str
-    trace_name: str | None
-    facts: Mapping[str, Any]
+    trace: StoredTrace
     workers: int | None
 
 
@@ -83,12 +77,7 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
         detail = f"{plan.num_layers} layers and {topology.num_gpus} GPUs need about {need / 1e9:.1f} GB."
         remedy = f"This service takes evaluations up to {max_bytes / 1e9:.1f} GB."
         raise InputError.of("job_too_large", "/topology", detail, remedy)
-    trace, _, notes = split(
-        open_stored(
-            open_blobs(task.blobs, task.blobs_url).fetch(task.trace_id), task.trace_id, task.trace_name, task.facts
-        ),
-        0,
-    )
+    trace, _, notes = split(task.trace.open(), 0)
     if trace is None:
         detail = "An evaluation replays tokens; this trace holds statistics only."
         raise InputError.of("counts_only", "/trace", detail, "Upload a trace with token identity (topk_ids).")

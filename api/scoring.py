@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from api.blobs import open_blobs
-from api.inspection import open_stored
 from api.parsing import plan_request
 from api.planning import prepare
 from api.schemas import PlanBody
+from api.stored import StoredTrace
 from placement import Problem
 from placement.breakdown import Breakdown, break_down
 from placement.feasibility import load_cap_misses
@@ -41,19 +39,16 @@ class ScoreTask:
         Model layer whose flows are shown; None for the one with most traffic.
     top : int
         Most experts, pairs and copies to name.
-    blobs, blobs_url, trace_id, trace_name, facts, workers
-        As for `api.evaluating.Replay`.
+    trace : StoredTrace
+    workers : int or None
+        Threads; None for all cores.
     """
 
     plan: Mapping[str, Any]
     request: Mapping[str, Any]
     layer: int | None
     top: int
-    blobs: Path
-    blobs_url: str | None
-    trace_id: str
-    trace_name: str | None
-    facts: Mapping[str, Any]
+    trace: StoredTrace
     workers: int | None
 
 
@@ -70,10 +65,8 @@ def score_of(task: ScoreTask) -> dict[str, Any]:
     InputError
         If the stored file can't be read any more.
     """
-    path = open_blobs(task.blobs, task.blobs_url).fetch(task.trace_id)
-    source = open_stored(path, task.trace_id, task.trace_name, task.facts)
     request = plan_request(PlanBody.model_validate(task.request), math.inf)
-    prepared = prepare(source, request, workers=task.workers)
+    prepared = prepare(task.trace.open(), request, workers=task.workers)
     problem, plan = prepared.problem, plan_from_dict(task.plan)
     found = break_down(problem, plan.physical_to_logical_map, task.top)
     score, layer_ids = found.score.total, problem.profile.layer_ids.tolist()

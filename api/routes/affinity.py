@@ -18,6 +18,7 @@ from api.resources import Affinity, json_response
 from api.routes.common import not_modified, problems
 from api.rows import TraceRow
 from api.services import ServicesOf
+from api.stored import StoredTrace
 from api.strict import StrictRoute
 from traces import InputError
 
@@ -61,11 +62,7 @@ async def get_affinity(
     if known.status_code == 304:
         return known
     task = AffinityTask(
-        blobs=(services.settings.data_dir / "blobs").absolute(),
-        blobs_url=services.settings.blobs_url,
-        trace_id=row.id,
-        trace_name=row.name,
-        facts=row.facts,
+        trace=StoredTrace.of(services.settings, row),
         pair=pair,
         size=size,
         tokens=tokens,

@@ -17,6 +17,7 @@ from api.resources import Evaluation, json_response
 from api.routes.common import problems
 from api.schemas import EvaluationBody
 from api.services import Services, ServicesOf
+from api.stored import StoredTrace
 from api.strict import StrictRoute
 from api.tenant_store import TenantStore
 from traces import Violations
@@ -65,10 +66,6 @@ def _task(services: Services, store: TenantStore, body: EvaluationBody) -> Repla
         body,
         plan,
         request,
-        blobs=(services.settings.data_dir / "blobs").absolute(),
-        blobs_url=services.settings.blobs_url,
-        trace_id=trace.id,
-        trace_name=trace.name,
-        facts=trace.facts,
+        trace=StoredTrace.of(services.settings, trace),
         workers=services.settings.threads_per_plan,
     )

@@ -19,6 +19,7 @@ from api.routes.plans import plan_text
 from api.score_resources import ScoreAnalysis
 from api.scoring import ScoreTask, score_of
 from api.services import Services, ServicesOf
+from api.stored import StoredTrace
 from api.strict import StrictRoute
 from api.tenant_store import TenantStore
 from traces import InputError
@@ -47,7 +48,7 @@ async def get_score(
     """Take the score of the best plan so far apart: terms, layers with their bounds, GPUs, experts and copies."""
     task = await run_in_threadpool(_task, services, store, plan_id, layer, top)
     # Plan, request and trace decide the answer.
-    asked = json.dumps([VERSION, plan_id, task.plan, task.facts["hints"], layer, top], sort_keys=True)
+    asked = json.dumps([VERSION, plan_id, task.plan, task.trace.facts["hints"], layer, top], sort_keys=True)
     etag = {"ETag": f'"{hashlib.sha256(asked.encode()).hexdigest()[:32]}"'}
     known = not_modified(request, Response(headers=etag))
     if known.status_code == 304:
@@ -74,10 +75,6 @@ def _task(services: Services, store: TenantStore, plan_id: str, layer: int | Non
         request=row.request,
         layer=layer,
         top=top,
-        blobs=(services.settings.data_dir / "blobs").absolute(),
-        blobs_url=services.settings.blobs_url,
-        trace_id=trace.id,
-        trace_name=trace.name,
-        facts=trace.facts,
+        trace=StoredTrace.of(services.settings, trace),
         workers=services.settings.threads_per_plan,
     )
