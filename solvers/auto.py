@@ -19,6 +19,8 @@ QUICK_STEPS = 2_000_000_000  # a second or two
 QUICK_BOOLEANS = 2_000  # of a model that is often solved in seconds
 BASELINES = ("contiguous", "round_robin", "random", "eplb", "load_balance")
 NULL_CASES = ("round_robin", "random")  # hardly ever better than the others
+QUICK_SETS = 3_000_000  # of a layer, times GPUs: a program is solved in less than a second
+SETS_START = 0.15  # of the time, for a plan that sets of experts start from
 SHORT_S, LONG_S = 10.0, 60.0  # searches of which the bound gets a tenth, and half
 GAP_SHARE = 0.15  # of the search before the bound, where a gap is all that is asked for
 LARGE = 5_000  # slots in all layers from which on annealing is slow to get anywhere from random plans
@@ -58,12 +60,18 @@ class Auto:
         portfolio.run(solver_from("assignment"), 0.25 if large else 0.05)
         if search.work is not None or search.remaining_s is not None:  # their library needs a limit of its own
             portfolio.run(solver_from("cp_sat", {"max_booleans": QUICK_BOOLEANS}), 0.3)
-        share = search_share(search.remaining_s)
-        if search.wanted_gap is not None:  # then the bound decides when it ends
-            share = min(share, GAP_SHARE)
-        portfolio.run(solver_from("annealing"), share, work_share=1.0)
+        sets = solver_from("set_partition", {"max_sets": QUICK_SETS})
         again = search.work is None
-        portfolio.bound(1.0 if search.remaining_s is None or search.remaining_s < LONG_S else 0.8)
+        if sets.supports(problem) is None:
+            # Bound and plan at once, from a fair plan; it gains more than a longer search.
+            portfolio.run(solver_from("annealing"), SETS_START, work_share=1.0)
+            portfolio.run(sets, 0.95, work_share=1.0)
+        else:
+            share = search_share(search.remaining_s)
+            if search.wanted_gap is not None:  # then the bound decides when it ends
+                share = min(share, GAP_SHARE)
+            portfolio.run(solver_from("annealing"), share, work_share=1.0)
+            portfolio.bound(1.0 if search.remaining_s is None or search.remaining_s < LONG_S else 0.8)
         idle = 0
         while again and portfolio.going_on and (search.remaining_s is not None or idle < MORE_ROUNDS):
             before = search.best_score

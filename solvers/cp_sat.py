@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,14 +14,12 @@ from placement.plan import copies_on_gpu
 from solvers.arrange import conform
 from solvers.copy_patterns import CopyPatterns, count_patterns
 from solvers.cp_sat_model import PlacementModel, count_booleans
+from solvers.library_search import TRIALS_PER_UNIT, cp_sat_solver, watch
 from solvers.search import Search
 from traces import Violations
 
 __all__ = ["CpSat"]
 
-POLL_S = 0.02
-TRIALS_PER_UNIT = 1_000_000  # of a search's work in one unit of CP-SAT's deterministic time, which is near a second
-MAX_SEED = 2**31 - 1
 LOCAL_UNITS = 1.0  # deterministic time of one neighbourhood
 
 Copies = npt.NDArray[np.int64]
@@ -157,17 +154,12 @@ class _Run:
         """
         from ortools.sat.python import cp_model
 
-        solver = cp_model.CpSolver()
-        solver.parameters.num_workers = 1  # as a parallel search may end in another optimum
-        solver.parameters.linearization_level, solver.parameters.cut_level = 2, 0
+        solver = cp_sat_solver(self.search.seed, units if np.isfinite(units) else None)
+        solver.parameters.cut_level = 0
         # Else a load above its optimum may come down by the smallest unit at a time.
         solver.parameters.binary_search_num_conflicts = 10
-        solver.parameters.random_seed = self.search.seed & MAX_SEED
-        solver.parameters.catch_sigint_signal = False  # Ctrl-C is Python's
         # A step of the presolve adds up coefficients in 32 bits and cuts off optima (or-tools issue 5293, in 9.15).
         solver.parameters.presolve_inclusion_work_limit = 0
-        if np.isfinite(units):
-            solver.parameters.max_deterministic_time = units
         run = self
 
         class Offer(cp_model.CpSolverSolutionCallback):
@@ -181,7 +173,9 @@ class _Run:
         if proves:
             solver.best_bound_callback = bound
         model.hint(self.best)
-        status = self._watch(solver, lambda: solver.solve(model.cp, Offer()))
+        status = watch(self.search, solver, lambda: solver.solve(model.cp, Offer()))
+        if self.failure is not None:
+            raise self.failure
         self.units += solver.deterministic_time
         if status in (cp_model.INFEASIBLE, cp_model.MODEL_INVALID):
             raise RuntimeError(f"CP-SAT finds the model {solver.status_name(status)} although there is a plan")
@@ -203,29 +197,3 @@ class _Run:
         except BaseException as error:
             self.failure = error
             solver.stop_search()
-
-    def _watch(self, solver: Any, solve: Callable[[], Any]) -> Any:
-        """Run the library in a thread and stop it when the search is done, so that Ctrl-C and cancelling reach it."""
-        result: list[Any] = []
-
-        def run() -> None:
-            try:
-                result.append(solve())
-            except BaseException as error:
-                self.failure = self.failure or error
-
-        thread = threading.Thread(target=run, name="cp-sat")
-        thread.start()
-        try:
-            while thread.is_alive():
-                thread.join(POLL_S)
-                if self.search.done:
-                    solver.stop_search()
-        except KeyboardInterrupt:
-            self.search.cancel()
-            while thread.is_alive():
-                solver.stop_search()
-                thread.join(POLL_S)
-        if self.failure is not None:
-            raise self.failure
-        return result[0]

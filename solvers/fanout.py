@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,10 @@ from solvers.kernels.fanout_anneal import anneal_layer, load_cost, most_active
 from solvers.kernels.random import State, seeded
 from solvers.router_groups import grouped_eplb
 from solvers.search import Search
-from solvers.threads import run_together
+from solvers.threads import each_layer
 from traces import TokenSample
 
-__all__ = ["improve_fanout"]
+__all__ = ["base_plan", "improve_fanout"]
 
 Table = npt.NDArray[np.int32]
 Row = npt.NDArray[np.int32]
@@ -53,7 +52,7 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
         Temperatures in units of the mean change of traffic by a random trial. With a start plan, or little time for
         a large layer, `hot` is divided by 4, so as not to lose what it starts from.
     """
-    base = _base(problem)
+    base = base_plan(problem)
     search.offer(base, 0)
     start = base if search.start is None else np.asarray(search.start, dtype=np.int32)
     if problem.num_gpus == 1:
@@ -91,7 +90,7 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
             found = other
         table[layer] = found.row
 
-    _each_layer(problem, search, anneal)
+    each_layer(problem, search, anneal)
     search.offer(table, 2)
 
 
@@ -100,26 +99,6 @@ def _trials_per_layer(problem: Problem, search: Search) -> float:
     if search.work is not None:
         return search.work / problem.num_layers
     return (search.remaining_s or 0.0) * search.workers / problem.num_layers * NOMINAL_TRIALS_PER_S
-
-
-def _each_layer(problem: Problem, search: Search, call: Callable[[Search, int], None]) -> None:
-    """Call for every layer with its part of time and work, on all workers."""
-    workers = max(1, min(search.workers, problem.num_layers))
-
-    def task(first: int) -> Callable[[], None]:
-        rows = range(first, problem.num_layers, workers)
-        # The worker's layers share its time; every layer has the same part of the work.
-        whole = search.part(0.99, 0, work_share=1.0, spare_offers=1)
-
-        def run() -> None:
-            for done, layer in enumerate(rows):
-                if whole.done:
-                    return
-                call(whole.part(1 / (len(rows) - done), layer, work_share=1 / problem.num_layers), layer)
-
-        return run
-
-    run_together(search, [task(first) for first in range(workers)])
 
 
 def _budgets(
@@ -151,7 +130,7 @@ def _budgets(
             row = rows[layer, number] = found.row
             cost[layer, number] = found.cost
 
-    _each_layer(problem, search, trace)
+    each_layer(problem, search, trace)
     left = budget - int(held.sum()) + problem.num_layers * problem.num_experts
     given = share_out(cost, levels, left)
     best = np.searchsorted(levels, given, side="right") - 1  # the largest level within the budget
@@ -164,7 +143,7 @@ def _messages(problem: Problem, sample: TokenSample, tokens: int) -> int:
     return max(1, int((present if problem.objective.dedup == "none" else present.any(axis=2)).sum()))
 
 
-def _base(problem: Problem) -> Table:
+def base_plan(problem: Problem) -> Table:
     """Return the plan to start from: EPLB's where it applies, else experts in order."""
     if Eplb().supports(problem) is None:
         return _apart(problem, Eplb())

@@ -29,6 +29,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "assignment": ("solvers.assignment", "Assignment"),
     "annealing": ("solvers.annealing", "Annealing"),
     "chain_dp": ("solvers.chain_dp", "ChainDp"),
+    "set_partition": ("solvers.set_partition", "SetPartition"),
     "exflow": ("solvers.exflow", "Exflow"),
     "grace": ("solvers.grace", "Grace"),
     "moetuner": ("solvers.moetuner", "MoeTuner"),

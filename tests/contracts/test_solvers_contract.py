@@ -69,6 +69,12 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "copies": lambda: Problem(profile(), flat(4), 3, constraints=Constraints(load_cap=1.2)),
     "dispatch_none": lambda: Problem(profile(), Topology.parse("2x2"), objective=dispatch("none")),
     "dispatch_gpu": lambda: Problem(profile(), flat(4), objective=dispatch("gpu")),
+    "dispatch_cap": lambda: Problem(
+        profile(),
+        Topology.parse("2x2"),
+        objective=Objective.for_execution("dispatch", capped=True),
+        constraints=Constraints(load_cap=1.1, forbidden=(Pin(expert=1, gpu=0),)),
+    ),
     "dispatch_robust": lambda: Problem(
         profile(), flat(4), 3, dispatch("gpu"), Constraints(load_cap=1.3, load_quantile=0.9, load_groups="windows")
     ),
@@ -129,10 +135,9 @@ def test_never_worse_than_its_start(solver: str, name: str) -> None:
 @cache
 def hard(solver: str) -> Problem:
     """Return a problem that few of the solvers finish at once: a chain, or dispatch for those that take no chain."""
-    chain = Problem(profile(4, 16), flat(4), objective=Objective(load_spread_weight=0.0))
-    if solver_from(solver).supports(chain) is None:
-        return chain
-    return Problem(profile(4, 16), flat(4), objective=dispatch("none"))
+    objectives = (Objective(load_spread_weight=0.0), dispatch("none"), dispatch("gpu"))
+    problems = [Problem(profile(4, 16), flat(4), objective=objective) for objective in objectives]
+    return next(problem for problem in problems if solver_from(solver).supports(problem) is None)
 
 
 HARD = [solver for solver in names() if solver != "chain_dp"]  # it takes small problems only; see its own tests

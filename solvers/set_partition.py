@@ -1,0 +1,169 @@
+"""Proven optima of fan-out without copies: which sets of experts the GPUs of a layer hold, decided exactly.
+
+References
+----------
+Set partitioning and column generation: ``docs/methods/set_partition.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from placement import Problem
+from placement.bounds import least_traffic_by_layer
+from solvers.fanout import base_plan
+from solvers.gpu_sets import GpuSets, count_sets, sets_fit
+from solvers.search import Search
+from solvers.set_columns import LargestLoad, SetColumns
+from solvers.threads import each_layer
+from traces import Violations
+
+__all__ = ["SetPartition"]
+
+Array = npt.NDArray[np.float64]
+Table = npt.NDArray[np.int32]
+KEPT = 100_000_000  # costs of all layers that are kept for the next price of the spread
+PRICES = 8  # of the spread that are tried
+SETTLED = 1e-3  # relative to the tolerance: a spread this near to it settles the price
+ROUNDS = 200  # of column generation; most layers need 5 to 20
+PROGRAM_SHARE = 0.5  # of the time for the linear programs, the rest for whole numbers
+MOST = (1_000, 4_000, 16_000, 64_000)  # columns of a program in whole numbers, pass by pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetPartition:
+    """Column generation over all sets of experts that a GPU may hold, then whole numbers, layer by layer.
+
+    Under dispatch with one message per GPU, what a GPU costs depends on its own experts only. So a layer is a choice of
+    one set per GPU, each expert in one of them. Its linear program is close to the optimum, and tells which of the sets
+    can be in a better plan: few enough to decide. The spread, which counts above a tolerance on its mean over layers,
+    gets a price per layer; each price gives a bound.
+
+    Attributes
+    ----------
+    max_sets : int
+        Largest layer to try, in sets of experts times GPUs; each takes 4 bytes and a few nanoseconds per 64 tokens.
+    """
+
+    max_sets: int = 50_000_000
+
+    name: ClassVar[str] = "set_partition"
+    summary: ClassVar[str] = (
+        "Column generation over the sets of experts that a GPU may hold: proven fan-out without copies."
+    )
+
+    def __post_init__(self) -> None:
+        found = Violations()
+        if self.max_sets < 1:
+            found.add("option_range", "/options/max_sets", f"{self.max_sets} sets.", "Give at least 1.")
+        found.raise_if_any()
+
+    def supports(self, problem: Problem) -> str | None:
+        """Dispatch with one message per GPU, one copy of each expert, and few sets of experts per GPU."""
+        if reason := sets_fit(problem):
+            return reason
+        if problem.constraints.groups:
+            return "it knows no groups."
+        if problem.objective.activated_weight:
+            return "it does not count activated experts."
+        if (sets := count_sets(problem)) > self.max_sets:
+            return f"a layer has {sets:.3g} sets of experts times GPUs, more than max_sets = {self.max_sets:.3g}."
+        return None
+
+    def run(self, problem: Problem, search: Search) -> None:
+        """Start from the best plan so far, or EPLB's; raise the bound, then offer what whole numbers give."""
+        if search.best is None:
+            search.offer(base_plan(problem))
+        _Run(problem, search).run()
+
+
+class _Run:
+    """One search: the columns of its layers, and what each layer costs at least."""
+
+    def __init__(self, problem: Problem, search: Search) -> None:
+        assert search.best is not None
+        self.problem, self.search, self.table = problem, search, search.best.copy()
+        objective, L = problem.objective, problem.num_layers
+        # What is known without looking at sets; the imbalance is the largest load, minus 1.
+        self.largest = [LargestLoad(weight=objective.imbalance_weight / L, floor=z) for z in problem.least_max_load]
+        self.floor = objective.traffic_weight * least_traffic_by_layer(problem)
+        self.floor += objective.load_excess_weight / L * problem.least_load_excess
+        self.floor += objective.imbalance_weight / L * problem.least_max_load
+        self.spread_counts = problem.spread_weight > 0 and problem.load_deviations is not None
+        self.keep = count_sets(problem) * L <= KEPT
+        self.layers: list[SetColumns | None] = [None] * L
+        self.bounds = self.floor.copy()
+        self.spread = np.zeros(L)
+        self.price = 0.0
+
+    def run(self) -> None:
+        """Settle the price of the spread by linear programs, then decide in whole numbers, over ever more columns."""
+        problem, search = self.problem, self.search
+        if not self.keep:  # a layer at a time, as its costs take much memory
+            each_layer(problem, search, partial(self._whole, most=MOST[-1]))
+            search.offer(self.table, 1)
+            return
+        programs, low, high, free = search.part(PROGRAM_SHARE, 0), 0.0, 1.0, problem.spread_tolerance
+        self.price = 1.0 if self.spread_counts and not free else 0.0
+        for number in range(PRICES):
+            each_layer(problem, programs.part(1.0, number, work_share=1 / PRICES), self._program)
+            spread = float(self.spread.sum())
+            settled = spread >= free if self.price == 1.0 else spread <= free and self.price == 0.0
+            if settled or not self.spread_counts or programs.done or abs(spread - free) <= SETTLED * free:
+                break
+            if self.price == 0.0:
+                self.price = 1.0
+                continue
+            low, high = (self.price, high) if spread > free else (low, self.price)
+            self.price = (low + high) / 2
+        for number, most in enumerate(MOST):
+            if search.done or search.proven:
+                return
+            part = search.part(0.95, 1 + number, work_share=1 / len(MOST))
+            each_layer(problem, part, partial(self._whole, most=most))
+            search.offer(self.table, 1 + number)
+
+    def _program(self, part: Search, layer: int) -> None:
+        """Solve a layer's linear program."""
+        columns = self._columns(layer)
+        spent = 0
+        for _ in range(ROUNDS):
+            if columns.solved or part.progress(spent) >= 1.0:
+                break
+            self.spread[layer] = columns.round()
+            spent += columns.entries
+            self._found(layer, columns)
+
+    def _whole(self, part: Search, layer: int, most: int) -> None:
+        """Decide a layer over at most so many columns."""
+        columns = self._columns(layer)
+        if not columns.solved:
+            self._program(part.part(PROGRAM_SHARE, 0), layer)
+        if not columns.closed:
+            columns.decide(most, part)
+            self._found(layer, columns)
+        self.table[layer] = columns.row
+        if not self.keep:
+            self.layers[layer] = None
+
+    def _columns(self, layer: int) -> SetColumns:
+        """Return the layer's columns at the present price."""
+        columns = self.layers[layer]
+        if columns is None:
+            row = self.table[layer].reshape(self.problem.num_gpus, -1)
+            columns = SetColumns(GpuSets(self.problem, layer), self.price, self.largest[layer], row)
+            self.layers[layer] = columns
+        elif columns.price != self.price:
+            columns.set_price(self.price)
+        return columns
+
+    def _found(self, layer: int, columns: SetColumns) -> None:
+        """Take note of a layer's bound, and report that of the whole."""
+        self.bounds[layer] = max(self.floor[layer], columns.bound)
+        free = self.price * self.problem.spread_weight * self.problem.spread_tolerance
+        self.search.bound(float(self.bounds.sum()) - free - self.problem.objective.imbalance_weight)
