@@ -57,7 +57,8 @@ def front(
     Parameters
     ----------
     problem : Problem
-        A load cap bounds the front: plans that miss it are left out, unless all do.
+        A load cap bounds the front: plans that miss it are left out, unless all do. A budget of copies holds for every
+        point; against ``copies`` too, where slots beyond it are only more room to choose from.
     solver : str or Solver
         Searches for each point, from the best plan that is known for it.
     limits : Limits
@@ -100,6 +101,7 @@ def front(
     if problem.objective.traffic_weight == 0:
         problem = replace(problem, objective=replace(problem.objective, traffic_weight=1.0))
     sizes = _sizes(problem, points) if against == "copies" else []
+    _check_sizes(solver, problem, sizes)
     searches = {"imbalance": points, "copies": len(sizes), "bytes_moved": MOVE_SEARCHES}[against]
     run = FrontSearch(
         problem,
@@ -248,6 +250,14 @@ def _sizes(problem: Problem, points: int) -> list[int]:
             found.extend(error)
     found.raise_if_any()
     return sizes
+
+
+def _check_sizes(solver: Solver, problem: Problem, sizes: list[int]) -> None:
+    """Refuse, before the first search, a solver that can't take some number of slots: one that fills them all, say."""
+    for size in sizes:
+        if reason := solver.supports(replace(problem, slots_per_gpu=size)):
+            detail = f"{solver.name}, with {size} slots per GPU: {reason}"
+            raise InputError.of("unsupported", "/solver", detail, "Choose another solver, such as 'auto'.")
 
 
 def _by_moves(run: FrontSearch, points: int) -> None:

@@ -186,7 +186,12 @@ class FrontSearch:
         return gentle if method == "auto" and hot and begin is not None and not needed else self._solver
 
     def add(self, table: Table, problem: Problem, source: Candidate, note: dict[str, Any]) -> None:
-        """Add a map that was derived from a candidate's."""
+        """Add a map that was derived from a candidate's, if it keeps the constraints.
+
+        Rows of several plans keep them layer by layer, but may have more copies together than the budget allows.
+        """
+        if broken_constraints(problem, table).found:
+            return
         self._insert(problem, table, source.provenance | {"front": note}, source.limit)
 
     def start_from(self, plan: Plan, problem: Problem) -> None:
@@ -275,7 +280,9 @@ class FrontSearch:
         )
         redundant = problem.num_slots - problem.num_experts
         moved = None if start is None else int(moved_copies(start, plan).sum())
-        size = problem.expert_bytes
+        size, room = problem.expert_bytes, redundant * problem.num_layers
+        if problem.copy_budget is not None:
+            room = min(room, problem.copy_budget)
         return FrontPoint(
             plan=plan,
             score=item.score,
@@ -284,7 +291,7 @@ class FrontSearch:
             worst_layer=float(item.score.max_load.max()),
             slots_per_gpu=problem.slots_per_gpu,
             redundant_slots=redundant,
-            extra_bytes=None if size is None else size * redundant * problem.num_layers,
+            extra_bytes=None if size is None else size * room,
             moved_experts=moved,
             moved_bytes=None if size is None or moved is None else size * moved,
         )

@@ -40,7 +40,8 @@ class FrontPoint:
     redundant_slots : int
         Slots per layer beyond one for each expert.
     extra_bytes : int or None
-        Bytes of the redundant slots over all layers and GPUs; None where the bytes of an expert are not known.
+        Bytes of the redundant slots over all layers and GPUs, or of the budget of copies where that is less; None where
+        the bytes of an expert are not known.
     moved_experts : int or None
         Expert copies that a GPU must load which it did not hold in the start plan; None without one.
     moved_bytes : int or None

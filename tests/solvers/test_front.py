@@ -110,6 +110,27 @@ def test_pins_are_kept_and_need_no_eplb() -> None:
     assert all(point.plan.copies_on_gpu[:, 3, 2].all() for point in found.points)
 
 
+@pytest.mark.parametrize(("against", "budget"), [("imbalance", 9), ("copies", 18)])
+def test_budget_of_copies_is_kept_by_every_point(against: Any, budget: int) -> None:
+    """Also by mixes of layers, each of which has copies from another plan; and the bytes told are those allowed."""
+    given = problem(DISPATCH, slots=6, extra_copies=budget)
+    found = front(given, limits=WORK, points=5, against=against)
+    assert len(found.points) > 1
+    for point in found.points:
+        own = replace(given, slots_per_gpu=point.slots_per_gpu)
+        assert not broken_constraints(own, point.plan.physical_to_logical_map).found
+        assert point.extra_bytes == 100 * min(3 * point.redundant_slots, budget)
+
+
+def test_solver_that_fills_all_slots_is_refused_before_the_first_search() -> None:
+    """Against copies, where only the larger sizes have more slots than the budget allows copies."""
+    events: list[Event] = []
+    with pytest.raises(InputError, match="5 slots") as error:
+        front(problem(DISPATCH, extra_copies=3), solver="eplb", against="copies", observe=events.append)
+    assert [item.pointer for item in error.value.violations] == ["/solver"]
+    assert not events
+
+
 def test_moves_start_at_the_running_plan_and_never_cost_more() -> None:
     """Against bytes moved the first point moves nothing; the last one is the best plan found."""
     given = problem(DISPATCH)
