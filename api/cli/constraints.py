@@ -1,20 +1,71 @@
-"""What the texts of constraints mean: pins, groups, and load caps of single layers."""
+"""Constraints on the command line: their options, and what the texts of pins, groups and single layers' caps mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from api.cli.reading import number_or_none
 
 if TYPE_CHECKING:
     from placement.constraints import Group, LayerCap, Pin
 
 __all__ = [
+    "ExtraBytesOption",
+    "ExtraCopiesOption",
+    "ForbidOption",
+    "GroupOption",
+    "LayerLoadCapOption",
+    "PinOption",
+    "read_constraints",
     "read_groups",
     "read_layer_caps",
     "read_pins",
 ]
+
+LayerLoadCapOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="RATIO@LAYER", help="A load cap for one layer, in place of --load-cap; repeatable."),
+]
+ExtraCopiesOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Copies beyond one of each expert, in all layers together."),
+]
+ExtraBytesOption = Annotated[
+    int | None,
+    typer.Option(metavar="BYTES", help="The same budget in bytes, all GPUs together; needs --expert-bytes."),
+]
+PinOption = Annotated[
+    list[str] | None, typer.Option(metavar="EXPERT@GPU[@LAYER]", help="Keep a copy of an expert there; repeatable.")
+]
+ForbidOption = Annotated[
+    list[str] | None, typer.Option(metavar="EXPERT@GPU[@LAYER]", help="Keep an expert away from there; repeatable.")
+]
+GroupOption = Annotated[
+    list[str] | None, typer.Option(metavar="E,E,..[@LAYER]", help="Keep experts on one node; repeatable.")
+]
+
+
+def read_constraints(
+    *,
+    load_cap: str,
+    layer_load_cap: Sequence[str] | None,
+    pin: Sequence[str] | None,
+    forbid: Sequence[str] | None,
+    group: Sequence[str] | None,
+    **numbers: Any,
+) -> dict[str, Any]:
+    """Return the keyword arguments of `Constraints`; those that are no texts, such as budgets, go in as they are."""
+    return {
+        "load_cap": number_or_none(load_cap, "--load-cap"),
+        "layer_load_caps": read_layer_caps(layer_load_cap or ()),
+        "pins": read_pins(pin or (), "--pin"),
+        "forbidden": read_pins(forbid or (), "--forbid"),
+        "groups": read_groups(group or ()),
+        **numbers,
+    }
 
 
 def read_pins(texts: Sequence[str], option: str) -> tuple[Pin, ...]:

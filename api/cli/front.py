@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.cli import constraints as limited
 from api.cli import options as shared
 from api.cli import reading
 from api.cli.console import Json, print_json, say, table, write
@@ -68,16 +69,27 @@ def front(
     num_groups: Annotated[
         int | None, typer.Option(metavar="N", help="Expert groups of the router (DeepSeek-V3: 8), for EPLB.")
     ] = None,
-    expert_bytes: Annotated[
-        int | None, typer.Option(metavar="BYTES", help="Size of one expert's weights, to show bytes.")
-    ] = None,
     execution: shared.ExecutionOption = "context_coherent",
     dedup: shared.DedupOption = "gpu",
     ownership: shared.OwnershipOption = "token",
     copy_policy: shared.CopyPolicyOption = None,
+    activated_weight: shared.ActivatedWeightOption = 0.0,
+    decode_batch: shared.DecodeBatchOption = 128,
     load_cap: Annotated[
         str, typer.Option(metavar="RATIO|none", help="Largest GPU load over the mean, in every layer: the front's end.")
     ] = "none",
+    layer_load_cap: limited.LayerLoadCapOption = None,
+    load_quantile: shared.LoadQuantileOption = None,
+    load_groups: shared.LoadGroupsOption = None,
+    extra_copies: limited.ExtraCopiesOption = None,
+    extra_bytes: limited.ExtraBytesOption = None,
+    expert_bytes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BYTES",
+            help="Size of one expert's weights, to show bytes, for --extra-bytes and the GPUs' memory.",
+        ),
+    ] = None,
     hold_out: shared.HoldOutOption = None,
     time_limit: Annotated[
         str | None,
@@ -90,6 +102,12 @@ def front(
     work_limit: Annotated[
         int | None, typer.Option(metavar="N", help="Trial changes in all: same seed, same front, on any machine.")
     ] = None,
+    gap: Annotated[
+        float | None, typer.Option(metavar="G", help="Stop each search at this gap: 0.02 for two per cent.")
+    ] = None,
+    stall: Annotated[
+        float | None, typer.Option(metavar="S", help="Stop each search after so many seconds without a better plan.")
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the searches.")] = 0,
     seeds: shared.SeedsOption = 1,
     executor: shared.ExecutorOption = None,
@@ -101,6 +119,9 @@ def front(
             "runs now.",
         ),
     ] = None,
+    pin: limited.PinOption = None,
+    forbid: limited.ForbidOption = None,
+    group: limited.GroupOption = None,
     top_k: shared.TopKOption = None,
     drop_dummy: shared.DropDummyOption = False,
     num_experts: shared.NumExpertsOption = None,
@@ -118,7 +139,17 @@ def front(
     """Find many plans at once: what less traffic costs in balance, in copies, or in bytes moved."""
     if server is not None:
         refuse_options(reading.local_options(workers, executor, seeds, plan_format))
-    cap = reading.number_or_none(load_cap, "--load-cap")
+    constraints = limited.read_constraints(
+        load_cap=load_cap,
+        layer_load_cap=layer_load_cap,
+        load_quantile=load_quantile,
+        load_groups=load_groups,
+        extra_copies=extra_copies,
+        extra_bytes=extra_bytes,
+        pin=pin,
+        forbid=forbid,
+        group=group,
+    )
     wish = _read_pick(pick)
     time_s = DEFAULT_FRONT_TIME_S if work_limit is None else None
     if time_limit is not None:
@@ -142,7 +173,7 @@ def front(
         checks.run(lambda: check_chart(plot))
         checks.run(lambda: _check_folder(out_dir, (trace, start)))
         machine = checks.run(lambda: reading.read_topology(topology))
-        limits = checks.run(lambda: solvers.Limits(time_s=time_s, work=work_limit))
+        limits = checks.run(lambda: solvers.Limits(time_s=time_s, work=work_limit, gap=gap, stall_s=stall))
         first, remote = None, None
         if start is not None and server is not None:
             remote = named_plan(start, "--start")
@@ -161,7 +192,9 @@ def front(
         dedup=dedup,  # type: ignore[arg-type]  # Objective checks the word
         ownership=ownership,  # type: ignore[arg-type]  # Objective checks the word
         copy_policy=copy_policy,  # type: ignore[arg-type]  # Objective checks the word
-        constraints=Constraints(load_cap=cap),
+        activated_weight=activated_weight,
+        decode_batch=decode_batch,
+        constraints=Constraints(**constraints),
         expert_bytes=expert_bytes,
         hold_out=hold_out,
         limits=limits,

@@ -12,7 +12,9 @@ import typer
 from api.cli.console import say
 
 __all__ = [
+    "ActivatedWeightOption",
     "CopyPolicyOption",
+    "DecodeBatchOption",
     "DedupOption",
     "DropDummyOption",
     "ExecutionOption",
@@ -99,6 +101,12 @@ PlansOwnershipOption = Annotated[str | None, _words(*OWNERSHIPS, OF_THE_PLAN.for
 PlansCopyPolicyOption = Annotated[
     str | None,
     _words(*COPY_POLICIES, f"as the plan was made for, if for this --execution, else {USUAL_COPY_POLICY}"),
+]
+ActivatedWeightOption = Annotated[
+    float, typer.Option(metavar="W", help="Weight of the activated experts of the busiest GPU, for decoding.")
+]
+DecodeBatchOption = Annotated[
+    int, typer.Option(metavar="TOKENS", help="Tokens per batch that activated experts are counted over.")
 ]
 LoadCapOption = Annotated[
     str, typer.Option(metavar="RATIO|none", help="Largest GPU load over the mean, in every layer: 1.05, say.")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import constraints as constraint_texts
+from api.cli import constraints as limited
 from api.cli import options as shared
 from api.cli import reading
 from api.cli.console import Json, say
@@ -40,27 +40,14 @@ def solve(
     dedup: shared.DedupOption = "gpu",
     ownership: shared.OwnershipOption = "token",
     copy_policy: shared.CopyPolicyOption = None,
-    activated_weight: Annotated[
-        float, typer.Option(metavar="W", help="Weight of the activated experts of the busiest GPU, for decoding.")
-    ] = 0.0,
-    decode_batch: Annotated[
-        int, typer.Option(metavar="TOKENS", help="Tokens per batch that activated experts are counted over.")
-    ] = 128,
+    activated_weight: shared.ActivatedWeightOption = 0.0,
+    decode_batch: shared.DecodeBatchOption = 128,
     load_cap: shared.LoadCapOption = "none",
-    layer_load_cap: Annotated[
-        list[str] | None,
-        typer.Option(metavar="RATIO@LAYER", help="A load cap for one layer, in place of --load-cap; repeatable."),
-    ] = None,
+    layer_load_cap: limited.LayerLoadCapOption = None,
     load_quantile: shared.LoadQuantileOption = None,
     load_groups: shared.LoadGroupsOption = None,
-    extra_copies: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Copies beyond one of each expert, in all layers together."),
-    ] = None,
-    extra_bytes: Annotated[
-        int | None,
-        typer.Option(metavar="BYTES", help="The same budget in bytes, all GPUs together; needs --expert-bytes."),
-    ] = None,
+    extra_copies: limited.ExtraCopiesOption = None,
+    extra_bytes: limited.ExtraBytesOption = None,
     expert_bytes: Annotated[
         int | None,
         typer.Option(metavar="BYTES", help="Size of one expert's weights, for --extra-bytes and the GPUs' memory."),
@@ -86,15 +73,9 @@ def solve(
         Path | None,
         typer.Option(metavar="PLAN", help="Plan, or file of an engine, to start from; with --server, plan_..."),
     ] = None,
-    pin: Annotated[
-        list[str] | None, typer.Option(metavar="EXPERT@GPU[@LAYER]", help="Keep a copy of an expert there; repeatable.")
-    ] = None,
-    forbid: Annotated[
-        list[str] | None, typer.Option(metavar="EXPERT@GPU[@LAYER]", help="Keep an expert away from there; repeatable.")
-    ] = None,
-    group: Annotated[
-        list[str] | None, typer.Option(metavar="E,E,..[@LAYER]", help="Keep experts on one node; repeatable.")
-    ] = None,
+    pin: limited.PinOption = None,
+    forbid: limited.ForbidOption = None,
+    group: limited.GroupOption = None,
     top_k: shared.TopKOption = None,
     drop_dummy: shared.DropDummyOption = False,
     num_experts: shared.NumExpertsOption = None,
@@ -113,21 +94,20 @@ def solve(
     """Find a plan for a trace, and compare it with the contiguous one on tokens fitted and held out."""
     if server is not None:
         refuse_options({"--report": report} | reading.local_options(workers, executor, seeds, plan_format))
-    cap = reading.number_or_none(load_cap, "--load-cap")
     time_s = DEFAULT_TIME_S if work_limit is None else None
     if time_limit is not None:
         time_s = reading.number_or_none(time_limit, "--time-limit")
-    constraints: dict[str, Any] = {
-        "load_cap": cap,
-        "layer_load_caps": constraint_texts.read_layer_caps(layer_load_cap or ()),
-        "load_quantile": load_quantile,
-        "load_groups": load_groups,
-        "extra_copies": extra_copies,
-        "extra_bytes": extra_bytes,
-        "pins": constraint_texts.read_pins(pin or (), "--pin"),
-        "forbidden": constraint_texts.read_pins(forbid or (), "--forbid"),
-        "groups": constraint_texts.read_groups(group or ()),
-    }
+    constraints = limited.read_constraints(
+        load_cap=load_cap,
+        layer_load_cap=layer_load_cap,
+        load_quantile=load_quantile,
+        load_groups=load_groups,
+        extra_copies=extra_copies,
+        extra_bytes=extra_bytes,
+        pin=pin,
+        forbid=forbid,
+        group=group,
+    )
     parameters = reading.read_options(option or ())
     model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
     source_options = reading.load_options(num_experts, layer_ids, format_name, model)

@@ -1,6 +1,7 @@
 """``moe-placement front``: the table, the document, the files."""
 
 import importlib.util
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from api.cli import app
+from api.cli.front import front
+from api.cli.solve import solve
 from placement import load_plan
 from traces import save
 from traces.synthetic import Synthetic, generate
@@ -90,6 +93,36 @@ def test_copies_and_moves_show_bytes(trace: Path, tmp_path: Path) -> None:
     assert all(point["extra_bytes"] == 3000 * point["redundant_slots"] for point in copied["points"])
 
 
+def test_front_takes_every_option_of_solve() -> None:
+    """All but the report, which is on one plan."""
+    assert inspect.signature(solve).parameters.keys() - inspect.signature(front).parameters.keys() == {"report"}
+
+
+def test_constraints_and_limits_reach_every_point(trace: Path, tmp_path: Path) -> None:
+    """What was asked for is kept by the plans of all points, and recorded in them."""
+    given: tuple[object, ...] = ("--slots-per-gpu", 6, "--extra-bytes", 7999, "--expert-bytes", 1000)
+    given += ("--pin", "3@1@2", "--forbid", "4@0", "--group", "5,6", "--layer-load-cap", "1.9@2")
+    given += ("--load-cap", 2.5, "--load-quantile", 0.8, "--load-groups", "sequences")
+    given += ("--execution", "dispatch", "--activated-weight", 0.1, "--decode-batch", 64, "--gap", 0.001, "--stall", 60)
+    short = ("--work-limit", 6000, "--points", 3)
+    told = document("front", trace, "--topology", "2x2", *short, *given, "--out-dir", tmp_path / "plans")
+    plans = [load_plan(path) for path in sorted((tmp_path / "plans").iterdir())]
+    assert len(plans) > 1
+    for plan, point in zip(plans, told["points"], strict=True):
+        assert (plan.physical_to_logical_map >= 0).sum() <= plan.num_layers * plan.num_experts + 7
+        assert point["extra_bytes"] == 7000
+        assert plan.copies_on_gpu[2, 3, 1] == 1
+        assert not plan.copies_on_gpu[:, 4, 0].any()
+        nodes = plan.copies_on_gpu[:, [5, 6]].reshape(3, 2, 2, 2).sum(axis=3) > 0
+        assert (nodes.any(axis=1).sum(axis=1) == 1).all()
+        recorded = plan.provenance["constraints"]
+        assert recorded["layer_load_caps"] == [{"layer_id": 2, "load_cap": 1.9}]
+        assert (recorded["load_quantile"], recorded["load_groups"]) == (0.8, "sequences")
+        assert plan.provenance["objective"]["activated_weight"] == 0.1
+        assert plan.provenance["objective"]["decode_batch"] == 64
+        assert (plan.provenance["limits"]["gap"], plan.provenance["limits"]["stall_s"]) == (0.001, 60)
+
+
 def test_svg_chart_is_a_picture_of_its_own(trace: Path, tmp_path: Path) -> None:
     """Well-formed, with its name space and style, a dot for each point and line."""
     path = tmp_path / "front.svg"
@@ -124,6 +157,11 @@ def test_png_chart(trace: Path, tmp_path: Path) -> None:
         (("--against", "time"), 2, "not one of"),
         (("--points", 2), 1, "at least 3"),
         (("--against", "bytes-moved"), 1, "none is given"),
+        (("--extra-bytes", 10), 1, "/constraints/extra_bytes: A budget of copies in bytes needs the size of an expert"),
+        (("--extra-copies", 2, "--extra-bytes", 10, "--expert-bytes", 10), 1, "Leave one of the two out"),
+        (("--extra-copies", -1), 1, "/constraints/extra_copies"),
+        (("--extra-copies", 3, "--against", "copies", "--solver", "eplb"), 1, "with 5 slots per GPU"),
+        (("--pin", "3"), 2, "EXPERT@GPU"),
         (("--plot", "front.gif"), 1, ".svg"),
         (("--pick", "cap=1.000001", "--work-limit", 100), 3, "the least is"),
     ],
