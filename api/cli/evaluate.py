@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,14 +13,18 @@ import typer
 from api.cli import options as shared
 from api.cli import reading
 from api.cli.console import Json, print_json, say, write
-from api.cli.progress import progress
+from api.cli.progress import Progress, progress
 from api.cli.remote import ServerOption, fetch_plan, is_plan, refuse_options, service_at
 from api.cli.remote_trace import send_trace
 from api.cli.view import Row, figure_tables
 
 if TYPE_CHECKING:
+    from api.client import Client
+    from api.figures import PartFigures
     from placement import Objective, Plan, Topology
     from traces import Trace
+
+    Replay = Callable[[Path, Plan, Topology, Objective], tuple[PartFigures, tuple[str, ...]]]
 
 __all__ = ["compare", "evaluate"]
 
@@ -66,40 +70,22 @@ def evaluate(
 ) -> None:
     """Replay every token of a trace through a plan, as the plan was made for unless other options are given."""
     if server is not None:
-        refuse_options(
-            {"--part": None if part == "all" else part, "--hold-out": hold_out, "--workers": workers}
-            | {"--plan-format": plan_format if is_plan(plan) else None}
-        )
+        refuse_options(_local_options([plan], part, hold_out, workers, plan_format))
     _check_part(part, hold_out)
     model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
     loading = reading.load_options(num_experts, layer_ids, format_name, model)
 
-    from api.figures import part_figures, replay_both
+    from api.figures import part_figures
 
     loading |= reading.row_options(top_k, drop_dummy)
     asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": copy_policy}
     known = {"model": model, "num_experts": num_experts, "layer_ids": layer_ids}
     with progress() as shown, ExitStack() as stack:
-        service, file = None, plan
-        if server is not None:
-            service = stack.enter_context(service_at(server))
-            if is_plan(plan):
-                file = fetch_plan(service, str(plan), Path(stack.enter_context(TemporaryDirectory())))
-        loaded, where = _plan_and_topology(file, topology, plan_format, known)
-        objective = _objective(loaded, asked)
-        if service is None:
-            shown.phase("replaying tokens")
-            tokens, notes = _tokens(trace, part, hold_out, loading)
-            found = replay_both(loaded, tokens, where, objective, workers=workers)
-        else:
-            from api.cli.remote_evaluation import replay_remotely
-
-            shown.phase("uploading")
-            sent = send_trace(service, trace, loading)
-            shown.phase("waiting for the service")
-            found, notes = replay_remotely(
-                service, loaded, str(plan) if is_plan(plan) else None, sent, where, objective
-            )
+        service, fetched = _service(server, [plan], stack)
+        loaded, where = _plan_and_topology(fetched[0], topology, plan_format, known)
+        replay = _replay(service, trace, part, hold_out, loading, workers, shown)
+        shown.phase("replaying tokens" if service is None else "waiting for the service")
+        found, notes = replay(plan, loaded, where, _objective(loaded, asked))
     for note in notes:
         say(note, "note")
     if as_json:
@@ -115,7 +101,10 @@ def evaluate(
 def compare(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PLAN... TRACE", help="Plans, or placement files of engines, then the trace."),
+        typer.Argument(
+            metavar="PLAN... TRACE",
+            help="Plans, or placement files of engines, then the trace; with --server also plan_... and sha256:...",
+        ),
     ],
     topology: Where = None,
     execution: shared.PlansExecutionOption = None,
@@ -135,30 +124,34 @@ def compare(
     first_moe_layer: shared.FirstMoeLayerOption = None,
     mtp_layers: shared.MtpLayersOption = None,
     workers: shared.WorkersOption = None,
+    server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
     """Replay a trace through several plans, all as the first was made for unless other options are given."""
     *files, trace = paths
     if not files:
         raise typer.BadParameter("Name at least one plan, then the trace.", param_hint="PLAN... TRACE")
+    if server is not None:
+        refuse_options(_local_options(files, part, hold_out, workers, plan_format))
     _check_part(part, hold_out)
     model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
     loading = reading.load_options(num_experts, layer_ids, format_name, model)
 
-    from api.figures import part_figures, replay_both
+    from api.figures import part_figures
 
     loading |= reading.row_options(top_k, drop_dummy)
     asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": copy_policy}
     known = {"model": model, "num_experts": num_experts, "layer_ids": layer_ids}
-    plans = [(file, *_plan_and_topology(file, topology, plan_format, known)) for file in files]
-    objectives = [_objective(loaded, asked) for _, loaded, _ in plans]
-    objective = objectives[0]  # one for all, or the rows would not compare
     rows, documents = [], []
-    with progress() as shown:
-        tokens, notes = _tokens(trace, part, hold_out, loading)
-        for file, loaded, where in plans:
+    with progress() as shown, ExitStack() as stack:
+        service, fetched = _service(server, files, stack)
+        plans = [_plan_and_topology(file, topology, plan_format, known) for file in fetched]
+        objectives = [_objective(loaded, asked) for loaded, _ in plans]
+        objective = objectives[0]  # one for all, or the rows would not compare
+        replay = _replay(service, trace, part, hold_out, loading, workers, shown)
+        for file, (loaded, where) in zip(files, plans, strict=True):
             shown.phase(f"replaying tokens through {file.name}")
-            found = replay_both(loaded, tokens, where, objective, workers=workers)
+            found, notes = replay(file, loaded, where, objective)
             rows.append(Row(part, str(file), found))
             own = {"score": loaded.score, "bound": loaded.bound, "gap": loaded.gap}
             documents.append({"plan": str(file), "topology": where.name} | own | part_figures(found))
@@ -170,6 +163,48 @@ def compare(
         print_json({"trace": str(trace), "part": part} | used | {"notes": list(notes), "plans": documents})
         return
     write(figure_tables(rows))
+
+
+def _local_options(
+    plans: Sequence[Path], part: str, hold_out: float | None, workers: int | None, plan_format: str | None
+) -> dict[str, object]:
+    """Return, by name, the options that are for this process or its own files; None where not given."""
+    given: dict[str, object] = {"--part": None if part == "all" else part, "--hold-out": hold_out, "--workers": workers}
+    return given | {"--plan-format": plan_format if any(map(is_plan, plans)) else None}
+
+
+def _service(server: str | None, plans: Sequence[Path], stack: ExitStack) -> tuple[Client | None, list[Path]]:
+    """Return the service, and a file for each plan: itself, or what the service has under that id."""
+    if server is None:
+        return None, list(plans)
+    service = stack.enter_context(service_at(server))
+    folder = Path(stack.enter_context(TemporaryDirectory()))
+    return service, [fetch_plan(service, str(plan), folder) if is_plan(plan) else plan for plan in plans]
+
+
+def _replay(
+    service: Client | None,
+    trace: Path,
+    part: str,
+    hold_out: float | None,
+    loading: dict[str, Any],
+    workers: int | None,
+    shown: Progress,
+) -> Replay:
+    """Return what replays the trace through a plan, named as on the command line, and tells notes on the tokens."""
+    if service is None:
+        from api.figures import replay_both
+
+        tokens, notes = _tokens(trace, part, hold_out, loading)
+        return lambda _, plan, where, objective: (replay_both(plan, tokens, where, objective, workers=workers), notes)
+
+    from api.cli.remote_evaluation import replay_remotely
+
+    shown.phase("uploading")
+    sent = send_trace(service, trace, loading)
+    return lambda name, plan, where, objective: replay_remotely(
+        service, plan, str(name) if is_plan(name) else None, sent, where, objective
+    )
 
 
 def _check_part(part: str, hold_out: float | None) -> None:

@@ -116,6 +116,21 @@ def test_evaluation_is_the_local_one(url: str, trace: str, tmp_path: Path, execu
     assert document(*other) == document(*other, "--server", url)
 
 
+def test_comparison_is_the_local_one(url: str, trace: str, tmp_path: Path) -> None:
+    """Of plan files of different objectives and of a plan and a trace by id: every figure, the notes, and the table."""
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    there = document("solve", trace, "--topology", "2x2", "--solver", "random", "--server", url, "-o", one)
+    other = ("solve", trace, "--topology", "1x4", "--solver", "eplb", "--execution", "dispatch", "-o", two)
+    assert command(*other).exit_code == 0
+    here = document("compare", one, two, trace)
+    assert here["notes"]
+    assert document("compare", one, two, trace, "--server", url) == here
+    assert command("compare", one, two, trace, "--server", url).stdout == command("compare", one, two, trace).stdout
+    by_id = document("compare", there["id"], two, there["trace"], "--server", url)
+    assert [plan.pop("plan") for plan in by_id["plans"]] == [there["id"], str(two)]
+    assert by_id["plans"] == [{k: v for k, v in plan.items() if k != "plan"} for plan in here["plans"]]
+
+
 def test_plans_and_traces_by_id(url: str, trace: str, tmp_path: Path) -> None:
     """What the service has is named by its id: to evaluate, and to write for an engine."""
     told = document("solve", trace, "--topology", "1x4", "--solver", "eplb", "--server", url, "-o", tmp_path / "p.json")
@@ -224,6 +239,9 @@ def test_front_that_can_not_be_picked_from_has_its_exit_code(url: str, trace: st
         (("evaluate", "plan.json", "--part", "fit"), "--part"),
         (("evaluate", "plan.json", "--hold-out", "0.5"), "--hold-out"),
         (("evaluate", "plan.json", "--workers", "2"), "--workers"),
+        (("compare", "plan.json", "--part", "fit"), "--part"),
+        (("compare", "plan.json", "--workers", "2"), "--workers"),
+        (("compare", "plan.json", f"plan_{'0' * 32}", "--plan-format", "own"), "--plan-format"),
         (("export", "--engine", "sglang", "-o", "out.json"), "PLAN"),
     ],
 )
