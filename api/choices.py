@@ -1,4 +1,4 @@
-"""How tokens travel in a replay: as asked, else as the plan was made for."""
+"""How tokens travel in a replay, and what is counted of them: as asked, else as the plan was made for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any, get_args
 
 from placement.objective import CopyPolicy, Dedup, Execution, Ownership
 
-__all__ = ["CHOICES", "merge_choices", "recorded_choices"]
+__all__ = ["CHOICES", "MAX_DECODE_BATCH", "decode_batch_of", "merge_choices", "recorded_choices"]
+
+MAX_DECODE_BATCH = 1_000_000  # tokens
 
 CHOICES = {"execution": Execution, "dedup": Dedup, "ownership": Ownership, "copy_policy": CopyPolicy}
 
@@ -36,3 +38,23 @@ def merge_choices(made_for: Mapping[str, Any], asked: Mapping[str, Any]) -> dict
     if "execution" in given and given["execution"] != kept.get("execution"):
         kept.pop("copy_policy", None)  # a policy of the other execution
     return kept | given
+
+
+def decode_batch_of(objective: Any, asked: int | None, execution: str | None) -> int | None:
+    """Return the tokens per batch that activated experts are counted over in a replay; None where they are not.
+
+    Parameters
+    ----------
+    objective : mapping, or anything
+        Recorded objective of the plan: its batch counts where activated experts have a weight, under dispatch.
+    asked : int or None
+        Wins.
+    execution : str or None
+        Of the replay.
+    """
+    if asked is not None or execution != "dispatch" or not isinstance(objective, Mapping):
+        return asked
+    weight, batch = objective.get("activated_weight"), objective.get("decode_batch")
+    if not isinstance(weight, (int, float)) or not weight > 0 or not isinstance(batch, int):
+        return None
+    return batch if 1 <= batch <= MAX_DECODE_BATCH else None

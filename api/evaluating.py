@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.choices import CHOICES, merge_choices, recorded_choices
+from api.choices import CHOICES, decode_batch_of, merge_choices, recorded_choices
 from api.parsing import topology_of
 from api.schemas import EvaluationBody, PlanBody, TopologyFile
 from api.sources import split
@@ -45,10 +45,13 @@ def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[st
     if request is not None:
         asked = PlanBody.model_validate(request)
         made_for = {name: getattr(asked, name) for name in CHOICES}
-        topology = asked.topology
+        topology, objective = asked.topology, asked.model_dump(include={"activated_weight", "decode_batch"})
     else:
-        made_for, topology = recorded_choices(plan.get("provenance", {})), body.topology or _topology(plan)
+        provenance = plan.get("provenance", {})
+        made_for, topology = recorded_choices(provenance), body.topology or _topology(plan)
+        objective = provenance.get("objective")
     choices = merge_choices(made_for, {name: getattr(body, name) for name in CHOICES})
+    choices["decode_batch"] = decode_batch_of(objective, body.decode_batch, choices.get("execution"))
     return Replay(plan=dict(plan), topology=body.topology or topology, choices=choices, **known)
 
 

@@ -253,7 +253,9 @@ class Evaluation(BaseModel):
     balancedness_vllm: float
     imbalance_trtllm: float
     imbalance_optimal_split: float | None = Field(description="Null for plans without copies.")
-    activated_experts: float | None = Field(description="Null unless the plan was made for activated experts.")
+    activated_experts: float | None = Field(
+        description="Null unless the plan was made for activated experts, or a decode_batch was given."
+    )
     per_layer: dict[str, list[Any]]
     traffic_matrix: list[list[int]]
     hottest_links: list[dict[str, Any]]

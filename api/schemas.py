@@ -371,3 +371,7 @@ class EvaluationBody(Strict):
     dedup: Dedup | None = None
     ownership: Ownership | None = None
     copy_policy: CopyPolicy | None = None
+    decode_batch: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None,
+        description="Tokens per batch to count activated experts over, under dispatch; null: as the plan was made for.",
+    )

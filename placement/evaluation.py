@@ -139,6 +139,10 @@ def evaluate(
     InputError
         If plan, trace and topology do not fit together, or the trace holds no token.
     """
+    if decode_batch is not None and execution != "dispatch":
+        detail = "Activated experts are counted with home ranks, which only execution 'dispatch' knows."
+        remedy = "Use 'dispatch', or leave the batch out."
+        raise InputError.of("activated_execution", "/decode_batch", detail, remedy)
     policy: CopyPolicy = copy_policy or ("same_node" if execution == "dispatch" else "fair")
     objective = Objective(execution=execution, dedup=dedup, ownership=ownership, copy_policy=policy)
     if decode_batch is not None:

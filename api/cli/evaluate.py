@@ -52,6 +52,7 @@ def evaluate(
     dedup: shared.PlansDedupOption = None,
     ownership: shared.PlansOwnershipOption = None,
     copy_policy: shared.PlansCopyPolicyOption = None,
+    decode_batch: shared.PlansDecodeBatchOption = None,
     part: Part = "all",
     hold_out: shared.HoldOutOption = None,
     top_k: shared.TopKOption = None,
@@ -85,7 +86,7 @@ def evaluate(
         loaded, where = _plan_and_topology(fetched[0], topology, plan_format, known)
         replay = _replay(service, trace, part, hold_out, loading, workers, shown)
         shown.phase("replaying tokens" if service is None else "waiting for the service")
-        found, notes = replay(plan, loaded, where, _objective(loaded, asked))
+        found, notes = replay(plan, loaded, where, _counting(_objective(loaded, asked), loaded, decode_batch))
     for note in notes:
         say(note, "note")
     if as_json:
@@ -111,6 +112,7 @@ def compare(
     dedup: shared.PlansDedupOption = None,
     ownership: shared.PlansOwnershipOption = None,
     copy_policy: shared.PlansCopyPolicyOption = None,
+    decode_batch: shared.PlansDecodeBatchOption = None,
     part: Part = "all",
     hold_out: shared.HoldOutOption = None,
     top_k: shared.TopKOption = None,
@@ -147,7 +149,8 @@ def compare(
         service, fetched = _service(server, files, stack)
         plans = [_plan_and_topology(file, topology, plan_format, known) for file in fetched]
         objectives = [_objective(loaded, asked) for loaded, _ in plans]
-        objective = objectives[0]  # one for all, or the rows would not compare
+        # One for all, or the rows would not compare.
+        objective = _counting(objectives[0], plans[0][0], decode_batch)
         replay = _replay(service, trace, part, hold_out, loading, workers, shown)
         for file, (loaded, where) in zip(files, plans, strict=True):
             shown.phase(f"replaying tokens through {file.name}")
@@ -225,6 +228,29 @@ def _objective(plan: Plan, asked: Mapping[str, str | None]) -> Objective:
     if choices.get("copy_policy") is None:
         choices["copy_policy"] = "same_node" if choices.get("execution") == "dispatch" else "fair"
     return Objective(**choices)
+
+
+def _counting(objective: Objective, plan: Plan, decode_batch: int | None) -> Objective:
+    """Return the objective with a weight of activated experts if these are to be counted: as asked, else as recorded.
+
+    Raises
+    ------
+    InputError
+        If they are asked for under another execution than dispatch.
+    """
+    from dataclasses import replace
+
+    from api.choices import decode_batch_of
+    from traces import InputError
+
+    batch = decode_batch_of(plan.provenance.get("objective"), decode_batch, objective.execution)
+    if batch is None:
+        return objective
+    if objective.execution != "dispatch":
+        detail = "Activated experts are counted with home ranks, which only execution 'dispatch' knows."
+        remedy = "Add --execution dispatch, or leave it out."
+        raise InputError.of("activated_execution", "--decode-batch", detail, remedy)
+    return replace(objective, activated_weight=1.0, decode_batch=batch)
 
 
 def _differences(files: Sequence[Path], objectives: Sequence[Objective]) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ __all__ = [
     "OwnershipOption",
     "PlanFormatOption",
     "PlansCopyPolicyOption",
+    "PlansDecodeBatchOption",
     "PlansDedupOption",
     "PlansExecutionOption",
     "PlansOwnershipOption",
@@ -107,6 +108,17 @@ ActivatedWeightOption = Annotated[
 ]
 DecodeBatchOption = Annotated[
     int, typer.Option(metavar="TOKENS", help="Tokens per batch that activated experts are counted over.")
+]
+PlansDecodeBatchOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="TOKENS",
+        min=1,
+        max=1_000_000,
+        help="Count activated experts, under dispatch, over batches of so many tokens.  "
+        "[default: as the plan was made for]",
+        show_default=False,
+    ),
 ]
 LoadCapOption = Annotated[
     str, typer.Option(metavar="RATIO|none", help="Largest GPU load over the mean, in every layer: 1.05, say.")

@@ -29,7 +29,7 @@ def replay_remotely(
         Id of the trace.
     where : Topology
     objective : Objective
-        How tokens travel.
+        How tokens travel; where activated experts have a weight, they are counted as well.
 
     Returns
     -------
@@ -46,12 +46,13 @@ def replay_remotely(
     else:
         sent["plan"] = plan_id
 
-    def ask(**choices: str) -> tuple[Evaluation, tuple[str, ...]]:
+    def ask(**choices: str | int) -> tuple[Evaluation, tuple[str, ...]]:
         found = service.evaluate(body_of(EvaluationBody, sent | choices))
         return _evaluation(found.model_dump(exclude={"notes"})), tuple(found.notes)
 
     chosen = {name: str(getattr(objective, name)) for name in ("dedup", "ownership")}
-    own, notes = ask(execution=objective.execution, copy_policy=objective.copy_policy, **chosen)
+    batch = {"decode_batch": objective.decode_batch} if objective.activated_weight else {}
+    own, notes = ask(execution=objective.execution, copy_policy=objective.copy_policy, **chosen, **batch)
     if objective.execution == "dispatch":
         other, _ = ask(execution="context_coherent", dedup="gpu", ownership="token", copy_policy="fair")
         return PartFigures(evaluation=own, context_coherent=other, dispatch=own), notes

@@ -60,6 +60,8 @@ def figure_tables(rows: Sequence[Row]) -> str:
     if first.evaluation is dispatch:
         dispatch_columns = ("cross_gpu_fraction", "cross_node_fraction", *dispatch_columns[1:], *context_columns[2:])
         context_columns = context_columns[:2]
+        if any(row.found.evaluation.activated_experts is not None for row in rows):
+            dispatch_columns = (*dispatch_columns, "activated_experts")
     else:
         context_columns = (*context_columns, "fanout_gpus", "fanout_nodes")
     context = _figures([(row, row.found.context_coherent) for row in rows], context_columns)
@@ -145,7 +147,7 @@ def _number(value: float | None) -> str:
 
 def _heading(name: str) -> str:
     """Break a figure's name over two lines."""
-    for ending in ("_fraction", "_max_over_mean", "_optimal_split", "_vllm", "_trtllm", "_gpus", "_nodes"):
+    for ending in ("_fraction", "_max_over_mean", "_optimal_split", "_vllm", "_trtllm", "_gpus", "_nodes", "_experts"):
         if name.endswith(ending):
             return f"{name.removesuffix(ending)}\n{ending}"
     return name

@@ -253,6 +253,32 @@ def test_options_of_evaluate_win_over_the_objective_of_the_plan(
     assert [told[name] for name in CHOICES] == expected
 
 
+def test_evaluate_counts_activated_experts_as_asked_or_as_recorded(
+    trace: Path, dispatch_plan: Path, tmp_path: Path
+) -> None:
+    """Over batches of --decode-batch, else of those that the plan was made for; under dispatch only."""
+    tokens, topology = load(trace), Topology.parse("2x2")
+    assert isinstance(tokens, Trace)
+    settings: dict[str, Any] = dict(zip(CHOICES, ("dispatch", "node", "sequence", "same_gpu"), strict=True))
+    expected = evaluate(load_plan(dispatch_plan), tokens, topology, **settings, decode_batch=16).activated_experts
+    assert document("evaluate", dispatch_plan, trace)["activated_experts"] is None
+    assert document("evaluate", dispatch_plan, trace, "--decode-batch", 16)["activated_experts"] == expected
+    recorded = load_plan(dispatch_plan)
+    objective = {**recorded.provenance["objective"], "activated_weight": 0.5, "decode_batch": 16}
+    made_for = tmp_path / "made.json"
+    save_plan(recorded.replacing(provenance={**recorded.provenance, "objective": objective}), made_for)
+    assert document("evaluate", made_for, trace)["activated_experts"] == expected
+    both = document("compare", made_for, dispatch_plan, trace)
+    assert [plan["activated_experts"] for plan in both["plans"]] == [expected, expected]
+    assert not both["notes"]
+    assert "activated" in command("evaluate", made_for, trace).stdout
+    assert document("evaluate", made_for, trace, "--execution", "context-coherent")["activated_experts"] is None
+    refused = command("evaluate", made_for, trace, "--execution", "context-coherent", "--decode-batch", 16)
+    assert refused.exit_code == 1
+    assert "--decode-batch" in refused.stderr
+    assert "--execution dispatch" in refused.stderr
+
+
 def test_compare_uses_the_objective_of_the_first_plan(trace: Path, plan: Path, dispatch_plan: Path) -> None:
     """All rows are replayed in the same way; where the plans differ in it, stderr says which way and for whom."""
     for first, second in ((plan, dispatch_plan), (dispatch_plan, plan)):

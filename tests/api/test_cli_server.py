@@ -112,8 +112,10 @@ def test_evaluation_is_the_local_one(url: str, trace: str, tmp_path: Path, execu
     assert here == there
     shown = command("evaluate", plan, trace, "--server", url)
     assert shown.stdout == command("evaluate", plan, trace).stdout
-    other = ("evaluate", plan, trace, "--execution", "dispatch", "--dedup", "node", "--topology", "1x4")
+    chosen = ("--execution", "dispatch", "--dedup", "node", "--topology", "1x4", "--decode-batch", 64)
+    other = ("evaluate", plan, trace, *chosen)
     assert document(*other) == document(*other, "--server", url)
+    assert document(*other)["activated_experts"] > 0
 
 
 def test_comparison_is_the_local_one(url: str, trace: str, tmp_path: Path) -> None:

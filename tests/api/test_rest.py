@@ -487,6 +487,24 @@ class TestEvaluations:
         assert (content["execution"], content["dedup"], content["copy_policy"]) == ("dispatch", "node", "same_node")
         assert 0 < content["remote_nodes"] < content["remote_gpus"]
 
+    def test_activated_experts(self, client: TestClient, plan: dict[str, Any], trace_id: str) -> None:
+        """Counted over batches as asked, else as the plan was made for; under dispatch only."""
+        weighed = {"execution": "dispatch", "activated_weight": 0.5, "decode_batch": 16, "solver": "annealing"}
+        body = {"trace": trace_id, "topology": "2x2", "limits": {"work": 2000}, **weighed}
+        made = client.post("/v1/plans", json=body, headers=WAIT).json()
+
+        def counted(asked: Any, **more: Any) -> Any:
+            return client.post("/v1/evaluations", json={"plan": asked, "trace": trace_id, **more}).json()
+
+        by_id = counted(made["id"])["activated_experts"]
+        assert 0 < by_id == counted(made["plan"])["activated_experts"]
+        assert by_id == counted(made["id"], decode_batch=16)["activated_experts"]
+        assert by_id < counted(made["id"], decode_batch=256)["activated_experts"]
+        assert counted(made["id"], execution="context_coherent")["activated_experts"] is None
+        assert counted(plan["id"])["activated_experts"] is None
+        refused = client.post("/v1/evaluations", json={"plan": plan["id"], "trace": trace_id, "decode_batch": 16})
+        assert codes(refused) == {"/decode_batch": "activated_execution"}
+
     def test_violations(self, client: TestClient, plan: dict[str, Any], trace_id: str) -> None:
         """Plans and traces that are unknown or don't fit together are refused with pointers."""
         unknown = client.post("/v1/evaluations", json={"plan": UNKNOWN_PLAN, "trace": UNKNOWN_TRACE})
