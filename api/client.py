@@ -134,6 +134,10 @@ class Client:
         """Keep a topology under an id."""
         return self._send(TopologyResource, "POST", "/v1/topologies", topology)
 
+    def topology(self, topology_id: str) -> TopologyResource:
+        """Return a topology that is kept."""
+        return self._send(TopologyResource, "GET", f"/v1/topologies/{topology_id}")
+
     def solvers(self) -> list[SolverResource]:
         """Return the solvers with the JSON Schema of their options."""
         return [SolverResource.model_validate(item) for item in self._ask("GET", "/v1/solvers").json()["items"]]

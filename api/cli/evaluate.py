@@ -14,7 +14,7 @@ from api.cli import options as shared
 from api.cli import reading
 from api.cli.console import Json, print_json, say, write
 from api.cli.progress import Progress, progress
-from api.cli.remote import ServerOption, fetch_plan, is_plan, refuse_options, service_at
+from api.cli.remote import ServerOption, fetch_plan, is_plan, machine_of, refuse_options, service_at
 from api.cli.remote_trace import send_trace
 from api.cli.view import Row, figure_tables
 
@@ -83,7 +83,8 @@ def evaluate(
     known = {"model": model, "num_experts": num_experts, "layer_ids": layer_ids}
     with progress() as shown, ExitStack() as stack:
         service, fetched = _service(server, [plan], stack)
-        loaded, where = _plan_and_topology(fetched[0], topology, plan_format, known)
+        machine = None if topology is None else machine_of(topology, server)
+        loaded, where = _plan_and_topology(fetched[0], machine, plan_format, known)
         replay = _replay(service, trace, part, hold_out, loading, workers, shown)
         shown.phase("replaying tokens" if service is None else "waiting for the service")
         found, notes = replay(plan, loaded, where, _counting(_objective(loaded, asked), loaded, decode_batch))
@@ -147,7 +148,8 @@ def compare(
     rows, documents = [], []
     with progress() as shown, ExitStack() as stack:
         service, fetched = _service(server, files, stack)
-        plans = [_plan_and_topology(file, topology, plan_format, known) for file in fetched]
+        machine = None if topology is None else machine_of(topology, server)
+        plans = [_plan_and_topology(file, machine, plan_format, known) for file in fetched]
         objectives = [_objective(loaded, asked) for loaded, _ in plans]
         # One for all, or the rows would not compare.
         objective = _counting(objectives[0], plans[0][0], decode_batch)
@@ -268,13 +270,12 @@ def _differences(files: Sequence[Path], objectives: Sequence[Objective]) -> tupl
 
 
 def _plan_and_topology(
-    path: Path, topology: str | None, format_name: str | None, known: Mapping[str, Any]
+    path: Path, asked: Topology | None, format_name: str | None, known: Mapping[str, Any]
 ) -> tuple[Plan, Topology]:
     """Read a plan, and find its topology: as asked, else as recorded in the plan, else from its nodes."""
     from placement import Topology
     from placement.files import recorded_topology
 
-    asked = None if topology is None else reading.read_topology(topology)
     plan = reading.read_placement(path, format_name, topology=asked, **known)
     if asked is not None:
         return plan, asked

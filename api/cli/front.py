@@ -13,7 +13,7 @@ from api.cli import options as shared
 from api.cli import reading
 from api.cli.console import Json, print_json, say, table, write
 from api.cli.progress import progress
-from api.cli.remote import ServerOption, named_plan, refuse_options
+from api.cli.remote import ServerOption, machine_of, named_plan, refuse_options
 from api.cli.solve import DEFAULT_TIME_S
 
 if TYPE_CHECKING:
@@ -28,7 +28,11 @@ AGAINST = ("imbalance", "copies", "bytes_moved")
 def front(
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace, saved profile or load matrix.")],
     topology: Annotated[
-        str, typer.Option(metavar="NxG", help="4x8, 8+8+4, hgx_h100:4 (see `topologies`) or a topology file.")
+        str,
+        typer.Option(
+            metavar="NxG",
+            help="4x8, 8+8+4, hgx_h100:4 (see `topologies`) or a topology file; with --server also topo_...",
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Plan file of the picked point (JSON).")
@@ -172,7 +176,7 @@ def front(
         checks.run(lambda: check_outputs({"--output": output, "--plot": plot}, (trace, start)))
         checks.run(lambda: check_chart(plot))
         checks.run(lambda: _check_folder(out_dir, (trace, start)))
-        machine = checks.run(lambda: reading.read_topology(topology))
+        machine = checks.run(lambda: machine_of(topology, server))
         limits = checks.run(lambda: solvers.Limits(time_s=time_s, work=work_limit, gap=gap, stall_s=stall))
         first, remote = None, None
         if start is not None and server is not None:

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from api.cli.reading import read_topology
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from api.client import Client
     from api.resources import Problem
+    from placement import Topology
 
 __all__ = [
     "KEY_VARIABLE",
@@ -25,6 +28,7 @@ __all__ = [
     "check_server",
     "fetch_plan",
     "is_plan",
+    "machine_of",
     "named_plan",
     "raise_failure",
     "refuse_options",
@@ -79,6 +83,24 @@ def named_plan(text: str | Path, option: str) -> str:
     if not is_plan(text):
         raise typer.BadParameter("With --server, name a plan of the service: plan_...", param_hint=option)
     return str(text)
+
+
+def machine_of(text: str, server: str | None) -> Topology:
+    """Return a topology as `read_topology` does; with a service, also one that it keeps, by its id (``topo_...``).
+
+    Raises
+    ------
+    InputError
+        If it can't be read, the service does not have it, or can't be reached.
+    """
+    if server is None or re.fullmatch(r"topo_[0-9a-f]{32}", text) is None:
+        return read_topology(text)
+    from placement import Topology
+    from placement.files import topology_from_dict
+
+    with service_at(server) as service:
+        content = service.topology(text).topology
+    return Topology.parse(content) if isinstance(content, str) else topology_from_dict(content, "/topology")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from api.cli import constraints as limited
 from api.cli import options as shared
 from api.cli import reading
 from api.cli.console import Json, say
-from api.cli.remote import ServerOption, named_plan, refuse_options
+from api.cli.remote import ServerOption, machine_of, named_plan, refuse_options
 
 __all__ = ["solve"]
 
@@ -21,7 +21,11 @@ DEFAULT_TIME_S = 10.0
 def solve(
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace, saved profile or load matrix.")],
     topology: Annotated[
-        str, typer.Option(metavar="NxG", help="4x8, 8+8+4, hgx_h100:4 (see `topologies`) or a topology file.")
+        str,
+        typer.Option(
+            metavar="NxG",
+            help="4x8, 8+8+4, hgx_h100:4 (see `topologies`) or a topology file; with --server also topo_...",
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Plan file to write (JSON).")
@@ -121,7 +125,7 @@ def solve(
     source_options |= reading.row_options(top_k, drop_dummy)
     with Checks() as checks:
         checks.run(lambda: check_outputs({"--output": output, "--report": report}, (trace, start)))
-        machine = checks.run(lambda: reading.read_topology(topology))
+        machine = checks.run(lambda: machine_of(topology, server))
         limits = checks.run(lambda: Limits(time_s=time_s, work=work_limit, gap=gap, stall_s=stall))
         first, remote = None, None
         if start is not None and server is None:

@@ -152,6 +152,29 @@ def test_plans_and_traces_by_id(url: str, trace: str, tmp_path: Path) -> None:
     assert not (tmp_path / "x.json").exists()
 
 
+def test_topologies_by_id(url: str, trace: str, tmp_path: Path) -> None:
+    """A machine that the service keeps, as shorthand or as a file's content, is named by its id."""
+    from api.client import Client
+    from api.schemas import TopologyBody
+
+    kept = ["2x2", {"schema_version": 1, "gpus_per_node": [3, 1], "inter_node": {"bandwidth_gb_s": 25.0}}]
+    with Client(url) as service:
+        ids = [service.keep_topology(TopologyBody.model_validate({"topology": content})).id for content in kept]
+    file = tmp_path / "machine.json"
+    file.write_text(json.dumps(kept[1]))
+    for named, meant in zip(ids, ("2x2", file), strict=True):
+        plan = tmp_path / f"{named}.json"
+        short = ("solve", trace, "--solver", "random", "--server", url)
+        there = document(*short, "--topology", named, "-o", plan)
+        assert there["score"] == document(*short, "--topology", meant)["score"]
+        asked = ("evaluate", plan, trace, "--execution", "dispatch")
+        assert document(*asked, "--topology", named, "--server", url) == document(*asked, "--topology", meant)
+    assert ids[0] in command("front", trace, "--topology", ids[0]).stderr
+    missing = command("compare", plan, trace, "--topology", f"topo_{'0' * 32}", "--server", url)
+    assert missing.exit_code == 1
+    assert f"There is no topology 'topo_{'0' * 32}'" in missing.stderr
+
+
 def test_profile_is_counted_here_and_kept_there(url: str, trace: str, tmp_path: Path) -> None:
     """The output is that without a service and the id, which stands for the trace from then on."""
     here = document("profile", trace)
