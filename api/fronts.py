@@ -37,6 +37,7 @@ TOKEN_FIGURES = (
     "fanout_nodes",
     "remote_gpus",
     "remote_nodes",
+    "activated_experts",
 )
 CHART_FORMATS = (".svg", ".png")
 AXIS_NAMES = {
@@ -67,6 +68,7 @@ def _replay(prepared: Prepared, plan: Plan, part: str, workers: int | None) -> E
         dedup=objective.dedup,
         ownership=objective.ownership,
         copy_policy=objective.copy_policy,
+        decode_batch=objective.decode_batch if objective.activated_weight else None,
         workers=workers,
     )
 

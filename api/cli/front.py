@@ -308,8 +308,10 @@ def _check_folder(folder: Path | None, inputs: tuple[Path | None, ...]) -> None:
 
 def _table(document: dict[str, Any]) -> str:
     """Return the points, one a row: fitted figures, then the same on held-out tokens where there are any."""
-    remote = document["points"][0]["fit"] is not None and document["points"][0]["fit"]["remote_nodes"] is not None
+    first = document["points"][0]["fit"] or {}
+    remote = first.get("remote_nodes") is not None
     beyond = ["remote_gpus", "remote_nodes"] if remote else ["cross_gpu_fraction", "cross_node_fraction"]
+    beyond += [] if first.get("activated_experts") is None else ["activated_experts"]
     header = ["point", "traffic\nfitted", "max/mean\nfitted", "worst\nlayer"]
     parts = [name for name in ("fit", "held_out") if document["points"][0][name] is not None]
     if "held_out" in parts:

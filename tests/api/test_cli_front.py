@@ -111,6 +111,7 @@ def test_constraints_and_limits_reach_every_point(trace: Path, tmp_path: Path) -
     for plan, point in zip(plans, told["points"], strict=True):
         assert (plan.physical_to_logical_map >= 0).sum() <= plan.num_layers * plan.num_experts + 7
         assert point["extra_bytes"] == 7000
+        assert point["held_out"]["activated_experts"] > 1
         assert plan.copies_on_gpu[2, 3, 1] == 1
         assert not plan.copies_on_gpu[:, 4, 0].any()
         nodes = plan.copies_on_gpu[:, [5, 6]].reshape(3, 2, 2, 2).sum(axis=3) > 0
@@ -121,6 +122,13 @@ def test_constraints_and_limits_reach_every_point(trace: Path, tmp_path: Path) -
         assert plan.provenance["objective"]["activated_weight"] == 0.1
         assert plan.provenance["objective"]["decode_batch"] == 64
         assert (plan.provenance["limits"]["gap"], plan.provenance["limits"]["stall_s"]) == (0.001, 60)
+
+
+def test_activated_experts_have_a_column_where_they_count(trace: Path) -> None:
+    """On held-out tokens; without a weight there is none."""
+    given = ("front", trace, "--topology", "2x2", "--execution", "dispatch", "--work-limit", 3000, "--points", 3)
+    assert "activated_experts" in command(*given, "--activated-weight", 0.1).stdout
+    assert "activated" not in command(*given).stdout
 
 
 def test_svg_chart_is_a_picture_of_its_own(trace: Path, tmp_path: Path) -> None:
