@@ -9,7 +9,7 @@ from typing import Any
 from api.choices import CHOICES, decode_batch_of, merge_choices, recorded_choices
 from api.parsing import topology_of
 from api.schemas import EvaluationBody, PlanBody, TopologyFile
-from api.sources import split
+from api.sources import part_of
 from api.stored import StoredTrace
 from placement import Plan, evaluate
 from placement.files import plan_from_dict, recorded_topology
@@ -25,6 +25,8 @@ class Replay:
     plan: dict[str, Any]
     topology: str | TopologyFile
     choices: dict[str, Any]
+    part: str
+    hold_out: float | None
     trace: StoredTrace
     workers: int | None
 
@@ -52,7 +54,8 @@ def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[st
         objective = provenance.get("objective")
     choices = merge_choices(made_for, {name: getattr(body, name) for name in CHOICES})
     choices["decode_batch"] = decode_batch_of(objective, body.decode_batch, choices.get("execution"))
-    return Replay(plan=dict(plan), topology=body.topology or topology, choices=choices, **known)
+    known |= {"choices": choices, "part": body.part, "hold_out": body.hold_out}
+    return Replay(plan=dict(plan), topology=body.topology or topology, **known)
 
 
 def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
@@ -80,10 +83,7 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
         detail = f"{plan.num_layers} layers and {topology.num_gpus} GPUs need about {need / 1e9:.1f} GB."
         remedy = f"This service takes evaluations up to {max_bytes / 1e9:.1f} GB."
         raise InputError.of("job_too_large", "/topology", detail, remedy)
-    trace, _, notes = split(task.trace.open(), 0)
-    if trace is None:
-        detail = "An evaluation replays tokens; this trace holds statistics only."
-        raise InputError.of("counts_only", "/trace", detail, "Upload a trace with token identity (topk_ids).")
+    trace, notes = part_of(task.trace.open(), task.part, task.hold_out, "/trace")
     figures = evaluate(plan, trace, topology, **task.choices, workers=threads).as_dict()
     return {**figures, "notes": list(notes)}
 

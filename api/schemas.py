@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from api.sources import Part
 from placement.constraints import LoadGroups
 from placement.objective import CopyPolicy, Dedup, Execution, Ownership
 from placement.topology import MAX_GPUS
@@ -374,4 +375,8 @@ class EvaluationBody(Strict):
     decode_batch: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None,
         description="Tokens per batch to count activated experts over, under dispatch; null: as the plan was made for.",
+    )
+    part: Part = Field(default="all", description="Tokens to replay; the trace is split as for plans.")
+    hold_out: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
+        default=None, description="Share of the sequences that is held out, for the parts. 0.5 if null."
     )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from traces import InputError, LoadCounts, Profile, Trace, load
 from traces.sample import TokenSample
 from traces.shards import is_profile
 
-__all__ = ["Source", "open_source", "split"]
+__all__ = ["Part", "Source", "open_source", "part_of", "split"]
 
 DEFAULT_HOLD_OUT = 0.5
 Source = Trace | LoadCounts | Profile
+Part = Literal["all", "fit", "held_out"]
 
 
 def open_source(path: str | Path, **load_options: Any) -> Source:
@@ -76,6 +77,40 @@ def split(source: Source, hold_out: float | None) -> tuple[Trace | None, Trace |
     tokens = len(source.sample)
     sample = f"Figures are of the profile's sample of {tokens} of {source.tokens} tokens; nothing is held out."
     return _trace_of(source, source.sample), None, (*notes, sample)
+
+
+def part_of(source: Source, part: str, hold_out: float | None, place: str) -> tuple[Trace, tuple[str, ...]]:
+    """Return the tokens to replay, and the notes on them.
+
+    Parameters
+    ----------
+    source : Trace, LoadCounts or Profile
+    part : {"all", "fit", "held_out"}
+        As `split` makes them.
+    hold_out : float or None
+        Share of the sequences that is held out; of all tokens, none is.
+    place : str
+        Where the source comes from, for errors.
+
+    Raises
+    ------
+    InputError
+        If there are no such tokens, or a share would not be used.
+    """
+    if part not in get_args(Part):
+        raise InputError.of("unknown_choice", "/part", f"{part!r} is not one of {list(get_args(Part))}.", "Choose one.")
+    if part == "all" and hold_out:
+        detail = "All tokens are replayed, so nothing is held out."
+        raise InputError.of("hold_out_unused", "/hold_out", detail, "Choose the part fit or held_out, or leave it out.")
+    fit, held_out, notes = split(source, 0 if part == "all" else hold_out)
+    chosen = held_out if part == "held_out" else fit
+    if fit is None:
+        detail = "There are no tokens to replay: it holds counts."
+        raise InputError.of("counts_only", place, detail, "Give a trace with token identity (topk_ids).")
+    if chosen is None:
+        detail = "Nothing is held out of this source."
+        raise InputError.of("hold_out_empty", "/hold_out", detail, "Choose another part.")
+    return chosen, notes
 
 
 def _is_empty(trace: Trace) -> bool:

@@ -71,7 +71,7 @@ def evaluate(
 ) -> None:
     """Replay every token of a trace through a plan, as the plan was made for unless other options are given."""
     if server is not None:
-        refuse_options(_local_options([plan], part, hold_out, workers, plan_format))
+        refuse_options(_local_options([plan], workers, plan_format))
     _check_part(part, hold_out)
     model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
     loading = reading.load_options(num_experts, layer_ids, format_name, model)
@@ -135,7 +135,7 @@ def compare(
     if not files:
         raise typer.BadParameter("Name at least one plan, then the trace.", param_hint="PLAN... TRACE")
     if server is not None:
-        refuse_options(_local_options(files, part, hold_out, workers, plan_format))
+        refuse_options(_local_options(files, workers, plan_format))
     _check_part(part, hold_out)
     model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
     loading = reading.load_options(num_experts, layer_ids, format_name, model)
@@ -170,12 +170,9 @@ def compare(
     write(figure_tables(rows))
 
 
-def _local_options(
-    plans: Sequence[Path], part: str, hold_out: float | None, workers: int | None, plan_format: str | None
-) -> dict[str, object]:
+def _local_options(plans: Sequence[Path], workers: int | None, plan_format: str | None) -> dict[str, object]:
     """Return, by name, the options that are for this process or its own files; None where not given."""
-    given: dict[str, object] = {"--part": None if part == "all" else part, "--hold-out": hold_out, "--workers": workers}
-    return given | {"--plan-format": plan_format if any(map(is_plan, plans)) else None}
+    return {"--workers": workers, "--plan-format": plan_format if any(map(is_plan, plans)) else None}
 
 
 def _service(server: str | None, plans: Sequence[Path], stack: ExitStack) -> tuple[Client | None, list[Path]]:
@@ -206,9 +203,9 @@ def _replay(
     from api.cli.remote_evaluation import replay_remotely
 
     shown.phase("uploading")
-    sent = send_trace(service, trace, loading)
+    asked = {"trace": send_trace(service, trace, loading), "part": part, "hold_out": hold_out}
     return lambda name, plan, where, objective: replay_remotely(
-        service, plan, str(name) if is_plan(name) else None, sent, where, objective
+        service, plan, str(name) if is_plan(name) else None, asked, where, objective
     )
 
 
@@ -284,20 +281,6 @@ def _plan_and_topology(
 
 def _tokens(path: Path, part: str, hold_out: float | None, loading: dict[str, Any]) -> tuple[Trace, tuple[str, ...]]:
     """Return the part of a trace to replay, and the notes on it."""
-    from api.sources import open_source, split
-    from traces import InputError
+    from api.sources import open_source, part_of
 
-    fit, held_out, notes = split(open_source(path, **loading), 0 if part == "all" else hold_out)
-    chosen = held_out if part == "held_out" else fit
-    if chosen is None and fit is None:
-        raise InputError.of(
-            "counts_only",
-            path.name,
-            "There are no tokens to replay: the file holds counts.",
-            "Give a trace with topk_ids.",
-        )
-    if chosen is None:
-        raise InputError.of(
-            "hold_out_empty", "/hold_out", "Nothing is held out of this source.", "Choose another part."
-        )
-    return chosen, notes
+    return part_of(open_source(path, **loading), part, hold_out, path.name)

@@ -44,8 +44,6 @@ REMEDIES = {
     "--seeds": "A service searches with one seed. Ask for a plan per --seed, or leave --server out.",
     "--report": "A service writes no report. Leave it out, or search without --server.",
     "--plan-format": "A plan of the service has no format. Leave it out.",
-    "--part": "A service replays all tokens. Leave it out, or evaluate without --server.",
-    "--hold-out": "A service replays all tokens. Leave it out, or evaluate without --server.",
 }
 
 Body = TypeVar("Body", bound="BaseModel")

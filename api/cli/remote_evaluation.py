@@ -15,7 +15,7 @@ __all__ = ["replay_remotely"]
 
 
 def replay_remotely(
-    service: Client, plan: Plan, plan_id: str | None, trace: str, where: Topology, objective: Objective
+    service: Client, plan: Plan, plan_id: str | None, tokens: dict[str, Any], where: Topology, objective: Objective
 ) -> tuple[PartFigures, tuple[str, ...]]:
     """Have a service replay a trace both ways that tokens travel, as `api.figures.replay_both` does.
 
@@ -25,8 +25,8 @@ def replay_remotely(
     plan : Plan
     plan_id : str or None
         Its id, if the service has it; else its content is sent.
-    trace : str
-        Id of the trace.
+    tokens : dict
+        ``trace``, its id; and, as in an evaluation's request, the ``part`` of it and the share to ``hold_out``.
     where : Topology
     objective : Objective
         How tokens travel; where activated experts have a weight, they are counted as well.
@@ -39,7 +39,7 @@ def replay_remotely(
     from api.schemas import EvaluationBody
     from placement.files import plan_to_dict, topology_to_dict
 
-    sent: dict[str, Any] = {"trace": trace, "topology": topology_to_dict(where)}
+    sent: dict[str, Any] = tokens | {"topology": topology_to_dict(where)}
     if plan_id is None:
         content = plan_to_dict(plan)
         sent["plan"] = {name: value for name, value in content.items() if name not in ("provenance", "warnings")}

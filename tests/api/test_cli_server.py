@@ -118,6 +118,16 @@ def test_evaluation_is_the_local_one(url: str, trace: str, tmp_path: Path, execu
     assert document(*other)["activated_experts"] > 0
 
 
+@pytest.mark.parametrize("part", [("fit",), ("held-out",), ("held-out", "--hold-out", 0.25)])
+def test_parts_are_the_local_ones(url: str, trace: str, tmp_path: Path, part: tuple[object, ...]) -> None:
+    """The service splits a trace as the command does."""
+    plan = tmp_path / "plan.json"
+    assert command("solve", trace, "--topology", "2x2", "--solver", "random", "-o", plan).exit_code == 0
+    here = document("evaluate", plan, trace, "--part", *part)
+    assert 0 < here["tokens"] < 2000
+    assert document("evaluate", plan, trace, "--part", *part, "--server", url) == here
+
+
 def test_comparison_is_the_local_one(url: str, trace: str, tmp_path: Path) -> None:
     """Of plan files of different objectives and of a plan and a trace by id: every figure, the notes, and the table."""
     one, two = tmp_path / "one.json", tmp_path / "two.json"
@@ -261,10 +271,7 @@ def test_front_that_can_not_be_picked_from_has_its_exit_code(url: str, trace: st
         (("front", "--topology", "1x4", "--seeds", "2"), "--seeds"),
         (("front", "--topology", "1x4", "--plan-format", "own"), "--plan-format"),
         (("front", "--topology", "1x4", "--start", "plan.json"), "--start"),
-        (("evaluate", "plan.json", "--part", "fit"), "--part"),
-        (("evaluate", "plan.json", "--hold-out", "0.5"), "--hold-out"),
         (("evaluate", "plan.json", "--workers", "2"), "--workers"),
-        (("compare", "plan.json", "--part", "fit"), "--part"),
         (("compare", "plan.json", "--workers", "2"), "--workers"),
         (("compare", "plan.json", f"plan_{'0' * 32}", "--plan-format", "own"), "--plan-format"),
         (("export", "--engine", "sglang", "-o", "out.json"), "PLAN"),

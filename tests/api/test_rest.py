@@ -513,6 +513,10 @@ class TestEvaluations:
         assert "/plan/physical_to_logical_map/0" in codes(
             client.post("/v1/evaluations", json={"plan": broken, "trace": trace_id})
         )
+        unused = client.post("/v1/evaluations", json={"plan": plan["id"], "trace": trace_id, "hold_out": 0.5})
+        assert codes(unused) == {"/hold_out": "hold_out_unused"}
+        nothing = {"plan": plan["id"], "trace": trace_id, "part": "held_out", "hold_out": 0}
+        assert codes(client.post("/v1/evaluations", json=nothing)) == {"/hold_out": "hold_out_empty"}
         other = client.post("/v1/evaluations", json={"plan": plan["id"], "trace": trace_id, "topology": "1x8"})
         assert codes(other) == {"/topology": "gpus_differ"}
 
