@@ -207,9 +207,20 @@ class Client:
         found: dict[str, Any] = self._ask("GET", f"/v1/plans/{plan_id}/plan").json()
         return found
 
-    def export(self, plan_id: str, engine: str) -> bytes:
-        """Return the file that an engine loads."""
-        content: bytes = self._ask("GET", f"/v1/plans/{plan_id}/exports/{engine}").content
+    def export(self, plan_id: str, engine: str, **writing: Any) -> bytes:
+        """Return the file that an engine loads.
+
+        Parameters
+        ----------
+        plan_id : str
+        engine : str
+            Format: ``sglang``, ``trtllm``, ...
+        **writing
+            The model's layers and what the file is keyed by: model_layers, first_moe_layer, mtp_layers, fill_missing,
+            without_mtp, layer, model_class, mtp_model_class, model_name.
+        """
+        query = {name: value for name, value in writing.items() if value is not None}
+        content: bytes = self._ask("GET", f"/v1/plans/{plan_id}/exports/{engine}", params=query).content
         return content
 
     def score(self, plan_id: str, *, layer: int | None = None, top: int = 20) -> ScoreAnalysis:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,11 @@ def test_from_a_file_to_a_plan(service: Client, trace_file: Path) -> None:
     assert analysis.score == pytest.approx(finished.score)
     assert [item.id for item in service.plans(("c",))] == [plan.id]
     assert service.solvers()[0].name == "auto"
+    assert service.topology(kept.id).num_gpus == 4
+    with pytest.raises(ServiceError, match="layer"):
+        service.export(plan.id, "sglang")
+    exported = json.loads(service.export(plan.id, "sglang", model_layers=7, first_moe_layer=1, layer=None))
+    assert len(exported["physical_to_logical_map"]) == 7
 
 
 def test_front_and_cancel(service: Client, trace_file: Path) -> None:
