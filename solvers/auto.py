@@ -19,6 +19,7 @@ QUICK_STEPS = 2_000_000_000  # a second or two
 QUICK_BOOLEANS = 2_000  # of a model that is often solved in seconds
 BASELINES = ("contiguous", "round_robin", "random", "eplb", "load_balance")
 NULL_CASES = ("round_robin", "random")  # hardly ever better than the others
+TINY_SETS = 20_000  # of a layer, times GPUs: decided in tenths of a second, whatever it starts from
 QUICK_SETS = 3_000_000  # of a layer, times GPUs: a program is solved in less than a second
 SETS_START = 0.15  # of the time, for a plan that sets of experts start from
 SHORT_S, LONG_S = 10.0, 60.0  # searches of which the bound gets a tenth, and half
@@ -56,6 +57,7 @@ class Auto:
         if problem.objective.execution == "dispatch" and problem.objective.dedup != "none":
             portfolio.run(solver_from("grace"), 0.05)
         portfolio.run(solver_from("chain_dp", {"max_steps": QUICK_STEPS}), 0.5)
+        portfolio.run(solver_from("set_partition", {"max_sets": TINY_SETS}), 0.3)
         large = problem.num_layers * problem.num_slots > LARGE
         portfolio.run(solver_from("assignment"), 0.25 if large else 0.05)
         if search.work is not None or search.remaining_s is not None:  # their library needs a limit of its own
