@@ -11,6 +11,7 @@ import numpy.typing as npt
 from placement import Problem
 from placement.replay import homes_of
 from solvers.kernels.subsets import members_of, number_of, sum_subsets, tabulate_subsets
+from traces import TokenSample
 
 __all__ = ["GpuSets", "count_sets", "sets_fit"]
 
@@ -52,6 +53,10 @@ class GpuSets:
         One that `sets_fit`.
     layer : int
         Row of the profile.
+    sample : TokenSample, optional
+        Tokens whose messages count, if not the profile's.
+    hop : (G, G) float64, optional
+        What a message from home h to GPU g costs, if not the topology's: ones count the fan-out.
 
     Attributes
     ----------
@@ -61,15 +66,18 @@ class GpuSets:
         Sets, n.
     """
 
-    def __init__(self, problem: Problem, layer: int) -> None:
+    def __init__(
+        self, problem: Problem, layer: int, *, sample: TokenSample | None = None, hop: Array | None = None
+    ) -> None:
         self.problem, self.layer = problem, layer
         self.size = int(problem.capacity[0])
         E, G = problem.num_experts, problem.num_gpus
         self.choose = np.array([[comb(e, k) for k in range(self.size + 1)] for e in range(E + 1)], np.int64)
         self.count = comb(E, self.size)
         objective, topology = problem.objective, problem.topology
-        sample = problem.profile.sample
+        sample = problem.profile.sample if sample is None else sample
         assert sample is not None  # sets_fit
+        hop = topology.hop_cost if hop is None else hop
         ids = sample.topk_ids[:, layer]
         homes = homes_of(objective, G, sample.rows, sample.seq_id, sample.source_rank)
         tokens, start = _bits(ids, homes, E, G)
@@ -79,7 +87,7 @@ class GpuSets:
         covariance = np.ascontiguousarray(own @ own.T)
         self.dtype = np.float64 if self.count * G <= EXACT else np.float32
         self._messages = np.zeros((self.count, G), self.dtype)
-        tabulate_subsets(tokens, start, topology.hop_cost, covariance, self.size, self._messages, variance)
+        tabulate_subsets(tokens, start, hop, covariance, self.size, self._messages, variance)
         active = (sample.topk_ids >= 0).any(axis=2)
         self._unit = objective.traffic_weight / max(1, int(active.sum()))
         self._error = np.sqrt(np.maximum(variance, 0.0)) if len(variance) else None
