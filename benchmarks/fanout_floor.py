@@ -22,7 +22,7 @@ import solvers
 import traces
 from solvers.gpu_sets import GpuSets, count_sets, sets_fit
 from solvers.search import Search
-from solvers.set_columns import LargestLoad, SetColumns
+from solvers.set_columns import SetColumns
 
 SAMPLE = Path(__file__).parent.parent / "examples" / "tiny_moe" / "tiny_moe.npz"
 SEED = 0
@@ -38,9 +38,8 @@ class WithinLoad(GpuSets):
     def cost(self, price: float) -> npt.NDArray[np.floating]:
         """See `GpuSets.cost`."""
         result = super().cost(price)
-        every = np.arange(self.count)
         for gpu in range(result.shape[1]):
-            result[self.relative_load(every, np.full(self.count, gpu)) > self.limit, gpu] = np.inf
+            result[self.loads(gpu) > self.limit, gpu] = np.inf
         return result
 
 
@@ -52,7 +51,7 @@ def floor(problem: placement.Problem, held: traces.TokenSample, row: npt.NDArray
     caps = problem.load_caps
     own = float(sets.relative_load(numbers, np.arange(gpus)).max()) * (1 + 1e-9)
     sets.limit = own if caps is None else max(float(caps[layer]), own)
-    columns = SetColumns(sets, 0.0, LargestLoad(weight=0.0, floor=1.0), row.reshape(gpus, -1))
+    columns = SetColumns(sets, 0.0, row.reshape(gpus, -1))
     for _ in range(ROUNDS):
         columns.round()
         if columns.solved:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from placement import Problem
+from solvers.gpu_sets import count_sets
 from solvers.registry import Solver, solver_from
 from solvers.router_groups import grouped_eplb
 from solvers.search import Search
@@ -21,6 +22,7 @@ BASELINES = ("contiguous", "round_robin", "random", "eplb", "load_balance")
 NULL_CASES = ("round_robin", "random")  # hardly ever better than the others
 TINY_SETS = 20_000  # of a layer, times GPUs: decided in tenths of a second, whatever it starts from
 QUICK_SETS = 3_000_000  # of a layer, times GPUs: a program is solved in less than a second
+SETS_PER_S = 700_000  # of all layers, times GPUs, that a core prices and decides
 SETS_START = 0.15  # of the time, for a plan that sets of experts start from
 SHORT_S, LONG_S = 10.0, 60.0  # searches of which the bound gets a tenth, and half
 GAP_SHARE = 0.15  # of the search before the bound, where a gap is all that is asked for
@@ -60,16 +62,18 @@ class Auto:
         portfolio.run(solver_from("set_partition", {"max_sets": TINY_SETS}), 0.3)
         large = problem.num_layers * problem.num_slots > LARGE
         portfolio.run(solver_from("assignment"), 0.25 if large else 0.05)
-        if search.work is not None or search.remaining_s is not None:  # their library needs a limit of its own
+        limited = search.work is not None or search.remaining_s is not None
+        if limited:  # what may take hours needs a limit
             portfolio.run(solver_from("cp_sat", {"max_booleans": QUICK_BOOLEANS}), 0.3)
         sets = solver_from("set_partition", {"max_sets": QUICK_SETS})
-        again = search.work is None
-        if sets.supports(problem) is None:
-            # Bound and plan at once, from a fair plan; it gains more than a longer search.
-            portfolio.run(solver_from("annealing"), SETS_START, work_share=1.0)
+        again, share = search.work is None, search_share(search.remaining_s)
+        if sets.supports(problem) is None and (limited or not problem.objective.imbalance_weight):
+            # Bound and plan at once.
+            portfolio.run(
+                solver_from("annealing"), SETS_START if _decided_soon(problem, search) else share, work_share=1.0
+            )
             portfolio.run(sets, 0.95, work_share=1.0)
         else:
-            share = search_share(search.remaining_s)
             if search.wanted_gap is not None:  # then the bound decides when it ends
                 share = min(share, GAP_SHARE)
             portfolio.run(solver_from("annealing"), share, work_share=1.0)
@@ -82,6 +86,14 @@ class Auto:
             assert before is not None
             assert after is not None
             idle = idle + 1 if before - after <= SETTLED * abs(before) else 0
+
+
+def _decided_soon(problem: Problem, search: Search) -> bool:
+    """Whether sets of experts lead to a better plan in time than a long search: layers are few, and no largest load."""
+    if problem.objective.imbalance_weight:
+        return False
+    sets = count_sets(problem) * problem.num_layers
+    return search.remaining_s is None or sets <= SETS_PER_S * search.workers * search.remaining_s
 
 
 def search_share(seconds: float | None) -> float:

@@ -93,10 +93,10 @@ class GpuSets:
         self._error = np.sqrt(np.maximum(variance, 0.0)) if len(variance) else None
         self._load = self.sums(problem.relative_load[layer])
 
-    @property
-    def least_fair(self) -> float:
-        """Fair share of the slowest GPU."""
-        return float(self.problem.topology.fair_share.min())
+    def loads(self, gpu: int) -> Array:
+        """Return the load of each set on a GPU, relative to the fair share, (n,)."""
+        load: Array = self._load / self.problem.topology.fair_share[gpu]
+        return load
 
     def sums(self, values: npt.NDArray[Any]) -> Array:
         """Return the sum of `values` (E,) over each set, (n,)."""

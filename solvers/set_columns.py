@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,46 +20,57 @@ Row = npt.NDArray[np.integer[Any]]
 ENTERING = 100  # columns per GPU and round
 CLOSED = 1e-5  # relative distance of the program over some columns from the bound over all
 PROVEN = 1e-10  # relative distance of choice and bound that counts as none
-SCALE = 1e3  # cost of the choice in linear programs, as HiGHS takes 1e-7 for nothing
+SCALE = 1e3  # cost of the choice in linear programs
+NARROW = 1e-3  # weight of the width of a piece, relative to the choice, from which on it is not halved
 UNITS = 1e12  # of a cost in whole numbers
 ROUNDINGS = 16  # of a number, at most, in a sum of costs
 
 
-@dataclass(frozen=True, kw_only=True)
-class LargestLoad:
-    """The term of a layer's largest load: `weight` per unit of load relative to the fair share, at least `floor`."""
+@dataclass(kw_only=True)
+class _Piece:
+    """Choices whose largest load is between two values: what they cost at least, and the duals that say so."""
 
-    weight: float
-    floor: float
+    low: float
+    high: float
+    bound: float = -np.inf
+    base: float = -np.inf  # of the linear program, without the largest load
+    duals: tuple[Array, Array] | None = None
+    least: Array | None = None  # reduced cost of each GPU
+    solved: bool = False
+    decided: int = 0  # columns that were decided in whole numbers
 
 
 class SetColumns:
     """Choose a set for each GPU so that every expert is in one of them, at the least cost.
 
-    A column is a set on a GPU. The program over all columns,
+    A column is a set on a GPU. The program over all columns with a load of at most z,
 
-        min  sum c[B,g] x[B,g] + w z    s.t.  sum of x over sets with e = 1 (each e),  sum_B x[B,g] = 1 (each g),
-                                              sum_B load[B,g] x[B,g] <= z (each g),  x >= 0,  z >= floor,
+        min  sum c[B,g] x[B,g]    s.t.  sum of x over sets with e = 1 (each e),  sum_B x[B,g] = 1 (each g),  x >= 0,
 
-    is solved over some of them; those that its duals u, v, m price below zero come in (column generation). *Any* duals
-    with ``m >= 0`` and ``sum m <= w`` give a bound: ``sum u + sum v + (w - sum m) floor + sum_g min_B reduced[B,g]``,
-    with ``reduced[B,g] = c[B,g] + m[g] load[B,g] - u(B) - v[g]``. And a choice that contains a column costs at least
-    the bound and what the column's reduced cost is above the least of its GPU: once a choice that costs `upper` is
-    known, only columns within ``upper - bound`` matter, which are few enough to decide in whole numbers.
+    is solved over some of them; those that its duals u, v price below zero come in (column generation). *Any* duals
+    give a bound: ``sum u + sum v + sum_g min_B reduced[B,g]`` with ``reduced[B,g] = c[B,g] - u(B) - v[g]``. And a
+    choice that contains a column costs at least the bound and what the column's reduced cost is above the least of its
+    GPU: once a choice that costs `upper` is known, only columns within ``upper - bound`` matter, which are few enough
+    to decide in whole numbers.
+
+    Where the largest load has a weight w, its range is cut into pieces. A choice whose largest load is between a and b
+    costs at least w a, and what the program over columns with loads up to b says. The piece of least bound is halved,
+    again and again (branch and bound).
 
     Parameters
     ----------
     sets : GpuSets
     price : float
         Share of the spread's weight that counts, see `GpuSets.cost`.
-    largest : LargestLoad
     row : (G, C) integers
         Experts of each GPU in a plan that keeps the constraints.
+    weight : float
+        Of the largest load, relative to the fair share.
+    floor : float
+        What the largest load is at least.
 
     Attributes
     ----------
-    bound : float
-        No choice costs less; -inf before the first round.
     choice : (G,) int64
         Number of each GPU's set in the best choice known.
     upper : float
@@ -71,8 +82,8 @@ class SetColumns:
     columns left out by reduced cost: Nemhauser and Wolsey, Integer and Combinatorial Optimization, 1988, II.5.
     """
 
-    def __init__(self, sets: GpuSets, price: float, largest: LargestLoad, row: Row) -> None:
-        self.sets, self.largest = sets, largest
+    def __init__(self, sets: GpuSets, price: float, row: Row, *, weight: float = 0.0, floor: float = 1.0) -> None:
+        self.sets, self.weight, self.floor = sets, weight, floor
         self.gpus = sets.problem.num_gpus
         self.columns = self._near(row)
         self.choice = sets.number(row)
@@ -82,10 +93,13 @@ class SetColumns:
         """Count the spread at another price; columns and the choice are kept, the bound starts anew."""
         self.price, self.cost = price, self.sets.cost(price)
         self._rounding = ROUNDINGS * float(np.finfo(self.cost.dtype).eps)
-        self.bound = self._base = -np.inf
         self.upper = self._value(self.choice)
-        self.solved = False
-        self._duals: tuple[Array, Array, Array] | None = None
+        self.pieces = [_Piece(low=self.floor, high=np.inf)]
+
+    @property
+    def bound(self) -> float:
+        """No choice costs less; -inf before the first round."""
+        return min(self.upper, *(piece.bound for piece in self.pieces))
 
     @property
     def row(self) -> npt.NDArray[np.int32]:
@@ -97,56 +111,50 @@ class SetColumns:
         """Costs that a round looks at."""
         return self.cost.size
 
-    def round(self) -> float:
-        """Solve over the present columns and let better ones in; return the spread of the solution.
-
-        `solved` tells that no column is left that could lower the program by more than `CLOSED`.
-        """
-        from scipy.optimize import linprog
-
-        numbers, gpus = self._split(self.columns)
-        matrix, cost = self._rows(numbers, gpus), self._costs(numbers, gpus)
-        E, G = self.sets.problem.num_experts, self.gpus
-        equal, loads = matrix[: E + G], matrix[E + G :]
-        bounds = np.zeros((matrix.shape[1], 2))
-        bounds[:, 1] = np.inf
-        limits: dict[str, Any] = {}
-        if self.largest.weight:
-            bounds[-1, 0] = self.largest.floor
-            limits = {"A_ub": loads, "b_ub": np.zeros(G)}
-        scale = SCALE / max(abs(self.upper), 1e-300)
-        found = linprog(cost * scale, A_eq=equal, b_eq=np.ones(E + G), bounds=bounds, method="highs-ds", **limits)
-        if found.status != 0:  # out of memory, or numbers that HiGHS can't manage: what was found so far is safe
-            self.solved = True
-            return 0.0
-        value, dual = found.fun / scale, found.eqlin.marginals / scale
-        price = np.clip(-found.ineqlin.marginals / scale, 0, None) if limits else np.zeros(G)
-        price *= min(1.0, self.largest.weight / max(float(price.sum()), 1e-300))
-        duals = dual[:E], dual[E:], price
-        entering, least = [], np.zeros(G)
-        held = self.sets.sums(duals[0])
-        for gpu in range(G):
-            reduced = self._reduced(held, duals, gpu)
-            least[gpu] = reduced.min()
-            best = np.argpartition(reduced, min(ENTERING, len(reduced) - 1))[:ENTERING]
-            entering.append(best[reduced[best] < 0] * G + gpu)
-        slack = self._rounding * (np.abs(dual).sum() + abs(value))
-        bound = float(dual.sum() + (self.largest.weight - price.sum()) * self.largest.floor + least.sum() - slack)
-        if bound > self.bound:
-            self.bound = self._base = bound
-            self._duals, self._least = duals, least
-        before = len(self.columns)
-        self.columns = np.union1d(self.columns, np.concatenate(entering))
-        self.solved = value - self.bound <= CLOSED * abs(value) or len(self.columns) == before
-        x = found.x[: len(numbers)]
-        return float(x @ self.sets.spread(numbers, gpus))
-
     @property
     def closed(self) -> bool:
         """Whether the choice is known to be the best."""
         return self.upper - self.bound <= max(PROVEN, 2 * self._rounding) * abs(self.upper)
 
-    def decide(self, most: int, search: Search) -> None:
+    @property
+    def solved(self) -> bool:
+        """Whether linear programs have nothing more to tell."""
+        return self.closed or self._next() is None
+
+    def round(self) -> float | None:
+        """Solve a linear program over the present columns and let better ones in, for the piece of least bound.
+
+        Returns
+        -------
+        float or None
+            Spread of the solution; None if there is none.
+        """
+        from scipy.optimize import linprog
+
+        piece = self._next()
+        if piece is None:
+            return None
+        if piece.solved:
+            piece = self._halve(piece)
+        numbers, gpus = self._split(self.columns, piece.high)
+        # HiGHS takes 1e-7 for nothing.
+        scale = SCALE / max(abs(self.upper), 1e-300)
+        # The choice as a whole stands for all rows, so that there is a solution: others are there to cost less.
+        cost = np.append(self.cost[numbers, gpus].astype(np.float64), self.upper - self.weight * piece.low)
+        matrix = self._rows(numbers, gpus)
+        found = linprog(cost * scale, A_eq=matrix, b_eq=np.ones(matrix.shape[0]), bounds=(0, None), method="highs-ds")
+        if found.status != 0:  # numbers that HiGHS can't manage: what is known stays
+            piece.solved = True
+            return None
+        value, dual = found.fun / scale, found.eqlin.marginals / scale
+        before = len(self.columns)
+        self._price(piece, dual)
+        piece.solved = value - piece.base <= CLOSED * abs(value) or len(self.columns) == before
+        every = np.arange(self.gpus)
+        spread = found.x[:-1] @ self.sets.spread(numbers, gpus)
+        return float(spread + found.x[-1] * self.sets.spread(self.choice, every).sum())
+
+    def decide(self, most: int, search: Search, spent: int) -> int:
         """Decide in whole numbers over the columns that a better choice may use: raise the bound, lower the choice.
 
         Parameters
@@ -155,22 +163,82 @@ class SetColumns:
             Columns to look at; where more may be used, those of least reduced cost.
         search : Search
             Its time and work limit CP-SAT.
-        """
-        if self._duals is None:
-            return
-        columns, within = self._within(most)
-        lower = self._whole(columns, search)
-        # A choice with a column that was left out costs at least `within`.
-        self.bound = max(self.bound, min(lower, self.upper, within))
+        spent : int
+            Of its work, so far.
 
-    def _within(self, most: int) -> tuple[Ints, float]:
-        """Return the columns that a better choice may use, at most so many, and what one with any other costs."""
-        assert self._duals is not None
-        G, room = self.gpus, self.upper - self._base
-        held = self.sets.sums(self._duals[0])
+        Returns
+        -------
+        int
+            Work that it took; 0 if there was nothing to decide.
+        """
+        piece = min(self.pieces, key=lambda piece: piece.bound)
+        if self.closed or piece.duals is None or piece.decided >= most:
+            return 0
+        columns, within = self._within(piece, most)
+        units = None if search.work is None else max(search.work - spent, 1) / TRIALS_PER_UNIT
+        lower, top, taken = self._whole(columns, search, units)
+        lower = min(lower, within)  # what a choice with a column that was left out costs at least
+        if self.weight and piece.low < top <= piece.high:
+            # Larger loads than those of the solution cost more; smaller ones are another program.
+            rest = replace(piece, low=top, bound=max(piece.bound, lower + self.weight * top), decided=most)
+            self.pieces.append(rest)
+            piece.high, piece.solved = float(np.nextafter(top, -np.inf)), False
+        else:
+            piece.decided = most
+        piece.bound = max(piece.bound, lower + self.weight * piece.low)
+        return len(columns) + int(taken * TRIALS_PER_UNIT)
+
+    def _next(self) -> _Piece | None:
+        """Return the piece that a linear program may raise the bound of; None where only whole numbers can."""
+        piece = min(self.pieces, key=lambda piece: piece.bound)
+        narrow = self.weight * (self._top(piece) - piece.low) <= NARROW * abs(self.upper)
+        return None if piece.solved and (narrow or piece.decided) else piece
+
+    def _top(self, piece: _Piece) -> float:
+        """Return the largest load that a better choice of the piece may have."""
+        if not self.weight:
+            return piece.low
+        return min(piece.high, (self.upper - piece.base) / self.weight)
+
+    def _halve(self, piece: _Piece) -> _Piece:
+        """Cut a piece in two; return the one with the smaller loads, whose program is another one."""
+        middle = (piece.low + self._top(piece)) / 2
+        smaller = replace(piece, high=middle, solved=False)
+        piece.low = middle
+        piece.bound = max(piece.bound, piece.base + self.weight * middle)
+        self.pieces.append(smaller)
+        return smaller
+
+    def _price(self, piece: _Piece, dual: Array) -> None:
+        """Take the bound that duals (E + G,) give, and the columns that they price lowest."""
+        E, G = self.sets.problem.num_experts, self.gpus
+        duals = dual[:E], dual[E:]
+        entering, least = [], np.zeros(G)
+        held = self.sets.sums(duals[0])
+        for gpu in range(G):
+            reduced = self._reduced(held, duals, gpu, piece.high)
+            least[gpu] = reduced.min()
+            best = np.argpartition(reduced, min(ENTERING, len(reduced) - 1))[:ENTERING]
+            entering.append(best[reduced[best] < 0] * G + gpu)
+        slack = self._rounding * (np.abs(dual).sum() + abs(self.upper))
+        base = float(dual.sum() + least.sum() - slack)
+        if base > piece.base:
+            piece.base, piece.duals, piece.least = base, duals, least
+            piece.bound = max(piece.bound, base + self.weight * piece.low)
+        self.columns = np.union1d(self.columns, np.concatenate(entering))
+
+    def _within(self, piece: _Piece, most: int) -> tuple[Ints, float]:
+        """Return the columns that a better choice may use, at most so many, and what one with any other costs.
+
+        Without the largest load, which costs the piece's least.
+        """
+        assert piece.duals is not None
+        assert piece.least is not None
+        G, room = self.gpus, self.upper - self.weight * piece.low - piece.base
+        held = self.sets.sums(piece.duals[0])
         kept, above = [], []
         for gpu in range(G):
-            excess = self._reduced(held, self._duals, gpu) - self._least[gpu]
+            excess = self._reduced(held, piece.duals, gpu, piece.high) - piece.least[gpu]
             near = np.flatnonzero(excess <= room)
             kept.append(near * G + gpu)
             above.append(excess[near])
@@ -179,56 +247,52 @@ class SetColumns:
             order = np.argpartition(excess, most)
             room = float(excess[order[most]])
             columns = columns[order[:most]]
-        return np.union1d(columns, self.choice * G + np.arange(G)), self._base + room
+        return np.sort(columns), piece.base + room
 
-    def _whole(self, columns: Ints, search: Search) -> float:
-        """Solve over some columns in whole numbers; return the bound over them."""
+    def _whole(self, columns: Ints, search: Search, units: float | None) -> tuple[float, float, float]:
+        """Solve over some columns in whole numbers: the bound over them, the solution's largest load, CP-SAT's units.
+
+        The bound is without the largest load's cost; a load of 0 stands for no solution.
+        """
         from ortools.sat.python import cp_model
 
-        numbers, gpus = self._split(columns)
+        numbers, gpus = columns // self.gpus, columns % self.gpus
         E, G, scale = self.sets.problem.num_experts, self.gpus, UNITS / max(abs(self.upper), 1e-300)
+        at, row = self._places(numbers, gpus)
+        if len(np.unique(row)) < E + G:
+            return np.inf, 0.0, 0.0  # some expert, or GPU, is in none of them
         model = cp_model.CpModel()
         held = [model.new_bool_var("") for _ in numbers]
-        at, row = self._places(numbers, gpus)
         order = np.argsort(row, kind="stable")
         for places in np.split(at[order], np.searchsorted(row[order], np.arange(1, E + G))):
             model.add_exactly_one([held[place] for place in places])
         # Rounded down, so that CP-SAT's bound is below the true one.
         weights = np.floor(self.cost[numbers, gpus].astype(np.float64) * scale).astype(np.int64)
-        total = cp_model.LinearExpr.weighted_sum(held, weights.tolist())
-        if self.largest.weight:
-            price = self.largest.weight * scale
-            largest = model.new_int_var(int(self.largest.floor * price), int(price / self.sets.least_fair) + 1, "")
-            loads = np.floor(self.sets.relative_load(numbers, gpus) * price).astype(np.int64)
-            for gpu in range(G):
-                mine = np.flatnonzero(gpus == gpu)
-                expression = cp_model.LinearExpr.weighted_sum([held[place] for place in mine], loads[mine].tolist())
-                model.add(expression <= largest)
-            total += largest
-        model.minimize(total)
-        solver = cp_sat_solver(search.seed, None if search.work is None else search.work / TRIALS_PER_UNIT)
+        model.minimize(cp_model.LinearExpr.weighted_sum(held, weights.tolist()))
+        solver = cp_sat_solver(search.seed, units)
+        if search.remaining_s is not None:
+            solver.parameters.max_time_in_seconds = search.remaining_s
         solver.parameters.cp_model_presolve = False  # it finds little here, and takes longer than the rest
-        status = watch(search, solver, lambda: solver.solve(model))
-        if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        status, top = watch(search, solver, lambda: solver.solve(model)), 0.0
+        if status == cp_model.INFEASIBLE:
+            return np.inf, 0.0, solver.deterministic_time
+        if status == cp_model.MODEL_INVALID:
+            raise RuntimeError(f"CP-SAT does not take the model of a layer: {model.validate()}")
+        if status != cp_model.UNKNOWN:
             chosen = np.array([place for place, one in enumerate(held) if solver.boolean_value(one)])
             choice = np.zeros(G, np.int64)
             choice[gpus[chosen]] = numbers[chosen]
-            self._take(choice)
-        elif status != cp_model.UNKNOWN:
-            raise RuntimeError(f"CP-SAT finds a choice of sets {solver.status_name(status)} although there is one")
+            top = float(self.sets.relative_load(choice, np.arange(G)).max())
+            if (value := self._value(choice)) < self.upper:
+                self.choice, self.upper = choice, value
         lower = (float(solver.best_objective_bound) - G - 1) / scale
-        return lower - self._rounding * abs(lower)
-
-    def _take(self, choice: Ints) -> None:
-        value = self._value(choice)
-        if value < self.upper:
-            self.choice, self.upper = choice, value
+        return lower - self._rounding * abs(lower), top, solver.deterministic_time
 
     def _value(self, choice: Ints) -> float:
         gpus = np.arange(self.gpus)
         value = float(self.cost[choice, gpus].astype(np.float64).sum())
-        if self.largest.weight:
-            value += self.largest.weight * max(self.largest.floor, float(self.sets.relative_load(choice, gpus).max()))
+        if self.weight:
+            value += self.weight * max(self.floor, float(self.sets.relative_load(choice, gpus).max()))
         return value
 
     def _near(self, row: Row) -> Ints:
@@ -246,29 +310,20 @@ class SetColumns:
                 result.append(self.sets.number(swapped) * G + gpu)
         return np.unique(np.concatenate(result))
 
-    def _split(self, columns: Ints) -> tuple[Ints, Ints]:
-        """Return the sets and GPUs of columns, without those that a constraint forbids."""
+    def _split(self, columns: Ints, high: float) -> tuple[Ints, Ints]:
+        """Return the sets and GPUs of columns, without those that a constraint or their load rules out."""
         numbers, gpus = columns // self.gpus, columns % self.gpus
-        fine = np.isfinite(self.cost[numbers, gpus])
+        fine = np.isfinite(self.cost[numbers, gpus]) & (self.sets.relative_load(numbers, gpus) <= high)
         return numbers[fine], gpus[fine]
 
-    def _costs(self, numbers: Ints, gpus: Ints) -> Array:
-        cost = self.cost[numbers, gpus].astype(np.float64)
-        return np.append(cost, self.largest.weight) if self.largest.weight else cost
-
     def _rows(self, numbers: Ints, gpus: Ints) -> Any:
-        """Return the rows of the program: experts, GPUs, and the loads where the largest counts."""
+        """Return the rows of the program: experts, then GPUs; the last column is in all of them."""
         from scipy.sparse import csr_matrix
 
-        E, G, width = self.sets.problem.num_experts, self.gpus, len(numbers)
         at, row = self._places(numbers, gpus)
-        value = np.ones(len(at))
-        if self.largest.weight:
-            at = np.concatenate([at, np.arange(width), np.full(G, width)])
-            row = np.concatenate([row, E + G + gpus, E + G + np.arange(G)])
-            value = np.concatenate([value, self.sets.relative_load(numbers, gpus), -np.ones(G)])
-            width += 1
-        return csr_matrix((value, (row, at)), shape=(E + G * (2 if self.largest.weight else 1), width))
+        every = np.arange(self.sets.problem.num_experts + self.gpus)
+        row, at = np.append(row, every), np.append(at, np.full(len(every), len(numbers)))
+        return csr_matrix((np.ones(len(at)), (row, at)), shape=(len(every), len(numbers) + 1))
 
     def _places(self, numbers: Ints, gpus: Ints) -> tuple[Ints, Ints]:
         """Return column and row of each one in the program: a column has its experts, and its GPU (row E + g)."""
@@ -276,10 +331,9 @@ class SetColumns:
         row = np.concatenate([self.sets.members(numbers).ravel(), self.sets.problem.num_experts + gpus])
         return np.concatenate([np.repeat(column, size), column]), row
 
-    def _reduced(self, held: Array, duals: tuple[Array, Array, Array], gpu: int) -> Array:
-        """Return the reduced costs of all sets on a GPU, (n,)."""
+    def _reduced(self, held: Array, duals: tuple[Array, Array], gpu: int, high: float) -> Array:
+        """Return the reduced costs of all sets on a GPU, (n,); infinite for those with a higher load."""
         reduced: Array = self.cost[:, gpu] - held - duals[1][gpu]
-        if duals[2][gpu]:
-            every = np.arange(self.sets.count)
-            reduced += duals[2][gpu] * self.sets.relative_load(every, np.full(self.sets.count, gpu))
+        if np.isfinite(high):
+            reduced[self.sets.loads(gpu) > high] = np.inf
         return reduced

@@ -19,7 +19,7 @@ from placement.bounds import least_traffic_by_layer
 from solvers.fanout import base_plan
 from solvers.gpu_sets import GpuSets, count_sets, sets_fit
 from solvers.search import Search
-from solvers.set_columns import LargestLoad, SetColumns
+from solvers.set_columns import SetColumns
 from solvers.threads import each_layer
 from traces import Violations
 
@@ -90,7 +90,6 @@ class _Run:
         self.problem, self.search, self.table = problem, search, search.best.copy()
         objective, L = problem.objective, problem.num_layers
         # What is known without looking at sets; the imbalance is the largest load, minus 1.
-        self.largest = [LargestLoad(weight=objective.imbalance_weight / L, floor=z) for z in problem.least_max_load]
         self.floor = objective.traffic_weight * least_traffic_by_layer(problem)
         self.floor += objective.load_excess_weight / L * problem.least_load_excess
         self.floor += objective.imbalance_weight / L * problem.least_max_load
@@ -104,12 +103,12 @@ class _Run:
     def run(self) -> None:
         """Settle the price of the spread by linear programs, then decide in whole numbers, over ever more columns."""
         problem, search = self.problem, self.search
+        programs, low, high, free = search.part(PROGRAM_SHARE, 0), 0.0, 1.0, problem.spread_tolerance
+        self.price = 1.0 if self.spread_counts and not free else 0.0
         if not self.keep:  # a layer at a time, as its costs take much memory
             each_layer(problem, search, partial(self._whole, most=MOST[-1]))
             search.offer(self.table, 1)
             return
-        programs, low, high, free = search.part(PROGRAM_SHARE, 0), 0.0, 1.0, problem.spread_tolerance
-        self.price = 1.0 if self.spread_counts and not free else 0.0
         for number in range(PRICES):
             each_layer(problem, programs.part(1.0, number, work_share=1 / PRICES), self._program)
             spread = float(self.spread.sum())
@@ -117,10 +116,10 @@ class _Run:
             if settled or not self.spread_counts or programs.done or abs(spread - free) <= SETTLED * free:
                 break
             if self.price == 0.0:
-                self.price = 1.0
+                self._set_price(1.0)
                 continue
             low, high = (self.price, high) if spread > free else (low, self.price)
-            self.price = (low + high) / 2
+            self._set_price((low + high) / 2)
         for number, most in enumerate(MOST):
             if search.done or search.proven:
                 return
@@ -128,24 +127,34 @@ class _Run:
             each_layer(problem, part, partial(self._whole, most=most))
             search.offer(self.table, 1 + number)
 
+    def _set_price(self, price: float) -> None:
+        """Change the price of the spread: bounds of different prices don't add up."""
+        self.price, self.bounds = price, self.floor.copy()
+
     def _program(self, part: Search, layer: int) -> None:
-        """Solve a layer's linear program."""
-        columns = self._columns(layer)
-        spent = 0
+        """Solve a layer's linear programs."""
+        self._rounds(self._columns(layer), part, layer, 0)
+
+    def _rounds(self, columns: SetColumns, part: Search, layer: int, spent: int) -> int:
+        """Solve linear programs until they have nothing more to tell; return the work spent."""
         for _ in range(ROUNDS):
             if columns.solved or part.progress(spent) >= 1.0:
                 break
-            self.spread[layer] = columns.round()
+            spread = columns.round()
+            self.spread[layer] = self.spread[layer] if spread is None else spread
             spent += columns.entries
             self._found(layer, columns)
+        return spent
 
     def _whole(self, part: Search, layer: int, most: int) -> None:
         """Decide a layer over at most so many columns."""
-        columns = self._columns(layer)
-        if not columns.solved:
-            self._program(part.part(PROGRAM_SHARE, 0), layer)
-        if not columns.closed:
-            columns.decide(most, part)
+        columns, spent = self._columns(layer), 0
+        while not columns.closed and part.progress(spent) < 1.0:
+            spent = self._rounds(columns, part, layer, spent)
+            taken = columns.decide(most, part, spent)
+            if not taken:
+                break
+            spent += taken
             self._found(layer, columns)
         self.table[layer] = columns.row
         if not self.keep:
@@ -156,7 +165,13 @@ class _Run:
         columns = self.layers[layer]
         if columns is None:
             row = self.table[layer].reshape(self.problem.num_gpus, -1)
-            columns = SetColumns(GpuSets(self.problem, layer), self.price, self.largest[layer], row)
+            columns = SetColumns(
+                GpuSets(self.problem, layer),
+                self.price,
+                row,
+                weight=self.problem.objective.imbalance_weight / self.problem.num_layers,
+                floor=float(self.problem.least_max_load[layer]),
+            )
             self.layers[layer] = columns
         elif columns.price != self.price:
             columns.set_price(self.price)

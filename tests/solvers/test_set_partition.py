@@ -132,6 +132,30 @@ def test_spread_is_bounded_by_prices(tolerance: float) -> None:
     assert found.gap == pytest.approx(0.0, abs=0.02)
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), tolerance=st.floats(0.0, 0.03), imbalance=st.sampled_from([0.0, 1.0]))
+def test_never_above_the_optimum_at_any_price(seed: int, tolerance: float, imbalance: float) -> None:
+    """Every bound that is told while prices rise and fall holds, with a spread that binds on some layers only."""
+    objective = Objective(
+        execution="dispatch",
+        copy_policy="same_node",
+        imbalance_weight=imbalance,
+        load_spread_weight=10.0,
+        load_spread_tolerance=tolerance,
+    )
+    problem = Problem(
+        profile(seed, layers=3, experts=4, top_k=2, tokens=90),
+        Topology.parse("1x2"),
+        objective=objective,
+        constraints=Constraints(load_cap=1.3),
+    )
+    best = least(problem)
+    found = solve(problem, "set_partition")
+    assert found.plan.score is not None
+    assert found.plan.score >= best - 1e-12
+    assert max(step.bound for step in found.history if step.bound is not None) <= best + 1e-12
+
+
 @pytest.mark.parametrize(
     "constraints",
     [
