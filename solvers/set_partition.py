@@ -94,7 +94,8 @@ class _Run:
         self.floor += objective.load_excess_weight / L * problem.least_load_excess
         self.floor += objective.imbalance_weight / L * problem.least_max_load
         self.spread_counts = problem.spread_weight > 0 and problem.load_deviations is not None
-        self.keep = count_sets(problem) * L <= KEPT
+        self.entries = count_sets(problem)
+        self.keep = self.entries * L <= KEPT
         self.layers: list[SetColumns | None] = [None] * L
         self.bounds = self.floor.copy()
         self.spread = np.zeros(L)
@@ -133,12 +134,14 @@ class _Run:
 
     def _program(self, part: Search, layer: int) -> None:
         """Solve a layer's linear programs."""
+        if part.progress(self.entries) >= 1.0:  # a round takes more than there is
+            return
         self._rounds(self._columns(layer), part, layer, 0)
 
     def _rounds(self, columns: SetColumns, part: Search, layer: int, spent: int) -> int:
         """Solve linear programs until they have nothing more to tell; return the work spent."""
         for _ in range(ROUNDS):
-            if columns.solved or part.progress(spent) >= 1.0:
+            if columns.solved or part.progress(spent + columns.entries) >= 1.0:
                 break
             spread = columns.round()
             self.spread[layer] = self.spread[layer] if spread is None else spread
@@ -148,6 +151,8 @@ class _Run:
 
     def _whole(self, part: Search, layer: int, most: int) -> None:
         """Decide a layer over at most so many columns."""
+        if part.progress(self.entries) >= 1.0:
+            return
         columns, spent = self._columns(layer), 0
         while not columns.closed and part.progress(spent) < 1.0:
             spent = self._rounds(columns, part, layer, spent)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from placement import Constraints, Problem, Topology
+from placement import Constraints, Objective, Problem, Topology
 from placement.bounds import HEAP_SHARE, most_kept
 from placement.cost import home_variance
 from solvers.limits import Limits
@@ -16,7 +16,7 @@ from traces import Profile, Trace
 
 __all__ = ["warm_up"]
 
-COMPILED = ("auto", "annealing")  # the others compile little, or nothing
+COMPILED = ("auto", "annealing", "set_partition")  # the others compile little, or nothing
 WORK = 200
 
 _done: set[tuple[str, str, str]] = set()
@@ -40,15 +40,16 @@ def warm_up(problem: Problem, method: Solver) -> None:
     if kind in _done:
         return
     _done.add(kind)
+    # More layers and experts than the exact methods take in an instant; then few, for sets of experts.
+    for layers, experts, topology in ((4, 24, "2x2"), (1, 4, "1x4")):
+        _run_tiny(method, replace(objective, ownership="token"), layers, experts, Topology.parse(topology))
+
+
+def _run_tiny(method: Solver, objective: Objective, layers: int, experts: int, topology: Topology) -> None:
+    """Run a method on a few tokens, if it takes the problem."""
     rng = np.random.default_rng(0)
-    # More layers and experts than the exact methods take in an instant.
-    ids = rng.random((64, 4, 24)).argsort(axis=2)[:, :, :2].astype(np.int16)
-    profile = Profile.of(Trace.of(ids, num_experts=24), workers=1, window_tokens=16)
-    tiny = Problem(
-        profile,
-        Topology.parse("2x2"),
-        objective=replace(objective, ownership="token"),
-        constraints=Constraints(load_cap=2.0),
-    )
+    ids = rng.random((64, layers, experts)).argsort(axis=2)[:, :, :2].astype(np.int16)
+    profile = Profile.of(Trace.of(ids, num_experts=experts), workers=1, window_tokens=16)
+    tiny = Problem(profile, topology, objective=objective, constraints=Constraints(load_cap=2.0))
     if method.supports(tiny) is None:
         method.run(tiny, Search(tiny, Limits(work=WORK), workers=1))
