@@ -23,7 +23,8 @@ NULL_CASES = ("round_robin", "random")  # hardly ever better than the others
 TINY_SETS = 20_000  # of a layer, times GPUs: decided in tenths of a second, whatever it starts from
 QUICK_SETS = 3_000_000  # of a layer, times GPUs: a program is solved in less than a second
 SETS_PER_S = 700_000  # of all layers, times GPUs, that a core prices and decides
-SETS_START = 0.15  # of the time, for a plan that sets of experts start from
+SETS_START, SETS_START_S = 0.4, 5.0  # of the time, and seconds at most, for a plan that sets of experts start from
+SETS_SHARE = 0.85  # of what is left then; what they don't decide is for a last search
 SHORT_S, LONG_S = 10.0, 60.0  # searches of which the bound gets a tenth, and half
 GAP_SHARE = 0.15  # of the search before the bound, where a gap is all that is asked for
 LARGE = 5_000  # slots in all layers from which on annealing is slow to get anywhere from random plans
@@ -69,10 +70,10 @@ class Auto:
         again, share = search.work is None, search_share(search.remaining_s)
         if sets.supports(problem) is None and (limited or not problem.objective.imbalance_weight):
             # Bound and plan at once.
-            portfolio.run(
-                solver_from("annealing"), SETS_START if _decided_soon(problem, search) else share, work_share=1.0
-            )
-            portfolio.run(sets, 0.95, work_share=1.0)
+            if _decided_soon(problem, search):
+                share = min(SETS_START, SETS_START_S / (search.remaining_s or math.inf))
+            portfolio.run(solver_from("annealing"), share, work_share=1.0)
+            portfolio.run(sets, SETS_SHARE, work_share=1.0)
         else:
             if search.wanted_gap is not None:  # then the bound decides when it ends
                 share = min(share, GAP_SHARE)
