@@ -23,6 +23,7 @@ NULL_CASES = ("round_robin", "random")  # hardly ever better than the others
 TINY_SETS = 20_000  # of a layer, times GPUs: decided in tenths of a second, whatever it starts from
 QUICK_SETS = 3_000_000  # of a layer, times GPUs: a program is solved in less than a second
 SETS_PER_S = 700_000  # of all layers, times GPUs, that a core prices and decides
+SETS_ROUNDS = 20  # that look at all of them
 SETS_START, SETS_START_S = 0.4, 5.0  # of the time, and seconds at most, for a plan that sets of experts start from
 SETS_SHARE = 0.85  # of what is left then; what they don't decide is for a last search
 SHORT_S, LONG_S = 10.0, 60.0  # searches of which the bound gets a tenth, and half
@@ -66,18 +67,17 @@ class Auto:
         limited = search.work is not None or search.remaining_s is not None
         if limited:  # what may take hours needs a limit
             portfolio.run(solver_from("cp_sat", {"max_booleans": QUICK_BOOLEANS}), 0.3)
-        sets = solver_from("set_partition", {"max_sets": QUICK_SETS})
         again, share = search.work is None, search_share(search.remaining_s)
-        if sets.supports(problem) is None and (limited or not problem.objective.imbalance_weight):
-            # Bound and plan at once.
-            if _decided_soon(problem, search):
-                share = min(SETS_START, SETS_START_S / (search.remaining_s or math.inf))
-            portfolio.run(solver_from("annealing"), share, work_share=1.0)
+        sets = solver_from("set_partition", {"max_sets": QUICK_SETS})
+        fits = sets.supports(problem) is None and (limited or not problem.objective.imbalance_weight)
+        if fits and _time_for_sets(problem, search) and not problem.objective.imbalance_weight:
+            share = min(SETS_START, SETS_START_S / (search.remaining_s or math.inf))
+        elif search.wanted_gap is not None:  # then the bound decides when it ends
+            share = min(share, GAP_SHARE)
+        portfolio.run(solver_from("annealing"), share, work_share=1.0)
+        if fits and _time_for_sets(problem, search):  # bound and plan at once
             portfolio.run(sets, SETS_SHARE, work_share=1.0)
         else:
-            if search.wanted_gap is not None:  # then the bound decides when it ends
-                share = min(share, GAP_SHARE)
-            portfolio.run(solver_from("annealing"), share, work_share=1.0)
             portfolio.bound(1.0 if search.remaining_s is None or search.remaining_s < LONG_S else 0.8)
         idle = 0
         while again and portfolio.going_on and (search.remaining_s is not None or idle < MORE_ROUNDS):
@@ -89,11 +89,11 @@ class Auto:
             idle = idle + 1 if before - after <= SETTLED * abs(before) else 0
 
 
-def _decided_soon(problem: Problem, search: Search) -> bool:
-    """Whether sets of experts lead to a better plan in time than a long search: layers are few, and no largest load."""
-    if problem.objective.imbalance_weight:
-        return False
+def _time_for_sets(problem: Problem, search: Search) -> bool:
+    """Whether linear programs over sets of experts get somewhere in all layers with what is left."""
     sets = count_sets(problem) * problem.num_layers
+    if search.work is not None and sets * SETS_ROUNDS > search.work:
+        return False
     return search.remaining_s is None or sets <= SETS_PER_S * search.workers * search.remaining_s
 
 

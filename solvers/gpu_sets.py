@@ -18,6 +18,7 @@ __all__ = ["GpuSets", "count_sets", "sets_fit"]
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Costs = npt.NDArray[np.floating[Any]]
+CANCELLED = 1e-13  # of a sum of variances, relative
 EXACT = 5_000_000  # costs of a layer that are kept in double precision
 
 
@@ -30,7 +31,7 @@ def sets_fit(problem: Problem) -> str | None:
         return "messages to a node depend on all GPUs of the node; it takes one node, or dedup 'gpu'."
     if problem.profile.sample is None:
         return "it counts messages, which needs a trace with tokens."
-    if problem.spare_copies or len(set(problem.capacity.tolist())) > 1:
+    if problem.spare_copies or (problem.capacity != problem.slots_per_gpu).any():
         return "it takes one copy of each expert, as many on each GPU, and no empty slots."
     return None
 
@@ -90,7 +91,11 @@ class GpuSets:
         tabulate_subsets(tokens, start, hop, covariance, self.size, self._messages, variance)
         active = (sample.topk_ids >= 0).any(axis=2)
         self._unit = objective.traffic_weight / max(1, int(active.sum()))
-        self._error = np.sqrt(np.maximum(variance, 0.0)) if len(variance) else None
+        self._error = None
+        if len(variance):
+            # What cancels leaves rounding errors, of which the root is large.
+            variance -= CANCELLED * self.size * self.sums(np.diag(covariance))
+            self._error = np.sqrt(np.maximum(variance, 0.0))
         self._load = self.sums(problem.relative_load[layer])
 
     def loads(self, gpu: int) -> Array:

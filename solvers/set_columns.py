@@ -22,6 +22,7 @@ CLOSED = 1e-5  # relative distance of the program over some columns from the bou
 PROVEN = 1e-10  # relative distance of choice and bound that counts as none
 SCALE = 1e3  # cost of the choice in linear programs
 NARROW = 1e-3  # weight of the width of a piece, relative to the choice, from which on it is not halved
+SMALLEST = 1e-9  # cost of a choice that numbers are scaled by
 UNITS = 1e12  # of a cost in whole numbers
 ROUNDINGS = 16  # of a number, at most, in a sum of costs
 
@@ -32,7 +33,7 @@ class _Piece:
 
     low: float
     high: float
-    bound: float = -np.inf
+    bound: float  # costs are never negative
     base: float = -np.inf  # of the linear program, without the largest load
     duals: tuple[Array, Array] | None = None
     least: Array | None = None  # reduced cost of each GPU
@@ -94,12 +95,13 @@ class SetColumns:
         self.price, self.cost = price, self.sets.cost(price)
         self._rounding = ROUNDINGS * float(np.finfo(self.cost.dtype).eps)
         self.upper = self._value(self.choice)
-        self.pieces = [_Piece(low=self.floor, high=np.inf)]
+        self.pieces = [_Piece(low=self.floor, high=np.inf, bound=self.weight * self.floor)]
 
     @property
     def bound(self) -> float:
-        """No choice costs less; -inf before the first round."""
-        return min(self.upper, *(piece.bound for piece in self.pieces))
+        """No choice costs less."""
+        known = self.upper - self._rounding * abs(self.upper)
+        return min(known, *(piece.bound for piece in self.pieces))
 
     @property
     def row(self) -> npt.NDArray[np.int32]:
@@ -138,7 +140,7 @@ class SetColumns:
             piece = self._halve(piece)
         numbers, gpus = self._split(self.columns, piece.high)
         # HiGHS takes 1e-7 for nothing.
-        scale = SCALE / max(abs(self.upper), 1e-300)
+        scale = SCALE / max(self.upper, SMALLEST)
         # The choice as a whole stands for all rows, so that there is a solution: others are there to cost less.
         cost = np.append(self.cost[numbers, gpus].astype(np.float64), self.upper - self.weight * piece.low)
         matrix = self._rows(numbers, gpus)
@@ -191,6 +193,8 @@ class SetColumns:
     def _next(self) -> _Piece | None:
         """Return the piece that a linear program may raise the bound of; None where only whole numbers can."""
         piece = min(self.pieces, key=lambda piece: piece.bound)
+        if piece.solved and piece.duals is None:
+            return None
         narrow = self.weight * (self._top(piece) - piece.low) <= NARROW * abs(self.upper)
         return None if piece.solved and (narrow or piece.decided) else piece
 
@@ -257,7 +261,7 @@ class SetColumns:
         from ortools.sat.python import cp_model
 
         numbers, gpus = columns // self.gpus, columns % self.gpus
-        E, G, scale = self.sets.problem.num_experts, self.gpus, UNITS / max(abs(self.upper), 1e-300)
+        E, G, scale = self.sets.problem.num_experts, self.gpus, UNITS / max(self.upper, SMALLEST)
         at, row = self._places(numbers, gpus)
         if len(np.unique(row)) < E + G:
             return np.inf, 0.0, 0.0  # some expert, or GPU, is in none of them

@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from placement import Problem
 from placement.bounds import least_traffic_by_layer
+from placement.cost import load_spread
+from placement.plan import copies_on_gpu
 from solvers.fanout import base_plan
 from solvers.gpu_sets import GpuSets, count_sets, sets_fit
 from solvers.search import Search
@@ -30,6 +32,7 @@ Table = npt.NDArray[np.int32]
 KEPT = 100_000_000  # costs of all layers that are kept for the next price of the spread
 PRICES = 8  # of the spread that are tried
 SETTLED = 1e-3  # relative to the tolerance: a spread this near to it settles the price
+PRICED_PER_S = 4_000_000  # sets times GPUs that a core prices and looks at a few times
 ROUNDS = 200  # of column generation; most layers need 5 to 20
 PROGRAM_SHARE = 0.5  # of the time for the linear programs, the rest for whole numbers
 MOST = (1_000, 4_000, 16_000, 64_000)  # columns of a program in whole numbers, pass by pass
@@ -47,7 +50,8 @@ class SetPartition:
     Attributes
     ----------
     max_sets : int
-        Largest layer to try, in sets of experts times GPUs; each takes 4 bytes and a few nanoseconds per 64 tokens.
+        Largest layer to try, in sets of experts times GPUs; each takes some 20 bytes per worker, and a few nanoseconds
+        per 64 tokens.
     """
 
     max_sets: int = 50_000_000
@@ -72,7 +76,9 @@ class SetPartition:
         if problem.objective.activated_weight:
             return "it does not count activated experts."
         if (sets := count_sets(problem)) > self.max_sets:
-            return f"a layer has {sets:.3g} sets of experts times GPUs, more than max_sets = {self.max_sets:.3g}."
+            # Of thousands of experts, more than any float.
+            many = f"{float(sets):.3g}" if sets < 10**300 else "more than 1e300"
+            return f"a layer has {many} sets of experts times GPUs, more than max_sets = {self.max_sets:.3g}."
         return None
 
     def run(self, problem: Problem, search: Search) -> None:
@@ -89,7 +95,7 @@ class _Run:
         assert search.best is not None
         self.problem, self.search, self.table = problem, search, search.best.copy()
         objective, L = problem.objective, problem.num_layers
-        # What is known without looking at sets; the imbalance is the largest load, minus 1.
+        # What is known without looking at sets.
         self.floor = objective.traffic_weight * least_traffic_by_layer(problem)
         self.floor += objective.load_excess_weight / L * problem.least_load_excess
         self.floor += objective.imbalance_weight / L * problem.least_max_load
@@ -104,14 +110,16 @@ class _Run:
     def run(self) -> None:
         """Settle the price of the spread by linear programs, then decide in whole numbers, over ever more columns."""
         problem, search = self.problem, self.search
-        programs, low, high, free = search.part(PROGRAM_SHARE, 0), 0.0, 1.0, problem.spread_tolerance
+        free = problem.spread_tolerance
         self.price = 1.0 if self.spread_counts and not free else 0.0
-        if not self.keep:  # a layer at a time, as its costs take much memory
-            each_layer(problem, search, partial(self._whole, most=MOST[-1]))
+        if not self.keep:  # a layer at a time, as its costs take much memory, and each for as long as it needs
+            each_layer(problem, search, self._alone)
             search.offer(self.table, 1)
             return
+        programs, low, high, best = search.part(PROGRAM_SHARE, 0), 0.0, 1.0, (-np.inf, self.price)
         for number in range(PRICES):
             each_layer(problem, programs.part(1.0, number, work_share=1 / PRICES), self._program)
+            best = max(best, (self._total(), self.price))
             spread = float(self.spread.sum())
             settled = spread >= free if self.price == 1.0 else spread <= free and self.price == 0.0
             if settled or not self.spread_counts or programs.done or abs(spread - free) <= SETTLED * free:
@@ -121,16 +129,37 @@ class _Run:
                 continue
             low, high = (self.price, high) if spread > free else (low, self.price)
             self._set_price((low + high) / 2)
+        if best[1] != self.price:
+            self._set_price(best[1])
+        self._decide(search, 1)
+        if self.spread_counts and self.price < 1.0 and self._wide():
+            # Whole plans spread more than fractions of several: what they cost beyond the tolerance, they cost in full.
+            self._set_price(1.0)
+            self._decide(search, 1 + len(MOST))
+
+    def _decide(self, search: Search, rank: int) -> None:
+        """Decide all layers in whole numbers at the present price, and offer the plan after each pass."""
         for number, most in enumerate(MOST):
             if search.done or search.proven:
                 return
-            part = search.part(0.95, 1 + number, work_share=1 / len(MOST))
-            each_layer(problem, part, partial(self._whole, most=most))
-            search.offer(self.table, 1 + number)
+            part = search.part(0.95, rank + number, work_share=1 / len(MOST))
+            each_layer(self.problem, part, partial(self._whole, most=most))
+            search.offer(self.table, rank + number)
+
+    def _wide(self) -> bool:
+        """Whether the plan's spread is above the tolerance."""
+        copies = copies_on_gpu(self.table, self.problem.num_experts, self.problem.num_gpus)
+        return float(load_spread(self.problem, copies).mean()) > self.problem.spread_tolerance
 
     def _set_price(self, price: float) -> None:
         """Change the price of the spread: bounds of different prices don't add up."""
         self.price, self.bounds = price, self.floor.copy()
+
+    def _alone(self, part: Search, layer: int) -> None:
+        """Decide a layer, unless what is left of the whole time does not even price its sets."""
+        left = self.search.remaining_s
+        if left is None or left * PRICED_PER_S > self.entries:
+            self._whole(self.search.part(0.99, layer, work_share=1 / self.problem.num_layers), layer, MOST[-1])
 
     def _program(self, part: Search, layer: int) -> None:
         """Solve a layer's linear programs."""
@@ -185,5 +214,9 @@ class _Run:
     def _found(self, layer: int, columns: SetColumns) -> None:
         """Take note of a layer's bound, and report that of the whole."""
         self.bounds[layer] = max(self.floor[layer], columns.bound)
+        self.search.bound(self._total())
+
+    def _total(self) -> float:
+        """Return the bound of the whole: the imbalance is the largest load minus 1, the spread is above a tolerance."""
         free = self.price * self.problem.spread_weight * self.problem.spread_tolerance
-        self.search.bound(float(self.bounds.sum()) - free - self.problem.objective.imbalance_weight)
+        return float(self.bounds.sum()) - free - self.problem.objective.imbalance_weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,9 @@ from placement.bounds import Level, levels_of
 from placement.replay import homes_of
 from solvers.bounds.loads import load_rows
 from solvers.bounds.relaxation import Relaxation
+from solvers.kernels.shares import give_shares
 
-__all__ = ["DispatchBound", "LayerPart", "least_remote", "most_together"]
+__all__ = ["DispatchBound", "LayerPart", "least_absent", "least_remote", "most_more", "most_together"]
 
 Array = npt.NDArray[np.float64]
 MAX_SIZE = 1536  # rows of the largest matrix
@@ -59,11 +61,14 @@ class DispatchBound:
         # The dearest first: it has most to gain.
         self.levels = sorted(levels_of(problem), key=lambda level: -level.cost)
         self._called: dict[LayerPart, tuple[float, float]] = {}
+        self._more: dict[LayerPart, float] = {}
         self._found: dict[LayerPart, float] = {}
         for number, level in enumerate(self.levels):
             spread = np.maximum(-(-present // level.room) - 1, 0).sum(axis=0)
+            homes = level.block_of_gpu[self._homes]
             for layer, remote in enumerate(spread):
-                self._found[LayerPart(number, layer)] = float(remote) * level.cost * self._unit
+                least = max(float(remote), least_absent(self._ids[:, layer], homes, problem.num_experts, level.room))
+                self._found[LayerPart(number, layer)] = least * level.cost * self._unit
 
     def passes(self) -> list[list[LayerPart]]:
         """Return the layers of each level, dearest level first."""
@@ -78,7 +83,7 @@ class DispatchBound:
         return level.blocks * level.room
 
     def relaxation(self, part: LayerPart) -> Relaxation | None:
-        """Return the relaxation of the pairs that a layer keeps together; None with copies, whose bound is instant."""
+        """Return the relaxation of the pairs that single copies keep together; None where it is too large."""
         level = self.levels[part.level]
         ids, E = self._ids[:, part.layer], self.problem.num_experts
         homes = level.block_of_gpu[self._homes]
@@ -86,7 +91,9 @@ class DispatchBound:
         self._called[part] = float((ids >= 0).sum()), self._most_at_home(ids, homes, level)
         if not self._single:
             self.found(part, most_together(pairs, level.room, int(self.problem.capacity.sum())))
-            return None
+            self._more[part] = most_more(pairs, level.room, int(self.problem.capacity.sum()) - E)
+            if self.size(part) > MAX_SIZE:
+                return None
         if self.size(part) > MAX_SIZE:
             self.found(part, float(np.sort(pairs, axis=1)[:, E - level.room + 1 :].sum()) / 2)
             return None
@@ -100,7 +107,7 @@ class DispatchBound:
     def found(self, part: LayerPart, kept: float) -> None:
         """Take note that at most so many pairs of a layer's tokens are together away from home."""
         experts, at_home = self._called[part]
-        remote = least_remote(experts, at_home, kept, self._ids.shape[2])
+        remote = least_remote(experts, at_home, kept + self._more.get(part, 0.0), self._ids.shape[2])
         self._found[part] = max(self._found[part], remote * self.levels[part.level].cost * self._unit)
 
     def total(self) -> float:
@@ -163,3 +170,51 @@ def most_together(pairs: Array, slots: int, total_slots: int) -> float:
     gain = np.add.reduceat(best, np.arange(0, E, per_copy), axis=1)
     spare = np.sort(gain[:, 1:].ravel())[::-1][: max(0, total_slots - E)]
     return float(gain[:, 0].sum() + spare.sum()) / 2
+
+
+def most_more(pairs: Array, slots: int, spare: int) -> float:
+    """Return an upper bound of what copies beyond one of each expert add to the pairs that are together.
+
+    The first copy of each expert is what a relaxation bounds. Each further one has ``slots - 1`` neighbours: k of them
+    meet at most the expert's best ``k (slots - 1)`` partners.
+
+    Parameters
+    ----------
+    pairs : (E, E) float64
+        Tokens that use both; zero diagonal.
+    slots : int
+        Of a block.
+    spare : int
+        Copies beyond one of each expert.
+    """
+    E, per_copy = len(pairs), slots - 1
+    if per_copy <= 0 or spare <= 0:
+        return 0.0
+    best = np.sort(pairs, axis=1)[:, ::-1]
+    gain = np.add.reduceat(best, np.arange(0, E, per_copy), axis=1)
+    return float(np.sort(gain.ravel())[::-1][:spare].sum())
+
+
+def least_absent(ids: npt.NDArray[np.integer[Any]], homes: npt.NDArray[np.int64], num_experts: int, room: int) -> float:
+    """Return the least messages to other blocks, as a block has no copy of most experts.
+
+    A block of `room` slots lacks ``E - room`` experts at least. A token that uses any that its home's block lacks sends
+    a message; one that uses a of them sends ``a / room`` at least, rounded up. So each token may give out shares to its
+    experts, one in all (or ``1 / room`` to each, if it uses more than fit a block): whatever a block lacks, its tokens
+    send at least the shares of that, no less than those of the ``E - room`` experts with the fewest. Tokens give to the
+    expert that has fewest so far, which evens them out; any other way is as safe.
+
+    Parameters
+    ----------
+    ids : (n, K) integers
+        A layer's experts, -1 for none.
+    homes : (n,) int64
+        Block of each token's home.
+    num_experts, room : int
+    """
+    lacking = num_experts - room
+    if lacking <= 0:
+        return 0.0
+    shares = np.zeros((int(homes.max(initial=0)) + 1, num_experts))
+    give_shares(ids, homes, room, shares)
+    return float(np.sort(shares, axis=1)[:, :lacking].sum())

@@ -181,6 +181,21 @@ def test_stopped_early_it_is_safe(work: int) -> None:
     assert plan.bound <= least(problem) + 1e-12
 
 
+@pytest.mark.parametrize("excess", [1.0, 1e9])
+def test_a_plan_that_costs_nothing_is_found(excess: float) -> None:
+    """Where only load above the cap costs, the bound is 0 from the start, and so is the cost of the plan in the end."""
+    objective = Objective(
+        execution="dispatch",
+        copy_policy="same_node",
+        traffic_weight=0.0,
+        load_excess_weight=excess,
+        load_spread_weight=0,
+    )
+    problem = Problem(profile(layers=2), FLAT, objective=objective, constraints=Constraints(load_cap=1.4))
+    assert least(problem) == 0.0
+    assert solve(problem, "set_partition").plan.score == 0.0
+
+
 def test_layers_that_are_not_kept_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all layers take too much memory, they are decided one by one, in single precision."""
     problem = Problem(profile(layers=3), FLAT, objective=NO_SPREAD, constraints=Constraints(load_cap=1.1))
@@ -232,6 +247,8 @@ def test_other_problems_are_refused_with_the_reason() -> None:
         (Problem(profile(), FLAT, objective=Objective.for_execution("dispatch", "none")), "dedup"),
         (Problem(profile(), nodes, objective=Objective.for_execution("dispatch", "node")), "node"),
         (Problem(profile(), FLAT, 3, DISPATCH), "one copy of each expert"),
+        (Problem(profile(), Topology.of((3,), slots=[2, 2, 2]), 3, DISPATCH), "no empty slots"),
+        (Problem(profile(experts=1100, tokens=20), Topology.parse("1x2"), 0, DISPATCH), "more than 1e300"),
         (Problem(profile(), FLAT, objective=DISPATCH, constraints=groups), "no groups"),
         (Problem(profile(experts=20), Topology.parse("1x2"), objective=DISPATCH), "max_sets"),
     ]
