@@ -17,7 +17,7 @@ from placement.feasibility import broken_constraints
 from solvers import Limits
 from solvers.bounds import raise_bound
 from solvers.bounds.chain import ChainBound
-from solvers.bounds.dispatch import least_remote, most_together
+from solvers.bounds.dispatch import least_absent, least_remote, most_more, most_together
 from solvers.bounds.threads import single_threaded
 from solvers.search import Event, Search
 from traces import LoadCounts, Profile, Provenance, Trace
@@ -99,6 +99,15 @@ CASES = {
         profile(3), Topology.parse("1x2"), slots_per_gpu=2, objective=replace(DISPATCH, copy_policy="fair")
     ),
     "messages, near copies": lambda: Problem(profile(3), Topology.parse("2x1"), slots_per_gpu=2, objective=DISPATCH),
+    "messages, few copies": lambda: Problem(
+        profile(4, top_k=3), Topology.parse("1x2"), slots_per_gpu=3, objective=replace(DISPATCH, imbalance_weight=0.0)
+    ),
+    "messages to nodes, few copies": lambda: Problem(
+        profile(4, top_k=3),
+        Topology.parse("2x1"),
+        slots_per_gpu=3,
+        objective=replace(DISPATCH, dedup="node", ownership="sequence", imbalance_weight=0.0),
+    ),
     "messages from measured ranks": lambda: Problem(
         profile(4), Topology.parse("1x2"), objective=replace(DISPATCH, ownership="measured")
     ),
@@ -292,6 +301,46 @@ def test_most_together_covers_every_choice_of_copies(seed: int, spare: int) -> N
                 shared[np.ix_(block, block)] = True
             most = max(most, float(pairs[shared].sum()) / 2)
     assert most_together(pairs, room, 2 * room) >= most
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), spare=st.integers(1, 3))
+def test_further_copies_add_no_more_than_that(seed: int, spare: int) -> None:
+    """Pairs together in blocks with copies: at most those of single copies in as large blocks, and what is added."""
+    rng = np.random.default_rng(seed)
+    pairs = np.triu(rng.integers(0, 9, (5, 5)), 1).astype(np.float64)
+    pairs = pairs + pairs.T
+    room = -(-(5 + spare) // 2)
+
+    def together(blocks: tuple[tuple[int, ...], ...]) -> float:
+        shared = np.zeros((5, 5), dtype=bool)
+        for block in blocks:
+            shared[np.ix_(block, block)] = True
+        return float(pairs[shared].sum()) / 2
+
+    fillings = [block for size in range(room + 1) for block in itertools.combinations(range(5), size)]
+    covers = [(a, b) for a, b in itertools.product(fillings, repeat=2) if set(a) | set(b) == set(range(5))]
+    single = max(together(blocks) for blocks in covers if not set(blocks[0]) & set(blocks[1]))
+    most = max(together(blocks) for blocks in covers if len(blocks[0]) + len(blocks[1]) <= 5 + spare)
+    assert most <= single + most_more(pairs, room, spare)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), room=st.integers(1, 5), top_k=st.integers(1, 4))
+def test_no_block_lacks_less(seed: int, room: int, top_k: int) -> None:
+    """Whatever two blocks of 5 experts lack, the messages of their tokens are no fewer."""
+    rng = np.random.default_rng(seed)
+    ids = rng.random((30, 5)).argsort(axis=1)[:, :top_k]
+    ids[rng.random(ids.shape) < 0.2] = -1
+    homes = rng.integers(0, 2, 30)
+    fewest = 0
+    for home in (0, 1):
+        here = ids[homes == home]
+        fewest += min(
+            int(np.ceil(np.isin(here, lacks).sum(axis=1) / room).sum())
+            for lacks in itertools.combinations(range(5), 5 - room)
+        )
+    assert least_absent(ids, homes, 5, room) <= fewest + 1e-9
 
 
 def test_least_remote_of_known_fan_outs() -> None:
