@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from placement import Problem
 from solvers.arrange import conform, separate_copies
+from solvers.budgeted import budgeted_by_load
 from solvers.chain import Chain, ChainModel
 from solvers.crossover import Pool
 from solvers.eplb import Eplb
@@ -94,14 +95,9 @@ class Annealing:
             improve_fanout(problem, search, hot=self.hot, cold=self.cold)
             return
         bases = [_plain(problem)]
-        # Under a fair split copies cost traffic; they pay only where load counts.
-        spare = problem.num_slots > problem.num_experts
-        if problem.load_counts and spare and problem.is_free and Eplb().supports(problem) is None:
-            replicated = Eplb().table(problem)
-            if problem.constraints.distinct_copies:
-                bases.append(separate_copies(replicated, problem.profile.load, problem.num_gpus))
-            else:
-                bases.append(np.asarray(replicated, dtype=np.int32))
+        replicated = _replicated(problem)
+        if replicated is not None:
+            bases.append(replicated)
         given = search.best if search.start is None else np.asarray(search.start, dtype=np.int32)
         for step, base in enumerate(bases):
             search.offer(base, step)
@@ -204,6 +200,24 @@ def _plain(problem: Problem) -> Table:
     """Return one copy of each expert, in order."""
     gpu = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
     return conform(problem, np.tile(gpu, (problem.num_layers, 1)))
+
+
+def _replicated(problem: Problem) -> Table | None:
+    """Return a plan with copies to move around, or None where they can't pay, or nothing says which to make.
+
+    Under a fair split copies cost traffic; they pay only where load counts.
+    """
+    constraints = problem.constraints
+    if not problem.load_counts or problem.num_slots == problem.num_experts:
+        return None
+    if problem.copies_limited and not (constraints.pins or constraints.forbidden or constraints.groups):
+        return budgeted_by_load(problem)
+    if not problem.is_free or Eplb().supports(problem) is not None:
+        return None
+    table = Eplb().table(problem)
+    if constraints.distinct_copies:
+        return separate_copies(table, problem.profile.load, problem.num_gpus)
+    return np.asarray(table, dtype=np.int32)
 
 
 def _in_place(problem: Problem) -> npt.NDArray[np.int64]:

@@ -23,7 +23,7 @@ from solvers.search import Search
 from solvers.threads import run_together
 from traces import InputError, Violations
 
-__all__ = ["LoadBalance", "rebalance"]
+__all__ = ["LoadBalance", "balanced", "rebalance"]
 
 EXCHANGES = 20_000_000  # that the moves of a layer may look at, at most: some 20 ms
 CHUNKS = 4  # per worker, as layers take unequal time
@@ -77,6 +77,25 @@ def rebalance(
         for future in [threads.submit(task) for task in tasks]:
             future.result()
     return table.reshape(len(load), num_slots)
+
+
+def balanced(problem: Problem, extra: int) -> Tables:
+    """Return a map with `extra` copies in each layer, as even as `rebalance` makes it, (L, S); -1 for an empty slot.
+
+    Parameters
+    ----------
+    problem : Problem
+        Without pins, exclusions and groups.
+    extra : int
+        At most the spare slots of a layer.
+    """
+    capacity = problem.capacity.copy()
+    for _ in range(int(capacity.sum()) - problem.num_experts - extra):
+        capacity[capacity.argmax()] -= 1
+    table = np.empty((problem.num_layers, problem.num_gpus, problem.slots_per_gpu), np.int32)
+    for task in _tasks(problem.profile.load, capacity, problem.topology.fair_share, 1, table, 1, lambda: False):
+        task()
+    return table.reshape(problem.num_layers, problem.num_slots)
 
 
 def _tasks(

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement import Constraints, Objective, Pin, Problem, Topology
+from placement import Constraints, Objective, Pin, Problem, Topology, score
 from placement.feasibility import broken_constraints
+from placement.plan import copies_on_gpu
 from solvers import Limits, solve
-from solvers.copy_budget import copy_levels, share_out
+from solvers.copy_budget import add_copies, copy_levels, share_out
 from traces import InputError, Profile, Trace
+from traces.synthetic import Synthetic, generate
 
 
 def problem(budget: int | None, **constraints: object) -> Problem:
@@ -53,11 +55,56 @@ def test_share_out_of_convex_curves_is_best(seed: int, budget: int) -> None:
     assert cost[[0, 1, 2], given_].sum() == best
 
 
-def test_levels_span_the_room() -> None:
-    """Levels rise from none to all."""
-    assert copy_levels(0).tolist() == [0]
-    assert copy_levels(2).tolist() == [0, 1, 2]
-    assert copy_levels(8).tolist() == [0, 2, 4, 6, 8]
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32), budget=st.integers(0, 20))
+def test_share_out_of_any_curves_is_best_on_the_levels(seed: int, budget: int) -> None:
+    """Also where few copies save nothing and more of them much: no choice of a level per layer costs less."""
+    rng = np.random.default_rng(seed)
+    levels, cost = np.array([0, 1, 3, 7]), rng.integers(0, 9, (3, 4)).astype(float)
+    given_ = share_out(cost, levels, budget)
+    assert given_.sum() == min(budget, 21)
+    assert given_.max() <= 7
+    ways = [way for way in itertools.product(range(4), repeat=3) if levels[list(way)].sum() <= budget]
+    best = min(cost[[0, 1, 2], list(way)].sum() for way in ways)
+    reached = np.minimum.accumulate(cost, axis=1)[[0, 1, 2], np.searchsorted(levels, given_, side="right") - 1]
+    assert reached.sum() == best
+
+
+def test_levels_span_the_room_and_surround_an_even_part() -> None:
+    """Levels rise from none to all that room and budget allow; half and twice an even part are among them."""
+    assert copy_levels(0, 10, 4).tolist() == [0]
+    assert copy_levels(8, 0, 4).tolist() == [0]
+    assert copy_levels(8, 3, 3).tolist() == [0, 1, 2, 3]
+    assert copy_levels(32, 64, 8).tolist() == [0, 4, 8, 16, 32]
+    assert copy_levels(8, 36, 6).tolist() == [0, 3, 6, 8]
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32), extra=st.integers(0, 16))
+def test_added_copies_keep_what_there_is_and_the_constraints(seed: int, extra: int) -> None:
+    """As many as asked for, if there is a place: the GPU has a slot, no copy yet, and is allowed."""
+    rows = np.array([[0, 3, 4, -1, 5, 6, 7, -1, -1, 1, 2, -1]] * 2)
+    kept, start = rows.copy(), copies_on_gpu(rows, 8, 4)[1]
+    elsewhere = np.random.default_rng(seed).permutation(np.argwhere(start == 0))[:3]
+    forbidden = tuple(Pin(expert=int(expert), gpu=int(gpu)) for expert, gpu in elsewhere)
+    limited = problem(None, forbidden=forbidden, pins=(Pin(expert=5, gpu=1),))
+    row = add_copies(limited, 1, rows[1], extra)
+    held = copies_on_gpu(row[None], 8, 4)[0]
+    assert (rows == kept).all()
+    assert (held >= start).all()
+    assert (held <= limited.allowed[1]).all()
+    assert held.sum() - 8 == min(extra, 4)
+    assert held[5].sum() == 1
+
+
+def test_added_copy_halves_the_largest_load() -> None:
+    """It goes to the hottest expert, on the GPU with the least load that has none."""
+    skewed = problem(None)
+    rows = np.array([0, 1, -1, 2, 3, -1, 4, 5, -1, 6, 7, -1])
+    loads = skewed.relative_load[1].reshape(4, 2).sum(axis=1)
+    row = add_copies(skewed, 1, rows, 1)
+    assert np.flatnonzero(row != rows).tolist() == [3 * int(loads[1:].argmin() + 1) + 2]
+    assert row[row != rows].tolist() == [0]
 
 
 @pytest.mark.parametrize("budget", [0, 1, 3])
@@ -73,6 +120,81 @@ def test_copies_go_to_the_layer_that_needs_them() -> None:
     limited = problem(3)
     even, skewed = extras(limited, solve(limited, "annealing", limits=Limits(work=40_000)).plan.physical_to_logical_map)
     assert skewed > even
+
+
+def two_small_layers(budget: int) -> Problem:
+    """Four skewed experts on 2 GPUs of 3 slots. The coldest is kept off GPU 1, so that no plan has a mirror image."""
+    rng = np.random.default_rng(5)
+    ids = (rng.random((300, 2, 4)) ** np.array([1.0, 3.0, 1.5, 2.0])).argsort(axis=2)[:, :, :2]
+    profile = Profile.of(Trace.of(ids, num_experts=4, seq_id=np.arange(300) // 6), workers=1)
+    objective = replace(Objective.for_execution("dispatch", "gpu"), imbalance_weight=1.0, load_spread_weight=1.0)
+    limits = Constraints(extra_copies=budget, forbidden=(Pin(expert=0, gpu=1),))
+    return Problem(profile, Topology.parse("1x2"), 3, objective, limits)
+
+
+@pytest.mark.parametrize("budget", [0, 1, 2, 3])
+def test_search_finds_the_best_of_all_small_plans(budget: int) -> None:
+    """Every map of two layers of four experts on two GPUs that keeps the budget costs at least as much."""
+    limited = two_small_layers(budget)
+    rows = []
+    for places in itertools.product([[0]], *[([0], [1], [0, 1])] * 3):
+        on = [[e for e in range(4) if gpu in places[e]] for gpu in (0, 1)]
+        if max(map(len, on)) <= 3:
+            rows.append(np.concatenate([np.pad(held, (0, 3 - len(held)), constant_values=-1) for held in on]))
+    # Layers don't depend on each other: what a row costs is known from plans with one and the same other row.
+    copies = np.array([int((row >= 0).sum()) - 4 for row in rows])
+    first = np.array([score(limited, np.stack([row, rows[0]])).total for row in rows])
+    second = np.array([score(limited, np.stack([rows[0], row])).total for row in rows])
+    total = first[:, None] + second[None, :] - first[0]
+    best = total[copies[:, None] + copies[None, :] <= budget].min()
+    assert solve(limited, "annealing", limits=Limits(work=40_000)).plan.score == pytest.approx(best)
+
+
+def grouped_routing(slots: int, **constraints: object) -> Problem:
+    """Three layers whose router keeps to groups: many copies save much, a single one next to nothing."""
+    routing = Synthetic(
+        num_layers=3, num_experts=16, top_k=4, num_tokens=1500, groups=4, group_limit=2, tokens_per_sequence=32
+    )
+    profile = Profile.of(generate(routing), workers=1)
+    objective = Objective.for_execution("dispatch", "node")
+    return Problem(profile, Topology.parse("2x2"), slots, objective, Constraints(**constraints))  # type: ignore[arg-type]
+
+
+def cost(given: Problem) -> float:
+    """Return what a search of fixed length finds."""
+    return float(solve(given, "annealing", limits=Limits(work=200_000)).plan.score or 0.0)
+
+
+def test_budget_with_room_to_choose_is_as_good_as_one_spare_slot_per_gpu() -> None:
+    """Twelve copies anywhere in six slots per GPU cost no more than the twelve of five slots per GPU."""
+    assert cost(grouped_routing(6, extra_copies=12)) <= cost(grouped_routing(5))
+
+
+def test_more_copies_never_cost_more() -> None:
+    """From no copies to as many as fit, the cost falls all the way."""
+    costs = [cost(grouped_routing(6, extra_copies=budget)) for budget in (0, 6, 15, 24)]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[-1] == cost(grouped_routing(6))
+
+
+def test_pins_leave_the_other_slots_to_copies() -> None:
+    """Where EPLB gives no start because of a pin, copies are still found, with a budget and without."""
+    pins = (Pin(expert=3, gpu=2),)
+    pinned = grouped_routing(6, pins=pins)
+    plan = solve(pinned, "annealing", limits=Limits(work=200_000)).plan
+    assert sum(extras(pinned, plan.physical_to_logical_map)) > 12
+    assert cost(grouped_routing(6, pins=pins, extra_copies=12)) < cost(grouped_routing(6, pins=pins, extra_copies=0))
+
+
+def test_load_cap_is_kept_by_the_copies_that_the_budget_allows() -> None:
+    """Tokens between layers: one copy of the hot expert halves its load, and without it no plan keeps the cap."""
+    given = replace(problem(None), objective=Objective())
+    caps = Constraints(load_cap=1.5, extra_copies=1)
+    assert problem(0).relative_load[1].max() * 4 > 1.5
+    allowed = replace(given, constraints=caps)
+    table = solve(allowed, "annealing", limits=Limits(work=40_000)).plan.physical_to_logical_map
+    assert extras(allowed, table) == [0, 1]
+    assert score(allowed, table).max_load.max() <= 1.5
 
 
 def test_auto_keeps_the_budget() -> None:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, score
 from placement.cost import expected_gpu_load
 from placement.plan import copies_on_gpu
-from solvers.fanout import _drop_second_copies, _Layer
+from solvers.fanout import _drop_second_copies
 from solvers.kernels.fanout_anneal import anneal_layer
 from solvers.kernels.random import seeded
+from solvers.layer_search import Layer
 from traces import Profile, Trace
 
 LAYERS, EXPERTS, SLOTS, TOKENS = 2, 6, 3, 60
@@ -108,7 +109,7 @@ def test_change_equals_change_of_score(
     table = random_table(rng)
     before = value(table)
     layer = int(rng.integers(LAYERS))
-    search = _Layer(problem, sample, table[layer], layer, TOKENS)
+    search = Layer(problem, table[layer], layer, tokens=TOKENS)
     change = anneal_layer(search.state, search.model, 200, float(rng.choice([0.0, 0.05, 1.0])), np.inf, seeded(seed, 1))
     after = table.copy()
     after[layer] = search.row
@@ -116,10 +117,10 @@ def test_change_equals_change_of_score(
     assert change == pytest.approx(value(after) - before, abs=1e-9)
     load = expected_gpu_load(problem, copies_on_gpu(after, EXPERTS, 4))[layer]
     assert np.allclose(search.state.gpu_load, load)
-    assert_fresh(search, _Layer(problem, sample, search.row, layer, TOKENS))
+    assert_fresh(search, Layer(problem, search.row, layer, tokens=TOKENS))
 
 
-def assert_fresh(search: _Layer, again: _Layer) -> None:
+def assert_fresh(search: Layer, again: Layer) -> None:
     """Check that the counters and tables of a search are those that its map gives from scratch."""
     for name in ("on_gpu", "on_node", "variance", "overlap", "home_overlap", "active_on", "value", "at"):
         assert np.allclose(getattr(search.state, name), getattr(again.state, name), atol=1e-9), name
