@@ -19,7 +19,7 @@ from solvers.threads import each_layer
 __all__ = ["budgeted_by_load", "budgeted_rows"]
 
 Table = npt.NDArray[np.int32]
-HOT = 0.1
+HOT = 2.0
 EVEN_TRIALS_PER_PAIR = 40  # of slots; with fewer, half of them is too much for a second start at each level
 
 
