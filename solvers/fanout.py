@@ -61,8 +61,8 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     if search.start is not None:
         hot /= 4  # not to lose it
     elif trials >= HOT_TRIALS_PER_PAIR * problem.num_slots**2:
-        # Their unit is a change of traffic; loads change the cost by more. With less time, the search would not get back
-        # to a plan as good as EPLB's from so hot a start.
+        # Their unit is a change of traffic; loads change the cost by more. With less time, the search would not get
+        # back to a plan as good as EPLB's from so hot a start.
         hot *= HOTTER
     start = _drop_second_copies(start, problem.num_gpus)
     most: list[int] = [problem.num_slots] * problem.num_layers
