@@ -58,7 +58,7 @@ def floor(problem: placement.Problem, held: traces.TokenSample, row: npt.NDArray
             break
     for most in COLUMNS:
         if not columns.closed:
-            columns.decide(most, Search(problem, solvers.Limits(time_s=600), seed=SEED))
+            columns.decide(most, Search(problem, solvers.Limits(time_s=600), seed=SEED), 0)
     return columns
 
 

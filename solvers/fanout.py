@@ -22,7 +22,7 @@ __all__ = ["base_plan", "improve_fanout"]
 Table = npt.NDArray[np.int32]
 DEFAULT_TRIALS_PER_LAYER = 400_000
 NOMINAL_TRIALS_PER_S = 200_000  # of a core, with copies; only to choose a temperature
-HOTTER = 4.0  # than the search from layer to layer
+HOTTER = 4.0  # where the largest load has a weight
 HOT_TRIALS_PER_PAIR = 20  # of slots
 WHOLE_TRIALS_PER_PAIR = 5  # with fewer, a search from whole groups does not get far from them
 BUDGET_SHARE = 0.3
@@ -40,8 +40,9 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
         Dispatch; layers are independent of each other.
     search : Search
     hot, cold : float
-        Temperatures in units of the mean change of traffic by a random trial. `hot` counts `HOTTER` times where there
-        is time enough for it, and a quarter with a start plan.
+        Temperatures in units of the mean change of traffic by a random trial. With a start plan, or little time for a
+        large layer, `hot` is divided by 4, so as not to lose what it starts from. Else it counts `HOTTER` times where
+        the largest load has a weight.
     """
     base = base_plan(problem)
     search.offer(base, 0)
@@ -58,11 +59,11 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
         search = search.part(1.0, 0)
         search.work = DEFAULT_TRIALS_PER_LAYER * problem.num_layers
     trials = _trials_per_layer(problem, search)
-    if search.start is not None:
-        hot /= 4  # not to lose it
-    elif trials >= HOT_TRIALS_PER_PAIR * problem.num_slots**2:
-        # Their unit is a change of traffic; loads change the cost by more. With less time, the search would not get
-        # back to a plan as good as EPLB's from so hot a start.
+    if search.start is not None or trials < HOT_TRIALS_PER_PAIR * problem.num_slots**2:
+        # Too short to find back to a plan as good as EPLB's from a hot start.
+        hot /= 4
+    elif problem.objective.imbalance_weight:
+        # Their unit is a change of traffic; the largest load changes the cost by more.
         hot *= HOTTER
     start = _drop_second_copies(start, problem.num_gpus)
     most: list[int] = [problem.num_slots] * problem.num_layers
