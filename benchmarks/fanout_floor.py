@@ -23,11 +23,11 @@ import traces
 from solvers.gpu_sets import GpuSets, count_sets, sets_fit
 from solvers.search import Search
 from solvers.set_columns import SetColumns
+from solvers.set_partition import MOST
 
 SAMPLE = Path(__file__).parent.parent / "examples" / "tiny_moe" / "tiny_moe.npz"
 SEED = 0
-ROUNDS = 200
-COLUMNS = (1_000, 4_000, 16_000, 64_000)
+LAYER_S = 600.0
 
 
 class WithinLoad(GpuSets):
@@ -52,13 +52,9 @@ def floor(problem: placement.Problem, held: traces.TokenSample, row: npt.NDArray
     own = float(sets.relative_load(numbers, np.arange(gpus)).max()) * (1 + 1e-9)
     sets.limit = own if caps is None else max(float(caps[layer]), own)
     columns = SetColumns(sets, 0.0, row.reshape(gpus, -1))
-    for _ in range(ROUNDS):
-        columns.round()
-        if columns.solved:
-            break
-    for most in COLUMNS:
-        if not columns.closed:
-            columns.decide(most, Search(problem, solvers.Limits(time_s=600), seed=SEED), 0)
+    search = Search(problem, solvers.Limits(time_s=LAYER_S), seed=SEED)
+    for most in MOST:
+        columns.decide(most, search, lambda: None)
     return columns
 
 

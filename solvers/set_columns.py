@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ __all__ = ["SetColumns"]
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Row = npt.NDArray[np.integer[Any]]
+ROUNDS = 200  # of column generation; most layers need 5 to 20
 ENTERING = 100  # columns per GPU and round
 CLOSED = 1e-5  # relative distance of the program over some columns from the bound over all
 PROVEN = 1e-10  # relative distance of choice and bound that counts as none
@@ -76,6 +78,8 @@ class SetColumns:
         Number of each GPU's set in the best choice known.
     upper : float
         What it costs.
+    spread : float
+        Of the last linear program's solution.
 
     References
     ----------
@@ -88,6 +92,7 @@ class SetColumns:
         self.gpus = sets.problem.num_gpus
         self.columns = self._near(row)
         self.choice = sets.number(row)
+        self.spread = 0.0
         self.set_price(price)
 
     def set_price(self, price: float) -> None:
@@ -109,33 +114,66 @@ class SetColumns:
         return self.sets.members(self.choice).astype(np.int32).ravel()
 
     @property
-    def entries(self) -> int:
-        """Costs that a round looks at."""
-        return self.cost.size
-
-    @property
     def closed(self) -> bool:
         """Whether the choice is known to be the best."""
         return self.upper - self.bound <= max(PROVEN, 2 * self._rounding) * abs(self.upper)
 
-    @property
-    def solved(self) -> bool:
-        """Whether linear programs have nothing more to tell."""
-        return self.closed or self._next() is None
+    def bound_by_programs(self, search: Search, told: Callable[[], None], spent: int = 0) -> int:
+        """Solve linear programs until they have nothing more to tell.
 
-    def round(self) -> float | None:
+        Parameters
+        ----------
+        search : Search
+            Its time and work are the limits.
+        told : callable
+            Called whenever the bound may have risen.
+        spent : int
+            Work so far: sets times GPUs that were looked at, and CP-SAT's time.
+
+        Returns
+        -------
+        int
+            Work spent in all.
+        """
+        for _ in range(ROUNDS):
+            if self.closed or search.progress(spent + self.cost.size) >= 1.0 or not self._round():
+                break
+            spent += self.cost.size
+            told()
+        return spent
+
+    def decide(self, most: int, search: Search, told: Callable[[], None]) -> None:
+        """Decide in whole numbers, after linear programs; the bound rises, the choice gets better.
+
+        Parameters
+        ----------
+        most : int
+            Columns to look at; where more may be used, those of least reduced cost.
+        search, told
+            As for `bound_by_programs`.
+        """
+        spent = 0
+        while not self.closed and search.progress(spent) < 1.0:
+            spent = self.bound_by_programs(search, told, spent)
+            taken = self._decide(most, search, spent)
+            if not taken:
+                break
+            spent += taken
+            told()
+
+    def _round(self) -> bool:
         """Solve a linear program over the present columns and let better ones in, for the piece of least bound.
 
         Returns
         -------
-        float or None
-            Spread of the solution; None if there is none.
+        bool
+            False if there was nothing to solve.
         """
         from scipy.optimize import linprog
 
         piece = self._next()
         if piece is None:
-            return None
+            return False
         if piece.solved:
             piece = self._halve(piece)
         numbers, gpus = self._split(self.columns, piece.high)
@@ -147,32 +185,18 @@ class SetColumns:
         found = linprog(cost * scale, A_eq=matrix, b_eq=np.ones(matrix.shape[0]), bounds=(0, None), method="highs-ds")
         if found.status != 0:  # numbers that HiGHS can't manage: what is known stays
             piece.solved = True
-            return None
+            return True
         value, dual = found.fun / scale, found.eqlin.marginals / scale
         before = len(self.columns)
         self._price(piece, dual)
         piece.solved = value - piece.base <= CLOSED * abs(value) or len(self.columns) == before
         every = np.arange(self.gpus)
         spread = found.x[:-1] @ self.sets.spread(numbers, gpus)
-        return float(spread + found.x[-1] * self.sets.spread(self.choice, every).sum())
+        self.spread = float(spread + found.x[-1] * self.sets.spread(self.choice, every).sum())
+        return True
 
-    def decide(self, most: int, search: Search, spent: int) -> int:
-        """Decide in whole numbers over the columns that a better choice may use: raise the bound, lower the choice.
-
-        Parameters
-        ----------
-        most : int
-            Columns to look at; where more may be used, those of least reduced cost.
-        search : Search
-            Its time and work limit CP-SAT.
-        spent : int
-            Of its work, so far.
-
-        Returns
-        -------
-        int
-            Work that it took; 0 if there was nothing to decide.
-        """
+    def _decide(self, most: int, search: Search, spent: int) -> int:
+        """Decide the piece of least bound; return the work that it took, 0 if there was nothing to decide."""
         piece = min(self.pieces, key=lambda piece: piece.bound)
         if self.closed or piece.duals is None or piece.decided >= most:
             return 0

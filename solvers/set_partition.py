@@ -33,7 +33,6 @@ KEPT = 100_000_000  # costs of all layers that are kept for the next price of th
 PRICES = 8  # of the spread that are tried
 SETTLED = 1e-3  # relative to the tolerance: a spread this near to it settles the price
 PRICED_PER_S = 4_000_000  # sets times GPUs that a core prices and looks at a few times
-ROUNDS = 200  # of column generation; most layers need 5 to 20
 PROGRAM_SHARE = 0.5  # of the time for the linear programs, the rest for whole numbers
 MOST = (1_000, 4_000, 16_000, 64_000)  # columns of a program in whole numbers, pass by pass
 
@@ -104,7 +103,6 @@ class _Run:
         self.keep = self.entries * L <= KEPT
         self.layers: list[SetColumns | None] = [None] * L
         self.bounds = self.floor.copy()
-        self.spread = np.zeros(L)
         self.price = 0.0
 
     def run(self) -> None:
@@ -120,7 +118,7 @@ class _Run:
         for number in range(PRICES):
             each_layer(problem, programs.part(1.0, number, work_share=1 / PRICES), self._program)
             best = max(best, (self._total(), self.price))
-            spread = float(self.spread.sum())
+            spread = sum(columns.spread for columns in self.layers if columns is not None)
             settled = spread >= free if self.price == 1.0 else spread <= free and self.price == 0.0
             if settled or not self.spread_counts or programs.done or abs(spread - free) <= SETTLED * free:
                 break
@@ -165,31 +163,15 @@ class _Run:
         """Solve a layer's linear programs."""
         if part.progress(self.entries) >= 1.0:  # a round takes more than there is
             return
-        self._rounds(self._columns(layer), part, layer, 0)
-
-    def _rounds(self, columns: SetColumns, part: Search, layer: int, spent: int) -> int:
-        """Solve linear programs until they have nothing more to tell; return the work spent."""
-        for _ in range(ROUNDS):
-            if columns.solved or part.progress(spent + columns.entries) >= 1.0:
-                break
-            spread = columns.round()
-            self.spread[layer] = self.spread[layer] if spread is None else spread
-            spent += columns.entries
-            self._found(layer, columns)
-        return spent
+        columns = self._columns(layer)
+        columns.bound_by_programs(part, partial(self._found, layer, columns))
 
     def _whole(self, part: Search, layer: int, most: int) -> None:
         """Decide a layer over at most so many columns."""
         if part.progress(self.entries) >= 1.0:
             return
-        columns, spent = self._columns(layer), 0
-        while not columns.closed and part.progress(spent) < 1.0:
-            spent = self._rounds(columns, part, layer, spent)
-            taken = columns.decide(most, part, spent)
-            if not taken:
-                break
-            spent += taken
-            self._found(layer, columns)
+        columns = self._columns(layer)
+        columns.decide(most, part, partial(self._found, layer, columns))
         self.table[layer] = columns.row
         if not self.keep:
             self.layers[layer] = None

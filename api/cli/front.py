@@ -27,13 +27,7 @@ AGAINST = ("imbalance", "copies", "bytes_moved")
 
 def front(
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace, saved profile or load matrix.")],
-    topology: Annotated[
-        str,
-        typer.Option(
-            metavar="NxG",
-            help="4x8, 8+8+4, hgx_h100:4 (see `topologies`) or a topology file; with --server also topo_...",
-        ),
-    ],
+    topology: shared.TopologyOption,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Plan file of the picked point (JSON).")
     ] = None,

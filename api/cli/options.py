@@ -39,6 +39,7 @@ __all__ = [
     "PlansOwnershipOption",
     "SeedsOption",
     "TopKOption",
+    "TopologyOption",
     "WorkersOption",
     "choice",
 ]
@@ -102,6 +103,13 @@ PlansOwnershipOption = Annotated[str | None, _words(*OWNERSHIPS, OF_THE_PLAN.for
 PlansCopyPolicyOption = Annotated[
     str | None,
     _words(*COPY_POLICIES, f"as the plan was made for, if for this --execution, else {USUAL_COPY_POLICY}"),
+]
+TopologyOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NxG",
+        help="4x8, 8+8+4, hgx_h100:4 (see `topologies`) or a topology file; with --server also topo_...",
+    ),
 ]
 ActivatedWeightOption = Annotated[
     float, typer.Option(metavar="W", help="Weight of the activated experts of the busiest GPU, for decoding.")

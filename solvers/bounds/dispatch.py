@@ -89,14 +89,12 @@ class DispatchBound:
         homes = level.block_of_gpu[self._homes]
         pairs = self._pairs(ids, homes, level.blocks)
         self._called[part] = float((ids >= 0).sum()), self._most_at_home(ids, homes, level)
-        if not self._single:
+        self._more[part] = 0.0  # `most_together` knows of all copies, the relaxation of single ones
+        if not self._single or self.size(part) > MAX_SIZE:
             self.found(part, most_together(pairs, level.room, int(self.problem.capacity.sum())))
-            self._more[part] = most_more(pairs, level.room, int(self.problem.capacity.sum()) - E)
-            if self.size(part) > MAX_SIZE:
-                return None
         if self.size(part) > MAX_SIZE:
-            self.found(part, float(np.sort(pairs, axis=1)[:, E - level.room + 1 :].sum()) / 2)
             return None
+        self._more[part] = most_more(pairs, level.room, self.problem.spare_copies // self.problem.num_layers)
         matrix = np.zeros((self.size(part),) * 2)
         matrix[:E, :E] = pairs / 2
         # A pair counts b times in `least_remote`, at most once; a layer's price is shared by its levels.
@@ -107,7 +105,7 @@ class DispatchBound:
     def found(self, part: LayerPart, kept: float) -> None:
         """Take note that at most so many pairs of a layer's tokens are together away from home."""
         experts, at_home = self._called[part]
-        remote = least_remote(experts, at_home, kept + self._more.get(part, 0.0), self._ids.shape[2])
+        remote = least_remote(experts, at_home, kept + self._more[part], self._ids.shape[2])
         self._found[part] = max(self._found[part], remote * self.levels[part.level].cost * self._unit)
 
     def total(self) -> float:
@@ -163,13 +161,9 @@ def most_together(pairs: Array, slots: int, total_slots: int) -> float:
     slots, total_slots : int
         Of a block, and of all of them.
     """
-    E, per_copy = len(pairs), slots - 1
-    if per_copy <= 0:
-        return 0.0
-    best = np.sort(pairs, axis=1)[:, ::-1]
-    gain = np.add.reduceat(best, np.arange(0, E, per_copy), axis=1)
-    spare = np.sort(gain[:, 1:].ravel())[::-1][: max(0, total_slots - E)]
-    return float(gain[:, 0].sum() + spare.sum()) / 2
+    met = _met_by_copies(pairs, slots)
+    spare = np.sort(met[:, 1:].ravel())[::-1][: max(0, total_slots - len(pairs))]
+    return float(met[:, 0].sum() + spare.sum()) / 2
 
 
 def most_more(pairs: Array, slots: int, spare: int) -> float:
@@ -187,12 +181,16 @@ def most_more(pairs: Array, slots: int, spare: int) -> float:
     spare : int
         Copies beyond one of each expert.
     """
+    return float(np.sort(_met_by_copies(pairs, slots).ravel())[::-1][:spare].sum())
+
+
+def _met_by_copies(pairs: Array, slots: int) -> Array:
+    """Return what the first, second, ... copy of each expert meets at most, (E, n), falling in each row."""
     E, per_copy = len(pairs), slots - 1
-    if per_copy <= 0 or spare <= 0:
-        return 0.0
-    best = np.sort(pairs, axis=1)[:, ::-1]
-    gain = np.add.reduceat(best, np.arange(0, E, per_copy), axis=1)
-    return float(np.sort(gain.ravel())[::-1][:spare].sum())
+    if per_copy <= 0:
+        return np.zeros((E, 1))
+    met: Array = np.add.reduceat(np.sort(pairs, axis=1)[:, ::-1], np.arange(0, E, per_copy), axis=1)
+    return met
 
 
 def least_absent(ids: npt.NDArray[np.integer[Any]], homes: npt.NDArray[np.int64], num_experts: int, room: int) -> float:
