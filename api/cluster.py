@@ -107,7 +107,8 @@ class ClusterExecutor(Executor):
         root = level.pop()
         try:
             for future in leaves:
-                if future.status != "finished":
+                # One that is lost with its worker by now, and made again, was done once.
+                if future.status in ("error", "cancelled"):
                     break  # the root tells why
                 done()
                 del future

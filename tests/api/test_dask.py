@@ -126,6 +126,25 @@ def test_distributed_profile_is_the_local_one(cluster: DaskCluster, executor: Ex
     assert told[-1] == (40, 40)
 
 
+def test_items_lost_after_they_were_done_are_counted(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker may die between the end of an item and its being told; the item is made again, and counted once."""
+    from distributed import as_completed
+
+    from api.cluster import ClusterExecutor
+
+    class Lost:
+        status = "lost"
+
+    def lost(*given: Any, **named: Any) -> Iterator[Lost]:
+        return (Lost() for _ in as_completed(*given, **named))
+
+    monkeypatch.setattr("api.cluster.as_completed", lost)
+    told: list[None] = []
+    assert isinstance(executor, ClusterExecutor)
+    assert executor.reduce(abs, max, [-3, 1, -7, 2, 5], lambda: told.append(None)) == 7
+    assert len(told) == 5
+
+
 def test_errors_come_from_the_cluster_as_they_are(executor: Executor, tmp_path: Path) -> None:
     """A bad shard is named; it is not counted again and again."""
     paths = shards(tmp_path, 10, tokens=20)
