@@ -136,7 +136,7 @@ def test_items_lost_after_they_were_done_are_counted(executor: Executor, monkeyp
         status = "lost"
 
     def lost(*given: Any, **named: Any) -> Iterator[Lost]:
-        return (Lost() for _ in as_completed(*given, **named))
+        return (Lost() for _ in as_completed(*given, **named))  # type: ignore[no-untyped-call]  # the library has no types
 
     monkeypatch.setattr("api.cluster.as_completed", lost)
     told: list[None] = []
