@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.gpu_sets import GpuSets
-from solvers.library_search import TRIALS_PER_UNIT, cp_sat_solver, watch
+from solvers.library_search import TRIALS_PER_UNIT
 from solvers.search import Search
+from solvers.set_programs import Columns, solve_shares, solve_whole
 
 __all__ = ["SetColumns"]
 
@@ -22,10 +23,7 @@ ROUNDS = 200  # of column generation; most layers need 5 to 20
 ENTERING = 100  # columns per GPU and round
 CLOSED = 1e-5  # relative distance of the program over some columns from the bound over all
 PROVEN = 1e-10  # relative distance of choice and bound that counts as none
-SCALE = 1e3  # cost of the choice in linear programs
 NARROW = 1e-3  # weight of the width of a piece, relative to the choice, from which on it is not halved
-SMALLEST = 1e-9  # cost of a choice that numbers are scaled by
-UNITS = 1e12  # of a cost in whole numbers
 ROUNDINGS = 16  # of a number, at most, in a sum of costs
 
 
@@ -169,30 +167,22 @@ class SetColumns:
         bool
             False if there was nothing to solve.
         """
-        from scipy.optimize import linprog
-
         piece = self._next()
         if piece is None:
             return False
         if piece.solved:
             piece = self._halve(piece)
-        numbers, gpus = self._split(self.columns, piece.high)
-        # HiGHS takes 1e-7 for nothing.
-        scale = SCALE / max(self.upper, SMALLEST)
-        # The choice as a whole stands for all rows, so that there is a solution: others are there to cost less.
-        cost = np.append(self.cost[numbers, gpus].astype(np.float64), self.upper - self.weight * piece.low)
-        matrix = self._rows(numbers, gpus)
-        found = linprog(cost * scale, A_eq=matrix, b_eq=np.ones(matrix.shape[0]), bounds=(0, None), method="highs-ds")
-        if found.status != 0:  # numbers that HiGHS can't manage: what is known stays
+        columns = self._below(piece.high)
+        found = solve_shares(columns, self.upper - self.weight * piece.low, self.upper)
+        if found is None:  # what is known stays
             piece.solved = True
             return True
-        value, dual = found.fun / scale, found.eqlin.marginals / scale
         before = len(self.columns)
-        self._price(piece, dual)
-        piece.solved = value - piece.base <= CLOSED * abs(value) or len(self.columns) == before
+        self._price(piece, found.duals)
+        piece.solved = found.value - piece.base <= CLOSED * abs(found.value) or len(self.columns) == before
         every = np.arange(self.gpus)
-        spread = found.x[:-1] @ self.sets.spread(numbers, gpus)
-        self.spread = float(spread + found.x[-1] * self.sets.spread(self.choice, every).sum())
+        spread = found.shares @ self.sets.spread(columns.numbers, columns.gpus)
+        self.spread = float(spread + found.known * self.sets.spread(self.choice, every).sum())
         return True
 
     def _decide(self, most: int, search: Search, spent: int) -> int:
@@ -202,7 +192,12 @@ class SetColumns:
             return 0
         columns, within = self._within(piece, most)
         units = None if search.work is None else max(search.work - spent, 1) / TRIALS_PER_UNIT
-        lower, top, taken = self._whole(columns, search, units)
+        found = solve_whole(columns, self.upper, search, units)
+        lower, top = found.bound * (1 - self._rounding), 0.0  # costs are never negative
+        if found.choice is not None:
+            top = float(self.sets.relative_load(found.choice, np.arange(self.gpus)).max())
+            if (value := self._value(found.choice)) < self.upper:
+                self.choice, self.upper = found.choice, value
         lower = min(lower, within)  # what a choice with a column that was left out costs at least
         if self.weight and piece.low < top <= piece.high:
             # Larger loads than those of the solution cost more; smaller ones are another program.
@@ -212,7 +207,7 @@ class SetColumns:
         else:
             piece.decided = most
         piece.bound = max(piece.bound, lower + self.weight * piece.low)
-        return len(columns) + int(taken * TRIALS_PER_UNIT)
+        return len(columns.numbers) + int(found.units * TRIALS_PER_UNIT)
 
     def _next(self) -> _Piece | None:
         """Return the piece that a linear program may raise the bound of; None where only whole numbers can."""
@@ -255,7 +250,7 @@ class SetColumns:
             piece.bound = max(piece.bound, base + self.weight * piece.low)
         self.columns = np.union1d(self.columns, np.concatenate(entering))
 
-    def _within(self, piece: _Piece, most: int) -> tuple[Ints, float]:
+    def _within(self, piece: _Piece, most: int) -> tuple[Columns, float]:
         """Return the columns that a better choice may use, at most so many, and what one with any other costs.
 
         Without the largest load, which costs the piece's least.
@@ -275,46 +270,7 @@ class SetColumns:
             order = np.argpartition(excess, most)
             room = float(excess[order[most]])
             columns = columns[order[:most]]
-        return np.sort(columns), piece.base + room
-
-    def _whole(self, columns: Ints, search: Search, units: float | None) -> tuple[float, float, float]:
-        """Solve over some columns in whole numbers: the bound over them, the solution's largest load, CP-SAT's units.
-
-        The bound is without the largest load's cost; a load of 0 stands for no solution.
-        """
-        from ortools.sat.python import cp_model
-
-        numbers, gpus = columns // self.gpus, columns % self.gpus
-        E, G, scale = self.sets.problem.num_experts, self.gpus, UNITS / max(self.upper, SMALLEST)
-        at, row = self._places(numbers, gpus)
-        if len(np.unique(row)) < E + G:
-            return np.inf, 0.0, 0.0  # some expert, or GPU, is in none of them
-        model = cp_model.CpModel()
-        held = [model.new_bool_var("") for _ in numbers]
-        order = np.argsort(row, kind="stable")
-        for places in np.split(at[order], np.searchsorted(row[order], np.arange(1, E + G))):
-            model.add_exactly_one([held[place] for place in places])
-        # Rounded down, so that CP-SAT's bound is below the true one.
-        weights = np.floor(self.cost[numbers, gpus].astype(np.float64) * scale).astype(np.int64)
-        model.minimize(cp_model.LinearExpr.weighted_sum(held, weights.tolist()))
-        solver = cp_sat_solver(search.seed, units)
-        if search.remaining_s is not None:
-            solver.parameters.max_time_in_seconds = search.remaining_s
-        solver.parameters.cp_model_presolve = False  # it finds little here, and takes longer than the rest
-        status, top = watch(search, solver, lambda: solver.solve(model)), 0.0
-        if status == cp_model.INFEASIBLE:
-            return np.inf, 0.0, solver.deterministic_time
-        if status == cp_model.MODEL_INVALID:
-            raise RuntimeError(f"CP-SAT does not take the model of a layer: {model.validate()}")
-        if status != cp_model.UNKNOWN:
-            chosen = np.array([place for place, one in enumerate(held) if solver.boolean_value(one)])
-            choice = np.zeros(G, np.int64)
-            choice[gpus[chosen]] = numbers[chosen]
-            top = float(self.sets.relative_load(choice, np.arange(G)).max())
-            if (value := self._value(choice)) < self.upper:
-                self.choice, self.upper = choice, value
-        lower = (float(solver.best_objective_bound) - G - 1) / scale
-        return lower - self._rounding * abs(lower), top, solver.deterministic_time
+        return self._columns(np.sort(columns)), piece.base + room
 
     def _value(self, choice: Ints) -> float:
         gpus = np.arange(self.gpus)
@@ -338,26 +294,16 @@ class SetColumns:
                 result.append(self.sets.number(swapped) * G + gpu)
         return np.unique(np.concatenate(result))
 
-    def _split(self, columns: Ints, high: float) -> tuple[Ints, Ints]:
-        """Return the sets and GPUs of columns, without those that a constraint or their load rules out."""
+    def _below(self, high: float) -> Columns:
+        """Return the present columns, without those that a constraint or their load rules out."""
+        columns = self._columns(self.columns)
+        load = self.sets.relative_load(columns.numbers, columns.gpus)
+        return self._columns(self.columns[np.isfinite(columns.cost) & (load <= high)])
+
+    def _columns(self, columns: Ints) -> Columns:
+        """Return columns, each given as set times G plus GPU, with their costs."""
         numbers, gpus = columns // self.gpus, columns % self.gpus
-        fine = np.isfinite(self.cost[numbers, gpus]) & (self.sets.relative_load(numbers, gpus) <= high)
-        return numbers[fine], gpus[fine]
-
-    def _rows(self, numbers: Ints, gpus: Ints) -> Any:
-        """Return the rows of the program: experts, then GPUs; the last column is in all of them."""
-        from scipy.sparse import csr_matrix
-
-        at, row = self._places(numbers, gpus)
-        every = np.arange(self.sets.problem.num_experts + self.gpus)
-        row, at = np.append(row, every), np.append(at, np.full(len(every), len(numbers)))
-        return csr_matrix((np.ones(len(at)), (row, at)), shape=(len(every), len(numbers) + 1))
-
-    def _places(self, numbers: Ints, gpus: Ints) -> tuple[Ints, Ints]:
-        """Return column and row of each one in the program: a column has its experts, and its GPU (row E + g)."""
-        column, size = np.arange(len(numbers)), self.sets.size
-        row = np.concatenate([self.sets.members(numbers).ravel(), self.sets.problem.num_experts + gpus])
-        return np.concatenate([np.repeat(column, size), column]), row
+        return Columns(sets=self.sets, numbers=numbers, gpus=gpus, cost=self.cost[numbers, gpus])
 
     def _reduced(self, held: Array, duals: tuple[Array, Array], gpu: int, high: float) -> Array:
         """Return the reduced costs of all sets on a GPU, (n,); infinite for those with a higher load."""
