@@ -9,6 +9,7 @@ import numpy as np
 from placement import Constraints, Objective, Problem, Topology
 from placement.bounds import HEAP_SHARE, most_kept
 from placement.cost import home_variance
+from solvers.bounds import raise_bound
 from solvers.limits import Limits
 from solvers.registry import Solver
 from solvers.search import Search
@@ -18,6 +19,7 @@ __all__ = ["warm_up"]
 
 COMPILED = ("auto", "annealing", "set_partition")  # the others compile little, or nothing
 WORK = 200
+BOUND_WORK = 300_000  # until tokens choose, and triangles are looked for
 
 _done: set[tuple[str, str, str]] = set()
 
@@ -53,3 +55,5 @@ def _run_tiny(method: Solver, objective: Objective, layers: int, experts: int, t
     tiny = Problem(profile, topology, objective=objective, constraints=Constraints(load_cap=2.0))
     if method.supports(tiny) is None:
         method.run(tiny, Search(tiny, Limits(work=WORK), workers=1))
+    if method.name == "auto":
+        raise_bound(tiny, Search(tiny, Limits(work=BOUND_WORK), workers=1))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -14,7 +13,6 @@ from placement.bounds import load_floor
 from solvers.bounds.assignments import least_assignment_traffic
 from solvers.bounds.chain import ChainBound
 from solvers.bounds.dispatch import DispatchBound
-from solvers.bounds.relaxation import Relaxation
 from solvers.bounds.threads import single_threaded
 from solvers.search import Search
 from solvers.threads import run_together
@@ -22,28 +20,45 @@ from solvers.threads import run_together
 __all__ = ["raise_bound"]
 
 Item = TypeVar("Item")
-Part = TypeVar("Part", contravariant=True)
 CHUNK_ENTRIES = 1_300_000  # steps between two safe bounds, times entries of the matrix
 SETTLED = 80  # steps before a small gain ends a relaxation: triangles come in after 40
 STALL = 1e-4  # relative gain of 20 steps below which a relaxation is done
 QUICK_STEPS = 0  # the first round: one chunk
-MOST_STEPS = (150, 300, 600)  # per pass; each pass has longer windows
 SHARES = (0.9, 0.9, 0.6)  # of what is left, per round; what a round does not need is for the next, the last has all
 ENTRIES_PER_STEP = 4000  # what a step costs besides those of the matrix; an entry takes about as long as a trial
 KEPT_BYTES = 256_000_000  # relaxations that wait for the second round may take so much
 SETUP_STEPS = 2  # what a relaxation's first bounds cost, in steps
 
 
-class Parts(Protocol[Part]):
+class Improvable(Protocol):
+    """A relaxation."""
+
+    iterations: int
+
+    @property
+    def value(self) -> float:
+        """The best bound so far."""
+
+    def iterate(self, count: int, stop: Callable[[], bool]) -> float:
+        """Take `count` steps, or fewer if `stop` says so, and return the best bound so far."""
+
+
+class Parts(Protocol[Item]):
     """A bound that is put together from relaxations."""
 
-    def size(self, item: Part) -> int:
+    def passes(self) -> list[tuple[list[Item], int]]:
+        """Return the parts to improve one after the other, pass by pass, and the steps that each may take."""
+
+    def size(self, item: Item) -> int:
         """Return the rows of a part's matrix."""
 
-    def relaxation(self, item: Part) -> Relaxation | None:
+    def step_cost(self, item: Item) -> int:
+        """Return what a step takes beside those of the matrix, in its entries."""
+
+    def relaxation(self, item: Item) -> Improvable | None:
         """Return the relaxation of a part; None where it has a bound without."""
 
-    def found(self, item: Part, kept: float) -> None:
+    def found(self, item: Item, value: float) -> None:
         """Take the bound of a part."""
 
     def total(self) -> float:
@@ -72,13 +87,11 @@ def raise_bound(problem: Problem, search: Search) -> None:
         if objective.execution == "context_coherent":
             affinity = problem.profile.affinity
             if affinity is not None and affinity.any():
-                chain = ChainBound(problem)
-                _Passes(problem, search, chain).run(chain.passes())
+                _Passes(problem, search, ChainBound(problem)).run()
         elif objective.dedup == "none":
             search.bound(load_floor(problem) + objective.traffic_weight * least_assignment_traffic(problem, search))
         else:
-            dispatch = DispatchBound(problem)
-            _Passes(problem, search, dispatch).run(dispatch.passes())
+            _Passes(problem, search, DispatchBound(problem)).run()
 
 
 class _Passes(Generic[Item]):
@@ -92,12 +105,12 @@ class _Passes(Generic[Item]):
         self.floor = load_floor(problem)
         self.spent = 0
         self.lock = threading.Lock()
-        self.begun: dict[Item, Relaxation | None] = {}
+        self.begun: dict[Item, Improvable | None] = {}
 
-    def run(self, passes: Sequence[Sequence[Item]]) -> None:
+    def run(self) -> None:
         """Go through the passes, each with its share of the time and of the work that are left."""
-        search = self.search
-        rounds = [(items, steps) for items, steps in zip([*passes[:1], *passes], _steps(), strict=False)]
+        search, passes = self.search, self.bound.passes()
+        rounds = [*((items, QUICK_STEPS) for items, _ in passes[:1]), *passes]
         for number, (items, steps) in enumerate(rounds):
             share = 0.97 if number == len(rounds) - 1 else SHARES[min(number, len(SHARES) - 1)]
             left = None if search.work is None else share * max(0, search.work - self.spent) / search.work
@@ -133,7 +146,7 @@ class _Passes(Generic[Item]):
     def _improve(self, item: Item, part: Search, most_steps: int, keep: bool) -> int:
         """Improve one relaxation, and return the work that it took."""
         entries = self.bound.size(item) ** 2
-        cost = entries + ENTRIES_PER_STEP
+        cost = entries + ENTRIES_PER_STEP + self.bound.step_cost(item)
         spent = 0
         if item not in self.begun:
             spent = SETUP_STEPS * cost
@@ -160,12 +173,7 @@ class _Passes(Generic[Item]):
                 break
             spent += chunk * cost
             self.bound.found(item, after)
-            if relaxation.iterations >= SETTLED and before - after <= STALL * chunk / 20 * abs(before):
+            if relaxation.iterations >= SETTLED and abs(before - after) <= STALL * chunk / 20 * abs(before):
                 break
             before = after
         return spent
-
-
-def _steps() -> Iterator[int]:
-    """Return the most steps of a relaxation, round by round."""
-    return itertools.chain((QUICK_STEPS,), MOST_STEPS, itertools.repeat(MOST_STEPS[-1]))

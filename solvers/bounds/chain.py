@@ -17,6 +17,7 @@ __all__ = ["ChainBound", "Window"]
 
 Array = npt.NDArray[np.float64]
 MAX_SIZE = 1024  # rows of the largest matrix over several pairs of layers
+MOST_STEPS = (150, 300, 600)  # per pass; each pass has longer windows
 MAX_PAIR_SIZE = 1536  # of a single pair: a step takes half a second
 
 
@@ -68,12 +69,16 @@ class ChainBound:
             if (last - first + 1) * self._places(level) <= most
         ]
 
-    def passes(self) -> list[list[Window]]:
-        """Return the windows to try one after the other: pairs of layers, then each time about twice as many layers."""
+    def passes(self) -> list[tuple[list[Window], int]]:
+        """Return the windows to try one after the other, and the steps that each may take.
+
+        Pairs of layers, then each time about twice as many layers.
+        """
         widths = [2]
         while widths[-1] < self.problem.num_layers:
             widths.append(min(2 * widths[-1], self.problem.num_layers))
-        return [windows for width in widths if (windows := self.windows(width))]
+        tilings = [windows for width in widths if (windows := self.windows(width))]
+        return [(windows, MOST_STEPS[min(number, len(MOST_STEPS) - 1)]) for number, windows in enumerate(tilings)]
 
     def _places(self, level: int) -> int:
         return self.levels[level].blocks * self.levels[level].room
@@ -81,6 +86,10 @@ class ChainBound:
     def size(self, window: Window) -> int:
         """Return the rows of the matrix of a window."""
         return (window.last - window.first + 1) * self._places(window.level)
+
+    def step_cost(self, window: Window) -> int:
+        """Return what a step takes beside those of the matrix: nothing."""
+        return 0
 
     def relaxation(self, window: Window) -> Relaxation:
         """Return the relaxation of a window."""

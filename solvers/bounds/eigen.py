@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -70,9 +71,10 @@ def _syevr(
         by(lengths[1]),
         by(info),
     )
-    if info.value:
+    values, found = values[: count.value], found[:, : count.value]
+    if info.value or not (np.isfinite(values).all() and (not vectors or np.isfinite(found).all())):
         raise np.linalg.LinAlgError(f"LAPACK's syevr failed with info = {info.value}.")
-    return values[: count.value], found[:, : count.value]
+    return values, found
 
 
 def top_eigenpairs(
@@ -84,10 +86,12 @@ def top_eigenpairs(
     ----------
     matrix : (n, n) float32 or float64, symmetric
     above : float or None
+        Values below may be returned as well.
     """
-    if above is None:
-        return _syevr(matrix, True, "A")
-    return _syevr(matrix, True, "V", low=above)
+    if above is not None:
+        with suppress(np.linalg.LinAlgError):  # of values that are near each other, it loses some
+            return _syevr(matrix, True, "V", low=above)
+    return _syevr(matrix, True, "A")
 
 
 def largest_eigenvalues(matrix: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""A load cap as rows of a relaxation."""
+"""A load cap, or the weight of the largest load, as rows of a relaxation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["load_rows"]
 
 
 def load_rows(problem: Problem, layers: range, level: Level, share: float) -> LoadRows | None:
-    """Return the load cap as rows of a relaxation of some layers; None without a cap, and where copies share a load.
+    """Return what loads cost as rows of a relaxation of some layers; None if nothing, and where copies share a load.
 
     The load of a block, relative to its fair share, exceeds the cap by no more than its GPUs together exceed it.
     Relative to the largest fair share it is smaller still.
@@ -35,16 +35,22 @@ def load_rows(problem: Problem, layers: range, level: Level, share: float) -> Lo
     share : float
         Value of a unit of the relaxation's weight in the objective, times the relaxations that share a layer's price.
     """
-    caps, weight = problem.load_caps, problem.objective.load_excess_weight
-    if caps is None or not weight or problem.capacity.sum() > problem.num_experts:
-        return None
+    objective, caps = problem.objective, problem.load_caps
     span = slice(layers.start, layers.stop)
+    capped = np.zeros(len(layers), np.bool_)
+    if caps is not None and objective.load_excess_weight:
+        capped = np.isfinite(caps[span])
+    top = np.where(capped, 0.0, objective.imbalance_weight)
+    if not (capped.any() or top.any()) or problem.capacity.sum() > problem.num_experts:
+        return None
     load = np.zeros((len(layers), level.blocks * level.room))
     load[:, : problem.num_experts] = problem.relative_load[span] / level.fair
-    # A layer without a cap: nothing is above the load of all experts together, and exceeding that costs nothing.
-    capped = np.isfinite(caps[span])
-    cap = np.where(capped, caps[span], 1 / level.fair)
-    reached = np.maximum(cap, problem.least_max_load[span])
+    least = problem.least_max_load[span]
+    cap = least if caps is None else np.where(capped, caps[span], least)
+    reached = np.maximum(cap, least)
+    # Where excess costs nothing: nothing is above the load of all experts together.
+    reached = np.where(capped | (top > 0), reached, 1 / level.fair)
     counted = np.maximum(0.0, problem.least_load_excess[span] - (reached - cap)) * capped
-    price = weight / problem.num_layers / share * capped
-    return LoadRows(load=load, cap=reached, price=price, counted=counted)
+    unit = problem.num_layers * share
+    price = np.where(capped, objective.load_excess_weight, 0.0)
+    return LoadRows(load=load, cap=reached, price=price / unit, top_price=top / unit, counted=counted)

@@ -36,6 +36,7 @@ Array = npt.NDArray[np.float64]
 STEP = 2.0  # of the method, in units of a normalised weight's typical entry; affects speed, never safety
 RELAX = 1.6
 ROUNDING = 1e-14
+SMALLEST = 1e-300
 FIRST_TRIANGLES, EVERY_TRIANGLES = 40, 20
 LEAST_VIOLATION = 0.02
 MAX_NEW_PER_PLACE = 10
@@ -52,7 +53,11 @@ class LoadRows:
         Relative to a block's fair share.
     cap : (w,) float64
     price : (w,) float64
-        What exceeding it costs per layer and unit of load, in units of the weight: multipliers may not add up to more.
+        What exceeding it costs per layer, block and unit of load, in units of the weight: a block's multipliers may not
+        add up to more.
+    top_price : (w,) float64
+        What the largest load costs beyond `cap`, per layer, in units of the weight: either all multipliers of a layer
+        add up to no more, or those of each block to no more than `price`.
     counted : (w,) float64
         Excess of each layer whose price is part of another bound already: multipliers give back their part of it.
     """
@@ -60,6 +65,7 @@ class LoadRows:
     load: Array
     cap: Array
     price: Array
+    top_price: Array
     counted: Array
 
 
@@ -102,12 +108,25 @@ class Relaxation:
 
     def iterate(self, count: int, stop: Callable[[], bool] = lambda: False) -> float:
         """Take `count` steps, or fewer if `stop` says so, and return the best bound so far in the weight's units."""
+        self.advance(count, stop)
+        return self.take_bound()
+
+    def advance(self, count: int, stop: Callable[[], bool] = lambda: False) -> None:
+        """Take `count` steps, or fewer if `stop` says so, without a bound."""
         for _ in range(count):
             self._iterate()
             if stop():
                 break
+
+    def take_bound(self) -> float:
+        """Return the best bound so far in the weight's units, that of the present multipliers included."""
         self.best = min(self.best, self.bound_of(self.step * self.dual))
         return self.value
+
+    def reweigh(self, weight: Array) -> None:
+        """Go on with another weight, near to the present one: the bounds so far are not its own."""
+        self.weight = weight / self.scale
+        self.best = np.inf
 
     @property
     def value(self) -> float:
@@ -205,12 +224,20 @@ class Relaxation:
     def _affordable(self) -> tuple[Array, Array]:
         """Return the load rows' multipliers, scaled down where they add up to more than an excess costs, and the sums.
 
-        A block pays for its excess once for each of its places: at most the C largest multipliers of each layer.
+        A block pays for its excess once for each of its places: at most the C largest multipliers of each layer. All
+        blocks together pay for the largest load.
         """
         assert self.rows is not None
         dual = self.step * self.load_dual
         w, S, C = self.layers, self.places, self.room
         largest = np.partition(dual.reshape(w, S, w), S - C, axis=1)[:, S - C :].sum(axis=(0, 1))
-        most = self.rows.price / self.scale
-        scaled = np.minimum(1.0, most / np.maximum(largest, 1e-300))
+        by_block = _affordable_share(self.rows.price / self.scale, largest)
+        by_layer = _affordable_share(self.rows.top_price / self.scale, dual.sum(axis=0))
+        scaled = np.maximum(by_block, by_layer)
         return dual * scaled, largest * scaled
+
+
+def _affordable_share(price: Array, total: Array) -> Array:
+    """Return the share of each total that its price allows, 1 at most."""
+    share: Array = price / np.maximum(np.maximum(total, price), SMALLEST)
+    return share

@@ -27,7 +27,7 @@ def weights(rng: np.random.Generator, layers: int, places: int) -> Array:
 
 
 def best_plan(weight: Array, layers: int, blocks: int, room: int, rows: LoadRows | None = None) -> float:
-    """Return the most weight that a plan keeps together, less the price of its excess load but for what is counted."""
+    """Return the most weight that a plan keeps together, less the price of its excess load and of its largest one."""
     best = -np.inf
     for plan in product(arrangements(blocks, room), repeat=layers):
         member = np.array(plan).ravel()
@@ -37,6 +37,7 @@ def best_plan(weight: Array, layers: int, blocks: int, room: int, rows: LoadRows
                 load = np.bincount(own, weights=rows.load[layer], minlength=blocks)
                 excess = float(np.maximum(0.0, load - rows.cap[layer]).sum())
                 value -= float(rows.price[layer]) * max(0.0, excess - float(rows.counted[layer]))
+                value -= float(rows.top_price[layer]) * max(0.0, float(load.max() - rows.cap[layer]))
         best = max(best, value)
     return best
 
@@ -46,7 +47,8 @@ def load_rows(rng: np.random.Generator, layers: int, blocks: int, places: int) -
     load = rng.random((layers, places)) ** 2
     load *= blocks / load.sum(axis=1, keepdims=True)
     cap, price = 1.0 + rng.random(layers) / 4, rng.choice([0.0, 0.5, 20.0], layers)
-    return LoadRows(load=load, cap=cap, price=price, counted=rng.choice([0.0, 0.1], layers))
+    top_price = rng.choice([0.0, 0.5, 20.0], layers)
+    return LoadRows(load=load, cap=cap, price=price, top_price=top_price, counted=rng.choice([0.0, 0.1], layers))
 
 
 @settings(max_examples=25, deadline=None)
@@ -83,6 +85,20 @@ def test_any_duals_are_safe(seed: int, shape: tuple[int, int, int], scale: float
     relaxation.load_dual = scale * rng.random((n, layers))
     assert relaxation.iterate(0) >= best_plan(weight, layers, blocks, room, rows)
     assert relaxation.bound_of(relaxation.dual) * weight.sum() >= best_plan(weight, layers, blocks, room, rows)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), shape=st.sampled_from(SHAPES), steps=st.integers(0, 60))
+def test_goes_on_with_another_weight(seed: int, shape: tuple[int, int, int], steps: int) -> None:
+    """Its bounds are those of the new weight: above its best plan, and with steps below the whole weight."""
+    rng = np.random.default_rng(seed)
+    layers, blocks, room = shape
+    first, second = (weights(rng, layers, blocks * room) for _ in range(2))
+    relaxation = Relaxation(first, layers, blocks)
+    relaxation.iterate(steps)
+    relaxation.reweigh(second)
+    assert relaxation.iterate(steps) >= best_plan(second, layers, blocks, room)
+    assert relaxation.iterate(200) < second.sum()
 
 
 def chain(layers: int, experts: int) -> Array:

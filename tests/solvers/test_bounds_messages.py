@@ -1,0 +1,158 @@
+"""Bounds of a layer's messages: below any plan's, whatever tokens choose, and tighter than one choice for all."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from placement.bounds import Level
+from solvers.bounds.messages import LayerMessages, least_remote, most_more, most_together
+from solvers.kernels.representatives import choose_representatives
+
+Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+Block = tuple[int, ...]
+
+
+def tokens(rng: np.random.Generator, count: int, experts: int, top_k: int) -> Ints:
+    """Return experts of tokens, some of which have fewer than the others."""
+    ids = rng.random((count, experts)).argsort(axis=1)[:, :top_k]
+    ids[rng.random(ids.shape) < 0.1] = -1
+    return ids
+
+
+def level(blocks: int, room: int) -> Level:
+    """Return blocks of one GPU each."""
+    return Level(cost=1.0, block_of_gpu=np.arange(blocks), blocks=blocks, room=room, fair=1 / blocks)
+
+
+def fillings(experts: int, blocks: int, room: int, spare: int) -> list[tuple[Block, ...]]:
+    """Return what blocks can hold: every expert at least once, and at most so many more copies."""
+    ways = [own for size in range(room + 1) for own in itertools.combinations(range(experts), size)]
+    return [
+        held
+        for held in itertools.product(ways, repeat=blocks)
+        if sum(map(len, held)) <= experts + spare and len(set().union(*held)) == experts
+    ]
+
+
+def remote(ids: Ints, homes: Ints, held: tuple[Block, ...]) -> int:
+    """Return the fewest messages, each token choosing the blocks that serve it: all at home that can be."""
+    total = 0
+    for own, home in zip(ids, homes, strict=True):
+        away = set(own.tolist()) - {-1} - set(held[home])
+        others = [set(block) for number, block in enumerate(held) if number != home]
+        total += next(
+            count
+            for count in range(len(others) + 1)
+            if any(away <= set().union(*chosen) for chosen in itertools.combinations(others, count))
+        )
+    return total
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    shape=st.sampled_from([(4, 2, 2, 0), (6, 2, 3, 0), (6, 3, 2, 0), (4, 2, 3, 1), (4, 2, 3, 2), (4, 3, 2, 1)]),
+    top_k=st.integers(1, 4),
+    steps=st.integers(0, 200),
+)
+def test_no_placement_sends_less(seed: int, shape: tuple[int, int, int, int], top_k: int, steps: int) -> None:
+    """Before the first step, after a few and after many; with copies, homes that differ, tokens with few experts."""
+    rng = np.random.default_rng(seed)
+    experts, blocks, room, spare = shape
+    ids, homes = tokens(rng, 12, experts, top_k), rng.integers(0, blocks, 12)
+    fewest = min(remote(ids, homes, held) for held in fillings(experts, blocks, room, spare))
+    messages = LayerMessages(ids, homes, experts, level(blocks, room), spare)
+    before = messages.value
+    after = messages.iterate(steps)
+    assert before <= after <= fewest + 1e-9
+    assert messages.iterate(25) <= fewest + 1e-9
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32), top_k=st.integers(1, 6), scale=st.sampled_from([0.0, 0.3, 3.0]))
+def test_tokens_count_no_more_than_their_blocks(seed: int, top_k: int, scale: float) -> None:
+    """Whatever is together, and whatever they choose against."""
+    rng = np.random.default_rng(seed)
+    ids, homes = tokens(rng, 30, 8, top_k), rng.integers(0, 3, 30)
+    against = scale * rng.random((8, 8))
+    called, pairs = np.zeros((8, 3)), np.zeros((3, 8, 8))
+    choose_representatives(ids, homes, against + against.T, called, pairs)
+    member = rng.integers(0, 3, 8)
+    together = np.triu(member[:, None] == member[None, :], 1)
+    used = sum(len({int(member[e]) for e in own if e >= 0}) for own in ids)
+    assert called.sum() - (pairs.sum(axis=0) * together).sum() <= used + 1e-9
+    assert (pairs == pairs.transpose(0, 2, 1)).all()
+
+
+def test_against_a_placement_tokens_count_their_blocks_exactly() -> None:
+    """One representative for each block, whichever are split unevenly: what one choice for all tokens can't tell."""
+    ids = np.array([[0, 1, 2, 4], [0, 1, 2, 3], [0, 4, 5, 6], [3, 7, 2, 6]])
+    member = np.arange(8) // 4
+    together = (member[:, None] == member[None, :]).astype(np.float64)
+    called, pairs = np.zeros((8, 2)), np.zeros((1, 8, 8))
+    choose_representatives(ids, np.zeros(4, np.int64), together, called, pairs)
+    assert called.sum() - (pairs[0] * np.triu(together, 1)).sum() == pytest.approx(2 + 1 + 2 + 2)
+
+
+def test_choices_beat_one_choice_for_all_tokens() -> None:
+    """Tokens that have four experts of a block, and tokens that have one of each of four: no parabola fits both."""
+    rng = np.random.default_rng(3)
+    ids = np.array([4 * (number % 4) + rng.permutation(4) for number in range(200)])
+    spread = np.array([4 * np.arange(4) + rng.integers(4, size=4) for _ in range(100)])
+    ids = np.concatenate([ids, spread]).repeat(4, axis=0)
+    homes = np.arange(len(ids)) % 4  # each from all homes
+    messages = LayerMessages(ids, homes, 16, level(4, 4), 0)
+    alike = messages.iterate(20)
+    own = tuple(tuple(range(4 * block, 4 * block + 4)) for block in range(4))
+    assert 1.2 * alike < messages.iterate(300) <= remote(ids, homes, own)
+
+
+def test_least_remote_of_known_fan_outs() -> None:
+    """Tight where all blocks serve the same number of experts or one more; never negative."""
+    assert least_remote(6.0, 0.0, 3.0, 6) == pytest.approx(3.0)  # three blocks of two
+    assert least_remote(5.0, 0.0, 4.0, 6) == pytest.approx(2.0)  # blocks of two and three
+    assert least_remote(6.0, 6.0, 0.0, 6) == 0.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), spare=st.integers(0, 3))
+def test_most_together_covers_every_choice_of_copies(seed: int, spare: int) -> None:
+    """No way to fill two blocks of slots has more pairs that share a block."""
+    rng = np.random.default_rng(seed)
+    pairs = np.triu(rng.integers(0, 9, (4, 4)), 1).astype(np.float64)
+    pairs = pairs + pairs.T
+    room = 2 + spare // 2
+    blocks = itertools.product(itertools.combinations(range(4), room), repeat=2)
+    most = 0.0
+    for left, right in blocks:
+        if set(left) | set(right) == set(range(4)):
+            shared = np.zeros((4, 4), dtype=bool)
+            for block in (left, right):
+                shared[np.ix_(block, block)] = True
+            most = max(most, float(pairs[shared].sum()) / 2)
+    assert most_together(pairs, room, 2 * room) >= most
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), spare=st.integers(1, 3))
+def test_further_copies_add_no_more_than_that(seed: int, spare: int) -> None:
+    """Pairs together in blocks with copies: at most those of single copies in as large blocks, and what is added."""
+    rng = np.random.default_rng(seed)
+    pairs = np.triu(rng.integers(0, 9, (5, 5)), 1).astype(np.float64)
+    pairs = pairs + pairs.T
+    room = -(-(5 + spare) // 2)
+
+    def together(blocks: tuple[tuple[int, ...], ...]) -> float:
+        shared = np.zeros((5, 5), dtype=bool)
+        for block in blocks:
+            shared[np.ix_(block, block)] = True
+        return float(pairs[shared].sum()) / 2
+
+    fillings = [block for size in range(room + 1) for block in itertools.combinations(range(5), size)]
+    covers = [(a, b) for a, b in itertools.product(fillings, repeat=2) if set(a) | set(b) == set(range(5))]
+    single = max(together(blocks) for blocks in covers if not set(blocks[0]) & set(blocks[1]))
+    most = max(together(blocks) for blocks in covers if len(blocks[0]) + len(blocks[1]) <= 5 + spare)
+    assert most <= single + most_more(pairs, room, spare)
