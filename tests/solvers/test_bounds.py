@@ -195,7 +195,8 @@ def test_never_above_the_optimum_of_random_chains(seed: int, gpus: int, cap: flo
         profile(2 * gpus if gpus == 2 else 3, layers=int(rng.integers(2, 4)), seed=int(rng.integers(2**20))),
         topology,
         objective=Objective(
-            load_excess_weight=float(rng.choice([0.05, 1.0, 100.0])), imbalance_weight=float(rng.choice([0.0, 0.1, 5.0]))
+            load_excess_weight=float(rng.choice([0.05, 1.0, 100.0])),
+            imbalance_weight=float(rng.choice([0.0, 0.1, 5.0])),
         ),
         constraints=Constraints(load_cap=cap),
     )
