@@ -10,6 +10,7 @@ from placement import Constraints, Objective, Problem, Topology
 from placement.bounds import HEAP_SHARE, most_kept
 from placement.cost import home_variance
 from solvers.bounds import raise_bound
+from solvers.bounds.home import HomeMessages
 from solvers.limits import Limits
 from solvers.registry import Solver
 from solvers.search import Search
@@ -37,6 +38,8 @@ def warm_up(problem: Problem, method: Solver) -> None:
     kind = (method.name, objective.execution, objective.dedup)
     if method.name not in COMPILED:
         return
+    if objective.execution == "dispatch":  # the tiny problem has no copies
+        HomeMessages(np.zeros((1, 1), np.int32), num_experts=1, room=1)
     if problem.home_moments is not None:  # the tiny problem has no copies, which homes are about
         home_variance(problem, np.zeros((problem.num_layers, problem.num_experts, problem.num_gpus), np.int64))
     if kind in _done:

@@ -11,8 +11,10 @@ import numpy.typing as npt
 from placement import Problem
 from placement.bounds import levels_of
 from placement.replay import homes_of
+from solvers.bounds.game import STEPS_PER_CHOICE, Game
+from solvers.bounds.home import HomeMessages
 from solvers.bounds.loads import load_rows
-from solvers.bounds.messages import STEPS_PER_CHOICE, LayerMessages
+from solvers.bounds.messages import LayerMessages
 from solvers.kernels.shares import give_shares
 
 __all__ = ["DispatchBound", "LayerPart", "least_absent"]
@@ -24,19 +26,20 @@ PAIRS_PER_ENTRY = 12  # of a token's experts that are looked at in the time of a
 
 @dataclass(frozen=True)
 class LayerPart:
-    """A layer on one level of hop costs."""
+    """A layer on one level of hop costs: all of its tokens, or those of one home."""
 
     level: int
     layer: int
+    home: int | None = None
 
 
 class DispatchBound:
     """A lower bound of the messages of dispatch and combine with one message per GPU or node.
 
-    What a layer's tokens send on a level of hop costs is bounded from the pairs of their experts, see `LayerMessages`,
-    and from what a block lacks, see `least_absent`. A message path to a block of some level crosses into that block, so
-    the levels add up (`placement.bounds.levels_of`). At least ``ceil(experts / room) - 1`` blocks are remote in any
-    case.
+    What a layer's tokens send on a level of hop costs is bounded from the pairs of their experts: for two blocks and
+    copies home by home, see `HomeMessages`, else see `LayerMessages`; and from what a block lacks, see `least_absent`.
+    A message path to a block of some level crosses into that block, so the levels add up
+    (`placement.bounds.levels_of`). At least ``ceil(experts / room) - 1`` blocks are remote in any case.
 
     Parameters
     ----------
@@ -52,53 +55,64 @@ class DispatchBound:
         homes = homes_of(problem.objective, problem.num_gpus, sample.rows, sample.seq_id, sample.source_rank)
         present = (self._ids >= 0).sum(axis=2)
         self._unit = problem.objective.traffic_weight / max(1, int((present > 0).sum()))
+        self._spare = problem.spare_copies // problem.num_layers
         # The dearest first: it has most to gain.
         self.levels = sorted(levels_of(problem), key=lambda level: -level.cost)
-        self._found: dict[LayerPart, float] = {}
         self._homes: list[Ints] = [level.block_of_gpu[homes] for level in self.levels]
+        self._found: dict[LayerPart, float] = {}
         for number, level in enumerate(self.levels):
             spread = np.maximum(-(-present // level.room) - 1, 0).sum(axis=0)
             for layer, remote in enumerate(spread):
                 ids = self._ids[:, layer]
                 least = max(float(remote), least_absent(ids, self._homes[number], problem.num_experts, level.room))
-                self._found[LayerPart(number, layer)] = least * level.cost * self._unit
+                self._found[LayerPart(number, layer)] = least
 
     def passes(self) -> list[tuple[list[LayerPart], int]]:
-        """Return the layers of each level, dearest level first, and the steps that each may take."""
-        parts = [
-            LayerPart(level, layer) for level in range(len(self.levels)) for layer in range(self.problem.num_layers)
-        ]
+        """Return the parts of each level, dearest level first, and the steps that each may take."""
+        parts = []
+        for number, level in enumerate(self.levels):
+            homes = range(level.blocks) if self._spare and level.blocks == 2 else (None,)
+            layers = range(self.problem.num_layers)
+            parts += [LayerPart(number, layer, home) for layer in layers for home in homes]
         return [(parts, MOST_STEPS)] if parts else []
 
     def size(self, part: LayerPart) -> int:
-        """Return the rows of a layer's matrix."""
+        """Return the rows of a part's matrix."""
         level = self.levels[part.level]
-        return level.blocks * level.room
+        return level.blocks * level.room if part.home is None else 2 * (level.room + 1)
 
     def step_cost(self, part: LayerPart) -> int:
         """Return what a step takes beside those of the matrix, in its entries: the share of the tokens' choices."""
         tokens, _, top_k = self._ids.shape
         cost: int = tokens * top_k**2 // PAIRS_PER_ENTRY // STEPS_PER_CHOICE
-        return cost
+        return cost if part.home is None else cost // 2
 
-    def relaxation(self, part: LayerPart) -> LayerMessages | None:
-        """Return the relaxation of a layer's messages; None where it is too large."""
+    def relaxation(self, part: LayerPart) -> Game | None:
+        """Return the relaxation of a part's messages; None where it is too large."""
         level, problem = self.levels[part.level], self.problem
         ids, homes = self._ids[:, part.layer], self._homes[part.level]
-        share = level.cost * self._unit * len(self.levels)  # a layer's price is shared by its levels
-        rows = load_rows(problem, range(part.layer, part.layer + 1), level, share)
-        spare = problem.spare_copies // problem.num_layers
-        messages = LayerMessages(ids, homes, problem.num_experts, level, spare, rows)
-        self.found(part, messages.value)
-        return messages if messages.relaxation is not None else None
+        game: Game
+        if part.home is None:
+            share = level.cost * self._unit * len(self.levels)  # a layer's price is shared by its levels
+            rows = load_rows(problem, range(part.layer, part.layer + 1), level, share)
+            game = LayerMessages(ids, homes, problem.num_experts, level, self._spare, rows)
+        else:
+            game = HomeMessages(ids[homes == part.home], problem.num_experts, level.room)
+        self.found(part, game.value)
+        return game if game.relaxation is not None else None
 
     def found(self, part: LayerPart, remote: float) -> None:
-        """Take note that a layer's tokens send at least so many messages."""
-        self._found[part] = max(self._found[part], remote * self.levels[part.level].cost * self._unit)
+        """Take note that a part's tokens send at least so many messages."""
+        self._found[part] = max(self._found.get(part, 0.0), remote)
 
     def total(self) -> float:
         """Return the bound on the traffic term."""
-        return float(sum(list(self._found.values())))
+        found, total = dict(self._found), 0.0  # a copy: other threads go on
+        for number, level in enumerate(self.levels):
+            for layer in range(self.problem.num_layers):
+                by_home = sum(found.get(LayerPart(number, layer, home), 0.0) for home in range(level.blocks))
+                total += max(found[LayerPart(number, layer)], by_home) * level.cost * self._unit
+        return total
 
 
 def least_absent(

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from placement.bounds import Level
-from solvers.bounds.relaxation import LoadRows, Relaxation
+from solvers.bounds.game import Array, Choice, Game
+from solvers.bounds.relaxation import LoadRows
 from solvers.kernels.representatives import choose_representatives
 
-__all__ = ["MAX_SIZE", "STEPS_PER_CHOICE", "LayerMessages", "least_remote", "most_more", "most_together"]
+__all__ = ["LayerMessages", "least_remote", "most_more", "most_together"]
 
-Array = npt.NDArray[np.float64]
-MAX_SIZE = 1536  # rows of the largest matrix
 MAX_HOMES = 16  # of more homes, each has too few tokens to tell
-FIRST_STEPS = 20  # of the relaxation, with all of each token's experts
-STEPS_PER_CHOICE = 5  # of the relaxation, before tokens choose again
-LEAST_SHARE = 0.02  # of the last choice in the mean of all of them
 
 
-class LayerMessages:
+class LayerMessages(Game):
     """A lower bound of the blocks other than their home's that a layer's tokens need, improved by `iterate`.
 
     A block that serves s of a token's experts counts once: ``[s > 0] >= a s - b s (s-1)/2`` with ``a = 2/(m+1)`` and
@@ -34,10 +29,6 @@ class LayerMessages:
     Any choice of representatives and of m, token by token, is safe, and so is the mean of several choices. The most
     that can be at home is an assignment. The most pairs that can be together is what the relaxation bounds; a pair
     that is together is at home for those tokens whose home is that block, at least as many as share any one home.
-
-    The relaxation and the tokens play against each other: its steps lead to the pairs that stay together most, and
-    tokens choose those of their experts that it keeps apart. The mean over the choices tends to the best (fictitious
-    play): the bound of the least sum over tokens of the most that any choice says.
 
     Parameters
     ----------
@@ -52,10 +43,6 @@ class LayerMessages:
         Copies beyond one of each expert, at most.
     rows : LoadRows, optional
         A load cap, with one copy of each expert.
-
-    References
-    ----------
-    Fictitious play: Robinson, Annals of Mathematics 54, 1951; ``docs/bounds.md``.
     """
 
     def __init__(
@@ -69,58 +56,17 @@ class LayerMessages:
     ) -> None:
         # One type each, for which the loop is compiled once.
         self._ids, self._homes = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(homes, np.int64)
-        self._level, self._spare = level, spare
-        self._experts, self._places = num_experts, level.blocks * level.room
-        self.value = 0.0
-        self.iterations = 0
-        self._choices = 0
-        self._called, self._pairs = self._choose(np.zeros((num_experts, num_experts)))
-        self.relaxation: Relaxation | None = None
-        if self._places <= MAX_SIZE:
-            self.relaxation = Relaxation(self._weight(), 1, level.blocks, rows)
-        self._bound_alike()
+        self._experts, self._level, self._spare = num_experts, level, spare
+        places = level.blocks * level.room
+        super().__init__(self._choose(np.zeros((places, places))), places, level.blocks, rows)
 
-    def iterate(self, count: int, stop: Callable[[], bool] = lambda: False) -> float:
-        """Take `count` steps, or fewer if `stop` says so, and return the best bound so far, in messages."""
-        assert self.relaxation is not None
-        last = self.iterations + count
-        while self.iterations < last and not stop():
-            if self.iterations >= FIRST_STEPS:
-                self._choose_again()
-            steps = min(STEPS_PER_CHOICE, last - self.iterations)
-            self.relaxation.advance(steps, stop)
-            self.iterations += steps
-        self.relaxation.take_bound()
-        if self._choices:
-            remote = float(self._called.sum()) - self._most_at_home() - self._most_kept()
-            self.value = max(self.value, remote)
-        else:
-            self._bound_alike()
-        return self.value
-
-    def _bound_alike(self) -> None:
-        """Take the bound of all experts as representatives, with the same m for all tokens."""
-        experts, at_home = float(self._called.sum()), self._most_at_home()
-        self.value = max(self.value, least_remote(experts, at_home, self._most_kept(), self._ids.shape[1]))
-
-    def _choose_again(self) -> None:
-        """Let tokens choose against what the relaxation keeps together, and go on with the mean of the choices."""
-        assert self.relaxation is not None
-        E = self._experts
-        together = self.relaxation.together[:E, :E].copy()
-        if self._spare:
-            met = _met_by_further_copies(self._pairs, self._level.room, self._spare)
-            together += met.astype(np.float64) + met.T
-        called, pairs = self._choose(together)
-        share = max(LEAST_SHARE, 2 / (self._choices + 2))
-        self._called += share * (called - self._called)
-        self._pairs += share * (pairs - self._pairs)
-        self._choices += 1
-        self.relaxation.reweigh(self._weight())
-
-    def _choose(self, together: Array) -> tuple[Array, Array]:
+    def _choose(self, together: Array) -> Choice:
         """Return what tokens call, (E, blocks), and the pairs that count where they are together, (E, E)."""
         E, blocks = self._experts, self._level.blocks
+        together = together[:E, :E].copy()
+        if self._spare and self.choice:
+            met = _met_by_further_copies(self.choice[1], self._level.room, self._spare)
+            together += met.astype(np.float64) + met.T
         own = self._spare == 0 and blocks <= MAX_HOMES  # with copies, even home's pairs may be served elsewhere
         called, pairs = np.zeros((E, blocks)), np.zeros((blocks if own else 1, E, E))
         choose_representatives(self._ids, self._homes, together, called, pairs)
@@ -131,27 +77,34 @@ class LayerMessages:
 
     def _weight(self) -> Array:
         """Return the weight of the relaxation: a pair counts once, in two halves."""
-        weight = np.zeros((self._places, self._places))
-        weight[: self._experts, : self._experts] = self._pairs / 2
+        weight = np.zeros((self.places, self.places))
+        weight[: self._experts, : self._experts] = self.choice[1] / 2
         return weight
+
+    def _count(self) -> float:
+        """Return the bound of the present choice; of the first, all experts, with the best m for all tokens."""
+        called, at_home, kept = float(self.choice[0].sum()), self._most_at_home(), self._most_kept()
+        if self.choices:
+            return called - at_home - kept
+        return least_remote(called, at_home, kept, self._ids.shape[1])
 
     def _most_kept(self) -> float:
         """Return the most pairs that are together away from home."""
-        kept = np.inf
+        pairs, room, kept = self.choice[1], self._level.room, np.inf
         if self._spare or self.relaxation is None:
-            kept = most_together(self._pairs, self._level.room, self._experts + self._spare)
+            kept = most_together(pairs, room, self._experts + self._spare)
         if self.relaxation is not None:
-            kept = min(kept, self.relaxation.value + most_more(self._pairs, self._level.room, self._spare))
+            kept = min(kept, self.relaxation.value + most_more(pairs, room, self._spare))
         return kept
 
     def _most_at_home(self) -> float:
         """Return the most assignments that can be served in the block of their token's home."""
         from scipy.optimize import linear_sum_assignment
 
-        room = self._level.room
-        if self._spare or self._places > MAX_SIZE:
-            return float(np.sort(self._called, axis=0)[-min(room, self._experts) :].sum())
-        by_slot = np.repeat(self._called, room, axis=1)
+        room, called = self._level.room, self.choice[0]
+        if self._spare or self.relaxation is None:
+            return float(np.sort(called, axis=0)[-min(room, self._experts) :].sum())
+        by_slot = np.repeat(called, room, axis=1)
         expert, slot = linear_sum_assignment(by_slot, maximize=True)
         return float(by_slot[expert, slot].sum())
 

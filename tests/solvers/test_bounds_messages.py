@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.bounds import Level
+from solvers.bounds.home import HomeMessages
 from solvers.bounds.messages import LayerMessages, least_remote, most_more, most_together
+from solvers.kernels.home_pairs import choose_pairs
 from solvers.kernels.representatives import choose_representatives
 
 Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
@@ -108,6 +110,53 @@ def test_choices_beat_one_choice_for_all_tokens() -> None:
     alike = messages.iterate(20)
     own = tuple(tuple(range(4 * block, 4 * block + 4)) for block in range(4))
     assert 1.2 * alike < messages.iterate(300) <= remote(ids, homes, own)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    experts=st.integers(2, 7),
+    top_k=st.integers(1, 4),
+    steps=st.integers(0, 200),
+)
+def test_no_block_keeps_more_tokens_at_home(seed: int, experts: int, top_k: int, steps: int) -> None:
+    """Whatever one block holds, from half of the experts to all of them, with tokens that use none."""
+    rng = np.random.default_rng(seed)
+    room = int(rng.integers(-(-experts // 2), experts + 1))
+    ids = tokens(rng, 15, experts, min(top_k, experts))
+    used = (ids >= 0).any(axis=1)
+    kept = max(
+        int((np.isin(ids, [-1, *block]).all(axis=1) & used).sum())
+        for block in itertools.combinations(range(experts), room)
+    )
+    messages = HomeMessages(ids, experts, room)
+    before = messages.value
+    after = messages.iterate(steps)
+    assert before <= after <= used.sum() - kept + 1e-9
+    assert messages.iterate(25) <= used.sum() - kept + 1e-9
+
+
+def test_home_bound_is_near_where_tokens_agree() -> None:
+    """Two groups of experts that tokens use together, and a home that has room for one of them and one more."""
+    rng = np.random.default_rng(5)
+    ids = np.array([4 * (number % 3 > 0) + rng.permutation(4)[:3] for number in range(300)])
+    messages = HomeMessages(ids, 8, 5)
+    kept = max(np.isin(ids, block).all(axis=1).sum() for block in itertools.combinations(range(8), 5))
+    assert kept == 200
+    assert 0.85 * (300 - kept) <= messages.iterate(400) <= 300 - kept
+
+
+def test_tokens_choose_the_pair_that_is_least_at_home() -> None:
+    """Of three experts the two that are apart from the anchor and each other; of one expert itself; of none nothing."""
+    together = np.full((6, 6), 0.6)  # four experts, the anchor, and one more place
+    together[0, 1] = together[1, 0] = 0.1
+    together[3, 4] = together[4, 3] = 0.2
+    pairs, single = np.zeros((4, 4)), np.zeros(4)
+    choose_pairs(np.array([[0, 1, 2], [2, -1, -1], [-1, -1, -1]]), together, pairs, single)
+    expected = np.zeros((4, 4))
+    expected[0, 1] = expected[1, 0] = 1.0
+    assert (pairs == expected).all()
+    assert single.tolist() == [0.0, 0.0, 1.0, 0.0]
 
 
 def test_least_remote_of_known_fan_outs() -> None:
