@@ -20,7 +20,7 @@ __all__ = ["warm_up"]
 
 COMPILED = ("auto", "annealing", "set_partition")  # the others compile little, or nothing
 WORK = 200
-BOUND_WORK = 300_000  # until tokens choose, and triangles are looked for
+BOUND_WORK = 1_000_000  # until triangles are looked for
 
 _done: set[tuple[str, str, str]] = set()
 
@@ -38,25 +38,27 @@ def warm_up(problem: Problem, method: Solver) -> None:
     kind = (method.name, objective.execution, objective.dedup)
     if method.name not in COMPILED:
         return
-    if objective.execution == "dispatch":  # the tiny problem has no copies
-        HomeMessages(np.zeros((1, 1), np.int32), num_experts=1, room=1)
     if problem.home_moments is not None:  # the tiny problem has no copies, which homes are about
         home_variance(problem, np.zeros((problem.num_layers, problem.num_experts, problem.num_gpus), np.int64))
     if kind in _done:
         return
     _done.add(kind)
     # More layers and experts than the exact methods take in an instant; then few, for sets of experts.
+    objective = replace(objective, ownership="token")
     for layers, experts, topology in ((4, 24, "2x2"), (1, 4, "1x4")):
-        _run_tiny(method, replace(objective, ownership="token"), layers, experts, Topology.parse(topology))
+        tiny = _tiny(objective, layers, experts, Topology.parse(topology))
+        if method.supports(tiny) is None:
+            method.run(tiny, Search(tiny, Limits(work=WORK), workers=1))
+    if method.name == "auto":
+        tiny = _tiny(objective, 2, 4, Topology.parse("1x2"))
+        raise_bound(tiny, Search(tiny, Limits(work=BOUND_WORK), workers=1))
+        if objective.execution == "dispatch":  # none of them has copies
+            HomeMessages(np.zeros((1, 1), np.int32), num_experts=1, room=1)
 
 
-def _run_tiny(method: Solver, objective: Objective, layers: int, experts: int, topology: Topology) -> None:
-    """Run a method on a few tokens, if it takes the problem."""
+def _tiny(objective: Objective, layers: int, experts: int, topology: Topology) -> Problem:
+    """Return a problem of a few tokens."""
     rng = np.random.default_rng(0)
     ids = rng.random((64, layers, experts)).argsort(axis=2)[:, :, :2].astype(np.int16)
     profile = Profile.of(Trace.of(ids, num_experts=experts), workers=1, window_tokens=16)
-    tiny = Problem(profile, topology, objective=objective, constraints=Constraints(load_cap=2.0))
-    if method.supports(tiny) is None:
-        method.run(tiny, Search(tiny, Limits(work=WORK), workers=1))
-    if method.name == "auto":
-        raise_bound(tiny, Search(tiny, Limits(work=BOUND_WORK), workers=1))
+    return Problem(profile, topology, objective=objective, constraints=Constraints(load_cap=2.0))

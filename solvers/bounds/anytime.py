@@ -46,6 +46,10 @@ class Improvable(Protocol):
 class Parts(Protocol[Item]):
     """A bound that is put together from relaxations."""
 
+    @property
+    def patience(self) -> int:
+        """Steps over which a small gain ends a part."""
+
     def passes(self) -> list[tuple[list[Item], int]]:
         """Return the parts to improve one after the other, pass by pass, and the steps that each may take."""
 
@@ -152,7 +156,10 @@ class _Passes(Generic[Item]):
             spent = SETUP_STEPS * cost
             if part.progress(spent) >= 1.0:
                 return 0
-            relaxation = self.bound.relaxation(item)
+            try:
+                relaxation = self.bound.relaxation(item)
+            except np.linalg.LinAlgError:
+                relaxation = None
             if keep or relaxation is None:
                 self.begun[item] = relaxation
         else:
@@ -160,9 +167,11 @@ class _Passes(Generic[Item]):
         if relaxation is None:
             self.begun[item] = None
             return spent
-        self.bound.found(item, before := relaxation.value)
+        seen = [relaxation.value]
+        self.bound.found(item, seen[0])
         chunk = int(np.clip(CHUNK_ENTRIES // entries, 8, 20))
         most_steps = chunk if most_steps == QUICK_STEPS else most_steps
+        back = -(-self.bound.patience // chunk)  # chunks
         while relaxation.iterations < most_steps:
             chunk = min(chunk, most_steps - relaxation.iterations)
             if part.progress(spent + chunk * cost) >= 1.0:
@@ -173,7 +182,8 @@ class _Passes(Generic[Item]):
                 break
             spent += chunk * cost
             self.bound.found(item, after)
-            if relaxation.iterations >= SETTLED and abs(before - after) <= STALL * chunk / 20 * abs(before):
+            seen.append(after)
+            gain = abs(after - seen[max(0, len(seen) - 1 - back)])
+            if relaxation.iterations >= SETTLED and len(seen) > back and gain <= STALL * back * chunk / 20 * abs(after):
                 break
-            before = after
         return spent

@@ -21,6 +21,7 @@ __all__ = ["DispatchBound", "LayerPart", "least_absent"]
 
 Ints = npt.NDArray[np.integer[Any]]
 MOST_STEPS = 600
+PATIENCE = 100  # steps, as a bound falls and rises while tokens choose
 PAIRS_PER_ENTRY = 12  # of a token's experts that are looked at in the time of an entry of the matrix
 
 
@@ -56,6 +57,8 @@ class DispatchBound:
         present = (self._ids >= 0).sum(axis=2)
         self._unit = problem.objective.traffic_weight / max(1, int((present > 0).sum()))
         self._spare = problem.spare_copies // problem.num_layers
+        if problem.copy_budget is not None:  # which one layer might have all of
+            self._spare = min(self._spare, problem.copy_budget)
         # The dearest first: it has most to gain.
         self.levels = sorted(levels_of(problem), key=lambda level: -level.cost)
         self._homes: list[Ints] = [level.block_of_gpu[homes] for level in self.levels]
@@ -75,6 +78,11 @@ class DispatchBound:
             layers = range(self.problem.num_layers)
             parts += [LayerPart(number, layer, home) for layer in layers for home in homes]
         return [(parts, MOST_STEPS)] if parts else []
+
+    @property
+    def patience(self) -> int:
+        """Steps over which a small gain ends a part."""
+        return PATIENCE
 
     def size(self, part: LayerPart) -> int:
         """Return the rows of a part's matrix."""

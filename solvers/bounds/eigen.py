@@ -96,4 +96,7 @@ def top_eigenpairs(
 
 def largest_eigenvalues(matrix: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
     """Return the `count` largest eigenvalues of a symmetric matrix (n, n) in double precision, ascending."""
-    return _syevr(matrix, False, "I", first=max(1, len(matrix) - count + 1))[0]
+    values = _syevr(matrix, False, "I", first=max(1, len(matrix) - count + 1))[0]
+    if len(values) != min(count, len(matrix)):
+        raise np.linalg.LinAlgError(f"LAPACK's syevr found {len(values)} eigenvalues of {count}.")
+    return values

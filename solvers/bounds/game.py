@@ -38,7 +38,10 @@ class Game(ABC):
     Attributes
     ----------
     choice : tuple of float64 arrays
-        Mean of the choices so far.
+        Mean of the choices so far; what its arrays are, `_choose` says.
+    num_choices : int
+        After the first one.
+    places : int
     value : float
         The best bound so far, in messages.
     iterations : int
@@ -53,8 +56,7 @@ class Game(ABC):
     choice: Choice = ()
 
     def __init__(self, first: Choice, places: int, blocks: int, rows: LoadRows | None = None) -> None:
-        self.choice, self.choices = first, 0
-        self.places = places
+        self.choice, self.num_choices, self.places = first, 0, places
         self.value, self.iterations = 0.0, 0
         self.relaxation: Relaxation | None = None
         if places <= self.max_size:
@@ -71,7 +73,10 @@ class Game(ABC):
 
     @abstractmethod
     def _count(self) -> float:
-        """Return the bound of the present choice, with the relaxation's bound of what is together."""
+        """Return the bound of the present choice, with the relaxation's bound of what is together.
+
+        It falls when tokens choose anew, and rises again as the relaxation follows.
+        """
 
     def iterate(self, count: int, stop: Callable[[], bool] = lambda: False) -> float:
         """Take `count` steps, or fewer if `stop` says so, and return the best bound so far."""
@@ -80,9 +85,9 @@ class Game(ABC):
         last = self.iterations + count
         while self.iterations < last and not stop():
             if self.iterations >= FIRST_STEPS:
-                new, share = self._choose(relaxation.together), max(LEAST_SHARE, 2 / (self.choices + 2))
+                new, share = self._choose(relaxation.together), max(LEAST_SHARE, 2 / (self.num_choices + 2))
                 self.choice = tuple(old + share * (own - old) for old, own in zip(self.choice, new, strict=True))
-                self.choices += 1
+                self.num_choices += 1
                 relaxation.reweigh(self._weight())
             steps = min(STEPS_PER_CHOICE, last - self.iterations)
             relaxation.advance(steps, stop)

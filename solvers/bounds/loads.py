@@ -25,6 +25,9 @@ def load_rows(problem: Problem, layers: range, level: Level, share: float) -> Lo
     largest load z instead: where some GPU is above z, loads above z add up to at most the excess, less ``z - cap``;
     that is, to what the excess has above F, and ``F - (z - cap)``, which is `counted`.
 
+    The weight of the largest load is a price as well, of an excess above the least largest load, which the load terms'
+    bound has already, or above the cap, where that is higher. It is paid once per layer, not by each block.
+
     Parameters
     ----------
     problem : Problem
@@ -40,8 +43,9 @@ def load_rows(problem: Problem, layers: range, level: Level, share: float) -> Lo
     capped = np.zeros(len(layers), np.bool_)
     if caps is not None and objective.load_excess_weight:
         capped = np.isfinite(caps[span])
-    top = np.where(capped, 0.0, objective.imbalance_weight)
-    if not (capped.any() or top.any()) or problem.capacity.sum() > problem.num_experts:
+    top = np.full(len(layers), objective.imbalance_weight)
+    copies = problem.spare_copies and problem.copy_budget != 0
+    if copies or not (capped.any() or top.any()):
         return None
     load = np.zeros((len(layers), level.blocks * level.room))
     load[:, : problem.num_experts] = problem.relative_load[span] / level.fair

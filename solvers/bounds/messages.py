@@ -84,7 +84,7 @@ class LayerMessages(Game):
     def _count(self) -> float:
         """Return the bound of the present choice; of the first, all experts, with the best m for all tokens."""
         called, at_home, kept = float(self.choice[0].sum()), self._most_at_home(), self._most_kept()
-        if self.choices:
+        if self.num_choices:
             return called - at_home - kept
         return least_remote(called, at_home, kept, self._ids.shape[1])
 

@@ -45,7 +45,7 @@ MAX_FOUND = 200_000
 
 @dataclass(frozen=True, kw_only=True)
 class LoadRows:
-    """A load cap: the loads of the places that share a block with a given one add up to at most `cap` in each layer.
+    """Loads of the places that share a block with a given one: they add up to at most `cap` in each layer, or cost.
 
     Attributes
     ----------
@@ -102,7 +102,8 @@ class Relaxation:
             self._loads = np.zeros((layers, n))
             for layer in range(layers):
                 self._loads[layer, layer * self.places : (layer + 1) * self.places] = rows.load[layer]
-            self._load_step = 1.0 / np.maximum((rows.load**2).sum(axis=1), 1e-12)
+            # Half of an exact step: with over-relaxation, rows of large blocks would swing.
+            self._load_step = 0.5 / np.maximum((rows.load**2).sum(axis=1), 1e-12)
             self.load_dual = np.zeros((n, layers))
         self.best = min(self.bound_of(np.zeros((n, n))), self.bound_of(self.weight))
 
@@ -144,6 +145,8 @@ class Relaxation:
         if self.rows is not None:
             excess = self.together @ self._loads.T - self.rows.cap
             self.load_dual = np.maximum(0.0, self.load_dual + excess * self._load_step)
+            # A cap that can't be kept would drive them on, far beyond what the bound can use.
+            self.load_dual *= self._affordable(self.load_dual)[0]
         update_dual(self.dual, near, self.together, before, RELAX)
         self.iterations += 1
         if self.iterations >= FIRST_TRIANGLES and self.iterations % EVERY_TRIANGLES == 0:
@@ -208,10 +211,11 @@ class Relaxation:
             add_triangles(own, self.triangles, self.triangle_dual, -self.step)
             bound += 2 * self.step * float(self.triangle_dual.sum())
         if self.rows is not None:
-            dual, largest = self._affordable()
+            share, largest = self._affordable(self.load_dual)
+            dual = self.step * share * self.load_dual
             part = dual @ self._loads
             own -= (part + part.T) / 2
-            bound += float(dual.sum(axis=0) @ self.rows.cap + largest @ self.rows.counted)
+            bound += float(dual.sum(axis=0) @ self.rows.cap + (share * largest) @ self.rows.counted)
         # The diagonal is always there: raised above all others, it is among the C largest.
         lift = 2 * float(np.abs(own).max()) + 1.0
         own[np.diag_indices(w * S)] += lift
@@ -221,20 +225,19 @@ class Relaxation:
         norm = float(np.linalg.norm(rest)) * (G - 1) * w * C
         return bound + ROUNDING * w * S * (norm + lift)
 
-    def _affordable(self) -> tuple[Array, Array]:
-        """Return the load rows' multipliers, scaled down where they add up to more than an excess costs, and the sums.
+    def _affordable(self, load_dual: Array) -> tuple[Array, Array]:
+        """Return the share of the load rows' multipliers that an excess pays for, and what a block has of them, (w,).
 
         A block pays for its excess once for each of its places: at most the C largest multipliers of each layer. All
-        blocks together pay for the largest load.
+        blocks together pay for the largest load. What a block has is in units of the whole weight.
         """
         assert self.rows is not None
-        dual = self.step * self.load_dual
         w, S, C = self.layers, self.places, self.room
+        dual = self.step * load_dual
         largest = np.partition(dual.reshape(w, S, w), S - C, axis=1)[:, S - C :].sum(axis=(0, 1))
         by_block = _affordable_share(self.rows.price / self.scale, largest)
         by_layer = _affordable_share(self.rows.top_price / self.scale, dual.sum(axis=0))
-        scaled = np.maximum(by_block, by_layer)
-        return dual * scaled, largest * scaled
+        return np.maximum(by_block, by_layer), largest
 
 
 def _affordable_share(price: Array, total: Array) -> Array:

@@ -12,9 +12,7 @@ __all__ = ["choose_representatives"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
-
-
-STARTS = 2
+STARTS = 2  # beginnings with each of the first two that the token lists
 
 
 @numba.njit(nogil=True, cache=True)

@@ -18,6 +18,7 @@ from solvers import Limits
 from solvers.bounds import raise_bound
 from solvers.bounds.chain import ChainBound
 from solvers.bounds.dispatch import least_absent
+from solvers.bounds.eigen import largest_eigenvalues
 from solvers.bounds.threads import single_threaded
 from solvers.search import Event, Search
 from traces import LoadCounts, Profile, Provenance, Trace
@@ -329,3 +330,67 @@ def test_linear_algebra_gets_its_threads_back() -> None:
     assert blas_threads() == {1}
     second.__exit__(None, None, None)
     assert blas_threads() >= before
+
+
+@pytest.mark.parametrize(
+    ("topology", "objective"),
+    [("1x4", Objective()), ("1x4", DISPATCH), ("2x2", Objective.for_execution("dispatch", "node"))],
+    ids=["coherent", "gpus", "nodes"],
+)
+def test_what_loads_cost_never_lowers_the_rest(topology: str, objective: Objective) -> None:
+    """A weight of the largest load, small or large, and a cap within reach, only forbid: traffic's part stays."""
+    traffic = replace(objective, imbalance_weight=0.0)
+    free = Problem(profile(16, top_k=3, layers=3, tokens=2000), Topology.parse(topology), objective=traffic)
+    limits = Limits(work=30_000_000)
+    without = bounded(free, limits)
+    for weight, cap in ((0.01, None), (0.5, None), (30.0, None), (0.0, 1.1), (0.5, 1.1)):
+        problem = Problem(
+            free.profile,
+            free.topology,
+            objective=replace(traffic, imbalance_weight=weight),
+            constraints=Constraints(load_cap=cap),
+        )
+        assert bounded(problem, limits) - load_floor(problem) >= 0.99 * without
+
+
+@pytest.mark.parametrize("copies", [0, 1])
+def test_same_work_same_bound_of_messages(copies: int) -> None:
+    """Tokens play as long on two workers as on one."""
+    problem = Problem(
+        profile(16, top_k=3, layers=3, tokens=500),
+        Topology.parse("2x2"),
+        slots_per_gpu=4 + copies,
+        objective=Objective.for_execution("dispatch", "node"),
+    )
+    limits = Limits(work=3_000_000)
+    assert bounded(problem, limits, 1) == bounded(problem, limits, 2) > lower_bound(problem)
+
+
+def test_a_budget_of_no_copies_is_one_copy_each() -> None:
+    """Slots that no copy may fill don't loosen the bound."""
+    objective = replace(DISPATCH, imbalance_weight=0.0)
+    spare = Problem(
+        profile(8, top_k=3),
+        Topology.parse("1x4"),
+        slots_per_gpu=3,
+        objective=objective,
+        constraints=Constraints(extra_copies=0),
+    )
+    free = Problem(spare.profile, spare.topology, slots_per_gpu=3, objective=objective)
+    limits = Limits(work=5_000_000)
+    assert bounded(spare, limits) > bounded(free, limits) + 0.01
+
+
+def test_eigenvalues_that_fail_leave_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first step and later: what was found so far stands."""
+    problem, best = solved("messages to GPUs, cap")
+    for calls in (0, 3, 20):
+        left = itertools.count()
+
+        def fails(matrix: object, count: int, calls: int = calls, left: "itertools.count[int]" = left) -> object:
+            if next(left) >= calls:
+                raise np.linalg.LinAlgError("no")
+            return largest_eigenvalues(matrix, count)  # type: ignore[arg-type]  # an array
+
+        monkeypatch.setattr("solvers.bounds.relaxation.largest_eigenvalues", fails)
+        assert lower_bound(problem) <= bounded(problem, Limits(work=5_000_000)) <= best + 1e-9

@@ -112,6 +112,26 @@ def test_choices_beat_one_choice_for_all_tokens() -> None:
     assert 1.2 * alike < messages.iterate(300) <= remote(ids, homes, own)
 
 
+def test_games_that_are_too_large_have_a_bound_without_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No matrix, and a bound that still holds: by pairs that fit a block, or none."""
+    monkeypatch.setattr("solvers.bounds.game.Game.max_size", 3)
+    rng = np.random.default_rng(1)
+    ids, homes = tokens(rng, 40, 6, 4), np.zeros(40, np.int64)
+    messages, at_home = LayerMessages(ids, homes, 6, level(3, 2), 0), HomeMessages(ids, 6, 3)
+    assert messages.relaxation is None
+    assert 0.0 < messages.value <= min(remote(ids, homes, held) for held in fillings(6, 3, 2, 0))
+    assert (at_home.relaxation, at_home.value) == (None, 0.0)
+
+
+def test_many_homes_are_not_told_apart() -> None:
+    """More blocks than tokens of each home: the bound holds."""
+    ids = np.arange(34).reshape(17, 2) % 17
+    homes = np.arange(17)
+    messages = LayerMessages(ids, homes, 17, level(17, 1), 0)
+    messages.iterate(60)
+    assert 0.0 < messages.value <= remote(ids, homes, tuple((expert,) for expert in range(17)))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
