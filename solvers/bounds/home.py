@@ -55,5 +55,6 @@ class HomeMessages(Game):
     def _count(self) -> float:
         if self.relaxation is None:
             return 0.0
-        at_home = self.relaxation.value - float(self.choice[0].sum()) / 4
+        pairs, _ = self.choice
+        at_home = self.relaxation.value - float(pairs.sum()) / 4
         return self._tokens - at_home

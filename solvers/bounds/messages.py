@@ -65,7 +65,7 @@ class LayerMessages(Game):
         E, blocks = self._experts, self._level.blocks
         together = together[:E, :E].copy()
         if self._spare and self.choice:
-            met = _met_by_further_copies(self.choice[1], self._level.room, self._spare)
+            met = _met_by_further_copies(self._pairs, self._level.room, self._spare)
             together += met.astype(np.float64) + met.T
         own = self._spare == 0 and blocks <= MAX_HOMES  # with copies, even home's pairs may be served elsewhere
         called, pairs = np.zeros((E, blocks)), np.zeros((blocks if own else 1, E, E))
@@ -75,22 +75,30 @@ class LayerMessages(Game):
             counted -= pairs.min(axis=0)
         return called, counted
 
+    @property
+    def _called(self) -> Array:
+        return self.choice[0]
+
+    @property
+    def _pairs(self) -> Array:
+        return self.choice[1]
+
     def _weight(self) -> Array:
         """Return the weight of the relaxation: a pair counts once, in two halves."""
         weight = np.zeros((self.places, self.places))
-        weight[: self._experts, : self._experts] = self.choice[1] / 2
+        weight[: self._experts, : self._experts] = self._pairs / 2
         return weight
 
     def _count(self) -> float:
         """Return the bound of the present choice; of the first, all experts, with the best m for all tokens."""
-        called, at_home, kept = float(self.choice[0].sum()), self._most_at_home(), self._most_kept()
+        called, at_home, kept = float(self._called.sum()), self._most_at_home(), self._most_kept()
         if self.num_choices:
             return called - at_home - kept
         return least_remote(called, at_home, kept, self._ids.shape[1])
 
     def _most_kept(self) -> float:
         """Return the most pairs that are together away from home."""
-        pairs, room, kept = self.choice[1], self._level.room, np.inf
+        pairs, room, kept = self._pairs, self._level.room, np.inf
         if self._spare or self.relaxation is None:
             kept = most_together(pairs, room, self._experts + self._spare)
         if self.relaxation is not None:
@@ -101,7 +109,7 @@ class LayerMessages(Game):
         """Return the most assignments that can be served in the block of their token's home."""
         from scipy.optimize import linear_sum_assignment
 
-        room, called = self._level.room, self.choice[0]
+        room, called = self._level.room, self._called
         if self._spare or self.relaxation is None:
             return float(np.sort(called, axis=0)[-min(room, self._experts) :].sum())
         by_slot = np.repeat(called, room, axis=1)
