@@ -18,7 +18,6 @@ __all__ = ["ChainBound", "Window"]
 Array = npt.NDArray[np.float64]
 MAX_SIZE = 1024  # rows of the largest matrix over several pairs of layers
 MOST_STEPS = (150, 300, 600)  # per pass; each pass has longer windows
-PATIENCE = 20  # steps
 MAX_PAIR_SIZE = 1536  # of a single pair: a step takes half a second
 
 
@@ -43,6 +42,8 @@ class ChainBound:
     problem : Problem
         Context-coherent, at least two GPUs, some traffic.
     """
+
+    patience = 20  # steps
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -87,11 +88,6 @@ class ChainBound:
     def size(self, window: Window) -> int:
         """Return the rows of the matrix of a window."""
         return (window.last - window.first + 1) * self._places(window.level)
-
-    @property
-    def patience(self) -> int:
-        """Steps over which a small gain ends a window."""
-        return PATIENCE
 
     def step_cost(self, window: Window) -> int:
         """Return what a step takes beside those of the matrix: nothing."""

@@ -13,7 +13,7 @@ from placement.bounds import levels_of
 from placement.replay import homes_of
 from solvers.bounds.game import STEPS_PER_CHOICE, Game
 from solvers.bounds.home import HomeMessages
-from solvers.bounds.loads import load_rows
+from solvers.bounds.loads import load_rows, spare_in_layer
 from solvers.bounds.messages import LayerMessages
 from solvers.kernels.shares import give_shares
 
@@ -21,7 +21,6 @@ __all__ = ["DispatchBound", "LayerPart", "least_absent"]
 
 Ints = npt.NDArray[np.integer[Any]]
 MOST_STEPS = 600
-PATIENCE = 100  # steps, as a bound falls and rises while tokens choose
 PAIRS_PER_ENTRY = 12  # of a token's experts that are looked at in the time of an entry of the matrix
 
 
@@ -48,6 +47,8 @@ class DispatchBound:
         Dispatch with deduplication, at least two GPUs.
     """
 
+    patience = 100  # steps, as a bound falls and rises while tokens choose
+
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         sample = problem.profile.sample
@@ -56,9 +57,7 @@ class DispatchBound:
         homes = homes_of(problem.objective, problem.num_gpus, sample.rows, sample.seq_id, sample.source_rank)
         present = (self._ids >= 0).sum(axis=2)
         self._unit = problem.objective.traffic_weight / max(1, int((present > 0).sum()))
-        self._spare = problem.spare_copies // problem.num_layers
-        if problem.copy_budget is not None:  # which one layer might have all of
-            self._spare = min(self._spare, problem.copy_budget)
+        self._spare = spare_in_layer(problem)
         # The dearest first: it has most to gain.
         self.levels = sorted(levels_of(problem), key=lambda level: -level.cost)
         self._homes: list[Ints] = [level.block_of_gpu[homes] for level in self.levels]
@@ -79,15 +78,10 @@ class DispatchBound:
             parts += [LayerPart(number, layer, home) for layer in layers for home in homes]
         return [(parts, MOST_STEPS)] if parts else []
 
-    @property
-    def patience(self) -> int:
-        """Steps over which a small gain ends a part."""
-        return PATIENCE
-
     def size(self, part: LayerPart) -> int:
         """Return the rows of a part's matrix."""
         level = self.levels[part.level]
-        return level.blocks * level.room if part.home is None else 2 * (level.room + 1)
+        return LayerMessages.places_for(level) if part.home is None else HomeMessages.places_for(level.room)
 
     def step_cost(self, part: LayerPart) -> int:
         """Return what a step takes beside those of the matrix, in its entries: the share of the tokens' choices."""

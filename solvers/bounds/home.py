@@ -35,8 +35,13 @@ class HomeMessages(Game):
     def __init__(self, ids: npt.NDArray[np.integer[Any]], num_experts: int, room: int) -> None:
         self._ids, self._experts = np.ascontiguousarray(ids, np.int32), num_experts
         self._tokens = int((self._ids >= 0).any(axis=1).sum())
-        places = 2 * (room + 1)  # the anchor and its experts; the others, and places for nothing
+        places = self.places_for(room)
         super().__init__(self._choose(np.full((places, places), 0.5)), places, 2)
+
+    @staticmethod
+    def places_for(room: int) -> int:
+        """Return the rows of the relaxation's matrix: the anchor and its experts; the others, and empty places."""
+        return 2 * (room + 1)
 
     def _choose(self, together: Array) -> Choice:
         """Return the tokens that choose each pair, (E, E), both halves, and each expert, (E,)."""

@@ -8,7 +8,13 @@ from placement import Problem
 from placement.bounds import Level
 from solvers.bounds.relaxation import LoadRows
 
-__all__ = ["load_rows"]
+__all__ = ["load_rows", "spare_in_layer"]
+
+
+def spare_in_layer(problem: Problem) -> int:
+    """Return the most copies beyond one of each expert that a layer may have: it might take all of a budget."""
+    spare = problem.spare_copies // problem.num_layers
+    return spare if problem.copy_budget is None else min(spare, problem.copy_budget)
 
 
 def load_rows(problem: Problem, layers: range, level: Level, share: float) -> LoadRows | None:
@@ -44,8 +50,7 @@ def load_rows(problem: Problem, layers: range, level: Level, share: float) -> Lo
     if caps is not None and objective.load_excess_weight:
         capped = np.isfinite(caps[span])
     top = np.full(len(layers), objective.imbalance_weight)
-    copies = problem.spare_copies and problem.copy_budget != 0
-    if copies or not (capped.any() or top.any()):
+    if spare_in_layer(problem) or not (capped.any() or top.any()):
         return None
     load = np.zeros((len(layers), level.blocks * level.room))
     load[:, : problem.num_experts] = problem.relative_load[span] / level.fair

@@ -57,8 +57,13 @@ class LayerMessages(Game):
         # One type each, for which the loop is compiled once.
         self._ids, self._homes = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(homes, np.int64)
         self._experts, self._level, self._spare = num_experts, level, spare
-        places = level.blocks * level.room
+        places = self.places_for(level)
         super().__init__(self._choose(np.zeros((places, places))), places, level.blocks, rows)
+
+    @staticmethod
+    def places_for(level: Level) -> int:
+        """Return the rows of the relaxation's matrix."""
+        return level.blocks * level.room
 
     def _choose(self, together: Array) -> Choice:
         """Return what tokens call, (E, blocks), and the pairs that count where they are together, (E, E)."""

@@ -24,6 +24,12 @@ def tokens(rng: np.random.Generator, count: int, experts: int, top_k: int) -> In
     return ids
 
 
+def random_pairs(rng: np.random.Generator, experts: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Return how many tokens use both of two experts."""
+    pairs = np.triu(rng.integers(0, 9, (experts, experts)), 1).astype(np.float64)
+    return pairs + pairs.T
+
+
 def level(blocks: int, room: int) -> Level:
     """Return blocks of one GPU each."""
     return Level(cost=1.0, block_of_gpu=np.arange(blocks), blocks=blocks, room=room, fair=1 / blocks)
@@ -191,8 +197,7 @@ def test_least_remote_of_known_fan_outs() -> None:
 def test_most_together_covers_every_choice_of_copies(seed: int, spare: int) -> None:
     """No way to fill two blocks of slots has more pairs that share a block."""
     rng = np.random.default_rng(seed)
-    pairs = np.triu(rng.integers(0, 9, (4, 4)), 1).astype(np.float64)
-    pairs = pairs + pairs.T
+    pairs = random_pairs(rng, 4)
     room = 2 + spare // 2
     blocks = itertools.product(itertools.combinations(range(4), room), repeat=2)
     most = 0.0
@@ -210,8 +215,7 @@ def test_most_together_covers_every_choice_of_copies(seed: int, spare: int) -> N
 def test_further_copies_add_no_more_than_that(seed: int, spare: int) -> None:
     """Pairs together in blocks with copies: at most those of single copies in as large blocks, and what is added."""
     rng = np.random.default_rng(seed)
-    pairs = np.triu(rng.integers(0, 9, (5, 5)), 1).astype(np.float64)
-    pairs = pairs + pairs.T
+    pairs = random_pairs(rng, 5)
     room = -(-(5 + spare) // 2)
 
     def together(blocks: tuple[tuple[int, ...], ...]) -> float:
