@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from placement.objective import CopyPolicy, Dedup, Execution, Ownership
+from placement.problem.objective import CopyPolicy, Dedup, Execution, Ownership
 
 __all__ = ["CHOICES", "MAX_DECODE_BATCH", "decode_batch_of", "merge_choices", "recorded_choices"]
 

@@ -20,7 +20,7 @@ from typing import IO, Any, Self, TypeVar
 
 from pydantic import BaseModel
 
-from api.resources import (
+from api.resources.answers import (
     Evaluation,
     FrontResource,
     PlanNews,
@@ -32,8 +32,8 @@ from api.resources import (
     TraceResource,
     UploadResource,
 )
-from api.schemas import EvaluationBody, FrontBody, ImportBody, PlanBody, TopologyBody, UploadBody
-from api.score_resources import ScoreAnalysis
+from api.resources.schemas import EvaluationBody, FrontBody, ImportBody, PlanBody, TopologyBody, UploadBody
+from api.resources.score.schemas import ScoreAnalysis
 
 __all__ = ["Client", "ServiceError"]
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from placement import Evaluation, Objective, Plan, Problem, Topology, evaluate, score
-from placement.cost import expected_gpu_load
+from placement.cost.score import expected_gpu_load
 from solvers import Limits, NoPlanError, solve
 from traces import Trace
 

@@ -7,13 +7,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from api.charts import line_chart
 from api.planning import Prepared
+from api.report.charts import line_chart
 from placement import Evaluation, Plan, evaluate
 from solvers import Front, FrontPoint
-from solvers.pareto import AXES, cheapest_within
+from solvers.fronts.pareto import AXES, cheapest_within
 from traces import InputError
-from traces.atomic import atomic_write
+from traces.support.atomic import atomic_write
 
 __all__ = ["CHART_FORMATS", "POINT_FIGURES", "check_chart", "front_document", "measure_front", "pick", "write_chart"]
 

@@ -12,9 +12,9 @@ from api.sources import Source as Source
 from api.sources import open_source as open_source
 from api.sources import split
 from placement import Constraints, Objective, Plan, Problem, Topology
-from placement.objective import CopyPolicy, Dedup, Execution, Ownership
+from placement.problem.objective import CopyPolicy, Dedup, Execution, Ownership
 from solvers import Limits, Solution, solve, solver_from
-from solvers.search import Observer
+from solvers.searching.search import Observer
 from traces import InputError, Profile, Trace
 
 __all__ = ["PlanRequest", "Prepared", "Source", "open_source", "prepare", "run", "summarise"]

@@ -11,7 +11,7 @@ from api.planning import PlanRequest, Prepared
 from placement import Problem, Termination
 from solvers import Front, NoPlanError, Solution, solve
 from traces import InputError
-from traces.parallel import map_executor
+from traces.support.parallel import map_executor
 
 __all__ = ["Restarts", "best_of_seeds", "front_of_seeds"]
 

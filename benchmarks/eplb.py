@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from _harness import Neighbours, conditions, interleaved, median_ratio, seconds, table
 
-from solvers.eplb import rebalance
+from solvers.methods.eplb.solver import rebalance
 
 LAYERS, EXPERTS, TOP_K = 58, 256, 8
 NODES, GPUS, SLOTS = 8, 64, 320

@@ -20,10 +20,10 @@ from _harness import Neighbours, available_cores, conditions, table
 import placement
 import solvers
 import traces
-from solvers.gpu_sets import GpuSets, count_sets, sets_fit
-from solvers.search import Search
-from solvers.set_columns import SetColumns
-from solvers.set_partition import MOST
+from solvers.methods.set_partition.columns import SetColumns
+from solvers.methods.set_partition.gpu_sets import GpuSets, count_sets, sets_fit
+from solvers.methods.set_partition.solver import MOST
+from solvers.searching.search import Search
 
 SAMPLE = Path(__file__).parent.parent / "examples" / "tiny_moe" / "tiny_moe.npz"
 SEED = 0

@@ -15,7 +15,7 @@ from _harness import Neighbours, available_cores, conditions, table
 import placement
 import solvers
 import traces
-from solvers.eplb import Eplb
+from solvers.methods.eplb.solver import Eplb
 from traces.synthetic import Synthetic, generate
 
 GROUPS, TOPOLOGY, SLOTS, SEED = 8, "8x8", 5, 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import placement
 import traces
-from placement.objective import Dedup
+from placement.problem.objective import Dedup
 from traces.synthetic import Synthetic, generate
 
 __all__ = ["INSTANCES", "Instance", "MissingTraceError", "listing"]

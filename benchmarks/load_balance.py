@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from _harness import Neighbours, available_cores, conditions, interleaved, seconds, table
 
-from placement.plan import copies_on_gpu
-from solvers import eplb, load_balance
+from placement.plan.plan import copies_on_gpu
+from solvers.methods.eplb import solver as eplb
+from solvers.methods.load_balance import solver as load_balance
 
 LAYERS, EXPERTS, TOP_K = 58, 256, 8
 CLUSTERS = ((4, 32, 288), (8, 64, 320), (8, 72, 288), (18, 144, 288))  # nodes, GPUs, slots per layer

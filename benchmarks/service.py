@@ -46,7 +46,7 @@ class Service:
         self.log = folder / "log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "api.server"],
+                [sys.executable, "-m", "api.service.server"],
                 cwd=ROOT,
                 env=os.environ | given | {"PYTHONPATH": path},
                 stderr=log,

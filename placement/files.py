@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 import numpy as np
 
-from placement.fields import check_fields, check_figures, check_numbers, check_texts, integers
-from placement.json_files import read_json, write_json
-from placement.plan import Limit, Plan, Reason, Termination
-from placement.topology import MAX_GPUS, Link, Topology
+from placement.plan.plan import Limit, Plan, Reason, Termination
+from placement.support.fields import check_fields, check_figures, check_numbers, check_texts, integers
+from placement.support.json_files import read_json, write_json
+from placement.topology.topology import MAX_GPUS, Link, Topology
 from traces import InputError, Violations
 
 __all__ = [
@@ -253,14 +253,14 @@ def load_topology(text: str | Path) -> Topology:
     Parameters
     ----------
     text : str or path
-        A file that `placement.machines.load_machine` reads, perhaps with its options behind a comma
+        A file that `placement.topology.machines.load_machine` reads, perhaps with its options behind a comma
         (``topo.txt,hosts=4``), or a shorthand.
 
     Raises
     ------
     InputError
     """
-    from placement.machines import load_machine
+    from placement.topology.machines import load_machine
 
     whole = str(text)
     path, _, options = whole.partition(",")

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, ClassVar, Protocol, get_type_hints, runtime_checkable
 
 from placement import Problem
-from solvers.search import Search
+from solvers.searching.search import Search
 from traces import InputError, Violations
 
 __all__ = ["Solver", "names", "parameters_of", "solver_class", "solver_from"]
@@ -20,22 +20,22 @@ MAX_FLOAT = sys.float_info.max  # neither infinity nor NaN is below, nor an inte
 
 # Name -> module and class. Modules load on first use, as the libraries behind some of them are slow to import.
 REGISTRY: dict[str, tuple[str, str]] = {
-    "auto": ("solvers.auto", "Auto"),
-    "contiguous": ("solvers.baselines", "Contiguous"),
-    "round_robin": ("solvers.baselines", "RoundRobin"),
-    "random": ("solvers.baselines", "Random"),
-    "eplb": ("solvers.eplb", "Eplb"),
-    "load_balance": ("solvers.load_balance", "LoadBalance"),
-    "assignment": ("solvers.assignment", "Assignment"),
-    "annealing": ("solvers.annealing", "Annealing"),
-    "chain_dp": ("solvers.chain_dp", "ChainDp"),
-    "set_partition": ("solvers.set_partition", "SetPartition"),
-    "exflow": ("solvers.exflow", "Exflow"),
-    "grace": ("solvers.grace", "Grace"),
-    "moetuner": ("solvers.moetuner", "MoeTuner"),
-    "topology_load": ("solvers.topology_load", "TopologyLoad"),
-    "cp_sat": ("solvers.cp_sat", "CpSat"),
-    "mtkahypar": ("solvers.mtkahypar", "MtKaHyPar"),
+    "auto": ("solvers.methods.auto", "Auto"),
+    "contiguous": ("solvers.methods.baselines", "Contiguous"),
+    "round_robin": ("solvers.methods.baselines", "RoundRobin"),
+    "random": ("solvers.methods.baselines", "Random"),
+    "eplb": ("solvers.methods.eplb.solver", "Eplb"),
+    "load_balance": ("solvers.methods.load_balance.solver", "LoadBalance"),
+    "assignment": ("solvers.methods.assignment", "Assignment"),
+    "annealing": ("solvers.methods.annealing.solver", "Annealing"),
+    "chain_dp": ("solvers.methods.chain_dp.solver", "ChainDp"),
+    "set_partition": ("solvers.methods.set_partition.solver", "SetPartition"),
+    "exflow": ("solvers.methods.exflow.solver", "Exflow"),
+    "grace": ("solvers.methods.grace.solver", "Grace"),
+    "moetuner": ("solvers.methods.moetuner.solver", "MoeTuner"),
+    "topology_load": ("solvers.methods.topology_load", "TopologyLoad"),
+    "cp_sat": ("solvers.methods.cp_sat.solver", "CpSat"),
+    "mtkahypar": ("solvers.methods.mtkahypar", "MtKaHyPar"),
 }
 
 

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from placement import Plan, Problem, Score, Termination, lower_bound, score
-from placement.feasibility import broken_constraints, load_cap_misses
+from placement.cost.feasibility import broken_constraints, load_cap_misses
 from placement.files import topology_to_dict
-from placement.plan import Reason
-from solvers.limits import Limits
+from placement.plan.plan import Reason
 from solvers.registry import Solver, parameters_of, solver_from
-from solvers.search import Event, Observer, ObserverError, Search
-from solvers.solution import NoPlanError, Solution, Step
+from solvers.searching.limits import Limits
+from solvers.searching.search import Event, Observer, ObserverError, Search
+from solvers.searching.solution import NoPlanError, Solution, Step
 from solvers.warm_up import warm_up
 from traces import InputError, Violations
-from traces.parallel import available_cores
+from traces.support.parallel import available_cores
 
 __all__ = ["check_start", "make_plan", "solve"]
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from placement import Constraints, Objective, Problem, Topology
-from placement.bounds import HEAP_SHARE, most_kept
-from placement.cost import home_variance
+from placement.cost.bounds import HEAP_SHARE, most_kept
+from placement.cost.score import home_variance
 from solvers.bounds import raise_bound
 from solvers.bounds.home import HomeMessages
-from solvers.limits import Limits
 from solvers.registry import Solver
-from solvers.search import Search
+from solvers.searching.limits import Limits
+from solvers.searching.search import Search
 from traces import Profile, Trace
 
 __all__ = ["warm_up"]

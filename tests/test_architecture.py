@@ -14,7 +14,7 @@ import pytest
 
 import solvers
 from placement.exports import EXPORTS
-from traces.readers.registry import READERS
+from traces.formats.registry import READERS
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("traces", "placement", "solvers", "api", "tests", "docs", "examples", "benchmarks", ".ci")

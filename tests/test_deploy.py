@@ -14,9 +14,9 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
-from api.app import create_app
-from api.gauges import PlanLoad
-from api.settings import Settings
+from api.service.app import create_app
+from api.service.gauges import PlanLoad
+from api.service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

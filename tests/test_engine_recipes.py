@@ -14,9 +14,9 @@ import pytest
 import typer
 
 import solvers
-from api.cli.commands import app
+from api.cli.entry import app
 from placement import exports
-from traces.readers.registry import READERS
+from traces.formats.registry import READERS
 
 PAGES = sorted((Path(__file__).resolve().parents[1] / "docs" / "engines").glob("*.md"))
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -9,20 +9,20 @@ Letters used throughout: L MoE layers, E logical experts per layer, K experts pe
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from traces.errors import InputError as InputError
-from traces.errors import Violation as Violation
-from traces.errors import Violations as Violations
-from traces.model_layout import ModelLayout as ModelLayout
-from traces.profile import Profile as Profile
-from traces.profile import ProfileSource as ProfileSource
-from traces.readers import load as load
-from traces.sample import TokenSample as TokenSample
-from traces.shards import profile_shards as profile_shards
+from traces.formats import load as load
+from traces.formats.writers import save as save
+from traces.model.layout import ModelLayout as ModelLayout
+from traces.profile.profile import Profile as Profile
+from traces.profile.profile import ProfileSource as ProfileSource
+from traces.profile.sample import TokenSample as TokenSample
+from traces.profile.shards import profile_shards as profile_shards
+from traces.support.errors import InputError as InputError
+from traces.support.errors import Violation as Violation
+from traces.support.errors import Violations as Violations
 from traces.trace import Batch as Batch
 from traces.trace import LoadCounts as LoadCounts
 from traces.trace import Provenance as Provenance
 from traces.trace import Trace as Trace
-from traces.writers import save as save
 
 if TYPE_CHECKING:
     from traces import capture as capture

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traces import checks
+from traces import rules as checks
 from traces.columns import COLUMNS, as_column
-from traces.errors import InputError, Violations
+from traces.support.errors import InputError, Violations
 
 __all__ = ["COLUMNS", "Batch", "LoadCounts", "Provenance", "Trace"]
 

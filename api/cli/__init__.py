@@ -3,8 +3,8 @@
 import sys
 
 try:
-    from api.cli.commands import app as app
-    from api.cli.commands import main as main
+    from api.cli.entry import app as app
+    from api.cli.entry import main as main
 except KeyboardInterrupt:  # Ctrl-C while the command starts
     sys.stderr.write("note: Stopped.\n")
     sys.exit(130)  # INTERRUPTED of the console, which may not have been imported yet

@@ -10,7 +10,7 @@ import typer
 from api.cli.reading import number_or_none
 
 if TYPE_CHECKING:
-    from placement.constraints import Group, LayerCap, Pin
+    from placement.problem.constraints import Group, LayerCap, Pin
 
 __all__ = [
     "ExtraBytesOption",

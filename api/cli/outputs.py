@@ -53,7 +53,7 @@ def check_outputs(outputs: dict[str, Path | None], inputs: tuple[str | Path | No
         With one violation per output at fault.
     """
     from traces import InputError, Violations
-    from traces.atomic import check_writable
+    from traces.support.atomic import check_writable
 
     found = Violations()
     sources = {Path(os.path.realpath(path)) for path in inputs if path is not None}

@@ -72,7 +72,7 @@ def plan_and_tell(
         measured = measure(prepared.problem, prepared.parts, {"plan": solution.plan}, workers=workers)
         summary = figures_of(prepared.problem, measured, prepared.notes)
         if report is not None:
-            from api.report import write_report
+            from api.report.report import write_report
 
             shown.phase("writing the report")
             write_report(report, prepared.problem, solution, measured, summary)

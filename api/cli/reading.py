@@ -69,7 +69,7 @@ def read_restarts(seeds: int, executor: str | None) -> Restarts | None:
     """Return how often to search and where; None for once, in this process."""
     if seeds == 1 and executor is None:
         return None
-    from api.executors import LOCAL, executor_factory
+    from api.jobs.executors import LOCAL, executor_factory
     from api.restarts import Restarts
 
     return Restarts(seeds=seeds, executor=executor_factory(executor or LOCAL, "--executor"))
@@ -85,7 +85,7 @@ def read_model(
     if config is not None and model_layers is not None:
         raise typer.BadParameter("The config says it already.", param_hint="--model-layers")
     if config is not None:
-        from traces.model_config import load_model_config
+        from traces.model.config import load_model_config
 
         return load_model_config(config)
     if model_layers is None:

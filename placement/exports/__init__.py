@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from placement.exports.base import Context as Context
-from placement.exports.base import Export as Export
-from placement.exports.base import Exported as Exported
-from placement.exports.base import Rules as Rules
-from placement.exports.document import Document as Document
+from placement.exports.export import Context as Context
+from placement.exports.export import Export as Export
+from placement.exports.export import Exported as Exported
+from placement.exports.export import Rules as Rules
 from placement.exports.registry import EXPORTS as EXPORTS
-from placement.plan import Plan
+from placement.exports.shared.document import Document as Document
+from placement.plan.plan import Plan
 from traces import InputError
-from traces.text_marks import refuse_marks
+from traces.support.text_marks import refuse_marks
 
 __all__ = [
     "EXPORTS",

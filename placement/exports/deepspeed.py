@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from placement.exports import axes
-from placement.exports.base import Context, Export, Rules, Table
-from placement.exports.document import Document
-from placement.exports.ranks import padded
-from placement.fields import check_fields, integers
-from placement.topology import MAX_GPUS
+from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.shared import axes
+from placement.exports.shared.document import Document
+from placement.exports.shared.ranks import padded
+from placement.support.fields import check_fields, integers
+from placement.topology.topology import MAX_GPUS
 from traces import Violations
 
 __all__ = ["EXPORT"]

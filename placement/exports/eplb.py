@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from placement.exports import axes
-from placement.exports.base import Context, Export, Rules, Table
-from placement.exports.document import Document
-from placement.exports.npz_bytes import npz_bytes, whole_array
+from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.shared import axes
+from placement.exports.shared.document import Document
+from placement.exports.shared.npz_bytes import npz_bytes, whole_array
 from traces import Violations
 
 __all__ = ["EXPORT"]

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from placement.exports import axes
-from placement.exports.base import Context, Export, Rules, Table
-from placement.exports.csv_text import has_header, read_numbers, write_numbers
-from placement.exports.document import Document
-from placement.exports.ranks import slots_of_ranks
-from placement.topology import MAX_GPUS
+from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.shared import axes
+from placement.exports.shared.csv_text import has_header, read_numbers, write_numbers
+from placement.exports.shared.document import Document
+from placement.exports.shared.ranks import slots_of_ranks
+from placement.topology.topology import MAX_GPUS
 from traces import Violations
 
 __all__ = ["EXPORT"]

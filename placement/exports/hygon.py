@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from placement.exports import axes
-from placement.exports.base import Context, Export, Rules, Table
-from placement.exports.document import Document
-from placement.fields import check_fields, integers
+from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.shared import axes
+from placement.exports.shared.document import Document
+from placement.support.fields import check_fields, integers
 from traces import InputError, Violations
 
 __all__ = ["EXPORT"]

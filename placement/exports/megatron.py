@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from placement.exports.base import Context, Export, Rules, Table
-from placement.exports.document import Document
-from placement.fields import check_fields, integers
-from placement.topology import MAX_GPUS
+from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.shared.document import Document
+from placement.support.fields import check_fields, integers
+from placement.topology.topology import MAX_GPUS
 from traces import Violations
 
 __all__ = ["EXPORT"]

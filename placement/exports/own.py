@@ -6,15 +6,15 @@ import json
 
 import numpy as np
 
-from placement.exports.base import Context, Export, Rules, Table
-from placement.exports.csv_text import has_header, read_numbers, write_numbers
-from placement.exports.document import Document
-from placement.exports.npz_bytes import npz_bytes, whole_array
+from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.shared.csv_text import has_header, read_numbers, write_numbers
+from placement.exports.shared.document import Document
+from placement.exports.shared.npz_bytes import npz_bytes, whole_array
 from placement.files import plan_from_dict, plan_to_dict
-from placement.plan import MAX_SIZE, Plan
+from placement.plan.plan import MAX_SIZE, Plan
 from traces import Violations
-from traces.checks import MAX_EXPERTS
-from traces.model_layout import MAX_LAYERS
+from traces.model.layout import MAX_LAYERS
+from traces.rules import MAX_EXPERTS
 
 __all__ = ["CSV", "NPZ", "PLAN"]
 

@@ -1,7 +1,7 @@
 """The placement formats. To add one: write a module with an `Export`, and list it here."""
 
 from placement.exports import ascend, deepspeed, eplb, exflow, hygon, megatron, own, sglang, trtllm, vllm
-from placement.exports.base import Export
+from placement.exports.export import Export
 
 __all__ = ["EXPORTS"]
 

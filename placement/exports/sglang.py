@@ -11,11 +11,11 @@ import json
 
 import numpy as np
 
-from placement.exports import axes
-from placement.exports.base import Context, Export, Rules, Table
-from placement.exports.checks import contiguous_row
-from placement.exports.document import Document
-from placement.fields import check_fields, integers
+from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.shared import axes
+from placement.exports.shared.checks import contiguous_row
+from placement.exports.shared.document import Document
+from placement.support.fields import check_fields, integers
 from traces import Violations
 
 __all__ = ["EXPORT"]

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from placement.exports.axes import experts_note, experts_of
-from placement.exports.base import Context, Export, Rules, Table
-from placement.exports.document import Document
-from placement.exports.yaml_text import read_yaml
-from placement.fields import check_fields, integers
+from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.shared.axes import experts_note, experts_of
+from placement.exports.shared.document import Document
+from placement.exports.shared.yaml_text import read_yaml
+from placement.support.fields import check_fields, integers
 from traces import Violations
-from traces.model_layout import MAX_LAYERS
+from traces.model.layout import MAX_LAYERS
 
 __all__ = ["EXPORT"]
 

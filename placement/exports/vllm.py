@@ -11,12 +11,12 @@ import json
 import numpy as np
 import numpy.typing as npt
 
-from placement.exports import axes
-from placement.exports.base import Context, Export, Rules, Table
-from placement.exports.document import Document
-from placement.exports.ranks import slots_of_ranks
-from placement.fields import check_fields, integers
-from placement.json_files import parse_json
+from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.shared import axes
+from placement.exports.shared.document import Document
+from placement.exports.shared.ranks import slots_of_ranks
+from placement.support.fields import check_fields, integers
+from placement.support.json_files import parse_json
 from traces import InputError, Violations
 
 __all__ = ["LIST", "MAPPING", "RANKS"]

@@ -9,13 +9,13 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from placement import Problem
-from placement.bounds import load_floor
+from placement.cost.bounds import load_floor
 from solvers.bounds.assignments import least_assignment_traffic
 from solvers.bounds.chain import ChainBound
 from solvers.bounds.dispatch import DispatchBound
 from solvers.bounds.threads import single_threaded
-from solvers.search import Search
-from solvers.threads import run_together
+from solvers.searching.search import Search
+from solvers.searching.threads import run_together
 
 __all__ = ["raise_bound"]
 

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.bounds import load_floor, lower_bound
-from placement.cost import home_share
-from solvers.search import Search
+from placement.cost.bounds import load_floor, lower_bound
+from placement.cost.score import home_share
+from solvers.searching.search import Search
 
 __all__ = ["least_assignment_traffic"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.bounds import levels_of, most_kept
+from placement.cost.bounds import levels_of, most_kept
 from solvers.bounds.loads import load_rows
 from solvers.bounds.relaxation import LoadRows, Relaxation
 
@@ -35,7 +35,7 @@ class ChainBound:
 
     A plan with copies under a fair split is an average of plans with one copy each, and empty slots are experts that
     nobody calls, so one relaxation serves all. Windows share only their end layers: each boundary counts once. The
-    levels of hop costs add up (`placement.bounds.levels_of`).
+    levels of hop costs add up (`placement.cost.bounds.levels_of`).
 
     Parameters
     ----------

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.bounds import levels_of
-from placement.replay import homes_of
+from placement.cost.bounds import levels_of
+from placement.replay.replay import homes_of
 from solvers.bounds.game import STEPS_PER_CHOICE, Game
 from solvers.bounds.home import HomeMessages
+from solvers.bounds.kernels.shares import give_shares
 from solvers.bounds.loads import load_rows, spare_in_layer
 from solvers.bounds.messages import LayerMessages
-from solvers.kernels.shares import give_shares
 
 __all__ = ["DispatchBound", "LayerPart", "least_absent"]
 
@@ -39,7 +39,7 @@ class DispatchBound:
     What a layer's tokens send on a level of hop costs is bounded from the pairs of their experts: for two blocks and
     copies home by home, see `HomeMessages`, else see `LayerMessages`; and from what a block lacks, see `least_absent`.
     A message path to a block of some level crosses into that block, so the levels add up
-    (`placement.bounds.levels_of`). At least ``ceil(experts / room) - 1`` blocks are remote in any case.
+    (`placement.cost.bounds.levels_of`). At least ``ceil(experts / room) - 1`` blocks are remote in any case.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.bounds.game import Array, Choice, Game
-from solvers.kernels.home_pairs import choose_pairs
+from solvers.bounds.kernels.home_pairs import choose_pairs
 
 __all__ = ["HomeMessages"]
 

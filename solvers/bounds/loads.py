@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from placement import Problem
-from placement.bounds import Level
+from placement.cost.bounds import Level
 from solvers.bounds.relaxation import LoadRows
 
 __all__ = ["load_rows", "spare_in_layer"]

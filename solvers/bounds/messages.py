@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from placement.bounds import Level
+from placement.cost.bounds import Level
 from solvers.bounds.game import Array, Choice, Game
+from solvers.bounds.kernels.representatives import choose_representatives
 from solvers.bounds.relaxation import LoadRows
-from solvers.kernels.representatives import choose_representatives
 
 __all__ = ["LayerMessages", "least_remote", "most_more", "most_together"]
 

@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.bounds.eigen import largest_eigenvalues, top_eigenpairs
-from solvers.kernels.clipped_trace import shift_for_trace
-from solvers.kernels.triangles import add_triangles, find_triangles, project, update_dual
+from solvers.bounds.kernels.clipped_trace import shift_for_trace
+from solvers.bounds.kernels.triangles import add_triangles, find_triangles, project, update_dual
 
 __all__ = ["LoadRows", "Relaxation"]
 

@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from api.app import create_app
-from api.settings import Settings
+from api.service.app import create_app
+from api.service.settings import Settings
 from tests.api.postgres import Postgres, missing
 
 Upload = Callable[..., str]
@@ -101,7 +101,7 @@ class Server:
         environment = os.environ | {f"MOE_PLACEMENT_{name.upper()}": str(value) for name, value in given.items()}
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "api.server"],
+                [sys.executable, "-m", "api.service.server"],
                 cwd=Path(__file__).parents[2],
                 env=environment,
                 stderr=file,

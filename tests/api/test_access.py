@@ -14,12 +14,12 @@ import pytest
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
-from api.app import create_app
 from api.cli import app as command_line
-from api.problems import ProblemError
-from api.rates import Rates
-from api.services import Services
-from api.settings import Settings
+from api.http.problems import ProblemError
+from api.http.rates import Rates
+from api.service.app import create_app
+from api.service.services import Services
+from api.service.settings import Settings
 
 OPEN = {"/healthz", "/readyz", "/openapi.json", "/problems/{slug}"}
 ADMIN = {"/metrics"}

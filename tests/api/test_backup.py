@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from api.backup import backup, restore
 from api.cli import app
-from api.database import Database
+from api.store.backup import backup, restore
+from api.store.database import Database
 from traces import InputError
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a data folder with a trace of a few bytes and an upload in parts."""
-    from api.blobs import Blobs
-    from api.store import Store
+    from api.store.blobs import Blobs
+    from api.store.store import Store
 
     folder = tmp_path / "data"
     folder.mkdir()

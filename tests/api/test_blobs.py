@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api.blobs import Blobs, Incoming
+from api.store.blobs import Blobs, Incoming
 
 
 @pytest.fixture

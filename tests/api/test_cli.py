@@ -423,9 +423,9 @@ def test_serve_hands_its_address_to_the_server(monkeypatch: Any, tmp_path: Path)
         called.extend([host, port, data_dir])
         on_listening({"port": 9001})
 
-    fake = ModuleType("api.server")
+    fake = ModuleType("api.service.server")
     fake.serve = serve  # type: ignore[attr-defined]  # a fake
-    monkeypatch.setitem(sys.modules, "api.server", fake)
+    monkeypatch.setitem(sys.modules, "api.service.server", fake)
     told = document("serve", "--host", "::1", "--port", 9000, "--data-dir", tmp_path)
     assert called == ["::1", 9000, tmp_path]
     assert told == {"port": 9001}  # where it listens, not what was asked for

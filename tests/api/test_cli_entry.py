@@ -57,7 +57,7 @@ def test_a_reader_that_has_gone_is_not_told(tmp_path: Path) -> None:
     assert (tmp_path / "stderr").read_text() == ""
 
 
-@pytest.mark.parametrize("name", ["typer", "api.cli.commands", "placement"])
+@pytest.mark.parametrize("name", ["typer", "api.cli.entry", "placement"])
 def test_ctrl_c_while_the_command_starts(name: str) -> None:
     """Before the commands are there, or while one imports what it needs: a note, no traceback."""
     done = run("-c", INTERRUPTED.format(name=name), "topologies")

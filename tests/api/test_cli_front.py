@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from api.cli import app
-from api.cli.front import front
-from api.cli.solve import solve
+from api.cli.commands.front import front
+from api.cli.commands.solve import solve
 from placement import load_plan
 from traces import save
 from traces.synthetic import Synthetic, generate

@@ -12,7 +12,7 @@ import pytest
 
 import api.client
 from api.client import Client, ServiceError
-from api.schemas import EvaluationBody, FrontBody, LimitsBody, PlanBody, TopologyBody
+from api.resources.schemas import EvaluationBody, FrontBody, LimitsBody, PlanBody, TopologyBody
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ import psutil
 import pytest
 from sqlalchemy import func, select
 
-from api.database import Database
-from api.models import plan_events, plans
+from api.store.database import Database
+from api.store.models import plan_events, plans
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "3"))
 RESTART_S = 30.0  # far above what an idle machine takes: a test on a busy one is to find losses, not to measure

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.executors import ExecutorLostError, executor_factory
+from api.jobs.executors import ExecutorLostError, executor_factory
 from api.planning import PlanRequest, prepare
 from api.restarts import Restarts, best_of_seeds
 from placement import load_topology
@@ -130,7 +130,7 @@ def test_items_lost_after_they_were_done_are_counted(executor: Executor, monkeyp
     """A worker may die between the end of an item and its being told; the item is made again, and counted once."""
     from distributed import as_completed
 
-    from api.cluster import ClusterExecutor
+    from api.jobs.cluster import ClusterExecutor
 
     class Lost:
         status = "lost"
@@ -138,7 +138,7 @@ def test_items_lost_after_they_were_done_are_counted(executor: Executor, monkeyp
     def lost(*given: Any, **named: Any) -> Iterator[Lost]:
         return (Lost() for _ in as_completed(*given, **named))  # type: ignore[no-untyped-call]  # the library has no types
 
-    monkeypatch.setattr("api.cluster.as_completed", lost)
+    monkeypatch.setattr("api.jobs.cluster.as_completed", lost)
     told: list[None] = []
     assert isinstance(executor, ClusterExecutor)
     assert executor.reduce(abs, max, [-3, 1, -7, 2, 5], lambda: told.append(None)) == 7
@@ -166,7 +166,7 @@ def test_closing_leaves_the_cluster_alone(cluster: DaskCluster) -> None:
 
 def test_unreachable_scheduler_is_told(cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address without a scheduler is an error in a sentence."""
-    monkeypatch.setattr("api.cluster.CONNECT_S", 0.5)
+    monkeypatch.setattr("api.jobs.cluster.CONNECT_S", 0.5)
     with pytest.raises(InputError, match="scheduler_unreachable"):
         executor_factory("dask://127.0.0.1:1")()
 

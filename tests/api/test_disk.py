@@ -13,10 +13,10 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
-from api.app import create_app
-from api.database import Database
-from api.disk import disk_problem
-from api.settings import Settings
+from api.service.app import create_app
+from api.service.settings import Settings
+from api.store.database import Database
+from api.store.disk import disk_problem
 
 
 def mount(*arguments: str) -> None:

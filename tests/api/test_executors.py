@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-import api.executors
-from api.database import Database
-from api.executors import Cluster, executor_factory, parse_executor
-from api.leases import Leases, StaleAttemptError
-from api.services import Services
-from api.settings import Settings
-from api.store import Store
+import api.jobs.executors
+from api.jobs.executors import Cluster, executor_factory, parse_executor
+from api.service.services import Services
+from api.service.settings import Settings
+from api.store.database import Database
+from api.store.leases import Leases, StaleAttemptError
+from api.store.store import Store
 from traces import InputError
 
 REMOTE = "dask://scheduler.example:8786"
@@ -68,7 +68,7 @@ def test_workers_that_reach_everything_are_accepted(tmp_path: Path) -> None:
 
 def test_missing_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Dask, neither the command nor the service begins."""
-    monkeypatch.setattr(api.executors, "find_spec", lambda name: None)
+    monkeypatch.setattr(api.jobs.executors, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"moe-placement\[dask\]"):
         executor_factory(REMOTE)
     with pytest.raises(InputError, match=r"moe-placement\[dask\]"):

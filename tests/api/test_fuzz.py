@@ -22,10 +22,10 @@ from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
 from schemathesis.core.parameters import ParameterLocation
 
-from api.app import create_app
-from api.database import Database
-from api.keys import Keys
-from api.settings import Settings
+from api.service.app import create_app
+from api.service.settings import Settings
+from api.store.database import Database
+from api.store.keys import Keys
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))
 # A well-formed request may name what is not there, or break a rule that no schema can state: the other answers that a

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-import api.jobs
-import api.worker
-from api.blobs import Blobs
-from api.database import Database
-from api.executors import ExecutorLostError
-from api.inspection import inspect
-from api.jobs import Dispatcher, DispatcherSettings
-from api.leases import Claim, Lease, Leases
-from api.rows import PlanRow
-from api.store import Store
-from api.telemetry import Metrics
-from api.worker import Job, Outcome, run_plan
+import api.jobs.jobs
+import api.jobs.worker
+from api.jobs.executors import ExecutorLostError
+from api.jobs.jobs import Dispatcher, DispatcherSettings
+from api.jobs.worker import Job, Outcome, run_plan
+from api.resources.traces.inspection import inspect
+from api.service.telemetry import Metrics
+from api.store.blobs import Blobs
+from api.store.database import Database
+from api.store.leases import Claim, Lease, Leases
+from api.store.rows import PlanRow
+from api.store.store import Store
 from traces import InputError
 
 
@@ -215,7 +215,7 @@ def test_fault_fails_the_plan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
     def broken(*arguments: Any, **options: Any) -> Any:
         raise KeyError("secret detail")
 
-    monkeypatch.setattr(api.worker, "prepare", broken)
+    monkeypatch.setattr(api.jobs.worker, "prepare", broken)
     plan_id = bench.ask()
     assert run_plan(bench.job()).status == "failed"
     error = bench.row(plan_id).error
@@ -355,7 +355,7 @@ def test_plan_is_not_blamed_for_an_executor_that_went_away(
     bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plan whose cluster is lost waits for the next one; one that can't be reached yet is tried again."""
-    monkeypatch.setattr(api.jobs, "RETRY_S", 0.1)
+    monkeypatch.setattr(api.jobs.jobs, "RETRY_S", 0.1)
     makers: list[Callable[[], Executor]] = [
         lambda: ThreadPoolExecutor(1),
         lambda: unreachable(),
@@ -375,8 +375,8 @@ def test_plan_is_not_blamed_for_an_executor_that_went_away(
 
 def test_lane_without_executor_says_why(bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
     """An idle lane notices that its cluster went away, tells it as long as there is no other, and takes no plan."""
-    monkeypatch.setattr(api.jobs, "RETRY_S", 0.1)
-    monkeypatch.setattr(api.jobs, "IDLE_S", 0.05)
+    monkeypatch.setattr(api.jobs.jobs, "RETRY_S", 0.1)
+    monkeypatch.setattr(api.jobs.jobs, "IDLE_S", 0.05)
     there = threading.Event()
     there.set()
 
@@ -468,9 +468,9 @@ def test_worker_with_an_object_store_needs_no_folder(bench: Bench, monkeypatch: 
 
 def test_hanging_worker_is_replaced(bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that does not react to a cancellation is given up, and the plan is cancelled."""
-    monkeypatch.setattr(api.jobs, "GRACE_S", 0.2)
+    monkeypatch.setattr(api.jobs.jobs, "GRACE_S", 0.2)
     release = threading.Event()
-    monkeypatch.setattr(api.jobs, "run_plan", lambda job: release.wait(30))
+    monkeypatch.setattr(api.jobs.jobs, "run_plan", lambda job: release.wait(30))
     plan_id = bench.ask()
     lanes.start(lambda: ThreadPoolExecutor(1))
     bench.until(plan_id, lambda row: row.status == "running")

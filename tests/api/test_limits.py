@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from api.app import create_app
-from api.audit import AuditLog
-from api.blobs import Blobs
-from api.database import Database
-from api.janitor import DAY_S, Janitor
-from api.leases import Leases
-from api.processes import close, process_pool
-from api.settings import Settings
-from api.store import Store
+from api.jobs.processes import close, process_pool
+from api.service.app import create_app
+from api.service.janitor import DAY_S, Janitor
+from api.service.settings import Settings
+from api.store.audit import AuditLog
+from api.store.blobs import Blobs
+from api.store.database import Database
+from api.store.leases import Leases
+from api.store.store import Store
 
 TRACE = "sha256:" + "a" * 64
 

@@ -11,9 +11,9 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import OperationalError
 
-from api.app import create_app
-from api.gauges import LATEST_PLANS, PlanLoad, PlanLoads
-from api.settings import Settings
+from api.service.app import create_app
+from api.service.gauges import LATEST_PLANS, PlanLoad, PlanLoads
+from api.service.settings import Settings
 
 
 def figures(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

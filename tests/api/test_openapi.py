@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from api.app import create_app
-from api.settings import Settings
+from api.service.app import create_app
+from api.service.settings import Settings
 from placement.exports import EXPORTS
 
 ROOT = Path(__file__).parents[2]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from api.app import create_app
 from api.sample import sample_path
-from api.settings import Settings
+from api.service.app import create_app
+from api.service.settings import Settings
 
 WEB = Path(__file__).parents[2] / "api" / "web"
 LINK = re.compile(r'(?:src|href)="(web/[^"]+)"')

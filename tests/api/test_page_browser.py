@@ -17,7 +17,7 @@ import pytest
 from placement import evaluate
 from placement.exports import EXPORTS
 from placement.files import load_plan
-from placement.topology import Topology
+from placement.topology.topology import Topology
 from traces import Trace, load
 
 ROOT = Path(__file__).parents[2]
@@ -158,8 +158,8 @@ def test_asks_for_a_key_and_shows_what_is_wrong(
     tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]
 ) -> None:
     """With authentication the page asks for a key, keeps it in the tab only, and shows every violation of a request."""
-    from api.services import Services
-    from api.settings import Settings
+    from api.service.services import Services
+    from api.service.settings import Settings
 
     server = start_server(tmp_path / "data", auth="required")
     services = Services.of(Settings(data_dir=tmp_path / "data"))

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from api.charts import heat_map, line_chart
 from api.figures import figures_of, measure
 from api.planning import PlanRequest, prepare, run
-from api.report import report_html, write_report
+from api.report.charts import heat_map, line_chart
+from api.report.report import report_html, write_report
 from placement import Topology
 from traces import InputError, LoadCounts, Provenance, Trace
 from traces.synthetic import Synthetic, generate

@@ -19,15 +19,15 @@ import httpx2
 import psutil
 import pytest
 
-import api.linger
-from api.database import Database
-from api.linger import Linger
-from api.problems import problem_response
-from api.server import _bind, serve
-from api.services import Services
-from api.settings import Settings
-from api.store import Store
-from api.telemetry import Metrics, RequestLog
+import api.http.linger
+from api.http.linger import Linger
+from api.http.problems import problem_response
+from api.service.server import _bind, serve
+from api.service.services import Services
+from api.service.settings import Settings
+from api.service.telemetry import Metrics, RequestLog
+from api.store.database import Database
+from api.store.store import Store
 from traces import InputError
 
 SEARCH = {"topology": "1x4", "solver": "annealing"}
@@ -182,7 +182,7 @@ def test_early_answer_arrives(server: Any) -> None:
 
 def test_silent_client_does_not_hold_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a client still owes after an answer is waited for a moment only."""
-    monkeypatch.setattr(api.linger, "LINGER_S", 0.05)
+    monkeypatch.setattr(api.http.linger, "LINGER_S", 0.05)
     sent: list[Any] = []
 
     async def refuse(scope: Any, receive: Any, send: Any) -> None:

@@ -15,9 +15,9 @@ import pytest
 import zstandard
 from fastapi.testclient import TestClient
 
-from api.app import create_app
-from api.blobs import Blobs, open_blobs
-from api.settings import Settings
+from api.service.app import create_app
+from api.service.settings import Settings
+from api.store.blobs import Blobs, open_blobs
 from traces import InputError
 
 

@@ -16,7 +16,7 @@ import fsspec
 import httpx2
 import pytest
 
-from api.blobs import RemoteBlobs
+from api.store.blobs import RemoteBlobs
 from traces import InputError
 
 NEEDED = ("s3fs", "moto", "flask", "flask_cors")

@@ -12,13 +12,13 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from api.database import Database
-from api.events import events_after
-from api.leases import Claim, Leases, StaleAttemptError
-from api.models import metadata
-from api.rows import ConflictError
-from api.store import Store
-from api.tenant_store import TenantStore
+from api.store.database import Database
+from api.store.events import events_after
+from api.store.leases import Claim, Leases, StaleAttemptError
+from api.store.models import metadata
+from api.store.rows import ConflictError
+from api.store.store import Store
+from api.store.tenant_store import TenantStore
 from traces import InputError
 
 TRACE = "sha256:" + "a" * 64

@@ -13,11 +13,11 @@ import pytest
 from tests.engine_files import ENGINE_FILES, Toy, write_bundle
 from traces import LoadCounts, ModelLayout, Profile, Trace, save
 from traces import load as load_any
-from traces.readers import READERS, Reader
-from traces.readers.base import Hints
-from traces.readers.files import TraceFile
-from traces.readers.sources import open_path
-from traces.readers.unpacking import UnpackLimits
+from traces.decoding.files import TraceFile
+from traces.decoding.sources import open_path
+from traces.decoding.unpacking import UnpackLimits
+from traces.formats import READERS, Reader
+from traces.formats.reader import Hints
 
 TOKENS = 1200
 

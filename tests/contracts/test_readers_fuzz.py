@@ -14,7 +14,7 @@ from tests.contracts.test_readers_contract import EXAMPLES, OPTIONS
 from tests.engine_files import ENGINE_FILES, Toy, write_bundle
 from tests.fuzzing import fuzz
 from traces import ModelLayout
-from traces.readers import READERS
+from traces.formats import READERS
 
 COUNT = int(os.environ.get("FUZZ_MUTATIONS", "40"))
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from placement import Constraints, Group, LayerCap, Objective, Pin, Problem, Topology, lower_bound, score
-from placement.feasibility import broken_constraints
-from placement.objective import Dedup
+from placement.cost.feasibility import broken_constraints
+from placement.problem.objective import Dedup
 from solvers import Event, Limits, make_plan, names, solve, solver_from
 from traces import InputError, Profile, Trace
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Objective, Plan, Problem, Topology, evaluate, score
-from placement.kernels.replay import choose_copy
-from placement.replay import POLICIES, homes_of
+from placement.replay.kernels.replay import choose_copy
+from placement.replay.replay import POLICIES, homes_of
 from traces import InputError, Profile, Trace
 
 EXPERTS, SLOTS, BATCH = 6, 2, 8

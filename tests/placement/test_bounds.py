@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Objective, Problem, Topology, lower_bound, score
-from placement.bounds import most_kept
+from placement.cost.bounds import most_kept
 from traces import Profile, Trace
 
 

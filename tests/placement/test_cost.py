@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, LayerCap, Objective, Plan, Problem, Topology, evaluate, score
-from placement.cost import copy_share, expected_gpu_load
-from placement.feasibility import load_cap_misses
+from placement.cost.feasibility import load_cap_misses
+from placement.cost.score import copy_share, expected_gpu_load
 from traces import Profile, Trace
 
 LAYERS, EXPERTS, TOKENS = 3, 6, 40

@@ -26,7 +26,7 @@ import yaml
 
 from placement import Plan, Topology, evaluate
 from placement.exports import Context, Document, export_named
-from solvers.eplb import rebalance
+from solvers.methods.eplb.solver import rebalance
 from traces import ModelLayout, Trace
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from placement import Plan, load_topology, save_plan
 from placement.exports import Context, Document, convert_placement, export_named, load_placement
 from traces import InputError, ModelLayout
-from traces.model_config import load_model_config
+from traces.model.config import load_model_config
 
 # A model of five layers: 0 and 1 dense, 2 to 4 with three experts, 5 for multi-token prediction. Two GPUs of two slots.
 MODEL = ModelLayout.of(5, first_moe_layer=2, num_mtp_layers=1, num_experts=3)

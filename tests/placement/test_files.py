@@ -10,7 +10,7 @@ import pytest
 
 from placement import Plan, Termination, Topology, load_plan, load_topology, save_plan
 from placement.files import plan_from_dict, plan_to_dict, recorded_topology, topology_from_dict, topology_to_dict
-from placement.json_files import write_json
+from placement.support.json_files import write_json
 from traces import InputError
 
 PLAN = Plan(

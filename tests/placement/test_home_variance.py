@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Problem, Topology
-from placement.cost import home_variance, load_variance
-from placement.plan import copies_on_gpu
+from placement.cost.score import home_variance, load_variance
+from placement.plan.plan import copies_on_gpu
 from traces import Profile, Trace
 
 EXPERTS, SEQUENCES, LENGTH = 5, 4, 6

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from placement import json_files
-from placement.json_files import read_json, write_json
+from placement.support import json_files
+from placement.support.json_files import read_json, write_json
 from traces import InputError
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.load_bounds import least_excess, least_max_load
-from placement.split import least_max_load as best_split
+from placement.loads.least import least_excess, least_max_load
+from placement.loads.split import least_max_load as best_split
 
 
 def of(load: Sequence[float], capacity: Sequence[int], speed: Sequence[float]) -> float:

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Problem, Topology, score
-from placement.cost import expected_gpu_load, guarded_gpu_load
-from placement.deviations import count_groups, sequence_deviations, window_deviations
-from placement.feasibility import load_cap_misses
-from placement.plan import copies_on_gpu
+from placement.cost.feasibility import load_cap_misses
+from placement.cost.score import expected_gpu_load, guarded_gpu_load
+from placement.loads.deviations import count_groups, sequence_deviations, window_deviations
+from placement.plan.plan import copies_on_gpu
 from solvers import Limits, solve
-from solvers.crossover import Pool
+from solvers.methods.annealing.crossover import Pool
 from traces import Profile, Trace
 
 LAYERS, EXPERTS, GPUS = 3, 8, 4

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, optimal_split
-from placement.cost import expected_gpu_load
-from placement.plan import copies_on_gpu
+from placement.cost.score import expected_gpu_load
+from placement.plan.plan import copies_on_gpu
 from traces import InputError, Profile, Trace
 
 TOLERANCE = 1e-7  # that of the solver for linear programs

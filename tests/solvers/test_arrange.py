@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from placement import Constraints, Group, Pin, Problem, Topology
-from placement.feasibility import broken_constraints
-from placement.plan import copies_on_gpu
+from placement.cost.feasibility import broken_constraints
+from placement.plan.plan import copies_on_gpu
 from solvers import NoPlanError
-from solvers.arrange import conform, pack, separate_copies
+from solvers.arrange.conform import conform, pack, separate_copies
 from traces import Profile, Trace
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from placement import Constraints, Objective, Pin, Problem, Topology, score
-from placement.feasibility import broken_constraints
+from placement.cost.feasibility import broken_constraints
 from solvers import Limits, Search, solve
-from solvers.arrange import conform
-from solvers.assignment import Assignment
+from solvers.arrange.conform import conform
+from solvers.methods.assignment import Assignment
 from traces import InputError, Profile, Trace
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from placement import Problem, Topology, lower_bound
 from solvers import Limits, solve
-from solvers.auto import search_share
-from solvers.relabel import Relabelling
+from solvers.arrange.relabel import Relabelling
+from solvers.methods.auto import search_share
 from traces import Profile
 from traces.synthetic import Synthetic, generate
 

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
 from placement import Constraints, Objective, Pin, Problem, Topology, lower_bound, score
-from placement.bounds import levels_of, load_floor
-from placement.feasibility import broken_constraints
+from placement.cost.bounds import levels_of, load_floor
+from placement.cost.feasibility import broken_constraints
 from solvers import Limits
 from solvers.bounds import raise_bound
 from solvers.bounds.chain import ChainBound
 from solvers.bounds.dispatch import least_absent
 from solvers.bounds.eigen import largest_eigenvalues
 from solvers.bounds.threads import single_threaded
-from solvers.search import Event, Search
+from solvers.searching.search import Event, Search
 from traces import LoadCounts, Profile, Provenance, Trace
 
 Table = np.ndarray[tuple[int, ...], np.dtype[np.int64]]

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.bounds import Level
+from placement.cost.bounds import Level
 from solvers.bounds.home import HomeMessages
+from solvers.bounds.kernels.home_pairs import choose_pairs
+from solvers.bounds.kernels.representatives import choose_representatives
 from solvers.bounds.messages import LayerMessages, least_remote, most_more, most_together
-from solvers.kernels.home_pairs import choose_pairs
-from solvers.kernels.representatives import choose_representatives
 
 Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Block = tuple[int, ...]

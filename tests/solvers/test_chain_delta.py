@@ -8,10 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, LayerCap, Objective, Pin, Problem, Topology, score
-from placement.feasibility import broken_constraints
-from solvers.arrange import conform, separate_copies
-from solvers.chain import Chain, ChainModel
-from solvers.eplb import rebalance
+from placement.cost.feasibility import broken_constraints
+from solvers.arrange.conform import conform, separate_copies
+from solvers.methods.annealing.chain import Chain, ChainModel
+from solvers.methods.eplb.solver import rebalance
 from traces import Profile, Trace
 
 Hops = Literal["flat", "tiers", "any"]

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Group, Objective, Pin, Problem, Topology
-from placement.cost import score
-from placement.feasibility import broken_constraints
+from placement.cost.feasibility import broken_constraints
+from placement.cost.score import score
 from solvers import Limits, solve
-from solvers.arrange import pack
-from solvers.arrangements import Arrangements, count_arrangements
-from solvers.chain_dp import ChainDp
+from solvers.arrange.conform import pack
+from solvers.arrange.symmetry import Arrangements, count_arrangements
+from solvers.methods.chain_dp.solver import ChainDp
 from traces import Profile, Trace
 
 GRIDS = {

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Pin, Problem, Topology, score
-from placement.feasibility import broken_constraints
-from placement.plan import copies_on_gpu
+from placement.cost.feasibility import broken_constraints
+from placement.plan.plan import copies_on_gpu
 from solvers import Limits, solve
-from solvers.copy_budget import add_copies, copy_levels, share_out
+from solvers.arrange.replica_budget import add_copies, copy_levels, share_out
 from traces import InputError, Profile, Trace
 from traces.synthetic import Synthetic, generate
 

@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Group, Objective, Pin, Problem, Topology
-from placement.cost import score
-from placement.feasibility import broken_constraints
-from placement.objective import CopyPolicy, Dedup, Ownership
-from placement.plan import copies_on_gpu
+from placement.cost.feasibility import broken_constraints
+from placement.cost.score import score
+from placement.plan.plan import copies_on_gpu
+from placement.problem.objective import CopyPolicy, Dedup, Ownership
 from solvers import Event, Limits, solve
-from solvers.copy_patterns import CopyPatterns, count_patterns, interchangeable
-from solvers.cp_sat import CpSat
-from solvers.cp_sat_model import PlacementModel, count_booleans
+from solvers.methods.cp_sat.model import PlacementModel, count_booleans
+from solvers.methods.cp_sat.patterns import CopyPatterns, count_patterns, interchangeable
+from solvers.methods.cp_sat.solver import CpSat
 from traces import InputError, Profile, Trace
 
 TOLERANCE = 1e-9

@@ -5,7 +5,7 @@ import pytest
 
 from placement import Constraints, Pin, Problem, Topology
 from solvers import Limits, solve
-from solvers.eplb import Eplb, rebalance
+from solvers.methods.eplb.solver import Eplb, rebalance
 from traces import InputError, Profile, Trace
 
 WEIGHT = [

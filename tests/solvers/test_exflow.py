@@ -21,9 +21,9 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from placement import Constraints, Objective, Problem, Topology
 from solvers import Limits, Solution, solve
-from solvers.exflow import Exflow
-from solvers.exflow_model import _outcome, crossings, solve_steps
-from solvers.exflow_steps import Form, shares, steps_of
+from solvers.methods.exflow.program import _outcome, crossings, solve_steps
+from solvers.methods.exflow.solver import Exflow
+from solvers.methods.exflow.steps import Form, shares, steps_of
 from traces import Profile, Trace, load
 
 Ids = npt.NDArray[np.int64]
@@ -362,7 +362,7 @@ def test_failure_of_the_solver_keeps_the_plan_and_is_told(monkeypatch: pytest.Mo
     """A child that dies is reported in the termination."""
     broken = tmp_path / "broken.py"
     broken.write_text("raise OSError('no solver here')\n")
-    monkeypatch.setattr("solvers.exflow.PROGRAM", broken)
+    monkeypatch.setattr("solvers.methods.exflow.solver.PROGRAM", broken)
     found = solve(problem(), "exflow", limits=Limits(time_s=10))
     assert "no solver here" in found.termination.detail
     assert found.plan.score is not None

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, score
-from placement.cost import expected_gpu_load
-from placement.plan import copies_on_gpu
-from solvers.fanout import _drop_second_copies
-from solvers.kernels.fanout_anneal import anneal_layer
-from solvers.kernels.random import seeded
-from solvers.layer_search import Layer
+from placement.cost.score import expected_gpu_load
+from placement.plan.plan import copies_on_gpu
+from solvers.methods.annealing.fanout import _drop_second_copies
+from solvers.methods.annealing.kernels.fanout_anneal import anneal_layer
+from solvers.methods.annealing.layer import Layer
+from solvers.searching.kernels import seeded
 from traces import Profile, Trace
 
 LAYERS, EXPERTS, SLOTS, TOKENS = 2, 6, 3, 60

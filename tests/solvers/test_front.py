@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Pin, Plan, Problem, Topology, evaluate, score
-from placement.feasibility import broken_constraints
-from placement.plan import copies_on_gpu
-from solvers import Event, Front, Limits, NoPlanError, front, make_plan, solve
-from solvers.eplb import Eplb
-from solvers.front_search import moved_copies
-from solvers.moves import cycles, renamed
-from solvers.pareto import FrontPoint, knee_index, nondominated, thinned
+from placement.cost.feasibility import broken_constraints
+from placement.plan.plan import copies_on_gpu
+from solvers import Event, Front, Limits, NoPlanError, make_plan, solve
+from solvers.fronts import front
+from solvers.fronts.moves import cycles, renamed
+from solvers.fronts.pareto import FrontPoint, knee_index, nondominated, thinned
+from solvers.fronts.search import moved_copies
+from solvers.methods.eplb.solver import Eplb
 from traces import InputError, Profile, Trace
 from traces.synthetic import Synthetic, generate
 

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Pin, Problem, Topology, evaluate
-from placement.feasibility import broken_constraints
-from placement.plan import copies_on_gpu
+from placement.cost.feasibility import broken_constraints
+from placement.plan.plan import copies_on_gpu
 from solvers import Limits, solve
-from solvers.grace import Grace, copies_by_skew, group_sizes
-from solvers.spectral import embed, group, kept_weight
+from solvers.methods.grace.solver import Grace, copies_by_skew, group_sizes
+from solvers.methods.grace.spectral import embed, group, kept_weight
 from traces import InputError, Profile, Trace
 from traces.synthetic import Synthetic, generate
 

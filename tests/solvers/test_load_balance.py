@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from placement import Constraints, Group, Objective, Pin, Problem, Topology
-from placement.plan import copies_on_gpu
-from solvers import Limits, eplb, load_balance, solve
-from solvers.arrange import separate_copies
-from solvers.load_balance import LoadBalance
+from placement.plan.plan import copies_on_gpu
+from solvers import Limits, solve
+from solvers.arrange.conform import separate_copies
+from solvers.methods.eplb import solver as eplb
+from solvers.methods.load_balance import solver as load_balance
+from solvers.methods.load_balance.solver import LoadBalance
 from traces import InputError, Profile, Trace
 
 Floats = npt.NDArray[np.float64]

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Pin, Problem, Topology
-from placement.plan import copies_on_gpu
+from placement.plan.plan import copies_on_gpu
 from solvers import Limits, Search, Solution, solve, solver_from
-from solvers.cluster_mapping import assign_in_turns, busiest_links, link_times, map_exactly, transitions
-from solvers.load_clusters import balance_exactly, heaviest_first, imbalance, whole_loads
+from solvers.methods.moetuner.clusters import balance_exactly, heaviest_first, imbalance, whole_loads
+from solvers.methods.moetuner.mapping import assign_in_turns, busiest_links, link_times, map_exactly, transitions
 from traces import InputError, LoadCounts, Profile, Provenance, Trace
 
 

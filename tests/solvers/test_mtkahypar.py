@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-import solvers.mtkahypar
+import solvers.methods.mtkahypar
 from placement import Constraints, Objective, Problem, Topology, score
 from solvers import Limits, solve
-from solvers.mtkahypar import MtKaHyPar, _targets
+from solvers.methods.mtkahypar import MtKaHyPar, _targets
 from traces import InputError, Profile, Trace
 
 
@@ -33,7 +33,7 @@ def test_teams_are_found(text: str) -> None:
 
 def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for without the library, the error names the extra to install."""
-    monkeypatch.setattr(solvers.mtkahypar, "find_spec", lambda name: None)
+    monkeypatch.setattr(solvers.methods.mtkahypar, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"moe-placement\[partition\]"):
         solve(teams("1x4"), "mtkahypar")
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from placement import Objective, Problem, Topology
 from solvers import Limits, solve
-from solvers.eplb import Eplb
-from solvers.router_groups import grouped_eplb, router_groups
+from solvers.methods.eplb.router_groups import grouped_eplb, router_groups
+from solvers.methods.eplb.solver import Eplb
 from traces import Profile
 from traces.synthetic import Synthetic, generate
 

@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Group, Objective, Pin, Problem, Topology
-from placement.cost import score
-from placement.feasibility import broken_constraints
-from solvers import Limits, gpu_sets, set_partition, solve
-from solvers.gpu_sets import GpuSets
-from solvers.kernels.subsets import members_of, number_of, sum_subsets
-from solvers.set_partition import SetPartition
+from placement.cost.feasibility import broken_constraints
+from placement.cost.score import score
+from solvers import Limits, solve
+from solvers.methods.set_partition import gpu_sets
+from solvers.methods.set_partition import solver as set_partition
+from solvers.methods.set_partition.gpu_sets import GpuSets
+from solvers.methods.set_partition.kernels import members_of, number_of, sum_subsets
+from solvers.methods.set_partition.solver import SetPartition
 from traces import InputError, Profile, Trace
 
 GRIDS = {

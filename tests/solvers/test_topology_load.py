@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Group, Objective, Pin, Problem, Topology
-from placement.cost import home_share
-from placement.feasibility import broken_constraints
-from placement.objective import Ownership
-from placement.plan import copies_on_gpu
+from placement.cost.feasibility import broken_constraints
+from placement.cost.score import home_share
+from placement.plan.plan import copies_on_gpu
+from placement.problem.objective import Ownership
 from solvers import Solution, solve, solver_from
-from solvers.topology_load import hops_from_callers
+from solvers.methods.topology_load import hops_from_callers
 from traces import Profile, Trace
 
 TOPOLOGIES = {

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from traces import InputError, Profile, Trace, save
-from traces.atomic import atomic_write, check_writable
+from traces.support.atomic import atomic_write, check_writable
 
 
 def code_of(error: pytest.ExceptionInfo[InputError]) -> str:

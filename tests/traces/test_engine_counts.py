@@ -356,7 +356,7 @@ def test_llama_lines_are_counted(tmp_path: Path) -> None:
 
 def test_llama_chunks_join_without_seams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines across the borders of chunks count once; the last one without an end is left out with a note."""
-    monkeypatch.setattr("traces.readers.llama_csv.CHUNK_BYTES", 10)
+    monkeypatch.setattr("traces.formats.llama_csv.CHUNK_BYTES", 10)
     rows = [f"{layer},{expert}" for layer in range(3) for expert in range(500) for _ in range(2)]
     (tmp_path / "a.csv").write_text("layer,expert\n" + "\n".join(rows) + "\n2,49")
     counts = counts_of(tmp_path / "a.csv")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traces import InputError
-from traces.readers import int_lists
-from traces.readers.int_lists import read_records
-from traces.readers.json_lines import read_objects
+from traces.decoding import int_lists
+from traces.decoding.int_lists import read_records
+from traces.decoding.json_lines import read_objects
 
 INTEGERS = st.integers(-(10**17), 10**17)
 VALUES = st.one_of(

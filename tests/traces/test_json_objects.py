@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traces import InputError
-from traces.readers import json_objects
-from traces.readers.json_objects import split_objects
+from traces.decoding import json_objects
+from traces.decoding.json_objects import split_objects
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import traces
 from traces import InputError, ModelLayout
-from traces.model_config import FAMILIES, layout_from_config, load_model_config
+from traces.model.config import FAMILIES, layout_from_config, load_model_config
 
 # The figures are those of the published models' own config.json, cut to the fields that matter here.
 CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -8,8 +8,8 @@ import pytest
 
 from tests.fuzzing import peak_bytes, reset_peak
 from traces import InputError, Trace, load, save
-from traces.readers import UnpackLimits
-from traces.readers.parquet_pages import _Compact
+from traces.decoding.parquet_pages import _Compact
+from traces.formats import UnpackLimits
 
 pytest.importorskip("pyarrow")
 

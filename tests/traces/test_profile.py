@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traces import Batch, InputError, LoadCounts, Profile, Provenance, Trace
-from traces.profile import SEQUENCE_BUCKETS
-from traces.profiling import _buckets
+from traces.profile.counting import _buckets
+from traces.profile.profile import SEQUENCE_BUCKETS
 from traces.statistics import imbalance, summary
 
 LAYERS, EXPERTS = 3, 6
@@ -158,8 +158,8 @@ def test_sum_counts_like_the_concatenation(first: Ids, second: Ids) -> None:
 @given(ids=ids_arrays(max_tokens=200), cut=st.integers(0, 199))
 def test_parts_of_a_source_merge_to_its_windows_and_sample(ids: Ids, cut: int) -> None:
     """Windows and samples of two parts of one source join to those of the whole."""
-    from traces.sample import SampleBuilder, TokenSample
-    from traces.windows import WindowedLoad
+    from traces.profile.sample import SampleBuilder, TokenSample
+    from traces.profile.windows import WindowedLoad
 
     whole = of(ids)
     assert whole.windows is not None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from traces import InputError, LoadCounts, Profile, Trace, load, save
-from traces.readers import READERS
+from traces.formats import READERS
 
 DATA = Path(os.environ.get("MOE_PLACEMENT_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 IDS = np.array([[[0, 1], [2, 3]], [[1, 2], [3, 0]], [[4, 1], [5, 6]]])

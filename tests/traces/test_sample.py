@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traces.sample import SampleBuilder, TokenSample, row_priority
+from traces.profile.sample import SampleBuilder, TokenSample, row_priority
 from traces.trace import Batch
 
 

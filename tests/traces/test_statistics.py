@@ -13,16 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traces.errors import InputError
-from traces.profile import Profile
-from traces.statistics import (
-    affinity_strength,
-    coactivation_share,
-    enough_tokens,
-    imbalance,
-    summary,
-    topk_share,
-)
+from traces.profile.profile import Profile
+from traces.statistics import affinity_strength, coactivation_share, enough_tokens, imbalance, summary, topk_share
+from traces.support.errors import InputError
 from traces.synthetic import Synthetic, generate
 from traces.trace import LoadCounts, Provenance, Trace
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traces.errors import InputError
-from traces.profile import Profile
+from traces.profile.profile import Profile
 from traces.statistics import affinity_strength, imbalance
+from traces.support.errors import InputError
 from traces.synthetic import Synthetic, generate, like
 from traces.synthetic.tables import Tables
 from traces.synthetic.teams import team_share

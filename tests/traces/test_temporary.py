@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from traces.temporary import PREFIX, HeldFolder, held_folder, sweep_folders
+from traces.support.temporary import PREFIX, HeldFolder, held_folder, sweep_folders
 
 KEEP = """
 import sys, time

@@ -15,8 +15,8 @@ import pytest
 
 from tests.torch_files import Pickle, View, torch_bytes, zip_bytes
 from traces import InputError, load
-from traces.readers.files import TraceFile
-from traces.readers.torch_file import open_torch
+from traces.decoding.files import TraceFile
+from traces.decoding.torch_file import open_torch
 
 BASE = np.arange(24, dtype=np.int32)
 

@@ -14,9 +14,9 @@ import pytest
 import zstandard
 
 from traces import InputError, Trace, load, save
-from traces.readers import UnpackLimits
-from traces.readers.bundles import Bundle
-from traces.readers.sources import open_path
+from traces.decoding.bundles import Bundle
+from traces.decoding.sources import open_path
+from traces.formats import UnpackLimits
 
 IDS = np.random.default_rng(0).random((50, 3, 8)).argsort(axis=2)[:, :, :2]
 Packer = Callable[[bytes], bytes]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traces import InputError
-from traces.windows import WindowedLoad
+from traces.profile.windows import WindowedLoad
 
 
 def windows(source: int, count: int, width: int = 4, limit: int = 8, seed: int = 0) -> WindowedLoad:

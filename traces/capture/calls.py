@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.capture.sequences import Call, Generation
-from traces.errors import InputError
+from traces.support.errors import InputError
 
 __all__ = ["read_call", "returned_cache"]
 

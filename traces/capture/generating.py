@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any
 
 from traces.capture.sequences import Generation
-from traces.errors import InputError
+from traces.support.errors import InputError
 
 __all__ = ["allow_reorder", "forbid_reorder", "watched_generate"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from traces.errors import InputError
+from traces.support.errors import InputError
 
 __all__ = ["READS", "TUPLE_OF_THREE", "Read", "by_choice", "sole_integers"]
 

@@ -15,10 +15,10 @@ from traces.capture.generating import allow_reorder, forbid_reorder, watched_gen
 from traces.capture.routers import Router
 from traces.capture.sequences import Call, Generation, Sequences
 from traces.capture.spool import Spool
-from traces.errors import InputError
-from traces.readers import load
+from traces.formats import load
+from traces.formats.writers import save
+from traces.support.errors import InputError
 from traces.trace import Provenance, Trace
-from traces.writers import save
 
 __all__ = ["Recording", "compiled"]
 

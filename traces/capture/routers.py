@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from traces.capture.outputs import READS, TUPLE_OF_THREE, Read, by_choice, sole_integers
-from traces.errors import InputError, Violations
+from traces.support.errors import InputError, Violations
 
 __all__ = ["Router", "find_routers"]
 

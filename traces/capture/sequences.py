@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traces.errors import InputError
+from traces.support.errors import InputError
 
 __all__ = ["Call", "Generation", "Placed", "Sequences"]
 

@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from traces.atomic import check_writable
 from traces.capture.recording import Recording, compiled
 from traces.capture.routers import find_routers
-from traces.errors import InputError
-from traces.readers.parquet import import_pyarrow
-from traces.writers import WRITERS
+from traces.formats.parquet import import_pyarrow
+from traces.formats.writers import WRITERS
+from traces.support.atomic import check_writable
+from traces.support.errors import InputError
 
 __all__ = ["record"]
 

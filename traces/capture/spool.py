@@ -12,10 +12,10 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from traces.atomic import PREFIX
 from traces.capture.sequences import Placed
 from traces.columns import COLUMNS
-from traces.errors import InputError
+from traces.support.atomic import PREFIX
+from traces.support.errors import InputError
 from traces.trace import Batch, Provenance, Trace
 
 __all__ = ["Spool"]

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traces.errors import InputError
-from traces.parallel import map_threads
-from traces.profile import Profile
+from traces.profile.profile import Profile
 from traces.statistics.samples import check_successors, information, layer_pair_counts, require_sample, top_columns
+from traces.support.errors import InputError
+from traces.support.parallel import map_threads
 
 __all__ = ["AffinityStrength", "affinity_strength"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from traces.errors import InputError
-from traces.profile import Profile, counts_only
+from traces.profile.profile import Profile, counts_only
 from traces.statistics.samples import check_successors, top_columns
+from traces.support.errors import InputError
 
 __all__ = ["coactivation_share", "imbalance", "topk_share"]
 

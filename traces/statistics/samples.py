@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traces.counting import count_pairs
-from traces.errors import InputError
-from traces.profile import Profile, counts_only
-from traces.sample import TokenSample
+from traces.profile.kernels import count_pairs
+from traces.profile.profile import Profile, counts_only
+from traces.profile.sample import TokenSample
+from traces.support.errors import InputError
 
 __all__ = ["check_successors", "information", "layer_pair_counts", "require_sample", "top_columns"]
 

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from traces.errors import InputError
-from traces.parallel import map_threads
-from traces.profile import Profile
-from traces.sample import TokenSample
+from traces.profile.profile import Profile
+from traces.profile.sample import TokenSample
 from traces.statistics.samples import check_successors, layer_pair_counts, require_sample
+from traces.support.errors import InputError
+from traces.support.parallel import map_threads
 
 __all__ = ["EnoughTokens", "enough_tokens"]
 

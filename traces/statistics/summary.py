@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from traces.errors import InputError
-from traces.profile import Profile
+from traces.profile.profile import Profile
 from traces.statistics.affinity import affinity_strength
 from traces.statistics.load import coactivation_share, imbalance, topk_share
 from traces.statistics.sufficiency import enough_tokens
+from traces.support.errors import InputError
 
 __all__ = ["summary"]
 

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from traces.profile import Profile
+from traces.profile.profile import Profile
 from traces.statistics.affinity import affinity_strength
 from traces.statistics.load import coactivation_share
 from traces.statistics.samples import require_sample

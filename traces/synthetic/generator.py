@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traces.parallel import available_cores, map_threads
+from traces.support.parallel import available_cores, map_threads
 from traces.synthetic.kernel import draw_experts, draw_topics, hash_rows
 from traces.synthetic.parameters import Synthetic
 from traces.synthetic.tables import Tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from traces.sample import TokenSample
+from traces.profile.sample import TokenSample
 
 __all__ = ["likeness"]
 

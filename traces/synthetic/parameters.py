@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from traces.checks import MAX_EXPERTS
-from traces.errors import Violations
+from traces.rules import MAX_EXPERTS
+from traces.support.errors import Violations
 
 __all__ = ["Synthetic"]
 

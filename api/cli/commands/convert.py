@@ -1,0 +1,132 @@
+"""``moe-placement convert``: placement files and traces from one format to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli import options as shared
+from api.cli import reading
+from api.cli.commands.exports import (
+    FillMissing,
+    Layer,
+    ModelClass,
+    ModelName,
+    MtpModelClass,
+    Where,
+    WithoutMtp,
+    placement_context,
+    write_placement,
+)
+from api.cli.console import Json, print_json, say, write
+
+__all__ = ["convert"]
+
+TRACES = ("parquet", "jsonl", "npz")
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Placement file, or trace.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="FORMAT", help="Placement format (see `formats`); for traces parquet, jsonl or npz."
+        ),
+    ],
+    source_format: Annotated[
+        str | None, typer.Option("--from", metavar="FORMAT", help="Format of IN; found by content by default.")
+    ] = None,
+    fill_missing: FillMissing = False,
+    without_mtp: WithoutMtp = False,
+    layer: Layer = None,
+    model_class: ModelClass = None,
+    mtp_model_class: MtpModelClass = None,
+    model_name: ModelName = None,
+    topology: Where = None,
+    top_k: shared.TopKOption = None,
+    drop_dummy: shared.DropDummyOption = False,
+    num_experts: shared.NumExpertsOption = None,
+    layer_ids: shared.LayerIdsOption = None,
+    model_config: shared.ModelConfigOption = None,
+    model_layers: shared.ModelLayersOption = None,
+    first_moe_layer: shared.FirstMoeLayerOption = None,
+    mtp_layers: shared.MtpLayersOption = None,
+    as_json: Json = False,
+) -> None:
+    """Convert a placement file to another format, or a trace to one of ours."""
+    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+
+    from api.cli.outputs import check_outputs
+
+    check_outputs({"OUT": output}, (source, model_config))
+    wanted = to.strip().lower().replace("-", "_")
+    names = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
+    writing = {"fill_missing": fill_missing, "without_mtp": without_mtp, "layer": layer} | names
+    if wanted in TRACES and not (wanted == "npz" and _is_placement(source, source_format)):
+        _refuse_unused(writing | {"topology": topology}, "A trace is converted")
+        loading = reading.load_options(num_experts, layer_ids, source_format, model)
+        loading |= reading.row_options(top_k, drop_dummy)
+        _convert_trace(source, output, wanted, loading, as_json=as_json)
+        return
+    _refuse_unused({"top_k": top_k, "drop_dummy": drop_dummy}, "A placement is converted")
+    context = placement_context(topology, model, num_experts, layer_ids, **writing)
+    write_placement(source, source_format, context, wanted, output, as_json=as_json)
+
+
+def _refuse_unused(options: dict[str, Any], what: str) -> None:
+    """Refuse options of the other kind of file: they would have no effect."""
+    from traces import Violations
+
+    found = Violations()
+    for name, value in options.items():
+        if value not in (None, False):
+            detail = f"{what}, for which --{name.replace('_', '-')} has no use."
+            found.add("option_unused", f"/{name}", detail, "Leave it out.")
+    found.raise_if_any()
+
+
+def _is_placement(source: Path, source_format: str | None) -> bool:
+    """Whether a file is a placement rather than a trace; some names are formats of both."""
+    from placement.exports import EXPORTS, Document, recognise
+    from traces import InputError
+    from traces.formats.registry import READERS
+
+    if source_format is not None:
+        of_placements = any(export.is_named(source_format) for export in EXPORTS)
+        if of_placements != any(reader.is_named(source_format) for reader in READERS):
+            return of_placements
+    try:
+        return recognise(Document.of(source)) is not None
+    except InputError:
+        return False  # a trace may be a folder, or larger than any placement
+
+
+def _convert_trace(source: Path, output: Path, to: str, loading: dict[str, Any], *, as_json: bool) -> None:
+    from api.cli.progress import progress
+    from traces import InputError, LoadCounts, load, save
+
+    if output.suffix.lower() != f".{to}":
+        detail = f"{output.name} does not end in .{to}, by which it will be told what it is."
+        raise InputError.of("output_suffix", str(output), detail, f"Name it {output.stem}.{to}.")
+    with progress() as shown:
+        shown.phase("converting")
+        trace = load(source, **loading)
+        if isinstance(trace, LoadCounts):
+            detail = f"The file ({trace.provenance.format}) holds loads without tokens, which no trace can hold."
+            remedy = (
+                f"Plan from the file as it is, or keep its loads with `moe-placement profile {source} -o profile.npz`, "
+                "which `solve` takes as well."
+            )
+            raise InputError.of("counts_only", source.name, detail, remedy)
+        save(trace, output)
+    for note in trace.provenance.notes:
+        say(note, "note")
+    facts = {"layers": trace.num_layers, "num_experts": trace.num_experts, "top_k": trace.top_k}
+    if as_json:
+        told = {"file": str(output), "format": to, "source_format": trace.provenance.format}
+        print_json(told | facts | {"notes": list(trace.provenance.notes)})
+        return
+    write(f"{output} written: {facts['layers']} layers of {facts['num_experts']} experts, top-{facts['top_k']}.")

@@ -1,0 +1,118 @@
+"""The commands, and what becomes of their errors: exit code 1 bad input, 2 usage, 3 no plan."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from api.cli.commands.backup import backup, restore
+from api.cli.commands.catalogue import formats, solvers, topologies
+from api.cli.commands.convert import convert
+from api.cli.commands.demo import demo
+from api.cli.commands.evaluate import compare, evaluate
+from api.cli.commands.exports import check, export
+from api.cli.commands.front import front
+from api.cli.commands.key import key
+from api.cli.commands.profile import profile
+from api.cli.commands.serve import serve
+from api.cli.commands.solve import solve
+from api.cli.commands.synthetic import synthetic
+from api.cli.console import BAD_INPUT, INTERRUPTED, NO_PLAN, error_document, print_json, say, wants_json
+from api.cli.stdout import OutputError, stdout_told
+
+__all__ = ["app", "main"]
+
+
+class _Commands(TyperGroup):
+    """Turns the library's errors into messages and exit codes."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer passes its own
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("Stopped.", "note")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            code = _report(error, as_json=wants_json(ctx))
+            if code is None:
+                raise
+            raise typer.Exit(code) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="moe-placement",
+    help="Place the experts of Mixture-of-Experts models on GPUs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(version("moe-placement"))
+        except PackageNotFoundError:
+            typer.echo("unknown")
+        raise typer.Exit
+
+
+@app.callback(epilog="Exit codes: 0 ok, 1 bad input, 2 wrong usage, 3 no plan. New here? Run: moe-placement demo")
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Place the experts of Mixture-of-Experts models on GPUs: fewer tokens across the network, no GPU overloaded."""
+
+
+COMMANDS = (
+    *(profile, solve, front, evaluate, compare),
+    *(export, check, convert),
+    *(solvers, topologies, formats, synthetic, demo, serve),
+    *(backup, restore),
+)
+for command in COMMANDS:
+    app.command()(command)
+app.add_typer(key, name="key")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        with stdout_told():
+            app()
+    except KeyboardInterrupt:  # before or after the command itself
+        say("Stopped.", "note")
+        sys.exit(INTERRUPTED)
+    except OutputError as error:
+        say(f"Can't write the output: {error.strerror}.", "error")
+        sys.exit(BAD_INPUT)
+
+
+def _report(error: Exception, *, as_json: bool) -> int | None:
+    """Report an error of the library and return the exit code; None for other errors, which are faults of ours."""
+    # Looked up, not imported: when one of these was raised, its module is there, and importing it takes long.
+    traces, solving = sys.modules.get("traces.support.errors"), sys.modules.get("solvers.searching.solution")
+    if traces is not None and isinstance(error, traces.InputError):
+        for violation in error.violations:
+            say(str(violation), "error")
+        if as_json:
+            print_json(error_document("bad_input", error.violations))
+        return BAD_INPUT
+    if solving is not None and isinstance(error, solving.NoPlanError):
+        say(str(error), "no plan")
+        if as_json:
+            from dataclasses import asdict
+
+            print_json(error_document("no_plan", termination=asdict(error.termination)))
+        return NO_PLAN
+    return None

@@ -1,1 +1,0 @@
-"""Alembic migrations of the service's database; `api.database` runs them at start-up."""

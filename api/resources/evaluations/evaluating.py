@@ -1,0 +1,102 @@
+"""Evaluations: from a body to `placement.evaluate`, which runs in a helper process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from api.choices import CHOICES, decode_batch_of, merge_choices, recorded_choices
+from api.resources.plans.parsing import topology_of
+from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
+from api.sources import part_of
+from api.store.stored import StoredTrace
+from placement import Plan, evaluate
+from placement.files import plan_from_dict, recorded_topology
+from traces import InputError
+
+__all__ = ["Replay", "replay", "replay_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Everything that a replay needs; pickles."""
+
+    plan: dict[str, Any]
+    topology: str | TopologyFile
+    choices: dict[str, Any]
+    part: str
+    hold_out: float | None
+    trace: StoredTrace
+    workers: int | None
+
+
+def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[str, Any] | None, **known: Any) -> Replay:
+    """Fill in what the body leaves out.
+
+    Parameters
+    ----------
+    body : EvaluationBody
+    plan : mapping
+        Content of a plan file.
+    request : mapping or None
+        The plan's request; None for an inline plan, whose provenance takes its place.
+    **known
+        The other fields of `Replay`.
+    """
+    if request is not None:
+        asked = PlanBody.model_validate(request)
+        made_for = {name: getattr(asked, name) for name in CHOICES}
+        topology, objective = asked.topology, asked.model_dump(include={"activated_weight", "decode_batch"})
+    else:
+        provenance = plan.get("provenance", {})
+        made_for, topology = recorded_choices(provenance), body.topology or _topology(plan)
+        objective = provenance.get("objective")
+    choices = merge_choices(made_for, {name: getattr(body, name) for name in CHOICES})
+    choices["decode_batch"] = decode_batch_of(objective, body.decode_batch, choices.get("execution"))
+    known |= {"choices": choices, "part": body.part, "hold_out": body.hold_out}
+    return Replay(plan=dict(plan), topology=body.topology or topology, **known)
+
+
+def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
+    """Replay the trace through the plan.
+
+    Parameters
+    ----------
+    task : Replay
+    max_bytes : int
+        Largest estimate of memory to let pass.
+
+    Returns
+    -------
+    dict
+        See `placement.Evaluation.as_dict`; and ``notes`` on what was read.
+
+    Raises
+    ------
+    InputError
+    """
+    plan, topology = _plan(task.plan), topology_of(task.topology)
+    threads = 1 if task.workers is None else task.workers
+    need = 8 * plan.num_layers * topology.num_gpus**2 * (threads + 2)
+    if need > max_bytes:
+        detail = f"{plan.num_layers} layers and {topology.num_gpus} GPUs need about {need / 1e9:.1f} GB."
+        remedy = f"This service takes evaluations up to {max_bytes / 1e9:.1f} GB."
+        raise InputError.of("job_too_large", "/topology", detail, remedy)
+    trace, notes = part_of(task.trace.open(), task.part, task.hold_out, "/trace")
+    figures = evaluate(plan, trace, topology, **task.choices, workers=threads).as_dict()
+    return {**figures, "notes": list(notes)}
+
+
+def _plan(content: Mapping[str, Any]) -> Plan:
+    return plan_from_dict({name: value for name, value in content.items() if name != "termination"}, "/plan")
+
+
+def _topology(plan: Mapping[str, Any]) -> str | TopologyFile:
+    """Return the topology that the provenance records, else one of the plan's nodes with generic links."""
+    if recorded_topology(_plan(plan), "/plan") is not None:
+        return TopologyFile.model_validate(plan["provenance"]["topology"])
+    sizes = plan["gpus_per_node"]
+    if isinstance(sizes, int):
+        return TopologyFile(gpus_per_node=sizes, num_nodes=max(1, plan["num_gpus"] // sizes))
+    return TopologyFile(gpus_per_node=sizes)

@@ -1,0 +1,71 @@
+"""Evaluations: a plan, a trace, and what its tokens do."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import BrokenExecutor
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from api.http.access import StoreOf
+from api.http.common import problems
+from api.http.problems import ProblemError
+from api.http.strict import StrictRoute
+from api.resources.answers import Evaluation, json_response
+from api.resources.evaluations.evaluating import Replay, replay, replay_of
+from api.resources.plans.ordering import with_topology
+from api.resources.schemas import EvaluationBody
+from api.service.services import Services, ServicesOf
+from api.store.stored import StoredTrace
+from api.store.tenant_store import TenantStore
+from traces import Violations
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/evaluations", tags=["evaluations"], route_class=StrictRoute)
+
+
+@router.post(
+    "",
+    response_model=Evaluation,
+    summary="Replay a trace through a plan",
+    responses=problems("malformed-json", "too-large", "unsupported-media-type"),
+)
+async def evaluate_plan(body: EvaluationBody, services: ServicesOf, store: StoreOf) -> Response:
+    """Count what crosses GPUs and nodes, and who waits, for every token of the trace."""
+    task = await run_in_threadpool(_task, services, store, body)
+    try:
+        result = await services.parts.helpers.run(replay, task, services.settings.max_job_bytes)
+    except BrokenExecutor:
+        raise ProblemError("out-of-memory", "The replay ended the process that ran it.") from None
+    return json_response(Evaluation(**result))
+
+
+def _task(services: Services, store: TenantStore, body: EvaluationBody) -> Replay:
+    body, found = with_topology(store, body), Violations()
+    plan, request = None, None
+    if isinstance(body.plan, str):
+        row, text, _ = store.documents(body.plan)
+        if row is None:
+            found.add("unknown_plan", "/plan", f"There is no plan {body.plan}.", "Name a plan of this service.")
+        elif text is None:
+            found.add("no_plan_yet", "/plan", f"Plan {body.plan} has found nothing so far.", "Wait for it.")
+        else:
+            plan, request = json.loads(text), row.request
+    else:
+        plan = body.plan.model_dump(exclude_unset=True)
+    trace = store.trace(body.trace)
+    if trace is None:
+        found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
+    found.raise_if_any()
+    assert plan is not None
+    assert trace is not None
+    return replay_of(
+        body,
+        plan,
+        request,
+        trace=StoredTrace.of(services.settings, trace),
+        workers=services.settings.threads_per_plan,
+    )

@@ -1,0 +1,98 @@
+"""News of a plan as server-sent events: what happened since a revision, then live, to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+
+from api.http.access import StoreOf
+from api.http.common import problems
+from api.http.problems import ProblemError
+from api.http.strict import StrictRoute
+from api.resources.answers import PlanNews
+from api.service.services import ServicesOf
+from api.store.events import PlanEvent, events_after
+from api.store.tenant_store import TenantStore
+from traces import Violation
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/plans", tags=["plans"], route_class=StrictRoute)
+
+POLL_S = 0.2
+LONGEST_S = 600.0  # proxies and clients forget connections; whoever comes back misses nothing
+RETRY_MS = 1000
+KIND = {"queued": "status", "running": "incumbent"}
+LastEventId = Annotated[
+    str | None,
+    Header(alias="Last-Event-ID", description="`id` of the last event that arrived: those after it are sent."),
+]
+
+
+def _after(store: StoreOf, plan_id: str, last_event_id: LastEventId = None) -> int:
+    """Return the revision to begin after; errors come as problem documents, before the stream begins."""
+    if store.plan(plan_id) is None:
+        raise ProblemError("not-found", f"There is no plan {plan_id[:100]!r}.")
+    if last_event_id is None or last_event_id == "":
+        return 0
+    if not (last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) < 10):
+        detail = f"{last_event_id[:40]!r} is no id of an event."
+        violation = Violation(
+            code="last_event_id", pointer="Last-Event-ID:", detail=detail, remedy="Send the id of an event, or none."
+        )
+        raise ProblemError("invalid-request", detail, [violation])
+    return int(last_event_id)
+
+
+@router.get(
+    "/{plan_id}/events",
+    response_class=EventSourceResponse,
+    summary="Watch a plan",
+    responses=problems("not-found"),
+)
+async def watch_plan(
+    plan_id: str, request: Request, services: ServicesOf, store: StoreOf, after: Annotated[int, Depends(_after)]
+) -> AsyncIterator[ServerSentEvent]:
+    """Send every change of a plan: `status`, `incumbent` (score, bound or gap are new), and `done` at the end.
+
+    The first events are those that a client has missed: all, or those after `Last-Event-ID`. `id` is the plan's
+    revision. After ten minutes comes `reconnect`: ask again, with the last id.
+    """
+    deadline = time.monotonic() + LONGEST_S
+    while True:
+        events = await run_in_threadpool(events_after, store.database, plan_id, after)
+        for event in events:
+            after = event.revision
+            yield _message(event)
+        if events and events[-1].data["status"] not in KIND:
+            return
+        if not events and await run_in_threadpool(_is_over, store, plan_id, after):
+            return
+        if time.monotonic() > deadline or services.draining.is_set():
+            yield ServerSentEvent(event="reconnect", data={}, retry=RETRY_MS)
+            return
+        if await request.is_disconnected():
+            return
+        await asyncio.sleep(POLL_S)
+
+
+def _is_over(store: TenantStore, plan_id: str, after: int) -> bool:
+    """Whether nothing will come any more: the plan was deleted, or was finished when the client last heard of it."""
+    row = store.plan(plan_id)
+    return row is None or (row.finished and row.revision <= after)
+
+
+def _message(event: PlanEvent) -> ServerSentEvent:
+    data = event.data
+    kind = KIND.get(data["status"], "done")
+    if kind == "incumbent" and data["score"] is None and data["bound"] is None:
+        kind = "status"
+    news = PlanNews(at=datetime.fromtimestamp(event.at, UTC), revision=event.revision, **data)
+    return ServerSentEvent(event=kind, id=str(event.revision), data=news)

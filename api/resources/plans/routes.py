@@ -1,0 +1,279 @@
+"""Plans: ask, wait, look, take the plan file, cancel, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi import Path as PathParameter
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from api.http.access import StoreOf
+from api.http.common import (
+    Cursor,
+    Key,
+    Limit,
+    Prefer,
+    Status,
+    TagQuery,
+    decode_cursor,
+    link_next,
+    matches,
+    next_cursor,
+    not_modified,
+    problems,
+    wait_of,
+)
+from api.http.problems import ProblemError
+from api.http.strict import StrictRoute
+from api.resources.answers import PlanList, PlanResource, PlanSummary, ValidPlan, json_response, loads
+from api.resources.plans.asked import ask, cancel, drop, etag_of, missing, relabel, state_headers
+from api.resources.plans.exports import (
+    FillMissing,
+    FirstMoeLayer,
+    Layer,
+    ModelLayers,
+    MtpLayers,
+    Name,
+    WithoutMtp,
+    layout,
+)
+from api.resources.plans.ordering import order
+from api.resources.schemas import LabelsBody, PlanBody
+from api.service.services import Services, ServicesOf
+from api.store.rows import PlanRow
+from api.store.tenant_store import TenantStore
+from placement.exports import EXPORTS, Context
+from placement.files import plan_from_dict
+
+__all__ = ["plan_text", "router"]
+
+router = APIRouter(prefix="/v1/plans", tags=["plans"], route_class=StrictRoute)
+
+FormatName = Annotated[
+    str,
+    PathParameter(
+        json_schema_extra={
+            "enum": [known.name for known in EXPORTS],
+            "x-enum-descriptions": [known.engine for known in EXPORTS],  # a convention of generators; the page shows it
+        }
+    ),
+]
+POLL_S = 0.1
+RETRY_AFTER_S = "1"
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=PlanResource,
+    summary="Ask for a plan",
+    responses={
+        200: {"model": PlanResource, "description": "The plan is finished."},
+        **problems(
+            "malformed-json",
+            "not-found",
+            "too-large",
+            "unsupported-media-type",
+            "idempotency-key-reused",
+            "queue-full",
+            "quota-exceeded",
+        ),
+    },
+)
+async def create_plan(
+    body: PlanBody,
+    request: Request,
+    services: ServicesOf,
+    store: StoreOf,
+    prefer: Prefer = None,
+    idempotency_key: Key = None,
+) -> Response:
+    """Queue a search. The answer is 202, or 200 if `Prefer: wait` was asked for and the plan is finished by then."""
+    plan_id = await run_in_threadpool(ask, services, store, body, idempotency_key)
+    wait_s = wait_of(request, services.settings.max_wait_s)
+    if wait_s is not None:
+        await _wait(request, services, store, plan_id, wait_s)
+    response = await run_in_threadpool(_answer, store, plan_id)
+    response.headers["Location"] = f"/v1/plans/{plan_id}"
+    if "retry-after" in response.headers:
+        response.status_code = 202
+    if wait_s is not None:
+        response.headers["Preference-Applied"] = f"wait={wait_s:g}"
+    return response
+
+
+@router.post(
+    "/validate",
+    response_model=ValidPlan,
+    summary="Check a request",
+    responses=problems("malformed-json", "too-large", "unsupported-media-type"),
+)
+def validate_plan(body: PlanBody, services: ServicesOf, store: StoreOf) -> Response:
+    """Check a request as `POST /v1/plans` does, and queue nothing. All violations are reported at once."""
+    return json_response(ValidPlan(request=order(services, store, body).request))
+
+
+@router.get("", response_model=PlanList, summary="List plans", responses=problems())
+def list_plans(
+    request: Request,
+    store: StoreOf,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    status: Annotated[Sequence[Status], Query(description="Only plans with one of these.")] = (),
+    tag: TagQuery = (),
+) -> Response:
+    """List the plans without their maps, the newest first."""
+    rows = store.list_plans(limit + 1, decode_cursor(cursor), status, tags=tag)
+    following = next_cursor(rows, limit)
+    items = [PlanSummary(**PlanSummary.fields_of(row)) for row in rows[:limit]]
+    return json_response(PlanList(items=items, next_cursor=following), headers=link_next(request, following))
+
+
+@router.get(
+    "/{plan_id}",
+    response_model=PlanResource,
+    summary="Look at a plan",
+    responses={304: {"description": "Not modified"}, **problems("not-found")},
+)
+async def get_plan(
+    plan_id: str, request: Request, services: ServicesOf, store: StoreOf, prefer: Prefer = None
+) -> Response:
+    """Return the state of the search and the best plan so far.
+
+    With `Prefer: wait`, the answer comes when the plan is finished, or, with `If-None-Match`, when anything is new.
+    """
+    wait_s = wait_of(request, services.settings.max_wait_s)
+    if wait_s is not None:
+        await _wait(request, services, store, plan_id, wait_s, request.headers.get("if-none-match"))
+    return not_modified(request, await run_in_threadpool(_answer, store, plan_id))
+
+
+@router.get(
+    "/{plan_id}/plan",
+    response_model=dict[str, Any],
+    summary="Take the plan file",
+    responses={
+        200: {"description": "The plan file, as the command line writes it."},
+        304: {"description": "Not modified"},
+        **problems("not-found", "no-plan-yet"),
+    },
+)
+def get_plan_file(plan_id: str, request: Request, store: StoreOf) -> Response:
+    """Return the best plan so far as a plan file and nothing else."""
+    _, text = plan_text(store, plan_id)
+    etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+    return not_modified(request, Response(text, 200, {"ETag": etag}, "application/json"))
+
+
+@router.get(
+    "/{plan_id}/exports/{format}",
+    response_class=Response,
+    summary="Take the file that an engine loads",
+    responses={
+        200: {"description": "The file; `Content-Disposition` names it.", "content": {"application/octet-stream": {}}},
+        304: {"description": "Not modified"},
+        **problems("not-found", "no-plan-yet"),
+    },
+)
+def export_plan(
+    plan_id: str,
+    format: FormatName,  # noqa: A002
+    request: Request,
+    store: StoreOf,
+    model_layers: ModelLayers = None,
+    first_moe_layer: FirstMoeLayer = 0,
+    mtp_layers: MtpLayers = 0,
+    fill_missing: FillMissing = False,
+    without_mtp: WithoutMtp = False,
+    layer: Layer = None,
+    model_class: Name = None,
+    mtp_model_class: Name = None,
+    model_name: Name = None,
+) -> Response:
+    """Return the best plan so far as the placement file of an engine, if the engine would load it as it is meant."""
+    export = next((known for known in EXPORTS if known.is_named(format)), None)
+    if export is None:
+        known = ", ".join(known.name for known in EXPORTS)
+        raise ProblemError("not-found", f"There is no placement format {format[:60]!r}; there are {known}.")
+    context = Context(
+        model=layout(model_layers, first_moe_layer, mtp_layers),
+        fill_missing=fill_missing,
+        without_mtp=without_mtp,
+        layer=layer,
+        model_class=model_class,
+        mtp_model_class=mtp_model_class,
+        model_name=model_name,
+    )
+    _, text = plan_text(store, plan_id)
+    content = export.write(plan_from_dict(json.loads(text)), context).content
+    headers = {
+        "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
+        "Content-Disposition": f'attachment; filename="{plan_id[:60]}-{export.name}{export.suffix}"',
+    }
+    return not_modified(request, Response(content, 200, headers, "application/octet-stream"))
+
+
+@router.post("/{plan_id}/cancel", response_model=PlanResource, summary="Cancel a plan", responses=problems("not-found"))
+def cancel_plan(plan_id: str, store: StoreOf) -> Response:
+    """Stop the search and keep the best plan so far. A finished plan stays as it is."""
+    cancel(store, "plan", plan_id)
+    return _answer(store, plan_id)
+
+
+@router.patch("/{plan_id}", response_model=PlanResource, summary="Rename a plan", responses=problems("not-found"))
+def label_plan(plan_id: str, body: LabelsBody, store: StoreOf) -> Response:
+    """Change the name or the tags of a plan."""
+    relabel(store, "plan", plan_id, body)
+    return _answer(store, plan_id)
+
+
+@router.delete(
+    "/{plan_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a plan",
+    responses=problems("not-found", "not-finished"),
+)
+def delete_plan(plan_id: str, store: StoreOf) -> Response:
+    """Delete a plan with everything that was found. A running one has to be cancelled first."""
+    return drop(store, "plan", plan_id)
+
+
+def plan_text(store: TenantStore, plan_id: str) -> tuple[PlanRow, str]:
+    """Return a plan, and the plan file of the best that was found so far."""
+    row, text, _ = store.documents(plan_id)
+    if row is None:
+        raise missing("plan", plan_id)
+    if text is None:
+        retry = {} if row.finished else {"Retry-After": RETRY_AFTER_S}
+        raise ProblemError("no-plan-yet", f"Plan {plan_id} is {row.status} and has no plan.", headers=retry)
+    return row, text
+
+
+async def _wait(
+    request: Request, services: Services, store: TenantStore, plan_id: str, wait_s: float, known_etag: str | None = None
+) -> None:
+    """Wait until the plan is finished, or differs from what the client knows; without holding a thread."""
+    deadline = time.monotonic() + wait_s
+    while (left := deadline - time.monotonic()) > 0 and not services.draining.is_set():
+        row = await run_in_threadpool(store.plan, plan_id)
+        if row is None or row.finished or (known_etag is not None and not matches(known_etag, etag_of(row))):
+            return
+        if await request.is_disconnected():
+            return
+        await asyncio.sleep(min(POLL_S, left))
+
+
+def _answer(store: TenantStore, plan_id: str) -> Response:
+    row, plan, summary = store.documents(plan_id)
+    if row is None:
+        raise missing("plan", plan_id)
+    resource = PlanResource(**PlanSummary.fields_of(row), plan=loads(plan), summary=loads(summary))
+    return json_response(resource, headers=state_headers(row, RETRY_AFTER_S))

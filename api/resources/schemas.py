@@ -1,0 +1,382 @@
+"""The shapes of requests: strict, every field known, bounded before any array is made from them."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from api.sources import Part
+from placement.problem.constraints import LoadGroups
+from placement.problem.objective import CopyPolicy, Dedup, Execution, Ownership
+from placement.topology.topology import MAX_GPUS
+from solvers.fronts.pareto import Against
+
+__all__ = [
+    "EvaluationBody",
+    "FrontBody",
+    "FrontId",
+    "GroupBody",
+    "ImportBody",
+    "KeyBody",
+    "LabelsBody",
+    "LayerCapBody",
+    "LimitsBody",
+    "Name",
+    "PinBody",
+    "PlanBody",
+    "PlanFile",
+    "PlanId",
+    "Tags",
+    "TopologyBody",
+    "TopologyFile",
+    "TopologyId",
+    "TraceId",
+    "UploadBody",
+]
+
+MAX_ID = 32_767
+MAX_LAYERS = 4096
+MAX_ITEMS = 100_000
+MAX_DEPTH = 16
+INT64 = (1 << 63) - 1
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+LayerId = Annotated[int, Field(ge=0, le=1 << 31)]
+Gpus = Annotated[int, Field(ge=1, le=MAX_GPUS)]
+Slots = Annotated[int, Field(ge=1, le=MAX_ID)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+TraceId = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$", examples=["sha256:" + "0" * 64])]
+TagName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:/-]+$")]
+Tags = Annotated[list[TagName], Field(max_length=16)]
+TopologyId = Annotated[str, Field(pattern="^topo_[0-9a-f]{32}$", examples=["topo_" + "0" * 32])]
+FrontId = Annotated[str, Field(pattern="^front_[0-9a-f]{32}$", examples=["front_" + "0" * 32])]
+PlanId = Annotated[str, Field(pattern="^plan_[0-9a-f]{32}$", examples=["plan_" + "0" * 32])]
+
+
+def _scalar(value: Any) -> Any:
+    if value is not None and not isinstance(value, (bool, int, float, str)):
+        raise PydanticCustomError("scalar_type", "Options are numbers, texts, booleans or null")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("finite_number", "Numbers must be finite")
+    return value
+
+
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse nesting that would exhaust the stack of whoever walks through it."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        parts = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [inner for part in parts for inner in part if isinstance(inner, (dict, list))]
+        if not level:
+            return value
+    raise PydanticCustomError("too_deep", "The object is nested too deeply")
+
+
+Version = Annotated[int, Field(ge=1, le=1)]  # a literal 1 would accept true
+Scalar = Annotated[Any, AfterValidator(_scalar), WithJsonSchema({"type": ["number", "string", "boolean", "null"]})]
+Document = Annotated[dict[str, Any], AfterValidator(_shallow)]
+
+
+def _form(value: Any) -> str:
+    """Tell apart the forms of a field, so that only the errors of the form that was sent are reported."""
+    return "<text>" if isinstance(value, str) else "<object>"
+
+
+def _form_of_numbers(value: Any) -> str:
+    return "<list>" if isinstance(value, list) else "<number>"
+
+
+Speeds = Annotated[
+    Annotated[Positive, Tag("<number>")] | Annotated[list[Positive], Field(max_length=MAX_GPUS), Tag("<list>")],
+    Discriminator(_form_of_numbers),
+]
+SlotCounts = Annotated[
+    Annotated[Slots, Tag("<number>")] | Annotated[list[Slots], Field(max_length=MAX_GPUS), Tag("<list>")],
+    Discriminator(_form_of_numbers),
+]
+NodeSizes = Annotated[
+    Annotated[Gpus, Tag("<number>")] | Annotated[list[Gpus], Field(min_length=1, max_length=MAX_GPUS), Tag("<list>")],
+    Discriminator(_form_of_numbers),
+]
+
+
+class Strict(BaseModel):
+    """A body: unknown fields and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class LinkBody(Strict):
+    """A tier of links."""
+
+    bandwidth_gb_s: Positive = Field(description="GB/s per GPU and direction.")
+    latency_us: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(default=0.0, description="Microseconds.")
+
+
+Matrix = Annotated[list[Annotated[list[Finite], Field(max_length=MAX_GPUS)]], Field(max_length=MAX_GPUS)]
+
+
+class TopologyFile(Strict):
+    """A topology, as in a topology file."""
+
+    schema_version: Version = 1
+    name: Name | None = None
+    gpus_per_node: NodeSizes | None = Field(
+        default=None, description="GPUs of every node, or a list of the nodes' sizes."
+    )
+    num_nodes: Gpus | None = Field(default=None, description="Number of nodes, if gpus_per_node is a number.")
+    intra_node: LinkBody | None = None
+    inter_node: LinkBody | None = None
+    rank_cost_matrix: Matrix | None = Field(default=None, description="Cost of a message between each pair of GPUs.")
+    bandwidth_gb_s: Matrix | None = Field(default=None, description="GB/s per direction; beside rank_cost_matrix.")
+    latency_us: Matrix | None = Field(default=None, description="Microseconds; beside rank_cost_matrix.")
+    gpu_speed: Speeds | None = None
+    memory_gb: Speeds | None = None
+    slots: SlotCounts | None = None
+    gpus_per_host: Gpus | None = None
+    host_of_gpu: Annotated[list[Annotated[int, Field(ge=0, lt=MAX_GPUS)]], Field(max_length=MAX_GPUS)] | None = None
+
+
+TopologyField = Annotated[
+    Annotated[str, Field(min_length=1, max_length=20_000), Tag("<text>")] | Annotated[TopologyFile, Tag("<object>")],
+    Discriminator(_form),
+    Field(
+        description="Shorthand (4x8: 4 nodes of 8 GPUs; 8+8+4; PRESET:NODES), the id of a stored topology, or the "
+        "content of a topology file.",
+        examples=["1x4", "hgx_h100:4"],
+    ),
+]
+
+
+class PinBody(Strict):
+    """An expert and a GPU."""
+
+    expert: Id
+    gpu: Annotated[int, Field(ge=0, lt=MAX_GPUS)]
+    layer_id: LayerId | None = Field(default=None, description="Model layer; all layers if null.")
+
+
+class GroupBody(Strict):
+    """Experts whose copies stay on one node."""
+
+    experts: Annotated[list[Id], Field(min_length=1, max_length=MAX_ID)]
+    layer_id: LayerId | None = Field(default=None, description="Model layer; all layers if null.")
+
+
+class LayerCapBody(Strict):
+    """A load cap for one model layer."""
+
+    layer_id: LayerId
+    load_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
+
+class LimitsBody(Strict):
+    """When to stop; the first limit that is reached ends the search."""
+
+    time_limit_s: Positive | None = Field(
+        default=None,
+        description="Seconds. 10 if it is left out and there is no work limit; null for the service's longest.",
+    )
+    work: Annotated[int, Field(ge=1, le=INT64)] | None = Field(
+        default=None, description="Trial changes to price. Same seed and work, and no time limit: same plan."
+    )
+    gap: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
+        default=None, description="Stop when (score - bound) / score is at most this."
+    )
+    stall_s: Positive | None = Field(default=None, description="Stop after so many seconds without a better plan.")
+
+
+class PlanBody(Strict):
+    """A request for a plan."""
+
+    trace: TraceId = Field(description="Trace to plan for.")
+    topology: TopologyField
+    slots_per_gpu: Slots | None = Field(
+        default=None, description="Expert slots per GPU and layer; ceil(E / G) if null."
+    )
+    execution: Execution = Field(default="context_coherent", description="How tokens travel.")
+    dedup: Dedup = Field(default="gpu", description="What a dispatch sends once per: expert (none), GPU or node.")
+    ownership: Ownership = Field(default="token", description="Home rank of a token under dispatch.")
+    copy_policy: CopyPolicy | None = Field(
+        default=None, description="Which copy a token uses; fair (context_coherent) or same_node (dispatch) if null."
+    )
+    activated_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=0.0, description="Weight of the activated experts of the GPU that has most, for decoding."
+    )
+    decode_batch: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=128, description="Tokens per batch that activated experts are counted over."
+    )
+    load_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = Field(
+        default=None, description="Largest load of a GPU relative to its fair share, in every layer."
+    )
+    layer_load_caps: Annotated[list[LayerCapBody], Field(max_length=MAX_ITEMS)] = Field(
+        default=[], description="Load caps of single layers, in place of load_cap."
+    )
+    load_quantile: Annotated[float, Field(ge=0.5, lt=1, allow_inf_nan=False)] | None = Field(
+        default=None, description="The load cap holds for this quantile of a GPU's load; null: for its expectation."
+    )
+    load_groups: LoadGroups | None = Field(
+        default=None,
+        description="Tokens that are drawn together, to tell how much loads vary. If null: sequences, if there is a "
+        "load_quantile and the trace names them; else windows.",
+    )
+    extra_copies: Annotated[int, Field(ge=0, le=INT64)] | None = Field(
+        default=None, description="Copies beyond one of each expert, in all layers together; null: what fits the slots."
+    )
+    extra_bytes: Annotated[int, Field(ge=0, le=INT64)] | None = Field(
+        default=None, description="The same budget in bytes, all GPUs together; needs expert_bytes."
+    )
+    expert_bytes: Annotated[int, Field(ge=1, le=INT64)] | None = Field(
+        default=None,
+        description="Size of one expert's weights: for extra_bytes, to check the GPUs' memory, and to show bytes.",
+    )
+    pins: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field(
+        default=[], description="Copies that must be there."
+    )
+    forbidden: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field(
+        default=[], description="Copies that must not."
+    )
+    groups: Annotated[list[GroupBody], Field(max_length=MAX_ITEMS)] = Field(
+        default=[], description="Experts kept together."
+    )
+    solver: Annotated[str, Field(min_length=1, max_length=100)] = Field(
+        default="auto", description="See GET /v1/solvers."
+    )
+    options: dict[Annotated[str, Field(max_length=100)], Scalar] = Field(
+        default={}, description="Options of the solver; GET /v1/solvers has their JSON Schema."
+    )
+    limits: LimitsBody = LimitsBody()
+    hold_out: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
+        default=None, description="Share of the sequences to hold out. 0.5 if null and the trace has tokens."
+    )
+    seed: Annotated[int, Field(ge=0, le=INT64)] = 0
+    start: PlanId | None = Field(default=None, description="Plan to start from.")
+    name: Name | None = Field(default=None, description="Name to show.")
+    tags: Tags = Field(default=[], description="Words to find it by.")
+
+
+class FrontBody(PlanBody):
+    """A request for a front: many plans at once. Time and work limits are those of all its searches together."""
+
+    limits: LimitsBody = LimitsBody(time_limit_s=60.0)
+    against: Against = Field(default="imbalance", description="What traffic is weighed against.")
+    points: Annotated[int, Field(ge=3, le=64)] = Field(default=9, description="Searches, and most points.")
+    num_groups: Annotated[int, Field(ge=1, le=MAX_ID)] | None = Field(
+        default=None, description="Expert groups of the router (DeepSeek-V3: 8), for hierarchical EPLB."
+    )
+
+
+class TopologyBody(Strict):
+    """A topology to keep under an id."""
+
+    topology: TopologyField
+    name: Name | None = Field(default=None, description="Name to show.")
+    tags: Tags = Field(default=[], description="Words to find it by.")
+
+
+class LabelsBody(Strict):
+    """A change of name or tags; what is left out stays."""
+
+    name: Name | None = Field(default=None, description="Name to show; null takes it away.")
+    tags: Tags = Field(default=[], description="Words to find it by, in place of those that it has.")
+
+
+class PlanFile(Strict):
+    """A plan file's content."""
+
+    schema_version: Version
+    layer_ids: Annotated[list[LayerId], Field(min_length=1, max_length=MAX_LAYERS)]
+    num_experts: Annotated[int, Field(ge=1, le=MAX_ID)]
+    num_gpus: Gpus
+    gpus_per_node: NodeSizes
+    slots_per_gpu: Slots
+    physical_to_logical_map: Annotated[
+        list[list[Annotated[int, Field(ge=-1, lt=MAX_ID)]]], Field(min_length=1, max_length=MAX_LAYERS)
+    ]
+    score: Finite | None = None
+    bound: Finite | None = None
+    gap: Finite | None = None
+    termination: Document | None = None
+    provenance: Document = {}
+    warnings: list[str] = []
+
+
+class KeyBody(Strict):
+    """A request for a key of one's own tenant."""
+
+    name: Name | None = Field(default=None, description="Name to show: what the key is for.")
+    scopes: Annotated[list[Literal["read", "write", "admin"]], Field(min_length=1, max_length=3)] = Field(
+        default=["read"], description="What it may do; write includes read, admin both."
+    )
+    days: Annotated[float, Field(gt=0, le=36_500, allow_inf_nan=False)] | None = Field(
+        default=None, description="Days that it is valid; until it is revoked if null."
+    )
+
+
+class ReadingBody(Strict):
+    """How to read a file that does not say everything itself; see the parameters of `POST /v1/traces`."""
+
+    format: Annotated[str, Field(min_length=1, max_length=40)] | None = None
+    num_experts: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
+    layer_ids: Annotated[list[LayerId], Field(min_length=1, max_length=MAX_LAYERS)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
+    model_layers: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    first_moe_layer: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    drop_dummy_rows: Literal[True] | None = None
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """What is given, as `traces.load` takes it."""
+        return self.model_dump(include=set(ReadingBody.model_fields), exclude_none=True)
+
+
+class UploadBody(ReadingBody):
+    """The beginning of an upload in parts."""
+
+    name: Name | None = Field(default=None, description="Name to show, such as the file's.")
+    tags: Tags = Field(default=[], description="Words to find it by.")
+    bytes: Annotated[int, Field(ge=1, le=INT64)] | None = Field(
+        default=None, description="Size of the whole file, if it is known; the last part completes it."
+    )
+
+
+class ImportBody(ReadingBody):
+    """A file for the service to fetch."""
+
+    source: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
+        description="Absolute path on the service's machine, or an address, that the operator allows."
+    )
+    name: Name | None = Field(default=None, description="Name to show, such as the file's.")
+    tags: Tags = Field(default=[], description="Words to find it by.")
+
+
+class EvaluationBody(Strict):
+    """A plan and the trace to replay through it.
+
+    What is left out is taken from the plan: from its request, or, for an inline plan, from its provenance.
+    """
+
+    plan: Annotated[
+        Annotated[PlanId, Tag("<text>")] | Annotated[PlanFile, Tag("<object>")],
+        Discriminator(_form),
+        Field(description="Id of a plan, or the content of a plan file."),
+    ]
+    trace: TraceId
+    topology: TopologyField | None = None
+    execution: Execution | None = None
+    dedup: Dedup | None = None
+    ownership: Ownership | None = None
+    copy_policy: CopyPolicy | None = None
+    decode_batch: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None,
+        description="Tokens per batch to count activated experts over, under dispatch; null: as the plan was made for.",
+    )
+    part: Part = Field(default="all", description="Tokens to replay; the trace is split as for plans.")
+    hold_out: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
+        default=None, description="Share of the sequences that is held out, for the parts. 0.5 if null."
+    )

@@ -1,0 +1,121 @@
+"""Topologies: known machines, and one's own kept under ids."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from api.http.access import StoreOf
+from api.http.common import Cursor, Limit, TagQuery, decode_cursor, link_next, next_cursor, not_modified, problems
+from api.http.problems import ProblemError
+from api.http.strict import StrictRoute
+from api.resources.answers import TopologyList, TopologyPreset, TopologyResource, json_response
+from api.resources.plans.parsing import topology_of
+from api.resources.schemas import LabelsBody, TopologyBody, TopologyFile
+from api.store.models import topologies
+from api.store.rows import TopologyRow
+from placement import PRESETS
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/topologies", tags=["topologies"], route_class=StrictRoute)
+
+SHORTHANDS = {
+    "4x8": "4 nodes of 8 GPUs each",
+    "8+8+4": "nodes of 8, 8 and 4 GPUs",
+    "hgx_h100:4": "4 nodes of a preset",
+}
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=TopologyResource,
+    summary="Keep a topology",
+    responses=problems("malformed-json", "too-large", "unsupported-media-type"),
+)
+def create_topology(body: TopologyBody, store: StoreOf) -> Response:
+    """Keep a topology under an id, to name it in plans. Plans keep what it is now."""
+    topology_of(body.topology)
+    content = body.topology
+    if isinstance(content, TopologyFile):
+        content = content.model_dump(mode="json", exclude_unset=True)  # type: ignore[assignment]  # JSON from here on
+    row = store.add_topology(content, body.name, body.tags)
+    return json_response(_shown(row), status=201, headers={"Location": f"/v1/topologies/{row.id}"}, strong_etag=True)
+
+
+@router.get("", response_model=TopologyList, summary="List topologies", responses=problems())
+def list_topologies(
+    request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None, tag: TagQuery = ()
+) -> Response:
+    """List one's own topologies, the newest first; the machines that have a name; and the ways to write any other."""
+    rows = store.list_topologies(limit + 1, decode_cursor(cursor), tag)
+    following = next_cursor(rows, limit)
+    presets = [
+        TopologyPreset(
+            name=name,
+            text=preset.text,
+            gpus_per_node=preset.gpus_per_node,
+            intra_node=asdict(preset.intra),
+            inter_node=asdict(preset.inter),
+            memory_gb=preset.memory_gb,
+            gpus_per_host=preset.gpus_per_host,
+        )
+        for name, preset in PRESETS.items()
+    ]
+    items = [_shown(row) for row in rows[:limit]]
+    page = TopologyList(items=items, next_cursor=following, presets=presets, shorthands=SHORTHANDS)
+    return json_response(page, headers=link_next(request, following))
+
+
+@router.get(
+    "/{topology_id}",
+    response_model=TopologyResource,
+    summary="Look at a topology",
+    responses={304: {"description": "Not modified"}, **problems("not-found")},
+)
+def get_topology(topology_id: str, request: Request, store: StoreOf) -> Response:
+    """Return a stored topology."""
+    row = store.topology(topology_id)
+    if row is None:
+        raise _missing(topology_id)
+    return not_modified(request, json_response(_shown(row), strong_etag=True))
+
+
+@router.patch(
+    "/{topology_id}", response_model=TopologyResource, summary="Rename a topology", responses=problems("not-found")
+)
+def label_topology(topology_id: str, body: LabelsBody, store: StoreOf) -> Response:
+    """Change the name or the tags of a topology."""
+    if not store.label(topologies, topology_id, body.model_dump(exclude_unset=True)):
+        raise _missing(topology_id)
+    row = store.topology(topology_id)
+    if row is None:
+        raise _missing(topology_id)
+    return json_response(_shown(row), strong_etag=True)
+
+
+@router.delete(
+    "/{topology_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a topology",
+    responses=problems("not-found"),
+)
+def delete_topology(topology_id: str, store: StoreOf) -> Response:
+    """Delete a topology. Plans that were made for it stay, and keep what it was."""
+    if not store.delete_topology(topology_id):
+        raise _missing(topology_id)
+    return Response(status_code=204)
+
+
+def _shown(row: TopologyRow) -> TopologyResource:
+    content = row.content if isinstance(row.content, str) else TopologyFile.model_validate(row.content)
+    topology = topology_of(content)
+    return TopologyResource.of(row, num_nodes=topology.num_nodes, num_gpus=topology.num_gpus)
+
+
+def _missing(topology_id: str) -> ProblemError:
+    return ProblemError("not-found", f"There is no topology {topology_id[:100]!r}.")

@@ -1,0 +1,202 @@
+"""Traces: upload, list, look, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from api.http.access import StoreOf
+from api.http.common import Cursor, Limit, TagQuery, decode_cursor, link_next, next_cursor, not_modified, problems
+from api.http.problems import ProblemError
+from api.http.strict import StrictRoute
+from api.resources.answers import TraceList, TraceResource, json_response
+from api.resources.schemas import LabelsBody, Name
+from api.resources.traces.receiving import receive_trace
+from api.service.services import Services, ServicesOf
+from api.store.models import traces
+from api.store.rows import ConflictError
+from api.store.tenant_store import TenantStore
+from traces import Violation
+from traces.formats import READERS
+
+__all__ = ["check_format", "router"]
+
+router = APIRouter(prefix="/v1/traces", tags=["traces"], route_class=StrictRoute)
+
+MAX_LAYER = 1_000_000
+FORMATS = [reader.name for reader in READERS]
+UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The file as it is: a trace or counts in any known format, or a .tar of the files of all ranks, "
+        "also as .gz or .zst; or a profile.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    "parameters": [
+        {
+            "name": "Content-Digest",
+            "in": "header",
+            "required": False,
+            "description": "Digest of the body (RFC 9530): sha-256=:BASE64:, checked before the file is kept.",
+            "schema": {"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"},
+        }
+    ],
+}
+LayerIds = Annotated[
+    str | None,
+    Query(
+        pattern=r"^[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*$",
+        max_length=20_000,
+        description="Model layers of the file's layer axis, such as 1-26, if the file does not name them.",
+    ),
+]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=TraceResource,
+    summary="Upload a trace",
+    openapi_extra=UPLOAD,
+    responses={
+        200: {"model": TraceResource, "description": "The same bytes were uploaded before."},
+        **problems(
+            "digest-mismatch",
+            "trace-differs",
+            "too-large",
+            "unsupported-media-type",
+            "invalid-trace",
+            "quota-exceeded",
+            "storage-full",
+        ),
+    },
+)
+async def upload(
+    request: Request,
+    services: ServicesOf,
+    store: StoreOf,
+    name: Annotated[Name | None, Query(description="Name to show, such as the file's.")] = None,
+    num_experts: Annotated[
+        int | None, Query(ge=1, le=32_767, description="Experts per layer, if the file does not state them.")
+    ] = None,
+    layer_ids: LayerIds = None,
+    top_k: Annotated[
+        int | None, Query(ge=1, le=32_767, description="Experts per token, if the file does not state them.")
+    ] = None,
+    model_layers: Annotated[
+        int | None, Query(ge=1, le=100_000, description="Layers of the model, for files that count dense ones.")
+    ] = None,
+    first_moe_layer: Annotated[
+        int | None, Query(ge=0, le=100_000, description="First MoE layer, counted from 0; with model_layers.")
+    ] = None,
+    drop_dummy_rows: Annotated[
+        bool, Query(description="Leave out rows that repeat the row before, and rows of a single id.")
+    ] = False,
+    tag: TagQuery = (),
+    file_format: Annotated[
+        str | None,
+        Query(alias="format", pattern=f"^({'|'.join(FORMATS)})$", description="Found by content if left out."),
+    ] = None,
+) -> Response:
+    """Upload a file as the raw body. It is read from start to end before it is kept."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type.startswith("multipart/") or media_type == "application/x-www-form-urlencoded":
+        detail = "Send the file as the raw body, not as a form, with Content-Type: application/octet-stream."
+        raise ProblemError("unsupported-media-type", detail)
+    if first_moe_layer is not None and model_layers is None:
+        raise _refused("first_moe_layer", "It needs model_layers.", "Give both, or layer_ids.")
+    given: dict[str, Any] = {"format": file_format, "num_experts": num_experts, "layer_ids": _layers(layer_ids)}
+    given |= {"top_k": top_k, "model_layers": model_layers, "first_moe_layer": first_moe_layer}
+    given |= {"drop_dummy_rows": drop_dummy_rows or None}
+    hints = {field: value for field, value in given.items() if value is not None}
+    row, new = await receive_trace(request, services, store, name, hints, tag)
+    headers = {"Location": f"/v1/traces/{row.id}"}
+    return json_response(TraceResource.of(row), status=201 if new else 200, headers=headers, strong_etag=True)
+
+
+@router.get("", response_model=TraceList, summary="List traces", responses=problems())
+def list_traces(
+    request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None, tag: TagQuery = ()
+) -> Response:
+    """List the traces, the newest first."""
+    rows = store.list_traces(limit + 1, decode_cursor(cursor), tag)
+    following = next_cursor(rows, limit)
+    page = TraceList(items=[TraceResource.of(row) for row in rows[:limit]], next_cursor=following)
+    return json_response(page, headers=link_next(request, following))
+
+
+@router.get(
+    "/{trace_id}",
+    response_model=TraceResource,
+    summary="Look at a trace",
+    responses={304: {"description": "Not modified"}, **problems("not-found")},
+)
+def get_trace(trace_id: str, request: Request, store: StoreOf) -> Response:
+    """Return what is known about a trace."""
+    row = store.trace(trace_id)
+    if row is None:
+        raise ProblemError("not-found", f"There is no trace {trace_id[:100]!r}.")
+    return not_modified(request, json_response(TraceResource.of(row), strong_etag=True))
+
+
+@router.patch("/{trace_id}", response_model=TraceResource, summary="Rename a trace", responses=problems("not-found"))
+def label_trace(trace_id: str, body: LabelsBody, store: StoreOf) -> Response:
+    """Change the name or the tags of a trace."""
+    if not store.label(traces, trace_id, body.model_dump(exclude_unset=True)):
+        raise ProblemError("not-found", f"There is no trace {trace_id[:100]!r}.")
+    row = store.trace(trace_id)
+    assert row is not None
+    return json_response(TraceResource.of(row), strong_etag=True)
+
+
+@router.delete(
+    "/{trace_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a trace",
+    responses=problems("not-found", "trace-in-use"),
+)
+async def delete_trace(trace_id: str, services: ServicesOf, store: StoreOf) -> Response:
+    """Delete a trace and its file. Plans that were made for it stay."""
+    await run_in_threadpool(_delete, services, store, trace_id)
+    return Response(status_code=204)
+
+
+def _delete(services: Services, store: TenantStore, trace_id: str) -> None:
+    with services.uploads:
+        try:
+            if not store.delete_trace(trace_id):
+                raise ProblemError("not-found", f"There is no trace {trace_id[:100]!r}.")
+        except ConflictError as conflict:
+            raise ProblemError(conflict.slug, conflict.detail) from None
+        if not services.store.trace_is_known(trace_id):  # another tenant may have the same bytes
+            services.parts.blobs.delete(trace_id)
+
+
+def check_format(name: str | None) -> None:
+    """Refuse a format that there is not."""
+    if name is not None and name not in FORMATS:
+        detail = f"There is no format {name[:40]!r}."
+        violation = Violation(code="format", pointer="/format", detail=detail, remedy=f"Use {', '.join(FORMATS)}.")
+        raise ProblemError("invalid-request", detail, [violation])
+
+
+def _layers(text: str | None) -> list[int] | None:
+    """Read ``1,2,5-27``."""
+    if text is None:
+        return None
+    layers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        layers.extend(range(int(first), int(last or first) + 1))
+        if len(layers) > MAX_LAYER:
+            raise _refused("layer_ids", "The list names too many layers.", "Check the ranges.")
+    return layers
+
+
+def _refused(field: str, detail: str, remedy: str) -> ProblemError:
+    violation = Violation(code=f"{field}_range", pointer=f"?{field}", detail=detail, remedy=remedy)
+    return ProblemError("invalid-request", detail, [violation])

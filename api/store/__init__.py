@@ -1,0 +1,1 @@
+"""What the service remembers: database, files, keys, backups. The only SQL."""

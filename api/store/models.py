@@ -1,0 +1,195 @@
+"""The tables. `api.store.migrations` creates them; a test holds the two together."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+__all__ = [
+    "KINDS",
+    "STATUSES",
+    "api_keys",
+    "audit_log",
+    "idempotency_keys",
+    "metadata",
+    "plan_documents",
+    "plan_events",
+    "plans",
+    "topologies",
+    "traces",
+    "uploads",
+]
+
+STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
+KINDS = ("plan", "front")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# Times are seconds since the epoch, UTC. `seq` is the order of creation, which lists page through. Whatever belongs to
+# somebody names its `tenant`; ids are only unique within one where clients choose them (the digest of a trace does).
+
+traces = Table(
+    "traces",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String(80), nullable=False),
+    Column("id", String(80), nullable=False, index=True),
+    Column("name", String(200)),
+    Column("tags", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("facts", JSON, nullable=False),  # what a full read found out; see api.resources.traces.inspection.Facts
+    UniqueConstraint("tenant", "id", name="uq_traces_tenant_id"),
+    sqlite_autoincrement=True,
+)
+
+# Everything that a worker runs: plans, and fronts, which are made of many.
+plans = Table(
+    "plans",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String(80), nullable=False),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),
+    Column("name", String(200)),
+    Column("tags", JSON, nullable=False),
+    # The request keeps the id of a trace that was deleted after the plan was made.
+    Column("trace_seq", ForeignKey("traces.seq", ondelete="SET NULL"), index=True),
+    Column("request", JSON, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("revision", Integer, nullable=False),  # rises with every visible change
+    Column("attempt", Integer, nullable=False),  # rises with every claim; writes of older attempts are refused
+    Column("begun", Integer, nullable=False, default=0),  # the attempt that a worker has begun; none begins twice
+    Column("crashes", Integer, nullable=False),  # attempts whose worker died
+    Column("claimed_by", String(80)),  # the server that runs the attempt
+    Column("lease_until", Float),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Column("elapsed_s", Float),
+    Column("score", Float),
+    Column("bound", Float),
+    Column("termination", JSON(none_as_null=True)),
+    Column("error", JSON(none_as_null=True)),  # a problem document
+    Column("warnings", JSON, nullable=False),
+    CheckConstraint(f"status IN {STATUSES}", name="status"),
+    CheckConstraint(f"kind IN {KINDS}", name="kind"),
+    Index("ix_plans_status_seq", "status", "seq"),
+    Index("ix_plans_tenant_seq", "tenant", "seq"),
+    sqlite_autoincrement=True,
+)
+
+# Large and seldom read, so apart from what every poll reads.
+plan_documents = Table(
+    "plan_documents",
+    metadata,
+    Column("plan_id", ForeignKey("plans.id", ondelete="CASCADE"), primary_key=True),
+    Column("start", Text),  # plan file to start from, as it was when the plan was asked for
+    Column("plan", Text),  # plan file of the best plan so far; of a front, its points
+    Column("summary", Text),
+)
+
+# What happened to a plan, one row per revision, so that a client that was away can be told all it missed.
+plan_events = Table(
+    "plan_events",
+    metadata,
+    Column("plan_id", ForeignKey("plans.id", ondelete="CASCADE"), primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("data", JSON, nullable=False),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("tenant", String(80), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("body_hash", String(64), nullable=False),
+    Column("plan_id", ForeignKey("plans.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", Float, nullable=False, index=True),
+)
+
+topologies = Table(
+    "topologies",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String(80), nullable=False),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("name", String(200)),
+    Column("tags", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("content", JSON, nullable=False),  # a topology file
+    Index("ix_topologies_tenant_seq", "tenant", "seq"),
+    sqlite_autoincrement=True,
+)
+
+# Traces that arrive in parts. The bytes are in the blobs' incoming folder, under the upload's id.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String(80), nullable=False),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("name", String(200)),
+    Column("hints", JSON, nullable=False),
+    Column("bytes", BigInteger),  # of the whole file, if the client said so
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+    sqlite_autoincrement=True,
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String(80), nullable=False, index=True),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("name", String(200)),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256 of the key, which is kept nowhere
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+    Column("last_used_at", Float),
+    sqlite_autoincrement=True,
+)
+
+# Who changed what. Rows are never changed, and outlive what they tell of.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("tenant", String(80)),
+    Column("actor", String(200)),  # id of the key, or subject of the token
+    Column("client", String(80)),  # address
+    Column("request_id", String(128)),
+    Column("action", String(200), nullable=False),  # method and route
+    Column("target", String(400)),  # path
+    Column("status", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)

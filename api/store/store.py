@@ -1,0 +1,90 @@
+"""What the service knows of all tenants together. With the stores of tenants and `api.store.leases`, the only SQL."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, delete, func, select
+
+from api.store.database import Database
+from api.store.models import plans, traces, uploads
+from api.store.rows import ACTIVE, Totals
+from api.store.tenant_store import TenantStore
+
+__all__ = ["Store"]
+
+
+class Store:
+    """What the service knows of all tenants together; what one of them sees is `of` it.
+
+    Parameters
+    ----------
+    database : Database
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def of(self, tenant: str) -> TenantStore:
+        """Return the traces and plans of a tenant."""
+        return TenantStore(self.database, tenant)
+
+    def trace_ids(self) -> set[str]:
+        """Return the ids of all traces."""
+        with self.database.read() as connection:
+            return set(connection.execute(select(traces.c.id)).scalars())
+
+    def trace_is_known(self, trace_id: str) -> bool:
+        """Whether any tenant has the trace."""
+        with self.database.read() as connection:
+            return connection.execute(select(traces.c.seq).where(traces.c.id == trace_id).limit(1)).first() is not None
+
+    def expired_uploads(self, now: float) -> set[str]:
+        """Return the ids of uploads in parts that have expired."""
+        with self.database.read() as connection:
+            return set(connection.execute(select(uploads.c.id).where(uploads.c.expires_at < now)).scalars())
+
+    def drop_plans(self, before: float) -> int:
+        """Delete plans and fronts that were finished before a time; return how many."""
+        old = plans.c.status.not_in(ACTIVE) & (plans.c.finished_at < before)
+        with self.database.write() as connection:
+            return connection.execute(delete(plans).where(old)).rowcount
+
+    def drop_traces(self, before: float) -> list[str]:
+        """Delete traces that came before a time and have no plans; return their ids."""
+        used = select(plans.c.seq).where(plans.c.trace_seq == traces.c.seq).exists()
+        with self.database.write() as connection:
+            found = connection.execute(
+                select(traces.c.seq, traces.c.id).where(traces.c.created_at < before, ~used)
+            ).all()
+            if found:
+                connection.execute(delete(traces).where(traces.c.seq.in_([row.seq for row in found])))
+            return [row.id for row in found]
+
+    def drop_uploads(self, expired_at: float) -> set[str]:
+        """Forget uploads in parts that have expired; return the ids of the others."""
+        with self.database.write() as connection:
+            connection.execute(delete(uploads).where(uploads.c.expires_at < expired_at))
+            return set(connection.execute(select(uploads.c.id)).scalars())
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of plans per status."""
+        with self.database.read() as connection:
+            return _counts(connection)
+
+    def totals(self) -> Totals:
+        """Return what the service has, of all tenants together."""
+        since = select(func.min(plans.c.updated_at)).where(plans.c.status == "queued")
+        kept = select(traces.c.id, func.max(traces.c.bytes).label("bytes")).group_by(traces.c.id).subquery()
+        with self.database.read() as connection:
+            count, size = connection.execute(select(func.count(), func.sum(kept.c.bytes))).one()
+            return Totals(
+                plans=_counts(connection),
+                waiting_since=connection.execute(since).scalar_one(),
+                blobs=count,
+                blob_bytes=int(size or 0),
+                open_uploads=connection.execute(select(func.count()).select_from(uploads)).scalar_one(),
+            )
+
+
+def _counts(connection: Connection) -> dict[str, int]:
+    query = select(plans.c.status, func.count()).group_by(plans.c.status)
+    return {row.status: row[1] for row in connection.execute(query)}

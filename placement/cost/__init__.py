@@ -1,0 +1,1 @@
+"""The one cost function, its bounds, and where a score comes from."""

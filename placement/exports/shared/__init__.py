@@ -1,0 +1,1 @@
+"""What several placement formats have in common."""

@@ -1,0 +1,1 @@
+"""The plan: which logical expert every slot holds, and its file."""

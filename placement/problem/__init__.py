@@ -1,0 +1,1 @@
+"""What is asked: objective, constraints, and the problem that joins them with profile and machine."""

@@ -1,0 +1,1 @@
+"""Tokens replayed through a plan: messages, loads, activated experts."""

@@ -1,0 +1,173 @@
+"""Replaying tokens through a plan: the shared ground of `cost` (on a sample) and `evaluate` (on a whole trace)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from placement.problem.objective import Objective
+from placement.replay.kernels import replay as kernels
+from placement.topology.topology import Topology
+from traces import InputError
+
+__all__ = ["Replay", "copy_table", "homes_of"]
+
+Counts = npt.NDArray[np.int64]
+POLICIES = {"fair": kernels.FAIR, "same_gpu": kernels.SAME_GPU, "same_node": kernels.SAME_NODE}
+DEDUPS = {"none": kernels.DEDUP_NONE, "gpu": kernels.DEDUP_GPU, "node": kernels.DEDUP_NODE}
+
+
+def copy_table(
+    table: npt.NDArray[np.integer], num_experts: int, slots_per_gpu: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Return the GPUs of each expert's copies in slot order, (L, E, M) int32, and their number, (L, E) int64."""
+    layers = len(table)
+    layer, slot = np.nonzero(table >= 0)
+    expert = table[layer, slot].astype(np.int64)
+    counts = np.zeros((layers, num_experts), np.int64)
+    np.add.at(counts, (layer, expert), 1)
+    gpus = np.full((layers, num_experts, int(counts.max(initial=1))), -1, np.int32)
+    key = layer * num_experts + expert
+    order = np.argsort(key, kind="stable")
+    first = np.concatenate([[0], np.cumsum(counts.ravel())[:-1]])
+    position = np.arange(len(order)) - first[key[order]]
+    gpus[layer[order], expert[order], position] = slot[order] // slots_per_gpu
+    return gpus, counts
+
+
+def homes_of(
+    objective: Objective,
+    num_gpus: int,
+    rows: npt.NDArray[np.int64],
+    seq_id: npt.NDArray[np.integer] | None,
+    source_rank: npt.NDArray[np.integer] | None,
+) -> npt.NDArray[np.int32]:
+    """Return the home rank of each token, (T,) int32, under the objective's ownership."""
+    if objective.ownership == "token":
+        return kernels.home_ranks(rows, num_gpus)
+    column = seq_id if objective.ownership == "sequence" else source_rank
+    name = "seq_id" if objective.ownership == "sequence" else "source_rank"
+    if column is None or (len(column) and column.min() < 0):
+        raise InputError.of(
+            f"no_{name}",
+            "/objective/ownership",
+            f"Ownership {objective.ownership!r} needs {name} on every token.",
+            "Use 'token'.",
+        )
+    if objective.ownership == "sequence":
+        return kernels.home_ranks(column.astype(np.int64), num_gpus)
+    if len(column) and column.max() >= num_gpus:
+        raise InputError.of(
+            "source_rank_range",
+            "/objective/ownership",
+            f"Source rank {column.max()} is not one of {num_gpus} GPUs.",
+            "Use ownership 'token', or a topology with as many GPUs as the trace has ranks.",
+        )
+    return column.astype(np.int32)
+
+
+@dataclass
+class Replay:
+    """Accumulates what tokens do under a plan.
+
+    Attributes
+    ----------
+    traffic : (L or L-1, G, G) int64
+        Messages (dispatch) or inter-layer pairs (context_coherent) from GPU to GPU.
+    load : (L, G) int64
+        Expert assignments per GPU.
+    fanout : (L, 3) int64
+        Sums of distinct GPUs and distinct nodes, and tokens with an expert.
+    away : (L, 4) int64
+        Dispatch only: assignments off the home GPU, off the home node; distinct remote GPUs, distinct remote nodes.
+    tokens : int
+    """
+
+    objective: Objective
+    topology: Topology
+    copy_gpus: npt.NDArray[np.int32]
+    copy_counts: Counts
+    traffic: Counts
+    load: Counts
+    fanout: Counts
+    away: Counts
+    tokens: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        table: npt.NDArray[np.integer],
+        num_experts: int,
+        slots_per_gpu: int,
+        topology: Topology,
+        objective: Objective,
+    ) -> Replay:
+        """Prepare the replay of the map `table` (L, S)."""
+        gpus, counts = copy_table(table, num_experts, slots_per_gpu)
+        layers, G = len(table), topology.num_gpus
+        boundaries = layers - 1 if objective.execution == "context_coherent" else layers
+        return cls(
+            objective=objective,
+            topology=topology,
+            copy_gpus=gpus,
+            copy_counts=counts,
+            traffic=np.zeros((boundaries, G, G), np.int64),
+            load=np.zeros((layers, G), np.int64),
+            fanout=np.zeros((layers, 3), np.int64),
+            away=np.zeros((layers, 4), np.int64),
+        )
+
+    def fork(self) -> Replay:
+        """Return an empty replay of the same plan, for another thread."""
+        # Not zeros_like, which writes every page: most of a large machine's matrices are never touched.
+        zeros: dict[str, Any] = {
+            name: np.zeros(getattr(self, name).shape, np.int64) for name in ("traffic", "load", "fanout", "away")
+        }
+        return Replay(
+            objective=self.objective,
+            topology=self.topology,
+            copy_gpus=self.copy_gpus,
+            copy_counts=self.copy_counts,
+            **zeros,
+        )
+
+    def join(self, other: Replay) -> None:
+        """Add what another thread has replayed."""
+        for name in ("traffic", "load", "fanout", "away"):
+            getattr(self, name).__iadd__(getattr(other, name))
+        self.tokens += other.tokens
+
+    def add(
+        self,
+        ids: npt.NDArray[np.integer],
+        rows: npt.NDArray[np.int64],
+        seq_id: npt.NDArray[np.integer] | None,
+        source_rank: npt.NDArray[np.integer] | None,
+    ) -> None:
+        """Replay tokens `ids` (T, L, K)."""
+        policy, node = POLICIES[self.objective.copy_policy], self.topology.node_of_gpu
+        self.tokens += len(ids)
+        if self.objective.execution == "context_coherent":
+            kernels.replay_context(
+                ids, rows, self.copy_gpus, self.copy_counts, policy, node, self.traffic, self.load, self.fanout
+            )
+            return
+        homes = homes_of(self.objective, self.topology.num_gpus, rows, seq_id, source_rank)
+        kernels.replay_dispatch(
+            ids,
+            rows,
+            homes,
+            self.copy_gpus,
+            self.copy_counts,
+            policy,
+            DEDUPS[self.objective.dedup],
+            node,
+            self.topology.entry_gpu,
+            self.traffic,
+            self.load,
+            self.fanout,
+            self.away,
+        )

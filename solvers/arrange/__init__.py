@@ -1,0 +1,1 @@
+"""From wanted GPUs to maps of slots that keep every constraint."""

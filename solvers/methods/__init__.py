@@ -1,0 +1,1 @@
+"""The methods, one module or folder each, kernels beside them."""

@@ -1,0 +1,1 @@
+"""Annealing, from layer to layer and under dispatch."""

@@ -1,0 +1,143 @@
+"""What a newcomer gets: a plan in milliseconds, a good one in seconds, and what no plan can beat with the rest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from placement import Problem
+from solvers.methods.eplb.router_groups import grouped_eplb
+from solvers.methods.set_partition.gpu_sets import count_sets
+from solvers.registry import Solver, solver_from
+from solvers.searching.search import Search
+
+__all__ = ["Auto", "search_share"]
+
+QUICK_STEPS = 2_000_000_000  # a second or two
+QUICK_BOOLEANS = 2_000  # of a model that is often solved in seconds
+BASELINES = ("contiguous", "round_robin", "random", "eplb", "load_balance")
+NULL_CASES = ("round_robin", "random")  # hardly ever better than the others
+TINY_SETS = 20_000  # of a layer, times GPUs: decided in tenths of a second, whatever it starts from
+QUICK_SETS = 3_000_000  # of a layer, times GPUs: a program is solved in less than a second
+SETS_PER_S = 700_000  # of all layers, times GPUs, that a core prices and decides
+SETS_ROUNDS = 20  # that look at all of them
+SETS_START, SETS_START_S = 0.4, 5.0  # of the time, and seconds at most, for a plan that sets of experts start from
+SETS_SHARE = 0.85  # of what is left then; what they don't decide is for a last search
+SHORT_S, LONG_S = 10.0, 60.0  # searches of which the bound gets a tenth, and half
+GAP_SHARE = 0.15  # of the search before the bound, where a gap is all that is asked for
+LARGE = 5_000  # slots in all layers from which on annealing is slow to get anywhere from random plans
+BOUND_WORK = 0.5  # of the work of the search, whose trials take about as long as an entry of the bound's matrices
+MORE_ROUNDS = 2  # without a better plan, before a search without limits on time and work ends
+SETTLED = 1e-5  # relative gain of a round that counts as none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auto:
+    """Portfolio: baselines, assignment sweeps, exact methods where they are small enough, annealing, then the bound.
+
+    It runs them and keeps the best plan on the problem's own objective. The baselines take milliseconds. What time they
+    leave is split between annealing and the bound; what the bound leaves goes to annealing from the best plan. Under a
+    work limit annealing gets as much work as it would get alone.
+    """
+
+    name: ClassVar[str] = "auto"
+    summary: ClassVar[str] = "Tries the baselines, searches jointly, then proves how good the best plan is."
+
+    def supports(self, problem: Problem) -> str | None:
+        """Every problem is supported."""
+        return None
+
+    def run(self, problem: Problem, search: Search) -> None:
+        """Run the portfolio."""
+        portfolio = _Portfolio(problem, search)
+        for name in BASELINES:
+            if name not in NULL_CASES or not search.offers_are_dear:
+                portfolio.run(solver_from(name), 0.05)
+        if (grouped := grouped_eplb(problem)) is not None:
+            portfolio.run(grouped, 0.05)
+        if problem.objective.execution == "dispatch" and problem.objective.dedup != "none":
+            portfolio.run(solver_from("grace"), 0.05)
+        portfolio.run(solver_from("chain_dp", {"max_steps": QUICK_STEPS}), 0.5)
+        portfolio.run(solver_from("set_partition", {"max_sets": TINY_SETS}), 0.3)
+        large = problem.num_layers * problem.num_slots > LARGE
+        portfolio.run(solver_from("assignment"), 0.25 if large else 0.05)
+        limited = search.work is not None or search.remaining_s is not None
+        if limited:  # what may take hours needs a limit
+            portfolio.run(solver_from("cp_sat", {"max_booleans": QUICK_BOOLEANS}), 0.3)
+        again, share = search.work is None, search_share(search.remaining_s)
+        sets = solver_from("set_partition", {"max_sets": QUICK_SETS})
+        fits = sets.supports(problem) is None and (limited or not problem.objective.imbalance_weight)
+        if fits and _time_for_sets(problem, search) and not problem.objective.imbalance_weight:
+            share = min(SETS_START, SETS_START_S / (search.remaining_s or math.inf))
+        elif search.wanted_gap is not None:  # then the bound decides when it ends
+            share = min(share, GAP_SHARE)
+        portfolio.run(solver_from("annealing"), share, work_share=1.0)
+        if fits and _time_for_sets(problem, search):  # bound and plan at once
+            portfolio.run(sets, SETS_SHARE, work_share=1.0)
+        else:
+            portfolio.bound(1.0 if search.remaining_s is None or search.remaining_s < LONG_S else 0.8)
+        idle = 0
+        while again and portfolio.going_on and (search.remaining_s is not None or idle < MORE_ROUNDS):
+            before = search.best_score
+            portfolio.run(solver_from("annealing"), 0.97, from_best=True)
+            after = search.best_score
+            assert before is not None
+            assert after is not None
+            idle = idle + 1 if before - after <= SETTLED * abs(before) else 0
+
+
+def _time_for_sets(problem: Problem, search: Search) -> bool:
+    """Whether linear programs over sets of experts get somewhere in all layers with what is left."""
+    sets = count_sets(problem) * problem.num_layers
+    if search.work is not None and sets * SETS_ROUNDS > search.work:
+        return False
+    return search.remaining_s is None or sets <= SETS_PER_S * search.workers * search.remaining_s
+
+
+def search_share(seconds: float | None) -> float:
+    """Return the share of the remaining time that the search gets before the bound: 0.9 at 10 s, half at a minute.
+
+    A search gains ever less from more time, a bound goes on rising for minutes.
+    """
+    if seconds is None or seconds <= 0:
+        return 0.9
+    slope = 0.4 / math.log(LONG_S / SHORT_S)
+    return float(np.clip(0.9 - slope * math.log(seconds / SHORT_S), 0.35, 0.95))
+
+
+class _Portfolio:
+    """The methods of one run, in order."""
+
+    def __init__(self, problem: Problem, search: Search) -> None:
+        self.problem, self.search = problem, search
+        self._rank = 0
+
+    @property
+    def going_on(self) -> bool:
+        return not self.search.done and not self.search.proven
+
+    @property
+    def without_plan(self) -> bool:
+        return self.search.best is None and self.search.limit != "cancelled"
+
+    def run(self, solver: Solver, share: float, *, work_share: float | None = None, from_best: bool = False) -> None:
+        """Run a method for a share of the time that remains, unless it does not fit or all is settled."""
+        self._rank += 1
+        # Without a plan yet, the first baseline runs even if the instant bound took all the time there was.
+        if solver.supports(self.problem) is not None or not (self.going_on or self.without_plan):
+            return
+        part = self.search.part(share, self._rank, solver.name, work_share=work_share)
+        if from_best:
+            part.start, part.seed = self.search.best, self.search.seed + self._rank
+        solver.run(self.problem, part)
+
+    def bound(self, share: float) -> None:
+        """Raise the bound."""
+        from solvers.bounds import raise_bound
+
+        self._rank += 1
+        if self.going_on:
+            raise_bound(self.problem, self.search.part(share, self._rank, "bound", work_share=BOUND_WORK))

@@ -1,0 +1,1 @@
+"""Exact optimum of small context-coherent problems."""

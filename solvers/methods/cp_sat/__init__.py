@@ -1,0 +1,1 @@
+"""Proven optima by constraint programming."""

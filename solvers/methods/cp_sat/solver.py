@@ -1,0 +1,199 @@
+"""Proven optima of small problems, copies included: constraint programming on the problem's own objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from placement import Problem
+from placement.plan.plan import copies_on_gpu
+from solvers.arrange.conform import conform
+from solvers.methods.cp_sat.model import PlacementModel, count_booleans
+from solvers.methods.cp_sat.patterns import CopyPatterns, count_patterns
+from solvers.searching.cp_sat import TRIALS_PER_UNIT, cp_sat_solver, watch
+from solvers.searching.search import Search
+from traces import Violations
+
+__all__ = ["CpSat"]
+
+LOCAL_UNITS = 1.0  # deterministic time of one neighbourhood
+
+Copies = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpSat:
+    """CP-SAT on one boolean per layer, expert and copy pattern (the GPUs that hold its copies).
+
+    Loads and traffic depend on patterns alone, whatever the copy policy, so nothing of the objective is approximated
+    but the standard errors of loads. These are convex: tangents are added at each plan found, and the model is solved
+    again until its bound meets the score.
+
+    Attributes
+    ----------
+    max_booleans : int
+        Largest model to try.
+    neighbourhood_layers : int
+        0 to decide all layers at once. Else so many consecutive layers are improved at a time, the others as they are,
+        in sweeps over the model until nothing improves; that proves nothing.
+    """
+
+    max_booleans: int = 20_000
+    neighbourhood_layers: int = 0
+
+    name: ClassVar[str] = "cp_sat"
+    summary: ClassVar[str] = (
+        "Constraint programming (CP-SAT) on the whole objective, with copies: proven optima of small problems."
+    )
+
+    def __post_init__(self) -> None:
+        found = Violations()
+        if self.max_booleans < 1:
+            found.add("option_range", "/options/max_booleans", f"{self.max_booleans} booleans.", "Give at least 1.")
+        if self.neighbourhood_layers < 0:
+            detail = f"{self.neighbourhood_layers} layers."
+            found.add("option_range", "/options/neighbourhood_layers", detail, "Give 0 (all layers) or more.")
+        found.raise_if_any()
+
+    def supports(self, problem: Problem) -> str | None:
+        """Problems whose model has few booleans."""
+        if problem.objective.activated_weight:
+            return "its model does not count activated experts."
+        if problem.copies_limited:
+            return "its model has no budget of copies."
+        layers = self.neighbourhood_layers or problem.num_layers
+        needs = min(layers, problem.num_layers) * problem.num_experts * count_patterns(problem)
+        # Pins and exclusions leave out patterns; that the enumeration itself is short is what counts here.
+        if needs <= self.max_booleans:
+            needs = count_booleans(problem, CopyPatterns.of(problem), layers, self.max_booleans)
+        if needs > self.max_booleans:
+            return f"its model has {needs:,} booleans or more, above max_booleans = {self.max_booleans:,}."
+        return None
+
+    def run(self, problem: Problem, search: Search) -> None:
+        """Offer the plan in order, or start from the best so far, then every better one that CP-SAT finds."""
+        if search.best is None:
+            in_order = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
+            search.offer(conform(problem, np.tile(in_order, (problem.num_layers, 1))))
+        run = _Run(problem, search)
+        whole = not 0 < self.neighbourhood_layers < problem.num_layers
+        spent = run.whole() if whole else run.sweep(self.neighbourhood_layers)
+        if spent is not None:
+            search.progress(spent)
+
+
+class _Run:
+    """One search: its patterns, its offers, the deterministic time that it has spent."""
+
+    def __init__(self, problem: Problem, search: Search) -> None:
+        self.problem, self.search = problem, search
+        self.patterns = CopyPatterns.of(problem)
+        self.step = 0
+        self.units = 0.0
+        self.failure: BaseException | None = None
+
+    @property
+    def best(self) -> Copies:
+        assert self.search.best is not None
+        return copies_on_gpu(self.search.best, self.problem.num_experts, self.problem.num_gpus)
+
+    def whole(self) -> int | None:
+        """Solve with all layers free; return the work spent if a limit ended it."""
+        problem = self.problem
+        model = PlacementModel(problem, self.patterns, range(problem.num_layers), self.best)
+        touched: set[bytes] = set()
+        solution = self.best
+        while solution.tobytes() not in touched:
+            touched.add(solution.tobytes())
+            model.touch(solution)
+            found = self._solve(model, proves=True, units=self._left())
+            if found is None or self.search.proven:
+                return self._spent()
+            solution = found
+        return None
+
+    def sweep(self, layers: int) -> int | None:
+        """Improve overlapping windows of layers, from first to last, until a whole sweep finds nothing."""
+        problem = self.problem
+        firsts = sorted({*range(0, problem.num_layers - layers, max(1, layers // 2)), problem.num_layers - layers})
+        idle = 0
+        while idle < len(firsts):
+            for first in firsts:
+                before, left = self.search.best_score, self._left()
+                model = PlacementModel(problem, self.patterns, range(first, first + layers), self.best)
+                model.touch(self.best)
+                self._solve(model, proves=False, units=min(LOCAL_UNITS, left))
+                if self.search.done or self._left() <= 0:
+                    return self._spent()
+                idle = 0 if self.search.best_score != before else idle + 1
+                if idle == len(firsts):
+                    break
+        return None
+
+    def _left(self) -> float:
+        work = self.search.work
+        return np.inf if work is None else work / TRIALS_PER_UNIT - self.units
+
+    def _spent(self) -> int:
+        """Return the work spent; all of it where CP-SAT stopped a moment before."""
+        work = self.search.work
+        spent = int(self.units * TRIALS_PER_UNIT)
+        return spent if work is None or self.search.done or self.search.proven else max(spent, work)
+
+    def _solve(self, model: PlacementModel, *, proves: bool, units: float) -> Copies | None:
+        """Offer the plans that CP-SAT finds, and report bounds where the model `proves` them.
+
+        Returns
+        -------
+        (L, E, G) int64 or None
+            Copies of the model's optimum; None if a limit came first.
+        """
+        from ortools.sat.python import cp_model
+
+        solver = cp_sat_solver(self.search.seed, units if np.isfinite(units) else None)
+        solver.parameters.cut_level = 0
+        # Else a load above its optimum may come down by the smallest unit at a time.
+        solver.parameters.binary_search_num_conflicts = 10
+        # A step of the presolve adds up coefficients in 32 bits and cuts off optima (or-tools issue 5293, in 9.15).
+        solver.parameters.presolve_inclusion_work_limit = 0
+        run = self
+
+        class Offer(cp_model.CpSolverSolutionCallback):
+            def on_solution_callback(self) -> None:
+                run._guard(solver, lambda: run._offer(model, self.boolean_value))
+
+        def bound(value: float) -> None:
+            if np.isfinite(value):
+                self._guard(solver, lambda: self.search.bound(max(0.0, model.bound(value))))
+
+        if proves:
+            solver.best_bound_callback = bound
+        model.hint(self.best)
+        status = watch(self.search, solver, lambda: solver.solve(model.cp, Offer()))
+        if self.failure is not None:
+            raise self.failure
+        self.units += solver.deterministic_time
+        if status in (cp_model.INFEASIBLE, cp_model.MODEL_INVALID):
+            raise RuntimeError(f"CP-SAT finds the model {solver.status_name(status)} although there is a plan")
+        if status != cp_model.OPTIMAL:
+            return None
+        if proves:
+            self.search.bound(max(0.0, model.bound(solver.best_objective_bound)))
+        return copies_on_gpu(model.table(solver.boolean_value), self.problem.num_experts, self.problem.num_gpus)
+
+    def _offer(self, model: PlacementModel, holds: Callable[[Any], bool]) -> None:
+        self.step += 1
+        self.search.offer(model.table(holds), self.step)
+
+    def _guard(self, solver: Any, call: Callable[[], object]) -> None:
+        """Keep the first failure of a call from the library's own code, to raise it outside."""
+        try:
+            if self.failure is None:
+                call()
+        except BaseException as error:
+            self.failure = error
+            solver.stop_search()

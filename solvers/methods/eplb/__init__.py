@@ -1,0 +1,1 @@
+"""DeepSeek's expert-parallel load balancer."""

@@ -1,0 +1,1 @@
+"""ExFlow's integer programmes."""

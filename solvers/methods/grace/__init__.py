@@ -1,0 +1,1 @@
+"""GRACE-MoE's placement."""

@@ -1,0 +1,204 @@
+"""Balancing the load of one layer, compiled: EPLB's steps with distinct copies, moves, other numbers of copies."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from solvers.arrange.kernels import separate_layer
+from solvers.methods.eplb.kernels.heap import heapify, sift_down, sift_up
+from solvers.methods.eplb.kernels.rebalance import rebalance_layer
+from solvers.methods.load_balance.kernels.relieve import EPSILON, largest_load, relieve
+
+__all__ = ["balance_layers"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Table = npt.NDArray[np.int32]
+
+STALLED = 1.005  # times the lower bound: below it, other numbers of copies are not worth their time
+
+
+@numba.njit(nogil=True, cache=True)
+def _spread_copies(load: Floats, most: int, slots: int) -> Ints:
+    """Return copies per expert, (E,): spare slots go one by one to the largest load per copy, at most `most` copies.
+
+    No other numbers of copies in `slots` slots have a smaller largest share.
+    """
+    copies = np.ones(len(load), np.int64)
+    key = -load
+    heap = np.arange(len(load))
+    heapify(heap, key, len(load))
+    for _ in range(slots - len(load)):
+        hottest = heap[0]
+        if copies[hottest] == most:  # so have all: who has, sinks to the bottom
+            break
+        copies[hottest] += 1
+        key[hottest] = -load[hottest] / copies[hottest] if copies[hottest] < most else np.inf
+        sift_down(heap, key, len(load), 0)
+    return copies
+
+
+@numba.njit(nogil=True, cache=True)
+def _pack(load: Floats, copies: Ints, room: Ints, scale: Floats, table: Table) -> bool:
+    """Fill an empty table, heaviest share first, each copy onto the least loaded GPU with room that has none yet.
+
+    Where no such GPU is left, the expert gets fewer copies. Every expert gets one, as there are no more copies than
+    slots.
+
+    Returns
+    -------
+    bool
+        Whether EPLB, which knows no GPUs that have a copy already, would have packed in the same way.
+    """
+    gpus = len(room)
+    alike = copies.max() < gpus
+    share = load / copies
+    order = np.argsort(-share, kind="mergesort")
+    total, key = np.zeros(gpus), np.zeros(gpus)
+    filled = np.zeros(gpus, np.int64)
+    taken = np.empty(gpus, np.int64)
+    heap = np.empty(gpus, np.int64)
+    size = 0
+    for g in range(gpus):
+        if room[g] > 0:
+            heap[size] = g
+            size += 1
+    # EPLB may deal out the copies of experts with equal shares in another order, so all of them have to be apart.
+    tie, last = 0, -1
+    tied_copies = tied_gpus = False
+    tied = np.full(gpus, -1, np.int64)
+    for e in order:
+        number = min(copies[e], size)
+        alike &= number == copies[e]
+        if last < 0 or share[e] != share[last]:
+            tie += 1
+            tied_copies = tied_gpus = False
+        last = e
+        tied_copies |= copies[e] > 1
+        lightest = np.inf  # of the GPUs that have a copy of e, and room
+        for k in range(number):
+            g = heap[0]
+            alike &= key[g] < lightest
+            if number > 1:  # out of the way of the other copies
+                size -= 1
+                heap[0] = heap[size]
+                sift_down(heap, key, max(size, 1), 0)
+                taken[k] = g
+            tied_gpus |= tied[g] == tie
+            tied[g] = tie
+            table[g, filled[g]] = e
+            filled[g] += 1
+            total[g] += load[e] / number
+            key[g] = total[g] * scale[g]
+            if filled[g] < room[g]:
+                lightest = min(lightest, key[g])
+        if number == 1:
+            if filled[heap[0]] == room[heap[0]]:
+                size -= 1
+                heap[0] = heap[size]
+            sift_down(heap, key, max(size, 1), 0)
+        for k in range(number if number > 1 else 0):
+            if filled[taken[k]] < room[taken[k]]:
+                heap[size] = taken[k]
+                sift_up(heap, key, size)
+                size += 1
+        alike &= not (tied_copies and tied_gpus)
+    return bool(alike)
+
+
+@numba.njit(nogil=True, cache=True)
+def _other_copies(load: Floats, copies: Ints, most: int, give: bool) -> bool:
+    """Take the copy that is missed least, and give it to the expert with the largest share, or to none.
+
+    Returns
+    -------
+    bool
+        Whether there was such a copy, and such an expert if one was to be given it.
+    """
+    donor, hottest = -1, -1
+    for e in range(len(load)):
+        if copies[e] > 1 and (donor < 0 or load[e] / (copies[e] - 1) < load[donor] / (copies[donor] - 1)):
+            donor = e
+    for e in range(len(load)):
+        if e != donor and copies[e] < most and (hottest < 0 or load[e] / copies[e] > load[hottest] / copies[hottest]):
+            hottest = e
+    if donor < 0 or (give and hottest < 0):
+        return False
+    copies[donor] -= 1
+    if give:
+        copies[hottest] += 1
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def _balance_layer(
+    load: Floats, room: Ints, scale: Floats, as_eplb: bool, retries: int, moves: int, table: Table
+) -> float:
+    """Place one layer with the least largest load that can be found.
+
+    Parameters
+    ----------
+    load : (E,) float64
+        Not all 0.
+    room : (G,) int64
+        Slots that each GPU may use, the first ones.
+    scale : (G,) float64
+        Relative load of a GPU per unit of load.
+    as_eplb : bool
+        Whether EPLB applies (the same room and scale everywhere), so that the result has to be as good.
+    retries : int
+        Other numbers of copies to try where the load stays above its lower bound.
+    moves : int
+        Most moves of each try.
+    table : (G, C) int32
+        The result: experts by GPU, -1 for an empty slot. No GPU holds an expert twice.
+
+    Returns
+    -------
+    float
+        Largest relative load of a GPU.
+    """
+    gpus, slots = len(room), room.sum()
+    copies = _spread_copies(load, gpus, slots)
+    floor = max(1.0, (load / copies).max() * scale.min()) * (1 + EPSILON)
+    table[:] = -1
+    weight = scale / scale[0]  # exactly 1 for equal GPUs: no rounding that EPLB does not have
+    alike = _pack(load, copies, room, weight, table)
+    if as_eplb and not alike:
+        row = np.empty(slots, np.int64)
+        rebalance_layer(load, slots, 1, 1, gpus, row)
+        other = row.astype(np.int32).reshape(table.shape)
+        separate_layer(load, other)
+        if largest_load(load, other, scale) < largest_load(load, table, scale):
+            table[:] = other
+    best = relieve(load, table, room, scale, floor, moves)
+    give, failed, other = True, 0, np.empty_like(table)
+    for _ in range(retries):
+        if best <= floor * STALLED or failed == 2:
+            break
+        changed = np.zeros(len(load), np.int64)
+        for e in table.ravel():
+            if e >= 0:
+                changed[e] += 1
+        value = np.inf
+        if _other_copies(load, changed, gpus, give):
+            other[:] = -1
+            _pack(load, changed, room, weight, other)
+            value = relieve(load, other, room, scale, floor, moves)
+        if value < best * (1 - EPSILON):
+            best, failed = value, 0
+            table[:] = other
+        else:
+            give, failed = not give, failed + 1
+    return best
+
+
+@numba.njit(nogil=True, cache=True)
+def balance_layers(
+    load: Floats, room: Ints, scale: Floats, as_eplb: bool, retries: int, moves: int, table: Table
+) -> None:
+    """Place a run of layers, each on its own: `load` (L, E), `scale` (L, G) and `table` (L, G, C)."""
+    for layer in range(len(load)):
+        _balance_layer(load[layer], room, scale[layer], as_eplb, retries, moves, table[layer])

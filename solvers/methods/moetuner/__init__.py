@@ -1,0 +1,1 @@
+"""MoETuner's two integer programmes."""

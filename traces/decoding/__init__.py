@@ -1,0 +1,1 @@
+"""From bytes to arrays: archives, JSON, Parquet, pickles, tensors, all without trusting the file."""

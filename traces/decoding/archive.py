@@ -1,0 +1,90 @@
+"""Members of an `.npz` archive as array streams. The zip checksums are verified while reading."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from traces.decoding.files import TraceFile, guarded
+from traces.decoding.npy import ArrayHeader, ArrayStream
+from traces.support.errors import InputError
+
+__all__ = ["MAGIC", "Archive", "check_zip", "is_torch_archive", "open_archive"]
+
+MAGIC = b"PK\x03\x04"
+DIRECTORY_BYTES = 16 << 20  # of a zip; it is read as a whole, and takes about ten times as much in memory
+END_BYTES = 22 + 65_535  # the record at the end and the longest comment
+
+
+class Archive:
+    """An open `.npz`: keys are the member names without ``.npy``."""
+
+    def __init__(self, zipped: zipfile.ZipFile, name: str) -> None:
+        self.name = name
+        self._zipped = zipped
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        for info in zipped.infolist():
+            key = info.filename.removesuffix(".npy")
+            if key in self._members:
+                raise InputError.of(
+                    "duplicate_member", f"{name}#/{key}", "The archive holds it twice.", "Save it again."
+                )
+            self._members[key] = info
+
+    @property
+    def keys(self) -> list[str]:
+        """Names of the arrays."""
+        return list(self._members)
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Bytes of all members as the archive's directory states them, which is what `stream` reads at most."""
+        return sum(info.file_size for info in self._members.values())
+
+    def stream(self, key: str) -> ArrayStream:
+        """Open the array `key` at its first row."""
+        info, place = self._members[key], f"{self.name}#/{key}"
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError.of(
+                "zip_method", place, "Only stored and deflated members are read.", "Save with numpy.savez."
+            )
+        with guarded(place):
+            return ArrayStream(self._zipped.open(info), info.file_size, place)
+
+    def header(self, key: str) -> ArrayHeader:
+        """Read type and shape of the array `key`."""
+        return self.stream(key).header
+
+
+@contextmanager
+def open_archive(stream: IO[bytes], name: str) -> Iterator[Archive]:
+    """Open the zip archive in `stream`; `name` is what errors point at."""
+    check_zip(stream, name)
+    with guarded(name):
+        zipped = zipfile.ZipFile(stream)
+    with zipped:
+        yield Archive(zipped, name)
+
+
+def check_zip(stream: IO[bytes], name: str) -> None:
+    """Refuse a zip archive whose directory would take too much memory to be looked at."""
+    with guarded(name):
+        size = stream.seek(0, 2)
+        stream.seek(max(0, size - END_BYTES - 20 - 56))
+        tail = stream.read()
+        end, wide = tail.rfind(b"PK\x05\x06"), tail.rfind(b"PK\x06\x06")
+        stated = int.from_bytes(tail[end + 12 : end + 16], "little") if end >= 0 else 0
+        if stated == 0xFFFFFFFF and wide >= 0:
+            stated = int.from_bytes(tail[wide + 40 : wide + 48], "little")
+        stream.seek(0)
+    if stated > DIRECTORY_BYTES:
+        raise InputError.of("too_many_files", name, f"A directory of {stated} bytes.", "Save fewer arrays in it.")
+
+
+def is_torch_archive(file: TraceFile) -> bool:
+    """Tell whether a zip file is one of `torch.save`: its first member is ``NAME/data.pkl``."""
+    length = int.from_bytes(file.head[26:28], "little")
+    first = file.head[30 : 30 + length]
+    return file.head.startswith(MAGIC) and first.endswith(b"/data.pkl") and first.count(b"/") == 1

@@ -1,0 +1,103 @@
+"""EPLB's weight matrix (layers, experts), as `.npy`, JSON or CSV: loads without token identity.
+
+References
+----------
+https://github.com/deepseek-ai/EPLB, ``rebalance_experts(weight, ...)``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from traces.decoding.files import TraceFile, guarded
+from traces.decoding.npy import MAGIC, open_npy
+from traces.formats.llama_csv import is_pairs
+from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.shared.counts import checked_counts
+from traces.formats.shared.matrices import MATRIX_BYTES, MAX_LAYERS, npy_kind
+from traces.support.errors import InputError
+from traces.trace import LoadCounts
+
+__all__ = ["READER"]
+
+CSV_START = re.compile(rb"\s*[-+.\d][-+.\deE]*\s*,")
+
+
+def sniff(file: TraceFile) -> bool:
+    """Recognise a `.npy` of counts, a JSON list of lists, or lines of comma-separated numbers."""
+    if file.head.startswith(MAGIC):
+        return npy_kind(file) == "eplb"
+    # A list of objects is the response of an engine.
+    if re.match(rb"\s*\[(?!\s*\{)", file.head) is not None:
+        return True
+    return CSV_START.match(file.head) is not None and not is_pairs(file)
+
+
+def open_eplb(file: TraceFile, hints: Hints) -> LoadCounts:
+    """Read the whole matrix, which is small."""
+    if file.size > MATRIX_BYTES:
+        raise InputError.of("too_large", file.name, f"A weight matrix of {file.size} bytes?", "Check the file.")
+    load = _read_npy(file) if file.head.startswith(MAGIC) else _read_text(file)
+    if load.ndim != 2 or len(load) > MAX_LAYERS:
+        raise InputError.of(
+            "load_shape", file.name, f"Shape {load.shape} is not (layers, experts).", "Give one row per MoE layer."
+        )
+    axes = Axes.settle(file, hints, len(load), lambda: -1, num_experts=load.shape[1])
+    return checked_counts(file.name, "eplb", axes, load, f"sha256:{file.sha256()}")
+
+
+def _read_npy(file: TraceFile) -> npt.NDArray[np.float64]:
+    with file.open() as stream:
+        array = open_npy(file, stream)
+        if array.header.dtype.kind not in "iuf":
+            raise InputError.of("load_dtype", file.name, f"Loads can't be {array.header.dtype}.", "Save plain numbers.")
+        return array.whole().astype(np.float64)
+
+
+def _read_text(file: TraceFile) -> npt.NDArray[np.float64]:
+    with guarded(file.name, RecursionError), file.open() as stream:
+        text = stream.read().decode("utf-8-sig")
+        rows = _json_rows(text, file.name) if text.lstrip().startswith("[") else _csv_rows(text, file.name)
+        if not rows:
+            raise InputError.of("load_shape", file.name, "There is no row.", "Give one row per MoE layer.")
+        uneven = next((number for number, row in enumerate(rows) if len(row) != len(rows[0])), None)
+        if uneven is not None:
+            place = f"{file.name}#/{uneven}" if text.lstrip().startswith("[") else f"{file.name}#line {uneven + 1}"
+            detail = f"{len(rows[uneven])} entries, where the first row has {len(rows[0])}."
+            raise InputError.of("load_shape", place, detail, "Give every layer all experts.")
+        return np.array(rows, dtype=np.float64)
+
+
+def _json_rows(text: str, place: str) -> list[list[Any]]:
+    rows = json.loads(text)
+    if not all(isinstance(row, list) and all(type(value) in (int, float) for value in row) for row in rows):
+        raise InputError.of("load_shape", place, "Expected a list of lists of numbers.", "Give one list per MoE layer.")
+    return list(rows)
+
+
+def _csv_rows(text: str, place: str) -> list[list[Any]]:
+    rows = []
+    for number, line in enumerate(text.rstrip().splitlines(), start=1):
+        try:
+            rows.append([float(value) for value in line.split(",")])
+        except ValueError as error:
+            raise InputError.of(
+                "load_text",
+                f"{place}#line {number}",
+                f"Not a row of numbers: {line:.60}",
+                "Leave out titles and names.",
+            ) from error
+    return rows
+
+
+READER = Reader(
+    name="eplb",
+    content="weight matrix (layers, experts) as .npy, .json or .csv; loads only",
+    sniff=sniff,
+    open=open_eplb,
+)

@@ -1,0 +1,220 @@
+"""What a reader is, and what every reader settles alike: the layers and the number of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from traces import rules as checks
+from traces.decoding.bundles import Bundle
+from traces.decoding.files import TraceFile
+from traces.decoding.unpacking import UnpackLimits
+from traces.model.layout import ModelLayout
+from traces.support.errors import InputError, Violations
+from traces.trace import LoadCounts, Provenance, Trace
+
+__all__ = ["Axes", "Hints", "Reader"]
+
+
+MAX_LAYERS = 100_000
+MAX_TOP_K = 32_767
+DEFAULT_LIMITS = UnpackLimits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hints:
+    """What the caller says about a file that may not say it itself.
+
+    Attributes
+    ----------
+    num_experts : int, optional
+        Routed experts per layer, E.
+    layer_ids : array-like of int, optional
+        Model layers that are MoE layers. Of formats whose layer axis counts every layer of the model, these rows are
+        taken.
+    model : ModelLayout, optional
+        The model's layers. Where a file has a row per MoE layer, `Axes.settle` names them by it; a reader of files
+        with a row per layer of the model picks its rows with ``model.of_rows``.
+    top_k : int, optional
+        Experts per token, for formats that don't state it.
+    drop_dummy_rows : bool
+        Leave out rows that repeat the row before, and rows of a single id: `traces.formats.shared.dummies`.
+    unpack : UnpackLimits
+        How much an archive may hold.
+    """
+
+    num_experts: int | None = None
+    layer_ids: npt.ArrayLike | None = None
+    model: ModelLayout | None = None
+    top_k: int | None = None
+    drop_dummy_rows: bool = False
+    unpack: UnpackLimits = DEFAULT_LIMITS
+
+    def __post_init__(self) -> None:
+        value: Any = self.top_k
+        if value is not None and (type(value) is not int or not 1 <= value <= MAX_TOP_K):
+            detail = f"Expected an integer between 1 and {MAX_TOP_K}; got {value!r:.40}."
+            raise InputError.of("top_k_range", "/top_k", detail, "Correct it, or leave it out.")
+
+    @property
+    def experts(self) -> int | None:
+        """Experts per layer as the caller says, or as the model has them."""
+        if self.num_experts is None and self.model is not None:
+            return self.model.num_experts
+        return self.num_experts
+
+    @property
+    def experts_per_token(self) -> int | None:
+        """Experts per token as the caller says, or as the model has them."""
+        if self.top_k is None and self.model is not None:
+            return self.model.top_k
+        return self.top_k
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """One trace format.
+
+    Attributes
+    ----------
+    name : str
+        As in ``load(..., format=name)``.
+    content : str
+        One line about the format, for lists.
+    sniff : callable
+        ``sniff(file)``: is this the format of the file? Looks at content, and may raise `InputError` where it is one of
+        several formats that can't be told apart.
+    open : callable
+        ``open(file, hints)``: the trace, or its counts.
+    sniff_bundle, open_bundle : callable, optional
+        The same for several files that belong together (`Bundle`), such as one per rank.
+    also_named : tuple of str
+        Other names that people give it.
+    """
+
+    name: str
+    content: str
+    sniff: Callable[[TraceFile], bool]
+    open: Callable[[TraceFile, Hints], Trace | LoadCounts]
+    sniff_bundle: Callable[[Bundle], bool] | None = None
+    open_bundle: Callable[[Bundle, Hints], Trace | LoadCounts] | None = None
+    also_named: tuple[str, ...] = ()
+
+    def is_named(self, name: str) -> bool:
+        """Whether it goes by this name; case does not matter, and hyphens are as good as underscores."""
+        return name.strip().lower().replace("-", "_") in (self.name, *self.also_named)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """The layers and experts of a file, and the notes on how they were found."""
+
+    layer_ids: npt.NDArray[np.int64]
+    num_experts: int
+    notes: tuple[str, ...]
+
+    @classmethod
+    def settle(
+        cls,
+        file: TraceFile | Bundle,
+        hints: Hints,
+        num_layers: int,
+        largest_id: Callable[[], int],
+        *,
+        layer_ids: npt.ArrayLike | None = None,
+        num_experts: Any = None,
+    ) -> Axes:
+        """Reconcile what the file states, what the caller says, and defaults.
+
+        Parameters
+        ----------
+        file : TraceFile or Bundle
+        hints : Hints
+        num_layers : int
+            L, from the shape of the data.
+        largest_id : callable
+            Reads the file for its largest id; called only if nobody states E.
+        layer_ids, num_experts : optional
+            As the file states them.
+
+        Raises
+        ------
+        InputError
+            If the file and the caller disagree, or the axes break a rule.
+        """
+        if not 1 <= num_layers <= MAX_LAYERS:
+            raise InputError.of(
+                "topk_ids_shape",
+                file.name,
+                f"{num_layers} layers.",
+                "Check the order of the axes (tokens, layers, top-k).",
+            )
+        found = Violations()
+        notes: list[str] = []
+        layers = np.arange(num_layers, dtype=np.int64)
+        if hints.layer_ids is not None:
+            layers = checks.as_layer_ids(hints.layer_ids, num_layers)
+        elif hints.model is not None and layer_ids is None:
+            layers = hints.model.of_ordinals(num_layers, file.name)
+        if layer_ids is not None:
+            hinted, layers = layers, checks.as_layer_ids(layer_ids, num_layers)
+            if hints.layer_ids is not None and (hinted != layers).any():
+                found.add(
+                    "layer_ids_differ",
+                    f"{file.name}#/layer_ids",
+                    f"The file says {layers.tolist()}.",
+                    "Leave layer_ids (--layer-ids) out.",
+                )
+        elif hints.layer_ids is None and hints.model is None:
+            notes.append(f"layer_ids are not given; taken as 0..{num_layers - 1}.")
+        if hints.model is not None:
+            notes += hints.model.notes
+            if other := sorted(set(layers.tolist()) - set(hints.model.all_moe_layers)):
+                detail = f"Layers {other[:8]} are no MoE layers of the model."
+                found.add("layer_ids_differ", f"{file.name}#/layer_ids", detail, "Check the model's config.")
+            if missing := sorted(set(hints.model.moe_layers) - set(layers.tolist())):
+                more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+                notes.append(
+                    f"The trace has {num_layers} layers, the model {len(hints.model.moe_layers)} with experts: "
+                    f"{missing[:8]}{more} are missing. Is it this model's, and whole? If they are dense, say so with "
+                    "--first-moe-layer (ModelLayout); engines want every MoE layer in a plan."
+                )
+        experts = hints.experts if num_experts is None else num_experts
+        if experts is not None and (isinstance(experts, bool) or not isinstance(experts, int | np.integer)):
+            found.add(
+                "num_experts_type", f"{file.name}#/num_experts", f"{experts!r:.40} is no integer.", "Give an integer."
+            )
+            experts = None
+        elif experts is not None and hints.experts not in (None, experts):
+            found.add(
+                "num_experts_differ",
+                f"{file.name}#/num_experts",
+                f"The file says {experts}.",
+                "Leave num_experts (--num-experts) out, and check the model's config.",
+            )
+        found.raise_if_any()
+        if experts is None:
+            experts = largest_id() + 1
+            if experts < 1:
+                raise InputError.of(
+                    "zero_tokens",
+                    file.name,
+                    "There is no id to infer num_experts from.",
+                    "Check the recording, or give num_experts.",
+                )
+            notes.append(f"num_experts is not given; inferred as {experts} from the largest id.")
+        return cls(layer_ids=layers, num_experts=int(experts), notes=tuple(notes))
+
+    def trace(self, file: TraceFile | Bundle, format_name: str, notes: tuple[str, ...] = (), **fields: Any) -> Trace:
+        """Return the trace of `file`; `fields` are those that the reader knows: top_k, num_tokens, columns, read."""
+        return Trace(
+            layer_ids=self.layer_ids,
+            num_experts=self.num_experts,
+            hash_source=file.sha256,
+            provenance=Provenance(source=file.name, format=format_name, notes=(*self.notes, *notes)),
+            **fields,
+        )

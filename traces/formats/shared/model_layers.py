@@ -1,0 +1,99 @@
+"""Which rows of a layer axis are MoE layers, where the axis counts every layer of the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from traces import rules as checks
+from traces.decoding.bundles import Bundle
+from traces.decoding.files import TraceFile
+from traces.formats.reader import Axes, Hints
+from traces.support.errors import InputError, Violations
+
+__all__ = ["axes_of_rows", "moe_rows"]
+
+SHOWN_LAYERS = 16
+REMEDY = "Correct layer_ids, or the model's layers (--layer-ids, --first-moe-layer)."
+
+
+def moe_rows(
+    place: str, hints: Hints, used: npt.NDArray[np.bool_], *, certain: bool
+) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """Find the MoE layers among the layers of the model.
+
+    Parameters
+    ----------
+    place : str
+        What errors point at.
+    hints : Hints
+        `layer_ids` or `model` decide, if given.
+    used : (layers of the model,) bool
+        Which layers hold anything but filler.
+    certain : bool
+        Whether filler can't be mistaken for what a token chose. With K = 1, expert 0 throughout looks like filler.
+
+    Returns
+    -------
+    rows : (L,) int64
+        They are the layer ids, too.
+    notes : tuple of str
+
+    Raises
+    ------
+    InputError
+        If the caller and the content disagree, or nothing tells the layers.
+    """
+    found = Violations()
+    count = len(used)
+    named = None if hints.model is None else hints.model.of_rows(count, place)
+    if hints.layer_ids is not None:
+        named = _listed_rows(hints.layer_ids, count)
+    if not used.any():
+        raise InputError.of("zero_tokens", place, "Every layer holds filler only.", "Check the recording.")
+    idle = np.flatnonzero(~used)
+    if named is None:
+        if not len(idle):
+            return np.arange(count, dtype=np.int64), ()
+        if not certain:
+            raise InputError.of(
+                "ambiguous_layers",
+                place,
+                f"Layers {_listed(idle)} hold expert 0 only: dense layers, or top-1 choices.",
+                "Name the MoE layers: layer_ids or model (--layer-ids, --model-config, --first-moe-layer).",
+            )
+        return np.flatnonzero(used), (f"Layers {_listed(idle)} hold filler only; taken for dense layers.",)
+    stray = np.setdiff1d(np.flatnonzero(used), named)
+    if len(stray):
+        detail = f"Layers {_listed(stray)} are not among the MoE layers that are named, but hold experts."
+        found.add("layer_not_named", place, detail, REMEDY)
+    empty = np.intersect1d(idle, named)
+    if certain and len(empty):
+        detail = f"Layers {_listed(empty)} are named as MoE layers, but hold filler only."
+        found.add("layer_is_dense", place, detail, REMEDY)
+    found.raise_if_any()
+    return named, ()
+
+
+def axes_of_rows(
+    file: TraceFile | Bundle, hints: Hints, rows: npt.NDArray[np.int64], *, largest_id: int, num_experts: int | None
+) -> Axes:
+    """Return the axes of a trace whose layers are `rows`; `num_experts` as the file states it."""
+    without = replace(hints, layer_ids=None)
+    return Axes.settle(file, without, len(rows), lambda: largest_id, layer_ids=rows, num_experts=num_experts)
+
+
+def _listed_rows(layer_ids: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
+    given = np.asarray(layer_ids)
+    rows = checks.as_layer_ids(given, given.size)
+    if not len(rows) or rows[0] < 0 or rows[-1] >= count or (np.diff(rows) <= 0).any():
+        detail = f"Layers of the file are 0..{count - 1}; got {rows.tolist()[:SHOWN_LAYERS]}."
+        raise InputError.of("layer_ids_range", "/layer_ids", detail, "Name each MoE layer once, in rising order.")
+    return rows
+
+
+def _listed(layers: npt.NDArray[np.int64]) -> str:
+    shown = ", ".join(map(str, layers[:SHOWN_LAYERS]))
+    return shown + (", ..." if len(layers) > SHOWN_LAYERS else "")

@@ -1,0 +1,1 @@
+"""Which layers of a model are MoE layers, from its config or by hand."""

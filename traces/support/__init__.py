@@ -1,0 +1,1 @@
+"""What the rest of the package stands on: errors, whole files, threads, temporary folders."""
