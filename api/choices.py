@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from placement.problem.objective import CopyPolicy, Dedup, Execution, Ownership
+from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
 
 __all__ = ["CHOICES", "MAX_DECODE_BATCH", "decode_batch_of", "merge_choices", "recorded_choices"]
 
 MAX_DECODE_BATCH = 1_000_000  # tokens
 
-CHOICES = {"execution": Execution, "dedup": Dedup, "ownership": Ownership, "copy_policy": CopyPolicy}
+CHOICES = {"execution": Execution, "dedup": Dedup, "ownership": Ownership, "replica_policy": ReplicaPolicy}
 
 
 def recorded_choices(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def merge_choices(made_for: Mapping[str, Any], asked: Mapping[str, Any]) -> dict
     given = {name: value for name, value in asked.items() if value is not None}
     kept = dict(made_for)
     if "execution" in given and given["execution"] != kept.get("execution"):
-        kept.pop("copy_policy", None)  # a policy of the other execution
+        kept.pop("replica_policy", None)  # a policy of the other execution
     return kept | given
 
 

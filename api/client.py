@@ -232,7 +232,7 @@ class Client:
         layer : int, optional
             Model layer whose traffic between GPUs is shown; the one with most by default.
         top : int
-            Most experts, pairs and copies to name.
+            Most experts, pairs and replicas to name.
         """
         query = {"top": top} | ({} if layer is None else {"layer": layer})
         return ScoreAnalysis.model_validate_json(self._ask("GET", f"/v1/plans/{plan_id}/score", params=query).content)

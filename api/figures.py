@@ -131,7 +131,7 @@ def figures_of(problem: Problem, measured: list[Measured], notes: tuple[str, ...
 def replay_both(
     plan: Plan, trace: Trace, topology: Topology, objective: Objective, *, workers: int | None = None
 ) -> PartFigures:
-    """Replay a trace under the objective's execution, and under the other one with its usual copy policy.
+    """Replay a trace under the objective's execution, and under the other one with its usual replica policy.
 
     Parameters
     ----------
@@ -143,13 +143,13 @@ def replay_both(
     workers : int, optional
     """
     asked = asdict(objective)
-    settings = {name: asked[name] for name in ("execution", "dedup", "ownership", "copy_policy")}
+    settings = {name: asked[name] for name in ("execution", "dedup", "ownership", "replica_policy")}
     batch = objective.decode_batch if objective.activated_weight else None
     own = evaluate(plan, trace, topology, **settings, decode_batch=batch, workers=workers)
     if objective.execution == "dispatch":
         context = evaluate(plan, trace, topology, workers=workers)
         return PartFigures(evaluation=own, context_coherent=context, dispatch=own)
-    other = settings | {"execution": "dispatch", "copy_policy": None}
+    other = settings | {"execution": "dispatch", "replica_policy": None}
     return PartFigures(
         evaluation=own, context_coherent=own, dispatch=evaluate(plan, trace, topology, **other, workers=workers)
     )
@@ -160,7 +160,7 @@ def part_figures(found: PartFigures) -> dict[str, Any]:
     context, dispatch = found.context_coherent, found.dispatch
     return {name: getattr(found.evaluation, name) for name in FIGURES} | {
         "context_coherent": {name: getattr(context, name) for name in ("cross_gpu_fraction", "cross_node_fraction")},
-        "dispatch": {name: getattr(dispatch, name) for name in ("ownership", "dedup", "copy_policy")}
+        "dispatch": {name: getattr(dispatch, name) for name in ("ownership", "dedup", "replica_policy")}
         | {name: getattr(dispatch, name) for name in DISPATCH_FIGURES},
     }
 
@@ -184,7 +184,7 @@ def _plan_figures(problem: Problem, item: Measured) -> dict[str, Any]:
 def expected_load(problem: Problem, plan: Plan) -> dict[str, float]:
     """Return the load figures that follow from the profile, without any token."""
     load = (
-        expected_gpu_load(problem, plan.copies_on_gpu) * problem.topology.fair_share
+        expected_gpu_load(problem, plan.replicas_on_gpu) * problem.topology.fair_share
     )  # share of each layer's load, (L, G)
     largest = load.max(axis=1) * problem.num_gpus  # mean over GPUs is 1 / G
     return {

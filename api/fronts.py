@@ -22,7 +22,7 @@ POINT_FIGURES = (
     "imbalance",
     "worst_layer",
     "slots_per_gpu",
-    "redundant_slots",
+    "redundant_experts",
     "extra_bytes",
     "moved_experts",
     "moved_bytes",
@@ -42,8 +42,8 @@ TOKEN_FIGURES = (
 CHART_FORMATS = (".svg", ".png")
 AXIS_NAMES = {
     "imbalance": "busiest GPU / mean, mean over layers",
-    "copies": "slots per GPU",
-    "bytes_moved": "expert copies moved",
+    "replicas": "slots per GPU",
+    "bytes_moved": "expert replicas moved",
 }
 STYLE = (
     ".grid{stroke:#ddd}.tick,.label,.title{font:11px sans-serif;fill:#444}.line{fill:none;stroke-width:1.8}"
@@ -67,7 +67,7 @@ def _replay(prepared: Prepared, plan: Plan, part: str, workers: int | None) -> E
         execution=objective.execution,
         dedup=objective.dedup,
         ownership=objective.ownership,
-        copy_policy=objective.copy_policy,
+        replica_policy=objective.replica_policy,
         decode_batch=objective.decode_batch if objective.activated_weight else None,
         workers=workers,
     )

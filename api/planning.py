@@ -12,7 +12,7 @@ from api.sources import Source as Source
 from api.sources import open_source as open_source
 from api.sources import split
 from placement import Constraints, Objective, Plan, Problem, Topology
-from placement.problem.objective import CopyPolicy, Dedup, Execution, Ownership
+from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
 from solvers import Limits, Solution, solve, solver_from
 from solvers.searching.search import Observer
 from traces import InputError, Profile, Trace
@@ -38,7 +38,7 @@ class PlanRequest:
         Parameters of the solver.
     execution, dedup, ownership : str
         See `placement.Objective`. `ownership` also decides the home ranks of the dispatch figures of a summary.
-    copy_policy : str or None
+    replica_policy : str or None
         ``fair`` (context_coherent) or ``same_node`` (dispatch) if None.
     activated_weight, decode_batch : float, int
         See `placement.Objective`.
@@ -60,7 +60,7 @@ class PlanRequest:
     execution: Execution = "context_coherent"
     dedup: Dedup = "gpu"
     ownership: Ownership = "token"
-    copy_policy: CopyPolicy | None = None
+    replica_policy: ReplicaPolicy | None = None
     activated_weight: float = 0.0
     decode_batch: int = 128
     constraints: Constraints = NO_CONSTRAINTS
@@ -78,7 +78,7 @@ class PlanRequest:
         return replace(
             objective,
             ownership=self.ownership,
-            copy_policy=self.copy_policy or objective.copy_policy,
+            replica_policy=self.replica_policy or objective.replica_policy,
             activated_weight=self.activated_weight,
             decode_batch=self.decode_batch,
         )
@@ -154,7 +154,9 @@ def prepare(source: Source, request: PlanRequest, *, workers: int | None = None)
     problem = problem_of(request.objective)
     if request.ownership != "token" and fit is not None and request.execution != "dispatch":
         # The summary replays dispatch as well: missing home ranks are told now, not after the search.
-        problem_of(Objective(execution="dispatch", dedup="none", ownership=request.ownership, copy_policy="same_node"))
+        problem_of(
+            Objective(execution="dispatch", dedup="none", ownership=request.ownership, replica_policy="same_node")
+        )
     if held_out is not None:
         for _ in held_out.batches():
             pass  # reading checks: a fault in the tokens held out is told before the search as well

@@ -51,30 +51,30 @@ def pack(weight: Floats, packs: int) -> Ints:
 
 
 def replicate(weight: Floats, slots: int) -> tuple[Ints, Floats]:
-    """Give every spare slot of a row to the expert with the largest load per copy.
+    """Give every spare slot of a row to the expert with the largest load per replica.
 
     Returns
     -------
     held : (rows, slots) int64
-        Expert of each copy.
+        Expert of each replica.
     share : (rows, slots) float64
-        Load of each copy.
+        Load of each replica.
     """
     rows, experts = weight.shape
     held = np.empty((rows, slots), np.int64)
     held[:, :experts] = np.arange(experts)
-    copies = np.ones((rows, experts), np.int64)
+    replicas = np.ones((rows, experts), np.int64)
     share, row = weight.copy(), np.arange(rows)
     for slot in range(experts, slots):
         hottest = share.argmax(axis=1)
         held[:, slot] = hottest
-        copies[row, hottest] += 1
-        share[row, hottest] = weight[row, hottest] / copies[row, hottest]
+        replicas[row, hottest] += 1
+        share[row, hottest] = weight[row, hottest] / replicas[row, hottest]
     return held, np.take_along_axis(share, held, axis=1)
 
 
 def numpy_eplb(weight: Floats, slots: int, groups: int, nodes: int, gpus: int) -> Ints:
-    """Pack groups into nodes, copy the hottest inside nodes, pack the copies into GPUs; return the map (L, S).
+    """Pack groups into nodes, replicate the hottest inside nodes, pack the replicas into GPUs; return the map (L, S).
 
     Python loops over items only: every step is for all layers and nodes at once.
     """
@@ -92,11 +92,11 @@ def numpy_eplb(weight: Floats, slots: int, groups: int, nodes: int, gpus: int) -
 
 
 def balance(weight: Floats, plan: Ints) -> float:
-    """Return the mean over layers of mean / max GPU load, copies sharing an expert's load equally."""
+    """Return the mean over layers of mean / max GPU load, replicas sharing an expert's load equally."""
     layers, slots = plan.shape
     flat = plan + np.arange(layers)[:, np.newaxis] * EXPERTS
-    copies = np.bincount(flat.ravel(), minlength=layers * EXPERTS)
-    share = weight.ravel()[flat] / copies[flat]
+    replicas = np.bincount(flat.ravel(), minlength=layers * EXPERTS)
+    share = weight.ravel()[flat] / replicas[flat]
     load = share.reshape(layers, GPUS, slots // GPUS).sum(axis=2)
     return float((load.mean(axis=1) / load.max(axis=1)).mean())
 

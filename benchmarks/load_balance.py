@@ -1,6 +1,6 @@
 """`load_balance` beside global EPLB for a whole model: balance and milliseconds.
 
-Run: ``python benchmarks/load_balance.py [--rounds N]``. Target: in no layer less balanced than EPLB, no two copies of
+Run: ``python benchmarks/load_balance.py [--rounds N]``. Target: in no layer less balanced than EPLB, no two replicas of
 an expert on a GPU, and 58 layers on all four clusters below 20 ms in total, at each exponent.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from _harness import Neighbours, available_cores, conditions, interleaved, seconds, table
 
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from solvers.methods.eplb import solver as eplb
 from solvers.methods.load_balance import solver as load_balance
 
@@ -38,10 +38,10 @@ def loads(exponent: float) -> Floats:
 
 
 def balance(weight: Floats, plan: Tables, gpus: int) -> tuple[Floats, int]:
-    """Return mean / max GPU load of each layer, copies sharing an expert's load equally, and second copies on a GPU."""
-    copies = copies_on_gpu(plan, EXPERTS, gpus)
-    load = np.einsum("le,leg->lg", weight, copies / copies.sum(axis=2, keepdims=True))
-    return load.mean(axis=1) / load.max(axis=1), int(np.maximum(copies - 1, 0).sum())
+    """Return mean / max GPU load of each layer, replicas sharing an expert's load equally, and seconds on a GPU."""
+    replicas = replicas_on_gpu(plan, EXPERTS, gpus)
+    load = np.einsum("le,leg->lg", weight, replicas / replicas.sum(axis=2, keepdims=True))
+    return load.mean(axis=1) / load.max(axis=1), int(np.maximum(replicas - 1, 0).sum())
 
 
 def wall_and_cpu(work: Callable[[], object]) -> tuple[float, float]:
@@ -70,13 +70,13 @@ def main() -> None:
             (new, new_doubles), (old, old_doubles) = balance(weight, ours(), gpus), balance(weight, theirs(), gpus)
             name = f"{nodes}/{gpus}/{slots}, exponent {exponent}"
             assert (new >= old * (1 - 1e-12)).all(), f"{name}: a layer is less balanced"
-            assert new_doubles == 0, f"{name}: two copies on a GPU"
+            assert new_doubles == 0, f"{name}: two replicas on a GPU"
             times = interleaved({"ours": partial(wall_and_cpu, ours), "eplb": partial(wall_and_cpu, theirs)}, rounds)
             ms = {key: [statistics.median(column) for column in zip(*runs, strict=True)] for key, runs in times.items()}
             totals[exponent] += ms["ours"]
             figures = [f"{old.mean():.4f}", f"{new.mean():.4f}", f"{(new / old).max():.3f}", f"{old_doubles}"]
             rows.append([name, *figures, f"{ms['eplb'][0]:.1f}", f"{ms['ours'][0]:.1f}", f"{ms['ours'][1]:.1f}"])
-    print(f"in no layer less balanced than EPLB, no two copies of an expert on a GPU; {neighbours}\n")
+    print(f"in no layer less balanced than EPLB, no two replicas of an expert on a GPU; {neighbours}\n")
     header = [
         "nodes/GPUs/slots",
         "EPLB",

@@ -24,7 +24,7 @@ import placement
 import solvers
 import traces
 
-DEFAULT_INSTANCES = ("sample_1x4_cap", "sample_2x2_copies", "26x64_1x8_cap")
+DEFAULT_INSTANCES = ("sample_1x4_cap", "sample_2x2_replicas", "26x64_1x8_cap")
 DEFAULT_METHODS = ("contiguous", "eplb", "assignment", "auto")
 WARM_UP_WORK = 20_000
 UNPREPARED = ("exflow", "moetuner", "cp_sat")  # programmes of libraries: nothing to compile, and no short run

@@ -64,7 +64,7 @@ def figures(found: placement.Plan, parts: tuple[traces.Trace, traces.Trace], top
 def validate(
     trace: traces.Trace, topology: placement.Topology, variants: list[str], folds: int, time_s: float
 ) -> dict[str, list[Figures]]:
-    """Return the figures of every fold: EPLB without copies (load-only packing), then each variant of the cap."""
+    """Return the figures of every fold: EPLB without replicas (load-only packing), then each variant of the cap."""
     found: dict[str, list[Figures]] = {"load only": []}
     for fold in range(folds):
         fit, held = split(trace, fold, folds)

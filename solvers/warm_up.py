@@ -38,7 +38,7 @@ def warm_up(problem: Problem, method: Solver) -> None:
     kind = (method.name, objective.execution, objective.dedup)
     if method.name not in COMPILED:
         return
-    if problem.home_moments is not None:  # the tiny problem has no copies, which homes are about
+    if problem.home_moments is not None:  # the tiny problem has no replicas, which homes are about
         home_variance(problem, np.zeros((problem.num_layers, problem.num_experts, problem.num_gpus), np.int64))
     if kind in _done:
         return
@@ -52,7 +52,7 @@ def warm_up(problem: Problem, method: Solver) -> None:
     if method.name == "auto":
         tiny = _tiny(objective, 2, 4, Topology.parse("1x2"))
         raise_bound(tiny, Search(tiny, Limits(work=BOUND_WORK), workers=1))
-        if objective.execution == "dispatch":  # none of them has copies
+        if objective.execution == "dispatch":  # none of them has replicas
             HomeMessages(np.zeros((1, 1), np.int32), num_experts=1, room=1)
 
 

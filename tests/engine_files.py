@@ -75,14 +75,14 @@ class Toy:
 
     @property
     def physical(self) -> Ints:
-        """(T, layers of the model, K) physical ids, a random copy of each expert; -1 in dense layers."""
+        """(T, layers of the model, K) physical ids, a random replica of each expert; -1 in dense layers."""
         rng = np.random.default_rng(self.seed + 1)
         physical = np.full((len(self.ids), self.layers, self.top_k), -1)
         for index, layer in enumerate(self.moe):
             for expert in range(self.experts):
                 where = np.nonzero(self.ids[:, index] == expert)
-                copies = np.flatnonzero(self.maps[layer] == expert)
-                physical[where[0], layer, where[1]] = rng.choice(copies, len(where[0]))
+                replicas = np.flatnonzero(self.maps[layer] == expert)
+                physical[where[0], layer, where[1]] = rng.choice(replicas, len(where[0]))
         return physical
 
     def requests(self) -> list[Ints]:

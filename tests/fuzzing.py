@@ -132,7 +132,7 @@ def fuzz(path: Path, options: Mapping[str, Any], name: str, folder: Path, count:
 def _repacked(content: bytes, rng: np.random.Generator) -> bytes:
     """Change one member of a zip archive, and write it with the checksums that belong to it."""
     packed = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(packed, "w") as copy:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(packed, "w") as replica:
         infos = archive.infolist()
         sizes = np.array([min(info.file_size, 4000) + 50 for info in infos], dtype=np.float64)
         chosen = rng.choice(len(infos), p=sizes / sizes.sum())
@@ -140,7 +140,7 @@ def _repacked(content: bytes, rng: np.random.Generator) -> bytes:
             data = archive.read(info)
             if index == chosen and rng.random() < 0.05:
                 continue
-            copy.writestr(info.filename, mutated(data, rng) if index == chosen and data else data)
+            replica.writestr(info.filename, mutated(data, rng) if index == chosen and data else data)
     return packed.getvalue()
 
 

@@ -76,7 +76,7 @@ def test_commands_exist(page: Path) -> None:
 
 @pytest.mark.parametrize(("page", "setting"), REDUNDANT)
 def test_the_number_of_redundant_experts_is_set(page: str, setting: str) -> None:
-    """Where an engine is told how many copies there are, the section on loading tells it."""
+    """Where an engine is told how many replicas there are, the section on loading tells it."""
     text = next(path for path in PAGES if path.stem == page).read_text(encoding="utf-8")
     load = text[text.index("## Load") : text.index("## Is it active?")]
     assert any(setting in block for block in BLOCK.findall(load))

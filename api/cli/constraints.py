@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ExtraBytesOption",
-    "ExtraCopiesOption",
+    "ExtraReplicasOption",
     "ForbidOption",
     "GroupOption",
     "LayerLoadCapOption",
@@ -29,16 +29,16 @@ LayerLoadCapOption = Annotated[
     list[str] | None,
     typer.Option(metavar="RATIO@LAYER", help="A load cap for one layer, in place of --load-cap; repeatable."),
 ]
-ExtraCopiesOption = Annotated[
+ExtraReplicasOption = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Copies beyond one of each expert, in all layers together."),
+    typer.Option(metavar="N", help="Replicas beyond one of each expert, in all layers together."),
 ]
 ExtraBytesOption = Annotated[
     int | None,
     typer.Option(metavar="BYTES", help="The same budget in bytes, all GPUs together; needs --expert-bytes."),
 ]
 PinOption = Annotated[
-    list[str] | None, typer.Option(metavar="EXPERT@GPU[@LAYER]", help="Keep a copy of an expert there; repeatable.")
+    list[str] | None, typer.Option(metavar="EXPERT@GPU[@LAYER]", help="Keep a replica of an expert there; repeatable.")
 ]
 ForbidOption = Annotated[
     list[str] | None, typer.Option(metavar="EXPERT@GPU[@LAYER]", help="Keep an expert away from there; repeatable.")

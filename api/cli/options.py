@@ -13,7 +13,6 @@ from api.cli.console import say
 
 __all__ = [
     "ActivatedWeightOption",
-    "CopyPolicyOption",
     "DecodeBatchOption",
     "DedupOption",
     "DropDummyOption",
@@ -32,11 +31,12 @@ __all__ = [
     "NumExpertsOption",
     "OwnershipOption",
     "PlanFormatOption",
-    "PlansCopyPolicyOption",
     "PlansDecodeBatchOption",
     "PlansDedupOption",
     "PlansExecutionOption",
     "PlansOwnershipOption",
+    "PlansReplicaPolicyOption",
+    "ReplicaPolicyOption",
     "SeedsOption",
     "TopKOption",
     "TopologyOption",
@@ -88,19 +88,19 @@ OWNERSHIPS = (
 )
 COPY_POLICIES = (
     ("fair", "same_gpu", "same_node"),
-    "Copy that a token uses: an equal split, or the nearest one.",
+    "Replica that a token uses: an equal split, or the nearest one.",
 )
 USUAL_COPY_POLICY = "fair; under dispatch same-node"
 
 ExecutionOption = Annotated[str, _words(*EXECUTIONS)]
 DedupOption = Annotated[str, _words(*DEDUPS)]
 OwnershipOption = Annotated[str, _words(*OWNERSHIPS)]
-CopyPolicyOption = Annotated[str | None, _words(*COPY_POLICIES, USUAL_COPY_POLICY)]
+ReplicaPolicyOption = Annotated[str | None, _words(*COPY_POLICIES, USUAL_COPY_POLICY)]
 # For a plan that is there already; None is what its provenance says.
 PlansExecutionOption = Annotated[str | None, _words(*EXECUTIONS, OF_THE_PLAN.format("context-coherent"))]
 PlansDedupOption = Annotated[str | None, _words(*DEDUPS, OF_THE_PLAN.format("gpu"))]
 PlansOwnershipOption = Annotated[str | None, _words(*OWNERSHIPS, OF_THE_PLAN.format("token"))]
-PlansCopyPolicyOption = Annotated[
+PlansReplicaPolicyOption = Annotated[
     str | None,
     _words(*COPY_POLICIES, f"as the plan was made for, if for this --execution, else {USUAL_COPY_POLICY}"),
 ]

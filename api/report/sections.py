@@ -71,7 +71,7 @@ def load_maps(problem: Problem, measured: Sequence[Measured], part: str | None) 
     loads = []
     for item in measured:
         if part is None:
-            loads.append(expected_gpu_load(problem, item.plan.copies_on_gpu))
+            loads.append(expected_gpu_load(problem, item.plan.replicas_on_gpu))
         else:
             counts = item.parts[part].evaluation.gpu_load.astype(float)
             loads.append(counts / np.maximum(counts.mean(axis=1, keepdims=True), 1e-12))

@@ -239,7 +239,7 @@ class Evaluation(BaseModel):
     execution: str
     dedup: str | None
     ownership: str | None
-    copy_policy: str
+    replica_policy: str
     tokens: int
     cross_gpu_fraction: float
     cross_node_fraction: float
@@ -252,7 +252,7 @@ class Evaluation(BaseModel):
     imbalance_max_over_mean: float
     balancedness_vllm: float
     imbalance_trtllm: float
-    imbalance_optimal_split: float | None = Field(description="Null for plans without copies.")
+    imbalance_optimal_split: float | None = Field(description="Null for plans without replicas.")
     activated_experts: float | None = Field(
         description="Null unless the plan was made for activated experts, or a decode_batch was given."
     )

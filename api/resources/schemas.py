@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from api.sources import Part
 from placement.problem.constraints import LoadGroups
-from placement.problem.objective import CopyPolicy, Dedup, Execution, Ownership
+from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
 from placement.topology.topology import MAX_GPUS
 from solvers.fronts.pareto import Against
 
@@ -162,7 +162,7 @@ class PinBody(Strict):
 
 
 class GroupBody(Strict):
-    """Experts whose copies stay on one node."""
+    """Experts whose replicas stay on one node."""
 
     experts: Annotated[list[Id], Field(min_length=1, max_length=MAX_ID)]
     layer_id: LayerId | None = Field(default=None, description="Model layer; all layers if null.")
@@ -202,8 +202,8 @@ class PlanBody(Strict):
     execution: Execution = Field(default="context_coherent", description="How tokens travel.")
     dedup: Dedup = Field(default="gpu", description="What a dispatch sends once per: expert (none), GPU or node.")
     ownership: Ownership = Field(default="token", description="Home rank of a token under dispatch.")
-    copy_policy: CopyPolicy | None = Field(
-        default=None, description="Which copy a token uses; fair (context_coherent) or same_node (dispatch) if null."
+    replica_policy: ReplicaPolicy | None = Field(
+        default=None, description="Which replica a token uses; fair (context_coherent) or same_node (dispatch) if null."
     )
     activated_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=0.0, description="Weight of the activated experts of the GPU that has most, for decoding."
@@ -225,8 +225,9 @@ class PlanBody(Strict):
         description="Tokens that are drawn together, to tell how much loads vary. If null: sequences, if there is a "
         "load_quantile and the trace names them; else windows.",
     )
-    extra_copies: Annotated[int, Field(ge=0, le=INT64)] | None = Field(
-        default=None, description="Copies beyond one of each expert, in all layers together; null: what fits the slots."
+    extra_replicas: Annotated[int, Field(ge=0, le=INT64)] | None = Field(
+        default=None,
+        description="Replicas beyond one of each expert, in all layers together; null: what fits the slots.",
     )
     extra_bytes: Annotated[int, Field(ge=0, le=INT64)] | None = Field(
         default=None, description="The same budget in bytes, all GPUs together; needs expert_bytes."
@@ -236,10 +237,10 @@ class PlanBody(Strict):
         description="Size of one expert's weights: for extra_bytes, to check the GPUs' memory, and to show bytes.",
     )
     pins: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field(
-        default=[], description="Copies that must be there."
+        default=[], description="Replicas that must be there."
     )
     forbidden: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field(
-        default=[], description="Copies that must not."
+        default=[], description="Replicas that must not."
     )
     groups: Annotated[list[GroupBody], Field(max_length=MAX_ITEMS)] = Field(
         default=[], description="Experts kept together."
@@ -371,7 +372,7 @@ class EvaluationBody(Strict):
     execution: Execution | None = None
     dedup: Dedup | None = None
     ownership: Ownership | None = None
-    copy_policy: CopyPolicy | None = None
+    replica_policy: ReplicaPolicy | None = None
     decode_batch: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None,
         description="Tokens per batch to count activated experts over, under dispatch; null: as the plan was made for.",

@@ -90,8 +90,8 @@ def lower_bound(problem: Problem) -> float:
     """Return a lower bound of the problem's objective.
 
     ``context_coherent``: a pair (i, j) stays on a GPU only if i and j are both there, and a GPU has room for C experts
-    of a layer: at most the C largest entries of row i of ``A[l]`` stay, and likewise of column j. With copies, each
-    copy carries its share of the row, so the bound holds too.
+    of a layer: at most the C largest entries of row i of ``A[l]`` stay, and likewise of column j. With replicas, each
+    replica carries its share of the row, so the bound holds too.
 
     ``dispatch``: a token's experts need at least ``ceil(K / C)`` GPUs, one of which may be its home; without
     deduplication, the assignments that stay at home are at most those of the C experts that each home calls most.

@@ -1,4 +1,4 @@
-"""Where a plan's score comes from: layers, flows between GPUs, experts, pairs of experts, copies."""
+"""Where a plan's score comes from: layers, flows between GPUs, experts, pairs of experts, replicas."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from placement.cost.score import (
     replay_sample,
     score,
 )
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from placement.problem.problem import Problem
 
-__all__ = ["Breakdown", "CostlyExpert", "CostlyPair", "HotCopy", "break_down"]
+__all__ = ["Breakdown", "CostlyExpert", "CostlyPair", "HotReplica", "break_down"]
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ class CostlyPair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HotCopy:
+class HotReplica:
     """An expert on a GPU, and the load that it brings there, relative to the GPU's fair share of the layer's load."""
 
     layer: int
@@ -78,7 +78,7 @@ class Breakdown:
         The costliest first; none where a message stands for several experts (dispatch with deduplication).
     pairs : tuple of CostlyPair
         The costliest first; context_coherent only.
-    copies : tuple of HotCopy
+    replicas : tuple of HotReplica
         The hottest first.
     """
 
@@ -90,7 +90,7 @@ class Breakdown:
     load_spread: Array
     experts: tuple[CostlyExpert, ...]
     pairs: tuple[CostlyPair, ...]
-    copies: tuple[HotCopy, ...]
+    replicas: tuple[HotReplica, ...]
 
 
 def break_down(problem: Problem, table: npt.NDArray[np.integer], top: int = 20) -> Breakdown:
@@ -102,21 +102,21 @@ def break_down(problem: Problem, table: npt.NDArray[np.integer], top: int = 20) 
     table : (L, S) integers
         Physical-to-logical map with every expert present; -1 empty.
     top : int
-        Most experts, pairs and copies to name.
+        Most experts, pairs and replicas to name.
     """
     objective, caps = problem.objective, problem.load_caps
-    copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
+    replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
     pairs: list[CostlyPair] = []
-    by_expert = np.zeros(copies.shape[:2])
+    by_expert = np.zeros(replicas.shape[:2])
     if objective.execution == "context_coherent":
-        flow = _pair_flow(problem, copies)
-        for layer, cost in enumerate(_pair_costs(problem, copies)):
+        flow = _pair_flow(problem, replicas)
+        for layer, cost in enumerate(_pair_costs(problem, replicas)):
             by_expert[layer] += cost.sum(axis=1)
             by_expert[layer + 1] += cost.sum(axis=0)
             pairs = sorted([*pairs, *_costly_pairs(cost, layer, top)], key=lambda pair: -pair.traffic)[:top]
     elif objective.dedup == "none":
         flow = np.zeros((problem.num_layers, problem.num_gpus, problem.num_gpus))
-        for home, assigned in enumerate(assignments_by_home(problem, copies)):
+        for home, assigned in enumerate(assignments_by_home(problem, replicas)):
             flow[:, home] = assigned.sum(axis=1)
             by_expert += assigned @ problem.topology.hop_cost[home]
     else:
@@ -124,28 +124,28 @@ def break_down(problem: Problem, table: npt.NDArray[np.integer], top: int = 20) 
         flow = replay.traffic / max(int(replay.fanout[:, 2].sum()), 1)
     excess = np.zeros(problem.num_layers)
     if caps is not None:
-        excess = np.maximum(guarded_gpu_load(problem, copies) - caps[:, None], 0).sum(axis=1)
+        excess = np.maximum(guarded_gpu_load(problem, replicas) - caps[:, None], 0).sum(axis=1)
     return Breakdown(
         score=score(problem, table),
         flow=flow,
         least_traffic=least_traffic_by_layer(problem),
-        load=expected_gpu_load(problem, copies),
+        load=expected_gpu_load(problem, replicas),
         load_excess=excess,
-        load_spread=load_spread(problem, copies),
-        experts=_costly_experts(by_expert, copies, top),
+        load_spread=load_spread(problem, replicas),
+        experts=_costly_experts(by_expert, replicas, top),
         pairs=tuple(pairs),
-        copies=_hot_copies(problem, copies, top),
+        replicas=_hot_replicas(problem, replicas, top),
     )
 
 
-def _shares(copies: Counts) -> Array:
-    share: Array = copies / copies.sum(axis=2, keepdims=True)
+def _shares(replicas: Counts) -> Array:
+    share: Array = replicas / replicas.sum(axis=2, keepdims=True)
     return share
 
 
-def _pair_flow(problem: Problem, copies: Counts) -> Array:
+def _pair_flow(problem: Problem, replicas: Counts) -> Array:
     """Return ``sum_ij A[l,i,j] Q[l,i,g] Q[l+1,j,h]`` over the whole pair weight, (L-1, G, G)."""
-    affinity, share = problem.profile.affinity, _shares(copies)
+    affinity, share = problem.profile.affinity, _shares(replicas)
     assert affinity is not None
     flow = np.zeros((len(affinity), problem.num_gpus, problem.num_gpus))
     for layer, counts in enumerate(affinity):
@@ -153,9 +153,9 @@ def _pair_flow(problem: Problem, copies: Counts) -> Array:
     return flow / max(problem.pair_weight, 1.0)
 
 
-def _pair_costs(problem: Problem, copies: Counts) -> Iterator[Array]:
+def _pair_costs(problem: Problem, replicas: Counts) -> Iterator[Array]:
     """Yield, boundary by boundary, what each pair of experts adds to the traffic term, (E, E)."""
-    affinity, share, hop = problem.profile.affinity, _shares(copies), problem.topology.hop_cost
+    affinity, share, hop = problem.profile.affinity, _shares(replicas), problem.topology.hop_cost
     assert affinity is not None
     for layer, counts in enumerate(affinity):
         yield counts * (share[layer] @ hop @ share[layer + 1].T) / max(problem.pair_weight, 1.0)
@@ -174,23 +174,23 @@ def _costly_pairs(cost: Array, layer: int, top: int) -> list[CostlyPair]:
     return [CostlyPair(layer=layer, expert=int(i), next_expert=int(j), traffic=float(cost[i, j])) for i, j in places]
 
 
-def _costly_experts(cost: Array, copies: Counts, top: int) -> tuple[CostlyExpert, ...]:
+def _costly_experts(cost: Array, replicas: Counts, top: int) -> tuple[CostlyExpert, ...]:
     places = np.stack(np.unravel_index(_largest(cost, top), cost.shape), axis=1)
     return tuple(
         CostlyExpert(
             layer=int(layer),
             expert=int(expert),
-            gpus=tuple(np.flatnonzero(copies[layer, expert]).tolist()),
+            gpus=tuple(np.flatnonzero(replicas[layer, expert]).tolist()),
             traffic=float(cost[layer, expert]),
         )
         for layer, expert in places
     )
 
 
-def _hot_copies(problem: Problem, copies: Counts, top: int) -> tuple[HotCopy, ...]:
-    load = problem.relative_load[:, :, None] * expected_share(problem, copies) / problem.topology.fair_share
+def _hot_replicas(problem: Problem, replicas: Counts, top: int) -> tuple[HotReplica, ...]:
+    load = problem.relative_load[:, :, None] * expected_share(problem, replicas) / problem.topology.fair_share
     places = np.stack(np.unravel_index(_largest(load, top), load.shape), axis=1)
     return tuple(
-        HotCopy(layer=int(layer), expert=int(expert), gpu=int(gpu), load=float(load[layer, expert, gpu]))
+        HotReplica(layer=int(layer), expert=int(expert), gpu=int(gpu), load=float(load[layer, expert, gpu]))
         for layer, expert, gpu in places
     )

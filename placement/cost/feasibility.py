@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.cost.score import guarded_gpu_load
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from placement.problem.problem import Problem
 from traces import Violations
 
@@ -16,7 +16,7 @@ CAP_TOLERANCE = 1e-9
 
 
 def broken_constraints(problem: Problem, table: npt.NDArray[np.integer]) -> Violations:
-    """Collect the hard constraints that a map (L, S) breaks: shape, slots, pins, exclusions, groups, copies."""
+    """Collect the hard constraints that a map (L, S) breaks: shape, slots, pins, exclusions, groups, replicas."""
     found = Violations()
     pointer = "/physical_to_logical_map"
     if table.shape != (problem.num_layers, problem.num_slots):
@@ -27,7 +27,7 @@ def broken_constraints(problem: Problem, table: npt.NDArray[np.integer]) -> Viol
         detail = f"Ids {table.min()}..{table.max()} are not in -1..{problem.num_experts - 1}."
         found.add("expert_out_of_range", pointer, detail, "Use logical expert ids.")
         return found
-    copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
+    replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
     layer_ids = problem.profile.layer_ids
 
     def report(code: str, where: npt.NDArray[np.bool_], text: str) -> None:
@@ -37,22 +37,22 @@ def broken_constraints(problem: Problem, table: npt.NDArray[np.integer]) -> Viol
             more = f"{len(places)} such places." if len(places) > 1 else ""
             found.add(code, f"{pointer}/{place[0]}", f"Layer {layer_ids[place[0]]}, {rest}.", more)
 
-    report("expert_missing", copies.sum(axis=2) == 0, "expert")
-    report("slots_exceeded", copies.sum(axis=1) > problem.capacity, "gpu")
-    report("forbidden", (copies > 0) & ~problem.allowed, "expert gpu")
-    if problem.constraints.distinct_copies:
-        report("two_copies_on_gpu", copies > 1, "expert gpu")
-    budget, extra = problem.copy_budget, int(copies.sum()) - problem.num_layers * problem.num_experts
+    report("expert_missing", replicas.sum(axis=2) == 0, "expert")
+    report("slots_exceeded", replicas.sum(axis=1) > problem.capacity, "gpu")
+    report("forbidden", (replicas > 0) & ~problem.allowed, "expert gpu")
+    if problem.constraints.distinct_replicas:
+        report("two_replicas_on_gpu", replicas > 1, "expert gpu")
+    budget, extra = problem.replica_budget, int(replicas.sum()) - problem.num_layers * problem.num_experts
     if budget is not None and extra > budget:
-        detail = f"{extra} copies beyond one of each expert; {budget} are allowed."
-        by_bytes = problem.constraints.extra_copies is None
-        found.add("extra_copies_exceeded", f"/constraints/{'extra_bytes' if by_bytes else 'extra_copies'}", detail)
+        detail = f"{extra} replicas beyond one of each expert; {budget} are allowed."
+        by_bytes = problem.constraints.extra_replicas is None
+        found.add("extra_replicas_exceeded", f"/constraints/{'extra_bytes' if by_bytes else 'extra_replicas'}", detail)
     for number, pin in enumerate(problem.constraints.pins):
-        if not np.all(copies[problem.rows_of(pin), pin.expert, pin.gpu] > 0):
+        if not np.all(replicas[problem.rows_of(pin), pin.expert, pin.gpu] > 0):
             detail = f"Expert {pin.expert} is not on GPU {pin.gpu}."
             found.add("pin_missed", f"/constraints/pins/{number}", detail)
     starts = np.flatnonzero(np.r_[True, np.diff(problem.topology.node_of_gpu) != 0])
-    on_node = np.add.reduceat(copies, starts, axis=2) > 0
+    on_node = np.add.reduceat(replicas, starts, axis=2) > 0
     for number, group in enumerate(problem.constraints.groups):
         rows = problem.rows_of(group)
         members = on_node[rows][..., list(group.experts), :]
@@ -70,8 +70,8 @@ def load_cap_misses(problem: Problem, table: npt.NDArray[np.integer]) -> list[st
     caps = problem.load_caps
     if caps is None:
         return []
-    copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
-    reached = guarded_gpu_load(problem, copies).max(axis=1)
+    replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
+    reached = guarded_gpu_load(problem, replicas).max(axis=1)
     quantile = problem.constraints.load_quantile
     what = "max/mean" if quantile is None else f"the {quantile:g} quantile of max/mean"
     ids = problem.profile.layer_ids

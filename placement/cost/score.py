@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from placement.cost.kernels.traffic import pair_traffic
 from placement.loads.kernels.homes import add_home_variance
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from placement.problem.problem import Problem
 from placement.replay.activation import activated_experts
 from placement.replay.replay import POLICIES, Replay
@@ -21,13 +21,13 @@ __all__ = [
     "Score",
     "Term",
     "assignments_by_home",
-    "copy_share",
     "expected_gpu_load",
     "expected_share",
     "guarded_gpu_load",
     "home_variance",
     "load_spread",
     "replay_sample",
+    "replica_share",
     "score",
     "shares_by_home",
 ]
@@ -68,33 +68,33 @@ class Score:
     max_load: Array
 
 
-def copy_share(
-    copies: npt.NDArray[np.int64], policy: str, node_of_gpu: npt.NDArray[np.int64], homes: Array | None
+def replica_share(
+    replicas: npt.NDArray[np.int64], policy: str, node_of_gpu: npt.NDArray[np.int64], homes: Array | None
 ) -> Array:
     """Return the expected share of each expert's tokens on each GPU, (L, E, G).
 
     Parameters
     ----------
-    copies : (L, E, G) int64
-        Copies of e on g.
+    replicas : (L, E, G) int64
+        Replicas of e on g.
     policy : {"fair", "same_gpu", "same_node"}
     node_of_gpu : (G,) int64
     homes : (L, E, G) float64 or None
         Share of e's tokens whose home is g; None for equal shares.
     """
-    fair: Array = copies / copies.sum(axis=2, keepdims=True)
+    fair: Array = replicas / replicas.sum(axis=2, keepdims=True)
     if policy == "fair":
         return fair
-    home = np.full(copies.shape, 1 / copies.shape[2]) if homes is None else homes
-    here = copies > 0
+    home = np.full(replicas.shape, 1 / replicas.shape[2]) if homes is None else homes
+    here = replicas > 0
     share: Array = np.where(here, home, 0.0)
-    rest = np.where(here, 0.0, home)  # tokens whose own GPU has no copy
+    rest = np.where(here, 0.0, home)  # tokens whose own GPU has no replica
     if policy == "same_node":
         starts = np.flatnonzero(np.r_[True, np.diff(node_of_gpu) != 0])
-        on_node = np.add.reduceat(copies, starts, axis=2)
+        on_node = np.add.reduceat(replicas, starts, axis=2)
         of_node = np.add.reduceat(rest, starts, axis=2)
-        per_copy = np.divide(of_node, on_node, out=np.zeros(of_node.shape), where=on_node > 0)
-        share += copies * per_copy[:, :, node_of_gpu]
+        per_replica = np.divide(of_node, on_node, out=np.zeros(of_node.shape), where=on_node > 0)
+        share += replicas * per_replica[:, :, node_of_gpu]
         far = np.where(on_node > 0, 0.0, of_node).sum(axis=2)
     else:
         far = rest.sum(axis=2)
@@ -114,71 +114,71 @@ def home_share(problem: Problem) -> Array | None:
     return share
 
 
-def expected_gpu_load(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+def expected_gpu_load(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
     """Return the load of each GPU relative to its fair share, (L, G); 1 is balanced."""
-    load = np.einsum("le,leg->lg", problem.relative_load, expected_share(problem, copies))
+    load = np.einsum("le,leg->lg", problem.relative_load, expected_share(problem, replicas))
     relative: Array = load / problem.topology.fair_share
     return relative
 
 
-def expected_share(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
-    """Return the share of each expert's tokens on each GPU under the problem's copy policy and ownership, (L, E, G)."""
-    return copy_share(copies, problem.objective.copy_policy, problem.topology.node_of_gpu, home_share(problem))
+def expected_share(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
+    """Return each expert's share of tokens per GPU under the problem's replica policy and ownership, (L, E, G)."""
+    return replica_share(replicas, problem.objective.replica_policy, problem.topology.node_of_gpu, home_share(problem))
 
 
-def guarded_gpu_load(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+def guarded_gpu_load(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
     """Return the load that the cap is held against, relative to fair shares, (L, G).
 
     The expected load; with a load quantile, plus as many standard errors as the quantile of a normal distribution is
     above its mean.
     """
-    load = expected_gpu_load(problem, copies)
+    load = expected_gpu_load(problem, replicas)
     if not problem.load_margin:
         return load
-    guarded: Array = load + problem.load_margin * np.sqrt(load_variance(problem, copies))
+    guarded: Array = load + problem.load_margin * np.sqrt(load_variance(problem, replicas))
     return guarded
 
 
-def load_variance(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+def load_variance(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
     """Return the square of the standard error of each GPU's load, relative to its fair share, (L, G).
 
     That of the experts' loads, and that of the homes of sequences. Either is 0 where the problem has no use for it, or
     the profile does not know it (`Problem.load_deviations`, `Problem.home_moments`).
     """
-    variance = home_variance(problem, copies)
+    variance = home_variance(problem, replicas)
     deviations = problem.load_deviations
     if deviations is not None:
-        share = expected_share(problem, copies) / problem.topology.fair_share
+        share = expected_share(problem, replicas) / problem.topology.fair_share
         variance += ((share.transpose(0, 2, 1) @ deviations) ** 2).sum(axis=2)
     return variance
 
 
-def home_variance(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+def home_variance(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
     """Return the variance of each GPU's load by the homes of sequences, relative to its fair share squared, (L, G).
 
-    A sequence whose home is near a copy takes its whole load there: with shares ``q[h]`` of the experts' tokens on a
+    A sequence whose home is near a replica takes its whole load there: with shares ``q[h]`` of the experts' tokens on a
     GPU for home h, the sum over sequences s of the variance of ``y[s]' q[h]`` over h, any home as likely as another.
     """
     variance, moments = np.zeros((problem.num_layers, problem.num_gpus)), problem.home_moments
     if moments is None:
         return variance
-    policy, topology = POLICIES[problem.objective.copy_policy], problem.topology
-    for layer, here in enumerate(copies):
+    policy, topology = POLICIES[problem.objective.replica_policy], problem.topology
+    for layer, here in enumerate(replicas):
         add_home_variance(here, policy, topology.node_of_gpu, topology.fair_share, moments[layer], variance[layer])
     return variance
 
 
-def shares_by_home(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
-    """Return the share of tokens on each GPU for each home h, (G, n, G), of n experts with copies (n, G)."""
+def shares_by_home(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
+    """Return the share of tokens on each GPU for each home h, (G, n, G), of n experts with replicas (n, G)."""
     G = problem.num_gpus
-    at_home = np.broadcast_to(np.eye(G)[:, None], (G, *copies.shape))
-    policy, node = problem.objective.copy_policy, problem.topology.node_of_gpu
-    return copy_share(np.broadcast_to(copies, at_home.shape), policy, node, at_home)
+    at_home = np.broadcast_to(np.eye(G)[:, None], (G, *replicas.shape))
+    policy, node = problem.objective.replica_policy, problem.topology.node_of_gpu
+    return replica_share(np.broadcast_to(replicas, at_home.shape), policy, node, at_home)
 
 
-def load_spread(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+def load_spread(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
     """Return the standard error of a GPU's load in each layer (root mean square over GPUs), in mean GPU loads, (L,)."""
-    spread: Array = np.sqrt(load_variance(problem, copies).mean(axis=1))
+    spread: Array = np.sqrt(load_variance(problem, replicas).mean(axis=1))
     return spread
 
 
@@ -196,24 +196,24 @@ def score(problem: Problem, table: npt.NDArray[np.integer]) -> Score:
     Score
     """
     objective, weights = problem.objective, problem.objective
-    copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
-    relative = expected_gpu_load(problem, copies)
+    replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
+    relative = expected_gpu_load(problem, replicas)
     max_load = relative.max(axis=1)
     imbalance = float(max_load.mean() - 1)
     caps = problem.load_caps
     excess = 0.0
     if caps is not None:
-        excess = float(np.maximum(guarded_gpu_load(problem, copies) - caps[:, None], 0).sum(axis=1).mean())
+        excess = float(np.maximum(guarded_gpu_load(problem, replicas) - caps[:, None], 0).sum(axis=1).mean())
     by_layer = np.zeros(problem.num_layers)
     if weights.traffic_weight:
         if objective.execution == "context_coherent":
-            by_layer = _pair_traffic(problem, copies)
+            by_layer = _pair_traffic(problem, replicas)
         elif objective.dedup == "none":
-            by_layer = _assignment_traffic(problem, copies)
+            by_layer = _assignment_traffic(problem, replicas)
         else:
             by_layer = _message_traffic(problem, table)
     traffic = float(by_layer.sum())
-    spread = max(0.0, float(load_spread(problem, copies).mean()) - problem.spread_tolerance)
+    spread = max(0.0, float(load_spread(problem, replicas).mean()) - problem.spread_tolerance)
     terms: tuple[Term, ...] = (
         Term(name="traffic", value=traffic, weight=weights.traffic_weight, unit=objective.traffic_unit),
         Term(
@@ -259,38 +259,38 @@ def _activated(problem: Problem, table: npt.NDArray[np.integer]) -> float:
     return float(most.mean())
 
 
-def _pair_traffic(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+def _pair_traffic(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
     """Context-coherent: ``sum_ij A[l,i,j] sum_gh Q[l,i,g] Q[l+1,j,h] d[g,h]`` over the whole pair weight."""
     affinity = problem.profile.affinity
     assert affinity is not None
     by_layer = np.zeros(len(affinity))
-    share: Array = copies / copies.sum(axis=2, keepdims=True)
+    share: Array = replicas / replicas.sum(axis=2, keepdims=True)
     pair_traffic(affinity, share, problem.topology.hop_cost, by_layer)
     return by_layer / max(problem.pair_weight, 1.0)
 
 
-def _assignment_traffic(problem: Problem, copies: npt.NDArray[np.int64]) -> Array:
+def _assignment_traffic(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
     """Dispatch without deduplication, in expectation over the homes: needs loads only."""
     by_layer = np.zeros(problem.num_layers)
-    for hop, assigned in zip(problem.topology.hop_cost, assignments_by_home(problem, copies), strict=True):
+    for hop, assigned in zip(problem.topology.hop_cost, assignments_by_home(problem, replicas), strict=True):
         by_layer += np.einsum("leg,g->l", assigned, hop)
     return by_layer
 
 
-def assignments_by_home(problem: Problem, copies: npt.NDArray[np.int64]) -> Iterator[Array]:
+def assignments_by_home(problem: Problem, replicas: npt.NDArray[np.int64]) -> Iterator[Array]:
     """Yield, for each home GPU in turn, the share of all assignments with this home, an expert and a GPU, (L, E, G).
 
     In expectation; over all homes, layers, experts and GPUs the shares add up to 1.
     """
     load = problem.profile.load
     homes = home_share(problem)
-    policy, node = problem.objective.copy_policy, problem.topology.node_of_gpu
+    policy, node = problem.objective.replica_policy, problem.topology.node_of_gpu
     total = float(load.sum())
     for home in range(problem.num_gpus):
-        at_home = np.zeros(copies.shape)
+        at_home = np.zeros(replicas.shape)
         at_home[:, :, home] = 1
         weight = load / problem.num_gpus if homes is None else load * homes[:, :, home]
-        yield (weight / total)[:, :, None] * copy_share(copies, policy, node, at_home)
+        yield (weight / total)[:, :, None] * replica_share(replicas, policy, node, at_home)
 
 
 def _message_traffic(problem: Problem, table: npt.NDArray[np.integer]) -> Array:

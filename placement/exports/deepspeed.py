@@ -1,7 +1,7 @@
 """DeepSpeed AutoEP's placement descriptor: experts per rank of one MoE layer, in the order that they are packed.
 
 DeepSpeed 0.19.8, ``deepspeed/checkpoint/autoep_affine.py``. Ranks may hold different numbers of experts, and
-copies; every layer's metadata has a descriptor of its own.
+replicas; every layer's metadata has a descriptor of its own.
 """
 
 from __future__ import annotations

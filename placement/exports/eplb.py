@@ -1,6 +1,6 @@
-"""The triple that EPLB returns, as ``.npz``: ``phy2log`` [L, P], ``log2phy`` [L, E, copies] and ``logcnt`` [L, E].
+"""The triple that EPLB returns, as ``.npz``: ``phy2log`` [L, P], ``log2phy`` [L, E, replicas] and ``logcnt`` [L, E].
 
-https://github.com/deepseek-ai/EPLB, ``rebalance_experts``. It may put two copies of an expert on one GPU, so they are
+https://github.com/deepseek-ai/EPLB, ``rebalance_experts``. It may put two replicas of an expert on one GPU, so they are
 not refused here; in a file for an engine that loads a map, they are.
 """
 
@@ -52,7 +52,7 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
         return None
     if counts is not None:
         if counts.shape[0] != len(phy2log) or not np.array_equal(counts, _counts(phy2log, experts)):
-            found.add("arrays_differ", f"{place}/logcnt", "These are not the copies in phy2log.", "Write them anew.")
+            found.add("arrays_differ", f"{place}/logcnt", "These are not the replicas in phy2log.", "Write them anew.")
         elif log2phy is not None and not _inverse(phy2log, log2phy, counts):
             found.add("arrays_differ", f"{place}/log2phy", "This is not the inverse of phy2log.", "Write it anew.")
     if found.found:

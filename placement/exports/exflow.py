@@ -78,11 +78,11 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
 
 EXPORT = Export(
     name="exflow",
-    content="ExFlow: CSV Expert,Node, experts numbered through all MoE layers, no copies",
+    content="ExFlow: CSV Expert,Node, experts numbered through all MoE layers, no replicas",
     engine="ExFlow (arXiv 2401.08383)",
     usage="the placement file of ExFlow's scripts",
     suffix=".csv",
-    rules=Rules(layers="ordinals", copies=False, empty=True, mtp="may", order=False),
+    rules=Rules(layers="ordinals", replicas=False, empty=True, mtp="may", order=False),
     sniff=_sniff,
     encode=_encode,
     decode=_decode,

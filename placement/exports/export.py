@@ -15,7 +15,7 @@ from traces import InputError, ModelLayout, Violations
 
 __all__ = ["Context", "Export", "Exported", "Rules", "Table"]
 
-BORNE = ("layer_missing", "mtp_not_loaded", "copies_on_one_gpu")
+BORNE = ("layer_missing", "mtp_not_loaded", "replicas_on_one_gpu")
 Layers = Literal["rows", "ordinals", "keys", "none"]
 Mtp = Literal["no", "may", "must"]
 
@@ -78,10 +78,10 @@ class Rules:
     layers : {"rows", "ordinals", "keys", "none"}
         How the file names layers: all layers of the model, MoE layers counted from 0, MoE layers by their number in the
         model, or not at all (one map for every layer).
-    copies : bool
+    replicas : bool
         Whether an expert may have several slots.
     distinct : bool
-        Whether two copies of an expert on one GPU are refused.
+        Whether two replicas of an expert on one GPU are refused.
     empty : bool
         Whether slots may be empty.
     mtp : {"no", "may", "must"}
@@ -94,7 +94,7 @@ class Rules:
     """
 
     layers: Layers
-    copies: bool = True
+    replicas: bool = True
     distinct: bool = True
     empty: bool = False
     mtp: Mtp = "no"
@@ -254,7 +254,7 @@ class Export:
         """Return the placement in a file as a plan.
 
         What the engine would not load, but a plan can be, becomes a note: layers of the model that are missing, layers
-        for multi-token prediction, two copies of an expert on one GPU.
+        for multi-token prediction, two replicas of an expert on one GPU.
 
         Raises
         ------

@@ -120,7 +120,7 @@ EXPORT = Export(
     engine="megatron-core 0.16.1",
     usage="permute router and experts of the checkpoint, layer by layer, with order = FILE's list",
     suffix=".json",
-    rules=Rules(layers="keys", copies=False, mtp="may"),
+    rules=Rules(layers="keys", replicas=False, mtp="may"),
     sniff=_sniff,
     encode=_encode,
     decode=_decode,

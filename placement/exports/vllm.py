@@ -172,11 +172,11 @@ LIST = Export(
 )
 RANKS = Export(
     name="vllm_pr34811",
-    content="vLLM pull request 34811: JSON, the rank of each expert, one map for all layers, no copies",
+    content="vLLM pull request 34811: JSON, the rank of each expert, one map for all layers, no replicas",
     engine="vLLM pull request 34811 (not in vLLM 0.33)",
     usage="--expert-placement-strategy custom --expert-placement-file FILE",
     suffix=".json",
-    rules=Rules(layers="none", copies=False, empty=True, order=False),
+    rules=Rules(layers="none", replicas=False, empty=True, order=False),
     sniff=_sniff_ranks,
     encode=_encode_ranks,
     decode=_decode_ranks,

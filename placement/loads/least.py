@@ -1,4 +1,4 @@
-"""The least largest GPU load that any plan reaches, whatever the split over copies: counts, pigeonholes, densities."""
+"""The least largest GPU load that any plan reaches, however replicas share: counts, pigeonholes, densities."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ ROUNDING = 1e-12  # relative: what sums of shares may be off
 def least_max_load(load: Array, capacity: npt.NDArray[np.int64], fair: Array) -> Array:
     """Return a lower bound of the largest GPU load relative to its fair share, for each layer, (L,).
 
-    The largest of four bounds, none of which cares how tokens are split over the copies of an expert:
+    The largest of four bounds, none of which cares how tokens are split over the replicas of an expert:
 
     - 1: loads add up to the sum of the fair shares;
-    - *copies*: where no GPU's load is above z, an expert with load r has at least ``r / (z max f)`` copies, and there
-      are no more copies than slots, nor GPUs;
+    - *replicas*: where no GPU's load is above z, an expert with load r has at least ``r / (z max f)`` replicas, and
+    there
+      are no more replicas than slots, nor GPUs;
     - *pigeonhole*, without spare slots: of the ``m G + 1`` hottest experts, m + 1 share a GPU; and the GPU of the
       hottest expert is filled up with others, at best the coldest;
     - *density*: GPUs H with room for ``C(H)`` experts take no more than the load of the C(H) hottest, so the others
@@ -35,7 +36,7 @@ def least_max_load(load: Array, capacity: npt.NDArray[np.int64], fair: Array) ->
         Fair share of each GPU; sums to 1.
     """
     order = np.sort(load, axis=1)[:, ::-1]
-    best = np.maximum(1.0, _copies(order, int(capacity.sum()), len(capacity)) / fair.max())
+    best = np.maximum(1.0, _replicas(order, int(capacity.sum()), len(capacity)) / fair.max())
     best = np.maximum(best, _density(order, capacity, fair))
     if capacity.sum() == load.shape[1]:
         best = np.maximum(best, _pigeonhole(order, capacity) / fair.max())
@@ -74,8 +75,8 @@ def least_excess(load: Array, capacity: npt.NDArray[np.int64], fair: Array, caps
     return result
 
 
-def _copies(order: Array, slots: int, gpus: int) -> Array:
-    """Return the least largest share of a copy, (L,), for loads in falling order."""
+def _replicas(order: Array, slots: int, gpus: int) -> Array:
+    """Return the least largest share of a replica, (L,), for loads in falling order."""
     low = order[:, 0] / gpus  # no expert is on more GPUs than there are
     if slots <= order.shape[1]:
         return order[:, 0].copy()
@@ -90,7 +91,7 @@ def _copies(order: Array, slots: int, gpus: int) -> Array:
 
 
 def _pigeonhole(order: Array, capacity: npt.NDArray[np.int64]) -> Array:
-    """Return the least largest load of a GPU, (L,), where every expert has one copy and every slot is used."""
+    """Return the least largest load of a GPU, (L,), where every expert has one replica and every slot is used."""
     experts, gpus = order.shape[1], len(capacity)
     total = np.concatenate([np.zeros((len(order), 1)), np.cumsum(order, axis=1)], axis=1)
     others = int(capacity.min()) - 1

@@ -1,9 +1,9 @@
-"""The best split of each expert's tokens over its copies: the least largest GPU load that a map with copies allows.
+"""The best split of each expert's tokens over its replicas: the least largest GPU load that a map with replicas allows.
 
 References
 ----------
 The linear program is that of DeepSeek's LPLB (https://github.com/deepseek-ai/LPLB), per layer and from expected loads;
-``docs/problem.md``, "Splitting tokens over copies".
+``docs/problem.md``, "Splitting tokens over replicas".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from placement.problem.problem import Problem
 from traces import InputError
 
@@ -30,7 +30,7 @@ class TokenSplit:
     Attributes
     ----------
     share : (L, E, G) float64
-        Share of expert e's tokens that GPU g serves; 0 where it has no copy, rows over g sum to 1.
+        Share of expert e's tokens that GPU g serves; 0 where it has no replica, rows over g sum to 1.
     max_load : (L,) float64
         Largest GPU load of each layer, relative to the GPU's fair share; 1 is balanced. No split has a smaller one.
     """
@@ -40,12 +40,12 @@ class TokenSplit:
 
 
 def optimal_split(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> TokenSplit:
-    """Split the problem's loads over the copies of a map, so that the largest GPU load of each layer is least.
+    """Split the problem's loads over the replicas of a map, so that the largest GPU load of each layer is least.
 
     Parameters
     ----------
     problem : Problem
-        Its profile has the loads, its topology the fair shares. Copy policy and ownership do not matter.
+        Its profile has the loads, its topology the fair shares. Replica policy and ownership do not matter.
     table : (L, S) integers
         Physical-to-logical map with every expert present; -1 empty.
 
@@ -68,13 +68,13 @@ def optimal_split(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> Toke
     ):
         detail = f"Expected integers of shape (layers, slots) = {shape}, each -1 to {problem.num_experts - 1}."
         raise InputError.of("map_shape", "/table", detail, "Give a map of this problem.")
-    copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
-    if (missing := np.argwhere(copies.sum(axis=2) == 0)).size:
+    replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
+    if (missing := np.argwhere(replicas.sum(axis=2) == 0)).size:
         layer, expert = missing[0].tolist()
         detail = f"Expert {expert} of layer {problem.profile.layer_ids[layer]} has no slot."
         raise InputError.of("expert_missing", f"/table/{layer}", detail, "Every expert needs a slot in every layer.")
     fair = problem.topology.fair_share
-    found = [_split_layer(load, here > 0, fair) for load, here in zip(problem.profile.load, copies, strict=True)]
+    found = [_split_layer(load, here > 0, fair) for load, here in zip(problem.profile.load, replicas, strict=True)]
     return TokenSplit(share=np.stack([share for share, _ in found]), max_load=np.array([load for _, load in found]))
 
 
@@ -91,8 +91,8 @@ def least_max_load(load: Array, table: npt.NDArray[np.integer[Any]], fair: Array
     """
     least = np.zeros(len(load))
     for layer, row in enumerate(load):
-        copies = copies_on_gpu(table[layer : layer + 1], len(row), len(fair))[0]
-        least[layer] = _split_layer(row, copies > 0, fair)[1]
+        replicas = replicas_on_gpu(table[layer : layer + 1], len(row), len(fair))[0]
+        least[layer] = _split_layer(row, replicas > 0, fair)[1]
     return least
 
 
@@ -142,7 +142,7 @@ def _solve(load: Array, here: npt.NDArray[np.bool_], fixed: Array, fair: Array) 
         method="highs",
     )
     if found.x is None:  # it is feasible and bounded
-        raise RuntimeError(f"The split of tokens over copies was not found: {found.message}")
+        raise RuntimeError(f"The split of tokens over replicas was not found: {found.message}")
     share = np.zeros(here.shape)
     share[expert, gpu] = np.maximum(found.x[:-1], 0.0)
     total = share.sum(axis=1, keepdims=True)

@@ -168,37 +168,37 @@ class Plan:
         return np.arange(self.num_gpus * self.slots_per_gpu) // self.slots_per_gpu
 
     @cached_property
-    def copies_on_gpu(self) -> npt.NDArray[np.int64]:
-        """``copies_on_gpu[l, e, g]``: copies of expert e that GPU g holds, (L, E, G)."""
-        return copies_on_gpu(self.physical_to_logical_map, self.num_experts, self.num_gpus)
+    def replicas_on_gpu(self) -> npt.NDArray[np.int64]:
+        """``replicas_on_gpu[l, e, g]``: replicas of expert e that GPU g holds, (L, E, G)."""
+        return replicas_on_gpu(self.physical_to_logical_map, self.num_experts, self.num_gpus)
 
     @cached_property
-    def copies(self) -> npt.NDArray[np.int64]:
-        """Copies of each expert, (L, E)."""
-        counts: npt.NDArray[np.int64] = self.copies_on_gpu.sum(axis=2)
+    def replicas(self) -> npt.NDArray[np.int64]:
+        """Replicas of each expert, (L, E)."""
+        counts: npt.NDArray[np.int64] = self.replicas_on_gpu.sum(axis=2)
         return counts
 
     @cached_property
     def gpu_of_expert(self) -> npt.NDArray[np.int64]:
-        """GPU of each expert, (L, E); only for plans without copies."""
-        if (self.copies > 1).any():
-            layer, expert = np.argwhere(self.copies > 1)[0]
+        """GPU of each expert, (L, E); only for plans without replicas."""
+        if (self.replicas > 1).any():
+            layer, expert = np.argwhere(self.replicas > 1)[0]
             raise InputError.of(
-                "has_copies",
+                "has_replicas",
                 f"/physical_to_logical_map/{layer}",
-                f"Expert {expert} has {self.copies[layer, expert]} copies, so it has no single GPU.",
-                "Use copies_on_gpu.",
+                f"Expert {expert} has {self.replicas[layer, expert]} replicas, so it has no single GPU.",
+                "Use replicas_on_gpu.",
             )
-        gpu: npt.NDArray[np.int64] = self.copies_on_gpu.argmax(axis=2)
+        gpu: npt.NDArray[np.int64] = self.replicas_on_gpu.argmax(axis=2)
         return gpu
 
     def replacing(self, **changes: Any) -> Plan:
-        """Return a copy with some attributes changed."""
+        """Return a replica with some attributes changed."""
         return replace(self, **changes)
 
 
-def copies_on_gpu(table: npt.NDArray[Any], num_experts: int, num_gpus: int) -> npt.NDArray[np.int64]:
-    """Count the copies of each expert on each GPU, (L, E, G), from a map (L, S)."""
+def replicas_on_gpu(table: npt.NDArray[Any], num_experts: int, num_gpus: int) -> npt.NDArray[np.int64]:
+    """Count the replicas of each expert on each GPU, (L, E, G), from a map (L, S)."""
     layers, slots = table.shape
     counts = np.zeros((layers, num_experts, num_gpus), np.int64)
     layer, slot = np.nonzero(table >= 0)

@@ -1,4 +1,4 @@
-"""What a plan must keep: load cap, pins, exclusions, groups on one node, copies on different GPUs."""
+"""What a plan must keep: load cap, pins, exclusions, groups on one node, replicas on different GPUs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Pin:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Experts whose copies all stay on one node; ``layer_id`` is the model layer, None for all layers."""
+    """Experts whose replicas all stay on one node; ``layer_id`` is the model layer, None for all layers."""
 
     experts: tuple[int, ...]
     layer_id: int | None = None
@@ -55,19 +55,19 @@ class Constraints:
         or whole sequences (needs `seq_id`), which assumes less. None: sequences if there is a load quantile and the
         profile knows two buckets of them or more, else windows.
     pins : tuple of Pin
-        A copy of the expert must be on the GPU.
+        A replica of the expert must be on the GPU.
     forbidden : tuple of Pin
-        No copy of the expert may be on the GPU.
+        No replica of the expert may be on the GPU.
     groups : tuple of Group
         Experts kept on one node.
-    distinct_copies : bool
-        No GPU holds two copies of an expert.
-    extra_copies : int or None
-        Copies beyond one of each expert that all layers may have together; a layer may have more of them than another,
-        as far as `Problem.slots_per_gpu` has room. None: as many as there is room for.
+    distinct_replicas : bool
+        No GPU holds two replicas of an expert.
+    extra_replicas : int or None
+        Replicas beyond one of each expert that all layers may have together; a layer may have more of them than
+        another, as far as `Problem.slots_per_gpu` has room. None: as many as there is room for.
     extra_bytes : int or None
-        The same budget in bytes: so many copies as fit it, at `Problem.expert_bytes` each, all GPUs together. Given
-        beside `extra_copies`, both have to mean the same number.
+        The same budget in bytes: so many replicas as fit it, at `Problem.expert_bytes` each, all GPUs together. Given
+        beside `extra_replicas`, both have to mean the same number.
     """
 
     load_cap: float | None = None
@@ -77,6 +77,6 @@ class Constraints:
     pins: tuple[Pin, ...] = ()
     forbidden: tuple[Pin, ...] = ()
     groups: tuple[Group, ...] = ()
-    distinct_copies: bool = True
-    extra_copies: int | None = None
+    distinct_replicas: bool = True
+    extra_replicas: int | None = None
     extra_bytes: int | None = None

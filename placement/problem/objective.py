@@ -9,12 +9,12 @@ import numpy as np
 
 from traces import Violations
 
-__all__ = ["CopyPolicy", "Dedup", "Execution", "Objective", "Ownership"]
+__all__ = ["Dedup", "Execution", "Objective", "Ownership", "ReplicaPolicy"]
 
 Execution = Literal["context_coherent", "dispatch"]
 Dedup = Literal["none", "gpu", "node"]
 Ownership = Literal["token", "sequence", "measured"]
-CopyPolicy = Literal["fair", "same_gpu", "same_node"]
+ReplicaPolicy = Literal["fair", "same_gpu", "same_node"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +32,9 @@ class Objective:
     ownership : {"token", "sequence", "measured"}
         Home rank of a token under ``dispatch``: hashed per token, hashed per sequence (needs `seq_id`), or the trace's
         `source_rank`.
-    copy_policy : {"fair", "same_gpu", "same_node"}
-        Which copy of a replicated expert a token uses: an equal split; one on the token's own GPU if there is one, else
-        an equal split; or own GPU, own node, equal split.
+    replica_policy : {"fair", "same_gpu", "same_node"}
+        Which replica of a replicated expert a token uses: an equal split; one on the token's own GPU if there is one,
+        else an equal split; or own GPU, own node, equal split.
     traffic_weight, imbalance_weight, load_excess_weight, load_spread_weight : float
         Weights. `traffic`: hop cost per inter-layer pair (context_coherent), per expert assignment (dispatch, dedup
         none), or per token and layer (dedup gpu, node). `imbalance`: mean over layers of max/mean GPU load, minus 1.
@@ -56,7 +56,7 @@ class Objective:
     execution: Execution = "context_coherent"
     dedup: Dedup = "gpu"
     ownership: Ownership = "token"
-    copy_policy: CopyPolicy = "fair"
+    replica_policy: ReplicaPolicy = "fair"
     traffic_weight: float = 1.0
     imbalance_weight: float = 0.0
     load_excess_weight: float = 100.0
@@ -67,7 +67,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         found = Violations()
-        choices = {"execution": Execution, "dedup": Dedup, "ownership": Ownership, "copy_policy": CopyPolicy}
+        choices = {"execution": Execution, "dedup": Dedup, "ownership": Ownership, "replica_policy": ReplicaPolicy}
         for name, kind in choices.items():
             value = getattr(self, name)
             if value not in get_args(kind):
@@ -104,13 +104,13 @@ class Objective:
     def for_execution(cls, execution: Execution, dedup: Dedup = "gpu", *, capped: bool = False) -> Objective:
         """Return the objective that fits an engine.
 
-        Under dispatch the nearest copy of an expert is used, and the busiest GPU counts: every layer waits for it
+        Under dispatch the nearest replica of an expert is used, and the busiest GPU counts: every layer waits for it
         twice. On other tokens, the busiest of 64 GPUs is about 2 standard errors above what was expected, so the spread
         has twice the weight of the imbalance. With a load cap (`capped`) it is the cap that says how much balance is
         wanted: the imbalance has no weight below it, and the spread the same as for ``context_coherent``.
         """
         if execution == "dispatch":
-            near = cls(execution=execution, dedup=dedup, copy_policy="same_node")
+            near = cls(execution=execution, dedup=dedup, replica_policy="same_node")
             if capped:
                 return near
             return replace(near, imbalance_weight=30.0, load_spread_weight=60.0, load_spread_tolerance=0.0)

@@ -31,11 +31,11 @@ class Problem:
     profile : Profile
     topology : Topology
     slots_per_gpu : int
-        C; ``ceil(E / G)`` by default. ``G * C > E`` leaves room for copies or empty slots.
+        C; ``ceil(E / G)`` by default. ``G * C > E`` leaves room for replicas or empty slots.
     objective : Objective
     constraints : Constraints
     expert_bytes : int or None
-        Bytes of one expert's weights, to check them against the GPUs' memory, and for a budget of copies in bytes.
+        Bytes of one expert's weights, to check them against the GPUs' memory, and for a budget of replicas in bytes.
 
     Raises
     ------
@@ -98,7 +98,7 @@ class Problem:
 
     @cached_property
     def allowed(self) -> npt.NDArray[np.bool_]:
-        """``allowed[l, e, g]``: whether the exclusions let a copy of e be on g, (L, E, G)."""
+        """``allowed[l, e, g]``: whether the exclusions let a replica of e be on g, (L, E, G)."""
         mask = np.ones((self.num_layers, self.num_experts, self.num_gpus), dtype=bool)
         for pin in self.constraints.forbidden:
             mask[self.rows_of(pin), pin.expert, pin.gpu] = False
@@ -106,31 +106,31 @@ class Problem:
 
     @cached_property
     def is_free(self) -> bool:
-        """Whether no pin, exclusion, group, uneven capacity or budget of copies rules out an arrangement."""
+        """Whether no pin, exclusion, group, uneven capacity or budget of replicas rules out an arrangement."""
         constraints = self.constraints
         even = bool((self.capacity == self.slots_per_gpu).all())
         return (
-            even and not self.copies_limited and not (constraints.pins or constraints.forbidden or constraints.groups)
+            even and not self.replicas_limited and not (constraints.pins or constraints.forbidden or constraints.groups)
         )
 
     @cached_property
-    def spare_copies(self) -> int:
-        """Copies beyond one of each expert that fit the slots of all layers together, whatever the budget."""
+    def spare_replicas(self) -> int:
+        """Replicas beyond one of each expert that fit the slots of all layers together, whatever the budget."""
         return self.num_layers * (int(self.capacity.sum()) - self.num_experts)
 
     @cached_property
-    def copy_budget(self) -> int | None:
-        """Copies beyond one of each expert that all layers may have together; None: as many as fit the slots."""
+    def replica_budget(self) -> int | None:
+        """Replicas beyond one of each expert that all layers may have together; None: as many as fit the slots."""
         constraints = self.constraints
-        if constraints.extra_copies is not None or constraints.extra_bytes is None:
-            return constraints.extra_copies
+        if constraints.extra_replicas is not None or constraints.extra_bytes is None:
+            return constraints.extra_replicas
         return constraints.extra_bytes // (self.expert_bytes or 1)  # sizes are checked
 
     @property
-    def copies_limited(self) -> bool:
-        """Whether the budget of copies is smaller than what the slots have room for."""
-        budget = self.copy_budget
-        return budget is not None and budget < self.spare_copies
+    def replicas_limited(self) -> bool:
+        """Whether the budget of replicas is smaller than what the slots have room for."""
+        budget = self.replica_budget
+        return budget is not None and budget < self.spare_replicas
 
     @cached_property
     def relative_load(self) -> npt.NDArray[np.float64]:
@@ -203,14 +203,14 @@ class Problem:
     def home_moments(self) -> npt.NDArray[np.float64] | None:
         """Products of the experts' loads within a sequence, summed over sequences, (L, E, E), as shares of a layer's.
 
-        What the variance of loads by random homes is made of (`placement.cost.score.home_variance`). None where homes leave
-        the loads alone (no room for copies, an equal split over them, not dispatch), where they aren't drawn per
-        sequence (homes of single tokens average out, measured ones are known), or where variance isn't wanted.
+        What the variance of loads by random homes is made of (`placement.cost.score.home_variance`). None where homes
+        leave the loads alone (no room for replicas, an equal split over them, not dispatch), where they aren't drawn
+        per sequence (homes of single tokens average out, measured ones are known), or where variance isn't wanted.
         """
         objective = self.objective
         if not (self._variance_counts and objective.execution == "dispatch" and objective.ownership == "sequence"):
             return None
-        if objective.copy_policy == "fair" or self.spare_copies == 0 or self.profile.sample is None:
+        if objective.replica_policy == "fair" or self.spare_replicas == 0 or self.profile.sample is None:
             return None
         return sequence_moments(self.profile.sample, self.num_experts)
 
@@ -221,7 +221,7 @@ class Problem:
 
     @cached_property
     def least_max_load(self) -> npt.NDArray[np.float64]:
-        """Lower bound of max/fair load per layer, (L,), for any plan and any split over copies."""
+        """Lower bound of max/fair load per layer, (L,), for any plan and any split over replicas."""
         return least_max_load(self.relative_load, self.capacity, self.topology.fair_share)
 
     @cached_property
@@ -255,7 +255,7 @@ class Problem:
             detail = f"{self.slots_per_gpu} slots per GPU."
             found.add("slots_range", pointer, detail, "Give a number between 1 and 32767.")
             return
-        if self.constraints.distinct_copies and self.slots_per_gpu > self.num_experts:
+        if self.constraints.distinct_replicas and self.slots_per_gpu > self.num_experts:
             detail = (
                 f"{self.slots_per_gpu} slots per GPU, but a GPU can hold only {self.num_experts} different experts."
             )
@@ -287,12 +287,13 @@ class Problem:
         if objective.execution == "context_coherent" and profile.affinity is None:
             detail = "The profile holds counts per expert only; inter-layer affinity needs tokens."
             found.add("counts_only", "/objective/execution", detail, remedy)
-        if objective.execution == "context_coherent" and objective.copy_policy != "fair":
-            detail = (
-                f"Under context_coherent the load that {objective.copy_policy!r} gives depends on all earlier layers."
-            )
+        if objective.execution == "context_coherent" and objective.replica_policy != "fair":
+            detail = f"Under context_coherent, the load by {objective.replica_policy!r} depends on all earlier layers."
             found.add(
-                "copy_policy", "/objective/copy_policy", detail, "Plan with 'fair'; `evaluate` replays any policy."
+                "replica_policy",
+                "/objective/replica_policy",
+                detail,
+                "Plan with 'fair'; `evaluate` replays any policy.",
             )
         if objective.execution == "dispatch" and objective.dedup != "none" and profile.sample is None:
             detail = "The profile holds no sample of tokens; fan-out needs whole tokens."
@@ -338,13 +339,13 @@ class Problem:
                 found.add("group_too_large", f"{pointer}/experts", detail, "Split the group, or add slots.")
         if not found.found:
             pinned = int(np.maximum(self.pinned.sum(axis=2) - 1, 0).sum())
-            if (budget := self.copy_budget) is not None and budget < pinned:
-                detail = f"{budget} extra copies are allowed, but the pins ask for {pinned}."
-                if constraints.extra_copies is None:
+            if (budget := self.replica_budget) is not None and budget < pinned:
+                detail = f"{budget} extra replicas are allowed, but the pins ask for {pinned}."
+                if constraints.extra_replicas is None:
                     least = pinned * (self.expert_bytes or 1)
                     found.add("extra_bytes_range", "/constraints/extra_bytes", detail, f"Give at least {least} bytes.")
                 else:
-                    found.add("extra_copies_range", "/constraints/extra_copies", detail, f"Give at least {pinned}.")
+                    found.add("extra_replicas_range", "/constraints/extra_replicas", detail, f"Give at least {pinned}.")
             self._check_conflicts(found)
 
     def _check_caps(self, found: Violations) -> None:
@@ -388,18 +389,20 @@ class Problem:
             found.add("too_few_groups", pointer, detail, "Use a longer trace, or leave the quantile out.")
 
     def _check_bytes(self, found: Violations) -> None:
-        size, budget, copies = self.expert_bytes, self.constraints.extra_bytes, self.constraints.extra_copies
+        size, budget, replicas = self.expert_bytes, self.constraints.extra_bytes, self.constraints.extra_replicas
         pointer = "/constraints/extra_bytes"
         if budget is None:
             return
         if budget < 0:
             found.add("extra_bytes_range", pointer, f"A budget of {budget} bytes.", "Give at least 0, or leave it out.")
         if size is None:
-            detail = "A budget of copies in bytes needs the size of an expert."
-            found.add("no_expert_bytes", pointer, detail, "Give expert_bytes, or extra_copies in place of extra_bytes.")
-        elif size > 0 and copies is not None and copies != budget // size:
-            detail = f"{budget} bytes are {budget // size} copies of {size} bytes, but extra_copies is {copies}."
-            found.add("copy_budgets_differ", pointer, detail, "Leave one of the two out.")
+            detail = "A budget of replicas in bytes needs the size of an expert."
+            found.add(
+                "no_expert_bytes", pointer, detail, "Give expert_bytes, or extra_replicas in place of extra_bytes."
+            )
+        elif size > 0 and replicas is not None and replicas != budget // size:
+            detail = f"{budget} bytes are {budget // size} replicas of {size} bytes, but extra_replicas is {replicas}."
+            found.add("replica_budgets_differ", pointer, detail, "Leave one of the two out.")
 
     def _check_item(self, found: Violations, pointer: str, layer_id: int | None, experts: tuple[int, ...]) -> None:
         if layer_id is not None and layer_id not in self.layer_row:
@@ -424,9 +427,9 @@ class Problem:
             found.add("pins_exceed_slots", "/constraints/pins", detail, "Pin fewer, or add slots.")
         extra = np.maximum(pinned.sum(axis=2), 1).sum(axis=1)
         for layer in np.flatnonzero(extra > self.capacity.sum())[:8]:
-            needs = f"needs {extra[layer]} slots for pinned copies and single experts."
+            needs = f"needs {extra[layer]} slots for pinned replicas and single experts."
             detail = f"Layer {self.profile.layer_ids[layer]} {needs}"
-            found.add("pins_exceed_slots", "/constraints/pins", detail, "Pin fewer copies, or add slots.")
+            found.add("pins_exceed_slots", "/constraints/pins", detail, "Pin fewer replicas, or add slots.")
         for layer, expert in np.argwhere(~self.allowed.any(axis=2))[:8]:
             detail = f"Expert {expert} of layer {self.profile.layer_ids[layer]} is forbidden on every GPU."
             found.add("forbidden_everywhere", "/constraints/forbidden", detail, "Leave it at least one GPU.")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from placement.problem.objective import Objective
 from placement.replay.kernels.activation import sum_most_active
-from placement.replay.replay import POLICIES, copy_table, homes_of
+from placement.replay.replay import POLICIES, homes_of, replica_table
 from placement.topology.topology import Topology
 from traces import TokenSample
 
@@ -37,11 +37,11 @@ def activated_experts(
     sample : TokenSample
         In random order, so that consecutive tokens are those of different sequences, as they are in a decoding engine.
     objective : Objective
-        Dispatch; its ownership and copy policy decide which copies are used.
+        Dispatch; its ownership and replica policy decide which replicas are used.
     batch : int
         Tokens per batch, over all ranks together.
     """
-    gpus, counts = copy_table(table, num_experts, slots_per_gpu)
+    gpus, counts = replica_table(table, num_experts, slots_per_gpu)
     homes = homes_of(objective, topology.num_gpus, sample.rows, sample.seq_id, sample.source_rank)
     most = np.zeros(len(table))
     sum_most_active(
@@ -50,7 +50,7 @@ def activated_experts(
         homes,
         gpus,
         counts,
-        POLICIES[objective.copy_policy],
+        POLICIES[objective.replica_policy],
         topology.node_of_gpu,
         batch,
         most,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from placement.loads.split import least_max_load
 from placement.plan.plan import Plan
-from placement.problem.objective import CopyPolicy, Dedup, Execution, Objective, Ownership
+from placement.problem.objective import Dedup, Execution, Objective, Ownership, ReplicaPolicy
 from placement.replay.activation import activated_experts
 from placement.replay.kernels.crossing import sum_crossing
 from placement.replay.replay import Replay
@@ -59,8 +59,8 @@ class Evaluation:
     imbalance_trtllm : float
         Mean over layers of (max - mean) / mean.
     imbalance_optimal_split : float or None
-        The least `imbalance_max_over_mean` that any split of these tokens over the copies gives; None for plans without
-        copies.
+        The least `imbalance_max_over_mean` that any split of these tokens over the replicas gives; None for plans
+        without replicas.
     activated_experts : float or None
         The most experts with tokens on a GPU, mean over layers and batches of `decode_batch` tokens that are drawn at
         random from the trace (32,768 tokens at most); None if no batch was given.
@@ -76,7 +76,7 @@ class Evaluation:
     execution: Execution
     dedup: Dedup | None
     ownership: Ownership | None
-    copy_policy: CopyPolicy
+    replica_policy: ReplicaPolicy
     tokens: int
     cross_gpu_fraction: float
     cross_node_fraction: float
@@ -113,7 +113,7 @@ def evaluate(
     execution: Execution = "context_coherent",
     dedup: Dedup = "gpu",
     ownership: Ownership = "token",
-    copy_policy: CopyPolicy | None = None,
+    replica_policy: ReplicaPolicy | None = None,
     decode_batch: int | None = None,
     workers: int | None = None,
 ) -> Evaluation:
@@ -125,8 +125,8 @@ def evaluate(
     trace : Trace
         Streams; memory does not grow with it.
     topology : Topology
-    execution, dedup, ownership, copy_policy
-        See `Objective`. With copies under ``context_coherent``, a token is near the GPUs of its experts in the layer
+    execution, dedup, ownership, replica_policy
+        See `Objective`. With replicas under ``context_coherent``, a token is near the GPUs of its experts in the layer
         before, the first listed first. The policy is ``fair`` (context_coherent) or ``same_node`` (dispatch) by
         default.
     decode_batch : int, optional
@@ -143,8 +143,8 @@ def evaluate(
         detail = "Activated experts are counted with home ranks, which only execution 'dispatch' knows."
         remedy = "Use 'dispatch', or leave the batch out."
         raise InputError.of("activated_execution", "/decode_batch", detail, remedy)
-    policy: CopyPolicy = copy_policy or ("same_node" if execution == "dispatch" else "fair")
-    objective = Objective(execution=execution, dedup=dedup, ownership=ownership, copy_policy=policy)
+    policy: ReplicaPolicy = replica_policy or ("same_node" if execution == "dispatch" else "fair")
+    objective = Objective(execution=execution, dedup=dedup, ownership=ownership, replica_policy=policy)
     if decode_batch is not None:
         objective = replace(objective, activated_weight=1.0, decode_batch=decode_batch)
     sample = SampleBuilder(0 if decode_batch is None else BATCHED_TOKENS, 0)
@@ -152,12 +152,12 @@ def evaluate(
     replay = Replay.of(plan.physical_to_logical_map, plan.num_experts, plan.slots_per_gpu, topology, objective)
     threads = available_cores() if workers is None else max(1, workers)
     parts = [replay, *(replay.fork() for _ in range(threads - 1))]
-    has_copies = bool((plan.copies > 1).any())
+    has_replicas = bool((plan.replicas > 1).any())
     loads = np.zeros((threads, plan.num_layers, 1, plan.num_experts), np.int64)
 
     def add(part: Replay, load: npt.NDArray[np.int64], batch: Batch) -> None:
         part.add(batch.topk_ids, batch.rows, batch.seq_id, batch.source_rank)
-        if has_copies:
+        if has_replicas:
             for layer in range(plan.num_layers):
                 count_load(batch.topk_ids, layer, np.array([len(batch)]), load[layer])
 
@@ -187,7 +187,7 @@ def evaluate(
             objective,
             decode_batch,
         )
-    expert_load = loads.sum(axis=(0, 2)).astype(np.float64) if has_copies else None
+    expert_load = loads.sum(axis=(0, 2)).astype(np.float64) if has_replicas else None
     return _report(replay, plan, activated, expert_load, threads)
 
 
@@ -268,7 +268,7 @@ def _report(
         execution=objective.execution,
         dedup=None if context else objective.dedup,
         ownership=None if context else objective.ownership,
-        copy_policy=objective.copy_policy,
+        replica_policy=objective.replica_policy,
         tokens=replay.tokens,
         cross_gpu_fraction=overall(crossing[:, 0], whole),
         cross_node_fraction=overall(crossing[:, 1], whole),

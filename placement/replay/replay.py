@@ -13,17 +13,17 @@ from placement.replay.kernels import replay as kernels
 from placement.topology.topology import Topology
 from traces import InputError
 
-__all__ = ["Replay", "copy_table", "homes_of"]
+__all__ = ["Replay", "homes_of", "replica_table"]
 
 Counts = npt.NDArray[np.int64]
 POLICIES = {"fair": kernels.FAIR, "same_gpu": kernels.SAME_GPU, "same_node": kernels.SAME_NODE}
 DEDUPS = {"none": kernels.DEDUP_NONE, "gpu": kernels.DEDUP_GPU, "node": kernels.DEDUP_NODE}
 
 
-def copy_table(
+def replica_table(
     table: npt.NDArray[np.integer], num_experts: int, slots_per_gpu: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Return the GPUs of each expert's copies in slot order, (L, E, M) int32, and their number, (L, E) int64."""
+    """Return the GPUs of each expert's replicas in slot order, (L, E, M) int32, and their number, (L, E) int64."""
     layers = len(table)
     layer, slot = np.nonzero(table >= 0)
     expert = table[layer, slot].astype(np.int64)
@@ -88,8 +88,8 @@ class Replay:
 
     objective: Objective
     topology: Topology
-    copy_gpus: npt.NDArray[np.int32]
-    copy_counts: Counts
+    replica_gpus: npt.NDArray[np.int32]
+    replica_counts: Counts
     traffic: Counts
     load: Counts
     fanout: Counts
@@ -106,14 +106,14 @@ class Replay:
         objective: Objective,
     ) -> Replay:
         """Prepare the replay of the map `table` (L, S)."""
-        gpus, counts = copy_table(table, num_experts, slots_per_gpu)
+        gpus, counts = replica_table(table, num_experts, slots_per_gpu)
         layers, G = len(table), topology.num_gpus
         boundaries = layers - 1 if objective.execution == "context_coherent" else layers
         return cls(
             objective=objective,
             topology=topology,
-            copy_gpus=gpus,
-            copy_counts=counts,
+            replica_gpus=gpus,
+            replica_counts=counts,
             traffic=np.zeros((boundaries, G, G), np.int64),
             load=np.zeros((layers, G), np.int64),
             fanout=np.zeros((layers, 3), np.int64),
@@ -129,8 +129,8 @@ class Replay:
         return Replay(
             objective=self.objective,
             topology=self.topology,
-            copy_gpus=self.copy_gpus,
-            copy_counts=self.copy_counts,
+            replica_gpus=self.replica_gpus,
+            replica_counts=self.replica_counts,
             **zeros,
         )
 
@@ -148,11 +148,11 @@ class Replay:
         source_rank: npt.NDArray[np.integer] | None,
     ) -> None:
         """Replay tokens `ids` (T, L, K)."""
-        policy, node = POLICIES[self.objective.copy_policy], self.topology.node_of_gpu
+        policy, node = POLICIES[self.objective.replica_policy], self.topology.node_of_gpu
         self.tokens += len(ids)
         if self.objective.execution == "context_coherent":
             kernels.replay_context(
-                ids, rows, self.copy_gpus, self.copy_counts, policy, node, self.traffic, self.load, self.fanout
+                ids, rows, self.replica_gpus, self.replica_counts, policy, node, self.traffic, self.load, self.fanout
             )
             return
         homes = homes_of(self.objective, self.topology.num_gpus, rows, seq_id, source_rank)
@@ -160,8 +160,8 @@ class Replay:
             ids,
             rows,
             homes,
-            self.copy_gpus,
-            self.copy_counts,
+            self.replica_gpus,
+            self.replica_counts,
             policy,
             DEDUPS[self.objective.dedup],
             node,

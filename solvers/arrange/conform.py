@@ -12,7 +12,7 @@ from solvers.arrange.groups import conform_with_groups
 from solvers.arrange.kernels import separate_layer
 from solvers.searching.solution import NoPlanError
 
-__all__ = ["conform", "pack", "separate_copies"]
+__all__ = ["conform", "pack", "separate_replicas"]
 
 Table = npt.NDArray[np.int32]
 FORBIDDEN = 1e9
@@ -54,7 +54,7 @@ def conform(problem: Problem, gpu: npt.NDArray[np.integer[Any]]) -> Table:
     Returns
     -------
     (L, S) int32
-        One copy of each expert, more only where pins ask for it.
+        One replica of each expert, more only where pins ask for it.
 
     Raises
     ------
@@ -129,20 +129,20 @@ def _keep_groups(
         allowed[members] &= (node == chosen)[None, :]
 
 
-def separate_copies(table: npt.NDArray[np.integer[Any]], load: npt.NDArray[np.float64], num_gpus: int) -> Table:
-    """Move second copies of an expert off a GPU that has one already, by the swap that leaves the smaller largest load.
+def separate_replicas(table: npt.NDArray[np.integer[Any]], load: npt.NDArray[np.float64], num_gpus: int) -> Table:
+    """Move second replicas of an expert off a GPU that has one, by the swap with the smaller largest load.
 
     Parameters
     ----------
     table : (L, S) integers
     load : (L, E) float64
-        Load of each expert; a copy carries an equal part.
+        Load of each expert; a replica carries an equal part.
     num_gpus : int
 
     Returns
     -------
     (L, S) int32
-        A copy for which no GPU is left becomes an empty slot.
+        A replica for which no GPU is left becomes an empty slot.
     """
     result = np.array(table, dtype=np.int32)
     for layer, row in enumerate(result):

@@ -1,4 +1,4 @@
-"""Moving second copies of an expert off a GPU, compiled."""
+"""Moving second replicas of an expert off a GPU, compiled."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ def _index(table: Table, gpu: int, expert: int, end: int) -> int:
 
 @numba.njit(nogil=True, cache=True)
 def separate_layer(load: Floats, table: Table) -> None:
-    """Exchange each second copy of an expert on a GPU with the slot that leaves the smaller largest load of the two.
+    """Exchange each second replica of an expert on a GPU with the slot that leaves the smaller largest load of the two.
 
     Parameters
     ----------
     load : (E,) float64
-        Load of each expert; a copy carries an equal part.
+        Load of each expert; a replica carries an equal part.
     table : (G, C) int32
-        Experts by GPU, -1 for an empty slot; changed in place. A copy for which no GPU is left becomes an empty slot.
+        Experts by GPU, -1 for an empty slot; changed in place. A replica for which no GPU is left becomes an empty
+        slot.
     """
     gpus, per_gpu = table.shape
-    copies = np.zeros(len(load), np.int64)
+    replicas = np.zeros(len(load), np.int64)
     for expert in table.ravel():
         if expert >= 0:
-            copies[expert] += 1
+            replicas[expert] += 1
     weight, total = np.empty((gpus, per_gpu)), np.empty(gpus)
     for gpu in range(gpus):
         for c in range(per_gpu):
@@ -46,7 +47,7 @@ def separate_layer(load: Floats, table: Table) -> None:
             for g in range(gpus):
                 total[g] = 0.0
                 for d in range(per_gpu):
-                    weight[g, d] = load[table[g, d]] / copies[table[g, d]] if table[g, d] >= 0 else 0.0
+                    weight[g, d] = load[table[g, d]] / replicas[table[g, d]] if table[g, d] >= 0 else 0.0
                     total[g] += weight[g, d]
             least, other, slot = np.inf, -1, -1
             for g in range(gpus):
@@ -59,6 +60,6 @@ def separate_layer(load: Floats, table: Table) -> None:
                         least, other, slot = worst, g, d
             if other < 0:
                 table[gpu, c] = -1
-                copies[expert] -= 1
+                replicas[expert] -= 1
             else:
                 table[gpu, c], table[other, slot] = table[other, slot], table[gpu, c]

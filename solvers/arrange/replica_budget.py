@@ -1,6 +1,6 @@
-"""Sharing a budget of copies out to layers, and putting a layer's share on its GPUs.
+"""Sharing a budget of replicas out to layers, and putting a layer's share on its GPUs.
 
-Replica budgets per layer by a knapsack are the idea of CRAFT; what copies are worth in a layer is measured by the
+Replica budgets per layer by a knapsack are the idea of CRAFT; what replicas are worth in a layer is measured by the
 callers, on the objective itself.
 """
 
@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 
-__all__ = ["add_copies", "copy_levels", "share_out"]
+__all__ = ["add_replicas", "replica_levels", "share_out"]
 
 SHARES = (0.5, 1.0, 2.0, 4.0)  # of an even part of the budget
 
@@ -22,15 +22,15 @@ Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
 
-def copy_levels(room: int, budget: int, num_layers: int) -> npt.NDArray[np.int64]:
-    """Return the numbers of extra copies in a layer to try, rising, closest around an even part of the budget.
+def replica_levels(room: int, budget: int, num_layers: int) -> npt.NDArray[np.int64]:
+    """Return the numbers of extra replicas in a layer to try, rising, closest around an even part of the budget.
 
     Parameters
     ----------
     room : int
-        Extra copies that a layer has slots for.
+        Extra replicas that a layer has slots for.
     budget : int
-        Extra copies of all layers together.
+        Extra replicas of all layers together.
     num_layers : int
 
     Returns
@@ -44,15 +44,15 @@ def copy_levels(room: int, budget: int, num_layers: int) -> npt.NDArray[np.int64
 
 
 def share_out(cost: Floats, levels: Ints, budget: int) -> npt.NDArray[np.int64]:
-    """Return how many extra copies each layer gets, (L,); they add up to the budget, or to all there is room for.
+    """Return how many extra replicas each layer gets, (L,); they add up to the budget, or to all there is room for.
 
     The levels cost the least that is possible within the budget, by dynamic programming over the layers; what is left
-    is less than a step to the next level, and goes where that step saves most per copy.
+    is less than a step to the next level, and goes where that step saves most per replica.
 
     Parameters
     ----------
     cost : (L, n) float64
-        What the layer adds to the objective with so many extra copies.
+        What the layer adds to the objective with so many extra replicas.
     levels : (n,) integers
         Rising, from 0.
     budget : int
@@ -63,9 +63,9 @@ def share_out(cost: Floats, levels: Ints, budget: int) -> npt.NDArray[np.int64]:
     choices = []
     for curve in curves:
         options = np.full((len(levels), left + 1), np.inf)
-        for level, copies in enumerate(levels[levels <= left]):
-            options[level, copies:] = best[: left + 1 - copies] + curve[level]
-        choices.append(options.argmin(axis=0))  # the fewest copies of equally good ones
+        for level, replicas in enumerate(levels[levels <= left]):
+            options[level, replicas:] = best[: left + 1 - replicas] + curve[level]
+        choices.append(options.argmin(axis=0))  # the fewest replicas of equally good ones
         best = options.min(axis=0)
     at = np.zeros(len(cost), np.int64)
     for layer in range(len(cost) - 1, -1, -1):
@@ -82,11 +82,11 @@ def share_out(cost: Floats, levels: Ints, budget: int) -> npt.NDArray[np.int64]:
     return given
 
 
-def add_copies(problem: Problem, layer: int, row: Ints, extra: int) -> npt.NDArray[np.int32]:
-    """Return a layer's row with `extra` more copies, or as many as there are places for.
+def add_replicas(problem: Problem, layer: int, row: Ints, extra: int) -> npt.NDArray[np.int32]:
+    """Return a layer's row with `extra` more replicas, or as many as there are places for.
 
-    Each goes to the expert with the largest load per copy, onto the least loaded GPU that may have it. Copies often pay
-    together only: a single one evens out the loads of few GPUs, and not that of the busiest.
+    Each goes to the expert with the largest load per replica, onto the least loaded GPU that may have it. Replicas
+    often pay together only: a single one evens out the loads of few GPUs, and not that of the busiest.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def add_copies(problem: Problem, layer: int, row: Ints, extra: int) -> npt.NDArr
     """
     result = np.array(row, dtype=np.int32)
     fair = problem.topology.fair_share
-    held = copies_on_gpu(result[None], problem.num_experts, problem.num_gpus)[0] > 0
+    held = replicas_on_gpu(result[None], problem.num_experts, problem.num_gpus)[0] > 0
     room = problem.capacity - (result.reshape(problem.num_gpus, -1) >= 0).sum(axis=1)
     free = problem.allowed[layer] & ~held & ~problem.pinned[layer].any(axis=1)[:, None]
     for group in problem.constraints.groups:

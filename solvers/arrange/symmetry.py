@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.integer[Any]]
 
 
 def count_arrangements(problem: Problem) -> int:
-    """Return how many ways there are to put one copy of each expert on a GPU with room for it.
+    """Return how many ways there are to put one replica of each expert on a GPU with room for it.
 
     That is ``E! [x^E] prod_g sum_(k <= C_g) x^k / k!``.
     """

@@ -18,8 +18,8 @@ Array = npt.NDArray[np.float64]
 def least_assignment_traffic(problem: Problem, search: Search) -> float:
     """Return a lower bound of the traffic term, unweighted.
 
-    With one copy of each expert it is the optimum of traffic alone: expert e on GPU g costs ``sum_h load[e] w[e,h]
-    d[h,g]``, and experts go to slots at the least sum. With room for copies, the instant bound.
+    With one replica of each expert it is the optimum of traffic alone: expert e on GPU g costs ``sum_h load[e] w[e,h]
+    d[h,g]``, and experts go to slots at the least sum. With room for replicas, the instant bound.
 
     Parameters
     ----------

@@ -33,8 +33,8 @@ class Window:
 class ChainBound:
     """A lower bound of the traffic term, put together from bounds of windows.
 
-    A plan with copies under a fair split is an average of plans with one copy each, and empty slots are experts that
-    nobody calls, so one relaxation serves all. Windows share only their end layers: each boundary counts once. The
+    A plan with replicas under a fair split is an average of plans with one replica each, and empty slots are experts
+    that nobody calls, so one relaxation serves all. Windows share only their end layers: each boundary counts once. The
     levels of hop costs add up (`placement.cost.bounds.levels_of`).
 
     Parameters
@@ -119,7 +119,7 @@ class ChainBound:
 
     def total(self) -> float:
         """Return the bound on the traffic term: for each level, the best tiling of the chain by windows."""
-        result, found = 0.0, list(self._found.items())  # a copy: other threads go on
+        result, found = 0.0, list(self._found.items())  # a replica: other threads go on
         for level in range(len(self.levels)):
             best = np.zeros(self.problem.num_layers)
             own = sorted((window.last, window.first, value) for window, value in found if window.level == level)

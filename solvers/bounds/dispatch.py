@@ -37,8 +37,8 @@ class DispatchBound:
     """A lower bound of the messages of dispatch and combine with one message per GPU or node.
 
     What a layer's tokens send on a level of hop costs is bounded from the pairs of their experts: for two blocks and
-    copies home by home, see `HomeMessages`, else see `LayerMessages`; and from what a block lacks, see `least_absent`.
-    A message path to a block of some level crosses into that block, so the levels add up
+    replicas home by home, see `HomeMessages`, else see `LayerMessages`; and from what a block lacks, see
+    `least_absent`. A message path to a block of some level crosses into that block, so the levels add up
     (`placement.cost.bounds.levels_of`). At least ``ceil(experts / room) - 1`` blocks are remote in any case.
 
     Parameters
@@ -109,7 +109,7 @@ class DispatchBound:
 
     def total(self) -> float:
         """Return the bound on the traffic term."""
-        found, total = dict(self._found), 0.0  # a copy: other threads go on
+        found, total = dict(self._found), 0.0  # a replica: other threads go on
         for number, level in enumerate(self.levels):
             for layer in range(self.problem.num_layers):
                 by_home = sum(found.get(LayerPart(number, layer, home), 0.0) for home in range(level.blocks))
@@ -120,7 +120,7 @@ class DispatchBound:
 def least_absent(
     ids: npt.NDArray[np.integer[Any]], homes: npt.NDArray[np.integer[Any]], num_experts: int, room: int
 ) -> float:
-    """Return the least messages to other blocks, as a block has no copy of most experts.
+    """Return the least messages to other blocks, as a block has no replica of most experts.
 
     A block of `room` slots lacks ``E - room`` experts at least. A token that uses any that its home's block lacks sends
     a message; one that uses a of them sends ``a / room`` at least, rounded up. So each token may give out shares to its

@@ -21,8 +21,8 @@ class HomeMessages(Game):
     choose, and the relaxation holds the experts that keep most at home: two blocks, of which an *anchor* marks the
     home, so that ``x_i = Y[0,i]`` and ``x_i x_j = (Y[i,j] + Y[0,i] + Y[0,j] - 1) / 2``.
 
-    Copies need no count of their own, as homes are looked at one by one: that is why this bound is for problems with
-    copies. Where there are two blocks, nothing else can be remote.
+    Replicas need no count of their own, as homes are looked at one by one: that is why this bound is for problems with
+    replicas. Where there are two blocks, nothing else can be remote.
 
     Parameters
     ----------

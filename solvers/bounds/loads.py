@@ -12,13 +12,13 @@ __all__ = ["load_rows", "spare_in_layer"]
 
 
 def spare_in_layer(problem: Problem) -> int:
-    """Return the most copies beyond one of each expert that a layer may have: it might take all of a budget."""
-    spare = problem.spare_copies // problem.num_layers
-    return spare if problem.copy_budget is None else min(spare, problem.copy_budget)
+    """Return the most replicas beyond one of each expert that a layer may have: it might take all of a budget."""
+    spare = problem.spare_replicas // problem.num_layers
+    return spare if problem.replica_budget is None else min(spare, problem.replica_budget)
 
 
 def load_rows(problem: Problem, layers: range, level: Level, share: float) -> LoadRows | None:
-    """Return what loads cost as rows of a relaxation of some layers; None if nothing, and where copies share a load.
+    """Return what loads cost as rows of a relaxation of some layers; None if nothing, and where replicas share a load.
 
     The load of a block, relative to its fair share, exceeds the cap by no more than its GPUs together exceed it.
     Relative to the largest fair share it is smaller still.

@@ -40,9 +40,9 @@ class LayerMessages(Game):
     level : Level
         Blocks of GPUs.
     spare : int
-        Copies beyond one of each expert, at most.
+        Replicas beyond one of each expert, at most.
     rows : LoadRows, optional
-        A load cap, with one copy of each expert.
+        A load cap, with one replica of each expert.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class LayerMessages(Game):
         E, blocks = self._experts, self._level.blocks
         together = together[:E, :E].copy()
         if self._spare and self.choice:
-            met = _met_by_further_copies(self._pairs, self._level.room, self._spare)
+            met = _met_by_further_replicas(self._pairs, self._level.room, self._spare)
             together += met.astype(np.float64) + met.T
-        own = self._spare == 0 and blocks <= MAX_HOMES  # with copies, even home's pairs may be served elsewhere
+        own = self._spare == 0 and blocks <= MAX_HOMES  # with replicas, even home's pairs may be served elsewhere
         called, pairs = np.zeros((E, blocks)), np.zeros((blocks if own else 1, E, E))
         choose_representatives(self._ids, self._homes, together, called, pairs)
         counted: Array = pairs.sum(axis=0)
@@ -131,10 +131,10 @@ def least_remote(experts: float, at_home: float, together: float, top_k: int) ->
 
 
 def most_together(pairs: Array, slots: int, total_slots: int) -> float:
-    """Return an upper bound of the pairs that are served together where experts may have copies.
+    """Return an upper bound of the pairs that are served together where experts may have replicas.
 
-    A copy has ``slots - 1`` neighbours: with c copies, an expert meets at most its best ``c (slots - 1)`` partners. The
-    spare copies go where they add most.
+    A replica has ``slots - 1`` neighbours: with c replicas, an expert meets at most its best ``c (slots - 1)``
+    partners. The spare replicas go where they add most.
 
     Parameters
     ----------
@@ -143,16 +143,16 @@ def most_together(pairs: Array, slots: int, total_slots: int) -> float:
     slots, total_slots : int
         Of a block, and of all of them.
     """
-    met = _met_by_copies(pairs, slots)
+    met = _met_by_replicas(pairs, slots)
     spare = np.sort(met[:, 1:].ravel())[::-1][: max(0, total_slots - len(pairs))]
     return float(met[:, 0].sum() + spare.sum()) / 2
 
 
 def most_more(pairs: Array, slots: int, spare: int) -> float:
-    """Return an upper bound of what copies beyond one of each expert add to the pairs that are together.
+    """Return an upper bound of what replicas beyond one of each expert add to the pairs that are together.
 
-    The first copy of each expert is what a relaxation bounds. Each further one has ``slots - 1`` neighbours: k of them
-    meet at most the expert's best ``k (slots - 1)`` partners.
+    The first replica of each expert is what a relaxation bounds. Each further one has ``slots - 1`` neighbours: k of
+    them meet at most the expert's best ``k (slots - 1)`` partners.
 
     Parameters
     ----------
@@ -161,25 +161,25 @@ def most_more(pairs: Array, slots: int, spare: int) -> float:
     slots : int
         Of a block.
     spare : int
-        Copies beyond one of each expert.
+        Replicas beyond one of each expert.
     """
-    return float(np.sort(_met_by_copies(pairs, slots).ravel())[::-1][:spare].sum())
+    return float(np.sort(_met_by_replicas(pairs, slots).ravel())[::-1][:spare].sum())
 
 
-def _met_by_copies(pairs: Array, slots: int) -> Array:
-    """Return what the first, second, ... copy of each expert meets at most, (E, n), falling in each row."""
-    E, per_copy = len(pairs), slots - 1
-    if per_copy <= 0:
+def _met_by_replicas(pairs: Array, slots: int) -> Array:
+    """Return what the first, second, ... replica of each expert meets at most, (E, n), falling in each row."""
+    E, per_replica = len(pairs), slots - 1
+    if per_replica <= 0:
         return np.zeros((E, 1))
-    met: Array = np.add.reduceat(np.sort(pairs, axis=1)[:, ::-1], np.arange(0, E, per_copy), axis=1)
+    met: Array = np.add.reduceat(np.sort(pairs, axis=1)[:, ::-1], np.arange(0, E, per_replica), axis=1)
     return met
 
 
-def _met_by_further_copies(pairs: Array, slots: int, spare: int) -> npt.NDArray[np.bool_]:
-    """Return which partners the copies that `most_more` counts meet, (E, E), by expert with the copies."""
-    E, per_copy = len(pairs), slots - 1
-    met = _met_by_copies(pairs, slots)
+def _met_by_further_replicas(pairs: Array, slots: int, spare: int) -> npt.NDArray[np.bool_]:
+    """Return which partners the replicas that `most_more` counts meet, (E, E), by expert with the replicas."""
+    E, per_replica = len(pairs), slots - 1
+    met = _met_by_replicas(pairs, slots)
     chosen = np.argsort(-met, axis=None, kind="stable")[:spare] // met.shape[1]
-    copies = np.bincount(chosen, minlength=E)
+    replicas = np.bincount(chosen, minlength=E)
     rank = np.argsort(np.argsort(-pairs, axis=1, kind="stable"), axis=1, kind="stable")
-    return rank < copies[:, None] * per_copy
+    return rank < replicas[:, None] * per_replica

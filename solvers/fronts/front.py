@@ -1,4 +1,4 @@
-"""Many plans in one call: what traffic costs in balance, in copies, or in bytes moved.
+"""Many plans in one call: what traffic costs in balance, in replicas, or in bytes moved.
 
 References
 ----------
@@ -57,8 +57,8 @@ def front(
     Parameters
     ----------
     problem : Problem
-        A load cap bounds the front: plans that miss it are left out, unless all do. A budget of copies holds for every
-        point; against ``copies`` too, where slots beyond it are only more room to choose from.
+        A load cap bounds the front: plans that miss it are left out, unless all do. A budget of replicas holds for
+        every point; against ``replicas`` too, where slots beyond it are only more room to choose from.
     solver : str or Solver
         Searches for each point, from the best plan that is known for it.
     limits : Limits
@@ -69,10 +69,10 @@ def front(
         Same seed and work limit: same front, whatever the number of cores.
     start : Plan, optional
         A plan to improve on; needed against ``bytes_moved``, where it is what is running now.
-    against : {"imbalance", "copies", "bytes_moved"}
-        ``imbalance``: by load caps, and weights of the imbalance where the objective has one. ``copies``: by slots per
-        GPU, from ``ceil(E / G)`` to the problem's own (4 more where that is the same). ``bytes_moved``: by mixing the
-        layers of the start plan and of better plans.
+    against : {"imbalance", "replicas", "bytes_moved"}
+        ``imbalance``: by load caps, and weights of the imbalance where the objective has one. ``replicas``: by slots
+        per GPU, from ``ceil(E / G)`` to the problem's own (4 more where that is the same). ``bytes_moved``: by mixing
+        the layers of the start plan and of better plans.
     num_groups : int, optional
         Expert groups of the router: hierarchical EPLB is a further candidate then.
     observe : callable, optional
@@ -100,9 +100,9 @@ def front(
         solver, options = solver_from(solver, options), None
     if problem.objective.traffic_weight == 0:
         problem = replace(problem, objective=replace(problem.objective, traffic_weight=1.0))
-    sizes = _sizes(problem, points) if against == "copies" else []
+    sizes = _sizes(problem, points) if against == "replicas" else []
     _check_sizes(solver, problem, sizes)
-    searches = {"imbalance": points, "copies": len(sizes), "bytes_moved": MOVE_SEARCHES}[against]
+    searches = {"imbalance": points, "replicas": len(sizes), "bytes_moved": MOVE_SEARCHES}[against]
     run = FrontSearch(
         problem,
         solver,
@@ -115,8 +115,8 @@ def front(
         options=options,
     )
     try:
-        if against == "copies":
-            _by_copies(run, sizes, start, num_groups)
+        if against == "replicas":
+            _by_replicas(run, sizes, start, num_groups)
         else:
             if start is not None:
                 run.start_from(start, problem)
@@ -239,7 +239,7 @@ def _sizes(problem: Problem, points: int) -> list[int]:
                 raise
             least += 1
     most = problem.slots_per_gpu if problem.slots_per_gpu > least else least + EXTRA_SLOTS
-    if problem.constraints.distinct_copies:
+    if problem.constraints.distinct_replicas:
         most = max(least, min(most, problem.num_experts))
     sizes = sorted({round(size) for size in np.linspace(least, most, min(points, most - least + 1))})
     found = Violations()
@@ -270,7 +270,7 @@ def _by_moves(run: FrontSearch, points: int) -> None:
     add_mixes(run, points)
 
 
-def _by_copies(run: FrontSearch, sizes: list[int], start: Plan | None, num_groups: int | None) -> None:
+def _by_replicas(run: FrontSearch, sizes: list[int], start: Plan | None, num_groups: int | None) -> None:
     """Search with ever more slots; a plan with fewer, its new slots empty, is a candidate as well."""
     if start is not None:  # of other sizes it helps nobody
         run.start_from(start, replace(run.problem, slots_per_gpu=start.slots_per_gpu))
@@ -280,7 +280,7 @@ def _by_copies(run: FrontSearch, sizes: list[int], start: Plan | None, num_group
             layers = len(item.table)
             grown = np.full((layers, problem.num_gpus, size), -1, np.int32)
             grown[:, :, : item.problem.slots_per_gpu] = item.table.reshape(layers, problem.num_gpus, -1)
-            run.add(grown.reshape(layers, -1), problem, item, {"against": "copies", "slots_per_gpu": size})
+            run.add(grown.reshape(layers, -1), problem, item, {"against": "replicas", "slots_per_gpu": size})
         _baselines(run, problem, num_groups)
         # A search that starts with empty slots does not fill them.
-        run.search(problem, problem, {"against": "copies", "slots_per_gpu": size}, fresh=True)
+        run.search(problem, problem, {"against": "replicas", "slots_per_gpu": size}, fresh=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from placement import Pin, Problem, Score, score
 from placement.cost.feasibility import broken_constraints, load_cap_misses
 from placement.cost.score import expected_gpu_load, expected_share, guarded_gpu_load, load_spread
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.relabel import Relabelling
 from solvers.fronts.pareto import nondominated
 from solvers.fronts.search import FrontSearch
@@ -30,7 +30,7 @@ BUNDLES = 8
 MAX_TARGETS = 6
 MAX_MIXED = 24  # plans; under context-coherent execution every two of them are priced in every layer
 DEAR = 1e6  # a price at which nothing moves that need not
-OUTSIDE = -1  # where copies come from that are new, and go to that are dropped
+OUTSIDE = -1  # where replicas come from that are new, and go to that are dropped
 
 
 def add_mixes(run: FrontSearch, points: int) -> None:
@@ -93,7 +93,7 @@ def with_few_free(run: FrontSearch, share: float) -> Problem | None:
     best = min(run.pool, key=lambda item: item.score.total)
     if best is start:
         return None
-    before, after = (copies_on_gpu(item.table, problem.num_experts, problem.num_gpus) for item in (start, best))
+    before, after = (replicas_on_gpu(item.table, problem.num_experts, problem.num_gpus) for item in (start, best))
     moved = (before != after).any(axis=2)
     count = max(2, round(share * problem.num_experts))
     order = np.argsort(-(problem.relative_load + moved), axis=1, kind="stable")[:, :count]
@@ -120,8 +120,8 @@ def renamed(problem: Problem, start: Table, target: Table) -> Table:
     if names is None:
         return target
     size, nodes = names.per_node, names.nodes
-    before = copies_on_gpu(start, problem.num_experts, problem.num_gpus) > 0
-    after = copies_on_gpu(target, problem.num_experts, problem.num_gpus) > 0
+    before = replicas_on_gpu(start, problem.num_experts, problem.num_gpus) > 0
+    after = replicas_on_gpu(target, problem.num_experts, problem.num_gpus) > 0
     overlap = np.einsum("leg,leh->lgh", before.astype(np.float64), after.astype(np.float64))
     if problem.objective.execution == "context_coherent":
         overlap = np.broadcast_to(overlap.sum(axis=0), overlap.shape)
@@ -218,7 +218,7 @@ class _Mix:
 
     def __init__(self, problem: Problem, tables: list[Table], scores: list[Score] | None = None) -> None:
         self.problem, self.tables = problem, tables
-        counts = [copies_on_gpu(table, problem.num_experts, problem.num_gpus) for table in tables]
+        counts = [replicas_on_gpu(table, problem.num_experts, problem.num_gpus) for table in tables]
         held = [count > 0 for count in counts]
         self.moves = np.stack([(after & ~held[0]).sum(axis=(1, 2)) for after in held], axis=1).astype(np.float64)
         self.unary = np.stack([_balance_cost(problem, count) for count in counts], axis=1)  # (L, M)
@@ -285,13 +285,13 @@ class _Mix:
         return float(self.moves[rows, choice].sum()), float(cost)
 
 
-def _balance_cost(problem: Problem, copies: npt.NDArray[np.int64]) -> Floats:
+def _balance_cost(problem: Problem, replicas: npt.NDArray[np.int64]) -> Floats:
     """Return the layers' parts of the objective's terms on loads, (L,); the spread as if there were no tolerance."""
     objective, caps = problem.objective, problem.load_caps
-    cost = objective.imbalance_weight * (expected_gpu_load(problem, copies).max(axis=1) - 1)
+    cost = objective.imbalance_weight * (expected_gpu_load(problem, replicas).max(axis=1) - 1)
     if caps is not None:
-        over = np.maximum(guarded_gpu_load(problem, copies) - caps[:, None], 0)
+        over = np.maximum(guarded_gpu_load(problem, replicas) - caps[:, None], 0)
         cost = cost + objective.load_excess_weight * over.sum(axis=1)
     if problem.load_counts:
-        cost = cost + objective.load_spread_weight * load_spread(problem, copies)
+        cost = cost + objective.load_spread_weight * load_spread(problem, replicas)
     return np.asarray(cost / problem.num_layers, dtype=np.float64)

@@ -15,9 +15,9 @@ from traces import InputError
 
 __all__ = ["Against", "Front", "FrontPoint", "cheapest_within", "knee_index", "nondominated", "thinned"]
 
-Against = Literal["imbalance", "copies", "bytes_moved"]
+Against = Literal["imbalance", "replicas", "bytes_moved"]
 Floats = npt.NDArray[np.float64]
-AXES = {"imbalance": "imbalance", "copies": "slots_per_gpu", "bytes_moved": "moved_experts"}
+AXES = {"imbalance": "imbalance", "replicas": "slots_per_gpu", "bytes_moved": "moved_experts"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,13 +37,13 @@ class FrontPoint:
     worst_layer : float
         The same in the layer where it is largest: what a load cap is about.
     slots_per_gpu : int
-    redundant_slots : int
+    redundant_experts : int
         Slots per layer beyond one for each expert.
     extra_bytes : int or None
-        Bytes of the redundant slots over all layers and GPUs, or of the budget of copies where that is less; None where
-        the bytes of an expert are not known.
+        Bytes of the redundant slots over all layers and GPUs, or of the budget of replicas where that is less; None
+        where the bytes of an expert are not known.
     moved_experts : int or None
-        Expert copies that a GPU must load which it did not hold in the start plan; None without one.
+        Expert replicas that a GPU must load which it did not hold in the start plan; None without one.
     moved_bytes : int or None
         Their bytes.
     """
@@ -54,7 +54,7 @@ class FrontPoint:
     imbalance: float
     worst_layer: float
     slots_per_gpu: int
-    redundant_slots: int
+    redundant_experts: int
     extra_bytes: int | None
     moved_experts: int | None
     moved_bytes: int | None
@@ -66,11 +66,11 @@ class Front:
 
     Attributes
     ----------
-    against : {"imbalance", "copies", "bytes_moved"}
+    against : {"imbalance", "replicas", "bytes_moved"}
         The figure that is weighed against the cost: `FrontPoint.imbalance`, `slots_per_gpu` or `moved_experts`.
     points : tuple of FrontPoint
         That figure rises, the cost falls. The cost is the traffic against the imbalance, else the objective's total:
-        more copies or more moves may go into less traffic or into better balance, as the objective weighs them.
+        more replicas or more moves may go into less traffic or into better balance, as the objective weighs them.
     elapsed_s : float
     stopped : bool
         Whether it was interrupted: what was found until then.

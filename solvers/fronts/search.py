@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from placement import Plan, Problem, Score, Termination, lower_bound, score
 from placement.cost.feasibility import broken_constraints, load_cap_misses
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from solvers.fronts.pareto import Against, Front, FrontPoint, nondominated, thinned
 from solvers.methods.annealing.solver import Annealing
 from solvers.registry import Solver
@@ -21,7 +21,7 @@ from solvers.searching.search import Event, Observer
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.solving import check_start, solve
 
-__all__ = ["Candidate", "FrontSearch", "moved_copies"]
+__all__ = ["Candidate", "FrontSearch", "moved_replicas"]
 
 Table = npt.NDArray[np.int32]
 SEARCH_SHARE = 0.85  # of the time; the rest is for mixes of what was found
@@ -188,7 +188,7 @@ class FrontSearch:
     def add(self, table: Table, problem: Problem, source: Candidate, note: dict[str, Any]) -> None:
         """Add a map that was derived from a candidate's, if it keeps the constraints.
 
-        Rows of several plans keep them layer by layer, but may have more copies together than the budget allows.
+        Rows of several plans keep them layer by layer, but may have more replicas together than the budget allows.
         """
         if broken_constraints(problem, table).found:
             return
@@ -279,10 +279,10 @@ class FrontSearch:
             ),
         )
         redundant = problem.num_slots - problem.num_experts
-        moved = None if start is None else int(moved_copies(start, plan).sum())
+        moved = None if start is None else int(moved_replicas(start, plan).sum())
         size, room = problem.expert_bytes, redundant * problem.num_layers
-        if problem.copy_budget is not None:
-            room = min(room, problem.copy_budget)
+        if problem.replica_budget is not None:
+            room = min(room, problem.replica_budget)
         return FrontPoint(
             plan=plan,
             score=item.score,
@@ -290,18 +290,18 @@ class FrontSearch:
             imbalance=item.imbalance,
             worst_layer=float(item.score.max_load.max()),
             slots_per_gpu=problem.slots_per_gpu,
-            redundant_slots=redundant,
+            redundant_experts=redundant,
             extra_bytes=None if size is None else size * room,
             moved_experts=moved,
             moved_bytes=None if size is None or moved is None else size * moved,
         )
 
 
-def moved_copies(start: Plan, plan: Plan) -> npt.NDArray[np.int64]:
-    """Return the expert copies that a GPU holds in `plan` but not in `start`, per layer, (L,)."""
+def moved_replicas(start: Plan, plan: Plan) -> npt.NDArray[np.int64]:
+    """Return the expert replicas that a GPU holds in `plan` but not in `start`, per layer, (L,)."""
     experts, gpus = plan.num_experts, plan.num_gpus
-    before = copies_on_gpu(start.physical_to_logical_map, experts, gpus) > 0
-    after = copies_on_gpu(plan.physical_to_logical_map, experts, gpus) > 0
+    before = replicas_on_gpu(start.physical_to_logical_map, experts, gpus) > 0
+    after = replicas_on_gpu(plan.physical_to_logical_map, experts, gpus) > 0
     moved: npt.NDArray[np.int64] = (after & ~before).sum(axis=(1, 2))
     return moved
 

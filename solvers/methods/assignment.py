@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from placement import Problem
 from placement.cost.score import guarded_gpu_load, home_share
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.conform import conform, pack
 from solvers.methods.annealing.kernels.chain import add_layer_cost
 from solvers.searching.search import Search
@@ -39,7 +39,7 @@ class Assignment:
     Odd and even layers take turns: each is placed optimally given its neighbours, until nothing improves. A load cap
     enters as a price per GPU and layer, raised where the load (with a load quantile, that quantile of it) is above the
     cap and lowered elsewhere. Imbalance, load spread and which experts peak together are not priced; they only decide
-    between the plans of the sweeps. One copy of each expert.
+    between the plans of the sweeps. One replica of each expert.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Assignment:
 
     name: ClassVar[str] = "assignment"
     summary: ClassVar[str] = (
-        "Exact placement of one layer at a time (linear assignment), sweep by sweep; one copy per expert."
+        "Exact placement of one layer at a time (linear assignment), sweep by sweep; one replica per expert."
     )
 
     def __post_init__(self) -> None:
@@ -61,14 +61,14 @@ class Assignment:
         found.raise_if_any()
 
     def supports(self, problem: Problem) -> str | None:
-        """Costs that add up over experts once the neighbouring layers are fixed, and one copy of each expert."""
+        """Costs that add up over experts once the neighbouring layers are fixed, and one replica of each expert."""
         objective, constraints = problem.objective, problem.constraints
         if objective.execution == "dispatch" and objective.dedup != "none":
             return f"with dedup {objective.dedup!r} the cost of an expert depends on the others of its layer."
         if constraints.groups:
             return "it knows no groups."
         if (problem.pinned.sum(axis=2) > 1).any():
-            return "it places one copy of each expert, but an expert is pinned to several GPUs."
+            return "it places one replica of each expert, but an expert is pinned to several GPUs."
         return None
 
     def run(self, problem: Problem, search: Search) -> None:
@@ -86,7 +86,7 @@ class Assignment:
                 table = conform(problem, np.stack([rng.permutation(dealt) for _ in range(problem.num_layers)]))
             else:
                 table = first
-            if not sweeps.run(copies_on_gpu(table, problem.num_experts, problem.num_gpus).argmax(axis=2)):
+            if not sweeps.run(replicas_on_gpu(table, problem.num_experts, problem.num_gpus).argmax(axis=2)):
                 return
             if sweeps.separable:
                 # Independent layers, each placed optimally: other starts end in plans of the same cost.

@@ -39,7 +39,7 @@ def _library() -> tuple[Any, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class MtKaHyPar:
-    """Fewest GPUs per token by multilevel hypergraph partitioning, nodes first; equal counts, no load, no copies.
+    """Fewest GPUs per token by multilevel hypergraph partitioning, nodes first; equal counts, no load, no replicas.
 
     Attributes
     ----------

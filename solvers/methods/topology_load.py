@@ -50,13 +50,13 @@ class TopologyLoad:
     )
 
     def supports(self, problem: Problem) -> str | None:
-        """Dispatch, where tokens have a home to be called from; one copy of each expert."""
+        """Dispatch, where tokens have a home to be called from; one replica of each expert."""
         if problem.objective.execution != "dispatch":
             return "its hops lead from the home ranks of tokens (execution 'dispatch')."
         if problem.constraints.groups:
             return "it knows no groups."
         if (problem.pinned.sum(axis=2) > 1).any():
-            return "it places one copy of each expert, but an expert is pinned to several GPUs."
+            return "it places one replica of each expert, but an expert is pinned to several GPUs."
         return None
 
     def run(self, problem: Problem, search: Search) -> None:
@@ -87,7 +87,8 @@ class TopologyLoad:
         search.offer(pack(experts, gpu, problem.num_gpus, problem.slots_per_gpu))
         own = self.callers == "expert" or home_share(problem) is None
         if own and problem.objective.dedup == "none" and problem.capacity.sum() == problem.num_experts:
-            # The model is the traffic term then, and no other term is negative. In spare slots, copies might save more.
+            # The model is the traffic term then, and no other term is negative. In spare slots, replicas might save
+            # more.
             search.bound(problem.objective.traffic_weight * least / float(problem.profile.load.sum()))
 
 

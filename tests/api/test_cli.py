@@ -115,14 +115,14 @@ def test_all_options_of_solve_reach_the_plan(trace: Path, tmp_path: Path) -> Non
     options += ("--layer-load-cap", "1.7@2", "--stall", 60)
     options += ("--extra-bytes", 7999, "--expert-bytes", 1000)
     options += ("--load-quantile", 0.8, "--load-groups", "sequences")
-    options += ("--execution", "dispatch", "--dedup", "node", "--ownership", "sequence", "--copy-policy", "same-gpu")
+    options += ("--execution", "dispatch", "--dedup", "node", "--ownership", "sequence", "--replica-policy", "same-gpu")
     options += ("--pin", "3@1@2", "--forbid", "4@0", "--group", "5,6", "--slots-per-gpu", 5, "--gap", 0.01)
     assert command("solve", trace, "--topology", "2x2", "-o", path, *options).exit_code == 0
     written = load_plan(path)
     recorded = written.provenance
     assert recorded["objective"]["dedup"] == "node"
     assert recorded["objective"]["ownership"] == "sequence"
-    assert recorded["objective"]["copy_policy"] == "same_gpu"
+    assert recorded["objective"]["replica_policy"] == "same_gpu"
     assert recorded["constraints"]["load_cap"] == 1.5
     assert recorded["constraints"]["layer_load_caps"] == [{"layer_id": 2, "load_cap": 1.7}]
     assert recorded["constraints"]["load_quantile"] == 0.8
@@ -131,9 +131,9 @@ def test_all_options_of_solve_reach_the_plan(trace: Path, tmp_path: Path) -> Non
     assert (written.physical_to_logical_map >= 0).sum() <= written.num_layers * written.num_experts + 7
     assert recorded["limits"] == {"time_s": None, "work": 5000, "gap": 0.01, "stall_s": 60}
     assert written.slots_per_gpu == 5
-    assert written.copies_on_gpu[2, 3, 1] == 1
-    assert not written.copies_on_gpu[:, 4, 0].any()
-    nodes = written.copies_on_gpu[:, [5, 6]].reshape(4, 2, 2, 2).sum(axis=3) > 0
+    assert written.replicas_on_gpu[2, 3, 1] == 1
+    assert not written.replicas_on_gpu[:, 4, 0].any()
+    nodes = written.replicas_on_gpu[:, [5, 6]].reshape(4, 2, 2, 2).sum(axis=3) > 0
     assert (nodes.any(axis=1).sum(axis=1) == 1).all()
 
 
@@ -199,14 +199,14 @@ def test_evaluate_uses_the_topology_of_the_plan(trace: Path, plan: Path, tmp_pat
     assert bare["cross_node_fraction"] > 0
 
 
-CHOICES = ("execution", "dedup", "ownership", "copy_policy")
+CHOICES = ("execution", "dedup", "ownership", "replica_policy")
 
 
 @pytest.fixture(scope="module")
 def dispatch_plan(trace: Path) -> Path:
     """Return a plan file that was made for choices of which none is a default."""
     path = trace.with_name("dispatch.json")
-    options = ("--execution", "dispatch", "--dedup", "node", "--ownership", "sequence", "--copy-policy", "same-gpu")
+    options = ("--execution", "dispatch", "--dedup", "node", "--ownership", "sequence", "--replica-policy", "same-gpu")
     solve = ("solve", trace, "--topology", "2x2", "--slots-per-gpu", 6, "--solver", "eplb", *options, "-o", path)
     assert command(*solve).exit_code == 0
     return path
@@ -236,11 +236,11 @@ def test_evaluate_uses_the_objective_of_the_plan(trace: Path, dispatch_plan: Pat
     [
         (("--dedup", "none"), ["dispatch", "none", "sequence", "same_gpu"]),
         (("--ownership", "token"), ["dispatch", "node", "token", "same_gpu"]),
-        (("--copy-policy", "fair"), ["dispatch", "node", "sequence", "fair"]),
+        (("--replica-policy", "fair"), ["dispatch", "node", "sequence", "fair"]),
         (("--execution", "dispatch"), ["dispatch", "node", "sequence", "same_gpu"]),
         (("--execution", "context-coherent"), ["context_coherent", None, None, "fair"]),
         (
-            ("--execution", "context-coherent", "--copy-policy", "same-node"),
+            ("--execution", "context-coherent", "--replica-policy", "same-node"),
             ["context_coherent", None, None, "same_node"],
         ),
     ],
@@ -248,7 +248,7 @@ def test_evaluate_uses_the_objective_of_the_plan(trace: Path, dispatch_plan: Pat
 def test_options_of_evaluate_win_over_the_objective_of_the_plan(
     options: tuple[str, ...], expected: list[str | None], trace: Path, dispatch_plan: Path
 ) -> None:
-    """What is not asked stays as recorded, but a copy policy does not outlive its execution."""
+    """What is not asked stays as recorded, but a replica policy does not outlive its execution."""
     told = document("evaluate", dispatch_plan, trace, *options)
     assert [told[name] for name in CHOICES] == expected
 
@@ -301,7 +301,7 @@ def test_compare_is_silent_where_all_plans_are_replayed_as_they_were_made_for(
     trace: Path, plan: Path, dispatch_plan: Path
 ) -> None:
     """One objective, or options that settle it."""
-    settled = ("--execution", "dispatch", "--dedup", "gpu", "--ownership", "token", "--copy-policy", "fair")
+    settled = ("--execution", "dispatch", "--dedup", "gpu", "--ownership", "token", "--replica-policy", "fair")
     for arguments in ((plan, plan), (dispatch_plan, dispatch_plan), (*settled, plan, dispatch_plan)):
         result = command("compare", *arguments, trace)
         assert result.exit_code == 0

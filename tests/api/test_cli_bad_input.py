@@ -168,7 +168,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--format", "pickle"), "unknown_format"),
         (("--ownership", "measured"), "no_source_rank"),
         (("--execution", "dispatch", "--ownership", "measured"), "no_source_rank"),
-        (("--copy-policy", "same-gpu"), "copy_policy"),
+        (("--replica-policy", "same-gpu"), "replica_policy"),
         (("--start", "none.json"), "cannot_read"),
         (("--report", "/none/report.html"), "cannot_write"),
     ],

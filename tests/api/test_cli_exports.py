@@ -55,7 +55,7 @@ def document(*arguments: object) -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with a config, a trace of its four MoE layers, and a plan with copies."""
+    """Return a folder with a config, a trace of its four MoE layers, and a plan with replicas."""
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     parameters = Synthetic(num_layers=4, num_experts=8, top_k=2, num_tokens=128, tokens_per_sequence=32)
     made = generate(parameters)
@@ -133,9 +133,9 @@ def test_check_tells_everything(folder: Path) -> None:
     told = json.loads(result.stdout)
     codes = [(item["code"], item["pointer"].rpartition("/")[2]) for item in told["violations"]]
     assert not told["valid"]
-    assert ("copies_on_one_gpu", "2") in codes
+    assert ("replicas_on_one_gpu", "2") in codes
     assert ("expert_missing", "0") in codes or ("expert_missing", "2") in codes
-    assert "[copies_on_one_gpu]" in result.stderr
+    assert "[replicas_on_one_gpu]" in result.stderr
 
 
 def test_check_names_what_it_could_not_check(folder: Path) -> None:

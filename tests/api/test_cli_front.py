@@ -80,7 +80,7 @@ def test_plan_of_a_point_can_be_evaluated(trace: Path, tmp_path: Path) -> None:
     assert replayed["remote_nodes"] == pytest.approx(best["remote_nodes"])
 
 
-def test_copies_and_moves_show_bytes(trace: Path, tmp_path: Path) -> None:
+def test_replicas_and_moves_show_bytes(trace: Path, tmp_path: Path) -> None:
     """Where the size of an expert is given."""
     path = tmp_path / "plan.json"
     assert command("solve", trace, "--topology", "2x2", "--solver", "eplb", "-o", path).exit_code == 0
@@ -88,9 +88,9 @@ def test_copies_and_moves_show_bytes(trace: Path, tmp_path: Path) -> None:
     moved = document("front", trace, *given, "--against", "bytes-moved", "--start", path)
     assert moved["points"][0]["moved_bytes"] == 0
     assert all(point["moved_bytes"] == 1000 * point["moved_experts"] for point in moved["points"])
-    copied = document("front", trace, *given, "--against", "copies", "--slots-per-gpu", 6)
+    copied = document("front", trace, *given, "--against", "replicas", "--slots-per-gpu", 6)
     assert copied["points"][0]["slots_per_gpu"] == 4
-    assert all(point["extra_bytes"] == 3000 * point["redundant_slots"] for point in copied["points"])
+    assert all(point["extra_bytes"] == 3000 * point["redundant_experts"] for point in copied["points"])
 
 
 def test_front_takes_every_option_of_solve() -> None:
@@ -112,9 +112,9 @@ def test_constraints_and_limits_reach_every_point(trace: Path, tmp_path: Path) -
         assert (plan.physical_to_logical_map >= 0).sum() <= plan.num_layers * plan.num_experts + 7
         assert point["extra_bytes"] == 7000
         assert point["held_out"]["activated_experts"] > 1
-        assert plan.copies_on_gpu[2, 3, 1] == 1
-        assert not plan.copies_on_gpu[:, 4, 0].any()
-        nodes = plan.copies_on_gpu[:, [5, 6]].reshape(3, 2, 2, 2).sum(axis=3) > 0
+        assert plan.replicas_on_gpu[2, 3, 1] == 1
+        assert not plan.replicas_on_gpu[:, 4, 0].any()
+        nodes = plan.replicas_on_gpu[:, [5, 6]].reshape(3, 2, 2, 2).sum(axis=3) > 0
         assert (nodes.any(axis=1).sum(axis=1) == 1).all()
         recorded = plan.provenance["constraints"]
         assert recorded["layer_load_caps"] == [{"layer_id": 2, "load_cap": 1.9}]
@@ -165,10 +165,14 @@ def test_png_chart(trace: Path, tmp_path: Path) -> None:
         (("--against", "time"), 2, "not one of"),
         (("--points", 2), 1, "at least 3"),
         (("--against", "bytes-moved"), 1, "none is given"),
-        (("--extra-bytes", 10), 1, "/constraints/extra_bytes: A budget of copies in bytes needs the size of an expert"),
-        (("--extra-copies", 2, "--extra-bytes", 10, "--expert-bytes", 10), 1, "Leave one of the two out"),
-        (("--extra-copies", -1), 1, "/constraints/extra_copies"),
-        (("--extra-copies", 3, "--against", "copies", "--solver", "eplb"), 1, "with 5 slots per GPU"),
+        (
+            ("--extra-bytes", 10),
+            1,
+            "/constraints/extra_bytes: A budget of replicas in bytes needs the size of an expert",
+        ),
+        (("--extra-replicas", 2, "--extra-bytes", 10, "--expert-bytes", 10), 1, "Leave one of the two out"),
+        (("--extra-replicas", -1), 1, "/constraints/extra_replicas"),
+        (("--extra-replicas", 3, "--against", "replicas", "--solver", "eplb"), 1, "with 5 slots per GPU"),
         (("--pin", "3"), 2, "EXPERT@GPU"),
         (("--plot", "front.gif"), 1, ".svg"),
         (("--pick", "cap=1.000001", "--work-limit", 100), 3, "the least is"),

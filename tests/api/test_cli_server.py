@@ -225,17 +225,17 @@ def test_front_is_the_local_one(url: str, trace: str, tmp_path: Path) -> None:
 
 
 def test_front_keeps_the_constraints_there_too(url: str, trace: str) -> None:
-    """A budget of copies, pins and a layer's cap give the same points; a budget without a size, the same refusal."""
+    """A budget of replicas, pins and a layer's cap give the same points; a budget without a size, the same refusal."""
     short = ("--work-limit", 30_000, "--points", 3, "--solver", "annealing", "--execution", "dispatch")
     options = ("front", trace, "--topology", "2x2", *short, "--slots-per-gpu", 9, "--extra-bytes", 35)
-    more = ("--expert-bytes", 10, "--pin", "5@3", "--layer-load-cap", "1.8@3", "--against", "copies")
+    more = ("--expert-bytes", 10, "--pin", "5@3", "--layer-load-cap", "1.8@3", "--against", "replicas")
     here, there = document(*options, *more), document(*options, *more, "--server", url)
     assert here["points"] == there["points"]
     assert here["points"][-1]["extra_bytes"] <= 30
     refused = [command(*options, *server) for server in ((), ("--server", url))]
     for answer in refused:
         assert answer.exit_code == 1
-        assert "extra_bytes: A budget of copies in bytes needs the size of an expert" in answer.stderr
+        assert "extra_bytes: A budget of replicas in bytes needs the size of an expert" in answer.stderr
 
 
 def test_front_from_a_plan_of_the_service(url: str, trace: str) -> None:

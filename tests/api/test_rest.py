@@ -227,7 +227,12 @@ class TestPlans:
         assert ours["plan"]["physical_to_logical_map"] == plan.physical_to_logical_map.tolist()
         assert (ours["score"], ours["bound"]) == (plan.score, plan.bound)
         figures = evaluate(
-            plan, held_out, problem.topology, execution=aim.execution, dedup=aim.dedup, copy_policy=aim.copy_policy
+            plan,
+            held_out,
+            problem.topology,
+            execution=aim.execution,
+            dedup=aim.dedup,
+            replica_policy=aim.replica_policy,
         )
         summary = ours["summary"]["plans"]["plan"]["held_out"]
         assert (summary["traffic"], summary["fanout_nodes"]) == (figures.traffic, figures.fanout_nodes)
@@ -270,8 +275,8 @@ class TestPlans:
         }
         response = client.post("/v1/plans", json={**body, "topology": "2x2", **constraints}, headers=WAIT)
         found = plan_from_dict(response.json()["plan"])
-        assert found.copies_on_gpu[5, 0, 3] == 1
-        assert found.copies_on_gpu[:, 1, 0].sum() == 0
+        assert found.replicas_on_gpu[5, 0, 3] == 1
+        assert found.replicas_on_gpu[:, 1, 0].sum() == 0
         assert (found.gpu_of_expert[:, 4] // 2 == found.gpu_of_expert[:, 5] // 2).all()
         recorded = found.provenance["constraints"]
         assert recorded["layer_load_caps"] == [{"layer_id": 6, "load_cap": 1.4}]
@@ -408,7 +413,7 @@ class TestViolations:
             ({"pins": [{"expert": 40, "gpu": 9}]}, {"/pins/0/expert": "expert_range", "/pins/0/gpu": "gpu_range"}),
             ({"forbidden": [{"expert": 1, "gpu": 0, "layer_id": 0}]}, {"/forbidden/0/layer_id": "layer_unknown"}),
             ({"execution": "dispatch", "ownership": "measured"}, {"/ownership": "no_source_rank"}),
-            ({"copy_policy": "same_gpu"}, {"/copy_policy": "copy_policy"}),
+            ({"replica_policy": "same_gpu"}, {"/replica_policy": "replica_policy"}),
             ({"solver": "anealing"}, {"/solver": "unknown_solver"}),
         ],
     )
@@ -484,7 +489,7 @@ class TestEvaluations:
         """Execution and topology can be chosen for the evaluation alone."""
         body = {"plan": plan["id"], "trace": trace_id, "execution": "dispatch", "dedup": "node", "topology": "2x2"}
         content = client.post("/v1/evaluations", json=body).json()
-        assert (content["execution"], content["dedup"], content["copy_policy"]) == ("dispatch", "node", "same_node")
+        assert (content["execution"], content["dedup"], content["replica_policy"]) == ("dispatch", "node", "same_node")
         assert 0 < content["remote_nodes"] < content["remote_gpus"]
 
     def test_activated_experts(self, client: TestClient, plan: dict[str, Any], trace_id: str) -> None:

@@ -19,14 +19,14 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "execution": st.sampled_from(["context_coherent", "dispatch"]),
     "dedup": st.sampled_from(["none", "gpu", "node"]),
     "ownership": st.sampled_from(["token", "sequence", "measured"]),
-    "copy_policy": st.sampled_from([None, "fair", "same_gpu", "same_node"]),
+    "replica_policy": st.sampled_from([None, "fair", "same_gpu", "same_node"]),
     "load_cap": st.none() | st.floats(1, 3),
     "layer_load_caps": st.lists(
         st.fixed_dictionaries({"layer_id": st.integers(0, 8), "load_cap": st.floats(1, 3)}), max_size=2
     ),
     "load_quantile": st.none() | st.floats(0.5, 0.99),
     "load_groups": st.sampled_from([None, "windows", "sequences"]),
-    "extra_copies": st.none() | st.integers(0, 40),
+    "extra_replicas": st.none() | st.integers(0, 40),
     "extra_bytes": st.none() | st.integers(0, 40_000),
     "expert_bytes": st.none() | st.integers(1, 2_000),
     "pins": st.lists(PIN, max_size=3),

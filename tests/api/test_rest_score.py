@@ -94,12 +94,12 @@ def test_traffic_is_of_the_layer_that_is_asked_for(client: TestClient, plan: dic
 
 
 def test_top_is_how_many_are_named(client: TestClient, plan: dict[str, Any]) -> None:
-    """Experts, pairs and copies come with the costliest first, and are where the plan has put them."""
+    """Experts, pairs and replicas come with the costliest first, and are where the plan has put them."""
     found = look(client, plan, top=5)
-    assert [len(found[name]) for name in ("experts", "pairs", "copies")] == [5, 5, 5]
+    assert [len(found[name]) for name in ("experts", "pairs", "replicas")] == [5, 5, 5]
     table = np.array(plan["plan"]["physical_to_logical_map"])
-    for copy in found["copies"]:
-        assert copy["expert"] in table[copy["layer_id"] - 1].reshape(4, -1)[copy["gpu"]]
+    for replica in found["replicas"]:
+        assert replica["expert"] in table[replica["layer_id"] - 1].reshape(4, -1)[replica["gpu"]]
     for expert in found["experts"]:
         places = np.flatnonzero(table[expert["layer_id"] - 1] == expert["expert"]) // (table.shape[1] // 4)
         assert expert["gpus"] == places.tolist()

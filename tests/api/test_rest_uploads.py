@@ -259,7 +259,7 @@ class TestBlobs:
             blobs.fetch(name)
 
     def test_store_heals_its_cache(self, tmp_path: Path) -> None:
-        """Another machine gets the content from the store, and a damaged copy is fetched again."""
+        """Another machine gets the content from the store, and a damaged replica is fetched again."""
         url = f"file://{tmp_path / 'there'}"
         name = self.kept(open_blobs(tmp_path / "one", url))
         other = open_blobs(tmp_path / "two", url)

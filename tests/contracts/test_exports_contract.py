@@ -23,7 +23,7 @@ MUTATIONS = 400
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Plan, ModelLayout]:
-    """Return a plan of a whole model: dense layers, perhaps copies, empty slots, an MTP layer, nodes of any size."""
+    """Return a plan of a whole model: dense layers, perhaps replicas, empty slots, an MTP layer, nodes of any size."""
     seed = draw(st.integers(0, 2**32 - 1))
     gpus, dense, layers = draw(st.integers(1, 6)), draw(st.integers(0, 3)), draw(st.integers(1, 4))
     mtp = draw(st.integers(0, 1))
@@ -46,7 +46,7 @@ def cases(draw: st.DrawFn) -> tuple[Plan, ModelLayout]:
 
 
 def _row(rng: np.random.Generator, experts: int, gpus: int, size: int, *, empty: bool) -> list[int]:
-    """Return slots with every expert once, the spare ones empty or with copies of experts that the GPU lacks."""
+    """Return slots with every expert once, the spare ones empty or with replicas of experts that the GPU lacks."""
     held = [set(part.tolist()) for part in np.array_split(rng.permutation(experts), gpus)]
     row: list[int] = []
     for own in held:
@@ -72,8 +72,8 @@ def reasons(export: Export, plan: Plan, model: ModelLayout) -> set[str]:
     found = set()
     if (slots == -1).any() and not rules.empty:
         found.add("empty_slot")
-    if not rules.copies and (plan.copies > 1).any():
-        found.add("copies")
+    if not rules.replicas and (plan.replicas > 1).any():
+        found.add("replicas")
     if rules.mtp == "no" and model.mtp_layers:
         found.add("mtp_not_loaded")
     if rules.layers == "none":
@@ -103,7 +103,7 @@ def test_plans_survive_or_are_refused(name: str) -> None:
             written = export.write(plan, context)
         except InputError as error:
             codes = {violation.code if violation.remedy else "" for violation in error.violations}
-            if "copies" in codes:  # which of the copies one map for all layers would name is arbitrary
+            if "replicas" in codes:  # which of the replicas one map for all layers would name is arbitrary
                 codes, expected = codes | {"layers_differ"}, expected | {"layers_differ"}
             refusals.append((codes, expected))
             return
@@ -119,7 +119,7 @@ def test_plans_survive_or_are_refused(name: str) -> None:
             used = plan if export.name != "deepspeed" else _packed(plan)
             assert again.physical_to_logical_map.tolist() == used.physical_to_logical_map.tolist()
         else:
-            assert again.copies_on_gpu.tolist() == plan.copies_on_gpu.tolist()
+            assert again.replicas_on_gpu.tolist() == plan.replicas_on_gpu.tolist()
 
     check()
     assert [pair for pair in refusals if pair[0] != pair[1]] == []
@@ -170,7 +170,7 @@ def test_damaged_files_are_refused_or_read_right(name: str) -> None:
                 try:
                     if reader is not None:
                         plan = reader.read(document, context)
-                        assert (plan.copies >= 1).all()
+                        assert (plan.replicas >= 1).all()
                 except InputError:
                     refused += 1
     assert refused >= MUTATIONS / 2
@@ -221,11 +221,11 @@ def test_missing_layers_are_refused_or_filled(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if BY_NAME[name].rules.distinct])
-def test_copies_on_one_gpu_are_refused(name: str) -> None:
-    """Two copies of an expert on one GPU are refused, unless copies are refused anyway."""
+def test_replicas_on_one_gpu_are_refused(name: str) -> None:
+    """Two replicas of an expert on one GPU are refused, unless replicas are refused anyway."""
     export = BY_NAME[name]
     twice = SAMPLE.replacing(
         physical_to_logical_map=np.array([[3, 1, 1, 0, 2, 2, 5, 7, 7, 6, 4, 4]] * 4), slots_per_gpu=3
     )
-    with pytest.raises(InputError, match="copies_on_one_gpu" if export.rules.copies else "copies"):
+    with pytest.raises(InputError, match="replicas_on_one_gpu" if export.rules.replicas else "replicas"):
         export.write(twice, CONTEXTS[name])

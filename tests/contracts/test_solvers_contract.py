@@ -66,7 +66,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "layer_caps": lambda: Problem(profile(), flat(2), constraints=Constraints(layer_load_caps=LAYER_CAPS)),
     "robust_cap": lambda: Problem(profile(), flat(2), constraints=Constraints(load_cap=1.3, load_quantile=0.9)),
     "imbalance": lambda: Problem(profile(), flat(2), objective=Objective(imbalance_weight=1.0)),
-    "copies": lambda: Problem(profile(), flat(4), 3, constraints=Constraints(load_cap=1.2)),
+    "replicas": lambda: Problem(profile(), flat(4), 3, constraints=Constraints(load_cap=1.2)),
     "dispatch_none": lambda: Problem(profile(), Topology.parse("2x2"), objective=dispatch("none")),
     "dispatch_gpu": lambda: Problem(profile(), flat(4), objective=dispatch("gpu")),
     "dispatch_cap": lambda: Problem(
@@ -80,7 +80,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     ),
     "dispatch_node": lambda: Problem(profile(), Topology.parse("2x2"), 3, objective=dispatch("node")),
     "pins": lambda: Problem(profile(), Topology.parse("2x2"), constraints=LIMITED),
-    "pins_and_copies": lambda: Problem(
+    "pins_and_replicas": lambda: Problem(
         profile(), Topology.parse("2x2"), 3, constraints=Constraints(pins=(Pin(expert=0, gpu=3), Pin(expert=0, gpu=1)))
     ),
     "groups": lambda: Problem(
@@ -121,7 +121,7 @@ def test_same_seed_and_work_give_the_same_plan_on_any_number_of_cores(solver: st
 
 
 @pytest.mark.parametrize("solver", names())
-@pytest.mark.parametrize("name", ["flat_1x4", "copies", "dispatch_gpu"])
+@pytest.mark.parametrize("name", ["flat_1x4", "replicas", "dispatch_gpu"])
 def test_never_worse_than_its_start(solver: str, name: str) -> None:
     """A good start plan is not lost, even by solvers that make no use of it."""
     problem = problem_for(solver, name)
@@ -195,7 +195,7 @@ def test_cancel_by_an_observer_keeps_the_incumbent(solver: str) -> None:
 
 
 def optimum(problem: Problem) -> float:
-    """Return the least score over all plans with one copy of each expert, by enumeration."""
+    """Return the least score over all plans with one replica of each expert, by enumeration."""
     E, G, C = problem.num_experts, problem.num_gpus, problem.slots_per_gpu
     rows = []
     for gpus in itertools.product(range(G), repeat=E):
@@ -272,7 +272,7 @@ def test_auto_is_never_worse_than_another_solver(name: str) -> None:
             assert best <= solve(problem, solver, limits=WORK, seed=3).score.total + OPTIMUM_TOLERANCE, solver
 
 
-@pytest.mark.parametrize("name", ["flat_1x4", "two_tiers", "load_cap", "copies", "dispatch_none"])
+@pytest.mark.parametrize("name", ["flat_1x4", "two_tiers", "load_cap", "replicas", "dispatch_none"])
 def test_names_of_gpus_inside_a_node_do_not_matter(name: str) -> None:
     """Swapping two equal GPUs of a node in all layers leaves the score as it is."""
     problem = PROBLEMS[name]()

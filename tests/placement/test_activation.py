@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Objective, Plan, Problem, Topology, evaluate, score
-from placement.replay.kernels.replay import choose_copy
+from placement.replay.kernels.replay import choose_replica
 from placement.replay.replay import POLICIES, homes_of
 from traces import InputError, Profile, Trace
 
@@ -16,12 +16,12 @@ EXPERTS, SLOTS, BATCH = 6, 2, 8
 
 
 def case(seed: int, policy: Any = "same_node") -> tuple[Trace, Problem, Any]:
-    """Return random tokens, a problem that counts activated experts, and a map with copies."""
+    """Return random tokens, a problem that counts activated experts, and a map with replicas."""
     rng = np.random.default_rng(seed)
     ids = rng.random((45, 2, EXPERTS)).argsort(axis=2)[:, :, :2]
     trace = Trace.of(ids, num_experts=EXPERTS)
     objective = Objective(
-        execution="dispatch", copy_policy=policy, activated_weight=2.0, decode_batch=BATCH, imbalance_weight=1.0
+        execution="dispatch", replica_policy=policy, activated_weight=2.0, decode_batch=BATCH, imbalance_weight=1.0
     )
     problem = Problem(Profile.of(trace, workers=1), Topology.parse("2x2"), SLOTS, objective)
     return trace, problem, np.array([[0, 1, 2, 3, 4, 5, 0, 2], [5, 0, 1, -1, 2, 3, 4, 5]], np.int32)
@@ -43,7 +43,7 @@ def test_term_equals_counting_with_sets(seed: int, policy: Any) -> None:
                 for expert in sample.topk_ids[t, layer]:
                     gpus = np.flatnonzero(table[layer] == expert) // SLOTS
                     anchor, row = homes[t : t + 1].astype(np.int64), sample.rows[t]
-                    gpu = choose_copy(gpus, len(gpus), anchor, 1, POLICIES[policy], node, row, layer, expert)
+                    gpu = choose_replica(gpus, len(gpus), anchor, 1, POLICIES[policy], node, row, layer, expert)
                     used[gpu].add(int(expert))
             most.append(max(map(len, used)))
     terms = {term.name: term for term in score(problem, table).terms}

@@ -35,8 +35,8 @@ def test_below_the_optimum(seed: int, text: str) -> None:
 
 @settings(max_examples=10)
 @given(seed=st.integers(0, 2**32), text=st.sampled_from(["1x2", "2x1"]))
-def test_below_the_optimum_with_copies(seed: int, text: str) -> None:
-    """For three experts in four slots, over all maps with a copy or an empty slot."""
+def test_below_the_optimum_with_replicas(seed: int, text: str) -> None:
+    """For three experts in four slots, over all maps with a replica or an empty slot."""
     problem = problem_of(seed, Topology.parse(text), 3, 2)
     rows = [row for row in product(range(-1, 3), repeat=4) if set(row) >= {0, 1, 2}]
     best = min(score(problem, np.array(pair)).total for pair in product(rows, rows))

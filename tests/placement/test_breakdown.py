@@ -14,24 +14,24 @@ from placement import Constraints, Objective, Problem, Topology, evaluate, lower
 from placement.cost.bounds import load_floor
 from placement.cost.breakdown import break_down
 from placement.cost.score import expected_gpu_load
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from tests.placement.test_cost import EXPERTS, FLAT, HOPS, LAYERS, plan_of, random_table, random_trace
 from traces import Profile
 
 OBJECTIVES = (
     Objective(),
-    Objective(execution="dispatch", dedup="none", copy_policy="same_node"),
-    Objective(execution="dispatch", dedup="gpu", copy_policy="same_node"),
-    Objective(execution="dispatch", dedup="node", copy_policy="fair"),
+    Objective(execution="dispatch", dedup="none", replica_policy="same_node"),
+    Objective(execution="dispatch", dedup="gpu", replica_policy="same_node"),
+    Objective(execution="dispatch", dedup="node", replica_policy="fair"),
 )
 
 
-def case(seed: int, objective: Objective, topology: Topology, *, copies: bool = True) -> tuple[Problem, Any]:
+def case(seed: int, objective: Objective, topology: Topology, *, replicas: bool = True) -> tuple[Problem, Any]:
     """Return a problem and a map of it."""
     rng = np.random.default_rng(seed)
     profile = Profile.of(random_trace(rng), workers=1)
     problem = Problem(profile, topology, 3, replace(objective, imbalance_weight=1.0), Constraints(load_cap=1.1))
-    return problem, random_table(rng, problem.num_gpus, 3, copies=copies)
+    return problem, random_table(rng, problem.num_gpus, 3, replicas=replicas)
 
 
 @given(seed=st.integers(0, 2**32), objective=st.sampled_from(OBJECTIVES), topology=st.sampled_from([FLAT, HOPS]))
@@ -80,8 +80,8 @@ def test_experts_of_a_dispatch_add_up() -> None:
 
 
 def test_costliest_pair_is_the_costliest() -> None:
-    """By brute force over all pairs, without copies."""
-    problem, table = case(5, Objective(), HOPS, copies=False)
+    """By brute force over all pairs, without replicas."""
+    problem, table = case(5, Objective(), HOPS, replicas=False)
     plan, affinity = plan_of(problem, table), problem.profile.affinity
     assert affinity is not None
     costs = {
@@ -97,21 +97,21 @@ def test_costliest_pair_is_the_costliest() -> None:
     assert pair.traffic == pytest.approx(max(costs.values()) / affinity.sum())
 
 
-def test_hot_copies_add_up_to_the_loads() -> None:
-    """What the copies bring to a GPU is its load."""
+def test_hot_replicas_add_up_to_the_loads() -> None:
+    """What the replicas bring to a GPU is its load."""
     problem, table = case(7, OBJECTIVES[2], FLAT)
     load = np.zeros((LAYERS, problem.num_gpus))
-    for copy in break_down(problem, table, top=10_000).copies:
-        load[copy.layer, copy.gpu] += copy.load
-    copies = copies_on_gpu(table, EXPERTS, problem.num_gpus)
-    assert load == pytest.approx(expected_gpu_load(problem, copies))
+    for replica in break_down(problem, table, top=10_000).replicas:
+        load[replica.layer, replica.gpu] += replica.load
+    replicas = replicas_on_gpu(table, EXPERTS, problem.num_gpus)
+    assert load == pytest.approx(expected_gpu_load(problem, replicas))
 
 
 def test_flow_is_what_a_replay_counts() -> None:
-    """Without copies, the flows are those of the same tokens, replayed."""
+    """Without replicas, the flows are those of the same tokens, replayed."""
     rng = np.random.default_rng(11)
     trace = random_trace(rng)
     problem = Problem(Profile.of(trace, workers=1), HOPS, 3)
-    table = random_table(rng, 4, 3, copies=False)
+    table = random_table(rng, 4, 3, replicas=False)
     matrix = evaluate(plan_of(problem, table), trace, HOPS).traffic_matrix
     assert break_down(problem, table).flow.sum(axis=0) == pytest.approx(matrix / matrix.sum())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from placement import Constraints, LayerCap, Objective, Plan, Problem, Topology, evaluate, score
 from placement.cost.feasibility import load_cap_misses
-from placement.cost.score import copy_share, expected_gpu_load
+from placement.cost.score import expected_gpu_load, replica_share
 from traces import Profile, Trace
 
 LAYERS, EXPERTS, TOKENS = 3, 6, 40
@@ -23,12 +23,12 @@ def random_trace(rng: np.random.Generator, top_k: int = 2) -> Trace:
     return Trace.of(ids, num_experts=EXPERTS)
 
 
-def random_table(rng: np.random.Generator, gpus: int, slots: int, *, copies: bool) -> Any:
-    """Every expert once; spare slots empty, or with a copy on another GPU."""
+def random_table(rng: np.random.Generator, gpus: int, slots: int, *, replicas: bool) -> Any:
+    """Every expert once; spare slots empty, or with a replica on another GPU."""
     table = np.full((LAYERS, gpus * slots), -1)
     for row in table:
         row[rng.permutation(len(row))[:EXPERTS]] = rng.permutation(EXPERTS)
-        for slot in np.flatnonzero(row < 0) if copies else ():
+        for slot in np.flatnonzero(row < 0) if replicas else ():
             expert = rng.integers(EXPERTS)
             if expert not in row[slot // slots * slots : (slot // slots + 1) * slots]:
                 row[slot] = expert
@@ -54,11 +54,11 @@ def traffic(problem: Problem, table: Any) -> float:
 
 @given(seed=st.integers(0, 2**32), topology=st.sampled_from([FLAT, HOPS]))
 def test_context_score_equals_evaluation(seed: int, topology: Topology) -> None:
-    """Without copies the traffic and the loads are those of the same tokens, replayed."""
+    """Without replicas the traffic and the loads are those of the same tokens, replayed."""
     rng = np.random.default_rng(seed)
     trace = random_trace(rng)
     problem = Problem(Profile.of(trace, workers=1), topology, slots_per_gpu=3)
-    table = random_table(rng, 4, 3, copies=False)
+    table = random_table(rng, 4, 3, replicas=False)
     found, wanted = score(problem, table), evaluate(plan_of(problem, table), trace, topology, workers=1)
     assert traffic(problem, table) == pytest.approx(wanted.traffic)
     assert found.traffic_by_layer.sum() == pytest.approx(wanted.traffic)
@@ -68,11 +68,11 @@ def test_context_score_equals_evaluation(seed: int, topology: Topology) -> None:
 
 
 @given(seed=st.integers(0, 2**32), topology=st.sampled_from([FLAT, HOPS]))
-def test_pair_traffic_with_copies(seed: int, topology: Topology) -> None:
-    """With copies, a pair is spread evenly over the pairs of copies."""
+def test_pair_traffic_with_replicas(seed: int, topology: Topology) -> None:
+    """With replicas, a pair is spread evenly over the pairs of replicas."""
     rng = np.random.default_rng(seed)
     problem = Problem(Profile.of(random_trace(rng), workers=1), topology, slots_per_gpu=3)
-    table = random_table(rng, 4, 3, copies=True)
+    table = random_table(rng, 4, 3, replicas=True)
     affinity = problem.profile.affinity
     assert affinity is not None
     cost = 0.0
@@ -92,13 +92,13 @@ def test_pair_traffic_with_copies(seed: int, topology: Topology) -> None:
     policy=st.sampled_from(["fair", "same_gpu", "same_node"]),
 )
 def test_message_score_equals_evaluation(seed: int, topology: Topology, dedup: Any, policy: Any) -> None:
-    """With all tokens in the sample, messages cost what the evaluation of the same tokens says, copies included."""
+    """With all tokens in the sample, messages cost what the evaluation of the same tokens says, replicas included."""
     rng = np.random.default_rng(seed)
     trace = random_trace(rng, 3)
-    objective = Objective(execution="dispatch", dedup=dedup, copy_policy=policy)
+    objective = Objective(execution="dispatch", dedup=dedup, replica_policy=policy)
     problem = Problem(Profile.of(trace, workers=1), topology, slots_per_gpu=3, objective=objective)
-    table = random_table(rng, 4, 3, copies=True)
-    options: Any = {"execution": "dispatch", "dedup": dedup, "copy_policy": policy, "workers": 1}
+    table = random_table(rng, 4, 3, replicas=True)
+    options: Any = {"execution": "dispatch", "dedup": dedup, "replica_policy": policy, "workers": 1}
     assert traffic(problem, table) == pytest.approx(
         evaluate(plan_of(problem, table), trace, topology, **options).traffic
     )
@@ -106,11 +106,11 @@ def test_message_score_equals_evaluation(seed: int, topology: Topology, dedup: A
 
 @given(seed=st.integers(0, 2**32))
 def test_assignment_score_averages_over_homes(seed: int) -> None:
-    """Without deduplication and copies, the cost is the mean hop from any home to the expert, by load."""
+    """Without deduplication and replicas, the cost is the mean hop from any home to the expert, by load."""
     rng = np.random.default_rng(seed)
     objective = Objective(execution="dispatch", dedup="none")
     problem = Problem(Profile.of(random_trace(rng), workers=1), HOPS, slots_per_gpu=3, objective=objective)
-    table = random_table(rng, 4, 3, copies=False)
+    table = random_table(rng, 4, 3, replicas=False)
     load = problem.profile.load
     cost = sum(
         load[layer, e] * HOPS.hop_cost[:, np.flatnonzero(table[layer] == e)[0] // 3].mean()
@@ -121,13 +121,13 @@ def test_assignment_score_averages_over_homes(seed: int) -> None:
 
 
 def test_assignment_score_with_measured_homes_equals_evaluation() -> None:
-    """With measured homes and no copies the expectation is exact."""
+    """With measured homes and no replicas the expectation is exact."""
     rng = np.random.default_rng(0)
     ids = rng.random((TOKENS, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :2].astype(np.int16)
     trace = Trace.of(ids, num_experts=EXPERTS, source_rank=rng.integers(0, 4, TOKENS))
     objective = Objective(execution="dispatch", dedup="none", ownership="measured")
     problem = Problem(Profile.of(trace, workers=1), HOPS, slots_per_gpu=3, objective=objective)
-    table = random_table(rng, 4, 3, copies=False)
+    table = random_table(rng, 4, 3, replicas=False)
     wanted = evaluate(
         plan_of(problem, table), trace, HOPS, execution="dispatch", dedup="none", ownership="measured", workers=1
     )
@@ -140,16 +140,16 @@ def test_assignment_score_with_measured_homes_equals_evaluation() -> None:
     policy=st.sampled_from(["fair", "same_gpu", "same_node"]),
     measured=st.booleans(),
 )
-def test_copy_share_by_loops(seed: int, sizes: tuple[int, ...], policy: str, measured: bool) -> None:
+def test_replica_share_by_loops(seed: int, sizes: tuple[int, ...], policy: str, measured: bool) -> None:
     """Shares follow the policy home by home, and add up to one."""
     rng = np.random.default_rng(seed)
     node, gpus = Topology.of(sizes).node_of_gpu, sum(sizes)
-    copies = rng.integers(0, 2, (2, 4, gpus))
-    copies[:, :, 0] |= copies.sum(axis=2) == 0
+    replicas = rng.integers(0, 2, (2, 4, gpus))
+    replicas[:, :, 0] |= replicas.sum(axis=2) == 0
     homes = rng.dirichlet(np.ones(gpus), (2, 4)) if measured else None
-    wanted = np.zeros(copies.shape)
-    for layer, e, home in np.ndindex(*copies.shape):
-        have = copies[layer, e]
+    wanted = np.zeros(replicas.shape)
+    for layer, e, home in np.ndindex(*replicas.shape):
+        have = replicas[layer, e]
         near = np.flatnonzero((have > 0) & (node == node[home]))
         target = np.flatnonzero(have)
         if policy != "fair" and have[home]:
@@ -157,7 +157,7 @@ def test_copy_share_by_loops(seed: int, sizes: tuple[int, ...], policy: str, mea
         elif policy == "same_node" and len(near):
             target = near
         wanted[layer, e, target] += (1 / gpus if homes is None else homes[layer, e, home]) / len(target)
-    share = copy_share(copies, policy, node, homes)
+    share = replica_share(replicas, policy, node, homes)
     assert np.allclose(share, wanted)
     assert np.allclose(share.sum(axis=2), 1)
 
@@ -169,7 +169,7 @@ def test_relabelling_gpus_of_a_node_changes_nothing(seed: int) -> None:
     constraints = Constraints(load_cap=1.0)
     profile = Profile.of(random_trace(rng), workers=1)
     problem = Problem(profile, HOPS, slots_per_gpu=3, objective=Objective(imbalance_weight=1), constraints=constraints)
-    table = random_table(rng, 4, 3, copies=True)
+    table = random_table(rng, 4, 3, replicas=True)
     order = np.concatenate([rng.permutation(2), 2 + rng.permutation(2)])
     swapped = table.reshape(LAYERS, 4, 3)[:, order].reshape(LAYERS, 12)
     assert score(problem, swapped).total == pytest.approx(score(problem, table).total)
@@ -179,11 +179,11 @@ def test_relabelling_gpus_of_a_node_changes_nothing(seed: int) -> None:
 def test_excess_is_that_of_each_layers_own_cap(seed: int) -> None:
     """A layer's cap replaces the one for all; without one for all, the other layers have none."""
     rng = np.random.default_rng(seed)
-    profile, table = Profile.of(random_trace(rng), workers=1), random_table(rng, 4, 3, copies=True)
+    profile, table = Profile.of(random_trace(rng), workers=1), random_table(rng, 4, 3, replicas=True)
     for cap, wanted in ((1.1, (1.1, 1.5, 1.1)), (None, (np.inf, 1.5, np.inf))):
         constraints = Constraints(load_cap=cap, layer_load_caps=(LayerCap(layer_id=1, load_cap=1.5),))
         problem = Problem(profile, FLAT, 3, constraints=constraints)
-        relative = expected_gpu_load(problem, plan_of(problem, table).copies_on_gpu)
+        relative = expected_gpu_load(problem, plan_of(problem, table).replicas_on_gpu)
         over = np.maximum(relative - np.array(wanted)[:, None], 0)
         excess = next(term.value for term in score(problem, table).terms if term.name == "load_excess")
         assert excess == pytest.approx(over.sum() / LAYERS)
@@ -201,8 +201,8 @@ def test_total_is_the_weighted_sum(seed: int) -> None:
     profile = Profile.of(random_trace(rng), workers=1)
     constraints = Constraints(load_cap=1.1)
     problem = Problem(profile, topology, slots_per_gpu=3, objective=objective, constraints=constraints)
-    table = random_table(rng, 4, 3, copies=True)
-    relative = expected_gpu_load(problem, plan_of(problem, table).copies_on_gpu)
+    table = random_table(rng, 4, 3, replicas=True)
+    relative = expected_gpu_load(problem, plan_of(problem, table).replicas_on_gpu)
     values = {term.name: term.value for term in score(problem, table).terms}
     assert np.allclose((relative * topology.fair_share).sum(axis=1), 1)
     assert values["imbalance"] == pytest.approx(relative.max(axis=1).mean() - 1)

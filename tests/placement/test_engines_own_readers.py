@@ -38,7 +38,7 @@ MODEL = ModelLayout.of(5, first_moe_layer=1, num_experts=EXPERTS)
 
 @pytest.fixture
 def plan() -> Plan:
-    """Return a plan with a copy per GPU, other ones in each layer."""
+    """Return a plan with a replica per GPU, other ones in each layer."""
     rng = np.random.default_rng(3)
     rows = []
     for _ in range(4):
@@ -113,7 +113,7 @@ def sglang_reader(monkeypatch: pytest.MonkeyPatch, file: str, dispatch: str) -> 
 
 @pytest.mark.parametrize("dispatch", ["static", "dynamic"])
 def test_sglang_reads_our_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plan: Plan, dispatch: str) -> None:
-    """SGLang holds the plan's map in the model's layers, finds every copy, and sends to the copy on its own GPU."""
+    """SGLang holds the plan's map in the model's layers, finds every replica, and sends to that on its own GPU."""
     file = tmp_path / "location.json"
     file.write_bytes(export_named("sglang").write(plan, Context(model=MODEL)).content)
     reader = sglang_reader(monkeypatch, str(file), dispatch)
@@ -121,11 +121,11 @@ def test_sglang_reads_our_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     read = reader.compute_initial_expert_location_metadata(config, moe_ep_rank=2)
     assert read.num_layers == MODEL.num_layers
     assert read.physical_to_logical_map[1:].tolist() == plan.physical_to_logical_map.tolist()
-    assert read.logical_to_all_physical_map_num_valid[1:].tolist() == plan.copies.tolist()
+    assert read.logical_to_all_physical_map_num_valid[1:].tolist() == plan.replicas.tolist()
     assert read.num_local_physical_experts == SLOTS
     if dispatch == "static":
         chosen = read.logical_to_rank_dispatch_physical_map[1:].numpy()
-        for layer, expert in np.argwhere(plan.copies_on_gpu[:, :, 2] == 1):
+        for layer, expert in np.argwhere(plan.replicas_on_gpu[:, :, 2] == 1):
             assert chosen[layer, expert] // SLOTS == 2
 
 

@@ -1,4 +1,4 @@
-"""Evaluation against plain Python: every metric, every policy, with copies."""
+"""Evaluation against plain Python: every metric, every policy, with replicas."""
 
 from itertools import product
 from typing import Any
@@ -29,13 +29,13 @@ def home_of(key: int, gpus: int) -> int:
 
 
 def pick(row: int, layer: int, expert: int, count: int) -> int:
-    """Hashed choice among equal copies."""
+    """Hashed choice among equal replicas."""
     key = (row * 0x9E3779B97F4A7C15 + layer * 65536 + expert) & MASK
     return mix((key + 0xD1B54A32D192ED03) & MASK) % count
 
 
 def choose(gpus: list[int], anchors: list[int], policy: str, node: Any, where: tuple[int, int, int]) -> int:
-    """Copy that a token uses, by the definition of the policies."""
+    """Replica that a token uses, by the definition of the policies."""
     if len(gpus) == 1:
         return gpus[0]
     if policy != "fair":
@@ -51,7 +51,7 @@ def choose(gpus: list[int], anchors: list[int], policy: str, node: Any, where: t
 
 
 def random_plan(rng: np.random.Generator, sizes: tuple[int, ...], slots: int, layers: int = LAYERS) -> Plan:
-    """Every expert once, the spare slots empty or with a copy on another GPU."""
+    """Every expert once, the spare slots empty or with a replica on another GPU."""
     gpus = sum(sizes)
     table = np.full((layers, gpus * slots), -1)
     for row in table:
@@ -171,7 +171,7 @@ def test_context_coherent_equals_plain_replay(
         slots = EXPERTS
     rng = np.random.default_rng(seed)
     plan, ids, topology = random_plan(rng, sizes, slots), random_ids(rng, 30, 2, missing), Topology.of(sizes)
-    result = evaluate(plan, Trace.of(ids, num_experts=EXPERTS), topology, copy_policy=policy, workers=1)
+    result = evaluate(plan, Trace.of(ids, num_experts=EXPERTS), topology, replica_policy=policy, workers=1)
     check(result, replay(plan, ids, None, topology, "gpu", policy))
     assert result.dedup is None
 
@@ -188,7 +188,7 @@ def test_context_coherent_equals_plain_replay(
 def test_dispatch_equals_plain_replay(
     seed: int, sizes: tuple[int, ...], policy: Any, dedup: Any, ownership: Any, missing: float
 ) -> None:
-    """Every metric is what a loop over tokens and messages counts, whatever the homes, messages and copies."""
+    """Every metric is what a loop over tokens and messages counts, whatever the homes, messages and replicas."""
     rng = np.random.default_rng(seed)
     plan, ids, topology = random_plan(rng, sizes, 4), random_ids(rng, 30, 3, missing), Topology.of(sizes)
     seq, rank = rng.integers(0, 5, 30), rng.integers(0, sum(sizes), 30)
@@ -204,14 +204,14 @@ def test_dispatch_equals_plain_replay(
         execution="dispatch",
         dedup=dedup,
         ownership=ownership,
-        copy_policy=policy,
+        replica_policy=policy,
         workers=2,
     )
     check(result, replay(plan, ids, homes, topology, dedup, policy))
 
 
 def test_judge_definitions() -> None:
-    """Without copies the metrics are those of a few lines of NumPy over the expert-to-GPU table."""
+    """Without replicas the metrics are those of a few lines of NumPy over the expert-to-GPU table."""
     rng = np.random.default_rng(0)
     ids, topology = random_ids(rng, 200, 2, 0.0), Topology.parse("2x1")
     plan = random_plan(rng, (1, 1), 3)

@@ -141,7 +141,7 @@ def test_vllm_ascend() -> None:
 
 
 def test_vllm_ascend_reads_the_published_example() -> None:
-    """The example of its documentation: eight experts and two copies on two devices."""
+    """The example of its documentation: eight experts and two replicas on two devices."""
     devices = [{"device_id": 0, "device_expert": [7, 2, 0, 3, 5]}, {"device_id": 1, "device_expert": [6, 1, 4, 7, 2]}]
     content = {"moe_layer_count": 1, "layer_list": [{"layer_id": 0, "device_count": 2, "device_list": devices}]}
     plan = export_named("vllm_ascend").read(Document("f", json.dumps(content).encode()))
@@ -282,7 +282,7 @@ SLOTS = [0, 1, 2, 0]
             {"physical_to_logical_map": [SLOTS, SLOTS, SLOTS, [0, 1, 1, 0], [0, 0, 1, 2]]},
             {
                 ("expert_missing", "f#/physical_to_logical_map/3"),
-                ("copies_on_one_gpu", "f#/physical_to_logical_map/4"),
+                ("replicas_on_one_gpu", "f#/physical_to_logical_map/4"),
             },
         ),
         ({"physical_to_logical_map": [[0, 1, 2]] * 5}, {("slots_not_divisible", "f#/physical_to_logical_map/2")}),
@@ -377,7 +377,7 @@ def test_refusals(name: str, content: Any, code: str) -> None:
         (("layer_list", 1, "device_count"), 3, "device_count"),
         (("layer_list", 1, "device_list", 0, "device_id"), 1, "device_id"),
         (("layer_list", 1, "device_list", 0, "device_expert"), [0, 1, 2], "slots_per_device"),
-        (("layer_list", 1, "device_list", 0, "device_expert"), [0, 0], "copies_on_one_gpu"),
+        (("layer_list", 1, "device_list", 0, "device_expert"), [0, 0], "replicas_on_one_gpu"),
     ],
 )
 def test_vllm_ascend_refusals(path: tuple[Any, ...], value: Any, code: str) -> None:
@@ -452,12 +452,12 @@ def test_layers_of_the_caller() -> None:
 
 
 def test_what_the_engine_would_not_load_can_still_be_evaluated() -> None:
-    """Missing layers and two copies on one GPU are violations of a check, and notes of a plan that is read."""
+    """Missing layers and two replicas on one GPU are violations of a check, and notes of a plan that is read."""
     rows = {"0": SLOTS, "1": [0, 0, 1, 2]}
     content = json.dumps(_mapping(initial_global_assignments=rows)).encode()
     two = Context(model=ModelLayout.of(4, first_moe_layer=2, num_experts=3), gpus_per_node=(2,))
     export = export_named("vllm_pr41141")
-    assert {item[0] for item in found("vllm_pr41141", content, two)} == {"copies_on_one_gpu"}
+    assert {item[0] for item in found("vllm_pr41141", content, two)} == {"replicas_on_one_gpu"}
     plan = export.read(Document("f", content), two)
     assert plan.physical_to_logical_map.tolist() == [SLOTS, [0, 0, 1, 2]]
     assert "would not load" in plan.provenance["placement"]["notes"][0]
@@ -483,7 +483,7 @@ def test_all_violations_at_once() -> None:
     with pytest.raises(InputError) as caught:
         written("sglang", bad, Context(model=replace(MODEL, num_experts=4)))
     codes = {item.code for item in caught.value.violations}
-    assert codes == {"empty_slot", "copies_on_one_gpu", "mtp_not_loaded", "num_experts_differ"}
+    assert codes == {"empty_slot", "replicas_on_one_gpu", "mtp_not_loaded", "num_experts_differ"}
     assert all(item.remedy for item in caught.value.violations)
 
 

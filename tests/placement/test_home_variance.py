@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Problem, Topology
 from placement.cost.score import home_variance, load_variance
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from traces import Profile, Trace
 
 EXPERTS, SEQUENCES, LENGTH = 5, 4, 6
@@ -23,12 +23,12 @@ def problem(seed: int, text: str, policy: Any, ownership: Any = "sequence", quan
     ids = (liking + rng.random((len(seq_id), EXPERTS))).argsort(axis=1)[:, None, :2].astype(np.int16)
     ids[rng.random(len(ids)) < 0.2, 0, 1] = -1
     trace = Trace.of(ids, num_experts=EXPERTS, seq_id=seq_id, source_rank=seq_id % 3)
-    objective = Objective(execution="dispatch", dedup="node", copy_policy=policy, ownership=ownership)
+    objective = Objective(execution="dispatch", dedup="node", replica_policy=policy, ownership=ownership)
     constraints = Constraints(load_cap=1.1, load_quantile=quantile, load_groups="sequences")
     return Problem(Profile.of(trace, workers=1), Topology.parse(text), 3, objective, constraints)
 
 
-def random_copies(seed: int, gpus: int) -> Any:
+def random_replicas(seed: int, gpus: int) -> Any:
     """Every expert on one to three GPUs, (1, E, G)."""
     rng = np.random.default_rng(seed)
     table = np.full((1, gpus, 3), -1, np.int64)
@@ -38,18 +38,18 @@ def random_copies(seed: int, gpus: int) -> Any:
         gpu, place = divmod(int(spot), 3)
         if expert not in table[0, gpu]:
             table[0, gpu, place] = expert
-    return copies_on_gpu(table.reshape(1, -1), EXPERTS, gpus)
+    return replicas_on_gpu(table.reshape(1, -1), EXPERTS, gpus)
 
 
-def loads_by_home(task: Problem, copies: Any) -> Any:
+def loads_by_home(task: Problem, replicas: Any) -> Any:
     """Return what each sequence adds to each GPU's relative load for each home, by its tokens, (s, home, GPU)."""
     sample, G = task.profile.sample, task.num_gpus
     assert sample is not None
-    node, policy = task.topology.node_of_gpu, task.objective.copy_policy
+    node, policy = task.topology.node_of_gpu, task.objective.replica_policy
     added = np.zeros((SEQUENCES, G, G))
     for token, sequence in zip(sample.topk_ids[:, 0], sample.seq_id, strict=True):
         for e in token[token >= 0]:
-            here = np.flatnonzero(copies[0, e])
+            here = np.flatnonzero(replicas[0, e])
             for home in range(G):
                 near = here[node[here] == node[home]] if policy == "same_node" else here[:0]
                 chosen = [home] if home in here else near if len(near) else here
@@ -66,17 +66,19 @@ def loads_by_home(task: Problem, copies: Any) -> Any:
 def test_variance_is_that_of_all_homes(seed: int, text: str, policy: Any) -> None:
     """Sequences draw their homes independently: the variances over all homes of each add up."""
     task = problem(seed, text, policy)
-    copies = random_copies(seed, task.num_gpus)
-    expected = loads_by_home(task, copies).var(axis=1).sum(axis=0)
-    assert home_variance(task, copies)[0] == pytest.approx(expected, abs=1e-12)
+    replicas = random_replicas(seed, task.num_gpus)
+    expected = loads_by_home(task, replicas).var(axis=1).sum(axis=0)
+    assert home_variance(task, replicas)[0] == pytest.approx(expected, abs=1e-12)
 
 
 def test_variance_adds_to_that_of_the_loads() -> None:
     """What a cap on a quantile is held against has both parts; under token homes only the first."""
     swayed, calm = problem(1, "2x2", "same_node"), problem(1, "2x2", "same_node", "token")
-    copies = random_copies(1, 4)
-    assert home_variance(swayed, copies).max() > 0
-    assert load_variance(swayed, copies) == pytest.approx(load_variance(calm, copies) + home_variance(swayed, copies))
+    replicas = random_replicas(1, 4)
+    assert home_variance(swayed, replicas).max() > 0
+    assert load_variance(swayed, replicas) == pytest.approx(
+        load_variance(calm, replicas) + home_variance(swayed, replicas)
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def of(load: Sequence[float], capacity: Sequence[int], speed: Sequence[float]) -
     capacity=st.sampled_from([[2, 2], [3, 2], [1, 3]]),
 )
 def test_below_every_plan(load: list[int], speed: list[float], capacity: list[int]) -> None:
-    """Over all maps with copies and empty slots, with the best split of tokens over the copies."""
+    """Over all maps with replicas and empty slots, with the best split of tokens over the replicas."""
     if sum(capacity) < len(load):
         capacity = [2, 2]
     places = [range(-1, len(load)) if slot < capacity[gpu] else (-1,) for gpu in range(2) for slot in range(3)]
@@ -53,7 +53,7 @@ def test_known_cases() -> None:
     fast=st.booleans(),
 )
 def test_excess_below_every_plan(load: list[int], gpus: int, cap: float, fast: bool) -> None:
-    """Over all arrangements of single copies, for equal GPUs and with a fast one."""
+    """Over all arrangements of single replicas, for equal GPUs and with a fast one."""
     speed = np.where(np.arange(gpus) == 0, 2.0 if fast else 1.0, 1.0)
     fair, share = speed / speed.sum(), np.array(load) / sum(load)
     best = np.inf
@@ -66,7 +66,7 @@ def test_excess_below_every_plan(load: list[int], gpus: int, cap: float, fast: b
 
 
 def test_excess_of_two_hot_experts() -> None:
-    """Both are above the cap wherever they are, with the coldest beside them; one copy of each of them helps."""
+    """Both are above the cap wherever they are, with the coldest beside them; one replica of each of them helps."""
     share = np.array([[0.4, 0.4, 0.1, 0.1, 0.0, 0.0]])
     alone = least_excess(share, np.full(3, 2), np.full(3, 1 / 3), np.array([1.1]))
     assert alone[0] == pytest.approx(2 * (3 * 0.4 - 1.1))

@@ -23,27 +23,27 @@ def plan_of(table: Any, **changes: Any) -> Plan:
     return Plan(**(fields | changes))
 
 
-def test_views_count_copies_and_skip_empty_slots() -> None:
+def test_views_count_replicas_and_skip_empty_slots() -> None:
     """-1 is an empty slot: no expert is there."""
     plan = plan_of([[0, 1, 2, -1], [2, 0, 0, 1]])
-    assert plan.copies.tolist() == [[1, 1, 1], [2, 1, 1]]
-    assert plan.copies_on_gpu[0].tolist() == [[1, 0], [1, 0], [0, 1]]
-    assert plan.copies_on_gpu[1].tolist() == [[1, 1], [0, 1], [1, 0]]
+    assert plan.replicas.tolist() == [[1, 1, 1], [2, 1, 1]]
+    assert plan.replicas_on_gpu[0].tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert plan.replicas_on_gpu[1].tolist() == [[1, 1], [0, 1], [1, 0]]
     assert plan.gpu_of_slot.tolist() == [0, 0, 1, 1]
     assert plan.num_layers == 2
 
 
-def test_gpu_of_expert_without_copies() -> None:
-    """Without copies every expert has one GPU."""
+def test_gpu_of_expert_without_replicas() -> None:
+    """Without replicas every expert has one GPU."""
     assert plan_of([[0, -1, 2, 1]]).gpu_of_expert.tolist() == [[0, 1, 1]]
 
 
-def test_gpu_of_expert_refuses_copies() -> None:
-    """An expert with copies has no single GPU, and the error says which."""
+def test_gpu_of_expert_refuses_replicas() -> None:
+    """An expert with replicas has no single GPU, and the error says which."""
     with pytest.raises(InputError) as error:
         _ = plan_of([[0, 1, 2, -1], [2, 0, 0, 1]]).gpu_of_expert
     assert [(item.code, item.pointer) for item in error.value.violations] == [
-        ("has_copies", "/physical_to_logical_map/1")
+        ("has_replicas", "/physical_to_logical_map/1")
     ]
 
 

@@ -50,8 +50,8 @@ SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zero
         ({"constraints": C(extra_bytes=10)}, "no_expert_bytes", "/constraints/extra_bytes"),
         ({"constraints": C(extra_bytes=-1), "expert_bytes": 4}, "extra_bytes_range", "/constraints/extra_bytes"),
         (
-            {"constraints": C(extra_bytes=11, extra_copies=3), "expert_bytes": 4},
-            "copy_budgets_differ",
+            {"constraints": C(extra_bytes=11, extra_replicas=3), "expert_bytes": 4},
+            "replica_budgets_differ",
             "/constraints/extra_bytes",
         ),
         (
@@ -63,7 +63,7 @@ SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zero
             "extra_bytes_range",
             "/constraints/extra_bytes",
         ),
-        ({"objective": Objective(copy_policy="same_gpu")}, "copy_policy", "/objective/copy_policy"),
+        ({"objective": Objective(replica_policy="same_gpu")}, "replica_policy", "/objective/replica_policy"),
         ({"profile": COUNTS}, "counts_only", "/objective/execution"),
         ({"profile": COUNTS, "objective": Objective(execution="dispatch")}, "counts_only", "/objective/dedup"),
         (
@@ -193,12 +193,12 @@ def test_several_at_once() -> None:
     assert violations(
         slots_per_gpu=1,
         profile=COUNTS,
-        objective=Objective(copy_policy="same_node"),
+        objective=Objective(replica_policy="same_node"),
         constraints=C(load_cap=0.5, pins=(Pin(expert=-1, gpu=9, layer_id=0),)),
     ) == {
         ("more_experts_than_slots", "/slots_per_gpu"),
         ("counts_only", "/objective/execution"),
-        ("copy_policy", "/objective/copy_policy"),
+        ("replica_policy", "/objective/replica_policy"),
         ("load_cap_range", "/constraints/load_cap"),
         ("layer_unknown", "/constraints/pins/0/layer_id"),
         ("expert_range", "/constraints/pins/0/expert"),

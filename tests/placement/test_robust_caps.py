@@ -12,7 +12,7 @@ from placement import Constraints, Objective, Problem, Topology, score
 from placement.cost.feasibility import load_cap_misses
 from placement.cost.score import expected_gpu_load, guarded_gpu_load
 from placement.loads.deviations import count_groups, sequence_deviations, window_deviations
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from solvers import Limits, solve
 from solvers.methods.annealing.crossover import Pool
 from traces import Profile, Trace
@@ -31,7 +31,7 @@ def bursty(seed: int, sequences: int = 30, length: int = 20, experts: int = EXPE
 
 
 def problem(trace: Trace, *, speed: Any = None, **constraints: Any) -> Problem:
-    """Two experts on each of four GPUs, three with copies."""
+    """Two experts on each of four GPUs, three with replicas."""
     return Problem(
         Profile.of(trace, workers=1, window_tokens=16),
         Topology.of((GPUS,), speed=speed),
@@ -41,7 +41,7 @@ def problem(trace: Trace, *, speed: Any = None, **constraints: Any) -> Problem:
 
 
 def table(rng: np.random.Generator) -> Any:
-    """Every expert, and a copy of four of them, on a GPU that has none yet."""
+    """Every expert, and a replica of four of them, on a GPU that has none yet."""
     rows = [np.r_[rng.permutation(EXPERTS), np.full(4, -1)].reshape(3, GPUS).T.ravel() for _ in range(LAYERS)]
     for row in rows:
         for slot in np.flatnonzero(row < 0):
@@ -127,8 +127,8 @@ def test_excess_is_of_the_quantile(seed: int, groups: Any, speeds: bool) -> None
     speed = [1.0, 2.0, 1.0, 0.5] if speeds else None
     given_problem = problem(bursty(seed), speed=speed, load_cap=1.1, load_quantile=0.9, load_groups=groups)
     plan = table(np.random.default_rng(seed))
-    copies = copies_on_gpu(plan, EXPERTS, GPUS)
-    share = copies / copies.sum(axis=2, keepdims=True) / given_problem.topology.fair_share
+    replicas = replicas_on_gpu(plan, EXPERTS, GPUS)
+    share = replicas / replicas.sum(axis=2, keepdims=True) / given_problem.topology.fair_share
     profile = given_problem.profile
     excess = 0.0
     for layer in range(LAYERS):
@@ -157,8 +157,8 @@ def test_half_is_the_expectation() -> None:
     half = problem(bursty(1), load_cap=1.05, load_quantile=0.5)
     plain = Problem(half.profile, half.topology, 3, Objective(load_spread_weight=0.0), Constraints(load_cap=1.05))
     assert score(half, plan).total == score(plain, plan).total
-    copies = copies_on_gpu(plan, EXPERTS, GPUS)
-    assert np.array_equal(guarded_gpu_load(half, copies), expected_gpu_load(half, copies))
+    replicas = replicas_on_gpu(plan, EXPERTS, GPUS)
+    assert np.array_equal(guarded_gpu_load(half, replicas), expected_gpu_load(half, replicas))
 
 
 def test_groups_by_default() -> None:
@@ -175,12 +175,12 @@ def test_a_cap_that_holds_for_the_mean_only_is_missed() -> None:
     """The plan is told that the quantile is above the cap, layer by layer."""
     plan = table(np.random.default_rng(4))
     trace = bursty(4)
-    copies = copies_on_gpu(plan, EXPERTS, GPUS)
-    cap = float(expected_gpu_load(problem(trace), copies).max()) + 1e-6
+    replicas = replicas_on_gpu(plan, EXPERTS, GPUS)
+    cap = float(expected_gpu_load(problem(trace), replicas).max()) + 1e-6
     assert load_cap_misses(problem(trace, load_cap=cap), plan) == []
     robust = problem(trace, load_cap=cap, load_quantile=0.9)
     misses = load_cap_misses(robust, plan)
-    above = (guarded_gpu_load(robust, copies).max(axis=1) > cap).sum()
+    above = (guarded_gpu_load(robust, replicas).max(axis=1) > cap).sum()
     assert len(misses) == above > 0
     assert all("0.9 quantile of max/mean" in text for text in misses)
 

@@ -1,4 +1,4 @@
-"""The best split of tokens over copies: its duality with density, by enumeration, and its place in evaluations."""
+"""The best split of tokens over replicas: its duality with density, by enumeration, and its place in evaluations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, optimal_split
 from placement.cost.score import expected_gpu_load
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from traces import InputError, Profile, Trace
 
 TOLERANCE = 1e-7  # that of the solver for linear programs
@@ -22,7 +22,7 @@ Table = npt.NDArray[np.int64]
 
 
 def case(seed: int) -> tuple[Problem, Table]:
-    """Return a problem of two layers on up to four GPUs of different speeds, and a random map with copies."""
+    """Return a problem of two layers on up to four GPUs of different speeds, and a random map with replicas."""
     rng = np.random.default_rng(seed)
     experts, gpus = int(rng.integers(1, 8)), int(rng.integers(1, 5))
     slots = -(-experts // gpus) + int(rng.integers(0, 4))
@@ -33,7 +33,7 @@ def case(seed: int) -> tuple[Problem, Table]:
         Topology.of((gpus,), speed=speed.tolist()),
         slots,
         objective=Objective(execution="dispatch", dedup="none"),
-        constraints=Constraints(distinct_copies=False),
+        constraints=Constraints(distinct_replicas=False),
     )
     rest = rng.integers(-1, experts, (2, gpus * slots - experts))
     table = rng.permuted(np.concatenate([np.tile(np.arange(experts), (2, 1)), rest], axis=1), axis=1)
@@ -42,11 +42,11 @@ def case(seed: int) -> tuple[Problem, Table]:
 
 def density(problem: Problem, table: Table) -> list[float]:
     """Return, per layer, the largest load of experts that live inside a set of GPUs only, by the set's fair share."""
-    copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus) > 0
+    replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus) > 0
     fair, gpus = problem.topology.fair_share, range(problem.num_gpus)
     sets = [list(some) for size in gpus for some in itertools.combinations(gpus, size + 1)]
     result = []
-    for load, here in zip(problem.relative_load, copies, strict=True):
+    for load, here in zip(problem.relative_load, replicas, strict=True):
         outside = [np.delete(here, some, axis=1).any(axis=1) for some in sets]
         result.append(max(load[~away].sum() / fair[some].sum() for away, some in zip(outside, sets, strict=True)))
     return result
@@ -61,12 +61,12 @@ def test_largest_load_is_the_largest_density_of_a_set_of_gpus(seed: int) -> None
 
 @given(st.integers(0, 10**6))
 def test_shares_are_a_split_and_give_the_load(seed: int) -> None:
-    """Not negative, on copies only, summing to 1; the loads that follow have the stated maximum."""
+    """Not negative, on replicas only, summing to 1; the loads that follow have the stated maximum."""
     problem, table = case(seed)
     split = optimal_split(problem, table)
-    copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
+    replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
     assert (split.share >= 0).all()
-    assert not split.share[copies == 0].any()
+    assert not split.share[replicas == 0].any()
     assert split.share.sum(axis=2) == pytest.approx(1)
     load = np.einsum("le,leg->lg", problem.relative_load, split.share) / problem.topology.fair_share
     assert load.max(axis=1) == pytest.approx(split.max_load)
@@ -74,10 +74,10 @@ def test_shares_are_a_split_and_give_the_load(seed: int) -> None:
 
 @given(st.integers(0, 10**6))
 def test_no_worse_than_equal_shares(seed: int) -> None:
-    """The fair copy policy is one of the splits."""
+    """The fair replica policy is one of the splits."""
     problem, table = case(seed)
-    copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
-    fair = expected_gpu_load(problem, copies).max(axis=1)
+    replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
+    fair = expected_gpu_load(problem, replicas).max(axis=1)
     assert (optimal_split(problem, table).max_load <= fair + TOLERANCE).all()
 
 
@@ -88,14 +88,14 @@ def small(table: list[list[int]], counts: list[int]) -> tuple[Problem, Table]:
     return Problem(Profile.of(trace), Topology.of((2,)), len(table[0]) // 2), np.array(table)
 
 
-def test_a_copy_evens_out_what_equal_shares_do_not() -> None:
+def test_a_replica_evens_out_what_equal_shares_do_not() -> None:
     """Loads 6, 4 and 2: the expert of 6 gives a third to the GPU with 4 and two thirds to that with 2."""
     split = optimal_split(*small([[0, 1, 0, 2]], [6, 4, 2]))
     assert split.share[0, 0].tolist() == pytest.approx([1 / 3, 2 / 3])
     assert split.max_load.tolist() == pytest.approx([1.0])
 
 
-def test_without_copies_there_is_nothing_to_split() -> None:
+def test_without_replicas_there_is_nothing_to_split() -> None:
     """Shares are 0 and 1."""
     split = optimal_split(*small([[0, 1, 2, -1]], [6, 4, 2]))
     assert split.share[0].tolist() == [[1, 0], [1, 0], [0, 1]]
@@ -132,7 +132,7 @@ def evaluated(table: list[list[int]], **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("options", [{}, {"execution": "dispatch"}, {"workers": 3}])
-def test_evaluations_of_plans_with_copies_have_the_figure(options: dict[str, Any]) -> None:
+def test_evaluations_of_plans_with_replicas_have_the_figure(options: dict[str, Any]) -> None:
     """Overall and per layer, below the imbalance of the replay; speeds do not matter, as for the other metrics."""
     found = evaluated([[0, 1, 0, 2]], **options)
     assert found["imbalance_optimal_split"] == pytest.approx(1.0)
@@ -140,7 +140,7 @@ def test_evaluations_of_plans_with_copies_have_the_figure(options: dict[str, Any
     assert found["imbalance_optimal_split"] <= found["imbalance_max_over_mean"] + TOLERANCE
 
 
-def test_evaluations_of_plans_without_copies_have_none() -> None:
+def test_evaluations_of_plans_without_replicas_have_none() -> None:
     """There is nothing to split."""
     found = evaluated([[0, 1, 2, -1]])
     assert found["imbalance_optimal_split"] is None

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from placement import Constraints, Group, Pin, Problem, Topology
 from placement.cost.feasibility import broken_constraints
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from solvers import NoPlanError
-from solvers.arrange.conform import conform, pack, separate_copies
+from solvers.arrange.conform import conform, pack, separate_replicas
 from traces import Profile, Trace
 
 
@@ -35,12 +35,12 @@ def test_conform_keeps_all_that_fit(wanted: list[int]) -> None:
     given_problem, gpu = problem(), np.array(wanted).reshape(2, 8)
     table = conform(given_problem, gpu)
     assert broken_constraints(given_problem, table).found == []
-    placed = copies_on_gpu(table, 8, 4).argmax(axis=2)
+    placed = replicas_on_gpu(table, 8, 4).argmax(axis=2)
     fitting = np.minimum(np.stack([np.bincount(row, minlength=4) for row in gpu]), 2).sum()
     assert (placed == gpu).sum() == fitting
 
 
-def test_conform_makes_the_copies_that_pins_ask_for() -> None:
+def test_conform_makes_the_replicas_that_pins_ask_for() -> None:
     """An expert that is pinned to two GPUs is on both."""
     constraints = Constraints(
         pins=(Pin(expert=0, gpu=1), Pin(expert=0, gpu=3)), groups=(Group(experts=(4, 5), layer_id=1),)
@@ -48,7 +48,7 @@ def test_conform_makes_the_copies_that_pins_ask_for() -> None:
     asked = problem(slots=3, constraints=constraints)
     table = conform(asked, np.zeros((2, 8), int))
     assert broken_constraints(asked, table).found == []
-    assert copies_on_gpu(table, 8, 4)[:, 0].tolist() == [[0, 1, 0, 1]] * 2
+    assert replicas_on_gpu(table, 8, 4)[:, 0].tolist() == [[0, 1, 0, 1]] * 2
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_conform_says_when_there_is_no_arrangement() -> None:
 
 
 @given(st.integers(0, 10**6))
-def test_separate_copies_leaves_no_gpu_with_two(seed: int) -> None:
-    """Second copies on a GPU go elsewhere, no expert is lost, none appears."""
+def test_separate_replicas_leaves_no_gpu_with_two(seed: int) -> None:
+    """Second replicas on a GPU go elsewhere, no expert is lost, none appears."""
     rng = np.random.default_rng(seed)
     table = rng.permuted(np.concatenate([np.tile(np.arange(8), (2, 1)), rng.integers(0, 8, (2, 4))], axis=1), axis=1)
-    result = separate_copies(table, rng.random((2, 8)) + 0.1, 4)
-    copies = copies_on_gpu(result, 8, 4)
-    assert copies.max() == 1
-    assert copies.sum(axis=2).min() >= 1
-    assert (copies.sum(axis=2) <= copies_on_gpu(table, 8, 4).sum(axis=2)).all()
+    result = separate_replicas(table, rng.random((2, 8)) + 0.1, 4)
+    replicas = replicas_on_gpu(result, 8, 4)
+    assert replicas.max() == 1
+    assert replicas.sum(axis=2).min() >= 1
+    assert (replicas.sum(axis=2) <= replicas_on_gpu(table, 8, 4).sum(axis=2)).all()

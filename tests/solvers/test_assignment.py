@@ -81,7 +81,7 @@ def test_pins_and_exclusions_hold() -> None:
 
 
 def test_an_expert_pinned_twice_is_refused() -> None:
-    """Two pins of an expert ask for a copy, which the method does not make."""
+    """Two pins of an expert ask for a replica, which the method does not make."""
     twice = Constraints(pins=(Pin(expert=0, gpu=0), Pin(expert=0, gpu=1)))
     given = Problem(problem().profile, Topology.of((4,)), 3, constraints=twice)
     assert "several GPUs" in (Assignment().supports(given) or "")

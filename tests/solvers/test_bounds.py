@@ -54,8 +54,8 @@ CASES = {
     "coherent, three layers": lambda: Problem(profile(4, layers=3), Topology.parse("2x1")),
     "coherent, nodes": lambda: Problem(profile(4), Topology.parse("2x2")),
     "coherent, any hops": lambda: Problem(profile(3), Topology.of((3,), rank_cost_matrix=HOPS)),
-    "coherent, copies": lambda: Problem(profile(3), Topology.parse("1x2"), slots_per_gpu=2),
-    "coherent, copies and cap": lambda: Problem(
+    "coherent, replicas": lambda: Problem(profile(3), Topology.parse("1x2"), slots_per_gpu=2),
+    "coherent, replicas and cap": lambda: Problem(
         profile(3), Topology.parse("1x2"), slots_per_gpu=2, constraints=Constraints(load_cap=1.05)
     ),
     "coherent, cap": lambda: Problem(profile(6), Topology.parse("1x2"), constraints=Constraints(load_cap=1.05)),
@@ -96,14 +96,14 @@ CASES = {
     "messages to nodes, any hops": lambda: Problem(
         profile(3), Topology.of((2, 1), rank_cost_matrix=HOPS), objective=Objective.for_execution("dispatch", "node")
     ),
-    "messages, copies": lambda: Problem(
-        profile(3), Topology.parse("1x2"), slots_per_gpu=2, objective=replace(DISPATCH, copy_policy="fair")
+    "messages, replicas": lambda: Problem(
+        profile(3), Topology.parse("1x2"), slots_per_gpu=2, objective=replace(DISPATCH, replica_policy="fair")
     ),
-    "messages, near copies": lambda: Problem(profile(3), Topology.parse("2x1"), slots_per_gpu=2, objective=DISPATCH),
-    "messages, few copies": lambda: Problem(
+    "messages, near replicas": lambda: Problem(profile(3), Topology.parse("2x1"), slots_per_gpu=2, objective=DISPATCH),
+    "messages, few replicas": lambda: Problem(
         profile(4, top_k=3), Topology.parse("1x2"), slots_per_gpu=3, objective=replace(DISPATCH, imbalance_weight=0.0)
     ),
-    "messages to nodes, few copies": lambda: Problem(
+    "messages to nodes, few replicas": lambda: Problem(
         profile(4, top_k=3),
         Topology.parse("2x1"),
         slots_per_gpu=3,
@@ -115,7 +115,7 @@ CASES = {
     "assignments": lambda: Problem(
         profile(4), Topology.parse("2x2"), objective=replace(DISPATCH, dedup="none", ownership="measured")
     ),
-    "assignments, copies": lambda: Problem(
+    "assignments, replicas": lambda: Problem(
         profile(3), Topology.parse("1x2"), slots_per_gpu=2, objective=replace(DISPATCH, dedup="none")
     ),
     "counts only": lambda: Problem(
@@ -138,7 +138,7 @@ def optimum(problem: Problem) -> float:
     """Return the least score over all plans; layers one by one where they don't depend on each other."""
     G, C = problem.num_gpus, problem.slots_per_gpu
     rows = []
-    if problem.num_slots > problem.num_experts:  # copies, empty slots, or slots that can't be used
+    if problem.num_slots > problem.num_experts:  # replicas, empty slots, or slots that can't be used
         held = [
             [tuple(sorted(row)) for row in itertools.combinations_with_replacement(range(-1, problem.num_experts), C)]
         ]
@@ -353,28 +353,28 @@ def test_what_loads_cost_never_lowers_the_rest(topology: str, objective: Objecti
         assert bounded(problem, limits) - load_floor(problem) >= 0.99 * without
 
 
-@pytest.mark.parametrize("copies", [0, 1])
-def test_same_work_same_bound_of_messages(copies: int) -> None:
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_same_work_same_bound_of_messages(replicas: int) -> None:
     """Tokens play as long on two workers as on one."""
     problem = Problem(
         profile(16, top_k=3, layers=3, tokens=500),
         Topology.parse("2x2"),
-        slots_per_gpu=4 + copies,
+        slots_per_gpu=4 + replicas,
         objective=Objective.for_execution("dispatch", "node"),
     )
     limits = Limits(work=3_000_000)
     assert bounded(problem, limits, 1) == bounded(problem, limits, 2) > lower_bound(problem)
 
 
-def test_a_budget_of_no_copies_is_one_copy_each() -> None:
-    """Slots that no copy may fill don't loosen the bound."""
+def test_a_budget_of_no_replicas_is_one_replica_each() -> None:
+    """Slots that no replica may fill don't loosen the bound."""
     objective = replace(DISPATCH, imbalance_weight=0.0)
     spare = Problem(
         profile(8, top_k=3),
         Topology.parse("1x4"),
         slots_per_gpu=3,
         objective=objective,
-        constraints=Constraints(extra_copies=0),
+        constraints=Constraints(extra_replicas=0),
     )
     free = Problem(spare.profile, spare.topology, slots_per_gpu=3, objective=objective)
     limits = Limits(work=5_000_000)

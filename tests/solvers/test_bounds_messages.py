@@ -36,7 +36,7 @@ def level(blocks: int, room: int) -> Level:
 
 
 def fillings(experts: int, blocks: int, room: int, spare: int) -> list[tuple[Block, ...]]:
-    """Return what blocks can hold: every expert at least once, and at most so many more copies."""
+    """Return what blocks can hold: every expert at least once, and at most so many more replicas."""
     ways = [own for size in range(room + 1) for own in itertools.combinations(range(experts), size)]
     return [
         held
@@ -67,7 +67,7 @@ def remote(ids: Ints, homes: Ints, held: tuple[Block, ...]) -> int:
     steps=st.integers(0, 200),
 )
 def test_no_placement_sends_less(seed: int, shape: tuple[int, int, int, int], top_k: int, steps: int) -> None:
-    """Before the first step, after a few and after many; with copies, homes that differ, tokens with few experts."""
+    """Before the first step, after a few and after many; with replicas, homes that differ, tokens with few experts."""
     rng = np.random.default_rng(seed)
     experts, blocks, room, spare = shape
     ids, homes = tokens(rng, 12, experts, top_k), rng.integers(0, blocks, 12)
@@ -194,7 +194,7 @@ def test_least_remote_of_known_fan_outs() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), spare=st.integers(0, 3))
-def test_most_together_covers_every_choice_of_copies(seed: int, spare: int) -> None:
+def test_most_together_covers_every_choice_of_replicas(seed: int, spare: int) -> None:
     """No way to fill two blocks of slots has more pairs that share a block."""
     rng = np.random.default_rng(seed)
     pairs = random_pairs(rng, 4)
@@ -212,8 +212,8 @@ def test_most_together_covers_every_choice_of_copies(seed: int, spare: int) -> N
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), spare=st.integers(1, 3))
-def test_further_copies_add_no_more_than_that(seed: int, spare: int) -> None:
-    """Pairs together in blocks with copies: at most those of single copies in as large blocks, and what is added."""
+def test_further_replicas_add_no_more_than_that(seed: int, spare: int) -> None:
+    """Pairs together in blocks with replicas: at most those of single ones in as large blocks, and what is added."""
     rng = np.random.default_rng(seed)
     pairs = random_pairs(rng, 5)
     room = -(-(5 + spare) // 2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from placement import Constraints, LayerCap, Objective, Pin, Problem, Topology, score
 from placement.cost.feasibility import broken_constraints
-from solvers.arrange.conform import conform, separate_copies
+from solvers.arrange.conform import conform, separate_replicas
 from solvers.methods.annealing.chain import Chain, ChainModel
 from solvers.methods.eplb.solver import rebalance
 from traces import Profile, Trace
@@ -28,7 +28,7 @@ def problem(
     seed: int,
     hops: Hops,
     cap: float | None,
-    copies: bool,
+    replicas: bool,
     speeds: bool,
     spread: float,
     imbalance: float,
@@ -41,7 +41,7 @@ def problem(
     return Problem(
         Profile.of(Trace.of(ids, num_experts=8), workers=1, window_tokens=16),
         topology(hops, speeds),
-        3 if copies else 2,
+        3 if replicas else 2,
         objective=Objective(imbalance_weight=imbalance, load_spread_weight=spread),
         constraints=Constraints(load_cap=cap, layer_load_caps=own, load_quantile=quantile),
     )
@@ -62,30 +62,30 @@ def change_by_kernel(problem: Problem, table: np.ndarray, temperature: float, se
     hops=st.sampled_from(["flat", "tiers", "any"]),
     cap=st.sampled_from([None, 1.0, 1.2]),
     quantile=st.sampled_from([None, 0.5, 0.9]),
-    copies=st.booleans(),
+    replicas=st.booleans(),
     speeds=st.booleans(),
     imbalance=st.sampled_from([0.0, 0.7]),
     temperature=st.sampled_from([1e-6, 0.5, 50.0]),
 )
-@example(seed=1, hops="any", cap=1.2, quantile=None, copies=True, speeds=True, imbalance=0.7, temperature=50.0)
-@example(seed=1, hops="any", cap=1.2, quantile=0.9, copies=True, speeds=True, imbalance=0.7, temperature=50.0)
+@example(seed=1, hops="any", cap=1.2, quantile=None, replicas=True, speeds=True, imbalance=0.7, temperature=50.0)
+@example(seed=1, hops="any", cap=1.2, quantile=0.9, replicas=True, speeds=True, imbalance=0.7, temperature=50.0)
 def test_change_is_the_difference_of_the_scores(
     seed: int,
     hops: Hops,
     cap: float | None,
     quantile: float | None,
-    copies: bool,
+    replicas: bool,
     speeds: bool,
     imbalance: float,
     temperature: float,
 ) -> None:
     """Traffic, load cap, load spread and imbalance: the kernel's sum of changes is what the cost function says."""
     # The model's spread is exact for GPUs of equal speed only, as it says; its margin for any.
-    made = problem(seed, hops, cap, copies, speeds, 0.0 if speeds else 1.0, imbalance, cap and quantile)
-    if copies:
+    made = problem(seed, hops, cap, replicas, speeds, 0.0 if speeds else 1.0, imbalance, cap and quantile)
+    if replicas:
         loads = made.profile.load
         dealt = rebalance(loads, num_slots=made.num_slots, num_groups=1, num_nodes=1, num_gpus=4)
-        table = separate_copies(dealt, loads, 4)
+        table = separate_replicas(dealt, loads, 4)
     else:
         table = conform(made, np.tile(np.arange(8) // 2, (3, 1)))
     change, after = change_by_kernel(made, table, temperature, seed)

@@ -38,7 +38,7 @@ def profile(seed: int = 0, layers: int = 3, experts: int = 4) -> Profile:
 
 
 def least(problem: Problem) -> float:
-    """Least score over all plans with one copy of each expert: every layer enumerated, no symmetry used."""
+    """Least score over all plans with one replica of each expert: every layer enumerated, no symmetry used."""
     every = [
         np.array(gpu)
         for gpu in itertools.product(range(problem.num_gpus), repeat=problem.num_experts)

@@ -1,4 +1,4 @@
-"""Constraint programming: optima and bounds against enumeration, with copies; limits, neighbourhoods, refusals."""
+"""Constraint programming: optima and bounds against enumeration, with replicas; limits, neighbourhoods, refusals."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from placement import Constraints, Group, Objective, Pin, Problem, Topology
 from placement.cost.feasibility import broken_constraints
 from placement.cost.score import score
-from placement.plan.plan import copies_on_gpu
-from placement.problem.objective import CopyPolicy, Dedup, Ownership
+from placement.plan.plan import replicas_on_gpu
+from placement.problem.objective import Dedup, Ownership, ReplicaPolicy
 from solvers import Event, Limits, solve
 from solvers.methods.cp_sat.model import PlacementModel, count_booleans
-from solvers.methods.cp_sat.patterns import CopyPatterns, count_patterns, interchangeable
+from solvers.methods.cp_sat.patterns import ReplicaPatterns, count_patterns, interchangeable
 from solvers.methods.cp_sat.solver import CpSat
 from traces import InputError, Profile, Trace
 
@@ -32,7 +32,7 @@ GRIDS: dict[str, tuple[Topology, int]] = {
     "1x3": (Topology.of((3,), slots=[2, 1, 1]), 2),
     "directed": (Topology.of((1, 1), rank_cost_matrix=[[0.0, 0.4], [1.0, 0.0]], speed=[1.0, 1.5]), 2),
     "two_nodes": (Topology.of((2, 1), slots=[1, 1, 2]), 2),
-    "no_copies": (Topology.parse("1x3"), 1),
+    "no_replicas": (Topology.parse("1x3"), 1),
 }
 
 
@@ -53,7 +53,7 @@ def by_room(experts: int, room: int) -> Iterator[tuple[int, ...]]:
 
 
 def least(problem: Problem) -> float:
-    """Least score over all maps, copies and empty slots included, by enumeration without patterns or symmetry."""
+    """Least score over all maps, replicas and empty slots included, by enumeration without patterns or symmetry."""
     held = [
         [experts + (-1,) * (problem.slots_per_gpu - room) for experts in by_room(problem.num_experts, room)]
         for room in problem.capacity.tolist()
@@ -100,19 +100,19 @@ PLACES: dict[str, dict[str, Any]] = {
     places=st.sampled_from(sorted(PLACES)),
     distinct=st.booleans(),
 )
-def test_optimum_of_chains_with_copies(seed: int, grid: str, loads: str, places: str, distinct: bool) -> None:
+def test_optimum_of_chains_with_replicas(seed: int, grid: str, loads: str, places: str, distinct: bool) -> None:
     """Context-coherent: score and bound are the enumerated optimum."""
     (topology, slots), weights = GRIDS[grid], dict(LOADS[loads])
     cap = weights.pop("load_cap", None)
-    constraints = Constraints(load_cap=cap, distinct_copies=distinct, **PLACES[places])
+    constraints = Constraints(load_cap=cap, distinct_replicas=distinct, **PLACES[places])
     check(Problem(profile(seed), topology, slots, Objective(**weights), constraints))
 
 
 @pytest.mark.parametrize(("grid", "policy"), [("1x2", "same_gpu"), ("two_nodes", "same_node")])
-def test_variance_by_homes_is_proven_too(grid: str, policy: CopyPolicy) -> None:
-    """Homes drawn per sequence sway the loads of copies: a cap on a quantile is exact at the optimum."""
+def test_variance_by_homes_is_proven_too(grid: str, policy: ReplicaPolicy) -> None:
+    """Homes drawn per sequence sway the loads of replicas: a cap on a quantile is exact at the optimum."""
     topology, slots = GRIDS[grid]
-    objective = Objective(execution="dispatch", dedup="none", copy_policy=policy, ownership="sequence")
+    objective = Objective(execution="dispatch", dedup="none", replica_policy=policy, ownership="sequence")
     problem = Problem(profile(3, layers=1), topology, slots, objective, Constraints(load_cap=1.05, load_quantile=0.9))
     assert problem.home_moments is not None
     check(problem)
@@ -124,23 +124,23 @@ def test_variance_by_homes_is_proven_too(grid: str, policy: CopyPolicy) -> None:
     grid=st.sampled_from(sorted(GRIDS)),
     loads=st.sampled_from(sorted(LOADS)),
     dedup=st.sampled_from(get_args(Dedup)),
-    policy=st.sampled_from(get_args(CopyPolicy)),
+    policy=st.sampled_from(get_args(ReplicaPolicy)),
     ownership=st.sampled_from(get_args(Ownership)),
     top_k=st.integers(1, 2),
 )
-def test_optimum_of_dispatch_with_copies(
-    seed: int, grid: str, loads: str, dedup: Dedup, policy: CopyPolicy, ownership: Ownership, top_k: int
+def test_optimum_of_dispatch_with_replicas(
+    seed: int, grid: str, loads: str, dedup: Dedup, policy: ReplicaPolicy, ownership: Ownership, top_k: int
 ) -> None:
-    """Dispatch, under every deduplication, copy policy and ownership: score and bound are the enumerated optimum."""
+    """Dispatch, under every deduplication, replica policy and ownership: score and bound are the enumerated optimum."""
     (topology, slots), weights = GRIDS[grid], dict(LOADS[loads])
     cap = weights.pop("load_cap", None)
-    objective = Objective(execution="dispatch", dedup=dedup, copy_policy=policy, ownership=ownership, **weights)
+    objective = Objective(execution="dispatch", dedup=dedup, replica_policy=policy, ownership=ownership, **weights)
     check(Problem(profile(seed, layers=1, top_k=top_k), topology, slots, objective, Constraints(load_cap=cap)))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_groups_stay_on_one_node(seed: int) -> None:
-    """Members of a group share a node, copies included, and the plan is the best of those."""
+    """Members of a group share a node, replicas included, and the plan is the best of those."""
     constraints = Constraints(groups=(Group(experts=(0, 2)),), load_cap=1.3)
     check(Problem(profile(seed), Topology.parse("2x1"), 2, constraints=constraints))
 
@@ -168,7 +168,7 @@ def test_bound_is_safe_when_stopped_early(seed: int, work: int, dedup: Dedup) ->
 
 
 def random_table(problem: Problem, seed: int) -> npt.NDArray[np.int32]:
-    """Return a valid map with copies in all slots of GPUs with as many."""
+    """Return a valid map with replicas in all slots of GPUs with as many."""
     rng = np.random.default_rng(seed)
     while True:
         table = np.stack([rng.permutation(np.arange(problem.num_slots) % problem.num_experts) for _ in range(3)])
@@ -182,11 +182,11 @@ def test_symmetry_keeps_one_plan_of_each_class(seed: int) -> None:
     from ortools.sat.python import cp_model
 
     problem = Problem(profile(seed, layers=3, experts=4), Topology.parse("2x2"), 2)
-    patterns = CopyPatterns.of(problem)
+    patterns = ReplicaPatterns.of(problem)
     table = random_table(problem, seed)
-    copies = copies_on_gpu(table, 4, 4)
-    model = PlacementModel(problem, patterns, range(3), copies)
-    number = model.canonical(copies)
+    replicas = replicas_on_gpu(table, 4, 4)
+    model = PlacementModel(problem, patterns, range(3), replicas)
+    number = model.canonical(replicas)
     for (row, expert), ways in model.has.items():
         model.cp.add(ways[int(number[row, expert])] == 1)
     solver = cp_model.CpSolver()
@@ -205,11 +205,11 @@ def test_interchangeable_gpus() -> None:
 
 
 def test_patterns_are_sets_of_gpus_or_multisets() -> None:
-    """One spare slot: single copies and pairs; two on one GPU only where that is allowed."""
+    """One spare slot: single replicas and pairs; two on one GPU only where that is allowed."""
     topology = Topology.of((3,), slots=[2, 1, 1])
     for distinct, expected in ((True, 6), (False, 7)):
-        problem = Problem(profile(), topology, 2, constraints=Constraints(distinct_copies=distinct))
-        assert len(CopyPatterns.of(problem).copies) == expected
+        problem = Problem(profile(), topology, 2, constraints=Constraints(distinct_replicas=distinct))
+        assert len(ReplicaPatterns.of(problem).replicas) == expected
         assert count_patterns(problem) >= expected
 
 
@@ -220,8 +220,8 @@ def test_count_is_at_least_the_booleans_of_the_model(execution: Any, slots: int)
     problem = Problem(
         profile(experts=4, top_k=2), Topology.parse("2x1"), slots, Objective(execution=execution, dedup="node")
     )
-    patterns = CopyPatterns.of(problem)
-    around = copies_on_gpu(solve(problem, "contiguous").plan.physical_to_logical_map, 4, 2)
+    patterns = ReplicaPatterns.of(problem)
+    around = replicas_on_gpu(solve(problem, "contiguous").plan.physical_to_logical_map, 4, 2)
     model = PlacementModel(problem, patterns, range(2), around)
     assert len(model.cp.proto.variables) <= count_booleans(problem, patterns, 2, 10**9)
 
@@ -252,7 +252,7 @@ def test_neighbourhoods_improve_a_start_and_prove_nothing() -> None:
     assert again.plan.score == found.plan.score
 
 
-def test_neighbourhoods_with_copies_and_errors_of_loads() -> None:
+def test_neighbourhoods_with_replicas_and_errors_of_loads() -> None:
     """A window sees what the other layers add to the mean spread: on two of two layers it finds the optimum."""
     objective = Objective(load_spread_weight=2.0, load_spread_tolerance=0.01)
     problem = Problem(profile(3), Topology.parse("1x2"), 2, objective, Constraints(load_cap=1.1))

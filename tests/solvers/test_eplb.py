@@ -49,13 +49,13 @@ def test_all_bad_sizes_are_reported_at_once() -> None:
     assert {item.code for item in caught.value.violations} == {"not_divisible", "more_experts_than_slots"}
 
 
-def test_hottest_expert_gets_the_copies() -> None:
-    """The expert with the largest load has at least as many copies as any other."""
+def test_hottest_expert_gets_the_replicas() -> None:
+    """The expert with the largest load has at least as many replicas as any other."""
     given = problem()
     table = solve(given, "eplb", limits=Limits(work=1)).plan.physical_to_logical_map
     for load, row in zip(given.profile.load, table, strict=True):
-        copies = np.bincount(row[row >= 0], minlength=8)
-        assert copies[load.argmax()] == copies.max() > 1
+        replicas = np.bincount(row[row >= 0], minlength=8)
+        assert replicas[load.argmax()] == replicas.max() > 1
 
 
 @pytest.mark.parametrize(

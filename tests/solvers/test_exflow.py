@@ -59,7 +59,7 @@ def affinity_of(given: Problem) -> Ids:
 
 
 def gpus_of(found: Solution) -> Ids:
-    """Return the GPU of every expert, (L, E), of a plan with one copy of each."""
+    """Return the GPU of every expert, (L, E), of a plan with one replica of each."""
     plan = found.plan
     gpu = np.full((len(plan.layer_ids), plan.num_experts), -1)
     for layer, row in enumerate(plan.physical_to_logical_map):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, score
 from placement.cost.score import expected_gpu_load
-from placement.plan.plan import copies_on_gpu
-from solvers.methods.annealing.fanout import _drop_second_copies
+from placement.plan.plan import replicas_on_gpu
+from solvers.methods.annealing.fanout import _drop_second_replicas
 from solvers.methods.annealing.kernels.fanout_anneal import anneal_layer
 from solvers.methods.annealing.layer import Layer
 from solvers.searching.kernels import seeded
@@ -21,7 +21,7 @@ WEIGHT, EXCESS, SPREAD, CAP = 0.5, 2.0, 1.5, 1.05
 
 
 def random_table(rng: np.random.Generator) -> Any:
-    """Every expert once; most spare slots with a copy on another GPU, the others empty."""
+    """Every expert once; most spare slots with a replica on another GPU, the others empty."""
     table = np.full((LAYERS, 4 * SLOTS), -1, np.int32)
     for row in table:
         row[rng.permutation(len(row))[:EXPERTS]] = rng.permutation(EXPERTS)
@@ -66,7 +66,7 @@ def test_change_equals_change_of_score(
         execution="dispatch",
         dedup=dedup,
         ownership=ownership,
-        copy_policy=policy,
+        replica_policy=policy,
         imbalance_weight=WEIGHT,
         load_excess_weight=EXCESS,
         load_spread_weight=SPREAD,
@@ -97,7 +97,7 @@ def test_change_equals_change_of_score(
                 gpus_per_node=topology.gpus_per_node,
             )
             options: Any = {"execution": "dispatch", "dedup": "none", "ownership": objective.ownership}
-            terms["traffic"] = evaluate(plan, trace, topology, copy_policy=policy, workers=1, **options).traffic
+            terms["traffic"] = evaluate(plan, trace, topology, replica_policy=policy, workers=1, **options).traffic
         return (
             terms["traffic"]
             + WEIGHT * terms["imbalance"]
@@ -115,7 +115,7 @@ def test_change_equals_change_of_score(
     after[layer] = search.row
     assert not np.array_equal(after, table)
     assert change == pytest.approx(value(after) - before, abs=1e-9)
-    load = expected_gpu_load(problem, copies_on_gpu(after, EXPERTS, 4))[layer]
+    load = expected_gpu_load(problem, replicas_on_gpu(after, EXPERTS, 4))[layer]
     assert np.allclose(search.state.gpu_load, load)
     assert_fresh(search, Layer(problem, search.row, layer, tokens=TOKENS))
 
@@ -137,8 +137,8 @@ def assert_fresh(search: Layer, again: Layer) -> None:
             assert np.allclose(ours, theirs, atol=1e-9), name
 
 
-def test_second_copies_on_a_gpu_are_dropped() -> None:
-    """A start with two copies on one GPU keeps one of them; the other slot becomes empty."""
+def test_second_replicas_on_a_gpu_are_dropped() -> None:
+    """A start with two replicas on one GPU keeps one of them; the other slot becomes empty."""
     table = np.array([[0, 0, 1, 2, 1, 1], [-1, -1, 0, 0, 1, 2]], np.int32)
     wanted = [[0, -1, 1, 2, 1, -1], [-1, -1, 0, 0, 1, 2]]
-    assert _drop_second_copies(table, 2).tolist() == wanted
+    assert _drop_second_replicas(table, 2).tolist() == wanted

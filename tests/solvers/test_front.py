@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Pin, Plan, Problem, Topology, evaluate, score
 from placement.cost.feasibility import broken_constraints
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from solvers import Event, Front, Limits, NoPlanError, make_plan, solve
 from solvers.fronts import front
 from solvers.fronts.moves import cycles, renamed
 from solvers.fronts.pareto import FrontPoint, knee_index, nondominated, thinned
-from solvers.fronts.search import moved_copies
+from solvers.fronts.search import moved_replicas
 from solvers.methods.eplb.solver import Eplb
 from traces import InputError, Profile, Trace
 from traces.synthetic import Synthetic, generate
@@ -67,7 +67,7 @@ def tables(found: Front) -> list[list[list[int]]]:
 
 
 @pytest.mark.parametrize("objective", [Objective(), DISPATCH], ids=["context", "dispatch"])
-@pytest.mark.parametrize("against", ["imbalance", "copies", "bytes_moved"])
+@pytest.mark.parametrize("against", ["imbalance", "replicas", "bytes_moved"])
 def test_figures_rise_and_cost_falls(objective: Objective, against: Any) -> None:
     """Nothing on a front is dominated; every plan keeps the constraints and is what its figures say."""
     given = problem(objective)
@@ -81,9 +81,9 @@ def test_figures_rise_and_cost_falls(objective: Objective, against: Any) -> None
         table = point.plan.physical_to_logical_map
         assert not broken_constraints(own, table).found
         assert point.plan.score == pytest.approx(score(own, table).total)
-        assert point.redundant_slots == point.slots_per_gpu * 4 - 16
-        assert point.extra_bytes == point.redundant_slots * 3 * 100
-        assert point.moved_bytes == 100 * int(moved_copies(running(given), point.plan).sum())
+        assert point.redundant_experts == point.slots_per_gpu * 4 - 16
+        assert point.extra_bytes == point.redundant_experts * 3 * 100
+        assert point.moved_bytes == 100 * int(moved_replicas(running(given), point.plan).sum())
 
 
 @pytest.mark.parametrize("objective", [Objective(), DISPATCH], ids=["context", "dispatch"])
@@ -108,26 +108,26 @@ def test_points_beyond_the_problems_cap_are_left_out() -> None:
 def test_pins_are_kept_and_need_no_eplb() -> None:
     """Constraints hold on every point."""
     found = front(problem(pins=(Pin(expert=3, gpu=2),)), limits=WORK, points=4)
-    assert all(point.plan.copies_on_gpu[:, 3, 2].all() for point in found.points)
+    assert all(point.plan.replicas_on_gpu[:, 3, 2].all() for point in found.points)
 
 
-@pytest.mark.parametrize(("against", "budget"), [("imbalance", 9), ("copies", 18)])
-def test_budget_of_copies_is_kept_by_every_point(against: Any, budget: int) -> None:
-    """Also by mixes of layers, each of which has copies from another plan; and the bytes told are those allowed."""
-    given = problem(DISPATCH, slots=6, extra_copies=budget)
+@pytest.mark.parametrize(("against", "budget"), [("imbalance", 9), ("replicas", 18)])
+def test_budget_of_replicas_is_kept_by_every_point(against: Any, budget: int) -> None:
+    """Also by mixes of layers, each of which has replicas from another plan; and the bytes told are those allowed."""
+    given = problem(DISPATCH, slots=6, extra_replicas=budget)
     found = front(given, limits=WORK, points=5, against=against)
     assert len(found.points) > 1
     for point in found.points:
         own = replace(given, slots_per_gpu=point.slots_per_gpu)
         assert not broken_constraints(own, point.plan.physical_to_logical_map).found
-        assert point.extra_bytes == 100 * min(3 * point.redundant_slots, budget)
+        assert point.extra_bytes == 100 * min(3 * point.redundant_experts, budget)
 
 
 def test_solver_that_fills_all_slots_is_refused_before_the_first_search() -> None:
-    """Against copies, where only the larger sizes have more slots than the budget allows copies."""
+    """Against replicas, where only the larger sizes have more slots than the budget allows replicas."""
     events: list[Event] = []
     with pytest.raises(InputError, match="5 slots") as error:
-        front(problem(DISPATCH, extra_copies=3), solver="eplb", against="copies", observe=events.append)
+        front(problem(DISPATCH, extra_replicas=3), solver="eplb", against="replicas", observe=events.append)
     assert [item.pointer for item in error.value.violations] == ["/solver"]
     assert not events
 
@@ -144,7 +144,7 @@ def test_moves_start_at_the_running_plan_and_never_cost_more() -> None:
 
 def test_an_extra_slot_is_listed_only_where_it_buys_something() -> None:
     """Slots rise from the least number that holds all experts to the problem's own."""
-    found = front(problem(DISPATCH, slots=6), limits=WORK, points=9, against="copies")
+    found = front(problem(DISPATCH, slots=6), limits=WORK, points=9, against="replicas")
     sizes = [point.slots_per_gpu for point in found.points]
     assert sizes[0] == 4
     assert set(sizes) <= {4, 5, 6}
@@ -200,7 +200,7 @@ def hand_made(*places: tuple[float, float]) -> Front:
             imbalance=imbalance,
             worst_layer=imbalance,
             slots_per_gpu=5,
-            redundant_slots=4,
+            redundant_experts=4,
             extra_bytes=None,
             moved_experts=None,
             moved_bytes=None,
@@ -257,7 +257,7 @@ def test_thinning_keeps_the_ends(size: int, most: int) -> None:
 def test_each_cycle_alone_keeps_every_expert_and_all_together_are_the_target(
     seed: int, gpus: int, per_gpu: int
 ) -> None:
-    """Cycles of moves between two rows with copies and empty slots."""
+    """Cycles of moves between two rows with replicas and empty slots."""
     rng = np.random.default_rng(seed)
     experts = gpus * per_gpu - 1
 
@@ -266,7 +266,7 @@ def test_each_cycle_alone_keeps_every_expert_and_all_together_are_the_target(
         return rng.permutation(held).astype(np.int32)
 
     start, target = row(), row()
-    before, after = (copies_on_gpu(item[None], experts, gpus)[0] for item in (start, target))
+    before, after = (replicas_on_gpu(item[None], experts, gpus)[0] for item in (start, target))
     total = before.copy()
     for cycle in cycles(start, target, gpus):
         alone = before.copy()
@@ -290,7 +290,7 @@ def test_renaming_gpus_changes_moves_and_not_the_score(objective: Objective) -> 
     mixed = start.reshape(3, 4, 4)[:, [3, 2, 0, 1]].reshape(3, 16)
     found = renamed(given, start, mixed)
     assert score(given, found).total == pytest.approx(score(given, mixed).total)
-    held = [copies_on_gpu(table, 16, 4) for table in (start, found)]
+    held = [replicas_on_gpu(table, 16, 4) for table in (start, found)]
     assert (held[0] == held[1]).all()
 
 

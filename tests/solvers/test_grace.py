@@ -1,4 +1,4 @@
-"""GRACE-MoE's placement: spectral groups of bounded sizes, and copies that follow the skew."""
+"""GRACE-MoE's placement: spectral groups of bounded sizes, and replicas that follow the skew."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Pin, Problem, Topology, evaluate
 from placement.cost.feasibility import broken_constraints
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from solvers import Limits, solve
-from solvers.methods.grace.solver import Grace, copies_by_skew, group_sizes
+from solvers.methods.grace.solver import Grace, group_sizes, replicas_by_skew
 from solvers.methods.grace.spectral import embed, group, kept_weight
 from traces import InputError, Profile, Trace
 from traces.synthetic import Synthetic, generate
@@ -39,11 +39,11 @@ def planted(teams: int, size: int, layers: int = 3, noise: float = 0.1, seed: in
 
 
 def skewed(slots: int, topology: str = "1x4", **options: Any) -> tuple[Problem, npt.NDArray[np.int64]]:
-    """Return a problem whose loads fall steeply, and the copies (L, E, G) of its plan."""
+    """Return a problem whose loads fall steeply, and the replicas (L, E, G) of its plan."""
     trace = generate(Synthetic(num_layers=3, num_experts=16, top_k=2, num_tokens=3000, skew=1.2, balance=1.0))
     problem = Problem(Profile.of(trace), Topology.parse(topology), slots, objective=DISPATCH)
     table = solve(problem, Grace(**options), limits=ONCE).plan.physical_to_logical_map
-    return problem, copies_on_gpu(table, problem.num_experts, problem.num_gpus)
+    return problem, replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
 
 
 def same_partition(one: Ints, other: Ints) -> bool:
@@ -126,19 +126,19 @@ def test_kept_weight_counts_pairs_twice_and_no_diagonal() -> None:
 @pytest.mark.parametrize(("topology", "slots"), [("1x4", 4), ("1x4", 6), ("2x2", 5), ("2+1", 6), ("2+1", 7)])
 def test_plans_are_valid_and_balanced(topology: str, slots: int) -> None:
     """Every expert is placed, no GPU holds one twice or more than its slots, and equal slots are filled equally."""
-    problem, copies = skewed(slots, topology)
+    problem, replicas = skewed(slots, topology)
     table = solve(problem, "grace", limits=ONCE).plan.physical_to_logical_map
     assert broken_constraints(problem, table).found == []
-    assert copies.max() == 1
+    assert replicas.max() == 1
     if problem.num_slots == problem.num_experts:
-        assert (copies.sum(axis=1) == slots).all()
-        assert (copies.sum(axis=2) == 1).all()
+        assert (replicas.sum(axis=1) == slots).all()
+        assert (replicas.sum(axis=2) == 1).all()
 
 
 def test_only_hot_experts_of_overloaded_gpus_are_copied() -> None:
-    """An expert with copies has more than the mean load, and its GPU was above its fair share."""
-    problem, copies = skewed(6)
-    copied = copies.sum(axis=2) > 1
+    """An expert with replicas has more than the mean load, and its GPU was above its fair share."""
+    problem, replicas = skewed(6)
+    copied = replicas.sum(axis=2) > 1
     assert copied.any()
     load = problem.relative_load
     assert (load[copied] > 1 / problem.num_experts).all()
@@ -146,13 +146,13 @@ def test_only_hot_experts_of_overloaded_gpus_are_copied() -> None:
         gpu = Grace().groups(problem, layer, np.random.default_rng([0, layer]))
         before = np.bincount(gpu, weights=load[layer], minlength=4) * 4
         assert before[gpu[copied[layer]]].max() == before.max() > 1.05
-        after = (load[layer] / copies[layer].sum(axis=1)) @ copies[layer] * 4
+        after = (load[layer] / replicas[layer].sum(axis=1)) @ replicas[layer] * 4
         assert after.max() < before.max()
 
 
 @settings(max_examples=100)
 @given(seed=st.integers(0, 10**6), gpus=st.integers(1, 5), slots=st.integers(2, 6), skew=st.floats(0, 2))
-def test_copies_never_raise_the_largest_load(seed: int, gpus: int, slots: int, skew: float) -> None:
+def test_replicas_never_raise_the_largest_load(seed: int, gpus: int, slots: int, skew: float) -> None:
     """Experts stay where they are, slots are kept, only hot experts are copied, and the busiest GPU gains or stays."""
     rng = np.random.default_rng(seed)
     experts = int(rng.integers(1, gpus * slots + 1))
@@ -161,7 +161,7 @@ def test_copies_never_raise_the_largest_load(seed: int, gpus: int, slots: int, s
     load /= load.sum()
     fair = rng.random(gpus) + 0.2
     fair /= fair.sum()
-    held = copies_by_skew(gpu, load, fair, 0.05, slots=slots)
+    held = replicas_by_skew(gpu, load, fair, 0.05, slots=slots)
     assert held[np.arange(experts), gpu].all()
     assert held.sum(axis=0).max() <= slots
     copied = held.sum(axis=1) > 1
@@ -171,31 +171,31 @@ def test_copies_never_raise_the_largest_load(seed: int, gpus: int, slots: int, s
     assert after.max() <= before.max() * (1 + 1e-12)
 
 
-def test_no_copies_without_skew() -> None:
+def test_no_replicas_without_skew() -> None:
     """Spare slots stay empty where every GPU has its share."""
-    held = copies_by_skew(np.array([0, 0, 1, 1]), np.full(4, 0.25), np.full(2, 0.5), 0.05, slots=4)
+    held = replicas_by_skew(np.array([0, 0, 1, 1]), np.full(4, 0.25), np.full(2, 0.5), 0.05, slots=4)
     assert held.sum() == 4
 
 
-def test_more_skew_gets_more_copies() -> None:
-    """The number of copies follows the load of the hottest expert."""
+def test_more_skew_gets_more_replicas() -> None:
+    """The number of replicas follows the load of the hottest expert."""
     counts = []
     for hottest in (0.125, 0.2, 0.4, 0.7):
         load = np.r_[hottest, np.full(7, (1 - hottest) / 7)]
-        held = copies_by_skew(np.arange(8) // 2, load, np.full(4, 0.25), 0.05, slots=4)
+        held = replicas_by_skew(np.arange(8) // 2, load, np.full(4, 0.25), 0.05, slots=4)
         counts.append(int(held[0].sum()))
     assert counts == sorted(counts)
     assert counts[0] == 1
     assert counts[-1] == 4
 
 
-def test_copies_go_to_the_least_loaded_gpu() -> None:
-    """One overloaded GPU, one idle one: the hot expert's copy is there, and load is what a fast GPU makes of it."""
+def test_replicas_go_to_the_least_loaded_gpu() -> None:
+    """One overloaded GPU, one idle one: the hot expert's replica is there, and load is what a fast GPU makes of it."""
     load = np.array([0.6, 0.05, 0.2, 0.1, 0.05])
     gpu = np.array([0, 0, 1, 1, 2])
-    held = copies_by_skew(gpu, load, np.full(3, 1 / 3), 0.05, slots=3)
+    held = replicas_by_skew(gpu, load, np.full(3, 1 / 3), 0.05, slots=3)
     assert held[0].tolist() == [True, False, True]
-    fast = copies_by_skew(gpu, load, np.array([0.6, 0.3, 0.1]), 0.1, slots=3)
+    fast = replicas_by_skew(gpu, load, np.array([0.6, 0.3, 0.1]), 0.1, slots=3)
     assert fast.sum() == 5
 
 

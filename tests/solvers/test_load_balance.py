@@ -1,4 +1,4 @@
-"""`load_balance`: never less balanced than EPLB, copies apart, known optima."""
+"""`load_balance`: never less balanced than EPLB, replicas apart, known optima."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from placement import Constraints, Group, Objective, Pin, Problem, Topology
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from solvers import Limits, solve
-from solvers.arrange.conform import separate_copies
+from solvers.arrange.conform import separate_replicas
 from solvers.methods.eplb import solver as eplb
 from solvers.methods.load_balance import solver as load_balance
 from solvers.methods.load_balance.solver import LoadBalance
@@ -35,30 +35,30 @@ def loads(seed: int) -> tuple[Floats, int, int]:
 
 def largest(weight: npt.NDArray[Any], table: npt.NDArray[np.integer], gpus: int, fair: Floats | None = None) -> Floats:
     """Return the largest GPU load of each layer, relative to `fair` if given."""
-    copies = copies_on_gpu(table, weight.shape[1], gpus)
-    load = np.einsum("le,leg->lg", weight, copies / copies.sum(axis=2, keepdims=True))
+    replicas = replicas_on_gpu(table, weight.shape[1], gpus)
+    load = np.einsum("le,leg->lg", weight, replicas / replicas.sum(axis=2, keepdims=True))
     top: Floats = (load if fair is None else load / fair).max(axis=1)
     return top
 
 
 @given(st.integers(0, 10**6))
 def test_no_layer_is_less_balanced_than_with_eplb(seed: int) -> None:
-    """EPLB's plan, its second copies on a GPU separated, has at least as large a largest load in every layer."""
+    """EPLB's plan, its second replicas on a GPU separated, has at least as large a largest load in every layer."""
     weight, slots, gpus = loads(seed)
     table = load_balance.rebalance(weight, num_slots=slots, num_gpus=gpus)
     theirs = eplb.rebalance(weight, num_slots=slots, num_groups=1, num_nodes=1, num_gpus=gpus)
-    apart = separate_copies(theirs, weight, gpus)
+    apart = separate_replicas(theirs, weight, gpus)
     assert (largest(weight, table, gpus) <= largest(weight, apart, gpus) * (1 + TOLERANCE)).all()
 
 
 @given(st.integers(0, 10**6), st.integers(0, 4))
 def test_every_expert_is_there_and_no_gpu_holds_one_twice(seed: int, retries: int) -> None:
-    """Each expert has a copy, and each GPU at most one of it."""
+    """Each expert has a replica, and each GPU at most one of it."""
     weight, slots, gpus = loads(seed)
     table = load_balance.rebalance(weight, num_slots=slots, num_gpus=gpus, retries=retries)
-    copies = copies_on_gpu(table, weight.shape[1], gpus)
-    assert copies.sum(axis=2).all()
-    assert copies.max() == 1
+    replicas = replicas_on_gpu(table, weight.shape[1], gpus)
+    assert replicas.sum(axis=2).all()
+    assert replicas.max() == 1
 
 
 @given(st.integers(0, 10**6))
@@ -84,9 +84,9 @@ def optimum(weight: Floats, slots: int, gpus: int) -> float:
     holders = [list(mask) for mask in itertools.product((0, 1), repeat=gpus) if any(mask)]
     best = np.inf
     for choice in itertools.product(holders, repeat=len(weight)):
-        copies = np.array(choice)
-        if copies.sum(axis=0).max() <= slots // gpus:
-            best = min(best, float((weight @ (copies / copies.sum(axis=1, keepdims=True))).max()))
+        replicas = np.array(choice)
+        if replicas.sum(axis=0).max() <= slots // gpus:
+            best = min(best, float((weight @ (replicas / replicas.sum(axis=1, keepdims=True))).max()))
     return best
 
 
@@ -118,8 +118,8 @@ def test_planted_perfect_split_is_found() -> None:
     assert largest(weight, table, 4).tolist() == pytest.approx([23.0])
 
 
-def test_a_hot_expert_gets_all_gpus_where_only_copies_help() -> None:
-    """One expert has all the load: its copies on all GPUs split it evenly."""
+def test_a_hot_expert_gets_all_gpus_where_only_replicas_help() -> None:
+    """One expert has all the load: its replicas on all GPUs split it evenly."""
     table = load_balance.rebalance([[1000, 0, 0, 0]], num_slots=8, num_gpus=4)
     assert largest(np.array([[1000.0, 0, 0, 0]]), table, 4).tolist() == [250.0]
 

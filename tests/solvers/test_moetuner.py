@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Pin, Problem, Topology
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from solvers import Limits, Search, Solution, solve, solver_from
 from solvers.methods.moetuner.clusters import balance_exactly, heaviest_first, imbalance, whole_loads
 from solvers.methods.moetuner.mapping import assign_in_turns, busiest_links, link_times, map_exactly, transitions
@@ -39,8 +39,8 @@ def notes(solution: Solution) -> str:
 
 def gpus_of(solution: Solution, given: Problem) -> npt.NDArray[np.int64]:
     """Return the GPU of each expert, (L, E)."""
-    copies = copies_on_gpu(solution.plan.physical_to_logical_map, given.num_experts, given.num_gpus)
-    return np.asarray(copies.argmax(axis=2), dtype=np.int64)
+    replicas = replicas_on_gpu(solution.plan.physical_to_logical_map, given.num_experts, given.num_gpus)
+    return np.asarray(replicas.argmax(axis=2), dtype=np.int64)
 
 
 def least_imbalance(load: npt.NDArray[np.int64], clusters: int) -> int:
@@ -226,7 +226,7 @@ def test_sizes_differ_by_one_where_experts_do_not_divide() -> None:
 
 
 def test_spare_slots_stay_empty() -> None:
-    """The method makes no copies."""
+    """The method makes no replicas."""
     base = problem()
     given = Problem(base.profile, base.topology, 3)
     table = solve(given, "moetuner", limits=Limits(work=10**5)).plan.physical_to_logical_map

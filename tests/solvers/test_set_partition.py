@@ -26,7 +26,7 @@ GRIDS = {
     "speeds": Topology.of((3,), speed=[1.0, 1.5, 1.0]),
 }
 DISPATCH = Objective.for_execution("dispatch", capped=True)
-NO_SPREAD = Objective(execution="dispatch", copy_policy="same_node", load_spread_weight=0.0)
+NO_SPREAD = Objective(execution="dispatch", replica_policy="same_node", load_spread_weight=0.0)
 FLAT = Topology.parse("1x3")
 
 
@@ -110,7 +110,7 @@ def test_optimum_is_that_of_enumeration(
 ) -> None:
     """Any hop costs and speeds, with and without loads: value, bound and proof agree with brute force."""
     objective = Objective(
-        execution="dispatch", copy_policy="same_node", imbalance_weight=imbalance, load_spread_weight=0.0
+        execution="dispatch", replica_policy="same_node", imbalance_weight=imbalance, load_spread_weight=0.0
     )
     constraints = Constraints(load_cap=cap, load_quantile=cap and quantile)
     problem = Problem(profile(seed, layers=1), GRIDS[grid], objective=objective, constraints=constraints)
@@ -123,7 +123,7 @@ def test_optimum_is_that_of_enumeration(
 def test_spread_is_bounded_by_prices(tolerance: float) -> None:
     """The spread counts on the mean over layers: the bound stays below the optimum, and the plan is close to it."""
     objective = Objective(
-        execution="dispatch", copy_policy="same_node", load_spread_weight=2.0, load_spread_tolerance=tolerance
+        execution="dispatch", replica_policy="same_node", load_spread_weight=2.0, load_spread_tolerance=tolerance
     )
     problem = Problem(profile(layers=2), FLAT, objective=objective, constraints=Constraints(load_cap=1.2))
     found, best = solve(problem, "set_partition").plan, least(problem)
@@ -140,7 +140,7 @@ def test_never_above_the_optimum_at_any_price(seed: int, tolerance: float, imbal
     """Every bound that is told while prices rise and fall holds, with a spread that binds on some layers only."""
     objective = Objective(
         execution="dispatch",
-        copy_policy="same_node",
+        replica_policy="same_node",
         imbalance_weight=imbalance,
         load_spread_weight=10.0,
         load_spread_tolerance=tolerance,
@@ -188,7 +188,7 @@ def test_a_plan_that_costs_nothing_is_found(excess: float) -> None:
     """Where only load above the cap costs, the bound is 0 from the start, and so is the cost of the plan in the end."""
     objective = Objective(
         execution="dispatch",
-        copy_policy="same_node",
+        replica_policy="same_node",
         traffic_weight=0.0,
         load_excess_weight=excess,
         load_spread_weight=0,
@@ -242,13 +242,13 @@ def test_auto_proves_fan_out() -> None:
 
 
 def test_other_problems_are_refused_with_the_reason() -> None:
-    """Chains, copies, groups, messages per node and too many sets are told, not solved wrongly."""
+    """Chains, replicas, groups, messages per node and too many sets are told, not solved wrongly."""
     nodes, groups = Topology.parse("3x1"), Constraints(groups=(Group(experts=(0, 3)),))
     cases = [
         (Problem(profile(), FLAT), "one message per GPU"),
         (Problem(profile(), FLAT, objective=Objective.for_execution("dispatch", "none")), "dedup"),
         (Problem(profile(), nodes, objective=Objective.for_execution("dispatch", "node")), "node"),
-        (Problem(profile(), FLAT, 3, DISPATCH), "one copy of each expert"),
+        (Problem(profile(), FLAT, 3, DISPATCH), "one replica of each expert"),
         (Problem(profile(), Topology.of((3,), slots=[2, 2, 2]), 3, DISPATCH), "no empty slots"),
         (Problem(profile(experts=1100, tokens=20), Topology.parse("1x2"), 0, DISPATCH), "more than 1e300"),
         (Problem(profile(), FLAT, objective=DISPATCH, constraints=groups), "no groups"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from placement import Constraints, Group, Objective, Pin, Problem, Topology
 from placement.cost.feasibility import broken_constraints
 from placement.cost.score import home_share
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from placement.problem.objective import Ownership
 from solvers import Solution, solve, solver_from
 from solvers.methods.topology_load import hops_from_callers
@@ -48,10 +48,10 @@ def problem(
 
 
 def gpus_of(found: Solution, given: Problem) -> npt.NDArray[np.int64]:
-    """Return the GPU of each expert, (L, E), of a plan with one copy of each."""
-    copies = copies_on_gpu(found.plan.physical_to_logical_map, given.num_experts, given.num_gpus)
-    assert copies.sum(axis=2).tolist() == [[1] * given.num_experts] * given.num_layers
-    return np.asarray(copies.argmax(axis=2), dtype=np.int64)
+    """Return the GPU of each expert, (L, E), of a plan with one replica of each."""
+    replicas = replicas_on_gpu(found.plan.physical_to_logical_map, given.num_experts, given.num_gpus)
+    assert replicas.sum(axis=2).tolist() == [[1] * given.num_experts] * given.num_layers
+    return np.asarray(replicas.argmax(axis=2), dtype=np.int64)
 
 
 def least(given: Problem, hops: npt.NDArray[np.float64]) -> list[float]:

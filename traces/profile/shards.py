@@ -122,9 +122,9 @@ def profile_shards(
         See `list_shards`.
     executor : Executor or callable, optional
         Anything of ``concurrent.futures``, such as a pool of processes, or what makes one: then it is made anew when a
-        worker has died, and shut down in the end. One with a method ``reduce``, such as `api.jobs.cluster.ClusterExecutor`,
-        merges where the workers are. Workers read the files themselves. By default, this process counts one shard at a
-        time, with threads.
+        worker has died, and shut down in the end. One with a method ``reduce``, such as
+        `api.jobs.cluster.ClusterExecutor`, merges where the workers are. Workers read the files themselves. By default,
+        this process counts one shard at a time, with threads.
     workers : int, optional
         Threads that count a shard; all available cores by default, or one if there is an executor.
     distances, window_tokens, sample_tokens

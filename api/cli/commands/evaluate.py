@@ -51,7 +51,7 @@ def evaluate(
     execution: shared.PlansExecutionOption = None,
     dedup: shared.PlansDedupOption = None,
     ownership: shared.PlansOwnershipOption = None,
-    copy_policy: shared.PlansCopyPolicyOption = None,
+    replica_policy: shared.PlansReplicaPolicyOption = None,
     decode_batch: shared.PlansDecodeBatchOption = None,
     part: Part = "all",
     hold_out: shared.HoldOutOption = None,
@@ -79,7 +79,7 @@ def evaluate(
     from api.figures import part_figures
 
     loading |= reading.row_options(top_k, drop_dummy)
-    asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": copy_policy}
+    asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "replica_policy": replica_policy}
     known = {"model": model, "num_experts": num_experts, "layer_ids": layer_ids}
     with progress() as shown, ExitStack() as stack:
         service, fetched = _service(server, [plan], stack)
@@ -112,7 +112,7 @@ def compare(
     execution: shared.PlansExecutionOption = None,
     dedup: shared.PlansDedupOption = None,
     ownership: shared.PlansOwnershipOption = None,
-    copy_policy: shared.PlansCopyPolicyOption = None,
+    replica_policy: shared.PlansReplicaPolicyOption = None,
     decode_batch: shared.PlansDecodeBatchOption = None,
     part: Part = "all",
     hold_out: shared.HoldOutOption = None,
@@ -143,7 +143,7 @@ def compare(
     from api.figures import part_figures
 
     loading |= reading.row_options(top_k, drop_dummy)
-    asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "copy_policy": copy_policy}
+    asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "replica_policy": replica_policy}
     known = {"model": model, "num_experts": num_experts, "layer_ids": layer_ids}
     rows, documents = [], []
     with progress() as shown, ExitStack() as stack:
@@ -224,8 +224,8 @@ def _objective(plan: Plan, asked: Mapping[str, str | None]) -> Objective:
     from placement import Objective
 
     choices = merge_choices(recorded_choices(plan.provenance), asked)
-    if choices.get("copy_policy") is None:
-        choices["copy_policy"] = "same_node" if choices.get("execution") == "dispatch" else "fair"
+    if choices.get("replica_policy") is None:
+        choices["replica_policy"] = "same_node" if choices.get("execution") == "dispatch" else "fair"
     return Objective(**choices)
 
 
@@ -258,11 +258,11 @@ def _differences(files: Sequence[Path], objectives: Sequence[Objective]) -> tupl
     others = [str(file) for file, objective in zip(files, objectives, strict=True) if objective != first]
     if not others:
         return ()
-    names = ("execution", "dedup", "ownership", "copy_policy")
+    names = ("execution", "dedup", "ownership", "replica_policy")
     used = ", ".join(f"{name.replace('_', ' ')} {getattr(first, name).replace('_', '-')}" for name in names)
     return (
         f"The plans' objectives differ. All are replayed as {files[0]} would be: {used}. Alone, {', '.join(others)} "
-        "would be replayed otherwise. Choose with --execution, --dedup, --ownership and --copy-policy.",
+        "would be replayed otherwise. Choose with --execution, --dedup, --ownership and --replica-policy.",
     )
 
 

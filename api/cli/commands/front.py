@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["front"]
 
 DEFAULT_FRONT_TIME_S = 6 * DEFAULT_TIME_S
-AGAINST = ("imbalance", "copies", "bytes_moved")
+AGAINST = ("imbalance", "replicas", "bytes_moved")
 
 
 def front(
@@ -47,7 +47,7 @@ def front(
         str,
         typer.Option(
             parser=shared.choice(*AGAINST),
-            metavar="imbalance|copies|bytes-moved",
+            metavar="imbalance|replicas|bytes-moved",
             help="What traffic is weighed against.",
         ),
     ] = "imbalance",
@@ -56,7 +56,7 @@ def front(
         int | None,
         typer.Option(
             metavar="C",
-            help="Expert slots per GPU and layer; against copies the most of them.  [default: E / G, rounded up]",
+            help="Expert slots per GPU and layer; against replicas the most of them.  [default: E / G, rounded up]",
             show_default=False,
         ),
     ] = None,
@@ -70,7 +70,7 @@ def front(
     execution: shared.ExecutionOption = "context_coherent",
     dedup: shared.DedupOption = "gpu",
     ownership: shared.OwnershipOption = "token",
-    copy_policy: shared.CopyPolicyOption = None,
+    replica_policy: shared.ReplicaPolicyOption = None,
     activated_weight: shared.ActivatedWeightOption = 0.0,
     decode_batch: shared.DecodeBatchOption = 128,
     load_cap: Annotated[
@@ -79,7 +79,7 @@ def front(
     layer_load_cap: limited.LayerLoadCapOption = None,
     load_quantile: shared.LoadQuantileOption = None,
     load_groups: shared.LoadGroupsOption = None,
-    extra_copies: limited.ExtraCopiesOption = None,
+    extra_replicas: limited.ExtraReplicasOption = None,
     extra_bytes: limited.ExtraBytesOption = None,
     expert_bytes: Annotated[
         int | None,
@@ -134,7 +134,7 @@ def front(
     server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
-    """Find many plans at once: what less traffic costs in balance, in copies, or in bytes moved."""
+    """Find many plans at once: what less traffic costs in balance, in replicas, or in bytes moved."""
     if server is not None:
         refuse_options(reading.local_options(workers, executor, seeds, plan_format))
     constraints = limited.read_constraints(
@@ -142,7 +142,7 @@ def front(
         layer_load_cap=layer_load_cap,
         load_quantile=load_quantile,
         load_groups=load_groups,
-        extra_copies=extra_copies,
+        extra_replicas=extra_replicas,
         extra_bytes=extra_bytes,
         pin=pin,
         forbid=forbid,
@@ -189,7 +189,7 @@ def front(
         execution=execution,  # type: ignore[arg-type]  # Objective checks the word
         dedup=dedup,  # type: ignore[arg-type]  # Objective checks the word
         ownership=ownership,  # type: ignore[arg-type]  # Objective checks the word
-        copy_policy=copy_policy,  # type: ignore[arg-type]  # Objective checks the word
+        replica_policy=replica_policy,  # type: ignore[arg-type]  # Objective checks the word
         activated_weight=activated_weight,
         decode_batch=decode_batch,
         constraints=Constraints(**constraints),
@@ -318,7 +318,7 @@ def _table(document: dict[str, Any]) -> str:
         header += [name.replace("_fraction", "") for name in beyond]
     costs = [] if document["against"] == "imbalance" else ["score"]  # there the traffic is the cost
     header += costs
-    columns = ["slots_per_gpu", "redundant_slots"] if document["against"] == "copies" else []
+    columns = ["slots_per_gpu", "redundant_experts"] if document["against"] == "replicas" else []
     columns += ["extra_bytes"] if columns and document["points"][0]["extra_bytes"] is not None else []
     columns += [name for name in ("moved_experts", "moved_bytes") if document["points"][0][name] is not None]
     header += [name.replace("_", "\n", 1).replace("_", " ") for name in columns]

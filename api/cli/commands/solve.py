@@ -37,14 +37,14 @@ def solve(
     execution: shared.ExecutionOption = "context_coherent",
     dedup: shared.DedupOption = "gpu",
     ownership: shared.OwnershipOption = "token",
-    copy_policy: shared.CopyPolicyOption = None,
+    replica_policy: shared.ReplicaPolicyOption = None,
     activated_weight: shared.ActivatedWeightOption = 0.0,
     decode_batch: shared.DecodeBatchOption = 128,
     load_cap: shared.LoadCapOption = "none",
     layer_load_cap: limited.LayerLoadCapOption = None,
     load_quantile: shared.LoadQuantileOption = None,
     load_groups: shared.LoadGroupsOption = None,
-    extra_copies: limited.ExtraCopiesOption = None,
+    extra_replicas: limited.ExtraReplicasOption = None,
     extra_bytes: limited.ExtraBytesOption = None,
     expert_bytes: Annotated[
         int | None,
@@ -100,7 +100,7 @@ def solve(
         layer_load_cap=layer_load_cap,
         load_quantile=load_quantile,
         load_groups=load_groups,
-        extra_copies=extra_copies,
+        extra_replicas=extra_replicas,
         extra_bytes=extra_bytes,
         pin=pin,
         forbid=forbid,
@@ -138,7 +138,7 @@ def solve(
         execution=execution,  # type: ignore[arg-type]  # Objective checks the word
         dedup=dedup,  # type: ignore[arg-type]  # Objective checks the word
         ownership=ownership,  # type: ignore[arg-type]  # Objective checks the word
-        copy_policy=copy_policy,  # type: ignore[arg-type]  # Objective checks the word
+        replica_policy=replica_policy,  # type: ignore[arg-type]  # Objective checks the word
         activated_weight=activated_weight,
         decode_batch=decode_batch,
         constraints=Constraints(**constraints),

@@ -52,11 +52,11 @@ def replay_remotely(
 
     chosen = {name: str(getattr(objective, name)) for name in ("dedup", "ownership")}
     batch = {"decode_batch": objective.decode_batch} if objective.activated_weight else {}
-    own, notes = ask(execution=objective.execution, copy_policy=objective.copy_policy, **chosen, **batch)
+    own, notes = ask(execution=objective.execution, replica_policy=objective.replica_policy, **chosen, **batch)
     if objective.execution == "dispatch":
-        other, _ = ask(execution="context_coherent", dedup="gpu", ownership="token", copy_policy="fair")
+        other, _ = ask(execution="context_coherent", dedup="gpu", ownership="token", replica_policy="fair")
         return PartFigures(evaluation=own, context_coherent=other, dispatch=own), notes
-    other, _ = ask(execution="dispatch", copy_policy="same_node", **chosen)
+    other, _ = ask(execution="dispatch", replica_policy="same_node", **chosen)
     return PartFigures(evaluation=own, context_coherent=own, dispatch=other), notes
 
 

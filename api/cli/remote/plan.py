@@ -112,7 +112,7 @@ def plan_fields(trace_id: str, request: PlanRequest, start: str | None) -> dict[
     from placement.files import topology_to_dict
 
     constraints = {name: value for name, value in asdict(request.constraints).items() if value not in (None, ())}
-    constraints.pop("distinct_copies", None)
+    constraints.pop("distinct_replicas", None)
     limits = request.limits
     told = {"time_limit_s": limits.time_s, "work": limits.work, "gap": limits.gap, "stall_s": limits.stall_s}
     if limits.time_s is not None:  # else every null counts: no time limit, rather than the usual one
@@ -126,7 +126,7 @@ def plan_fields(trace_id: str, request: PlanRequest, start: str | None) -> dict[
         "execution": request.execution,
         "dedup": request.dedup,
         "ownership": request.ownership,
-        "copy_policy": request.copy_policy,
+        "replica_policy": request.replica_policy,
         "hold_out": request.hold_out,
         "seed": request.seed,
         "start": start,

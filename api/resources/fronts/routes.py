@@ -1,4 +1,4 @@
-"""Fronts: many plans in one call, from least traffic to best balance (or fewest copies, or fewest bytes moved)."""
+"""Fronts: many plans in one call, from least traffic to best balance (or fewest replicas, or fewest bytes moved)."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def plan_request(body: PlanBody, max_time_limit_s: float, start: Plan | None = N
         execution=body.execution,
         dedup=body.dedup,
         ownership=body.ownership,
-        copy_policy=body.copy_policy,
+        replica_policy=body.replica_policy,
         activated_weight=body.activated_weight,
         decode_batch=body.decode_batch,
         constraints=Constraints(
@@ -115,7 +115,7 @@ def plan_request(body: PlanBody, max_time_limit_s: float, start: Plan | None = N
             ),
             load_quantile=body.load_quantile,
             load_groups=body.load_groups,
-            extra_copies=body.extra_copies,
+            extra_replicas=body.extra_replicas,
             extra_bytes=body.extra_bytes,
             pins=tuple(map(_pin, body.pins)),
             forbidden=tuple(map(_pin, body.forbidden)),

@@ -33,7 +33,7 @@ Layer = Annotated[
     int | None,
     Query(ge=0, le=1 << 31, description="Model layer whose traffic is shown; the one with most if left out."),
 ]
-Top = Annotated[int, Query(ge=1, le=1000, description="Most experts, pairs and copies to name.")]
+Top = Annotated[int, Query(ge=1, le=1000, description="Most experts, pairs and replicas to name.")]
 
 
 @router.get(
@@ -45,7 +45,7 @@ Top = Annotated[int, Query(ge=1, le=1000, description="Most experts, pairs and c
 async def get_score(
     plan_id: str, request: Request, services: ServicesOf, store: StoreOf, layer: Layer = None, top: Top = 20
 ) -> Response:
-    """Take the score of the best plan so far apart: terms, layers with their bounds, GPUs, experts and copies."""
+    """Take the score of the best plan so far apart: terms, layers with their bounds, GPUs, experts and replicas."""
     task = await run_in_threadpool(_task, services, store, plan_id, layer, top)
     # Plan, request and trace decide the answer.
     asked = json.dumps([VERSION, plan_id, task.plan, task.trace.facts["hints"], layer, top], sort_keys=True)

@@ -29,7 +29,7 @@ class ScoreLayer(BaseModel):
     leaves_gpu: float | None = Field(description="Share of what is sent that goes to another GPU.")
     leaves_node: float | None = Field(description="Share of what is sent that goes to another node.")
     max_load: float = Field(description="Load of the busiest GPU, relative to its fair share.")
-    max_load_bound: float = Field(description="No plan has less, however tokens are split over copies.")
+    max_load_bound: float = Field(description="No plan has less, however tokens are split over replicas.")
     busiest_gpu: int
     load_cap: float | None
     load_excess: float = Field(description="Loads above the cap, summed over GPUs; the term is the mean over layers.")
@@ -50,7 +50,7 @@ class CostlyExpert(BaseModel):
 
     layer_id: int
     expert: int
-    gpus: list[int] = Field(description="GPUs that have a copy.")
+    gpus: list[int] = Field(description="GPUs that have a replica.")
     traffic: float
 
 
@@ -64,8 +64,8 @@ class CostlyPair(BaseModel):
     traffic: float
 
 
-class HotCopy(BaseModel):
-    """A copy, and the load that it brings to its GPU, relative to the GPU's fair share of the layer."""
+class HotReplica(BaseModel):
+    """A replica, and the load that it brings to its GPU, relative to the GPU's fair share of the layer."""
 
     layer_id: int
     expert: int
@@ -89,6 +89,6 @@ class ScoreAnalysis(BaseModel):
         description="The costliest; none under dispatch with deduplication, where a message is for several experts."
     )
     pairs: list[CostlyPair] = Field(description="The costliest; context_coherent only.")
-    copies: list[HotCopy] = Field(description="The hottest.")
+    replicas: list[HotReplica] = Field(description="The hottest.")
     warnings: list[str] = Field(description="Layers that miss their load cap.")
     notes: list[str] = Field(description="What was inferred on reading the trace, or which tokens stand for the rest.")

@@ -38,7 +38,7 @@ class ScoreTask:
     layer : int or None
         Model layer whose flows are shown; None for the one with most traffic.
     top : int
-        Most experts, pairs and copies to name.
+        Most experts, pairs and replicas to name.
     trace : StoredTrace
     workers : int or None
         Threads; None for all cores.
@@ -82,7 +82,7 @@ def score_of(task: ScoreTask) -> dict[str, Any]:
         "traffic": _traffic(problem, found, layer_ids, following, task.layer),
         "experts": [_named(item, layer_ids) for item in found.experts],
         "pairs": [_named(item, layer_ids) | {"next_layer_id": layer_ids[item.layer + 1]} for item in found.pairs],
-        "copies": [_named(item, layer_ids) for item in found.copies],
+        "replicas": [_named(item, layer_ids) for item in found.replicas],
         "warnings": load_cap_misses(problem, plan.physical_to_logical_map),
         "notes": list(prepared.notes),
     }

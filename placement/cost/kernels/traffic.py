@@ -1,4 +1,4 @@
-"""Traffic of whole chains of layers, from affinity counts and the copies' shares."""
+"""Traffic of whole chains of layers, from affinity counts and the replicas' shares."""
 # numba's decorators are untyped.
 # mypy: disable-error-code="untyped-decorator"
 
@@ -22,7 +22,7 @@ def pair_traffic(
 ) -> None:
     """Write ``sum_ij A[l,i,j] sum_gh Q[l,i,g] Q[l+1,j,h] d[g,h]`` to `by_layer`, (L-1,).
 
-    Shares are sparse: the work is in proportion to ``E * E`` times the copies of an expert, not to ``G``.
+    Shares are sparse: the work is in proportion to ``E * E`` times the replicas of an expert, not to ``G``.
     """
     layers, E, G = share.shape
     reach = np.empty((G, E))

@@ -148,7 +148,7 @@ def layers_lacking(table: Table, rules: Rules, context: Context) -> tuple[str, .
 
 
 def check_table(table: Table, rules: Rules, found: Violations) -> None:
-    """Record ids out of range, missing experts, and slots and copies that the engine does not take."""
+    """Record ids out of range, missing experts, and slots and replicas that the engine does not take."""
     slots, experts = table.slots, table.num_experts
     for row, slot in np.argwhere((slots < -1) | (slots >= experts))[:SHOWN].tolist():
         detail = f"Slot {slot}: expert {slots[row, slot]} is not in 0..{experts - 1}."
@@ -158,7 +158,7 @@ def check_table(table: Table, rules: Rules, found: Violations) -> None:
             detail = (
                 f"Slots {np.flatnonzero(slots[row] == -1)[:8].tolist()} are empty, which the engine has no word for."
             )
-            remedy = "Fill them with copies, or plan with fewer slots per GPU."
+            remedy = "Fill them with replicas, or plan with fewer slots per GPU."
             found.add("empty_slot", table.places[row], detail, remedy)
     inside = np.where((slots >= 0) & (slots < experts), slots, experts)
     if not 1 <= experts <= MAX_EXPERTS or slots.shape[1] < experts:
@@ -171,17 +171,17 @@ def check_table(table: Table, rules: Rules, found: Violations) -> None:
         missing = np.flatnonzero(counts[row] == 0)
         detail = f"Expert(s) {missing[:8].tolist()}{'...' if missing.size > 8 else ''} have no slot."
         found.add("expert_missing", table.places[row], detail, "Every expert needs a slot in every layer.")
-    if not rules.copies:
+    if not rules.replicas:
         for row in np.flatnonzero((counts > 1).any(axis=1))[:SHOWN].tolist():
             copied = np.flatnonzero(counts[row] > 1)[:8].tolist()
-            detail = f"Expert(s) {copied} have copies, which the engine does not take."
-            found.add("copies", table.places[row], detail, "Plan with as many slots as experts.")
+            detail = f"Expert(s) {copied} have replicas, which the engine does not take."
+            found.add("replicas", table.places[row], detail, "Plan with as many slots as experts.")
     if table.num_gpus is not None:
         _check_gpus(table, rules, inside, found)
 
 
 def _check_gpus(table: Table, rules: Rules, inside: npt.NDArray[np.int64], found: Violations) -> None:
-    """Record slots that the GPUs don't divide, and two copies on one GPU."""
+    """Record slots that the GPUs don't divide, and two replicas on one GPU."""
     gpus = table.num_gpus or 1
     layers, slots = inside.shape
     if slots % gpus:
@@ -194,8 +194,8 @@ def _check_gpus(table: Table, rules: Rules, inside: npt.NDArray[np.int64], found
     twice = (ordered[:, :, 1:] == ordered[:, :, :-1]) & (ordered[:, :, 1:] < table.num_experts)
     for row, gpu in np.argwhere(twice.any(axis=2))[:SHOWN].tolist():
         expert = int(ordered[row, gpu, 1:][twice[row, gpu]][0])
-        detail = f"GPU {gpu} holds expert {expert} twice: one of the copies is never used, or used wrongly."
-        found.add("copies_on_one_gpu", table.places[row], detail, "Move the copy to another GPU.")
+        detail = f"GPU {gpu} holds expert {expert} twice: one of the replicas is never used, or used wrongly."
+        found.add("replicas_on_one_gpu", table.places[row], detail, "Move the replica to another GPU.")
 
 
 def _expected(rules: Rules, context: Context) -> tuple[int, ...]:

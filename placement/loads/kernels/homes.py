@@ -1,4 +1,4 @@
-"""What the homes of sequences do to loads, where copies are chosen by home."""
+"""What the homes of sequences do to loads, where replicas are chosen by home."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_home_shares(
     Parameters
     ----------
     gpus : (>= count,) integers
-        GPUs of the expert's copies; a GPU may occur twice.
+        GPUs of the expert's replicas; a GPU may occur twice.
     """
     G = len(fair)
     if count < 2 or policy == FAIR:
@@ -54,32 +54,32 @@ def add_home_shares(
 
 @numba.njit(nogil=True, cache=True)
 def add_home_variance(
-    copies: Ints, policy: int, node_of_gpu: Ints, fair: Floats, moments: Floats, variance: Floats
+    replicas: Ints, policy: int, node_of_gpu: Ints, fair: Floats, moments: Floats, variance: Floats
 ) -> None:
     """Add the variance of each GPU's relative load by the homes of sequences, in one layer.
 
     Parameters
     ----------
-    copies : (E, G) int64
+    replicas : (E, G) int64
     moments : (E, E) float64
         Products of the experts' loads, summed over sequences, as shares of the layer's squared.
     variance : (G,) float64
     """
-    E, G = copies.shape
-    number = np.full(E, -1, np.int64)  # of those with several copies
+    E, G = replicas.shape
+    number = np.full(E, -1, np.int64)  # of those with several replicas
     several = 0
     for e in range(E):
-        if copies[e].sum() > 1:
+        if replicas[e].sum() > 1:
             number[e] = several
             several += 1
     change = np.zeros((several, G, G))
-    gpus = np.empty(max(copies.sum(), 1), np.int64)
+    gpus = np.empty(max(replicas.sum(), 1), np.int64)
     for e in range(E):
         if number[e] < 0:
             continue
         count = 0
         for g in range(G):
-            for _ in range(copies[e, g]):
+            for _ in range(replicas[e, g]):
                 gpus[count] = g
                 count += 1
         add_home_shares(gpus, count, 1.0, policy, node_of_gpu, fair, change[number[e]])
@@ -87,7 +87,7 @@ def add_home_variance(
     for g in range(G):
         count = 0
         for e in range(E):
-            if number[e] >= 0 and copies[e, g] > 0:
+            if number[e] >= 0 and replicas[e, g] > 0:
                 here[count] = e
                 count += 1
         for a in range(count):

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from placement.replay.kernels.replay import choose_copy
+from placement.replay.kernels.replay import choose_replica
 
 __all__ = ["sum_most_active"]
 
@@ -20,8 +20,8 @@ def sum_most_active(
     ids: IntArray,
     rows: IntArray,
     homes: IntArray,
-    copy_gpus: IntArray,
-    copy_counts: IntArray,
+    replica_gpus: IntArray,
+    replica_counts: IntArray,
     policy: int,
     node_of_gpu: IntArray,
     batch: int,
@@ -31,14 +31,14 @@ def sum_most_active(
 
     Parameters
     ----------
-    ids, rows, homes, copy_gpus, copy_counts, policy, node_of_gpu
+    ids, rows, homes, replica_gpus, replica_counts, policy, node_of_gpu
         As for `placement.replay.kernels.replay.replay_dispatch`.
     batch : int
         Tokens per batch; the last one may have fewer.
     most : (L,) float64
     """
     T, L, K = ids.shape
-    seen = np.zeros((copy_counts.shape[1], len(node_of_gpu)), np.int64)  # the batch that saw the copy last
+    seen = np.zeros((replica_counts.shape[1], len(node_of_gpu)), np.int64)  # the batch that saw the replica last
     active = np.zeros(len(node_of_gpu), np.int64)
     anchor = np.empty(1, np.int64)
     stamp = 0
@@ -52,9 +52,9 @@ def sum_most_active(
                     e = ids[t, layer, k]
                     if e < 0:
                         continue
-                    g = choose_copy(
-                        copy_gpus[layer, e],
-                        copy_counts[layer, e],
+                    g = choose_replica(
+                        replica_gpus[layer, e],
+                        replica_counts[layer, e],
                         anchor,
                         1,
                         policy,

@@ -1,4 +1,4 @@
-"""What leaves its GPU and its node, and what it costs, of a matrix of messages: one pass, without copies."""
+"""What leaves its GPU and its node, and what it costs, of a matrix of messages: one pass, without replicas."""
 
 from __future__ import annotations
 

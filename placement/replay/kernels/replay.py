@@ -1,4 +1,4 @@
-"""Replay of tokens through a placement: which copy each token uses, and the messages that follow."""
+"""Replay of tokens through a placement: which replica each token uses, and the messages that follow."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def home_ranks(keys: IntArray, num_gpus: int) -> npt.NDArray[np.int32]:
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def fair_pick(row: int, layer: int, expert: int, count: int) -> int:
-    """Return which of `count` equal copies a token uses: a hash, so that every replay agrees."""
+    """Return which of `count` equal replicas a token uses: a hash, so that every replay agrees."""
     key = np.uint64(row) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(layer * 65536 + expert)
     return int(np.int64(_mix(key + np.uint64(0xD1B54A32D192ED03)) % np.uint64(count)))  # int alone stays unsigned
 
 
 @numba.njit(nogil=True, cache=True)
-def choose_copy(
+def choose_replica(
     gpus: IntArray,
     count: int,
     anchors: IntArray,
@@ -53,12 +53,12 @@ def choose_copy(
     layer: int,
     expert: int,
 ) -> int:
-    """Return the GPU of the copy that a token uses.
+    """Return the GPU of the replica that a token uses.
 
     Parameters
     ----------
     gpus : (>= count,) integers
-        GPUs of the expert's copies.
+        GPUs of the expert's replicas.
     anchors : (>= num_anchors,) integers
         Where the token is: its home rank, or the GPUs of its experts in the layer before, first expert first.
     policy : int
@@ -92,8 +92,8 @@ def choose_copy(
 def replay_context(
     ids: IntArray,
     rows: IntArray,
-    copy_gpus: IntArray,
-    copy_counts: IntArray,
+    replica_gpus: IntArray,
+    replica_counts: IntArray,
     policy: int,
     node_of_gpu: IntArray,
     traffic: Counts,
@@ -107,9 +107,9 @@ def replay_context(
     ids : (T, L, K) integers
         -1 where missing.
     rows : (T,) int64
-    copy_gpus : (L, E, M) int32
-        GPUs of the copies of each expert.
-    copy_counts : (L, E) int64
+    replica_gpus : (L, E, M) int32
+        GPUs of the replicas of each expert.
+    replica_counts : (L, E) int64
     policy : int
     node_of_gpu : (G,) int64
     traffic : (L-1, G, G) int64
@@ -130,11 +130,11 @@ def replay_context(
                 e = ids[t, layer, k]
                 if e < 0:
                     continue
-                gpu = int(copy_gpus[layer, e, 0])
-                if copy_counts[layer, e] > 1:  # a call, and a view of the copies, only where there is a choice
-                    gpu = choose_copy(
-                        copy_gpus[layer, e],
-                        copy_counts[layer, e],
+                gpu = int(replica_gpus[layer, e, 0])
+                if replica_counts[layer, e] > 1:  # a call, and a view of the replicas, only where there is a choice
+                    gpu = choose_replica(
+                        replica_gpus[layer, e],
+                        replica_counts[layer, e],
                         before,
                         num_before,
                         policy,
@@ -159,8 +159,8 @@ def replay_dispatch(
     ids: IntArray,
     rows: IntArray,
     homes: IntArray,
-    copy_gpus: IntArray,
-    copy_counts: IntArray,
+    replica_gpus: IntArray,
+    replica_counts: IntArray,
     policy: int,
     dedup: int,
     node_of_gpu: IntArray,
@@ -174,7 +174,7 @@ def replay_dispatch(
 
     Parameters
     ----------
-    ids, rows, copy_gpus, copy_counts, policy, node_of_gpu, load, fanout
+    ids, rows, replica_gpus, replica_counts, policy, node_of_gpu, load, fanout
         As for `replay_context`.
     homes : (T,) int32
         Home rank of each token.
@@ -201,10 +201,18 @@ def replay_dispatch(
                 e = ids[t, layer, k]
                 if e < 0:
                     continue
-                gpu = int(copy_gpus[layer, e, 0])
-                if copy_counts[layer, e] > 1:
-                    gpu = choose_copy(
-                        copy_gpus[layer, e], copy_counts[layer, e], anchor, 1, policy, node_of_gpu, rows[t], layer, e
+                gpu = int(replica_gpus[layer, e, 0])
+                if replica_counts[layer, e] > 1:
+                    gpu = choose_replica(
+                        replica_gpus[layer, e],
+                        replica_counts[layer, e],
+                        anchor,
+                        1,
+                        policy,
+                        node_of_gpu,
+                        rows[t],
+                        layer,
+                        e,
                     )
                 load[layer, gpu] += 1
                 away[layer, 0] += gpu != home

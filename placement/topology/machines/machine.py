@@ -95,7 +95,7 @@ class Machine:
             remedy = "Add domain=rack if it does, domain=host if not."
             raise InputError.of("domain_unknown", "/topology/domain", detail, remedy)
         rack = overrides.domain == "rack"
-        copy = np.repeat(np.arange(hosts), gpus)
+        replica = np.repeat(np.arange(hosts), gpus)
         network = _network(self, overrides)
         inside = float(self.bandwidth.max(initial=0.0)) or network
         bandwidth = np.full((hosts * gpus, hosts * gpus), inside if rack else network)
@@ -103,8 +103,8 @@ class Machine:
         for number in range(hosts):
             part = slice(number * gpus, (number + 1) * gpus)
             bandwidth[part, part] = own
-        host = np.tile(self.host, hosts) + copy * (int(self.host.max()) + 1)
-        domain = np.tile(self.domain, hosts) + copy * (int(self.domain.max()) + 1)
+        host = np.tile(self.host, hosts) + replica * (int(self.host.max()) + 1)
+        domain = np.tile(self.domain, hosts) + replica * (int(self.domain.max()) + 1)
         node = np.zeros(hosts * gpus, dtype=np.int64) if rack else _numbered(domain)
         if not np.isin(np.diff(node), (0, 1)).all():
             alone = [rank for rank in range(gpus) if (self.domain == self.domain[rank]).sum() == 1]

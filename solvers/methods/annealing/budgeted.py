@@ -1,4 +1,4 @@
-"""What copies are worth in each layer, by short searches with ever more of them, and the budget shared out by that."""
+"""What replicas are worth in each layer, by short searches with ever more of them, and the budget shared by that."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from placement import Problem
 from placement.cost.score import guarded_gpu_load
-from placement.plan.plan import copies_on_gpu
-from solvers.arrange.replica_budget import add_copies, copy_levels, share_out
+from placement.plan.plan import replicas_on_gpu
+from solvers.arrange.replica_budget import add_replicas, replica_levels, share_out
 from solvers.methods.annealing.layer import Layer, anneal_once
 from solvers.methods.load_balance.solver import balanced
 from solvers.searching.search import Search
@@ -26,14 +26,14 @@ EVEN_TRIALS_PER_PAIR = 40  # of slots; with fewer, half of them is too much for 
 def budgeted_rows(
     problem: Problem, start: Table, search: Search, *, trials: float, cold: float
 ) -> tuple[Table, list[int]]:
-    """Share the budget of copies out to the layers by short searches with ever more of them.
+    """Share the budget of replicas out to the layers by short searches with ever more of them.
 
     Parameters
     ----------
     problem : Problem
-        Dispatch, with a budget of copies.
+        Dispatch, with a budget of replicas.
     start : (L, S) int32
-        A map within the budget. What it holds already is paid for; most often no copies.
+        A map within the budget. What it holds already is paid for; most often no replicas.
     search : Search
     trials : float
         About how many a layer gets in all. With enough, each level is also searched from a balanced row.
@@ -45,11 +45,11 @@ def budgeted_rows(
     (L, S) int32, list of int
         The best maps found within the budgets, and the slots that each layer may use.
     """
-    layers, budget, limits = problem.num_layers, problem.copy_budget, problem.constraints
+    layers, budget, limits = problem.num_layers, problem.replica_budget, problem.constraints
     assert budget is not None
     held = (start >= 0).sum(axis=1)
     left = budget + layers * problem.num_experts - int(held.sum())
-    levels = copy_levels(int(problem.capacity.sum() - held.max()), left, layers)
+    levels = replica_levels(int(problem.capacity.sum() - held.max()), left, layers)
     plain = (held == problem.num_experts).all() and not (limits.pins or limits.forbidden or limits.groups)
     longer = trials >= EVEN_TRIALS_PER_PAIR * problem.num_slots**2
     even = [balanced(problem, extra) for extra in levels] if plain and longer else []
@@ -64,7 +64,7 @@ def budgeted_rows(
                 break
             level = part.part(1 / (len(levels) - number), number, work_share=1 / len(levels))
             most = int(held[layer] + extra)
-            row = add_copies(problem, layer, row, most - int((row >= 0).sum()))
+            row = add_replicas(problem, layer, row, most - int((row >= 0).sum()))
             starts = [row, *(table[layer] for table in even[number : number + 1])]
             found = []
             for run, begin in enumerate(starts):
@@ -80,26 +80,26 @@ def budgeted_rows(
 
 
 def budgeted_by_load(problem: Problem) -> Table:
-    """Return a balanced map whose copies are in the layers where loads need them most: first those above the cap.
+    """Return a balanced map whose replicas are in the layers where loads need them most: first those above the cap.
 
     Parameters
     ----------
     problem : Problem
-        With a budget of copies, without pins, exclusions and groups.
+        With a budget of replicas, without pins, exclusions and groups.
 
     Returns
     -------
     (L, S) int32
-        -1 for an empty slot. Where loads are even without copies, the budget is not used up.
+        -1 for an empty slot. Where loads are even without replicas, the budget is not used up.
     """
-    layers, budget = problem.num_layers, problem.copy_budget
+    layers, budget = problem.num_layers, problem.replica_budget
     assert budget is not None
-    levels = copy_levels(int(problem.capacity.sum()) - problem.num_experts, budget, layers)
+    levels = replica_levels(int(problem.capacity.sum()) - problem.num_experts, budget, layers)
     tables = [balanced(problem, extra) for extra in levels]
     caps = np.full(layers, np.inf) if problem.load_caps is None else problem.load_caps
     cost = np.zeros((layers, len(levels)))
     for level, table in enumerate(tables):
-        load = guarded_gpu_load(problem, copies_on_gpu(table, problem.num_experts, problem.num_gpus))
+        load = guarded_gpu_load(problem, replicas_on_gpu(table, problem.num_experts, problem.num_gpus))
         excess = np.maximum(load - caps[:, None], 0).sum(axis=1)
         cost[:, level] = problem.objective.load_excess_weight * excess + load.max(axis=1)
     return _chosen(np.stack(tables, axis=1), levels, share_out(cost, levels, budget))

@@ -31,7 +31,7 @@ class ChainModel:
     ----------
     problem : Problem
     table : (L, S) integers
-        A valid map: which experts, copies and empty slots there are. Items are its slots.
+        A valid map: which experts, replicas and empty slots there are. Items are its slots.
     """
 
     def __init__(self, problem: Problem, table: npt.NDArray[np.integer[Any]]) -> None:
@@ -39,9 +39,9 @@ class ChainModel:
         self.expert = np.array(table, dtype=np.int64)
         L, S = self.expert.shape
         held = self.expert >= 0
-        copies = np.stack([np.bincount(row[row >= 0], minlength=problem.num_experts) for row in self.expert])
+        replicas = np.stack([np.bincount(row[row >= 0], minlength=problem.num_experts) for row in self.expert])
         row = np.arange(L)[:, None]
-        part = np.where(held, 1.0 / np.maximum(copies[row, self.expert], 1), 0.0)
+        part = np.where(held, 1.0 / np.maximum(replicas[row, self.expert], 1), 0.0)
         self.load = np.ascontiguousarray(
             (problem.relative_load[row, self.expert] * part)[:, :, None] / problem.topology.fair_share
         )
@@ -77,8 +77,8 @@ class ChainModel:
             self.covariance = np.ascontiguousarray(deviations @ deviations.transpose(0, 2, 1))
             if problem.load_margin:
                 self.margin = problem.load_margin / (problem.num_gpus * problem.topology.fair_share)
-        # Only copies can collide; -1 spares the look-up for all others.
-        several = held & (copies[row, self.expert] > 1) & problem.constraints.distinct_copies
+        # Only replicas can collide; -1 spares the look-up for all others.
+        several = held & (replicas[row, self.expert] > 1) & problem.constraints.distinct_replicas
         self.collide = np.where(several, self.expert, -1)
         self.lock, self.allowed = self._locks(table)
         self.scale = self._scale()

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from placement import Problem
 from placement.cost.score import expected_gpu_load, guarded_gpu_load, load_spread, score
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.relabel import Relabelling
 from solvers.methods.annealing.kernels.chain import add_slot_traffic
 
@@ -57,19 +57,19 @@ class Pool:
         if any(np.array_equal(table, other) for other in self.tables):
             return
         problem = self.problem
-        copies = copies_on_gpu(table, problem.num_experts, problem.num_gpus)
-        cost = problem.objective.imbalance_weight * expected_gpu_load(problem, copies).max(axis=1)
+        replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
+        cost = problem.objective.imbalance_weight * expected_gpu_load(problem, replicas).max(axis=1)
         if problem.load_caps is not None:
-            excess = np.maximum(guarded_gpu_load(problem, copies) - problem.load_caps[:, None], 0).sum(axis=1)
+            excess = np.maximum(guarded_gpu_load(problem, replicas) - problem.load_caps[:, None], 0).sum(axis=1)
             cost = cost + problem.objective.load_excess_weight * excess
         if len(self.tables) == self.limit:
             for items in (self.tables, self._part, self._node_cost, self._spread, self._key):
                 del items[1]
         self.tables.append(table)
-        number = np.take_along_axis(copies.sum(axis=2), np.maximum(table, 0).astype(np.int64), axis=1)
+        number = np.take_along_axis(replicas.sum(axis=2), np.maximum(table, 0).astype(np.int64), axis=1)
         self._part.append(1.0 / np.maximum(number, 1))
         self._node_cost.append(cost / problem.num_layers)
-        self._spread.append(problem.spread_weight * load_spread(problem, copies) / problem.num_layers)
+        self._spread.append(problem.spread_weight * load_spread(problem, replicas) / problem.num_layers)
         self._key.append(self._count)
         self._count += 1
 

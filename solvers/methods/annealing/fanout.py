@@ -1,4 +1,4 @@
-"""Search under dispatch: fewer messages per token by exact replay of sampled tokens, copies included."""
+"""Search under dispatch: fewer messages per token by exact replay of sampled tokens, replicas included."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from solvers.arrange.conform import conform, separate_copies
-from solvers.arrange.replica_budget import add_copies
+from solvers.arrange.conform import conform, separate_replicas
+from solvers.arrange.replica_budget import add_replicas
 from solvers.methods.annealing.budgeted import budgeted_rows
 from solvers.methods.annealing.layer import Layer, search_layer
 from solvers.methods.eplb.router_groups import grouped_eplb
@@ -21,7 +21,7 @@ __all__ = ["base_plan", "improve_fanout"]
 
 Table = npt.NDArray[np.int32]
 DEFAULT_TRIALS_PER_LAYER = 400_000
-NOMINAL_TRIALS_PER_S = 200_000  # of a core, with copies; only to choose a temperature
+NOMINAL_TRIALS_PER_S = 200_000  # of a core, with replicas; only to choose a temperature
 HOTTER = 4.0  # where the largest load has a weight
 HOT_TRIALS_PER_PAIR = 20  # of slots
 WHOLE_TRIALS_PER_PAIR = 5  # with fewer, a search from whole groups does not get far from them
@@ -54,7 +54,7 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     if whole is not None:
         if not search.offers_are_dear:
             search.offer(whole, 1)
-        whole = _drop_second_copies(whole, problem.num_gpus)
+        whole = _drop_second_replicas(whole, problem.num_gpus)
     if search.work is None and search.remaining_s is None:
         search = search.part(1.0, 0)
         search.work = DEFAULT_TRIALS_PER_LAYER * problem.num_layers
@@ -65,13 +65,13 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     elif problem.objective.imbalance_weight:
         # Their unit is a change of traffic; the largest load changes the cost by more.
         hot *= HOTTER
-    start = _drop_second_copies(start, problem.num_gpus)
+    start = _drop_second_replicas(start, problem.num_gpus)
     most: list[int] = [problem.num_slots] * problem.num_layers
-    if problem.copies_limited:
+    if problem.replicas_limited:
         start, most = budgeted_rows(problem, start, search.part(BUDGET_SHARE, 0), trials=trials, cold=cold)
         search = search.part(1.0, 1, work_share=1 - BUDGET_SHARE)
     elif search.start is None:
-        start = np.stack([add_copies(problem, layer, row, problem.num_slots) for layer, row in enumerate(start)])
+        start = np.stack([add_replicas(problem, layer, row, problem.num_slots) for layer, row in enumerate(start)])
     table = start.copy()
 
     def anneal(part: Search, layer: int) -> None:
@@ -104,13 +104,13 @@ def base_plan(problem: Problem) -> Table:
 
 
 def _apart(problem: Problem, eplb: Eplb) -> Table:
-    """Return EPLB's plan with second copies moved to other GPUs."""
+    """Return EPLB's plan with second replicas moved to other GPUs."""
     table: npt.NDArray[np.integer[Any]] = eplb.table(problem)
-    return separate_copies(table, problem.profile.load, problem.num_gpus)
+    return separate_replicas(table, problem.profile.load, problem.num_gpus)
 
 
-def _drop_second_copies(table: Table, num_gpus: int) -> Table:
-    """Empty the slots that hold a second copy on the same GPU: the kernel knows at most one copy per expert and GPU."""
+def _drop_second_replicas(table: Table, num_gpus: int) -> Table:
+    """Empty the slots that hold a second replica on the same GPU: the kernel knows one per expert and GPU."""
     result = table.copy()
     for row in result.reshape(len(table) * num_gpus, -1):
         _, first = np.unique(row, return_index=True)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from placement import Problem
 from placement.cost.score import home_share
-from placement.replay.replay import POLICIES, copy_table, homes_of
+from placement.replay.replay import POLICIES, homes_of, replica_table
 from solvers.methods.annealing.kernels.fanout import LayerModel, LayerState, route_all
 from solvers.methods.annealing.kernels.fanout_anneal import anneal_layer, load_cost, most_active
 from solvers.searching.kernels import State, seeded
@@ -41,7 +41,7 @@ class Layer:
     problem : Problem
         Dispatch, with a sample of tokens.
     row : (S,) integers
-        The layer's row of a map; no GPU holds two copies of an expert.
+        The layer's row of a map; no GPU holds two replicas of an expert.
     layer : int
     tokens : int, optional
         How many of the sampled tokens to price on; all by default.
@@ -86,7 +86,7 @@ class Layer:
             moments=np.zeros((0, 0)) if moments is None else moments[layer],
             homes=np.full((1, G), 1 / G) if shares is None else shares[layer],
             fair=topology.fair_share,
-            policy=POLICIES[objective.copy_policy],
+            policy=POLICIES[objective.replica_policy],
             node_of_gpu=node,
             gpu_cost=np.ascontiguousarray(gpu_cost),
             node_cost=np.ascontiguousarray(node_cost),
@@ -107,7 +107,7 @@ class Layer:
             spread_weight=problem.spread_weight / layers,
             spread_free=problem.spread_tolerance,
         )
-        gpus, counts = copy_table(row[None], E, problem.slots_per_gpu)
+        gpus, counts = replica_table(row[None], E, problem.slots_per_gpu)
         room = np.full((E, G + 1), -1, np.int64)
         room[:, : gpus.shape[2]] = gpus[0]
         slot = np.flatnonzero(row >= 0)
@@ -117,7 +117,7 @@ class Layer:
         self.state = LayerState(
             expert_of=row.astype(np.int64),
             gpu_of=np.arange(S) // problem.slots_per_gpu,
-            copies=room,
+            replicas=room,
             counts=counts[0].copy(),
             item_at=item_at,
             used=np.full(ids.shape, -1, np.int32),

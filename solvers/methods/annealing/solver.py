@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from solvers.arrange.conform import conform, separate_copies
+from solvers.arrange.conform import conform, separate_replicas
 from solvers.methods.annealing.budgeted import budgeted_by_load
 from solvers.methods.annealing.chain import Chain, ChainModel
 from solvers.methods.annealing.crossover import Pool
@@ -80,7 +80,7 @@ class Annealing:
             and problem.num_slots > problem.num_experts
             and problem.profile.sample is None
         ):
-            return "copies under dispatch need a sample of tokens, but the profile has counts only."
+            return "replicas under dispatch need a sample of tokens, but the profile has counts only."
         tables = 3 * 8 * problem.num_layers * problem.num_slots**2
         if not _replays(problem) and tables > MAX_TABLE_BYTES:
             return (
@@ -197,26 +197,26 @@ def _replays(problem: Problem) -> bool:
 
 
 def _plain(problem: Problem) -> Table:
-    """Return one copy of each expert, in order."""
+    """Return one replica of each expert, in order."""
     gpu = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
     return conform(problem, np.tile(gpu, (problem.num_layers, 1)))
 
 
 def _replicated(problem: Problem) -> Table | None:
-    """Return a plan with copies to move around, or None where they can't pay, or nothing says which to make.
+    """Return a plan with replicas to move around, or None where they can't pay, or nothing says which to make.
 
-    Under a fair split copies cost traffic; they pay only where load counts.
+    Under a fair split replicas cost traffic; they pay only where load counts.
     """
     constraints = problem.constraints
     if not problem.load_counts or problem.num_slots == problem.num_experts:
         return None
-    if problem.copies_limited and not (constraints.pins or constraints.forbidden or constraints.groups):
+    if problem.replicas_limited and not (constraints.pins or constraints.forbidden or constraints.groups):
         return budgeted_by_load(problem)
     if not problem.is_free or Eplb().supports(problem) is not None:
         return None
     table = Eplb().table(problem)
-    if constraints.distinct_copies:
-        return separate_copies(table, problem.profile.load, problem.num_gpus)
+    if constraints.distinct_replicas:
+        return separate_replicas(table, problem.profile.load, problem.num_gpus)
     return np.asarray(table, dtype=np.int32)
 
 

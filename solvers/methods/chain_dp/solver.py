@@ -54,11 +54,11 @@ class ChainDp:
         found.raise_if_any()
 
     def supports(self, problem: Problem) -> str | None:
-        """Context-coherent problems with few arrangements; one copy of each expert."""
+        """Context-coherent problems with few arrangements; one replica of each expert."""
         if problem.objective.execution != "context_coherent":
             return "it follows tokens from layer to layer (execution 'context_coherent')."
         if (problem.pinned.sum(axis=2) > 1).any():
-            return "it places one copy of each expert, but an expert is pinned to several GPUs."
+            return "it places one replica of each expert, but an expert is pinned to several GPUs."
         if problem.num_experts > MAX_EXPERTS and problem.num_gpus > 1:
             return f"{problem.num_experts} experts have too many arrangements (at most {MAX_EXPERTS} experts)."
         ways = count_arrangements(problem)
@@ -76,7 +76,8 @@ class ChainDp:
         in_order = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
         search.offer(conform(problem, np.tile(in_order, (problem.num_layers, 1))))
         path = _ShortestPath(problem, search)
-        # A fair split over copies is an average of plans without copies; only where load counts may copies be better.
+        # A fair split over replicas is an average of plans without replicas; only where load counts may replicas be
+        # better.
         exact = problem.num_slots == problem.num_experts or not problem.load_counts
         weight, free = problem.spread_weight, problem.spread_tolerance
         low, high, price = 0.0, 1.0, 0.0

@@ -1,4 +1,4 @@
-"""Which GPU each token goes to under each copy pattern."""
+"""Which GPU each token goes to under each replica pattern."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from placement.replay.kernels.replay import choose_copy
+from placement.replay.kernels.replay import choose_replica
 
 __all__ = ["destinations"]
 
@@ -36,7 +36,7 @@ def destinations(
     homes : (T,) int32
     layer : int
     gpus : (P, M) integers
-        GPUs of each pattern's copies, rising.
+        GPUs of each pattern's replicas, rising.
     counts : (P,) integers
     policy : int
         As in `placement.replay.kernels.replay`.
@@ -51,7 +51,7 @@ def destinations(
         for k in range(K):
             if ids[t, k] >= 0:
                 for p in range(P):
-                    result[t, k, p] = choose_copy(
+                    result[t, k, p] = choose_replica(
                         gpus[p], counts[p], anchor, 1, policy, node_of_gpu, rows[t], layer, ids[t, k]
                     )
     return result

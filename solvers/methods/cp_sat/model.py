@@ -1,4 +1,4 @@
-"""The CP-SAT model of a placement problem: one boolean per layer, expert and copy pattern, costs as rounded integers.
+"""The CP-SAT model of a placement problem: one boolean per layer, expert and replica pattern, rounded costs.
 
 Every coefficient of a cost is rounded down, so the model's objective is never above the problem's, and neither is its
 bound. What is left out (nothing but the standard errors of loads, which tangents replace) is never negative.
@@ -17,15 +17,15 @@ import numpy.typing as npt
 from placement import Problem
 from placement.replay.replay import POLICIES, homes_of
 from solvers.methods.cp_sat.kernels import destinations
-from solvers.methods.cp_sat.patterns import CopyPatterns
+from solvers.methods.cp_sat.patterns import ReplicaPatterns
 
 __all__ = ["PlacementModel", "TokenGroups", "count_booleans"]
 
 Array = npt.NDArray[np.float64]
-Copies = npt.NDArray[np.int64]
+Replicas = npt.NDArray[np.int64]
 Table = npt.NDArray[np.int32]
 BITS = 50  # of the largest objective: below the 53 that a float holds, in which CP-SAT reports its bound
-MAX_PARTS = 10_000  # least common multiple of the numbers of copies
+MAX_PARTS = 10_000  # least common multiple of the numbers of replicas
 DEPTH = 3  # experts after the first by whose patterns symmetry is broken
 ROUNDING = 1e-14  # of the coefficients' sum: what float arithmetic may add before they are rounded down
 
@@ -43,17 +43,17 @@ class TokenGroups:
         Tokens of each group by home rank.
     """
 
-    def __init__(self, patterns: CopyPatterns, layer: int) -> None:
+    def __init__(self, patterns: ReplicaPatterns, layer: int) -> None:
         problem = patterns.problem
         sample, G = problem.profile.sample, problem.num_gpus
         assert sample is not None
         ids = np.sort(sample.topk_ids[:, layer], axis=1)
         homes = homes_of(problem.objective, G, sample.rows, sample.seq_id, sample.source_rank)
-        counts = patterns.copies.sum(axis=1)
+        counts = patterns.replicas.sum(axis=1)
         gpus = np.zeros((len(counts), int(counts.max())), np.int64)
-        for row, copies in zip(gpus, patterns.copies, strict=True):
-            row[: copies.sum()] = np.repeat(np.arange(G), copies)
-        policy, node = POLICIES[problem.objective.copy_policy], problem.topology.node_of_gpu
+        for row, replicas in zip(gpus, patterns.replicas, strict=True):
+            row[: replicas.sum()] = np.repeat(np.arange(G), replicas)
+        policy, node = POLICIES[problem.objective.replica_policy], problem.topology.node_of_gpu
         serves = destinations(ids, sample.rows, homes, layer, gpus, counts, policy, node)
         key = np.concatenate([ids, serves.reshape(len(ids), -1)], axis=1)
         unique, group = np.unique(key, axis=0, return_inverse=True)
@@ -80,7 +80,7 @@ def near_hops(problem: Problem) -> tuple[Array, float]:
     return most - hop, most
 
 
-def count_booleans(problem: Problem, patterns: CopyPatterns, layers: int, limit: int) -> int:
+def count_booleans(problem: Problem, patterns: ReplicaPatterns, layers: int, limit: int) -> int:
     """Return the booleans that `layers` consecutive layers need, at most; counting ends above `limit`."""
     objective, allowed = problem.objective, patterns.allowed
     window = min(layers, problem.num_layers)
@@ -112,14 +112,14 @@ class PlacementModel:
     Parameters
     ----------
     problem : Problem
-    patterns : CopyPatterns
+    patterns : ReplicaPatterns
     rows : range
         Layers to decide.
     around : (L, E, G) int64
-        Copies of the map that the other layers keep.
+        Replicas of the map that the other layers keep.
     """
 
-    def __init__(self, problem: Problem, patterns: CopyPatterns, rows: range, around: Copies) -> None:
+    def __init__(self, problem: Problem, patterns: ReplicaPatterns, rows: range, around: Replicas) -> None:
         from ortools.sat.python import cp_model
 
         self.problem, self.patterns, self.rows, self.around = problem, patterns, rows, around
@@ -152,7 +152,7 @@ class PlacementModel:
         for row in self.rows:
             of_row = [self.has[row, e] for e in range(problem.num_experts)]
             for g, room in enumerate(problem.capacity.tolist()):
-                held = [(v, int(patterns.copies[p, g])) for ways in of_row for p, v in ways.items()]
+                held = [(v, int(patterns.replicas[p, g])) for ways in of_row for p, v in ways.items()]
                 cp.add(sum(count * v for v, count in held if count) <= room)
             for group in problem.constraints.groups:
                 if row not in np.arange(problem.num_layers)[problem.rows_of(group)].reshape(-1):
@@ -184,9 +184,9 @@ class PlacementModel:
             else:
                 self._forbid_images(row, expert + 1, names[names[:, p] == p], [*chosen, literal])
 
-    def canonical(self, copies: Copies) -> npt.NDArray[np.int64]:
+    def canonical(self, replicas: Replicas) -> npt.NDArray[np.int64]:
         """Return the patterns (L, E) of a map, with GPUs renamed as the model wants them."""
-        number = self.patterns.numbers(copies)
+        number = self.patterns.numbers(replicas)
         renamed = self.patterns.renamed
         if len(renamed) == 1 or len(self.rows) < len(number):
             return number
@@ -270,7 +270,7 @@ class PlacementModel:
             if len(several) > 1:
                 self.cp.add_at_most_one([*(v for v, _ in several), here.negated()])
         if len(by_gpu) > 1:
-            whole = math.lcm(*range(1, int(self.patterns.copies.sum(axis=1).max()) + 1))
+            whole = math.lcm(*range(1, int(self.patterns.replicas.sum(axis=1).max()) + 1))
             if whole <= MAX_PARTS:
                 parts = [(v, round(share * whole)) for several in by_gpu.values() for v, share in several]
                 self.cp.add(sum(part * v for v, part in parts) <= whole * here)
@@ -391,16 +391,16 @@ class PlacementModel:
         allowed = self._down(max(-weight * cap, -self._most))
         self.cp.add(self._excess[row, gpu] >= self._sum(row, weight * guarded) + allowed)
 
-    def touch(self, copies: Copies) -> None:
-        """Add tangents to the standard errors of loads at copies (L, E, G): exact there, below elsewhere."""
+    def touch(self, replicas: Replicas) -> None:
+        """Add tangents to the standard errors of loads at replicas (L, E, G): exact there, below elsewhere."""
         problem = self.problem
         if not self._varies or not (self._spread or (self._excess and problem.load_margin)):
             return
-        number = self.patterns.numbers(copies)
+        number = self.patterns.numbers(replicas)
         experts = np.arange(problem.num_experts)
         for row in self.rows:
             # |v| is at least <v, v0> / |v0|, for every v: of the loads' deviations by group, and by the homes.
-            along = np.zeros((problem.num_experts, *self.patterns.copies.shape))
+            along = np.zeros((problem.num_experts, *self.patterns.replicas.shape))
             square = np.zeros(problem.num_gpus)
             if problem.load_deviations is not None:
                 deviations = problem.load_deviations[row]
@@ -424,9 +424,9 @@ class PlacementModel:
                     guarded = relative[:, :, g] + problem.load_margin * along[:, :, g] / error[g]
                     self._add_excess(row, int(g), guarded)
 
-    def hint(self, copies: Copies) -> None:
-        """Start from a map's copies (L, E, G)."""
-        number = self.canonical(copies)
+    def hint(self, replicas: Replicas) -> None:
+        """Start from a map's replicas (L, E, G)."""
+        number = self.canonical(replicas)
         self.cp.clear_hints()  # type: ignore[no-untyped-call]  # the library has few types
         for (row, e), ways in self.has.items():
             for p, literal in ways.items():
@@ -435,13 +435,13 @@ class PlacementModel:
     def table(self, holds: Any) -> Table:
         """Return the map (L, S) of a solution; `holds` gives a literal's value."""
         problem = self.problem
-        copies = self.around.copy()
+        replicas = self.around.copy()
         for (row, e), ways in self.has.items():
-            copies[row, e] = self.patterns.copies[next(p for p, literal in ways.items() if holds(literal))]
+            replicas[row, e] = self.patterns.replicas[next(p for p, literal in ways.items() if holds(literal))]
         table = np.full((problem.num_layers, problem.num_gpus, problem.slots_per_gpu), -1, np.int32)
         for row in range(problem.num_layers):
             for g in range(problem.num_gpus):
-                held = np.repeat(np.arange(problem.num_experts), copies[row, :, g])
+                held = np.repeat(np.arange(problem.num_experts), replicas[row, :, g])
                 table[row, g, : len(held)] = held
         return table.reshape(problem.num_layers, -1)
 

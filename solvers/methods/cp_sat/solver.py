@@ -1,4 +1,4 @@
-"""Proven optima of small problems, copies included: constraint programming on the problem's own objective."""
+"""Proven optima of small problems, replicas included: constraint programming on the problem's own objective."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.conform import conform
 from solvers.methods.cp_sat.model import PlacementModel, count_booleans
-from solvers.methods.cp_sat.patterns import CopyPatterns, count_patterns
+from solvers.methods.cp_sat.patterns import ReplicaPatterns, count_patterns
 from solvers.searching.cp_sat import TRIALS_PER_UNIT, cp_sat_solver, watch
 from solvers.searching.search import Search
 from traces import Violations
@@ -22,14 +22,14 @@ __all__ = ["CpSat"]
 
 LOCAL_UNITS = 1.0  # deterministic time of one neighbourhood
 
-Copies = npt.NDArray[np.int64]
+Replicas = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CpSat:
-    """CP-SAT on one boolean per layer, expert and copy pattern (the GPUs that hold its copies).
+    """CP-SAT on one boolean per layer, expert and replica pattern (the GPUs that hold its replicas).
 
-    Loads and traffic depend on patterns alone, whatever the copy policy, so nothing of the objective is approximated
+    Loads and traffic depend on patterns alone, whatever the replica policy, so nothing of the objective is approximated
     but the standard errors of loads. These are convex: tangents are added at each plan found, and the model is solved
     again until its bound meets the score.
 
@@ -47,7 +47,7 @@ class CpSat:
 
     name: ClassVar[str] = "cp_sat"
     summary: ClassVar[str] = (
-        "Constraint programming (CP-SAT) on the whole objective, with copies: proven optima of small problems."
+        "Constraint programming (CP-SAT) on the whole objective, with replicas: proven optima of small problems."
     )
 
     def __post_init__(self) -> None:
@@ -63,13 +63,13 @@ class CpSat:
         """Problems whose model has few booleans."""
         if problem.objective.activated_weight:
             return "its model does not count activated experts."
-        if problem.copies_limited:
-            return "its model has no budget of copies."
+        if problem.replicas_limited:
+            return "its model has no budget of replicas."
         layers = self.neighbourhood_layers or problem.num_layers
         needs = min(layers, problem.num_layers) * problem.num_experts * count_patterns(problem)
         # Pins and exclusions leave out patterns; that the enumeration itself is short is what counts here.
         if needs <= self.max_booleans:
-            needs = count_booleans(problem, CopyPatterns.of(problem), layers, self.max_booleans)
+            needs = count_booleans(problem, ReplicaPatterns.of(problem), layers, self.max_booleans)
         if needs > self.max_booleans:
             return f"its model has {needs:,} booleans or more, above max_booleans = {self.max_booleans:,}."
         return None
@@ -91,15 +91,15 @@ class _Run:
 
     def __init__(self, problem: Problem, search: Search) -> None:
         self.problem, self.search = problem, search
-        self.patterns = CopyPatterns.of(problem)
+        self.patterns = ReplicaPatterns.of(problem)
         self.step = 0
         self.units = 0.0
         self.failure: BaseException | None = None
 
     @property
-    def best(self) -> Copies:
+    def best(self) -> Replicas:
         assert self.search.best is not None
-        return copies_on_gpu(self.search.best, self.problem.num_experts, self.problem.num_gpus)
+        return replicas_on_gpu(self.search.best, self.problem.num_experts, self.problem.num_gpus)
 
     def whole(self) -> int | None:
         """Solve with all layers free; return the work spent if a limit ended it."""
@@ -144,13 +144,13 @@ class _Run:
         spent = int(self.units * TRIALS_PER_UNIT)
         return spent if work is None or self.search.done or self.search.proven else max(spent, work)
 
-    def _solve(self, model: PlacementModel, *, proves: bool, units: float) -> Copies | None:
+    def _solve(self, model: PlacementModel, *, proves: bool, units: float) -> Replicas | None:
         """Offer the plans that CP-SAT finds, and report bounds where the model `proves` them.
 
         Returns
         -------
         (L, E, G) int64 or None
-            Copies of the model's optimum; None if a limit came first.
+            Replicas of the model's optimum; None if a limit came first.
         """
         from ortools.sat.python import cp_model
 
@@ -183,7 +183,7 @@ class _Run:
             return None
         if proves:
             self.search.bound(max(0.0, model.bound(solver.best_objective_bound)))
-        return copies_on_gpu(model.table(solver.boolean_value), self.problem.num_experts, self.problem.num_gpus)
+        return replicas_on_gpu(model.table(solver.boolean_value), self.problem.num_experts, self.problem.num_gpus)
 
     def _offer(self, model: PlacementModel, holds: Callable[[Any], bool]) -> None:
         self.step += 1

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from solvers.arrange.conform import separate_copies
+from solvers.arrange.conform import separate_replicas
 from solvers.methods.eplb.kernels.rebalance import rebalance_layer
 from solvers.searching.search import Search
 from traces import InputError, Violations
@@ -39,7 +39,7 @@ def rebalance(
     Returns
     -------
     (L, S) int64
-        Physical-to-logical map; a GPU may hold two copies of an expert.
+        Physical-to-logical map; a GPU may hold two replicas of an expert.
 
     Raises
     ------
@@ -87,7 +87,9 @@ class Eplb:
     num_groups: int | None = None
 
     name: ClassVar[str] = "eplb"
-    summary: ClassVar[str] = "DeepSeek's EPLB: copies of the hottest experts, then heaviest first; balances load only."
+    summary: ClassVar[str] = (
+        "DeepSeek's EPLB: replicas of the hottest experts, then heaviest first; balances load only."
+    )
 
     def __post_init__(self) -> None:
         if self.num_groups is not None and self.num_groups < 1:
@@ -96,7 +98,7 @@ class Eplb:
     def supports(self, problem: Problem) -> str | None:
         """Equal GPUs and no pins, exclusions or groups; sizes that divide, for the hierarchical policy."""
         if not problem.is_free or len(set(problem.topology.speed.tolist())) > 1:
-            return "it knows no pins, exclusions, groups, uneven slots, budgets of copies or GPU speeds."
+            return "it knows no pins, exclusions, groups, uneven slots, budgets of replicas or GPU speeds."
         groups, nodes = self.num_groups, problem.topology.num_nodes
         if groups is not None and problem.num_experts % groups:
             return f"{problem.num_experts} experts can't be divided into {groups} groups; num_groups must divide them."
@@ -108,10 +110,10 @@ class Eplb:
         return None
 
     def run(self, problem: Problem, search: Search) -> None:
-        """Offer the plan, second copies on a GPU moved away where the problem forbids them."""
+        """Offer the plan, second replicas on a GPU moved away where the problem forbids them."""
         table: npt.NDArray[np.integer[Any]] = self.table(problem)
-        if problem.constraints.distinct_copies:
-            table = separate_copies(table, problem.profile.load, problem.num_gpus)
+        if problem.constraints.distinct_replicas:
+            table = separate_replicas(table, problem.profile.load, problem.num_gpus)
         search.offer(table)
 
     def table(self, problem: Problem) -> npt.NDArray[np.int64]:

@@ -114,7 +114,8 @@ class Exflow:
         room = problem.num_slots == problem.num_experts or problem.num_experts % problem.num_gpus > 0
         if outcome["status"] == "optimal" and whole and room:
             # Every crossing costs at least the cheapest hop, other terms are never negative, and a fair split over
-            # copies is an average of plans without copies. Where equal counts leave slots empty, others may cross less.
+            # replicas is an average of plans without replicas. Where equal counts leave slots empty, others may cross
+            # less.
             hop = problem.topology.hop_cost[~np.eye(problem.num_gpus, dtype=bool)].min()
             search.bound(problem.objective.traffic_weight * float(hop) * outcome["crossings"] / float(affinity.sum()))
 

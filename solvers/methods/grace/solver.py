@@ -1,4 +1,4 @@
-"""GRACE-MoE's placement: groups of experts that are used together, nodes first, and copies where load is skewed.
+"""GRACE-MoE's placement: groups of experts that are used together, nodes first, and replicas where load is skewed.
 
 References
 ----------
@@ -21,7 +21,7 @@ from solvers.methods.grace.spectral import group
 from solvers.searching.search import Search
 from traces import Violations
 
-__all__ = ["Grace", "copies_by_skew", "group_sizes"]
+__all__ = ["Grace", "group_sizes", "replicas_by_skew"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -30,7 +30,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Grace:
-    """Hierarchical spectral grouping by co-activation in the same layer, then copies of the hot experts.
+    """Hierarchical spectral grouping by co-activation in the same layer, then replicas of the hot experts.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Grace:
         0 to 1: how far the number of experts of a group may be from its equal share, relative to it. Only where there
         are more slots than experts; then slots still bound it.
     skew_tolerance : float
-        A GPU is overloaded, and its hot experts get copies, if its load is more than this above the mean, relative to
+        A GPU is overloaded, and its hot experts get replicas, if its load is more than this above the mean, relative to
         its fair share.
     restarts : int
         Runs of k-means for each split; the grouping that keeps the most co-activation wins.
@@ -50,7 +50,7 @@ class Grace:
 
     name: ClassVar[str] = "grace"
     summary: ClassVar[str] = (
-        "GRACE-MoE (arXiv 2509.25041), as we read it: experts used together on one GPU, copies where load is skewed."
+        "GRACE-MoE (arXiv 2509.25041), as we read it: experts used together on one GPU, replicas where load is skewed."
     )
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class Grace:
         if problem.profile.top_k < 2:
             return "with one expert per token and layer, no experts are used together."
         if not problem.is_free:
-            return "it knows no pins, exclusions, groups, uneven slots or budgets of copies."
+            return "it knows no pins, exclusions, groups, uneven slots or budgets of replicas."
         return None
 
     def run(self, problem: Problem, search: Search) -> None:
@@ -82,7 +82,9 @@ class Grace:
             late = search.done
             gpu = in_order if late else self.groups(problem, layer, np.random.default_rng([search.seed, layer]))
             load, fair, slots = problem.relative_load[layer], problem.topology.fair_share, problem.slots_per_gpu
-            held = np.argwhere(copies_by_skew(gpu, load, fair, math.inf if late else self.skew_tolerance, slots=slots))
+            held = np.argwhere(
+                replicas_by_skew(gpu, load, fair, math.inf if late else self.skew_tolerance, slots=slots)
+            )
             rows.append(pack(held[:, :1].T, held[:, 1:].T, problem.num_gpus, slots))
         search.offer(np.concatenate(rows))
 
@@ -131,14 +133,14 @@ def group_sizes(experts: int, gpus: tuple[int, ...], slots: int, unevenness: flo
     return low, high
 
 
-def copies_by_skew(gpu: Ints, load: Floats, fair_share: Floats, tolerance: float, *, slots: int) -> Bools:
-    """Copy hot experts of overloaded GPUs to the least loaded ones, while there are slots and it helps.
+def replicas_by_skew(gpu: Ints, load: Floats, fair_share: Floats, tolerance: float, *, slots: int) -> Bools:
+    """Replica hot experts of overloaded GPUs to the least loaded ones, while there are slots and it helps.
 
     The GPU with the most load relative to its fair share comes first. Of its experts, the one with the most load per
-    copy gets one more, on the GPU with the least load that has a free slot and none of it; all copies of an expert then
-    serve equal parts of its load. The next expert is tried where that would not lower the larger of the two GPUs'
-    loads. It ends when no GPU is overloaded, slots run out, or no copy helps the most loaded one. So the number of
-    copies follows from the skew.
+    replica gets one more, on the GPU with the least load that has a free slot and none of it; all replicas of an expert
+    then serve equal parts of its load. The next expert is tried where that would not lower the larger of the two GPUs'
+    loads. It ends when no GPU is overloaded, slots run out, or no replica helps the most loaded one. So the number of
+    replicas follows from the skew.
 
     Parameters
     ----------
@@ -162,15 +164,15 @@ def copies_by_skew(gpu: Ints, load: Floats, fair_share: Floats, tolerance: float
     held: Bools = gpu[:, None] == np.arange(gpus)
     hot = load > 1 / experts
     while True:
-        per_copy = load / held.sum(axis=1)
-        level = per_copy @ held / fair_share
+        per_replica = load / held.sum(axis=1)
+        level = per_replica @ held / fair_share
         worst = int(level.argmax())
         free = held.sum(axis=0) < slots
         if level[worst] <= 1 + tolerance or not free.any():
             return held
         added = False
         candidates = np.flatnonzero(held[:, worst] & hot)
-        for expert in candidates[np.argsort(-per_copy[candidates], kind="stable")]:
+        for expert in candidates[np.argsort(-per_replica[candidates], kind="stable")]:
             targets = np.flatnonzero(free & ~held[expert])
             if not len(targets):
                 continue

@@ -2,7 +2,7 @@
 
 References
 ----------
-https://github.com/deepseek-ai/EPLB, for the copies and the packing it starts from; ``docs/solvers.md``.
+https://github.com/deepseek-ai/EPLB, for the replicas and the packing it starts from; ``docs/solvers.md``.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def rebalance(
     Returns
     -------
     (L, S) int32
-        Physical-to-logical map, -1 for an empty slot. No GPU holds two copies of an expert. In no layer is the largest
-        GPU load above that of `solvers.methods.eplb.solver.rebalance` with its second copies on a GPU separated.
+        Physical-to-logical map, -1 for an empty slot. No GPU holds two replicas of an expert. In no layer is the
+        largest GPU load above that of `solvers.methods.eplb.solver.rebalance` with its second replicas on a GPU
+        separated.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def rebalance(
 
 
 def balanced(problem: Problem, extra: int) -> Tables:
-    """Return a map with `extra` copies in each layer, as even as `rebalance` makes it, (L, S); -1 for an empty slot.
+    """Return a map with `extra` replicas in each layer, as even as `rebalance` makes it, (L, S); -1 for an empty slot.
 
     Parameters
     ----------
@@ -132,12 +133,12 @@ def _tasks(
 
 @dataclass(frozen=True, kw_only=True)
 class LoadBalance:
-    """Copies and packing as EPLB's, then moves that relieve the busiest GPU of each layer.
+    """Replicas and packing as EPLB's, then moves that relieve the busiest GPU of each layer.
 
     Attributes
     ----------
     retries : int
-        Other numbers of copies to try in a layer whose largest load stays above its lower bound.
+        Other numbers of replicas to try in a layer whose largest load stays above its lower bound.
     """
 
     retries: int = 1
@@ -154,8 +155,8 @@ class LoadBalance:
         constraints = problem.constraints
         if constraints.pins or constraints.forbidden or constraints.groups:
             return "it knows no pins, exclusions or groups."
-        if problem.copies_limited:
-            return "it fills every slot, and knows no budget of copies."
+        if problem.replicas_limited:
+            return "it fills every slot, and knows no budget of replicas."
         return None
 
     def run(self, problem: Problem, search: Search) -> None:

@@ -31,8 +31,8 @@ def sets_fit(problem: Problem) -> str | None:
         return "messages to a node depend on all GPUs of the node; it takes one node, or dedup 'gpu'."
     if problem.profile.sample is None:
         return "it counts messages, which needs a trace with tokens."
-    if problem.spare_copies or (problem.capacity != problem.slots_per_gpu).any():
-        return "it takes one copy of each expert, as many on each GPU, and no empty slots."
+    if problem.spare_replicas or (problem.capacity != problem.slots_per_gpu).any():
+        return "it takes one replica of each expert, as many on each GPU, and no empty slots."
     return None
 
 

@@ -1,4 +1,4 @@
-"""Proven optima of fan-out without copies: which sets of experts the GPUs of a layer hold, decided exactly.
+"""Proven optima of fan-out without replicas: which sets of experts the GPUs of a layer hold, decided exactly.
 
 References
 ----------
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from placement import Problem
 from placement.cost.bounds import least_traffic_by_layer
 from placement.cost.score import load_spread
-from placement.plan.plan import copies_on_gpu
+from placement.plan.plan import replicas_on_gpu
 from solvers.methods.annealing.fanout import base_plan
 from solvers.methods.set_partition.columns import SetColumns
 from solvers.methods.set_partition.gpu_sets import GpuSets, count_sets, sets_fit
@@ -57,7 +57,7 @@ class SetPartition:
 
     name: ClassVar[str] = "set_partition"
     summary: ClassVar[str] = (
-        "Column generation over the sets of experts that a GPU may hold: proven fan-out without copies."
+        "Column generation over the sets of experts that a GPU may hold: proven fan-out without replicas."
     )
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class SetPartition:
         found.raise_if_any()
 
     def supports(self, problem: Problem) -> str | None:
-        """Dispatch with one message per GPU, one copy of each expert, and few sets of experts per GPU."""
+        """Dispatch with one message per GPU, one replica of each expert, and few sets of experts per GPU."""
         if reason := sets_fit(problem):
             return reason
         if problem.constraints.groups:
@@ -146,8 +146,8 @@ class _Run:
 
     def _wide(self) -> bool:
         """Whether the plan's spread is above the tolerance."""
-        copies = copies_on_gpu(self.table, self.problem.num_experts, self.problem.num_gpus)
-        return float(load_spread(self.problem, copies).mean()) > self.problem.spread_tolerance
+        replicas = replicas_on_gpu(self.table, self.problem.num_experts, self.problem.num_gpus)
+        return float(load_spread(self.problem, replicas).mean()) > self.problem.spread_tolerance
 
     def _set_price(self, price: float) -> None:
         """Change the price of the spread: bounds of different prices don't add up."""

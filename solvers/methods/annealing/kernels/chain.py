@@ -1,11 +1,11 @@
 """Annealing by swaps on the context-coherent objective.
 
-An *item* is what a slot holds: an expert, one copy of it, or nothing. Each GPU has room for the same number of items,
-so all arrangements are reached by swapping items between GPUs. ``place[l, g, p]`` is the cost of item p of layer l on
-GPU g, given where the items of the neighbouring layers are: a trial is O(1), an accepted swap updates two neighbouring
-layers in O(S) per GPU whose hop costs differ. With two tiers (one price within nodes, one between them) these would be
-all GPUs of two nodes; there ``place[l, G + n, p]`` holds the part that depends on the node alone, and a swap updates
-two GPUs and two nodes at most.
+An *item* is what a slot holds: an expert, one replica of it, or nothing. Each GPU has room for the same number of
+items, so all arrangements are reached by swapping items between GPUs. ``place[l, g, p]`` is the cost of item p of layer
+l on GPU g, given where the items of the neighbouring layers are: a trial is O(1), an accepted swap updates two
+neighbouring layers in O(S) per GPU whose hop costs differ. With two tiers (one price within nodes, one between them)
+these would be all GPUs of two nodes; there ``place[l, G + n, p]`` holds the part that depends on the node alone, and a
+swap updates two GPUs and two nodes at most.
 """
 
 from __future__ import annotations
@@ -208,14 +208,14 @@ def anneal(
     spread_weight, spread_free : float
         Cost per unit of the sum over layers of the square root of `variance`, as far as it is above `spread_free`.
     expert : (L, S) int64
-        Expert of each item if it has several copies that must be on different GPUs, else -1.
+        Expert of each item if it has several replicas that must be on different GPUs, else -1.
     lock : (L, S) int8
         0 free, 1 stays on its node, 2 stays on its GPU.
     allowed : (L, S, G) bool
         Looked at if `check_allowed`.
     gpu, place, gpu_load, held
         State, changed in place: GPU of each item (L, S); cost of each item on each GPU, (L, G, S), or on each GPU and
-        node, (L, G + N, S); loads (L, G); copies of an expert on a GPU (L, E, G).
+        node, (L, G + N, S); loads (L, G); replicas of an expert on a GPU (L, E, G).
     together, variance
         State too, with a margin or a spread weight: covariance of each item with the items on each GPU (L, G, S), and
         the variance of the GPUs' loads, (L, G) with a margin, or its sum over GPUs (L, 1).

@@ -1,8 +1,8 @@
-"""One layer's tokens under dispatch: which copy serves each assignment, and what moving a copy would cost.
+"""One layer's tokens under dispatch: which replica serves each assignment, and what moving a replica would cost.
 
-A token pays once for every GPU and node that serves it (fan-out). Tables keep, for each copy, what it would save where
-it is alone and what it would cost where its tokens don't go yet, so that moving a copy whose tokens stay its own is
-priced without looking at a token. The same tables are called gain caches in hypergraph partitioning.
+A token pays once for every GPU and node that serves it (fan-out). Tables keep, for each replica, what it would save
+where it is alone and what it would cost where its tokens don't go yet, so that moving a replica whose tokens stay its
+own is priced without looking at a token. The same tables are called gain caches in hypergraph partitioning.
 
 References
 ----------
@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.loads.kernels.homes import add_home_shares
-from placement.replay.kernels.replay import FAIR, SAME_NODE, choose_copy
+from placement.replay.kernels.replay import FAIR, SAME_NODE, choose_replica
 
 __all__ = [
     "LayerModel",
     "LayerState",
-    "edit_copies",
+    "edit_replicas",
     "expert_share",
     "move_tokens",
     "route",
@@ -38,12 +38,12 @@ Bools = npt.NDArray[np.bool_]
 
 
 class LayerState(NamedTuple):
-    """What the search changes in place. An *item* is what a slot holds: a copy of an expert, or nothing."""
+    """What the search changes in place. An *item* is what a slot holds: a replica of an expert, or nothing."""
 
     expert_of: Ints  # (S,) expert of each item, -1 none
     gpu_of: Ints  # (S,) where the item is
-    copies: Ints  # (E, M) GPUs of each expert's copies, ascending
-    counts: Ints  # (E,) copies of each expert
+    replicas: Ints  # (E, M) GPUs of each expert's replicas, ascending
+    counts: Ints  # (E,) replicas of each expert
     item_at: Ints  # (E, G) the expert's item on the GPU, -1 none
     used: Ints  # (n, K) item that serves each assignment, -1 not yet routed
     at: Ints  # (n, K) and its GPU
@@ -86,7 +86,7 @@ class LayerModel(NamedTuple):
     layer: int
     lock: Ints  # (E,) 1 stays on its node, 2 stays where it is
     allowed: Bools  # (E, G)
-    usable: Bools  # (S,) items that may hold a copy
+    usable: Bools  # (S,) items that may hold a replica
     most: int  # used slots at most
     batch: int  # tokens per batch; 0 where activated experts don't count
     scale: float  # objective per unit of message cost
@@ -101,7 +101,7 @@ class LayerModel(NamedTuple):
 
 @numba.njit(nogil=True, cache=True)
 def expert_share(gpus: Ints, count: int, policy: int, homes: Floats, node_of_gpu: Ints, share: Floats) -> None:
-    """Fill ``share[c]``, the expected share of an expert's tokens that copy c serves (as `placement.cost.score.copy_share`).
+    """Fill ``share[c]``, what replica c serves of an expert's tokens (as `placement.cost.score.replica_share`).
 
     Parameters
     ----------
@@ -136,24 +136,24 @@ def expert_share(gpus: Ints, count: int, policy: int, homes: Floats, node_of_gpu
 
 
 @numba.njit(nogil=True, cache=True)
-def edit_copies(e: int, item: int, remove: int, add: int, copies: Ints, counts: Ints, item_at: Ints) -> None:
-    """Take the item of e off GPU `remove` and put it on `add` (-1: none); copies stay in the order of the GPUs."""
+def edit_replicas(e: int, item: int, remove: int, add: int, replicas: Ints, counts: Ints, item_at: Ints) -> None:
+    """Take the item of e off GPU `remove` and put it on `add` (-1: none); replicas stay in the order of the GPUs."""
     n = counts[e]
     if remove >= 0:
         item_at[e, remove] = -1
         c = 0
-        while copies[e, c] != remove:
+        while replicas[e, c] != remove:
             c += 1
         for d in range(c, n - 1):
-            copies[e, d] = copies[e, d + 1]
+            replicas[e, d] = replicas[e, d + 1]
         n -= 1
     if add >= 0:
         item_at[e, add] = item
         c = n
-        while c > 0 and copies[e, c - 1] > add:
-            copies[e, c] = copies[e, c - 1]
+        while c > 0 and replicas[e, c - 1] > add:
+            replicas[e, c] = replicas[e, c - 1]
             c -= 1
-        copies[e, c] = add
+        replicas[e, c] = add
         n += 1
     counts[e] = n
 
@@ -189,7 +189,7 @@ def _activate(b: int, e: int, g: int, step: int, active: Ints, active_on: Ints) 
 
 @numba.njit(nogil=True, cache=True)
 def route(e: int, state: LayerState, model: LayerModel) -> float:
-    """Send the tokens of expert e to the copies it has now; return the change of the message cost.
+    """Send the tokens of expert e to the replicas it has now; return the change of the message cost.
 
     Counters follow, tables do not: to be undone after a look, or redone by `move_tokens`.
     """
@@ -198,7 +198,7 @@ def route(e: int, state: LayerState, model: LayerModel) -> float:
     gpu_cost, node_cost, distinct, by_node = model.gpu_cost, model.node_cost, model.distinct, model.by_node
     rows, policy, layer, batch = model.rows, model.policy, model.layer, model.batch
     anchor = np.empty(1, np.int64)
-    gpus, count = state.copies[e], state.counts[e]
+    gpus, count = state.replicas[e], state.counts[e]
     new = int(gpus[0])
     change = 0.0
     for i in range(model.start[e], model.start[e + 1]):
@@ -206,7 +206,7 @@ def route(e: int, state: LayerState, model: LayerModel) -> float:
         h = home[t]
         if count > 1:
             anchor[0] = h
-            new = choose_copy(gpus, count, anchor, 1, policy, node_of_gpu, rows[t], layer, e)
+            new = choose_replica(gpus, count, anchor, 1, policy, node_of_gpu, rows[t], layer, e)
         old = at[t, k]
         if new == old:
             continue
@@ -305,7 +305,7 @@ def _belong(
 
 @numba.njit(nogil=True, cache=True)
 def move_tokens(e: int, state: LayerState, model: LayerModel) -> None:
-    """Send the tokens of expert e to the copies it has now; counters and tables follow."""
+    """Send the tokens of expert e to the replicas it has now; counters and tables follow."""
     used, at, on_gpu, on_node = state.used, state.at, state.on_gpu, state.on_node
     fresh, lone, fresh_node, lone_node = state.fresh, state.lone, state.fresh_node, state.lone_node
     token, place, home, node_of_gpu = model.token, model.place, model.home, model.node_of_gpu
@@ -314,14 +314,14 @@ def move_tokens(e: int, state: LayerState, model: LayerModel) -> None:
     K = used.shape[1]
     anchor = np.empty(1, np.int64)
     nodes = np.full(K, -1, np.int64)
-    gpus, count = state.copies[e], state.counts[e]
+    gpus, count = state.replicas[e], state.counts[e]
     new = int(gpus[0])
     for n in range(model.start[e], model.start[e + 1]):
         t, k = token[n], place[n]
         h = home[t]
         if count > 1:
             anchor[0] = h
-            new = choose_copy(gpus, count, anchor, 1, policy, node_of_gpu, rows[t], layer, e)
+            new = choose_replica(gpus, count, anchor, 1, policy, node_of_gpu, rows[t], layer, e)
         old = at[t, k]
         if new == old:
             continue
@@ -367,7 +367,7 @@ def route_all(state: LayerState, model: LayerModel) -> float:
     G, E = len(model.fair), len(state.counts)
     cost = 0.0
     for e in range(E):
-        gpus, count = state.copies[e], state.counts[e]
+        gpus, count = state.replicas[e], state.counts[e]
         expert_share(gpus, count, model.policy, model.homes[min(e, len(model.homes) - 1)], node_of_gpu, share)
         for c in range(count):
             g = gpus[c]
@@ -378,7 +378,7 @@ def route_all(state: LayerState, model: LayerModel) -> float:
         for n in range(model.start[e], model.start[e + 1]):
             t, k = token[n], place[n]
             anchor[0] = home[t]
-            g = choose_copy(gpus, count, anchor, 1, model.policy, node_of_gpu, model.rows[t], model.layer, e)
+            g = choose_replica(gpus, count, anchor, 1, model.policy, node_of_gpu, model.rows[t], model.layer, e)
             at[t, k] = g
             used[t, k] = state.item_at[e, g]
             if on_gpu[t, g] == 0 or not model.distinct:
@@ -394,7 +394,7 @@ def route_all(state: LayerState, model: LayerModel) -> float:
     for e in range(len(covariance)):
         share[:] = 0.0
         expert_share(
-            state.copies[e],
+            state.replicas[e],
             state.counts[e],
             model.policy,
             model.homes[min(e, len(model.homes) - 1)],
@@ -402,14 +402,14 @@ def route_all(state: LayerState, model: LayerModel) -> float:
             share,
         )
         for c in range(state.counts[e]):
-            g = state.copies[e, c]
+            g = state.replicas[e, c]
             state.variance[g] += share[c] / model.fair[g] * state.overlap[e, g]
     moments, change = model.moments, state.by_home[0]
     for x in range(len(moments)):
         if state.counts[x] < 2:
             continue
         change[:] = 0.0
-        add_home_shares(state.copies[x], state.counts[x], 1.0, model.policy, node_of_gpu, model.fair, change)
+        add_home_shares(state.replicas[x], state.counts[x], 1.0, model.policy, node_of_gpu, model.fair, change)
         take_home_shares(x, change, moments, state.home_overlap, state.variance)
     for t in range(len(used)):
         h = home[t]

@@ -1,4 +1,4 @@
-"""Annealing on whole tokens: exchanges of copies and new copies in one layer, priced from tables or by rerouting."""
+"""Annealing on whole tokens: exchanged and new replicas in one layer, priced from tables or by rerouting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from solvers.methods.annealing.kernels.fanout import (
     Ints,
     LayerModel,
     LayerState,
-    edit_copies,
+    edit_replicas,
     expert_share,
     move_tokens,
     route,
@@ -28,7 +28,7 @@ def _add_shares(
     e: int,
     sign: float,
     change: Floats,
-    copies: Ints,
+    replicas: Ints,
     counts: Ints,
     share: Floats,
     fair: Floats,
@@ -38,11 +38,11 @@ def _add_shares(
 ) -> None:
     """Add the expert's share of its tokens on each GPU, relative to the fair shares, to `change` (G,)."""
     if counts[e] == 1:
-        change[copies[e, 0]] += sign / fair[copies[e, 0]]
+        change[replicas[e, 0]] += sign / fair[replicas[e, 0]]
         return
-    expert_share(copies[e], counts[e], policy, homes[min(e, len(homes) - 1)], node_of_gpu, share)
+    expert_share(replicas[e], counts[e], policy, homes[min(e, len(homes) - 1)], node_of_gpu, share)
     for c in range(counts[e]):
-        change[copies[e, c]] += sign * share[c] / fair[copies[e, c]]
+        change[replicas[e, c]] += sign * share[c] / fair[replicas[e, c]]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -143,19 +143,19 @@ def most_active(active_on: Ints) -> float:
 
 
 @numba.njit(nogil=True, cache=True)
-def _keeps_tokens(x: int, a: int, b: int, copies: Ints, n: int, node: Ints, policy: int) -> bool:
-    """Whether the copy of x on GPU a, one of n copies, serves the same tokens once it is on b."""
+def _keeps_tokens(x: int, a: int, b: int, replicas: Ints, n: int, node: Ints, policy: int) -> bool:
+    """Whether the replica of x on GPU a, one of n replicas, serves the same tokens once it is on b."""
     if n == 1:
         return True
     if policy == SAME_NODE and node[a] == node[b]:
         for c in range(n):
-            g = copies[x, c]
+            g = replicas[x, c]
             if g != a and node[g] == node[a]:
                 return False
         return True
     if policy == FAIR:
         for c in range(n):
-            g = copies[x, c]
+            g = replicas[x, c]
             if g != a and (g < a) != (g < b):
                 return False
         return True
@@ -197,10 +197,10 @@ def anneal_layer(
         Change of the objective over the accepted trials.
     """
     # By name and by array: handing on the whole tuples costs more than most trials.
-    expert_of, gpu_of, copies, counts, item_at = (
+    expert_of, gpu_of, replicas, counts, item_at = (
         state.expert_of,
         state.gpu_of,
-        state.copies,
+        state.replicas,
         state.counts,
         state.item_at,
     )
@@ -237,7 +237,8 @@ def anneal_layer(
             continue
         j = -1
         if recopies and next_below(rng, 4) == 0:
-            # Turn a spare copy, or an empty slot, into a copy of another expert, or a spare copy into an empty slot.
+            # Turn a spare replica, or an empty slot, into a replica of another expert, or a spare replica into an empty
+            # slot.
             y = next_below(rng, E + 1) - 1
             b = -1
             if x == y or (x >= 0 and counts[x] < 2) or (x < 0 and used_slots >= most):
@@ -260,8 +261,8 @@ def anneal_layer(
         by_table = (
             j >= 0
             and batch == 0
-            and (x < 0 or _keeps_tokens(x, a, b, copies, counts[x], node_of_gpu, policy))
-            and (y < 0 or _keeps_tokens(y, b, a, copies, counts[y], node_of_gpu, policy))
+            and (x < 0 or _keeps_tokens(x, a, b, replicas, counts[x], node_of_gpu, policy))
+            and (y < 0 or _keeps_tokens(y, b, a, replicas, counts[y], node_of_gpu, policy))
         )
         # What is drawn first need not be priced to the end.
         limit = -temperature * np.log(max(next_unit(rng), 1e-300)) if temperature > 0.0 else 0.0
@@ -283,28 +284,28 @@ def anneal_layer(
                 continue
         dx[:] = 0.0
         dy[:] = 0.0
-        # An expert with a single copy before and after goes where it goes, whatever the homes.
+        # An expert with a single replica before and after goes where it goes, whatever the homes.
         turns = sways and (j < 0 or (x >= 0 and counts[x] > 1) or (y >= 0 and counts[y] > 1))
         if turns:
             bx[:] = 0.0
             by[:] = 0.0
             if x >= 0:
-                add_home_shares(copies[x], counts[x], -1.0, policy, node_of_gpu, fair, bx)
+                add_home_shares(replicas[x], counts[x], -1.0, policy, node_of_gpu, fair, bx)
             if y >= 0:
-                add_home_shares(copies[y], counts[y], -1.0, policy, node_of_gpu, fair, by)
+                add_home_shares(replicas[y], counts[y], -1.0, policy, node_of_gpu, fair, by)
         if x >= 0:
-            _add_shares(x, -1.0, dx, copies, counts, share, fair, homes, policy, node_of_gpu)
-            edit_copies(x, i, a, b, copies, counts, item_at)
-            _add_shares(x, 1.0, dx, copies, counts, share, fair, homes, policy, node_of_gpu)
+            _add_shares(x, -1.0, dx, replicas, counts, share, fair, homes, policy, node_of_gpu)
+            edit_replicas(x, i, a, b, replicas, counts, item_at)
+            _add_shares(x, 1.0, dx, replicas, counts, share, fair, homes, policy, node_of_gpu)
         if y >= 0:
-            _add_shares(y, -1.0, dy, copies, counts, share, fair, homes, policy, node_of_gpu)
-            edit_copies(y, j if j >= 0 else i, b, a, copies, counts, item_at)
-            _add_shares(y, 1.0, dy, copies, counts, share, fair, homes, policy, node_of_gpu)
+            _add_shares(y, -1.0, dy, replicas, counts, share, fair, homes, policy, node_of_gpu)
+            edit_replicas(y, j if j >= 0 else i, b, a, replicas, counts, item_at)
+            _add_shares(y, 1.0, dy, replicas, counts, share, fair, homes, policy, node_of_gpu)
         if turns:
             if x >= 0:
-                add_home_shares(copies[x], counts[x], 1.0, policy, node_of_gpu, fair, bx)
+                add_home_shares(replicas[x], counts[x], 1.0, policy, node_of_gpu, fair, bx)
             if y >= 0:
-                add_home_shares(copies[y], counts[y], 1.0, policy, node_of_gpu, fair, by)
+                add_home_shares(replicas[y], counts[y], 1.0, policy, node_of_gpu, fair, by)
             _home_variance_change(x, y, bx, by, home_overlap, moments, by_homes)
         else:
             by_homes[:] = 0.0
@@ -343,9 +344,9 @@ def anneal_layer(
             # Back to where the tables are.
             item = j if j >= 0 else i
             if y >= 0:
-                edit_copies(y, item, a, b, copies, counts, item_at)
+                edit_replicas(y, item, a, b, replicas, counts, item_at)
             if x >= 0:
-                edit_copies(x, i, b, a, copies, counts, item_at)
+                edit_replicas(x, i, b, a, replicas, counts, item_at)
             if priced and not by_table:
                 if y >= 0:
                     route(y, state, model)
@@ -353,9 +354,9 @@ def anneal_layer(
                     route(x, state, model)
             if accept:
                 if x >= 0:
-                    edit_copies(x, i, a, b, copies, counts, item_at)
+                    edit_replicas(x, i, a, b, replicas, counts, item_at)
                 if y >= 0:
-                    edit_copies(y, item, b, a, copies, counts, item_at)
+                    edit_replicas(y, item, b, a, replicas, counts, item_at)
         if not accept:
             if temperature < 0.0:
                 total += abs(scale * traffic)

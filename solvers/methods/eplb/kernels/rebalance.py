@@ -44,7 +44,7 @@ def _pack(weight: Floats, packs: int, target: Ints) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def rebalance_layer(weight: Floats, slots: int, groups: int, nodes: int, gpus: int, out: Ints) -> None:
-    """Place one layer: groups on nodes, copies inside nodes, copies on GPUs.
+    """Place one layer: groups on nodes, replicas inside nodes, replicas on GPUs.
 
     Parameters
     ----------
@@ -66,28 +66,28 @@ def rebalance_layer(weight: Floats, slots: int, groups: int, nodes: int, gpus: i
         by_node[group_target[e // group_size] * group_size + e % group_size] = e
     per_node, slots_per_node = E // nodes, slots // nodes
     held = np.empty(slots_per_node, np.int64)
-    copy_weight = np.empty(slots_per_node)
+    replica_weight = np.empty(slots_per_node)
     target = np.empty(slots_per_node, np.int64)
-    copies = np.empty(per_node, np.int64)
+    replicas = np.empty(per_node, np.int64)
     share = np.empty(per_node)
     hottest_first = np.empty(per_node, np.int64)  # a heap
     key = np.empty(per_node)
     for node in range(nodes):
         for i in range(per_node):
             held[i] = i
-            copies[i] = 1
+            replicas[i] = 1
             share[i] = weight[by_node[node * per_node + i]]
             hottest_first[i], key[i] = i, -share[i]
         heapify(hottest_first, key, per_node)
         for i in range(per_node, slots_per_node):
             hottest = hottest_first[0]
             held[i] = hottest
-            copies[hottest] += 1
-            share[hottest] = weight[by_node[node * per_node + hottest]] / copies[hottest]
+            replicas[hottest] += 1
+            share[hottest] = weight[by_node[node * per_node + hottest]] / replicas[hottest]
             key[hottest] = -share[hottest]
             sift_down(hottest_first, key, per_node, 0)
         for i in range(slots_per_node):
-            copy_weight[i] = share[held[i]]
-        _pack(copy_weight, gpus // nodes, target)
+            replica_weight[i] = share[held[i]]
+        _pack(replica_weight, gpus // nodes, target)
         for i in range(slots_per_node):
             out[node * slots_per_node + target[i]] = by_node[node * per_node + held[i]]

@@ -1,4 +1,4 @@
-"""Balancing the load of one layer, compiled: EPLB's steps with distinct copies, moves, other numbers of copies."""
+"""Balancing the load of one layer, compiled: EPLB's steps with distinct replicas, moves, other numbers of replicas."""
 
 from __future__ import annotations
 
@@ -17,44 +17,46 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Table = npt.NDArray[np.int32]
 
-STALLED = 1.005  # times the lower bound: below it, other numbers of copies are not worth their time
+STALLED = 1.005  # times the lower bound: below it, other numbers of replicas are not worth their time
 
 
 @numba.njit(nogil=True, cache=True)
-def _spread_copies(load: Floats, most: int, slots: int) -> Ints:
-    """Return copies per expert, (E,): spare slots go one by one to the largest load per copy, at most `most` copies.
+def _spread_replicas(load: Floats, most: int, slots: int) -> Ints:
+    """Return replicas per expert, (E,): spare slots go one by one to the largest load per replica.
 
-    No other numbers of copies in `slots` slots have a smaller largest share.
+    No expert gets more than `most` replicas.
+
+    No other numbers of replicas in `slots` slots have a smaller largest share.
     """
-    copies = np.ones(len(load), np.int64)
+    replicas = np.ones(len(load), np.int64)
     key = -load
     heap = np.arange(len(load))
     heapify(heap, key, len(load))
     for _ in range(slots - len(load)):
         hottest = heap[0]
-        if copies[hottest] == most:  # so have all: who has, sinks to the bottom
+        if replicas[hottest] == most:  # so have all: who has, sinks to the bottom
             break
-        copies[hottest] += 1
-        key[hottest] = -load[hottest] / copies[hottest] if copies[hottest] < most else np.inf
+        replicas[hottest] += 1
+        key[hottest] = -load[hottest] / replicas[hottest] if replicas[hottest] < most else np.inf
         sift_down(heap, key, len(load), 0)
-    return copies
+    return replicas
 
 
 @numba.njit(nogil=True, cache=True)
-def _pack(load: Floats, copies: Ints, room: Ints, scale: Floats, table: Table) -> bool:
-    """Fill an empty table, heaviest share first, each copy onto the least loaded GPU with room that has none yet.
+def _pack(load: Floats, replicas: Ints, room: Ints, scale: Floats, table: Table) -> bool:
+    """Fill an empty table, heaviest share first, each replica onto the least loaded GPU with room that has none yet.
 
-    Where no such GPU is left, the expert gets fewer copies. Every expert gets one, as there are no more copies than
+    Where no such GPU is left, the expert gets fewer replicas. Every expert gets one, as there are no more replicas than
     slots.
 
     Returns
     -------
     bool
-        Whether EPLB, which knows no GPUs that have a copy already, would have packed in the same way.
+        Whether EPLB, which knows no GPUs that have a replica already, would have packed in the same way.
     """
     gpus = len(room)
-    alike = copies.max() < gpus
-    share = load / copies
+    alike = replicas.max() < gpus
+    share = load / replicas
     order = np.argsort(-share, kind="mergesort")
     total, key = np.zeros(gpus), np.zeros(gpus)
     filled = np.zeros(gpus, np.int64)
@@ -65,23 +67,23 @@ def _pack(load: Floats, copies: Ints, room: Ints, scale: Floats, table: Table) -
         if room[g] > 0:
             heap[size] = g
             size += 1
-    # EPLB may deal out the copies of experts with equal shares in another order, so all of them have to be apart.
+    # EPLB may deal out the replicas of experts with equal shares in another order, so all of them have to be apart.
     tie, last = 0, -1
-    tied_copies = tied_gpus = False
+    tied_replicas = tied_gpus = False
     tied = np.full(gpus, -1, np.int64)
     for e in order:
-        number = min(copies[e], size)
-        alike &= number == copies[e]
+        number = min(replicas[e], size)
+        alike &= number == replicas[e]
         if last < 0 or share[e] != share[last]:
             tie += 1
-            tied_copies = tied_gpus = False
+            tied_replicas = tied_gpus = False
         last = e
-        tied_copies |= copies[e] > 1
-        lightest = np.inf  # of the GPUs that have a copy of e, and room
+        tied_replicas |= replicas[e] > 1
+        lightest = np.inf  # of the GPUs that have a replica of e, and room
         for k in range(number):
             g = heap[0]
             alike &= key[g] < lightest
-            if number > 1:  # out of the way of the other copies
+            if number > 1:  # out of the way of the other replicas
                 size -= 1
                 heap[0] = heap[size]
                 sift_down(heap, key, max(size, 1), 0)
@@ -104,31 +106,35 @@ def _pack(load: Floats, copies: Ints, room: Ints, scale: Floats, table: Table) -
                 heap[size] = taken[k]
                 sift_up(heap, key, size)
                 size += 1
-        alike &= not (tied_copies and tied_gpus)
+        alike &= not (tied_replicas and tied_gpus)
     return bool(alike)
 
 
 @numba.njit(nogil=True, cache=True)
-def _other_copies(load: Floats, copies: Ints, most: int, give: bool) -> bool:
-    """Take the copy that is missed least, and give it to the expert with the largest share, or to none.
+def _other_replicas(load: Floats, replicas: Ints, most: int, give: bool) -> bool:
+    """Take the replica that is missed least, and give it to the expert with the largest share, or to none.
 
     Returns
     -------
     bool
-        Whether there was such a copy, and such an expert if one was to be given it.
+        Whether there was such a replica, and such an expert if one was to be given it.
     """
     donor, hottest = -1, -1
     for e in range(len(load)):
-        if copies[e] > 1 and (donor < 0 or load[e] / (copies[e] - 1) < load[donor] / (copies[donor] - 1)):
+        if replicas[e] > 1 and (donor < 0 or load[e] / (replicas[e] - 1) < load[donor] / (replicas[donor] - 1)):
             donor = e
     for e in range(len(load)):
-        if e != donor and copies[e] < most and (hottest < 0 or load[e] / copies[e] > load[hottest] / copies[hottest]):
+        if (
+            e != donor
+            and replicas[e] < most
+            and (hottest < 0 or load[e] / replicas[e] > load[hottest] / replicas[hottest])
+        ):
             hottest = e
     if donor < 0 or (give and hottest < 0):
         return False
-    copies[donor] -= 1
+    replicas[donor] -= 1
     if give:
-        copies[hottest] += 1
+        replicas[hottest] += 1
     return True
 
 
@@ -149,7 +155,7 @@ def _balance_layer(
     as_eplb : bool
         Whether EPLB applies (the same room and scale everywhere), so that the result has to be as good.
     retries : int
-        Other numbers of copies to try where the load stays above its lower bound.
+        Other numbers of replicas to try where the load stays above its lower bound.
     moves : int
         Most moves of each try.
     table : (G, C) int32
@@ -161,11 +167,11 @@ def _balance_layer(
         Largest relative load of a GPU.
     """
     gpus, slots = len(room), room.sum()
-    copies = _spread_copies(load, gpus, slots)
-    floor = max(1.0, (load / copies).max() * scale.min()) * (1 + EPSILON)
+    replicas = _spread_replicas(load, gpus, slots)
+    floor = max(1.0, (load / replicas).max() * scale.min()) * (1 + EPSILON)
     table[:] = -1
     weight = scale / scale[0]  # exactly 1 for equal GPUs: no rounding that EPLB does not have
-    alike = _pack(load, copies, room, weight, table)
+    alike = _pack(load, replicas, room, weight, table)
     if as_eplb and not alike:
         row = np.empty(slots, np.int64)
         rebalance_layer(load, slots, 1, 1, gpus, row)
@@ -183,7 +189,7 @@ def _balance_layer(
             if e >= 0:
                 changed[e] += 1
         value = np.inf
-        if _other_copies(load, changed, gpus, give):
+        if _other_replicas(load, changed, gpus, give):
             other[:] = -1
             _pack(load, changed, room, weight, other)
             value = relieve(load, other, room, scale, floor, moves)

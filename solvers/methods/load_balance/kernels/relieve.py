@@ -1,7 +1,8 @@
-"""Relieving the busiest GPU of a layer, compiled: exchanges of copies, and copies of other experts in their place.
+"""Relieving the busiest GPU of a layer, compiled: exchanges of replicas, and replicas of other experts in their place.
 
-A *table* is one layer's map with a row of slots per GPU, (G, C); -1 is an empty slot. A copy carries an equal part of
-its expert's load, its *mass*. ``scale[g]`` turns the load of GPU g into one relative to its fair share; 1 is balanced.
+A *table* is one layer's map with a row of slots per GPU, (G, C); -1 is an empty slot. A replica carries an equal part
+of its expert's load, its *mass*. ``scale[g]`` turns the load of GPU g into one relative to its fair share; 1 is
+balanced.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ EPSILON = 1e-12  # a smaller relative gain is rounding
 
 
 @numba.njit(nogil=True, cache=True)
-def weigh(load: Floats, table: Table, copies: Ints, mass: Floats, total: Floats) -> None:
-    """Count the copies of each expert, (E,); weigh each slot's copy, (G, C), and each GPU, (G,)."""
+def weigh(load: Floats, table: Table, replicas: Ints, mass: Floats, total: Floats) -> None:
+    """Count the replicas of each expert, (E,); weigh each slot's replica, (G, C), and each GPU, (G,)."""
     gpus, per_gpu = table.shape
-    copies[:] = 0
+    replicas[:] = 0
     for g in range(gpus):
         for c in range(per_gpu):
             if table[g, c] >= 0:
-                copies[table[g, c]] += 1
+                replicas[table[g, c]] += 1
     for g in range(gpus):
         total[g] = 0.0
         for c in range(per_gpu):
-            mass[g, c] = load[table[g, c]] / copies[table[g, c]] if table[g, c] >= 0 else 0.0
+            mass[g, c] = load[table[g, c]] / replicas[table[g, c]] if table[g, c] >= 0 else 0.0
             total[g] += mass[g, c]
 
 
@@ -68,7 +69,7 @@ def _swap(
     busiest: int,
     lightest: int,
 ) -> bool:
-    """Exchange a copy on the busiest GPU with a lighter one elsewhere, so that the larger of both loads is least.
+    """Exchange a replica on the busiest GPU with a lighter one elsewhere, so that the larger of both loads is least.
 
     Returns
     -------
@@ -84,7 +85,7 @@ def _swap(
         most = best * fair[g] - total[g]  # the step must lie between least and most
         if g == busiest or most <= least:
             continue
-        start = 0  # rows are in descending order of mass, so what is too heavy for one copy is so for all after it
+        start = 0  # rows are in descending order of mass, so what is too heavy for one replica is so for all after it
         for i in range(room[busiest]):
             given = mass[busiest, i]
             while start < room[g] and given - mass[g, start] <= least:
@@ -120,9 +121,9 @@ def _swap(
 
 @numba.njit(nogil=True, cache=True)
 def _with_one_less(
-    table: Table, mass: Floats, total: Floats, scale: Floats, copies: Ints, room: Ints
+    table: Table, mass: Floats, total: Floats, scale: Floats, replicas: Ints, room: Ints
 ) -> tuple[Floats, Floats, Ints]:
-    """Return what the GPUs of each expert would reach if another one lost its copy of it.
+    """Return what the GPUs of each expert would reach if another one lost its replica of it.
 
     Returns
     -------
@@ -131,13 +132,13 @@ def _with_one_less(
     where : (E,) int64
         GPU of the largest; -1 where there is none.
     """
-    first, second = np.zeros(len(copies)), np.zeros(len(copies))
-    where = np.full(len(copies), -1, np.int64)
+    first, second = np.zeros(len(replicas)), np.zeros(len(replicas))
+    where = np.full(len(replicas), -1, np.int64)
     for g in range(len(total)):
         for c in range(room[g]):
             e = table[g, c]
-            if e >= 0 and copies[e] > 1:
-                reached = (total[g] + mass[g, c] / (copies[e] - 1)) * scale[g]
+            if e >= 0 and replicas[e] > 1:
+                reached = (total[g] + mass[g, c] / (replicas[e] - 1)) * scale[g]
                 if reached > first[e]:
                     first[e], second[e], where[e] = reached, first[e], g
                 elif reached > second[e]:
@@ -149,7 +150,7 @@ def _with_one_less(
 def _convert(
     load: Floats,
     table: Table,
-    copies: Ints,
+    replicas: Ints,
     mass: Floats,
     total: Floats,
     scale: Floats,
@@ -157,9 +158,9 @@ def _convert(
     room: Ints,
     busiest: int,
 ) -> bool:
-    """Put another expert in a spare copy's or an empty slot's place, so that the largest load concerned is least.
+    """Put another expert in a spare replica's or an empty slot's place, so that the largest load concerned is least.
 
-    Either a further copy of an expert of the busiest GPU, elsewhere, or a lighter one (or none) on the busiest GPU.
+    Either a further replica of an expert of the busiest GPU, elsewhere, or a lighter one (or none) on the busiest GPU.
 
     Returns
     -------
@@ -168,37 +169,37 @@ def _convert(
     """
     gpus = len(total)
     best = total[busiest] * scale[busiest] * (1 - EPSILON)
-    first, second, where = _with_one_less(table, mass, total, scale, copies, room)
+    first, second, where = _with_one_less(table, mass, total, scale, replicas, room)
     expert = other = slot = -1
     for i in range(room[busiest]):
         e = table[busiest, i]
         if e < 0:
             continue
         rest = second[e] if where[e] == busiest else first[e]
-        if copies[e] > 1 and rest < best:  # give it up
+        if replicas[e] > 1 and rest < best:  # give it up
             left = total[busiest] - mass[busiest, i]
             for f in range(-1, len(load)):
                 if f >= 0 and holds[f, busiest]:
                     continue
-                worst = max(rest, (left + (load[f] / (copies[f] + 1) if f >= 0 else 0.0)) * scale[busiest])
+                worst = max(rest, (left + (load[f] / (replicas[f] + 1) if f >= 0 else 0.0)) * scale[busiest])
                 if worst < best:
                     best, expert, other, slot = worst, f, busiest, i
-        share = load[e] / (copies[e] + 1)
+        share = load[e] / (replicas[e] + 1)
         relieved = total[busiest] - mass[busiest, i] + share
-        if copies[e] == gpus or relieved * scale[busiest] >= best:
+        if replicas[e] == gpus or relieved * scale[busiest] >= best:
             continue
-        for g in range(gpus):  # give it a further copy on g, in place of f
+        for g in range(gpus):  # give it a further replica on g, in place of f
             if holds[e, g]:
                 continue
             for j in range(room[g]):
                 f = table[g, j]
                 worst = max(relieved * scale[busiest], (total[g] + share - mass[g, j]) * scale[g])
-                if worst >= best or (f >= 0 and copies[f] < 2):
+                if worst >= best or (f >= 0 and replicas[f] < 2):
                     continue
                 if f >= 0:
                     worst = max(worst, second[f] if where[f] == g or where[f] == busiest else first[f])
                     if holds[f, busiest]:
-                        worst = max(worst, (relieved + mass[g, j] / (copies[f] - 1)) * scale[busiest])
+                        worst = max(worst, (relieved + mass[g, j] / (replicas[f] - 1)) * scale[busiest])
                 if worst < best:
                     best, expert, other, slot = worst, e, g, j
     if other < 0:
@@ -208,7 +209,7 @@ def _convert(
     if expert >= 0:
         holds[expert, other] = True
     table[other, slot] = expert
-    weigh(load, table, copies, mass, total)
+    weigh(load, table, replicas, mass, total)
     for g in range(gpus):
         _order(table, mass, g, room[g])
     return True
@@ -240,11 +241,11 @@ def relieve(load: Floats, table: Table, room: Ints, scale: Floats, floor: float,
         Largest relative load.
     """
     gpus, per_gpu = table.shape
-    copies = np.empty(len(load), np.int64)
+    replicas = np.empty(len(load), np.int64)
     mass, total = np.empty((gpus, per_gpu)), np.empty(gpus)
     holds = np.zeros((len(load), gpus), np.bool_)
     fair = 1 / scale
-    weigh(load, table, copies, mass, total)
+    weigh(load, table, replicas, mass, total)
     for g in range(gpus):
         _order(table, mass, g, room[g])
         for c in range(room[g]):
@@ -262,7 +263,7 @@ def relieve(load: Floats, table: Table, room: Ints, scale: Floats, floor: float,
         if most <= floor:
             break
         if not _swap(table, mass, total, scale, fair, holds, room, busiest, lightest) and not _convert(
-            load, table, copies, mass, total, scale, holds, room, busiest
+            load, table, replicas, mass, total, scale, holds, room, busiest
         ):
             break
     return _largest(total, scale)
@@ -271,7 +272,7 @@ def relieve(load: Floats, table: Table, room: Ints, scale: Floats, floor: float,
 @numba.njit(nogil=True, cache=True)
 def largest_load(load: Floats, table: Table, scale: Floats) -> float:
     """Return the largest relative load of a GPU."""
-    copies = np.empty(len(load), np.int64)
+    replicas = np.empty(len(load), np.int64)
     mass, total = np.empty(table.shape), np.empty(len(table))
-    weigh(load, table, copies, mass, total)
+    weigh(load, table, replicas, mass, total)
     return _largest(total, scale)
