@@ -1,0 +1,13 @@
+"""Serving engines: what each does with a plan, declared once, with its place in the engine's code.
+
+Importing this package loads nothing but the standard library, so that help texts can be made from it.
+"""
+
+from placement.engines.engine import Engine as Engine
+from placement.engines.engine import EngineChoice as EngineChoice
+from placement.engines.layout import default_slots as default_slots
+from placement.engines.registry import ENGINES as ENGINES
+from placement.engines.registry import engine_of as engine_of
+from placement.engines.registry import engine_of_format as engine_of_format
+
+__all__ = ["ENGINES", "Engine", "EngineChoice", "default_slots", "engine_of", "engine_of_format"]
