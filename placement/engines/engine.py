@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from placement.objective import CopyPolicy, Dedup, Execution, Ownership
+    from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
 
 __all__ = ["Engine", "EngineChoice", "Layout"]
 
@@ -72,7 +72,7 @@ class Engine:
     ownership: Ownership | None
     backend: str = ""
     backends: Mapping[str, Dedup | None] = field(default_factory=dict)
-    algorithms: Mapping[str, CopyPolicy] = field(default_factory=dict)
+    algorithms: Mapping[str, ReplicaPolicy] = field(default_factory=dict)
     full_slots: bool = True
     default_layout: Layout
     export: str | None
@@ -109,6 +109,6 @@ class EngineChoice:
         return self.engine.name if self.algorithm is None else f"{self.engine.name}:{self.algorithm}"
 
     @property
-    def replica_policy(self) -> CopyPolicy | None:
+    def replica_policy(self) -> ReplicaPolicy | None:
         """Which replica of an expert a token uses; None where the engine has no redundant experts."""
         return None if self.algorithm is None else self.engine.algorithms[self.algorithm]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from traces.errors import InputError
+from traces.support.errors import InputError
 
 if TYPE_CHECKING:
     from placement.engines.engine import Layout

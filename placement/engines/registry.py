@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from placement.engines import deepspeed, exflow, megatron, sglang, tensorrt_llm, vllm, vllm_ascend
 from placement.engines.engine import Engine, EngineChoice
-from traces.errors import InputError
+from traces.support.errors import InputError
 
 __all__ = ["ENGINES", "engine_of", "engine_of_format"]
 

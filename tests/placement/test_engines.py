@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from placement.engines import ENGINES, Engine, default_slots, engine_of, engine_of_format
 from placement.engines.engine import Layout
 from placement.exports import export_named
-from placement.objective import CopyPolicy, Dedup, Execution, Ownership
+from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
 from traces import InputError
-from traces.readers.registry import READERS
+from traces.formats.registry import READERS
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCED = ["execution", "dedup", "ownership", "algorithms", "full_slots", "default_layout", "export"]
@@ -31,7 +31,7 @@ def test_fields_are_words_of_the_objective(engine: Engine) -> None:
     """Every value is one that an objective takes; messages and homes belong to a dispatch alone."""
     assert engine.execution in get_args(Execution)
     assert engine.default_layout in get_args(Layout)
-    assert set(engine.algorithms.values()) <= set(get_args(CopyPolicy))
+    assert set(engine.algorithms.values()) <= set(get_args(ReplicaPolicy))
     assert {engine.dedup, *engine.backends.values()} <= {*get_args(Dedup), None}
     assert engine.ownership in (*get_args(Ownership), None)
     dispatched = engine.execution == "dispatch"
