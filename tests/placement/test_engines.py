@@ -56,7 +56,7 @@ def test_its_file_can_hold_what_it_is_said_to(engine: Engine) -> None:
     export = export_named(engine.export)
     assert export.name == engine.export
     if engine.has_replicas:
-        assert export.rules.copies
+        assert export.rules.replicas
     if not export.rules.empty:
         assert engine.full_slots
 
