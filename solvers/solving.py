@@ -27,7 +27,7 @@ __all__ = ["check_start", "make_plan", "solve"]
 
 log = logging.getLogger(__name__)
 ROUNDING = 1e-6  # relative; a bound is the sum of many small numbers
-DEFAULT_LIMITS = Limits(time_s=10.0)
+DEFAULT_LIMITS = Limits()
 
 
 def solve(
