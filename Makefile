@@ -65,7 +65,7 @@ audit: setup
 	$(BIN)/pip-audit --local --progress-spinner off
 
 docs: $(VENV)/.docs
-	$(BIN)/zensical build --clean
+	$(BIN)/zensical build --clean --strict
 
 $(VENV)/.docs: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
