@@ -18,7 +18,7 @@ from _harness import Neighbours, available_cores, conditions, interleaved, secon
 
 import placement
 import traces
-from api.report.charts import line_chart
+from solvers.plotting.svg import line_chart
 from solvers.bounds.chain import ChainBound
 from solvers.methods.annealing.chain import Chain, ChainModel
 from traces.synthetic import Synthetic, generate

@@ -19,6 +19,7 @@ from placement.problem.constraints import Group as Group
 from placement.problem.constraints import LayerCap as LayerCap
 from placement.problem.constraints import Pin as Pin
 from placement.problem.objective import Objective as Objective
+from placement.problem.objective import SettledObjective as SettledObjective
 from placement.problem.problem import Problem as Problem
 from placement.replay.evaluation import Evaluation as Evaluation
 from placement.replay.evaluation import HotLink as HotLink
@@ -40,6 +41,7 @@ __all__ = [
     "Plan",
     "Problem",
     "Score",
+    "SettledObjective",
     "Term",
     "Termination",
     "TokenSplit",

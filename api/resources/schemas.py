@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from api.sources import Part
+from solvers.source import Part
 from placement.problem.constraints import LoadGroups
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
 from placement.topology.topology import MAX_GPUS

@@ -41,11 +41,18 @@ class Limits:
     stall_s: Annotated[float | None, Gt(0), Unit("s"), doc("Stop after so many seconds without a better plan.")] = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_said", self.time_s is not UNSAID)
         if self.time_s is UNSAID:
             object.__setattr__(self, "time_s", None if self.work is not None else DEFAULT_TIME_S)
         found = Violations()
         check_declared(self, "/limits", found, code="limit_range")
         found.raise_if_any()
+
+    @property
+    def said(self) -> bool:
+        """Whether the caller gave `time_s`."""
+        said: bool = self._said  # type: ignore[attr-defined]  # no field: equal limits are equal, however they came about
+        return said
 
     @property
     def deterministic(self) -> bool:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from api.cli import app
 from api.jobs.executors import ExecutorLostError, executor_factory
 from api.planning import PlanRequest, prepare
-from api.restarts import Restarts, best_of_seeds
+from solvers.seeds import Restarts, best_of_seeds
 from placement import load_topology
 from solvers import Limits
 from tests.api.dask_cluster import DaskCluster, missing

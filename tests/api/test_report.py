@@ -10,7 +10,7 @@ import pytest
 
 from api.figures import figures_of, measure
 from api.planning import PlanRequest, prepare, run
-from api.report.charts import heat_map, line_chart
+from solvers.plotting.svg import heat_map, line_chart
 from api.report.report import report_html, write_report
 from placement import Topology
 from traces import InputError, LoadCounts, Provenance, Trace
