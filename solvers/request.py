@@ -16,6 +16,8 @@ from traces.support.errors import InputError, Violations
 
 if TYPE_CHECKING:
     from placement import Plan, Topology
+else:  # help texts are made from the fields: the classes themselves take long to import
+    Plan = Topology = object
 
 __all__ = ["Against", "FrontRequest", "Request"]
 
