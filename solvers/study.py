@@ -97,10 +97,8 @@ class Study:
             before, counted = fit.provenance.notes, profile.sources[0].notes
             kept = (note for note in notes if note in counted or note not in before)
             notes = (*kept, *(note for note in counted if note not in before))
-        if request.engine is None and request.objective.execution is None:
-            request = replace(
-                request, engine=getattr(profile, "engine", None)
-            )  # who says how tokens travel, needs no engine for it
+        if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
+            request = replace(request, engine=getattr(profile, "engine", None))
         if request.engine is not None:
             _, own = travel_of(engine_of(request.engine), profile)
             notes = (*notes, *(own if request.objective.dedup is None else ()))
@@ -136,7 +134,7 @@ class Study:
     @cached_property
     def baseline(self) -> Plan | None:
         """The plan when nobody plans, or the one of the solver that was named; None where constraints leave no such."""
-        solver: str | Solver = self.request.baseline or solver_from("contiguous", {"layout": self.baseline_name})
+        solver: str | Solver = self.request.baseline or solver_from("contiguous", {})
         try:
             return solve(self.problem, solver, limits=Limits(work=BASELINE_WORK), workers=1).plan
         except NoPlanError:
@@ -263,7 +261,8 @@ class Study:
         rows: dict[str, Plan] = {}
         if self.baseline is not None:
             rows[self.baseline_name] = self.baseline
-        for name, item in ({} if plans is None else dict(plans)).items() | named.items():
+        asked: dict[str, Plan | Solver | str] = {**({} if plans is None else plans), **named}
+        for name, item in asked.items():
             rows[name] = item if isinstance(item, Plan) else self._plan_of(item, workers)
         return judge(self.problem, self.parts, rows, baseline=self.baseline_name, notes=self.notes, workers=workers)
 
