@@ -3,6 +3,10 @@
 Letters: L layers, E logical experts per layer, K experts per token, G GPUs, N nodes, C slots per GPU, S = G * C slots.
 """
 
+from moe_placement import require
+
+require("traces")
+
 from placement.cost.bounds import lower_bound as lower_bound
 from placement.cost.score import Score as Score
 from placement.cost.score import Term as Term

@@ -1,5 +1,9 @@
 """Step 3 of 4: how to find a good plan, and how good it is."""
 
+from moe_placement import require
+
+require("traces", "placement")
+
 from solvers.comparing import Comparison as Comparison
 from solvers.fronts.front import front as front
 from solvers.fronts.pareto import Against as Against

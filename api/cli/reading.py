@@ -12,8 +12,8 @@ import typer
 from api.cli.console import say
 
 if TYPE_CHECKING:
-    from solvers.seeds import Restarts
     from placement import Plan, Topology
+    from solvers.seeds import Restarts
     from traces import ModelLayout
 
 __all__ = [

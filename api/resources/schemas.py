@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from solvers.source import Part
 from placement.problem.constraints import LoadGroups
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
 from placement.topology.topology import MAX_GPUS
 from solvers.fronts.pareto import Against
+from solvers.source import Part
 
 __all__ = [
     "EvaluationBody",

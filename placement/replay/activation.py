@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from placement.problem.objective import Objective, SettledObjective
+from placement.problem.objective import SettledObjective
 from placement.replay.kernels.activation import sum_most_active
 from placement.replay.replay import POLICIES, homes_of, replica_table
 from placement.topology.topology import Topology

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from placement.loads.split import least_max_load
 from placement.plan.plan import Plan
-from placement.problem.objective import Dedup, Execution, Objective, Ownership, ReplicaPolicy, SettledObjective
+from placement.problem.objective import Dedup, Execution, Objective, Ownership, ReplicaPolicy
 from placement.replay.activation import activated_experts
 from placement.replay.kernels.crossing import sum_crossing
 from placement.replay.replay import Replay

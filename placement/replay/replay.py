@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from placement.problem.objective import Objective, SettledObjective
+from placement.problem.objective import SettledObjective
 from placement.replay.kernels import replay as kernels
 from placement.topology.topology import Topology
 from traces import InputError
