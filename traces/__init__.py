@@ -9,6 +9,8 @@ Letters used throughout: L MoE layers, E logical experts per layer, K experts pe
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from traces.batch import Batch as Batch
+from traces.counts import LoadCounts as LoadCounts
 from traces.formats import load as load
 from traces.formats.writers import save as save
 from traces.model.layout import ModelLayout as ModelLayout
@@ -16,12 +18,10 @@ from traces.profile.profile import Profile as Profile
 from traces.profile.profile import ProfileSource as ProfileSource
 from traces.profile.sample import TokenSample as TokenSample
 from traces.profile.shards import profile_shards as profile_shards
+from traces.provenance import Provenance as Provenance
 from traces.support.errors import InputError as InputError
 from traces.support.errors import Violation as Violation
 from traces.support.errors import Violations as Violations
-from traces.trace import Batch as Batch
-from traces.trace import LoadCounts as LoadCounts
-from traces.trace import Provenance as Provenance
 from traces.trace import Trace as Trace
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy.typing as npt
 
+from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
 from traces.decoding.sources import open_path
@@ -18,7 +19,7 @@ from traces.formats.shared.dummies import settle_dummies
 from traces.model.layout import ModelLayout
 from traces.support.errors import InputError
 from traces.support.text_marks import refuse_marks
-from traces.trace import LoadCounts, Trace
+from traces.trace import Trace
 
 __all__ = ["READERS", "Reader", "UnpackLimits", "load"]
 

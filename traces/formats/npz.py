@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
-from traces.columns import COLUMNS, as_column
+from traces.batch import COLUMNS, Batch, as_column
 from traces.decoding.archive import MAGIC, Archive, is_torch_archive, open_archive
 from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.decoding.npz_keys import is_foreign
 from traces.formats.reader import Axes, Hints, Reader
 from traces.support.errors import InputError, Violations
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
 __all__ = ["READER", "read_arrays"]
 

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
+from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
 from traces.decoding.unpacking import UnpackLimits
 from traces.model.layout import ModelLayout
+from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
-from traces.trace import LoadCounts, Provenance, Trace
+from traces.trace import Trace
 
 __all__ = ["Axes", "Hints", "Reader"]
 

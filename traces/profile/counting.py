@@ -13,14 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
+from traces.batch import Batch
+from traces.counts import LoadCounts
+from traces.duplicates import check_duplicates
 from traces.profile.kernels import count_by_source, count_coactivation, count_load, count_pairs
 from traces.profile.profile import SEQUENCE_BUCKETS, Profile, ProfileSource
-from traces.profile.repeats import Repeats
 from traces.profile.sample import SampleBuilder, row_priority
 from traces.profile.windows import WindowedLoad
+from traces.repeats import Repeats
 from traces.support.errors import InputError
 from traces.support.parallel import available_cores
-from traces.trace import BATCH_TOKENS, Batch, LoadCounts, Trace
+from traces.trace import BATCH_TOKENS, Trace
 
 __all__ = ["profile_counts", "profile_trace"]
 
@@ -84,7 +87,7 @@ class _Counter:
 
         run(count_layer, range(self.trace.num_layers))
         if self.together.diagonal(axis1=1, axis2=2).any():
-            checks.check_duplicates(batch, self.trace)
+            check_duplicates(batch, self.trace)
         self.windows.append(
             WindowedLoad(
                 window_tokens=self.window_tokens,

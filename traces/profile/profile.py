@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
+from traces.counts import LoadCounts
 from traces.profile.sample import TokenSample
 from traces.profile.windows import WindowedLoad
 from traces.support.atomic import atomic_write
 from traces.support.errors import InputError, Violations
-from traces.trace import LoadCounts, Trace
+from traces.trace import Trace
 
 __all__ = ["SEQUENCE_BUCKETS", "Profile", "ProfileSource"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from traces.trace import Batch
+from traces.batch import Batch
 
 __all__ = ["SampleBuilder", "TokenSample", "row_priority"]
 

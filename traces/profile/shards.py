@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from traces.batch import Batch
 from traces.decoding.archive import check_zip
 from traces.formats import load
 from traces.profile.profile import Profile
 from traces.support.errors import InputError, Violations
 from traces.support.parallel import map_executor
 from traces.support.temporary import held_folder
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
 __all__ = ["is_profile", "list_shards", "profile_shards"]
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile, guarded
 from traces.decoding.json_objects import first_keys
@@ -36,7 +37,6 @@ from traces.formats.reader import Axes, Hints, Reader
 from traces.formats.shared.counts import add_slots, checked_counts
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_LAYERS
 from traces.support.errors import InputError, Violations
-from traces.trace import LoadCounts
 
 __all__ = ["READER"]
 
