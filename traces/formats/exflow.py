@@ -51,6 +51,7 @@ def open_exflow(file: TraceFile, hints: Hints) -> Trace:
 
 READER = Reader(
     name="exflow",
+    engine="exflow",
     content=".npy of integers (tokens, layers), top-1",
     sniff=lambda file: npy_kind(file) == "exflow",
     open=open_exflow,

@@ -281,6 +281,7 @@ def _meta(bundle: Bundle) -> dict[str, int]:
 
 READER = Reader(
     name="tensorrt_llm",
+    engine="tensorrt-llm",
     content="TensorRT-LLM expert statistics, rank{r}.safetensors with meta_info.json; tokens only from raw files",
     sniff=is_safetensors,
     open=lambda file, hints: open_bundle(Bundle.single(file), hints),

@@ -173,6 +173,7 @@ def _map(file: TraceFile) -> npt.NDArray[np.int64]:
 
 READER = Reader(
     name="vllm_ascend",
+    engine="vllm-ascend",
     content="vllm-ascend moe_load .npy or .pt (layers, devices, slots) with the expert map, in a folder; loads only",
     sniff=_is_tensor,  # a .npy alone may be anything
     open=lambda file, hints: open_bundle(Bundle.single(file), hints),

@@ -16,8 +16,8 @@ import numpy as np
 from api.sources import Source, open_source
 from traces import InputError, LoadCounts, ModelLayout, Profile, Trace, Violation
 from traces.formats import UnpackLimits
-from traces.profile.profile import SEQUENCE_BUCKETS
 from traces.profile.sample import TokenSample
+from traces.profile.sequences import SEQUENCE_BUCKETS
 from traces.profile.windows import WindowedLoad
 from traces.repeats import Repeats
 

@@ -175,6 +175,7 @@ def _notes(ranks: list[_Rank], layers: frozenset[int]) -> Iterator[str]:
 
 READER = Reader(
     name="megatron",
+    engine="megatron",
     content="Megatron router traces, router_trace_rank{r}.jsonl",
     sniff=lambda file: first_keys(file) >= KEYS,
     open=lambda file, hints: open_bundle(Bundle.single(file), hints),

@@ -39,6 +39,7 @@ def open_per_pass(bundle: Bundle, hints: Hints) -> LoadCounts:
 
 READER = Reader(
     name="sglang_per_pass",
+    engine="sglang",
     content="SGLang recorder dumps per_pass (.pt, one per rank); loads only",
     sniff=lambda file: _is_per_pass(torch_keys(file)),
     open=lambda file, hints: open_per_pass(Bundle.single(file), hints),

@@ -149,6 +149,7 @@ def _batches(
 
 READER = Reader(
     name="sglang_per_token",
+    engine="sglang",
     content="SGLang recorder dumps per_token (.pt, one per rank)",
     sniff=lambda file: EXTENDED in torch_keys(file),
     open=lambda file, hints: open_per_token(Bundle.single(file), hints),

@@ -80,6 +80,7 @@ def _schema(place: str, what: str) -> InputError:
 
 READER = Reader(
     name="sglang_stat",
+    engine="sglang",
     content="SGLang recorder dump stat or stat_approx (.pt); loads only",
     sniff=lambda file: "logical_count" in torch_keys(file),
     open=lambda file, hints: open_stat(Bundle.single(file), hints),

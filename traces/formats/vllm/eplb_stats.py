@@ -181,6 +181,7 @@ def _check_complete(slots: npt.NDArray[np.int64], redundant: int | None, place: 
 
 READER = Reader(
     name="vllm_eplb_stats",
+    engine="vllm",
     content="vLLM's recorded EPLB statistics (JSON Lines of eplb_load_stats); loads only",
     sniff=lambda file: not first_keys(file).isdisjoint(("record_type", "expert_load")),
     open=open_eplb_stats,
