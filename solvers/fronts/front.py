@@ -18,7 +18,7 @@ from typing import Any, get_args
 import numpy as np
 
 from placement import Plan, Problem
-from solvers.fronts.moves import add_balanced_mixes, add_mixes, with_few_free
+from solvers.fronts.mixes import add_balanced_mixes, add_mixes, with_few_free
 from solvers.fronts.pareto import Against, Front, nondominated
 from solvers.fronts.search import FrontSearch
 from solvers.methods.eplb.solver import Eplb

@@ -18,7 +18,7 @@ from placement import Problem
 from placement.cost.score import guarded_gpu_load, home_share
 from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.conform import conform, pack
-from solvers.methods.annealing.kernels.chain import add_layer_cost
+from solvers.methods.annealing.tables.kernels.swaps import add_layer_cost
 from solvers.searching.search import Search
 from solvers.searching.threads import run_together
 from traces import Violations

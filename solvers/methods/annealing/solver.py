@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from placement import Problem
 from solvers.arrange.conform import conform, separate_replicas
-from solvers.methods.annealing.budgeted import budgeted_by_load
-from solvers.methods.annealing.chain import Chain, ChainModel
-from solvers.methods.annealing.crossover import Pool
-from solvers.methods.annealing.fanout import improve_fanout
+from solvers.methods.annealing.replay.budgets import budgeted_by_load
+from solvers.methods.annealing.tables.runs import Chain, ChainModel
+from solvers.methods.annealing.tables.crossover import Pool
+from solvers.methods.annealing.replay.improve import improve_fanout
 from solvers.methods.eplb.solver import Eplb
 from solvers.searching.search import Search
 from solvers.searching.threads import run_together

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from solvers.searching.kernels import State, next_below, next_unit
+from solvers.searching.kernels.random import State, next_below, next_unit
 
 __all__ = ["add_layer_cost", "add_place", "add_slot_traffic", "add_traffic", "anneal", "move_item_cost"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.cost.bounds import Level
-from solvers.bounds.game import Array, Choice, Game
+from solvers.bounds.token_game import Array, Choice, Game
 from solvers.bounds.kernels.representatives import choose_representatives
 from solvers.bounds.relaxation import LoadRows
 

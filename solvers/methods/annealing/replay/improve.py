@@ -10,8 +10,8 @@ import numpy.typing as npt
 from placement import Problem
 from solvers.arrange.conform import conform, separate_replicas
 from solvers.arrange.replica_budget import add_replicas
-from solvers.methods.annealing.budgeted import budgeted_rows
-from solvers.methods.annealing.layer import Layer, search_layer
+from solvers.methods.annealing.replay.budgets import budgeted_rows
+from solvers.methods.annealing.replay.layer import Layer, search_layer
 from solvers.methods.eplb.router_groups import grouped_eplb
 from solvers.methods.eplb.solver import Eplb
 from solvers.searching.search import Search
