@@ -16,9 +16,9 @@ from placement.cost.bounds import levels_of, load_floor
 from placement.cost.feasibility import broken_constraints
 from solvers import Limits
 from solvers.bounds import raise_bound
+from solvers.bounds.eigen import largest_eigenvalues
 from solvers.bounds.layer_windows import ChainBound
 from solvers.bounds.message_parts import least_absent
-from solvers.bounds.eigen import largest_eigenvalues
 from solvers.bounds.threads import single_threaded
 from solvers.searching.search import Event, Search
 from traces import LoadCounts, Profile, Provenance, Trace
