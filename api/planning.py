@@ -14,7 +14,7 @@ from api.sources import split
 from placement import Constraints, Objective, Plan, Problem, Topology
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
 from solvers import Limits, Solution, solve, solver_from
-from solvers.searching.search import Observer
+from solvers.searching.events import Observer
 from traces import InputError, Profile, Trace
 
 __all__ = ["PlanRequest", "Prepared", "Source", "open_source", "prepare", "run", "summarise"]

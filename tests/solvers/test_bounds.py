@@ -20,7 +20,8 @@ from solvers.bounds.eigen import largest_eigenvalues
 from solvers.bounds.layer_windows import ChainBound
 from solvers.bounds.message_parts import least_absent
 from solvers.bounds.threads import single_threaded
-from solvers.searching.search import Event, Search
+from solvers.searching.events import Event
+from solvers.searching.search import Search
 from traces import LoadCounts, Profile, Provenance, Trace
 
 Table = np.ndarray[tuple[int, ...], np.dtype[np.int64]]

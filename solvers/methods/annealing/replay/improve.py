@@ -49,7 +49,7 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     grouped = grouped_eplb(problem) if search.start is None else None
     whole = None if grouped is None else eplb_apart(problem, grouped)
     if whole is not None:
-        if not search.offers_are_dear:
+        if not search.offers_take_long:
             search.offer(whole, 1)
         whole = _drop_second_replicas(whole, problem.num_gpus)
     if search.work is None and search.remaining_s is None:
