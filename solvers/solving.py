@@ -14,12 +14,12 @@ from placement import Plan, Problem, Termination, lower_bound
 from placement.cost.feasibility import broken_constraints, load_cap_misses
 from placement.files import topology_to_dict
 from placement.plan.plan import Reason
+from solvers.plans import plan_of
 from solvers.registry import Solver, parameters_of, solver_from
-from solvers.searching.limits import Limits
 from solvers.searching.events import Event, Observer, ObserverError
+from solvers.searching.limits import Limits
 from solvers.searching.search import Search
 from solvers.searching.solution import NoPlanError, Solution, Step
-from solvers.plans import plan_of
 from solvers.warm_up import warm_up
 from traces import InputError, Violations
 from traces.support.parallel import available_cores
@@ -28,7 +28,7 @@ __all__ = ["check_start", "solve"]
 
 log = logging.getLogger(__name__)
 ROUNDING = 1e-6  # relative; a bound is the sum of up to millions of products, each rounded to 1e-16
-DEFAULT_LIMITS = Limits(time_s=10.0)  # most of what a minute finds, on the instances of benchmarks/README.md
+DEFAULT_LIMITS = Limits()
 
 
 def solve(

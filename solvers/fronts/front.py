@@ -23,8 +23,8 @@ from solvers.fronts.pareto import Against, Front, nondominated
 from solvers.fronts.search import FrontSearch
 from solvers.methods.eplb.solver import Eplb
 from solvers.registry import Solver, solver_from
-from solvers.searching.limits import Limits
 from solvers.searching.events import Observer
+from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError
 from solvers.solving import DEFAULT_LIMITS
 from traces import InputError, Violations

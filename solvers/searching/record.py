@@ -44,13 +44,18 @@ class Record:
 
     @property
     def elapsed(self) -> float:
+        """Seconds since the start."""
         return time.monotonic() - self.start
 
     @property
     def gap(self) -> float | None:
+        """Relative distance of score and bound."""
         return gap_of(self.score, self.bound)
 
-    def emit(self, kind: Literal["incumbent", "bound"], solver: str, table: npt.NDArray[np.int32] | None = None) -> None:
+    def emit(
+        self, kind: Literal["incumbent", "bound"], solver: str, table: npt.NDArray[np.int32] | None = None
+    ) -> None:
+        """Tell the observer; one that fails ends the search."""
         if self.observe is not None:
             event = Event(
                 kind=kind,

@@ -307,7 +307,17 @@ def test_forms_in_steps_are_refused_by_their_largest_model() -> None:
 def test_dispatch_is_refused() -> None:
     """The model follows tokens from layer to layer."""
     given = problem()
-    dispatch = Problem(given.profile, given.topology, objective=Objective(execution="dispatch"))
+    dispatch = Problem(
+        given.profile,
+        given.topology,
+        objective=Objective(
+            execution="dispatch",
+            replica_policy="fair",
+            imbalance_weight=0.0,
+            load_spread_weight=3.0,
+            load_spread_tolerance=0.0088,
+        ),
+    )
     assert "context_coherent" in (Exflow().supports(dispatch) or "")
 
 

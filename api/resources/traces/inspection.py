@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from api.sources import Source, open_source
+from solvers.source import Source, open_source
 from traces import InputError, LoadCounts, ModelLayout, Profile, Trace, Violation
 from traces.formats import UnpackLimits
 from traces.profile.profile import SEQUENCE_BUCKETS

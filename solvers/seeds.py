@@ -3,65 +3,52 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
-from api.planning import PlanRequest, Prepared
 from placement import Problem, Termination
-from solvers import Front, NoPlanError, Solution, solve
+from solvers.fronts.pareto import Front
+from solvers.request import Request
+from solvers.searching.solution import NoPlanError, Solution
+from solvers.solving import solve
 from traces import InputError
 from traces.support.parallel import map_executor
 
-__all__ = ["Restarts", "best_of_seeds", "front_of_seeds"]
+__all__ = ["MakeExecutor", "best_of_seeds", "front_of_seeds"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Restarts:
-    """How often to search, and where.
-
-    Attributes
-    ----------
-    seeds : int
-        The request's seed and those that follow it.
-    executor : callable
-        Makes an executor of ``concurrent.futures``; made anew if a worker dies.
-    """
-
-    seeds: int
-    executor: Callable[[], Executor]
+MakeExecutor = Callable[[], Executor]
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Search:
     """A search but for its seed; pickles."""
 
-    problem: Problem
-    request: PlanRequest
-    workers: int
+    search: Callable[..., Any]
 
-    def run(self, seed: int) -> Solution | Termination:
-        """Return the solution for a seed, or why there is none: the error does not travel between processes."""
-        request = self.request
+    def run(self, seed: int) -> Any:
+        """Return what is found with a seed, or why there is nothing: the error does not travel between processes."""
         try:
-            return solve(
-                self.problem,
-                request.solver,
-                limits=request.limits,
-                start=request.start,
-                seed=seed,
-                workers=self.workers,
-                options=dict(request.options),
-            )
+            return self.search(seed=seed)
         except NoPlanError as error:
             return error.termination
 
 
+def _results(search: _Search, seeds: Sequence[int], executor: MakeExecutor | None) -> Iterator[Any]:
+    """Yield what each seed finds: one after the other here, or wherever the executor runs it."""
+    if executor is None:
+        return map(search.run, seeds)
+    return iter(map_executor(executor, search.run, seeds, _lost))
+
+
 def best_of_seeds(
-    prepared: Prepared,
-    request: PlanRequest,
-    restarts: Restarts,
+    problem: Problem,
+    request: Request,
     *,
+    executor: MakeExecutor | None = None,
     workers: int | None = None,
     progress: Callable[[int, float | None], None] | None = None,
 ) -> Solution:
@@ -72,12 +59,14 @@ def best_of_seeds(
 
     Parameters
     ----------
-    prepared : Prepared
-    request : PlanRequest
-        Its limits are those of each search.
-    restarts : Restarts
+    problem : Problem
+    request : Request
+        Solver, options, start, first seed and number of seeds; its limits are those of each search.
+    executor : callable, optional
+        Makes an executor of ``concurrent.futures``; made anew if a worker dies. By default the seeds are searched here,
+        one after the other.
     workers : int, optional
-        Threads of each search; one by default.
+        Threads of each search; with an executor, one by default.
     progress : callable, optional
         Called with the number of searches that have ended, and the best score.
 
@@ -93,14 +82,24 @@ def best_of_seeds(
     NoPlanError
         If no search found a plan.
     """
-    search = _Search(problem=prepared.problem, request=request, workers=workers or 1)
-    seeds = range(request.seed, request.seed + restarts.seeds)
+    search = _Search(
+        search=partial(
+            solve,
+            problem,
+            request.solver,
+            limits=request.limits,
+            start=request.start,
+            workers=workers if executor is None else workers or 1,
+            options=dict(request.options),
+        )
+    )
+    seeds = range(request.seed, request.seed + request.seeds)
     best: Solution | None = None
     bounds: list[float] = []
     failed: list[Termination] = []
     done, stopped = 0, False
     try:
-        for found in map_executor(restarts.executor, search.run, seeds, _lost):
+        for found in _results(search, seeds, executor):
             done += 1
             if isinstance(found, Termination):
                 failed.append(found)
@@ -122,28 +121,12 @@ def best_of_seeds(
     return _stopped(best, f"Stopped after {done} of {len(seeds)} seeds.") if stopped else best
 
 
-@dataclass(frozen=True, kw_only=True)
-class _FrontSearches:
-    """The searches of a front but for their seed; pickles."""
-
-    search: Callable[..., Front]
-    workers: int
-
-    def run(self, seed: int) -> Front | Termination:
-        """Return the front for a seed, or why there is none."""
-        try:
-            return self.search(seed=seed, workers=self.workers)
-        except NoPlanError as error:
-            return error.termination
-
-
 def front_of_seeds(
     search: Callable[..., Front],
-    seed: int,
-    restarts: Restarts,
+    seeds: range,
     *,
     points: int,
-    workers: int | None = None,
+    executor: MakeExecutor | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Front:
     """Search for a front once per seed and return the front of all their points.
@@ -153,14 +136,12 @@ def front_of_seeds(
     Parameters
     ----------
     search : callable
-        Takes ``seed`` and ``workers`` and returns a front; pickles.
-    seed : int
-        The first one.
-    restarts : Restarts
+        Takes ``seed`` and returns a front; pickles.
+    seeds : range
     points : int
         Most points of the front.
-    workers : int, optional
-        Threads of each search; one by default.
+    executor : callable, optional
+        See `best_of_seeds`.
     progress : callable, optional
         Called with the number of fronts that have ended.
 
@@ -176,13 +157,13 @@ def front_of_seeds(
     NoPlanError
         If no search found a plan.
     """
-    whole = _FrontSearches(search=search, workers=workers or 1)
+    whole = _Search(search=search)
     begin = time.monotonic()
     fronts: list[Front] = []
     failed: list[Termination] = []
     stopped = False
     try:
-        for found in map_executor(restarts.executor, whole.run, range(seed, seed + restarts.seeds), _lost):
+        for found in _results(whole, seeds, executor):
             if isinstance(found, Termination):
                 failed.append(found)
             else:
