@@ -11,7 +11,7 @@ from api.figures import figures_of, measure
 from placement import Constraints, Objective, Plan, Problem, Topology
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
 from solvers import Limits, Solution, solve, solver_from
-from solvers.searching.search import Observer
+from solvers.searching.events import Observer
 from solvers.source import Source as Source
 from solvers.source import open_source as open_source
 from solvers.source import split

@@ -16,8 +16,8 @@ from solvers.fronts.front import front
 from solvers.fronts.pareto import Front
 from solvers.registry import Solver, solver_from
 from solvers.request import FrontRequest, Request
+from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
-from solvers.searching.search import Observer
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
 from solvers.solving import solve

@@ -16,8 +16,8 @@ from placement.plan.plan import replicas_on_gpu
 from solvers.fronts.pareto import Against, Front, FrontPoint, nondominated, thinned
 from solvers.methods.annealing.solver import Annealing
 from solvers.registry import Solver
+from solvers.searching.events import Event, Observer
 from solvers.searching.limits import Limits
-from solvers.searching.search import Event, Observer
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.solving import check_start, solve
 

@@ -15,7 +15,7 @@ from placement.cost.feasibility import broken_constraints
 from placement.plan.plan import replicas_on_gpu
 from solvers import Event, Front, Limits, NoPlanError, make_plan, solve
 from solvers.fronts import front
-from solvers.fronts.moves import cycles, renamed
+from solvers.fronts.mixes import cycles, renamed
 from solvers.fronts.pareto import FrontPoint, knee_index, nondominated, thinned
 from solvers.fronts.search import moved_replicas
 from solvers.methods.eplb.solver import Eplb

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.cost.bounds import Level
-from solvers.bounds.game import Array, Choice, Game
 from solvers.bounds.kernels.representatives import choose_representatives
 from solvers.bounds.relaxation import LoadRows
+from solvers.bounds.token_game import Array, Choice, Game
 
 __all__ = ["LayerMessages", "least_remote", "most_more", "most_together"]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from placement.loads.kernels.homes import add_home_shares
 from placement.replay.kernels.replay import FAIR, SAME_NODE
-from solvers.methods.annealing.kernels.fanout import (
+from solvers.methods.annealing.replay.kernels.routing import (
     Floats,
     Ints,
     LayerModel,
@@ -18,7 +18,7 @@ from solvers.methods.annealing.kernels.fanout import (
     route,
     take_home_shares,
 )
-from solvers.searching.kernels import State, next_below, next_unit
+from solvers.searching.kernels.random import State, next_below, next_unit
 
 __all__ = ["anneal_layer", "load_cost", "most_active"]
 

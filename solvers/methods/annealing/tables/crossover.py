@@ -11,7 +11,7 @@ from placement import Problem
 from placement.cost.score import expected_gpu_load, guarded_gpu_load, load_spread, score
 from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.relabel import Relabelling
-from solvers.methods.annealing.kernels.chain import add_slot_traffic
+from solvers.methods.annealing.tables.kernels.swaps import add_slot_traffic
 
 __all__ = ["Pool"]
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from placement import Problem
 from placement.cost.score import home_share
 from placement.replay.replay import POLICIES, homes_of, replica_table
-from solvers.methods.annealing.kernels.fanout import LayerModel, LayerState, route_all
-from solvers.methods.annealing.kernels.fanout_anneal import anneal_layer, load_cost, most_active
-from solvers.searching.kernels import State, seeded
+from solvers.methods.annealing.replay.kernels.routing import LayerModel, LayerState, route_all
+from solvers.methods.annealing.replay.kernels.trials import anneal_layer, load_cost, most_active
+from solvers.searching.kernels.random import State, seeded
 from solvers.searching.search import Search
 from traces import TokenSample
 

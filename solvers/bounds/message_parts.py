@@ -11,11 +11,11 @@ import numpy.typing as npt
 from placement import Problem
 from placement.cost.bounds import levels_of
 from placement.replay.replay import homes_of
-from solvers.bounds.game import STEPS_PER_CHOICE, Game
-from solvers.bounds.home import HomeMessages
+from solvers.bounds.home_messages import HomeMessages
 from solvers.bounds.kernels.shares import give_shares
+from solvers.bounds.layer_messages import LayerMessages
 from solvers.bounds.loads import load_rows, spare_in_layer
-from solvers.bounds.messages import LayerMessages
+from solvers.bounds.token_game import STEPS_PER_CHOICE, Game
 
 __all__ = ["DispatchBound", "LayerPart", "least_absent"]
 

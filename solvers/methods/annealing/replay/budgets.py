@@ -11,7 +11,7 @@ from placement import Problem
 from placement.cost.score import guarded_gpu_load
 from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.replica_budget import add_replicas, replica_levels, share_out
-from solvers.methods.annealing.layer import Layer, anneal_once
+from solvers.methods.annealing.replay.layer import Layer, anneal_once
 from solvers.methods.load_balance.solver import balanced
 from solvers.searching.search import Search
 from solvers.searching.threads import each_layer

@@ -18,7 +18,8 @@ from placement import Problem
 from placement.cost.score import guarded_gpu_load, home_share
 from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.conform import conform, pack
-from solvers.methods.annealing.kernels.chain import add_layer_cost
+from solvers.arrange.in_order import in_order
+from solvers.methods.assignment.kernels import add_layer_cost
 from solvers.searching.search import Search
 from solvers.searching.threads import run_together
 from traces import Violations
@@ -73,8 +74,7 @@ class Assignment:
 
     def run(self, problem: Problem, search: Search) -> None:
         """Sweep from several starts until done."""
-        in_order = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
-        first = conform(problem, np.tile(in_order, (problem.num_layers, 1)))
+        first = in_order(problem, search)
         search.offer(first)
         if search.start is not None:
             first = np.asarray(search.start, dtype=np.int32)
@@ -83,7 +83,7 @@ class Assignment:
             if restart:
                 rng = np.random.default_rng([search.seed, restart])
                 dealt = np.arange(problem.num_experts) % problem.num_gpus
-                table = conform(problem, np.stack([rng.permutation(dealt) for _ in range(problem.num_layers)]))
+                table = conform(problem, np.stack([rng.permutation(dealt) for _ in range(problem.num_layers)]), search)
             else:
                 table = first
             if not sweeps.run(replicas_on_gpu(table, problem.num_experts, problem.num_gpus).argmax(axis=2)):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from solvers.bounds.game import Array, Choice, Game
 from solvers.bounds.kernels.home_pairs import choose_pairs
+from solvers.bounds.token_game import Array, Choice, Game
 
 __all__ = ["HomeMessages"]
 

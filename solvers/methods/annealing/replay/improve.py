@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from solvers.arrange.conform import conform, separate_replicas
 from solvers.arrange.replica_budget import add_replicas
-from solvers.methods.annealing.budgeted import budgeted_rows
-from solvers.methods.annealing.layer import Layer, search_layer
+from solvers.methods.annealing.replay.budgets import budgeted_rows
+from solvers.methods.annealing.replay.layer import Layer, search_layer
 from solvers.methods.eplb.router_groups import grouped_eplb
-from solvers.methods.eplb.solver import Eplb
+from solvers.methods.eplb.start import base_plan, eplb_apart
 from solvers.searching.search import Search
 from solvers.searching.threads import each_layer
 
-__all__ = ["base_plan", "improve_fanout"]
+__all__ = ["improve_fanout"]
 
 Table = npt.NDArray[np.int32]
 DEFAULT_TRIALS_PER_LAYER = 400_000
@@ -44,15 +41,15 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
         large layer, `hot` is divided by 4, so as not to lose what it starts from. Else it counts `HOTTER` times where
         the largest load has a weight.
     """
-    base = base_plan(problem)
+    base = base_plan(problem, search)
     search.offer(base, 0)
     start = base if search.start is None else np.asarray(search.start, dtype=np.int32)
     if problem.num_gpus == 1:
         return
     grouped = grouped_eplb(problem) if search.start is None else None
-    whole = None if grouped is None else _apart(problem, grouped)
+    whole = None if grouped is None else eplb_apart(problem, grouped)
     if whole is not None:
-        if not search.offers_are_dear:
+        if not search.offers_take_long:
             search.offer(whole, 1)
         whole = _drop_second_replicas(whole, problem.num_gpus)
     if search.work is None and search.remaining_s is None:
@@ -93,20 +90,6 @@ def _trials_per_layer(problem: Problem, search: Search) -> float:
     if search.work is not None:
         return search.work / problem.num_layers
     return (search.remaining_s or 0.0) * search.workers / problem.num_layers * NOMINAL_TRIALS_PER_S
-
-
-def base_plan(problem: Problem) -> Table:
-    """Return the plan to start from: EPLB's where it applies, else experts in order."""
-    if Eplb().supports(problem) is None:
-        return _apart(problem, Eplb())
-    gpu = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
-    return conform(problem, np.tile(gpu, (problem.num_layers, 1)))
-
-
-def _apart(problem: Problem, eplb: Eplb) -> Table:
-    """Return EPLB's plan with second replicas moved to other GPUs."""
-    table: npt.NDArray[np.integer[Any]] = eplb.table(problem)
-    return separate_replicas(table, problem.profile.load, problem.num_gpus)
 
 
 def _drop_second_replicas(table: Table, num_gpus: int) -> Table:

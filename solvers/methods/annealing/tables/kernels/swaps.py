@@ -16,9 +16,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from solvers.searching.kernels import State, next_below, next_unit
+from solvers.searching.kernels.random import State, next_below, next_unit
 
-__all__ = ["add_layer_cost", "add_place", "add_slot_traffic", "add_traffic", "anneal", "move_item_cost"]
+__all__ = ["add_place", "add_slot_traffic", "add_traffic", "anneal", "move_item_cost"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
@@ -125,30 +125,6 @@ def add_slot_traffic(
             j = following[t]
             if j >= 0:
                 traffic[s // per_gpu, t // per_gpu] += part[s] * following_part[t] * pairs[i, j]
-
-
-@numba.njit(nogil=True, cache=True)
-def add_layer_cost(pairs: Floats, gpu: Ints, ahead: bool, hop: Floats, cost: Floats) -> None:
-    """Add the cost of each expert of a layer on each GPU, given the GPUs (E,) of a neighbour, to `cost`, (E, G).
-
-    Parameters
-    ----------
-    pairs : (E, E) float64
-        Weight of pairs: of this layer and the next one if `ahead`, else of the one before and this one.
-    """
-    E, G = cost.shape
-    by_gpu = np.zeros((E, G))
-    for i in range(E):
-        for j in range(E):
-            if ahead:
-                by_gpu[i, gpu[j]] += pairs[i, j]
-            else:
-                by_gpu[j, gpu[i]] += pairs[i, j]
-    for e in range(E):
-        for h in range(G):
-            weight = by_gpu[e, h]
-            for g in range(G):
-                cost[e, g] += weight * (hop[g, h] if ahead else hop[h, g])
 
 
 @numba.njit(nogil=True, cache=True, inline="always")

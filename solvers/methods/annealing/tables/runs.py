@@ -11,8 +11,8 @@ from placement import Problem
 from placement.cost.score import home_share
 from solvers.arrange.conform import pack
 from solvers.arrange.relabel import Relabelling, relabel_all, tier_costs
-from solvers.methods.annealing.kernels.chain import add_place, add_traffic, anneal
-from solvers.searching.kernels import seeded
+from solvers.methods.annealing.tables.kernels.swaps import add_place, add_traffic, anneal
+from solvers.searching.kernels.random import seeded
 from solvers.searching.search import Search
 
 __all__ = ["Chain", "ChainModel"]
