@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from placement import Evaluation, Objective, Plan, Problem, Topology, evaluate, score
-from placement.cost.score import expected_gpu_load
+from placement.cost.shares import expected_gpu_load
+from placement.replay.choices import choices_of
 from solvers import Limits, NoPlanError, solve
 from traces import Trace
 
@@ -142,17 +143,13 @@ def replay_both(
         Its ownership decides the home ranks under dispatch, whichever execution it names.
     workers : int, optional
     """
-    asked = asdict(objective)
-    settings = {name: asked[name] for name in ("execution", "dedup", "ownership", "replica_policy")}
-    batch = objective.decode_batch if objective.activated_weight else None
-    own = evaluate(plan, trace, topology, **settings, decode_batch=batch, workers=workers)
+    own = evaluate(plan, trace, topology, **choices_of(objective), workers=workers)
     if objective.execution == "dispatch":
-        context = evaluate(plan, trace, topology, workers=workers)
+        context = evaluate(plan, trace, topology, execution="context_coherent", replica_policy="fair", workers=workers)
         return PartFigures(evaluation=own, context_coherent=context, dispatch=own)
-    other = settings | {"execution": "dispatch", "replica_policy": None}
-    return PartFigures(
-        evaluation=own, context_coherent=own, dispatch=evaluate(plan, trace, topology, **other, workers=workers)
-    )
+    usual = replace(objective, execution="dispatch", replica_policy="same_node")
+    dispatch = evaluate(plan, trace, topology, **choices_of(usual), workers=workers)
+    return PartFigures(evaluation=own, context_coherent=own, dispatch=dispatch)
 
 
 def part_figures(found: PartFigures) -> dict[str, Any]:
@@ -170,7 +167,7 @@ def _plan_figures(problem: Problem, item: Measured) -> dict[str, Any]:
     parts = {name: part_figures(found) for name, found in item.parts.items()}
     return {
         # The problem's own objective, whatever the plan was made for.
-        "score": score(problem, plan.physical_to_logical_map).total,
+        "score": score(problem, plan).total,
         "bound": plan.bound,
         "gap": plan.gap,
         "termination": None if plan.termination is None else asdict(plan.termination),

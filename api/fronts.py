@@ -10,6 +10,7 @@ from typing import Any
 from api.planning import Prepared
 from api.report.charts import line_chart
 from placement import Evaluation, Plan, evaluate
+from placement.replay.choices import choices_of
 from solvers import Front, FrontPoint
 from solvers.fronts.pareto import AXES, cheapest_within
 from traces import InputError
@@ -59,18 +60,8 @@ def measure_front(prepared: Prepared, front: Front, *, workers: int | None = Non
 
 
 def _replay(prepared: Prepared, plan: Plan, part: str, workers: int | None) -> Evaluation:
-    objective = prepared.problem.objective
-    return evaluate(
-        plan,
-        prepared.parts[part],
-        prepared.problem.topology,
-        execution=objective.execution,
-        dedup=objective.dedup,
-        ownership=objective.ownership,
-        replica_policy=objective.replica_policy,
-        decode_batch=objective.decode_batch if objective.activated_weight else None,
-        workers=workers,
-    )
+    problem = prepared.problem
+    return evaluate(plan, prepared.parts[part], problem.topology, **choices_of(problem.objective), workers=workers)
 
 
 def front_document(prepared: Prepared, front: Front, verdicts: Verdicts) -> dict[str, Any]:

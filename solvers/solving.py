@@ -13,8 +13,8 @@ import numpy as np
 
 from placement import Plan, Problem, Score, Termination, lower_bound, score
 from placement.cost.feasibility import broken_constraints, load_cap_misses
-from placement.files import topology_to_dict
-from placement.plan.plan import Reason
+from placement.plan.termination import Reason
+from placement.topology.file import topology_to_dict
 from solvers.registry import Solver, parameters_of, solver_from
 from solvers.searching.limits import Limits
 from solvers.searching.search import Event, Observer, ObserverError, Search
@@ -123,15 +123,7 @@ def make_plan(problem: Problem, table: np.ndarray[Any, np.dtype[Any]]) -> Plan:
 
 
 def _as_plan(problem: Problem, table: np.ndarray[Any, np.dtype[Any]], scored: Score) -> Plan:
-    return Plan(
-        physical_to_logical_map=np.asarray(table, dtype=np.int32),
-        layer_ids=problem.profile.layer_ids,
-        num_experts=problem.num_experts,
-        num_gpus=problem.num_gpus,
-        slots_per_gpu=problem.slots_per_gpu,
-        gpus_per_node=problem.topology.gpus_per_node,
-        score=scored.total,
-    )
+    return problem.plan(table, score=scored.total)
 
 
 def check_start(problem: Problem, start: Plan) -> np.ndarray[Any, np.dtype[np.int32]]:

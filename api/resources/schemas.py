@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from api.sources import Part
 from placement.problem.constraints import LoadGroups
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
-from placement.topology.topology import MAX_GPUS
+from placement.topology.links import MAX_GPUS
 from solvers.fronts.pareto import Against
 
 __all__ = [

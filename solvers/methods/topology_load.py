@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem, Termination
-from placement.cost.score import home_share
+from placement.cost.shares import home_share
 from solvers.arrange.conform import pack
 from solvers.searching.search import Search
 from solvers.searching.solution import NoPlanError

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from placement import Problem, Score, score
 from placement.cost.feasibility import broken_constraints
-from placement.plan.plan import Limit, gap_of
+from placement.plan.termination import Limit, gap_of
 from solvers.searching.limits import Limits
 
 __all__ = ["Event", "Observer", "Search"]

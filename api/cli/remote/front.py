@@ -59,7 +59,7 @@ def front_remotely(
         If the searches ended without a plan.
     """
     from api.resources.schemas import FrontBody
-    from placement.files import plan_from_dict
+    from placement import Plan
 
     with service_at(server) as service:
         shown.phase("uploading")
@@ -80,5 +80,5 @@ def front_remotely(
         if document is None:
             raise KeyboardInterrupt  # cancelled before there was a point
         shown.phase("fetching the plans")
-        plans = [plan_from_dict(service.point_file(asked.id, number)) for number in range(len(document["points"]))]
+        plans = [Plan.from_dict(service.point_file(asked.id, number)) for number in range(len(document["points"]))]
     return document | {"id": asked.id, "trace": uploaded}, plans
