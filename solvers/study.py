@@ -129,12 +129,15 @@ class Study:
         if self.request.baseline is not None:
             return self.request.baseline
         engine = self.problem.engine
-        return "contiguous" if engine is None else engine_of(engine).engine.default_layout
+        layout = "contiguous" if engine is None else engine_of(engine).engine.default_layout
+        fits = solver_from("contiguous", {"layout": layout}).supports(self.problem) is None
+        return layout if fits else "contiguous"
 
     @cached_property
     def baseline(self) -> Plan | None:
         """The plan when nobody plans, or the one of the solver that was named; None where constraints leave no such."""
-        solver: str | Solver = self.request.baseline or solver_from("contiguous", {})
+        own = None if self.request.baseline is not None else {"layout": self.baseline_name}
+        solver = solver_from(self.request.baseline or "contiguous", own or {})
         try:
             return solve(self.problem, solver, limits=Limits(work=BASELINE_WORK), workers=1).plan
         except NoPlanError:
