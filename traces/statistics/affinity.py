@@ -139,7 +139,9 @@ def affinity_strength(
     """
     sample = require_sample(profile, "Affinity strength")
     if permutations < 2:
-        raise InputError.of("permutations_range", "/permutations", f"{permutations} permutations.", "Give at least 2.")
+        raise InputError.of(
+            "permutations_range", "/permutations", f"{permutations} permutations.", "Give `permutations` of at least 2."
+        )
     columns = check_successors(successors, profile.num_experts)
     ids, experts = sample.topk_ids, profile.num_experts
     halves = slice(0, None, 2), slice(1, None, 2)  # the sample is in random order
