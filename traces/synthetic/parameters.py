@@ -160,7 +160,7 @@ class Synthetic:
             )
         if self.drift and self.topics < 2:
             found.add(
-                "drift_topics", "/drift", "One topic can't drift.", "Plant at least 2 topics, or set `drift` to 0."
+                "drift_topics", "/drift", "One topic can't drift.", "Plant 2 topics or more, or set `drift` to 0."
             )
         if self.num_layers * self.topics * self.num_experts > 2**27:
             found.add(

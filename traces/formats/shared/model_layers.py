@@ -62,7 +62,7 @@ def moe_rows(
                 "ambiguous_layers",
                 place,
                 f"Layers {_listed(idle)} hold expert 0 only: dense layers, or top-1 choices.",
-                "Name the MoE layers: `layer_ids`, or `model` (its config.json, or `num_layers` and `first_moe_layer`).",
+                "Name the MoE layers: `layer_ids`, or `model` (config.json, or `num_layers` and `first_moe_layer`).",
             )
         return np.flatnonzero(used), (f"Layers {_listed(idle)} hold filler only; taken for dense layers.",)
     stray = np.setdiff1d(np.flatnonzero(used), named)
