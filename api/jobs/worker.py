@@ -32,8 +32,7 @@ from api.store.database import Database
 from api.store.leases import Claim, Lease, StaleAttemptError, Task
 from placement import Plan
 from placement.files import plan_from_dict, plan_to_dict
-from solvers import Event, NoPlanError, Solution, solver_class
-from solvers.fronts import front
+from solvers import Event, NoPlanError, Solution, front, solver_class
 from traces import Batch, InputError, Trace
 from traces.support.temporary import held_folder
 
