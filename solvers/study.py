@@ -98,7 +98,7 @@ class Study:
             kept = (note for note in notes if note in counted or note not in before)
             notes = (*kept, *(note for note in counted if note not in before))
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
-            request = replace(request, engine=getattr(profile, "engine", None))
+            request = replace(request, engine=profile.engine)
         if request.engine is not None:
             _, own = travel_of(engine_of(request.engine), profile)
             notes = (*notes, *(own if request.objective.dedup is None else ()))

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from traces.batch import Batch
+from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile, guarded, tokens_per_batch
 from traces.decoding.tensor_files import TensorFile, is_safetensors
@@ -27,7 +29,7 @@ from traces.formats.reader import Axes, Hints, Reader
 from traces.formats.shared.counts import MAX_CELLS, checked_counts
 from traces.formats.shared.matrices import MAX_LAYERS
 from traces.support.errors import InputError, Violations
-from traces.trace import Batch, LoadCounts, Trace
+from traces.trace import Trace
 
 __all__ = ["READER"]
 
@@ -279,6 +281,7 @@ def _meta(bundle: Bundle) -> dict[str, int]:
 
 READER = Reader(
     name="tensorrt_llm",
+    engine="tensorrt-llm",
     content="TensorRT-LLM expert statistics, rank{r}.safetensors with meta_info.json; tokens only from raw files",
     sniff=is_safetensors,
     open=lambda file, hints: open_bundle(Bundle.single(file), hints),

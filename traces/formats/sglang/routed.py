@@ -94,6 +94,7 @@ def sniff(file: TraceFile) -> bool:
 
 READER = Reader(
     name="sglang_routed_experts",
+    engine="sglang",
     content="SGLang routed_experts in JSON responses; needs the model's layers and top-k",
     sniff=sniff,
     open=open_sglang,

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
+from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.formats.reader import Hints
 from traces.formats.shared.model_layers import axes_of_rows, moe_rows
+from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
-from traces.trace import LoadCounts, Provenance
 
 __all__ = ["fold_load", "loads_of"]
 

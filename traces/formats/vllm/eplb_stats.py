@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traces.counts import LoadCounts
 from traces.decoding.files import TraceFile, guarded
 from traces.decoding.int_lists import read_records
 from traces.decoding.json_objects import first_keys
@@ -25,7 +26,6 @@ from traces.formats.reader import Axes, Hints, Reader
 from traces.formats.shared.counts import add_slots, checked_counts
 from traces.formats.shared.matrices import MAX_LAYERS
 from traces.support.errors import InputError
-from traces.trace import LoadCounts
 
 __all__ = ["READER"]
 
@@ -181,6 +181,7 @@ def _check_complete(slots: npt.NDArray[np.int64], redundant: int | None, place: 
 
 READER = Reader(
     name="vllm_eplb_stats",
+    engine="vllm",
     content="vLLM's recorded EPLB statistics (JSON Lines of eplb_load_stats); loads only",
     sniff=lambda file: not first_keys(file).isdisjoint(("record_type", "expert_load")),
     open=open_eplb_stats,

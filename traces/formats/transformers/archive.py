@@ -23,13 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
+from traces.batch import Batch
 from traces.decoding.archive import Archive, open_archive
 from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.decoding.npz_keys import TRANSFORMERS, is_foreign, npz_keys
 from traces.formats.reader import Axes, Hints, Reader
-from traces.formats.shared.selection import Selection
+from traces.formats.transformers.selection import Selection
 from traces.support.errors import InputError
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
 __all__ = ["READER", "SOFTMAX_MODELS"]
 

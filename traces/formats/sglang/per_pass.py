@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.torch_file import torch_keys
 from traces.formats.reader import Hints, Reader
-from traces.formats.shared.loads import fold_load, loads_of
-from traces.formats.shared.sglang_records import bundle_keys, open_recording, opened_in_turn
+from traces.formats.sglang.loads import fold_load, loads_of
+from traces.formats.sglang.records import bundle_keys, open_recording, opened_in_turn
 from traces.support.errors import InputError
-from traces.trace import LoadCounts
 
 __all__ = ["READER"]
 
@@ -39,6 +39,7 @@ def open_per_pass(bundle: Bundle, hints: Hints) -> LoadCounts:
 
 READER = Reader(
     name="sglang_per_pass",
+    engine="sglang",
     content="SGLang recorder dumps per_pass (.pt, one per rank); loads only",
     sniff=lambda file: _is_per_pass(torch_keys(file)),
     open=lambda file, hints: open_per_pass(Bundle.single(file), hints),

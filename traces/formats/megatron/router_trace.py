@@ -20,13 +20,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from traces.batch import Batch
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.decoding.json_objects import first_keys
+from traces.formats.megatron.steps import RankFile, joined, steps_of
 from traces.formats.reader import Axes, Hints, Reader
-from traces.formats.shared.megatron_steps import RankFile, joined, steps_of
 from traces.support.errors import InputError, Violations
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
 __all__ = ["READER"]
 
@@ -174,6 +175,7 @@ def _notes(ranks: list[_Rank], layers: frozenset[int]) -> Iterator[str]:
 
 READER = Reader(
     name="megatron",
+    engine="megatron",
     content="Megatron router traces, router_trace_rank{r}.jsonl",
     sniff=lambda file: first_keys(file) >= KEYS,
     open=lambda file, hints: open_bundle(Bundle.single(file), hints),

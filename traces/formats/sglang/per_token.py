@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traces.batch import Batch
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import tokens_per_batch
 from traces.decoding.torch_file import torch_keys
 from traces.formats.reader import Hints, Reader
+from traces.formats.sglang.records import Record, Recording, bundle_keys, open_recording, opened_in_turn
 from traces.formats.shared.model_layers import axes_of_rows, moe_rows
-from traces.formats.shared.sglang_records import Record, Recording, bundle_keys, open_recording, opened_in_turn
 from traces.support.errors import InputError
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
 __all__ = ["READER"]
 
@@ -148,6 +149,7 @@ def _batches(
 
 READER = Reader(
     name="sglang_per_token",
+    engine="sglang",
     content="SGLang recorder dumps per_token (.pt, one per rank)",
     sniff=lambda file: EXTENDED in torch_keys(file),
     open=lambda file, hints: open_per_token(Bundle.single(file), hints),

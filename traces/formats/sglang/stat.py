@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
 from traces.decoding.torch_file import open_torch, torch_keys
 from traces.decoding.torch_tensors import Tensor
 from traces.formats.reader import MAX_LAYERS, Hints, Reader
-from traces.formats.shared.loads import loads_of
-from traces.formats.shared.sglang_records import bundle_keys
+from traces.formats.sglang.loads import loads_of
+from traces.formats.sglang.records import bundle_keys
 from traces.rules import MAX_EXPERTS
 from traces.support.errors import InputError
-from traces.trace import LoadCounts
 
 __all__ = ["READER"]
 
@@ -80,6 +80,7 @@ def _schema(place: str, what: str) -> InputError:
 
 READER = Reader(
     name="sglang_stat",
+    engine="sglang",
     content="SGLang recorder dump stat or stat_approx (.pt); loads only",
     sniff=lambda file: "logical_count" in torch_keys(file),
     open=lambda file, hints: open_stat(Bundle.single(file), hints),

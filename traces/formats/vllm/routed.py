@@ -85,6 +85,7 @@ def sniff(file: TraceFile) -> bool:
 
 READER = Reader(
     name="vllm_routed_experts",
+    engine="vllm",
     content="vLLM routed_experts as .npy (tokens, layers, top-k) or JSON responses",
     sniff=sniff,
     open=open_vllm,

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile, guarded
 from traces.decoding.json_objects import first_keys
@@ -36,7 +37,6 @@ from traces.formats.reader import Axes, Hints, Reader
 from traces.formats.shared.counts import add_slots, checked_counts
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_LAYERS
 from traces.support.errors import InputError, Violations
-from traces.trace import LoadCounts
 
 __all__ = ["READER"]
 
@@ -173,6 +173,7 @@ def _map(file: TraceFile) -> npt.NDArray[np.int64]:
 
 READER = Reader(
     name="vllm_ascend",
+    engine="vllm-ascend",
     content="vllm-ascend moe_load .npy or .pt (layers, devices, slots) with the expert map, in a folder; loads only",
     sniff=_is_tensor,  # a .npy alone may be anything
     open=lambda file, hints: open_bundle(Bundle.single(file), hints),
