@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 
 from api.store.database import Database
 from api.store.events import events_after
@@ -203,9 +204,9 @@ def test_worse_plan_is_not_reported(store: TenantStore, leases: Leases) -> None:
     lease = leases.lease(claimed(leases))
     lease.report(score=2.0, bound=None, elapsed_s=1.0, plan='{"n": 1}')
     lease.report(score=3.0, bound=1.5, elapsed_s=2.0, plan='{"n": 2}')
-    row, text, _ = store.documents(plan_id)
+    row, found, _ = store.documents(plan_id)
     assert row is not None
-    assert (row.score, row.bound, text) == (2.0, 1.5, '{"n": 1}')
+    assert (row.score, row.bound, found) == (2.0, 1.5, '{"n": 1}')
 
 
 def test_old_attempt_is_fenced_off(store: TenantStore, leases: Leases) -> None:
@@ -223,9 +224,9 @@ def test_old_attempt_is_fenced_off(store: TenantStore, leases: Leases) -> None:
         with pytest.raises(StaleAttemptError):
             old.cancelled()
         leases.claim()
-    row, text, _ = store.documents(plan_id)
+    row, found, _ = store.documents(plan_id)
     assert row is not None
-    assert (row.status, row.attempt, row.score, text) == ("running", 2, None, None)
+    assert (row.status, row.attempt, row.score, found) == ("running", 2, None, None)
 
 
 def test_expired_lease_is_queued_again(store: TenantStore) -> None:
@@ -235,9 +236,9 @@ def test_expired_lease_is_queued_again(store: TenantStore) -> None:
     claim = claimed(expired)
     expired.lease(claim).report(score=2.0, bound=None, elapsed_s=1.0, plan="{}")
     assert expired.give_back_expired() == [plan_id]
-    row, text, _ = store.documents(plan_id)
+    row, found, _ = store.documents(plan_id)
     assert row is not None
-    assert (row.status, row.score, text) == ("queued", 2.0, "{}")
+    assert (row.status, row.score, found) == ("queued", 2.0, "{}")
     valid = Leases(store.database, 60.0)
     claimed(valid)
     assert valid.give_back_expired() == []
@@ -388,3 +389,78 @@ def test_upgrade_keeps_what_is_there(database_url: str) -> None:
     with pytest.raises(ConflictError, match="need the trace"):
         store.delete_trace(TRACE)
     assert leases.lease(claimed(leases)).load().trace_name == "n"
+
+
+def test_upgrade_says_replica(database_url: str) -> None:
+    """Requests, plan files, summaries and fronts of the third schema have today's fields, and nothing else changes."""
+    objective, constraints = {"execution": "dispatch"}, {"load_cap": 1.05}
+    plan = {
+        "score": 0.1 + 0.2,
+        "provenance": {
+            "objective": {**objective, "copy_policy": "same_node"},
+            "constraints": {**constraints, "extra_copies": 6, "distinct_copies": True},
+            "front": {"against": "copies"},
+        },
+    }
+    point = {"traffic": 1.5, "redundant_slots": 4, "made_with": {"against": "copies", "slots_per_gpu": 9}}
+    front = {"front": {"against": "copies", "points": [point]}, "plans": [json.dumps(plan) + "\n"]}
+    summary = {"plans": {"plan": {"fit": {"dispatch": {"copy_policy": "fair"}}}}}
+    request = {**REQUEST, "copy_policy": None, "extra_copies": 6, "against": "copies", "name": "copies"}
+    database = Database(database_url)
+    database.upgrade("0003")
+    with database.write() as connection:
+        for seq, (kind, document) in enumerate((("plan", plan), ("front", front)), 1):
+            columns = "tenant, id, kind, tags, request, status, cancel_requested, revision, attempt, begun, crashes"
+            connection.execute(
+                text(
+                    f"INSERT INTO plans (seq, {columns}, created_at, updated_at, warnings) VALUES (:seq, 'local', :id, "
+                    ":kind, '[]', :request, 'succeeded', false, 1, 1, 1, 0, 1.0, 1.0, '[]')"
+                ),
+                {"seq": seq, "id": f"{kind}_1", "kind": kind, "request": json.dumps(request)},
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO plan_documents (plan_id, start, plan, summary) VALUES (:id, :start, :plan, :summary)"
+                ),
+                {
+                    "id": f"{kind}_1",
+                    "start": json.dumps(plan) + "\n",
+                    "plan": json.dumps(document) + "\n",
+                    "summary": json.dumps(summary) if kind == "plan" else None,
+                },
+            )
+    database.upgrade()
+    store = Store(database).of("local")
+    row, plan_text, summary_text = store.documents("plan_1")
+    assert row is not None
+    assert row.request == {
+        **REQUEST,
+        "replica_policy": None,
+        "extra_replicas": 6,
+        "against": "replicas",
+        "name": "copies",
+    }
+    today = {
+        "score": 0.1 + 0.2,
+        "provenance": {
+            "objective": {**objective, "replica_policy": "same_node"},
+            "constraints": {**constraints, "extra_replicas": 6, "distinct_replicas": True},
+            "front": {"against": "replicas"},
+        },
+    }
+    assert plan_text == json.dumps(today) + "\n"
+    assert summary_text == json.dumps({"plans": {"plan": {"fit": {"dispatch": {"replica_policy": "fair"}}}}})
+    _, front_text, no_summary = store.documents("front_1", "front")
+    assert json.loads(front_text or "") == {
+        "front": {
+            "against": "replicas",
+            "points": [
+                {"traffic": 1.5, "redundant_experts": 4, "made_with": {"against": "replicas", "slots_per_gpu": 9}}
+            ],
+        },
+        "plans": [json.dumps(today) + "\n"],
+    }
+    assert no_summary is None
+    with database.read() as connection:
+        starts = connection.execute(text("SELECT start FROM plan_documents")).scalars().all()
+    assert starts == [json.dumps(today) + "\n"] * 2
