@@ -14,7 +14,7 @@ from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-from api.service.telemetry import configure_logging
+from api.telemetry.logs import configure_logging
 
 __all__ = ["Helpers", "close", "kill", "process_pool"]
 

@@ -36,8 +36,8 @@ def folder(tmp_path: Path) -> Path:
     incoming.write(b"content")
     incoming.finish()
     blobs.keep(incoming)
-    store.add_trace(incoming.blob_id, "mine", 7, {})
-    blobs.part(store.add_upload(None, {}, None, 4e9).id).write_bytes(b"half")
+    store.traces.add(incoming.blob_id, "mine", 7, {})
+    blobs.part(store.uploads.add(None, {}, None, 4e9).id).write_bytes(b"half")
     database.close()
     return folder
 

@@ -10,7 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-import api.client
+import api.client.connection
+import api.client.streams
 from api.client import Client, ServiceError
 from api.resources.schemas import EvaluationBody, FrontBody, LimitsBody, PlanBody, TopologyBody
 
@@ -95,7 +96,7 @@ def test_refusals_are_told(service: Client, trace_file: Path) -> None:
 
 def test_unreachable_service_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody answers: after some attempts the client says so."""
-    monkeypatch.setattr(api.client, "ATTEMPTS", 2)
+    monkeypatch.setattr(api.client.connection, "ATTEMPTS", 2)
     with Client("http://127.0.0.1:9", timeout_s=1) as nobody, pytest.raises(ServiceError, match="can't be reached"):
         nobody.look("plan_" + "0" * 32)
 
@@ -123,7 +124,7 @@ def test_a_bad_network_changes_nothing(
     server: Any, make_trace_bytes: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over a connection that loses requests and answers, a file arrives whole and one plan is made."""
-    monkeypatch.setattr(api.client, "PART_BYTES", 3000)
+    monkeypatch.setattr(api.client.streams, "PART_BYTES", 3000)
     content = make_trace_bytes(tokens=800, seed=3)
     (tmp_path / "flaky.npz").write_bytes(content)
     with Client(str(server.http.base_url), transport=Flaky()) as client:

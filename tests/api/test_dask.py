@@ -15,7 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.jobs.executors import ExecutorLostError, executor_factory
+from api.jobs.errors import ExecutorLostError
+from api.jobs.executors import executor_factory
 from api.planning import PlanRequest, prepare
 from api.restarts import Restarts, best_of_seeds
 from placement import load_topology

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import OperationalError
 
 from api.service.app import create_app
-from api.service.gauges import LATEST_PLANS, PlanLoad, PlanLoads
-from api.service.settings import Settings
+from api.settings.settings import Settings
+from api.telemetry.gauges import LATEST_PLANS, PlanLoad, PlanLoads
 
 
 def figures(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

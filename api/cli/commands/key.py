@@ -87,7 +87,7 @@ def revoke(
 
 
 def _keys(data_dir: Path | None, *, make: bool = False) -> Keys:
-    from api.service.settings import read_settings
+    from api.settings.settings import read_settings
     from api.store.database import Database
     from api.store.keys import Keys
     from traces import InputError

@@ -9,10 +9,11 @@ from fastapi import APIRouter
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from api.http.common import problems
-from api.http.problems import CATALOGUE, ProblemError
+from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.answers import Example, ExampleList, SolverList, SolverResource, json_response
+from api.problems import CATALOGUE
+from api.resources.answers import json_response
+from api.resources.catalogue.answers import Example, ExampleList, SolverList, SolverResource
 from solvers import names, solver_class
 
 __all__ = ["router"]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.choices import CHOICES, decode_batch_of, merge_choices, recorded_choices
-from api.resources.plans.parsing import topology_of
 from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
+from api.resources.topologies.parsing import topology_of
+from api.resources.traces.stored import StoredTrace
 from api.sources import part_of
-from api.store.stored import StoredTrace
 from placement import Plan, evaluate
 from placement.files import plan_from_dict, recorded_topology
 from traces import InputError

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from api.planning import prepare
-from api.resources.plans.parsing import plan_request
 from api.resources.schemas import PlanBody
-from api.store.stored import StoredTrace
+from api.resources.searches.parsing import plan_request
+from api.resources.traces.stored import StoredTrace
 from placement import Problem
 from placement.cost.breakdown import Breakdown, break_down
 from placement.cost.feasibility import load_cap_misses
@@ -58,7 +58,7 @@ def score_of(task: ScoreTask) -> dict[str, Any]:
     Returns
     -------
     dict
-        The fields of `api.resources.score.schemas.ScoreAnalysis` but ``plan``.
+        The fields of `api.resources.score.answers.ScoreAnalysis` but ``plan``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What goes by itself: expired uploads in parts, leftovers of killed processes, old audit entries, plans, traces."""
+"""Periodic deletion: expired uploads, leftovers of killed processes, old audit entries, plans and traces."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import time
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.service.settings import Settings
+from api.settings.settings import Settings
 from api.store.audit import AuditLog
 from api.store.blobs import Blobs
 from api.store.store import Store
 from traces.support.temporary import sweep_folders
 
-__all__ = ["Janitor"]
+__all__ = ["Cleanup"]
 
 EVERY_S = 600.0
 DAY_S = 86_400.0
@@ -22,8 +22,8 @@ HOUR_S = 3600.0
 log = structlog.get_logger(__name__)
 
 
-class Janitor:
-    """A thread that cleans up now and then.
+class Cleanup:
+    """A thread that deletes what is too old, every ten minutes.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Janitor:
     holding : threading.Lock
         Held while a trace's row and its file change together.
     settings : Settings
-        `keep_days`, `audit_days`.
+        `keep_days`, `audit_days`, `upload_hours`.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Janitor:
     ) -> None:
         self._store, self._audit, self._blobs, self._holding, self._settings = store, audit, blobs, holding, settings
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="cleanup", daemon=True)
 
     def start(self) -> None:
         """Begin, with a first round at once."""
@@ -79,6 +79,6 @@ class Janitor:
             try:
                 self.clean(time.time())
             except (SQLAlchemyError, OSError):
-                log.exception("janitor.failed")  # the next round tries again
+                log.exception("cleanup.failed")  # the next round tries again
             if self._stopping.wait(EVERY_S):
                 return

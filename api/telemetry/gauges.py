@@ -1,4 +1,4 @@
-"""Figures that are looked up when Prometheus asks: the queue, the disk, and the loads of the latest plans."""
+"""Gauges that are read when Prometheus asks: the queue, the disk, and the loads of the latest plans."""
 
 from __future__ import annotations
 

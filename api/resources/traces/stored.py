@@ -1,4 +1,4 @@
-"""A stored trace as a helper process is told of it."""
+"""A stored trace, as a helper process opens it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from api.resources.traces.inspection import open_stored
-from api.service.settings import Settings
+from api.settings.settings import Settings
 from api.sources import Source
 from api.store.blobs import open_blobs
 from api.store.rows import TraceRow

@@ -1,13 +1,13 @@
-"""HEAD, which every resource that has GET must answer too (RFC 9110)."""
+"""HEAD requests: every resource that has GET must answer them too (RFC 9110)."""
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Head"]
+__all__ = ["HeadRequests"]
 
 
-class Head:
+class HeadRequests:
     """Middleware that answers HEAD with the head of what GET would have answered.
 
     Parameters

@@ -1,124 +1,87 @@
-"""What the routes of one service share, and how it starts and stops."""
+"""A service from start to stop: what it is made of, its data folder, what an earlier server left."""
 
 from __future__ import annotations
 
 import fcntl
 import socket
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from typing import IO, Annotated
+from typing import IO
 
 import structlog
-from fastapi import Depends, Request
 
+from api.http.access import Access
 from api.http.oidc import Oidc
 from api.http.rates import Rates
-from api.jobs.executors import Cluster, check_installed, executor_factory, parse_executor
-from api.jobs.jobs import Dispatcher, DispatcherSettings
+from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
+from api.jobs.executors import check_installed, executor_factory
 from api.jobs.processes import Helpers, process_pool
-from api.resources.traces.inspection import warm_up
-from api.service.janitor import Janitor
-from api.service.settings import Settings
-from api.service.telemetry import Metrics
+from api.resources.context import Running, Services
+from api.resources.traces.inspection import warm_up as load_readers
+from api.resources.worker import run_search, warm_up
+from api.service.cleanup import Cleanup
+from api.settings.addresses import Cluster, parse_executor
+from api.settings.settings import Settings
 from api.store.audit import AuditLog
-from api.store.blobs import Blobs, open_blobs
+from api.store.blobs import open_blobs
 from api.store.database import Database
 from api.store.keys import Keys
 from api.store.leases import Leases
 from api.store.store import Store
+from api.telemetry.metrics import Metrics
 from traces import InputError
 
-__all__ = ["Running", "Services", "ServicesOf"]
+__all__ = ["Service"]
 
 HELPER_EXIT_S = 1.0  # nobody waits for a helper any more when the server ends
 log = structlog.get_logger(__name__)
 
 
-@dataclass
-class Running:
-    """The parts of a service that was started."""
+class Service:
+    """A service. Making it reads and writes nothing; `start` does.
 
-    blobs: Blobs
-    dispatcher: Dispatcher
-    helpers: Helpers
-    janitor: Janitor
-
-
-@dataclass
-class Services:
-    """A service.
+    Parameters
+    ----------
+    settings : Settings
 
     Attributes
     ----------
-    settings : Settings
     database : Database
-    store : Store
     leases : Leases
-    keys : Keys
-    oidc : Oidc or None
-        Checks tokens, if an issuer is set.
-    rates : Rates
-    audit : AuditLog
-    metrics : Metrics
-    draining : threading.Event
-        Set when the server begins to stop; long waits end then.
-    uploads : threading.Lock
-        Holds a trace's row and its file together.
-    uploading : set of str
-        Uploads in parts that a request sends to just now.
-    running : Running or None
-    lock : file or None
-        Held from `open` to `stop`.
+    services : Services
+        What the routes share.
+    access : Access
+        What requests are authenticated by.
     """
 
-    settings: Settings
-    database: Database
-    store: Store
-    leases: Leases
-    keys: Keys
-    oidc: Oidc | None
-    rates: Rates
-    audit: AuditLog
-    metrics: Metrics
-    draining: threading.Event = field(default_factory=threading.Event)
-    uploads: threading.Lock = field(default_factory=threading.Lock)
-    uploading: set[str] = field(default_factory=set)
-    running: Running | None = None
-    lock: IO[str] | None = None
-
-    @classmethod
-    def of(cls, settings: Settings) -> Services:
-        """Return a service that is not started: nothing is read or written yet."""
-        database = Database(settings.store_url)
-        store = Store(database)
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.store_url)
         # A server is its data folder, which no two share: after a crash it finds its own plans again.
         server = f"{socket.gethostname()}:{settings.data_dir.absolute()}"[-80:]
-        leases = Leases(database, settings.lease_s, server)
-        return cls(
+        self.leases = Leases(self.database, settings.lease_s, server)
+        store, keys = Store(self.database), Keys(self.database)
+        self.services = Services(
             settings=settings,
-            database=database,
             store=store,
-            leases=leases,
-            keys=Keys(database),
-            oidc=_oidc(settings),
-            rates=Rates(settings.rate_per_s, settings.rate_burst),
-            audit=AuditLog(database),
+            keys=keys,
+            audit=AuditLog(self.database),
             metrics=Metrics(store, settings.data_dir),
         )
+        self.access = Access(
+            required=settings.auth == "required",
+            keys=keys,
+            oidc=_oidc(settings),
+            rates=Rates(settings.rate_per_s, settings.rate_burst),
+        )
+        self._cleanup: Cleanup | None = None
+        self._lock: IO[str] | None = None  # held from `open` to `stop`
 
     @property
     def cluster(self) -> Cluster | None:
         """Where plans run, if not on this machine."""
         return parse_executor(self.settings.executor)
-
-    @property
-    def parts(self) -> Running:
-        """The parts that are there once the service was started."""
-        assert self.running is not None, "the service was not started"
-        return self.running
 
     def open(self) -> None:
         """Take the data folder and bring its database up to date; again, it does nothing.
@@ -129,7 +92,7 @@ class Services:
             If the folder can't be used: no access, another server, a database of a later version; or plans are to run
             on a cluster, and its package is missing.
         """
-        if self.lock is not None:
+        if self._lock is not None:
             return
         if self.cluster is not None:
             check_installed()
@@ -152,14 +115,14 @@ class Services:
         except BaseException:
             lock.close()
             raise
-        self.lock = lock
+        self._lock = lock
 
     def start(self) -> None:
         """Take up what an earlier server left, and begin to run plans."""
         self.open()
-        settings = self.settings
+        settings, services = self.settings, self.services
         blobs = open_blobs(settings.data_dir / "blobs", settings.blobs_url)
-        for missing in blobs.sweep(self.store.trace_ids(), self.store.drop_uploads(time.time())):
+        for missing in blobs.sweep(services.store.trace_ids(), services.store.drop_uploads(time.time())):
             log.error("blob.missing", trace=missing)
         taken_up = self.leases.give_back_mine()
         helpers = Helpers(self._pool(settings.helpers))
@@ -175,28 +138,32 @@ class Services:
                 max_crashes=settings.max_crashes,
             ),
             self.leases,
+            Work(run=run_search, warm_up=warm_up),
             self._pool(1) if self.cluster is None else executor_factory(settings.executor),
-            self.metrics,
+            services.metrics,
         )
-        janitor = Janitor(self.store, self.audit, blobs, self.uploads, settings)
-        self.running = Running(blobs=blobs, dispatcher=dispatcher, helpers=helpers, janitor=janitor)
-        janitor.start()
+        self._cleanup = Cleanup(services.store, services.audit, blobs, services.holding, settings)
+        services.running = Running(blobs=blobs, dispatcher=dispatcher, helpers=helpers)
+        self._cleanup.start()
         dispatcher.start()
-        helpers.start(warm_up)
+        helpers.start(load_readers)
         log.info("service.started", data_dir=str(settings.data_dir), plans_taken_up=len(taken_up))
 
     def stop(self) -> None:
         """Queue running plans again and end all processes."""
-        self.draining.set()
-        if self.running is not None:
-            self.running.janitor.stop()
-            self.running.dispatcher.stop(self.settings.shutdown_s)
-            self.running.helpers.close(HELPER_EXIT_S)
-            self.running = None
+        services = self.services
+        services.draining.set()
+        if self._cleanup is not None:
+            self._cleanup.stop()
+            self._cleanup = None
+        if services.running is not None:
+            services.running.dispatcher.stop(self.settings.shutdown_s)
+            services.running.helpers.close(HELPER_EXIT_S)
+            services.running = None
         self.database.close()
-        if self.lock is not None:
-            self.lock.close()
-            self.lock = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
         log.info("service.stopped")
 
     def _pool(self, workers: int) -> Callable[[], Executor]:
@@ -214,11 +181,3 @@ def _oidc(settings: Settings) -> Oidc | None:
         tenant_claim=settings.oidc_tenant_claim,
         scope_prefix=settings.oidc_scope_prefix,
     )
-
-
-async def _services(request: Request) -> Services:
-    services: Services = request.app.state.services
-    return services
-
-
-ServicesOf = Annotated[Services, Depends(_services)]

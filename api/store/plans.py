@@ -1,4 +1,4 @@
-"""What requests do with plans and fronts of a tenant, and with idempotency keys."""
+"""Plans and fronts of a tenant, and the idempotency keys that they were asked for with."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, Text, cast, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from api.store.database import Database
 from api.store.events import EVENT_COLUMNS, record_events
+from api.store.labels import tagged
 from api.store.models import idempotency_keys, plan_documents, plans, traces
-from api.store.rows import ACTIVE, PLAN_COLUMNS, ConflictError, Created, PlanRow, TraceRow
+from api.store.rows import ACTIVE, PLAN_COLUMNS, ConflictError, Created, PlanRow
 
-__all__ = ["TenantPlans", "tagged"]
+__all__ = ["Plans"]
 
 
-class TenantPlans:
-    """Plans and fronts of one tenant; nothing of others can be read or changed through it.
+class Plans:
+    """Plans and fronts of one tenant, which `kind` tells apart; nothing of others can be read or changed through it.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ class TenantPlans:
         self.database = database
         self.tenant = tenant
 
-    def add_plan(
+    def add(
         self,
         request: Mapping[str, Any],
         *,
@@ -76,8 +77,9 @@ class TenantPlans:
                 and (earlier := self._plan_of_key(connection, key, body_hash, now - key_age_s, kind)) is not None
             ):
                 return Created(row=earlier, new=False)
-            trace = self._trace(connection, request["trace"])
-            if trace is None:
+            known = (traces.c.tenant == self.tenant) & (traces.c.id == request["trace"])
+            trace_seq = connection.execute(select(traces.c.seq).where(known)).scalar_one_or_none()
+            if trace_seq is None:
                 raise ConflictError("not-found", "The trace was deleted meanwhile.")
             waiting = connection.execute(select(func.count()).where(plans.c.status == "queued")).scalar_one()
             if waiting >= max_queued:
@@ -92,7 +94,7 @@ class TenantPlans:
                 "kind": kind,
                 "name": request.get("name"),
                 "tags": list(tags),
-                "trace_seq": trace.seq,
+                "trace_seq": trace_seq,
                 "request": dict(request),
                 "status": "queued",
                 "cancel_requested": False,
@@ -112,12 +114,12 @@ class TenantPlans:
             assert added is not None
             return Created(row=added, new=True)
 
-    def plan(self, plan_id: str, kind: str = "plan") -> PlanRow | None:
+    def get(self, plan_id: str, kind: str = "plan") -> PlanRow | None:
         """Return a plan (or front)."""
         with self.database.read() as connection:
             return self._plan(connection, plan_id, kind)
 
-    def plan_of_key(self, key: str, body_hash: str, key_age_s: float, kind: str = "plan") -> PlanRow | None:
+    def of_key(self, key: str, body_hash: str, key_age_s: float, kind: str = "plan") -> PlanRow | None:
         """Return the plan that an idempotency key stands for. `ConflictError` if it came with another body."""
         with self.database.read() as connection:
             return self._plan_of_key(connection, key, body_hash, time.time() - key_age_s, kind)
@@ -130,7 +132,7 @@ class TenantPlans:
             texts = None if row is None else connection.execute(query).one_or_none()
             return row, *(texts or (None, None))
 
-    def list_plans(
+    def page(
         self,
         limit: int,
         before: int | None,
@@ -161,7 +163,18 @@ class TenantPlans:
                 record_events(connection, connection.execute(change).all())
             return self._plan(connection, plan_id, kind)
 
-    def delete_plan(self, plan_id: str, kind: str = "plan") -> bool:
+    def label(self, plan_id: str, changes: Mapping[str, Any], kind: str = "plan") -> bool:
+        """Change `name` or `tags` of a plan (or front); False if there is none."""
+        if not changes:
+            return self.get(plan_id, kind) is not None
+        values = {**changes, "revision": plans.c.revision + 1, "updated_at": time.time()}
+        mine = (plans.c.tenant == self.tenant) & (plans.c.id == plan_id) & (plans.c.kind == kind)
+        with self.database.write() as connection:
+            rows = connection.execute(update(plans).where(mine).values(values).returning(*EVENT_COLUMNS)).all()
+            record_events(connection, rows)
+            return bool(rows)
+
+    def delete(self, plan_id: str, kind: str = "plan") -> bool:
         """Delete a plan (or front); False if there is none. `ConflictError` if it runs and was not cancelled."""
         with self.database.write() as connection:
             row = self._plan(connection, plan_id, kind)
@@ -171,11 +184,6 @@ class TenantPlans:
                 return False
             connection.execute(delete(plans).where(plans.c.seq == row.seq))
             return True
-
-    def _trace(self, connection: Connection, trace_id: str) -> TraceRow | None:
-        mine = (traces.c.tenant == self.tenant) & (traces.c.id == trace_id)
-        row: Row[Any] | None = connection.execute(select(traces).where(mine)).one_or_none()
-        return None if row is None else TraceRow(**row._mapping)
 
     def _plan(self, connection: Connection, plan_id: str, kind: str) -> PlanRow | None:
         mine = (plans.c.tenant == self.tenant) & (plans.c.id == plan_id) & (plans.c.kind == kind)
@@ -192,12 +200,3 @@ class TenantPlans:
         if known.body_hash != body_hash:
             raise ConflictError("idempotency-key-reused", "The key was sent before with another body.")
         return self._plan(connection, known.plan_id, kind)
-
-
-def tagged(table: Table, tags: Sequence[str]) -> ColumnElement[bool]:
-    """Whether a row has all tags. They hold no quotes, so a tag's JSON text can't be a part of another's."""
-    text = cast(table.c.tags, Text)
-    found: ColumnElement[bool] = table.c.seq > 0
-    for tag in tags:
-        found &= text.contains(f'"{tag}"', autoescape=True)
-    return found

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from api.jobs.executors import LOCAL, parse_executor
+from api.settings.addresses import LOCAL, is_local_database, is_loopback, is_safe_url, parse_executor
 from traces import InputError, Violations
 
-__all__ = ["Settings", "default_data_dir", "is_loopback", "read_settings", "unknown_variables"]
+__all__ = ["Settings", "default_data_dir", "read_settings", "unknown_variables"]
 
 PREFIX = "MOE_PLACEMENT_"
 OTHERS = {"MOE_PLACEMENT_API_KEY"}  # of the command line, as a client
@@ -25,31 +23,6 @@ def default_data_dir() -> Path:
     """Return ``$XDG_DATA_HOME/moe-placement``, by default ``~/.local/share/moe-placement``."""
     base = os.environ.get("XDG_DATA_HOME", "")
     return (Path(base) if base.startswith("/") else Path.home() / ".local" / "share") / "moe-placement"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` names this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _is_safe_url(url: str) -> bool:
-    """Whether what is fetched from there can't be changed on the way."""
-    parts = urlsplit(url)
-    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
-
-
-def _is_local_database(url: str) -> bool:
-    """Whether only this machine can reach it: a file, a loopback address, or a socket in the file system."""
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite":
-        return True
-    host = parts.hostname or parse_qs(parts.query).get("host", [""])[0]
-    return not host or host.startswith("/") or is_loopback(host)
 
 
 class Settings(BaseSettings):
@@ -149,7 +122,7 @@ class Settings(BaseSettings):
             )
         if (self.oidc_issuer is None) != (self.oidc_jwks_url is None):
             raise ValueError("Give both MOE_PLACEMENT_OIDC_ISSUER and MOE_PLACEMENT_OIDC_JWKS_URL, or neither.")
-        if self.oidc_jwks_url is not None and not _is_safe_url(self.oidc_jwks_url):
+        if self.oidc_jwks_url is not None and not is_safe_url(self.oidc_jwks_url):
             raise ValueError("MOE_PLACEMENT_OIDC_JWKS_URL must begin with https://, or be on this machine.")
         return self
 
@@ -165,7 +138,7 @@ class Settings(BaseSettings):
             )
         if (self.blobs_url or "").startswith("memory:"):
             raise ValueError("MOE_PLACEMENT_BLOBS_URL is in this process's memory, which no worker can reach.")
-        if not is_loopback(cluster.host) and _is_local_database(self.store_url):
+        if not is_loopback(cluster.host) and is_local_database(self.store_url):
             raise ValueError(
                 f"Workers of a cluster at {cluster.host!r} can't reach a database that is on this machine only. Set "
                 "MOE_PLACEMENT_DATABASE_URL to PostgreSQL, by a name that they know too."

@@ -1,4 +1,4 @@
-"""Early answers that arrive: a connection closed on a client that still sends takes the answer with it."""
+"""Refusals in the middle of a body: a connection that closes while the client still sends loses the answer."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Linger"]
+__all__ = ["DrainBody"]
 
-LINGER_S = 3.0
+DRAIN_S = 3.0  # long enough for a client on a slow line to read the answer
 
 
-class Linger:
+class DrainBody:
     """Middleware that, after a body was refused half-way, reads on for a moment before the connection closes.
 
     Parameters
@@ -51,7 +51,7 @@ class Linger:
                 return
             await send({**message, "more_body": True})
             with suppress(TimeoutError):
-                await asyncio.wait_for(drain(), LINGER_S)
+                await asyncio.wait_for(drain(), DRAIN_S)
             await send({"type": "http.response.body", "body": b""})
 
         await self.app(scope, receive_some, send_some)

@@ -20,15 +20,15 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.http.problems import document
-from api.jobs.executors import ExecutorLostError
+from api.jobs.attempts import Job, Outcome
+from api.jobs.errors import ExecutorLostError
 from api.jobs.processes import close, kill
-from api.jobs.worker import Job, Outcome, run_plan, warm_up
-from api.service.telemetry import Metrics
+from api.problems import document
 from api.store.leases import Claim, Leases, StaleAttemptError
+from api.telemetry.metrics import Metrics
 from traces import InputError
 
-__all__ = ["Dispatcher", "DispatcherSettings"]
+__all__ = ["Dispatcher", "DispatcherSettings", "Work"]
 
 IDLE_S = 1.0  # how often an idle lane looks for plans that nobody announced
 POLL_S = 0.5
@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class DispatcherSettings:
-    """What lanes and workers have to know; see `api.service.settings.Settings`."""
+    """What lanes and workers have to know; see `api.settings.settings.Settings`."""
 
     database_url: str
     blobs: Path | None
@@ -54,6 +54,22 @@ class DispatcherSettings:
     max_crashes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What executors run; both pickle.
+
+    Attributes
+    ----------
+    run : callable
+        Runs a job to its end and writes that to the store.
+    warm_up : callable
+        Loads what most jobs need, before there is any.
+    """
+
+    run: Callable[[Job], Outcome]
+    warm_up: Callable[[], None]
+
+
 class Dispatcher:
     """The lanes.
 
@@ -61,6 +77,7 @@ class Dispatcher:
     ----------
     settings : DispatcherSettings
     leases : Leases
+    work : Work
     make_executor : callable
         Returns a new executor, for one lane.
     metrics : Metrics
@@ -70,11 +87,13 @@ class Dispatcher:
         self,
         settings: DispatcherSettings,
         leases: Leases,
+        work: Work,
         make_executor: Callable[[], Executor],
         metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._leases = leases
+        self._work = work
         self._make_executor = make_executor
         self._metrics = metrics
         self._stopping = threading.Event()
@@ -172,7 +191,7 @@ class Dispatcher:
                 continue
             self._troubles.pop(lane, None)
             with suppress(BrokenExecutor):  # the first plan notices as well
-                executor.submit(warm_up)  # so that it does not wait for a process to start
+                executor.submit(self._work.warm_up)  # so that it does not wait for a process to start
             return executor
         return None
 
@@ -193,7 +212,7 @@ class Dispatcher:
             max_time_limit_s=settings.max_time_limit_s,
         )
         try:
-            future = executor.submit(run_plan, job)
+            future = executor.submit(self._work.run, job)
         except BrokenExecutor:
             self._leases.give_back(claim)  # the worker had died before: not of this plan
             return False

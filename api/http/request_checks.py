@@ -1,4 +1,4 @@
-"""Middleware that turns away what no route should see: endless bodies, and web pages that reach for the loopback."""
+"""Checks before any route: sizes of bodies, and requests of web pages that must not reach the service."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.problems import ProblemError, from_http
-from api.service.settings import Settings, is_loopback
+from api.settings.addresses import is_loopback
+from api.settings.settings import Settings
 
-__all__ = ["Guard"]
+__all__ = ["RequestChecks"]
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 # What a browser may do with an answer: nothing, but where a route says otherwise.
@@ -23,8 +24,8 @@ HEADERS = (
 )
 
 
-class Guard:
-    """Checks of a request's head, and the limit of JSON bodies.
+class RequestChecks:
+    """Middleware that checks Host, Origin and the size of bodies, and adds the security headers of browsers.
 
     Without authentication the service trusts whoever reaches it, which is why it listens on the loopback. A web page in
     the user's browser reaches that as well: by a name that resolves to 127.0.0.1 (Host), or by a plain form (Origin).

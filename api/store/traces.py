@@ -1,4 +1,4 @@
-"""What requests do with the store of a tenant: traces, topologies, uploads in parts; plans are inherited."""
+"""Traces of a tenant, and uploads in parts that become traces."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Table, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select
 
-from api.store.events import EVENT_COLUMNS, record_events
-from api.store.models import plans, topologies, traces, uploads
-from api.store.rows import ACTIVE, ConflictError, TopologyRow, TraceRow, UploadRow
-from api.store.tenant_plans import TenantPlans, tagged
+from api.store.database import Database
+from api.store.labels import relabel, tagged
+from api.store.models import plans, traces, uploads
+from api.store.rows import ACTIVE, ConflictError, TraceRow, UploadRow
 
-__all__ = ["TenantStore"]
+__all__ = ["Traces", "Uploads"]
 
 
-class TenantStore(TenantPlans):
-    """Traces, plans, topologies and uploads of one tenant; nothing of others can be read or changed through it.
+class Traces:
+    """Traces of one tenant; nothing of others can be read or changed through it.
 
     Parameters
     ----------
@@ -26,7 +26,11 @@ class TenantStore(TenantPlans):
     tenant : str
     """
 
-    def add_trace(
+    def __init__(self, database: Database, tenant: str) -> None:
+        self.database = database
+        self.tenant = tenant
+
+    def add(
         self,
         trace_id: str,
         name: str | None,
@@ -59,12 +63,12 @@ class TenantStore(TenantPlans):
             assert added is not None
             return added, True
 
-    def trace(self, trace_id: str) -> TraceRow | None:
+    def get(self, trace_id: str) -> TraceRow | None:
         """Return a trace."""
         with self.database.read() as connection:
             return self._trace(connection, trace_id)
 
-    def list_traces(self, limit: int, before: int | None, tags: Sequence[str] = ()) -> list[TraceRow]:
+    def page(self, limit: int, before: int | None, tags: Sequence[str] = ()) -> list[TraceRow]:
         """Return up to `limit` traces with all of `tags`, the newest first, older than `before`."""
         mine = (traces.c.tenant == self.tenant) & tagged(traces, tags)
         query = select(traces).where(mine).order_by(traces.c.seq.desc()).limit(limit)
@@ -73,7 +77,7 @@ class TenantStore(TenantPlans):
         with self.database.read() as connection:
             return [TraceRow(**row._mapping) for row in connection.execute(query)]
 
-    def delete_trace(self, trace_id: str) -> bool:
+    def delete(self, trace_id: str) -> bool:
         """Delete a trace; False if there is none. `ConflictError` if a queued or running plan needs it."""
         with self.database.write() as connection:
             row = self._trace(connection, trace_id)
@@ -85,60 +89,31 @@ class TenantStore(TenantPlans):
             connection.execute(delete(traces).where(traces.c.seq == row.seq))
             return True
 
-    def label(self, table: Table, item_id: str, changes: Mapping[str, Any]) -> bool:
-        """Change `name` or `tags` of a trace, plan or topology; False if there is none."""
-        mine = (table.c.tenant == self.tenant) & (table.c.id == item_id)
-        if not changes:
-            with self.database.read() as connection:
-                return connection.execute(select(table.c.seq).where(mine)).first() is not None
-        values = dict(changes)
-        if "revision" in table.c:
-            values |= {"revision": table.c.revision + 1, "updated_at": time.time()}
-        with self.database.write() as connection:
-            change = update(table).where(mine).values(values)
-            if table is not plans:
-                return connection.execute(change).rowcount > 0
-            rows = connection.execute(change.returning(*EVENT_COLUMNS)).all()
-            record_events(connection, rows)
-            return bool(rows)
+    def label(self, trace_id: str, changes: Mapping[str, Any]) -> bool:
+        """Change `name` or `tags` of a trace; False if there is none."""
+        mine = (traces.c.tenant == self.tenant) & (traces.c.id == trace_id)
+        return relabel(self.database, traces, mine, changes)
 
-    def add_topology(self, content: Any, name: str | None, tags: Sequence[str]) -> TopologyRow:
-        """Keep a topology."""
-        values = {
-            "tenant": self.tenant,
-            "id": f"topo_{secrets.token_hex(16)}",
-            "name": name,
-            "tags": list(tags),
-            "created_at": time.time(),
-            "content": content,
-        }
-        with self.database.write() as connection:
-            row = connection.execute(insert(topologies).values(values).returning(topologies)).one()
-        return TopologyRow(**row._mapping)
+    def _trace(self, connection: Connection, trace_id: str) -> TraceRow | None:
+        mine = (traces.c.tenant == self.tenant) & (traces.c.id == trace_id)
+        row: Row[Any] | None = connection.execute(select(traces).where(mine)).one_or_none()
+        return None if row is None else TraceRow(**row._mapping)
 
-    def topology(self, topology_id: str) -> TopologyRow | None:
-        """Return a topology."""
-        mine = (topologies.c.tenant == self.tenant) & (topologies.c.id == topology_id)
-        with self.database.read() as connection:
-            row = connection.execute(select(topologies).where(mine)).one_or_none()
-        return None if row is None else TopologyRow(**row._mapping)
 
-    def list_topologies(self, limit: int, before: int | None, tags: Sequence[str] = ()) -> list[TopologyRow]:
-        """Return up to `limit` topologies with all of `tags`, the newest first, older than `before`."""
-        mine = (topologies.c.tenant == self.tenant) & tagged(topologies, tags)
-        query = select(topologies).where(mine).order_by(topologies.c.seq.desc()).limit(limit)
-        if before is not None:
-            query = query.where(topologies.c.seq < before)
-        with self.database.read() as connection:
-            return [TopologyRow(**row._mapping) for row in connection.execute(query)]
+class Uploads:
+    """Uploads in parts of one tenant; their bytes are in the blobs' folder.
 
-    def delete_topology(self, topology_id: str) -> bool:
-        """Delete a topology; False if there is none. Plans keep what it was."""
-        mine = (topologies.c.tenant == self.tenant) & (topologies.c.id == topology_id)
-        with self.database.write() as connection:
-            return connection.execute(delete(topologies).where(mine)).rowcount > 0
+    Parameters
+    ----------
+    database : Database
+    tenant : str
+    """
 
-    def add_upload(self, name: str | None, hints: Mapping[str, Any], size: int | None, expires_at: float) -> UploadRow:
+    def __init__(self, database: Database, tenant: str) -> None:
+        self.database = database
+        self.tenant = tenant
+
+    def add(self, name: str | None, hints: Mapping[str, Any], size: int | None, expires_at: float) -> UploadRow:
         """Begin an upload in parts; `hints` may hold ``tags`` too."""
         values = {
             "tenant": self.tenant,
@@ -153,14 +128,14 @@ class TenantStore(TenantPlans):
             row = connection.execute(insert(uploads).values(values).returning(uploads)).one()
         return UploadRow(**row._mapping)
 
-    def upload(self, upload_id: str) -> UploadRow | None:
+    def get(self, upload_id: str) -> UploadRow | None:
         """Return an upload in parts that has not expired."""
         mine = (uploads.c.tenant == self.tenant) & (uploads.c.id == upload_id) & (uploads.c.expires_at > time.time())
         with self.database.read() as connection:
             row = connection.execute(select(uploads).where(mine)).one_or_none()
         return None if row is None else UploadRow(**row._mapping)
 
-    def delete_upload(self, upload_id: str) -> bool:
+    def delete(self, upload_id: str) -> bool:
         """Forget an upload in parts; False if there is none."""
         mine = (uploads.c.tenant == self.tenant) & (uploads.c.id == upload_id)
         with self.database.write() as connection:

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from api.planning import PlanRequest, prepare
-from api.resources.schemas import GroupBody, LimitsBody, PinBody, PlanBody, TopologyFile
+from api.resources.schemas import GroupBody, LimitsBody, PinBody, PlanBody
+from api.resources.topologies.parsing import topology_of
 from api.resources.traces.inspection import outline
 from placement import Constraints, Group, LayerCap, Pin, Plan, Topology
-from placement.files import topology_from_dict
 from solvers import Limits, check_start, solver_from
 from traces import InputError, Violation, Violations
 
-__all__ = ["DEFAULT_TIME_LIMIT_S", "check", "limits_of", "plan_request", "topology_of"]
+__all__ = ["check", "limits_of", "plan_request", "translate"]
 
 DEFAULT_TIME_LIMIT_S = 10.0
 CHECK_CELLS = 50_000_000  # above it, a request is checked by its worker only
@@ -42,19 +42,6 @@ def translate(error: InputError) -> InputError:
             for item in error.violations
         )
     )
-
-
-def topology_of(field: str | TopologyFile) -> Topology:
-    """Build the topology of a body.
-
-    Raises
-    ------
-    InputError
-        With pointers below ``/topology``.
-    """
-    if isinstance(field, str):
-        return Topology.parse(field)
-    return topology_from_dict(field.model_dump(exclude_unset=True, exclude_none=True), "/topology")
 
 
 def limits_of(body: LimitsBody, max_time_limit_s: float) -> Limits:

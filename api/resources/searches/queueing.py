@@ -1,4 +1,4 @@
-"""From a body to what is queued: checked against the stored trace, the defaults that matter later written out."""
+"""Queueing a search: the body is checked against the stored trace, and defaults that matter later are written out."""
 
 from __future__ import annotations
 
@@ -6,34 +6,33 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from threading import BoundedSemaphore
-from typing import Any, TypeVar
+from typing import Any
 
 from api.http.problems import ProblemError
 from api.planning import PlanRequest
-from api.resources.plans.parsing import check, plan_request
-from api.resources.schemas import EvaluationBody, FrontBody, PlanBody, TopologyFile
-from api.service.services import Services
+from api.resources.context import Services
+from api.resources.schemas import FrontBody, PlanBody
+from api.resources.searches.parsing import check, plan_request
+from api.resources.topologies.parsing import with_topology
 from api.store.rows import ConflictError, Created
-from api.store.tenant_store import TenantStore
+from api.store.tenant import TenantStore
 from placement.files import plan_from_dict
 from traces import InputError, Violations
 
-__all__ = ["Order", "order", "queue", "with_topology"]
-
-Body = TypeVar("Body", PlanBody, EvaluationBody)
+__all__ = ["Checked", "checked", "queue"]
 
 _checks = BoundedSemaphore(2)  # bounds the memory of topologies and constraints, whatever the number of requests
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class Checked:
     """What the store keeps of a request: the body, and the text of the plan to start from."""
 
     request: dict[str, Any]
     start: str | None
 
 
-def order(services: Services, store: TenantStore, body: PlanBody) -> Order:
+def checked(services: Services, store: TenantStore, body: PlanBody) -> Checked:
     """Check a body.
 
     Raises
@@ -42,10 +41,10 @@ def order(services: Services, store: TenantStore, body: PlanBody) -> Order:
         With all violations that can be told without reading the trace.
     """
     with _checks:
-        return _order(services, store, body)
+        return _checked(services, store, body)
 
 
-def _order(services: Services, store: TenantStore, body: PlanBody) -> Order:
+def _checked(services: Services, store: TenantStore, body: PlanBody) -> Checked:
     settings, found = services.settings, Violations()
     request: PlanRequest | None = None
     try:
@@ -53,7 +52,7 @@ def _order(services: Services, store: TenantStore, body: PlanBody) -> Order:
         request = plan_request(body, settings.max_time_limit_s)
     except InputError as error:
         found.extend(error)
-    trace = store.trace(body.trace)
+    trace = store.traces.get(body.trace)
     if trace is None:
         found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
     start = _start(store, body, found)
@@ -68,7 +67,7 @@ def _order(services: Services, store: TenantStore, body: PlanBody) -> Order:
     check(request, trace.facts, settings.max_job_bytes)
     content = body.model_dump(mode="json")
     content["limits"]["time_limit_s"] = request.limits.time_s  # left out means 10 s, null means none
-    return Order(request=content, start=start)
+    return Checked(request=content, start=start)
 
 
 def queue(services: Services, store: TenantStore, body: PlanBody, key: str | None) -> Created:
@@ -87,16 +86,16 @@ def queue(services: Services, store: TenantStore, body: PlanBody, key: str | Non
     settings = services.settings
     key_age_s = settings.idempotency_hours * 3600
     try:
-        if key is not None and (earlier := store.plan_of_key(key, body_hash, key_age_s, kind)) is not None:
+        if key is not None and (earlier := store.plans.of_key(key, body_hash, key_age_s, kind)) is not None:
             return Created(row=earlier, new=False)
-        ordered = order(services, store, body)
-        return store.add_plan(
-            ordered.request,
+        found = checked(services, store, body)
+        return store.plans.add(
+            found.request,
             max_queued=settings.max_queued_plans,
             max_active=settings.tenant_active_plans,
             kind=kind,
             tags=body.tags,
-            start=ordered.start,
+            start=found.start,
             key=key,
             body_hash=body_hash,
             key_age_s=key_age_s,
@@ -106,29 +105,10 @@ def queue(services: Services, store: TenantStore, body: PlanBody, key: str | Non
         raise ProblemError(conflict.slug, conflict.detail, headers=retry) from None
 
 
-def with_topology(store: TenantStore, body: Body) -> Body:
-    """Return the body with the content of the stored topology that it names, so that it does not change any more.
-
-    Raises
-    ------
-    InputError
-        If there is no such topology.
-    """
-    named = body.topology
-    if not (isinstance(named, str) and named.startswith("topo_")):
-        return body
-    row = store.topology(named)
-    if row is None:
-        detail = f"There is no topology {named[:100]}."
-        raise InputError.of("unknown_topology", "/topology", detail, "Make it with POST /v1/topologies.")
-    content = row.content if isinstance(row.content, str) else TopologyFile.model_validate(row.content)
-    return body.model_copy(update={"topology": content})
-
-
 def _start(store: TenantStore, body: PlanBody, found: Violations) -> str | None:
     if body.start is None:
         return None
-    row, text, _ = store.documents(body.start)
+    row, text, _ = store.plans.documents(body.start)
     if row is None:
         found.add("unknown_plan", "/start", f"There is no plan {body.start}.", "Name a plan of this service.")
     elif text is None:

@@ -1,0 +1,47 @@
+"""Topologies of bodies: shorthands, files, and the ids of stored ones."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
+from api.store.tenant import TenantStore
+from placement import Topology
+from placement.files import topology_from_dict
+from traces import InputError
+
+__all__ = ["topology_of", "with_topology"]
+
+Body = TypeVar("Body", PlanBody, EvaluationBody)
+
+
+def topology_of(field: str | TopologyFile) -> Topology:
+    """Build the topology of a body.
+
+    Raises
+    ------
+    InputError
+        With pointers below ``/topology``.
+    """
+    if isinstance(field, str):
+        return Topology.parse(field)
+    return topology_from_dict(field.model_dump(exclude_unset=True, exclude_none=True), "/topology")
+
+
+def with_topology(store: TenantStore, body: Body) -> Body:
+    """Return the body with the content of the stored topology that it names, so that it does not change any more.
+
+    Raises
+    ------
+    InputError
+        If there is no such topology.
+    """
+    named = body.topology
+    if not (isinstance(named, str) and named.startswith("topo_")):
+        return body
+    row = store.topologies.get(named)
+    if row is None:
+        detail = f"There is no topology {named[:100]}."
+        raise InputError.of("unknown_topology", "/topology", detail, "Make it with POST /v1/topologies.")
+    content = row.content if isinstance(row.content, str) else TopologyFile.model_validate(row.content)
+    return body.model_copy(update={"topology": content})
