@@ -12,7 +12,7 @@ from api.resources.searches.parsing import plan_request
 from api.resources.searches.running import overtime_note, plan_text, prepared_problem
 from api.store.leases import StaleAttemptError, Task
 from placement.files import plan_from_dict
-from solvers.fronts import front
+from solvers import front
 
 __all__ = ["search_front"]
 
