@@ -3,6 +3,10 @@
 Letters: L layers, E logical experts per layer, K experts per token, G GPUs, N nodes, C slots per GPU, S = G * C slots.
 """
 
+from moe_placement import require
+
+require("traces")
+
 from placement.cost.bounds import lower_bound as lower_bound
 from placement.cost.score import Score as Score
 from placement.cost.score import Term as Term
@@ -19,6 +23,7 @@ from placement.problem.constraints import Group as Group
 from placement.problem.constraints import LayerCap as LayerCap
 from placement.problem.constraints import Pin as Pin
 from placement.problem.objective import Objective as Objective
+from placement.problem.objective import SettledObjective as SettledObjective
 from placement.problem.problem import Problem as Problem
 from placement.replay.evaluation import Evaluation as Evaluation
 from placement.replay.evaluation import HotLink as HotLink
@@ -40,6 +45,7 @@ __all__ = [
     "Plan",
     "Problem",
     "Score",
+    "SettledObjective",
     "Term",
     "Termination",
     "TokenSplit",

@@ -17,7 +17,7 @@ from placement.exports import EXPORTS
 from traces.formats.registry import READERS
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("traces", "placement", "solvers", "api", "tests", "docs", "examples", "benchmarks", ".ci")
+SOURCES = ("moe_placement", "traces", "placement", "solvers", "api", "tests", "docs", "examples", "benchmarks", ".ci")
 SUFFIXES = {".py", ".md", ".toml", ".txt", ".css", ".js", ".html", ".json", ".sh", ".mako", ""}
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^```.*?^```$|^    [^\n]*$|`[^`\n]*`", re.MULTILINE | re.DOTALL)

@@ -1,27 +1,12 @@
-"""JSON answers: models as responses, times, stored documents."""
+"""Times and stored documents in answers."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel
-from starlette.responses import Response
-
-__all__ = ["json_response", "loads", "time_of", "time_or_none"]
-
-
-def json_response(
-    content: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None, strong_etag: bool = False
-) -> Response:
-    """Return a resource as a response; with `strong_etag`, tagged with the digest of its bytes."""
-    body = content.model_dump_json().encode()
-    fields = dict(headers or {})
-    if strong_etag:
-        fields["ETag"] = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    return Response(body, status, fields, "application/json")
+__all__ = ["loads", "time_of", "time_or_none"]
 
 
 def loads(text: str | None) -> dict[str, Any] | None:

@@ -13,9 +13,12 @@ from api.store.database import Database
 from api.store.events import EVENT_COLUMNS, record_events
 from api.store.labels import tagged
 from api.store.models import idempotency_keys, plan_documents, plans, traces
-from api.store.rows import ACTIVE, PLAN_COLUMNS, ConflictError, Created, PlanRow
+from api.store.rows import ACTIVE, ConflictError, Created, PlanRow
 
 __all__ = ["Plans"]
+
+HIDDEN = ("trace_seq", "lease_until", "begun", "crashes", "claimed_by")
+PLAN_COLUMNS = [column for column in plans.columns if column.name not in HIDDEN]
 
 
 class Plans:

@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
 from statistics import NormalDist
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from placement.engines import engine_of, travel_of
 from placement.loads.deviations import count_groups, sequence_deviations, sequence_moments, window_deviations
 from placement.loads.least import least_excess, least_max_load
 from placement.problem.constraints import Constraints, Group, LoadGroups, Pin
-from placement.problem.objective import Objective
+from placement.problem.objective import Objective, SettledObjective
 from placement.topology.topology import Topology
 from traces import InputError, Profile, Violations
 
@@ -32,10 +33,16 @@ class Problem:
     topology : Topology
     slots_per_gpu : int
         C; ``ceil(E / G)`` by default. ``G * C > E`` leaves room for replicas or empty slots.
-    objective : Objective
+    objective : SettledObjective
+        Made from any `Objective`: what it leaves open fits the engine, the execution and the caps.
     constraints : Constraints
     expert_bytes : int or None
         Bytes of one expert's weights, to check them against the GPUs' memory, and for a budget of replicas in bytes.
+    engine : str or None
+        Engine that the plan is for, ``sglang`` or ``sglang:static`` say: how tokens travel there is what the objective
+        leaves open, and every slot is filled if the engine wants it.
+    redundant_experts : int or None
+        Slots of a layer beyond one per expert, in place of `slots_per_gpu`: ``C = (E + redundant_experts) / G``.
 
     Raises
     ------
@@ -46,9 +53,25 @@ class Problem:
     profile: Profile
     topology: Topology
     slots_per_gpu: int = 0
-    objective: Objective = field(default_factory=Objective)
+    objective: SettledObjective = field(default_factory=Objective)  # type: ignore[assignment]  # settled below
     constraints: Constraints = field(default_factory=Constraints)
     expert_bytes: int | None = None
+    engine: str | None = None
+    redundant_experts: int | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            profile: Profile,
+            topology: Topology,
+            slots_per_gpu: int = ...,
+            objective: Objective = ...,
+            constraints: Constraints = ...,
+            expert_bytes: int | None = ...,
+            engine: str | None = ...,
+            redundant_experts: int | None = ...,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         for name, kind in (("profile", Profile), ("topology", Topology), ("slots_per_gpu", Integral)):
@@ -56,14 +79,53 @@ class Problem:
                 detail = f"{type(value).__name__} is not a {kind.__name__}."
                 raise InputError.of("wrong_type", f"/{name}", detail, "Use traces.Profile.of(trace) for a profile.")
         object.__setattr__(self, "slots_per_gpu", int(self.slots_per_gpu))
-        if self.slots_per_gpu == 0:
-            default = math.ceil(self.profile.num_experts / self.topology.num_gpus)
-            object.__setattr__(self, "slots_per_gpu", default)
         found = Violations()
+        self._settle_slots(found)
+        self._settle_objective(found)
+        found.raise_if_any()
         self._check_slots(found)
         self._check_objective(found)
         self._check_constraints(found)
         found.raise_if_any()
+
+    def _settle_slots(self, found: Violations) -> None:
+        experts, gpus, redundant = self.profile.num_experts, self.topology.num_gpus, self.redundant_experts
+        if redundant is None:
+            slots = self.slots_per_gpu or math.ceil(experts / gpus)
+        else:
+            slots = -(-(experts + redundant) // gpus)
+            pointer = "/redundant_experts"
+            if redundant < 0:
+                found.add("redundant_experts_range", pointer, f"{redundant} redundant experts.", "Give at least 0.")
+            elif slots * gpus != experts + redundant:
+                detail = f"{experts} + {redundant} experts can't be spread evenly over {gpus} GPUs."
+                few, many = (slots - 1) * gpus - experts, slots * gpus - experts
+                found.add(
+                    "redundant_experts_uneven", pointer, detail, f"Give {f'{few} or ' if few >= 0 else ''}{many}."
+                )
+            elif self.slots_per_gpu not in (0, slots):
+                detail = f"{redundant} redundant experts make {slots} slots per GPU, not {self.slots_per_gpu}."
+                found.add("slots_differ", pointer, detail, "Give redundant_experts or slots_per_gpu, not both.")
+        object.__setattr__(self, "slots_per_gpu", slots)
+
+    def _settle_objective(self, found: Violations) -> None:
+        defaults = None
+        try:
+            if self.engine is not None:
+                choice = engine_of(self.engine)
+                object.__setattr__(self, "engine", str(choice))
+                defaults, _ = travel_of(choice, self.profile)
+            capped = self.constraints.load_cap is not None or bool(self.constraints.layer_load_caps)
+            object.__setattr__(self, "objective", self.objective.settled(capped=capped, defaults=defaults))
+        except InputError as error:
+            found.extend(error)
+
+    @property
+    def full_slots(self) -> bool:
+        """Whether every slot must hold an expert: as the constraints say, else as the engine wants it."""
+        if self.constraints.full_slots is not None:
+            return self.constraints.full_slots
+        return self.engine is not None and engine_of(self.engine).engine.full_slots
 
     @property
     def num_layers(self) -> int:

@@ -144,9 +144,12 @@ def evaluate(
         remedy = "Use 'dispatch', or leave the batch out."
         raise InputError.of("activated_execution", "/decode_batch", detail, remedy)
     policy: ReplicaPolicy = replica_policy or ("same_node" if execution == "dispatch" else "fair")
-    objective = Objective(execution=execution, dedup=dedup, ownership=ownership, replica_policy=policy)
+    asked = Objective(execution=execution, replica_policy=policy)
+    if execution == "dispatch":
+        asked = replace(asked, dedup=dedup, ownership=ownership)
     if decode_batch is not None:
-        objective = replace(objective, activated_weight=1.0, decode_batch=decode_batch)
+        asked = replace(asked, activated_weight=1.0, decode_batch=decode_batch)
+    objective = asked.settled(capped=False)
     sample = SampleBuilder(0 if decode_batch is None else BATCHED_TOKENS, 0)
     _check_fit(plan, trace, topology)
     replay = Replay.of(plan.physical_to_logical_map, plan.num_experts, plan.slots_per_gpu, topology, objective)

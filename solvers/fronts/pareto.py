@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from placement import Plan, Score
+from solvers.request import Against as Against
 from solvers.searching.solution import NoPlanError
 from traces import InputError
 
 __all__ = ["Against", "Front", "FrontPoint", "cheapest_within", "knee_index", "nondominated", "thinned"]
 
-Against = Literal["imbalance", "replicas", "bytes_moved"]
 Floats = npt.NDArray[np.float64]
 AXES = {"imbalance": "imbalance", "replicas": "slots_per_gpu", "bytes_moved": "moved_experts"}
 

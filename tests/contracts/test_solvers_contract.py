@@ -40,7 +40,7 @@ def profile(layers: int = 2, experts: int = 8) -> Profile:
 
 def dispatch(dedup: Dedup) -> Objective:
     """Return the objective of an engine that dispatches."""
-    return Objective.for_execution("dispatch", dedup)
+    return Objective(execution="dispatch", dedup=dedup)
 
 
 def flat(gpus: int) -> Topology:
@@ -72,7 +72,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "dispatch_cap": lambda: Problem(
         profile(),
         Topology.parse("2x2"),
-        objective=Objective.for_execution("dispatch", capped=True),
+        objective=Objective(execution="dispatch"),
         constraints=Constraints(load_cap=1.1, forbidden=(Pin(expert=1, gpu=0),)),
     ),
     "dispatch_robust": lambda: Problem(

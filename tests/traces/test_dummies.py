@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from traces import LoadCounts, Profile, Trace, load, save
-from traces.profile.repeats import Repeats
+from traces.repeats import Repeats
 
 RNG = np.random.default_rng(0)
 REAL = RNG.random((300, 4, 32)).argsort(axis=2)[:, :, :4]

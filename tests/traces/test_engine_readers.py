@@ -25,7 +25,7 @@ from tests.engine_files import (
 )
 from tests.torch_files import View, torch_bytes
 from traces import InputError, LoadCounts, ModelLayout, Profile, Trace, load
-from traces.trace import Batch
+from traces.batch import Batch
 
 TOY = Toy()
 SHAPE: dict[str, Any] = {"model": ModelLayout.of(TOY.layers, moe_layers=TOY.moe), "top_k": TOY.top_k}

@@ -17,8 +17,9 @@ from traces.capture.sequences import Call, Generation, Sequences
 from traces.capture.spool import Spool
 from traces.formats import load
 from traces.formats.writers import save
+from traces.provenance import Provenance
 from traces.support.errors import InputError
-from traces.trace import Provenance, Trace
+from traces.trace import Trace
 
 __all__ = ["Recording", "compiled"]
 

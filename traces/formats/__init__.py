@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy.typing as npt
 
+from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
 from traces.decoding.sources import open_path
@@ -18,7 +19,7 @@ from traces.formats.shared.dummies import settle_dummies
 from traces.model.layout import ModelLayout
 from traces.support.errors import InputError
 from traces.support.text_marks import refuse_marks
-from traces.trace import LoadCounts, Trace
+from traces.trace import Trace
 
 __all__ = ["READERS", "Reader", "UnpackLimits", "load"]
 
@@ -112,7 +113,11 @@ def _open_file(file: TraceFile, named: Reader | None, hints: Hints) -> Trace | L
     if reader is None:
         refuse_marks(file.head, file.name, utf8=True)
         raise InputError.of("unknown_format", file.name, "The content is no known trace format.", _formats())
-    return reader.open(file, hints)
+    return _of_engine(reader, reader.open(file, hints))
+
+
+def _of_engine(reader: Reader, loaded: Trace | LoadCounts) -> Trace | LoadCounts:
+    return replace(loaded, provenance=replace(loaded.provenance, engine=reader.engine))
 
 
 def _open_bundle(bundle: Bundle, named: Reader | None, hints: Hints) -> Trace | LoadCounts:
@@ -120,14 +125,14 @@ def _open_bundle(bundle: Bundle, named: Reader | None, hints: Hints) -> Trace | 
         refuse_marks(file.head, file.name)
     if named is not None:
         if named.open_bundle is not None:
-            return named.open_bundle(bundle, hints)
+            return _of_engine(named, named.open_bundle(bundle, hints))
         if len(bundle.files) == 1:
-            return named.open(bundle.files[0], hints)
+            return _of_engine(named, named.open(bundle.files[0], hints))
         detail = f"{len(bundle.files)} files, where format {named.name} is a single one."
         raise InputError.of("is_a_folder", bundle.name, detail, "Name one of the files.")
     for reader in READERS:
         if reader.sniff_bundle is not None and reader.open_bundle is not None and reader.sniff_bundle(bundle):
-            return reader.open_bundle(bundle, hints)
+            return _of_engine(reader, reader.open_bundle(bundle, hints))
     if len(bundle.files) == 1:
         return _open_file(bundle.files[0], None, hints)
     for file in bundle.files:

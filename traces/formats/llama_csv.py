@@ -15,13 +15,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from traces import rules as checks
+from traces.counts import LoadCounts
 from traces.decoding.files import TraceFile, guarded
 from traces.decoding.pair_lines import BAD_LINE, DONE, as_bytes, count_lines
 from traces.formats.reader import Axes, Hints, Reader
 from traces.formats.shared.counts import checked_counts
 from traces.formats.shared.matrices import MAX_LAYERS
 from traces.support.errors import InputError
-from traces.trace import LoadCounts
 
 __all__ = ["READER"]
 

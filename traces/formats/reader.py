@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
+from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
 from traces.decoding.unpacking import UnpackLimits
 from traces.model.layout import ModelLayout
+from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
-from traces.trace import LoadCounts, Provenance, Trace
+from traces.trace import Trace
 
 __all__ = ["Axes", "Hints", "Reader"]
 
@@ -92,6 +94,8 @@ class Reader:
         ``open(file, hints)``: the trace, or its counts.
     sniff_bundle, open_bundle : callable, optional
         The same for several files that belong together (`Bundle`), such as one per rank.
+    engine : str or None
+        Name of the serving engine that alone writes it; None where anything may, or models outside of an engine.
     also_named : tuple of str
         Other names that people give it.
     """
@@ -102,6 +106,7 @@ class Reader:
     open: Callable[[TraceFile, Hints], Trace | LoadCounts]
     sniff_bundle: Callable[[Bundle], bool] | None = None
     open_bundle: Callable[[Bundle, Hints], Trace | LoadCounts] | None = None
+    engine: str | None = None
     also_named: tuple[str, ...] = ()
 
     def is_named(self, name: str) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from traces.profile.profile import Profile, counts_only
+from traces.profile.checks import counts_only
+from traces.profile.profile import Profile
 from traces.statistics.samples import check_successors, top_columns
 from traces.support.errors import InputError
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traces.profile.checks import counts_only
 from traces.profile.kernels import count_pairs
-from traces.profile.profile import Profile, counts_only
+from traces.profile.profile import Profile
 from traces.profile.sample import TokenSample
 from traces.support.errors import InputError
 

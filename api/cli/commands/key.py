@@ -11,7 +11,8 @@ import typer
 from api.cli.console import Json, print_json, say, table, write
 
 if TYPE_CHECKING:  # the database library takes longer to load than --help may
-    from api.store.keys import KeyRow, Keys
+    from api.store.keys import Keys
+    from api.store.rows import KeyRow
 
 __all__ = ["key"]
 

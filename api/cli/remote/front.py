@@ -58,10 +58,10 @@ def front_remotely(
     NoPlanError
         If the searches ended without a plan.
     """
-    from api.resources.schemas import FrontBody
-    from placement.files import plan_from_dict
-
     with service_at(server) as service:
+        from api.resources.schemas import FrontBody
+        from placement.files import plan_from_dict
+
         shown.phase("uploading")
         uploaded = send_trace(service, trace, reading)
         shown.phase("waiting for the service")

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.problems import CATALOGUE
-from api.resources.answers import json_response
+from api.resources.responses import json_response
 from api.resources.catalogue.answers import Example, ExampleList, SolverList, SolverResource
 from solvers import names, solver_class
 

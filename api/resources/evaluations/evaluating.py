@@ -10,9 +10,9 @@ from api.choices import CHOICES, decode_batch_of, merge_choices, recorded_choice
 from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
 from api.resources.topologies.parsing import topology_of
 from api.resources.traces.stored import StoredTrace
-from api.sources import part_of
 from placement import Plan, evaluate
 from placement.files import plan_from_dict, recorded_topology
+from solvers.source import part_of
 from traces import InputError
 
 __all__ = ["Replay", "replay", "replay_of"]

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.answers import json_response
+from api.resources.responses import json_response
 from api.resources.context import Services, ServicesOf, StoreOf
 from api.resources.evaluations.answers import Evaluation
 from api.resources.evaluations.evaluating import Replay, replay, replay_of

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from api.resources.answers import time_or_none
-from api.store.keys import KeyRow
+from api.store.rows import KeyRow
 
 __all__ = ["KeyList", "KeyResource", "NewKey"]
 

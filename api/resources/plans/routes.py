@@ -17,7 +17,7 @@ from starlette.responses import Response
 from api.http.conditional import matches, not_modified, wait_of
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.answers import json_response
+from api.resources.responses import json_response
 from api.resources.context import Services, ServicesOf, StoreOf
 from api.resources.parameters import Cursor, Key, Limit, Prefer, Status, TagQuery
 from api.resources.plans.answers import PlanList, PlanResource, PlanSummary, ValidPlan

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from api.http.conditional import not_modified
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.answers import json_response
+from api.resources.responses import json_response
 from api.resources.context import Services, ServicesOf, StoreOf
 from api.resources.plans.routes import PLANS
 from api.resources.score.answers import ScoreAnalysis

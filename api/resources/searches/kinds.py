@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from api.http.paging import decode_cursor, link_next, next_cursor
 from api.http.problems import ProblemError
-from api.resources.answers import json_response
+from api.resources.responses import json_response
 from api.resources.context import Services
 from api.resources.schemas import LabelsBody, PlanBody
 from api.resources.searches.queueing import queue

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
+from traces.batch import Batch
 from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.formats.reader import Hints
 from traces.formats.shared.model_layers import axes_of_rows, moe_rows
 from traces.support.errors import InputError
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
 __all__ = ["Routed", "decode_base64", "open_routed", "token_counts"]
 
