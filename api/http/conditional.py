@@ -25,7 +25,7 @@ def not_modified(request: Request, response: Response) -> Response:
     """Return 304 instead, if the client has this version.
 
     A cache replaces the header fields that it has stored by those of a 304 (RFC 9111, 3.2), so a 304 carries every
-    field of the answer that it stands for. If one is left out, `RequestChecks` adds its default, which then replaces the
+    field of the answer that it stands for. If one is left out, `RequestChecks` adds its default, which replaces the
     stored one: the page would come back with the policy of the interface, which lets no script run.
     """
     etag = response.headers["etag"]

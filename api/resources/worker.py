@@ -5,9 +5,7 @@ from __future__ import annotations
 from api.jobs.attempts import Attempt, Job, Outcome, run_attempt
 from api.resources.fronts.searching import search_front
 from api.resources.plans.searching import search_plan
-from api.resources.searches.parsing import translate
 from solvers import solver_class
-from traces import InputError
 
 __all__ = ["run_search", "warm_up"]
 
@@ -25,7 +23,4 @@ def warm_up() -> None:
 def _search(attempt: Attempt) -> Outcome:
     attempt.lease.begin()
     task = attempt.lease.load()
-    try:
-        return search_front(attempt, task) if task.kind == "front" else search_plan(attempt, task)
-    except InputError as error:
-        raise translate(error) from None
+    return search_front(attempt, task) if task.kind == "front" else search_plan(attempt, task)

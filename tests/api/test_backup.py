@@ -52,7 +52,7 @@ def test_backup_while_plans_run(
     asked = {"trace": traces[0], "topology": "1x4", "solver": "annealing"}
     done = server.http.post("/v1/plans", json=asked | {"limits": {"work": 1000}}, headers={"Prefer": "wait=60"}).json()
     assert done["status"] == "succeeded"
-    running = server.http.post("/v1/plans", json=asked | {"limits": {"time_limit_s": 60}}).json()["id"]
+    running = server.http.post("/v1/plans", json=asked | {"limits": {"time_s": 60}}).json()["id"]
     server.until(f"/v1/plans/{running}", lambda plan: plan["score"] is not None)
     upload = server.http.post("/v1/uploads", json={}).json()["id"]
     part = {"Upload-Offset": "0", "Content-Type": "application/octet-stream"}

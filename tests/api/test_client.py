@@ -13,7 +13,7 @@ import pytest
 import api.client.connection
 import api.client.streams
 from api.client import Client, ServiceError
-from api.resources.schemas import EvaluationBody, FrontBody, LimitsBody, PlanBody, TopologyBody
+from api.resources.schemas import EvaluationBody, FrontBody, PlanBody, TopologyBody
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +68,15 @@ def test_from_a_file_to_a_plan(service: Client, trace_file: Path) -> None:
 def test_front_and_cancel(service: Client, trace_file: Path) -> None:
     """Fronts are asked for like plans; a cancelled plan keeps what it has."""
     trace = service.upload(trace_file)
-    front = service.front(FrontBody(trace=trace.id, topology="1x4", limits=LimitsBody(work=1000), points=3))
+    front = service.front(FrontBody(trace=trace.id, topology="1x4", limits={"work": 1000}, points=3))
     assert service.front_state(front.id).id == front.id
     finished = service.wait_front(front.id, poll_s=0.1)
     assert finished.front is not None
     assert service.point_file(front.id, 0)["score"] == pytest.approx(finished.front["points"][0]["score"])
-    long = FrontBody(trace=trace.id, topology="1x4", limits=LimitsBody(time_limit_s=50), points=3)
+    long = FrontBody(trace=trace.id, topology="1x4", limits={"time_s": 50}, points=3)
     stopped = service.cancel_front(service.front(long).id)
     assert service.wait_front(stopped.id, poll_s=0.1).status == "cancelled"
-    plan = service.plan(PlanBody(trace=trace.id, topology="1x4", limits=LimitsBody(time_limit_s=50)))
+    plan = service.plan(PlanBody(trace=trace.id, topology="1x4", limits={"time_s": 50}))
     service.cancel(plan.id)
     assert service.wait(plan.id).status == "cancelled"
 

@@ -26,7 +26,7 @@ from tests.api.postgres import missing as no_postgres
 from traces import InputError, Profile, load, profile_shards
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
-LONG = {"time_limit_s": None, "work": 150_000_000}  # some seconds
+LONG = {"time_s": None, "work": 150_000_000}  # some seconds
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ class Bench:
         self.store.traces.add(self.trace_id, "tiny.npz", len(content), facts)
 
     def ask(self, *, start: str | None = None, **fields: Any) -> str:
-        limits = {"time_limit_s": None, "work": 2000, "gap": None, "stall_s": None}
+        limits = {"time_s": None, "work": 2000, "gap": None, "stall_s": None}
         request = {"trace": self.trace_id, "topology": "1x4", "limits": limits, **fields}
         return self.store.plans.add(request, max_queued=99, start=start).row.id
 
@@ -94,7 +94,7 @@ def bench(tmp_path: Path, trace_bytes: bytes) -> Bench:
 
 def timed(seconds: float) -> dict[str, Any]:
     """Return limits of a search by the clock."""
-    return {"time_limit_s": seconds, "work": None, "gap": None, "stall_s": None}
+    return {"time_s": seconds, "work": None, "gap": None, "stall_s": None}
 
 
 def test_attempt_succeeds(bench: Bench) -> None:
@@ -192,7 +192,7 @@ def test_lost_lease_ends_the_search(bench: Bench) -> None:
 
 def test_longest_time(bench: Bench) -> None:
     """A search without a time limit ends at the service's own, as a success that says so."""
-    plan_id = bench.ask(solver="annealing", limits={**timed(1.0), "time_limit_s": None, "stall_s": 50.0})
+    plan_id = bench.ask(solver="annealing", limits={**timed(1.0), "time_s": None, "stall_s": 50.0})
     run_search(bench.job(max_time_limit_s=0.2))
     row = bench.row(plan_id)
     assert row.status == "succeeded"
@@ -514,7 +514,7 @@ def test_counts_only_trace(tmp_path: Path) -> None:
     file = io.BytesIO()
     np.save(file, np.random.default_rng(0).random((3, 8)))
     bench = Bench(tmp_path, file.getvalue())
-    plan_id = bench.ask(execution="dispatch", dedup="none", topology="1x2", solver="eplb")
+    plan_id = bench.ask(objective={"execution": "dispatch", "dedup": "none"}, topology="1x2", solver="eplb")
     assert run_search(bench.job()).status == "succeeded"
     summary = json.loads(bench.store.plans.documents(plan_id)[2] or "")
     assert summary["plans"]["plan"]["fit"] is None

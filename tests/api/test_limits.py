@@ -38,7 +38,7 @@ def test_tenants_have_quotas(tmp_path: Path, make_trace_bytes: Callable[..., byt
         assert (refused.status_code, refused.json()["type"]) == (429, "/problems/quota-exceeded")
         assert len(list((tmp_path / "blobs" / "sha256").glob("*/*"))) == 1
         assert client.post("/v1/traces", content=first).status_code == 200
-        body = {"trace": trace, "topology": "1x4", "limits": {"time_limit_s": 40}}
+        body = {"trace": trace, "topology": "1x4", "limits": {"time_s": 40}}
         plan = client.post("/v1/plans", json=body).json()["id"]
         again = client.post("/v1/plans", json=body)
         assert (again.status_code, again.headers["retry-after"]) == (429, "10")

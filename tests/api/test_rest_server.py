@@ -44,7 +44,7 @@ def upload(server: Any, content: bytes) -> str:
 
 def ask(server: Any, trace_id: str, seconds: float) -> str:
     """Ask for a plan and return where it is."""
-    body = {**SEARCH, "trace": trace_id, "limits": {"time_limit_s": seconds}}
+    body = {**SEARCH, "trace": trace_id, "limits": {"time_s": seconds}}
     response = server.http.post("/v1/plans", json=body)
     assert response.status_code == 202, response.text
     place: str = response.headers["location"]

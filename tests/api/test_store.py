@@ -13,9 +13,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
+from api.resources.requests import request_of
+from api.resources.schemas import PlanBody
 from api.store.database import Database
 from api.store.events import events_after
 from api.store.leases import Claim, Leases, StaleAttemptError
+from api.store.migrations.versions.v0004_nested_requests import converted_request
 from api.store.models import metadata
 from api.store.rows import ConflictError
 from api.store.store import Store
@@ -391,7 +394,7 @@ def test_upgrade_keeps_what_is_there(database_url: str) -> None:
     assert leases.lease(claimed(leases)).load().trace_name == "n"
 
 
-def test_upgrade_says_replica(database_url: str) -> None:
+def test_upgrade_nests_requests_and_says_replica(database_url: str) -> None:
     """Requests, plan files, summaries and fronts of the third schema have today's fields, and nothing else changes."""
     objective, constraints = {"execution": "dispatch"}, {"load_cap": 1.05}
     plan = {
@@ -435,10 +438,10 @@ def test_upgrade_says_replica(database_url: str) -> None:
     assert row is not None
     assert row.request == {
         **REQUEST,
-        "replica_policy": None,
-        "extra_replicas": 6,
-        "against": "replicas",
         "name": "copies",
+        "against": "replicas",
+        "objective": {"replica_policy": None},
+        "constraints": {"extra_replicas": 6},
     }
     today = {
         "score": 0.1 + 0.2,
@@ -464,3 +467,35 @@ def test_upgrade_says_replica(database_url: str) -> None:
     with database.read() as connection:
         starts = connection.execute(text("SELECT start FROM plan_documents")).scalars().all()
     assert starts == [json.dumps(today) + "\n"] * 2
+
+
+DISPATCH = {"execution": "dispatch", "dedup": "node", "ownership": "token", "decode_batch": 128}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "today"),
+    [
+        ({"limits": {"time_limit_s": None, "work": 9}}, {"limits": {"time_s": None, "work": 9}}),
+        (
+            {"execution": "context_coherent", "dedup": "gpu", "ownership": "token", "decode_batch": 128},
+            {"objective": {"execution": "context_coherent"}},
+        ),
+        (
+            {**DISPATCH, "activated_weight": 0.0, "load_cap": 1.1},
+            {
+                "objective": {"execution": "dispatch", "dedup": "node", "ownership": "token", "activated_weight": 0.0},
+                "constraints": {"load_cap": 1.1},
+            },
+        ),
+        ({**DISPATCH, "activated_weight": 0.5}, {"objective": {**DISPATCH, "activated_weight": 0.5}}),
+        (
+            {"pins": [{"expert": 1, "gpu": 0}], "seed": 3},
+            {"seed": 3, "constraints": {"pins": [{"expert": 1, "gpu": 0}]}},
+        ),
+    ],
+)
+def test_earlier_requests_are_nested(earlier: dict[str, Any], today: dict[str, Any]) -> None:
+    """What an earlier build stored is a body of today that asks for the same, without what had no effect."""
+    found = converted_request({**REQUEST, **earlier})
+    assert found == {**REQUEST, **today}
+    request_of(PlanBody.model_validate({**found, "trace": TRACE}), 60.0)

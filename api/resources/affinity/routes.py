@@ -16,8 +16,8 @@ from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.affinity.affinity import AffinityTask, affinity_of
 from api.resources.affinity.answers import Affinity
-from api.resources.responses import json_response
 from api.resources.context import ServicesOf, StoreOf
+from api.resources.responses import json_response
 from api.resources.traces.stored import StoredTrace
 from api.store.rows import TraceRow
 from traces import InputError

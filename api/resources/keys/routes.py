@@ -8,9 +8,9 @@ from starlette.responses import Response
 from api.http.access import PrincipalOf
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.responses import json_response
 from api.resources.context import ServicesOf
 from api.resources.keys.answers import KeyList, KeyResource, NewKey
+from api.resources.responses import json_response
 from api.resources.schemas import KeyBody
 
 __all__ = ["router"]

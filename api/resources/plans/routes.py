@@ -17,7 +17,6 @@ from starlette.responses import Response
 from api.http.conditional import matches, not_modified, wait_of
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.responses import json_response
 from api.resources.context import Services, ServicesOf, StoreOf
 from api.resources.parameters import Cursor, Key, Limit, Prefer, Status, TagQuery
 from api.resources.plans.answers import PlanList, PlanResource, PlanSummary, ValidPlan
@@ -31,6 +30,7 @@ from api.resources.plans.exports import (
     WithoutMtp,
     layout,
 )
+from api.resources.responses import json_response
 from api.resources.schemas import LabelsBody, PlanBody
 from api.resources.searches.kinds import SearchKind, etag_of
 from api.resources.searches.queueing import checked

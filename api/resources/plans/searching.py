@@ -7,18 +7,18 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
-from api.figures import expected_load
 from api.jobs.attempts import Attempt, Outcome
 from api.jobs.reporter import AttemptInterruptedError, Reporter
-from api.planning import PlanRequest, Prepared, run, summarise
+from api.resources.requests import request_of
 from api.resources.schemas import PlanBody
-from api.resources.searches.parsing import plan_request
-from api.resources.searches.running import overtime_note, plan_text, prepared_problem
+from api.resources.searches.running import overtime_note, plan_text, study_of
 from api.store.leases import StaleAttemptError, Task
 from api.telemetry.gauges import PlanLoad
 from placement import Plan
 from placement.files import plan_from_dict
-from solvers import Event, Solution
+from solvers import Event, Solution, Study
+from solvers.comparing import expected_load
+from solvers.plans import plan_of
 from traces import InputError
 
 __all__ = ["search_plan"]
@@ -36,21 +36,21 @@ def search_plan(attempt: Attempt, task: Task) -> Outcome:
     """
     job, lease, reporter = attempt.job, attempt.lease, attempt.reporter
     body = PlanBody.model_validate(task.request)
-    request = plan_request(body, job.max_time_limit_s)
+    request = request_of(body, job.max_time_limit_s)
     # After a restart the search goes on from its best plan, unless seed and work limit promise a result of their own.
     first = task.start if request.limits.deterministic else task.best or task.start
     if first is not None:
         request = replace(request, start=plan_from_dict(first))
-    prepared = prepared_problem(attempt, task, request)
-    reporter.plan_text = lambda event, bound: plan_text(_incumbent_plan(prepared, event, bound))
+    study = study_of(attempt, task, request)
+    reporter.plan_text = lambda event, bound: plan_text(_incumbent_plan(study, event, bound))
     reporter.deadline = time.monotonic() + job.max_time_limit_s
-    solution = run(prepared, request, observe=reporter.observe, workers=job.threads, interrupt=reporter.interrupt)
+    solution = study.solve(observe=reporter.observe, workers=job.threads, interrupt=reporter.interrupt)
     if reporter.stale:
         raise StaleAttemptError
     plan = _final_plan(solution, reporter, job.max_time_limit_s)
     text = plan_text(plan)
     lease.report(score=plan.score, bound=plan.bound, elapsed_s=solution.elapsed_s, plan=text)
-    summary, warnings = _summary(attempt, prepared, plan, request)
+    summary, warnings = _summary(attempt, study, plan)
     assert plan.termination is not None
     status = "cancelled" if reporter.cancelled else "succeeded"
     lease.finish(
@@ -65,13 +65,11 @@ def search_plan(attempt: Attempt, task: Task) -> Outcome:
         plan=text,
         summary=None if summary is None else json.dumps(summary, allow_nan=False),
     )
-    load = _load(job.claim.plan_id, task, prepared, plan)
-    return Outcome(status=status, solver=body.solver, elapsed_s=solution.elapsed_s, load=load)
+    load = _load(job.claim.plan_id, task, study, plan)
+    return Outcome(status=status, solver=request.solver, elapsed_s=solution.elapsed_s, load=load)
 
 
-def _summary(
-    attempt: Attempt, prepared: Prepared, plan: Plan, request: PlanRequest
-) -> tuple[dict[str, Any] | None, list[str]]:
+def _summary(attempt: Attempt, study: Study, plan: Plan) -> tuple[dict[str, Any] | None, list[str]]:
     """Return the summary, unless the search was cancelled or it can't be made, and the plan's warnings."""
     reporter, warnings = attempt.reporter, list(plan.warnings)
     if reporter.cancelled:
@@ -80,7 +78,7 @@ def _summary(
     if reporter.overtime:
         reporter.interrupt.clear()
     try:
-        return summarise(prepared, {"plan": plan}, request, workers=attempt.job.threads), warnings
+        return study.compare(plan=plan, workers=attempt.job.threads).as_dict(), warnings
     except AttemptInterruptedError:
         warnings.append("There is no summary: the plan was cancelled before it was made.")
     except (InputError, MemoryError) as error:
@@ -88,13 +86,13 @@ def _summary(
     return None, warnings
 
 
-def _load(plan_id: str, task: Task, prepared: Prepared, plan: Plan) -> PlanLoad:
-    load = prepared.problem.profile.load
+def _load(plan_id: str, task: Task, study: Study, plan: Plan) -> PlanLoad:
+    load = study.problem.profile.load
     return PlanLoad(
         tenant=task.tenant,
         plan=plan_id,
         trace=task.request["trace"],
-        imbalance=expected_load(prepared.problem, plan)["imbalance_max_over_mean"],
+        imbalance=expected_load(study.problem, plan)["imbalance_max_over_mean"],
         hottest_share=float((load / load.sum(axis=1, keepdims=True)).max()),
         gap=plan.gap,
     )
@@ -110,16 +108,6 @@ def _final_plan(solution: Solution, reporter: Reporter, max_time_limit_s: float)
     )
 
 
-def _incumbent_plan(prepared: Prepared, event: Event, bound: float | None) -> Plan:
-    problem = prepared.problem
+def _incumbent_plan(study: Study, event: Event, bound: float | None) -> Plan:
     assert event.table is not None
-    return Plan(
-        physical_to_logical_map=event.table,
-        layer_ids=problem.profile.layer_ids,
-        num_experts=problem.num_experts,
-        num_gpus=problem.num_gpus,
-        slots_per_gpu=problem.slots_per_gpu,
-        gpus_per_node=problem.topology.gpus_per_node,
-        score=event.score,
-        bound=bound,
-    )
+    return plan_of(study.problem, event.table, score=event.score, bound=bound)

@@ -14,9 +14,9 @@ from starlette.responses import Response
 from api.http.conditional import not_modified
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.responses import json_response
 from api.resources.context import Services, ServicesOf, StoreOf
 from api.resources.plans.routes import PLANS
+from api.resources.responses import json_response
 from api.resources.score.answers import ScoreAnalysis
 from api.resources.score.scoring import ScoreTask, score_of
 from api.resources.traces.stored import StoredTrace

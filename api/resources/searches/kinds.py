@@ -12,9 +12,9 @@ from starlette.responses import Response
 
 from api.http.paging import decode_cursor, link_next, next_cursor
 from api.http.problems import ProblemError
-from api.resources.responses import json_response
 from api.resources.context import Services
-from api.resources.schemas import LabelsBody, PlanBody
+from api.resources.responses import json_response
+from api.resources.schemas import FrontBody, LabelsBody, PlanBody
 from api.resources.searches.queueing import queue
 from api.store.rows import ConflictError, PlanRow
 from api.store.tenant import TenantStore
@@ -45,7 +45,7 @@ class SearchKind:
     resource: Callable[[PlanRow, str | None, str | None], BaseModel]
     page: Callable[[Sequence[PlanRow], str | None], BaseModel]
 
-    def queue(self, services: Services, store: TenantStore, body: PlanBody, key: str | None) -> str:
+    def queue(self, services: Services, store: TenantStore, body: PlanBody | FrontBody, key: str | None) -> str:
         """Queue what a body asks for, unless the idempotency key says that it was before; return its id."""
         created = queue(services, store, body, key)
         if created.new:

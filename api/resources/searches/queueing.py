@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import BoundedSemaphore
 from typing import Any
 
 from api.http.problems import ProblemError
-from api.planning import PlanRequest
 from api.resources.context import Services
+from api.resources.requests import request_of
 from api.resources.schemas import FrontBody, PlanBody
-from api.resources.searches.parsing import check, plan_request
-from api.resources.topologies.parsing import with_topology
+from api.resources.searches.checks import check
+from api.resources.topologies.named import with_topology
 from api.store.rows import ConflictError, Created
 from api.store.tenant import TenantStore
 from placement.files import plan_from_dict
+from solvers import Request
 from traces import InputError, Violations
 
 __all__ = ["Checked", "checked", "queue"]
@@ -32,7 +33,7 @@ class Checked:
     start: str | None
 
 
-def checked(services: Services, store: TenantStore, body: PlanBody) -> Checked:
+def checked(services: Services, store: TenantStore, body: PlanBody | FrontBody) -> Checked:
     """Check a body.
 
     Raises
@@ -44,33 +45,31 @@ def checked(services: Services, store: TenantStore, body: PlanBody) -> Checked:
         return _checked(services, store, body)
 
 
-def _checked(services: Services, store: TenantStore, body: PlanBody) -> Checked:
+def _checked(services: Services, store: TenantStore, body: PlanBody | FrontBody) -> Checked:
     settings, found = services.settings, Violations()
-    request: PlanRequest | None = None
+    text = _start(store, body, found)
+    request: Request | None = None
     try:
         body = with_topology(store, body)
-        request = plan_request(body, settings.max_time_limit_s)
+        start = None if text is None else plan_from_dict(json.loads(text), "/start")
+        request = request_of(body, settings.max_time_limit_s, start)
+        if request.seeds > 1:
+            found.add("seeds_unsupported", "/seeds", "The service searches with one seed.", "Ask for a plan per seed.")
     except InputError as error:
         found.extend(error)
     trace = store.traces.get(body.trace)
     if trace is None:
         found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
-    start = _start(store, body, found)
-    if isinstance(body, FrontBody) and body.against == "bytes_moved" and body.start is None:
-        detail = "Bytes moved are counted from the plan that runs now."
-        found.add("start_missing", "/start", detail, "Name that plan, as one of this service's.")
     found.raise_if_any()
     assert request is not None
     assert trace is not None
-    if start is not None:
-        request = replace(request, start=plan_from_dict(json.loads(start), "/start"))
     check(request, trace.facts, settings.max_job_bytes)
     content = body.model_dump(mode="json")
-    content["limits"]["time_limit_s"] = request.limits.time_s  # left out means 10 s, null means none
-    return Checked(request=content, start=start)
+    content["limits"]["time_s"] = request.limits.time_s  # left out means the default, null means none
+    return Checked(request=content, start=text)
 
 
-def queue(services: Services, store: TenantStore, body: PlanBody, key: str | None) -> Created:
+def queue(services: Services, store: TenantStore, body: PlanBody | FrontBody, key: str | None) -> Created:
     """Check a body and queue what it asks for; what was queued before, if the idempotency key says so.
 
     Raises
@@ -105,7 +104,7 @@ def queue(services: Services, store: TenantStore, body: PlanBody, key: str | Non
         raise ProblemError(conflict.slug, conflict.detail, headers=retry) from None
 
 
-def _start(store: TenantStore, body: PlanBody, found: Violations) -> str | None:
+def _start(store: TenantStore, body: PlanBody | FrontBody, found: Violations) -> str | None:
     if body.start is None:
         return None
     row, text, _ = store.plans.documents(body.start)

@@ -6,18 +6,18 @@ import json
 
 from api.jobs.attempts import Attempt
 from api.jobs.reporter import AttemptInterruptedError
-from api.planning import PlanRequest, Prepared, prepare
 from api.resources.traces.inspection import open_stored
 from api.store.blobs import open_blobs
 from api.store.leases import Task
 from placement import Plan
 from placement.files import plan_to_dict
+from solvers import Request, Study
 from traces import InputError, Trace
 
-__all__ = ["overtime_note", "plan_text", "prepared_problem"]
+__all__ = ["overtime_note", "plan_text", "study_of"]
 
 
-def prepared_problem(attempt: Attempt, task: Task, request: PlanRequest) -> Prepared:
+def study_of(attempt: Attempt, task: Task, request: Request) -> Study:
     """Read the stored trace and build the problem; a cancellation ends the reading.
 
     Raises
@@ -35,10 +35,10 @@ def prepared_problem(attempt: Attempt, task: Task, request: PlanRequest) -> Prep
     source = open_stored(path, trace_id, task.trace_name, task.facts)
     if isinstance(source, Trace):
         source = reporter.watched(source)
-    prepared = prepare(source, request, workers=job.threads)
+    study = Study.of(source, request=request, workers=job.threads)
     if reporter.interrupt.is_set():
         raise AttemptInterruptedError
-    return prepared
+    return study
 
 
 def plan_text(plan: Plan) -> str:

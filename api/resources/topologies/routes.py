@@ -11,12 +11,12 @@ from api.http.conditional import not_modified
 from api.http.paging import decode_cursor, link_next, next_cursor
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.responses import json_response
 from api.resources.context import StoreOf
 from api.resources.parameters import Cursor, Limit, TagQuery
+from api.resources.requests import topology_of
+from api.resources.responses import json_response
 from api.resources.schemas import LabelsBody, TopologyBody, TopologyFile
 from api.resources.topologies.answers import TopologyList, TopologyPreset, TopologyResource
-from api.resources.topologies.parsing import topology_of
 from api.store.rows import TopologyRow
 from placement import PRESETS
 

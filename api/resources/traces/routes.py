@@ -12,9 +12,9 @@ from api.http.conditional import not_modified
 from api.http.paging import decode_cursor, link_next, next_cursor
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.responses import json_response
 from api.resources.context import Services, ServicesOf, StoreOf
 from api.resources.parameters import Cursor, Limit, TagQuery
+from api.resources.responses import json_response
 from api.resources.schemas import LabelsBody, Name
 from api.resources.traces.answers import TraceList, TraceResource
 from api.resources.traces.receiving import receive_trace

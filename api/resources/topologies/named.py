@@ -1,4 +1,4 @@
-"""Topologies of bodies: shorthands, files, and the ids of stored ones."""
+"""Bodies that name a stored topology by its id."""
 
 from __future__ import annotations
 
@@ -6,26 +6,11 @@ from typing import TypeVar
 
 from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
 from api.store.tenant import TenantStore
-from placement import Topology
-from placement.files import topology_from_dict
 from traces import InputError
 
-__all__ = ["topology_of", "with_topology"]
+__all__ = ["with_topology"]
 
 Body = TypeVar("Body", PlanBody, EvaluationBody)
-
-
-def topology_of(field: str | TopologyFile) -> Topology:
-    """Build the topology of a body.
-
-    Raises
-    ------
-    InputError
-        With pointers below ``/topology``.
-    """
-    if isinstance(field, str):
-        return Topology.parse(field)
-    return topology_from_dict(field.model_dump(exclude_unset=True, exclude_none=True), "/topology")
 
 
 def with_topology(store: TenantStore, body: Body) -> Body:

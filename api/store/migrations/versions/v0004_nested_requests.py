@@ -1,4 +1,4 @@
-"""Stored requests, plan files, summaries and fronts say replica where they said copy."""
+"""Stored requests are nested as the library has them, and stored documents say replica where they said copy."""
 
 import json
 from typing import Any
@@ -17,6 +17,19 @@ KEYS = {
     "distinct_copies": "distinct_replicas",
     "redundant_slots": "redundant_experts",
 }
+
+OBJECTIVE = ("execution", "dedup", "ownership", "replica_policy", "activated_weight", "decode_batch")
+CONSTRAINTS = (
+    "load_cap",
+    "layer_load_caps",
+    "load_quantile",
+    "load_groups",
+    "extra_replicas",
+    "extra_bytes",
+    "pins",
+    "forbidden",
+    "groups",
+)
 
 plans = sa.table("plans", sa.column("seq", sa.Integer), sa.column("request", sa.JSON))
 documents = sa.table(
@@ -44,9 +57,26 @@ def upgrade() -> None:
 
 
 def converted_request(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the request of a plan or front with the fields of this revision."""
+    """Return the request of a plan or front with the fields of this revision.
+
+    What had no effect under its execution is left out: it is refused today.
+    """
     found: dict[str, Any] = renamed(request)
-    return found
+    objective = {name: found.pop(name) for name in OBJECTIVE if name in found}
+    constraints = {name: found.pop(name) for name in CONSTRAINTS if name in found}
+    dispatch = objective.get("execution") == "dispatch"
+    if not dispatch:
+        for name in ("dedup", "ownership"):
+            objective.pop(name, None)
+    if not objective.get("activated_weight"):
+        objective.pop("decode_batch", None)
+    if dispatch and constraints.get("layer_load_caps") and constraints.get("load_cap") is None:
+        objective |= {"imbalance_weight": 30.0, "load_spread_weight": 60.0, "load_spread_tolerance": 0.0}  # as it was
+    limits = dict(found.pop("limits", None) or {})
+    if "time_limit_s" in limits:
+        limits["time_s"] = limits.pop("time_limit_s")
+    parts = {"objective": objective, "constraints": constraints, "limits": limits}
+    return found | {name: part for name, part in parts.items() if part}
 
 
 def converted_text(text: str) -> str:
