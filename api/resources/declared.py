@@ -20,7 +20,7 @@ MAX_TEXT = 200
 
 
 @cache
-def body_model(owner: type[Any], base: type[BaseModel], skip: frozenset[str] = frozenset()) -> type[BaseModel]:
+def body_model(owner: type[object], base: type[BaseModel], skip: frozenset[str] = frozenset()) -> type[BaseModel]:
     """Return the model of a dataclass's fields: strict, with their help, ranges and defaults; nested as they are.
 
     Parameters
@@ -78,7 +78,7 @@ def _kind(kind: Any, base: type[BaseModel]) -> Any:
     return kind
 
 
-def build(owner: type[Any], body: Mapping[str, Any], pointer: str, found: Violations, **given: Any) -> Any:
+def build(owner: type[object], body: Mapping[str, Any], pointer: str, found: Violations, **given: Any) -> Any:
     """Return the object of what a body says; what it leaves out is as the declaration has it.
 
     Parameters

@@ -79,7 +79,7 @@ class Declared:
 
 
 @cache
-def declared(owner: type[Any]) -> Mapping[str, Declared]:
+def declared(owner: type[object]) -> Mapping[str, Declared]:
     """Return what is declared of the fields of a dataclass that its constructor takes, by name."""
     hints = get_type_hints(owner, include_extras=True)
     return {item.name: _declared(item, hints[item.name]) for item in fields(owner) if item.init}
@@ -127,7 +127,7 @@ def _marks(hint: Any) -> Iterator[Any]:
 
 
 def check_declared(
-    value: Any, pointer: str, found: Violations, *, code: str = "", owner: type[Any] | None = None
+    value: Any, pointer: str, found: Violations, *, code: str = "", owner: type[object] | None = None
 ) -> None:
     """Add a violation for every field of a dataclass whose value is of another type, or out of its range.
 
