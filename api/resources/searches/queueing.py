@@ -53,8 +53,6 @@ def _checked(services: Services, store: TenantStore, body: PlanBody | FrontBody)
         body = with_topology(store, body)
         start = None if text is None else Plan.from_dict(json.loads(text), "/start")
         request = request_of(body, settings.max_time_limit_s, start)
-        if request.seeds > 1:
-            found.add("seeds_unsupported", "/seeds", "The service searches with one seed.", "Ask for a plan per seed.")
     except InputError as error:
         found.extend(error)
     trace = store.traces.get(body.trace)
