@@ -100,7 +100,8 @@ def best_of_seeds(
             start=request.start,
             workers=workers if executor is None else workers or 1,
             options=dict(request.options),
-            **({} if executor is not None else {"observe": _improvements(observe), "interrupt": interrupt}),
+            observe=None if executor is not None else _improvements(observe),
+            interrupt=None if executor is not None else interrupt,
         )
     )
     seeds = range(request.seed, request.seed + request.seeds)
