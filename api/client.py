@@ -83,7 +83,8 @@ class Client:
         try:
             import httpx2
         except ModuleNotFoundError as error:
-            raise ImportError('The client needs httpx2: pip install "moe-placement[client]".') from error
+            told = 'The client needs httpx2: pip install "moe-placement[client]".'
+            raise ImportError(told, name="httpx2") from error
         self._failed: type[Exception] = httpx2.TransportError
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._http = httpx2.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout_s, transport=transport)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from api.figures import figures_of, measure
-from api.sources import Source as Source
-from api.sources import open_source as open_source
-from api.sources import split
 from placement import Constraints, Objective, Plan, Problem, Topology
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
 from solvers import Limits, Solution, solve, solver_from
-from solvers.searching.search import Observer
+from solvers.searching.events import Observer
+from solvers.source import Source as Source
+from solvers.source import open_source as open_source
+from solvers.source import split
 from traces import InputError, Profile, Trace
 
 __all__ = ["PlanRequest", "Prepared", "Source", "open_source", "prepare", "run", "summarise"]

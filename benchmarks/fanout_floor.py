@@ -68,7 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     trace, topology = traces.load(options.trace), placement.Topology.parse(options.topology)
     fit, odd = (trace.where(lambda batch, p=p: batch.seq_id % 2 == p, f"seq_id % 2 == {p}") for p in (0, 1))
-    objective = placement.Objective.for_execution("dispatch", capped=True)
+    objective = placement.Objective(execution="dispatch")
     cap = placement.Constraints(load_cap=options.load_cap)
     problem = placement.Problem(traces.Profile.of(fit), topology, objective=objective, constraints=cap)
     if reason := sets_fit(problem):

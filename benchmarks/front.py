@@ -71,7 +71,7 @@ def main() -> None:
     neighbours = Neighbours()
     fit, held = generate(params).split(0.5)
     topology = placement.Topology.parse(TOPOLOGY)
-    objective = placement.Objective.for_execution("dispatch", "node")
+    objective = placement.Objective(execution="dispatch", dedup="node")
     problem = placement.Problem(traces.Profile.of(fit), topology, SLOTS, objective)
     ends = {
         "global EPLB": solvers.solve(problem, Eplb(policy="global")).plan,

@@ -71,7 +71,7 @@ class Instance:
         """Return the problem on the tokens to fit."""
         objective = placement.Objective()
         if self.dedup is not None:
-            objective = placement.Objective.for_execution("dispatch", self.dedup)
+            objective = placement.Objective(execution="dispatch", dedup=self.dedup)
         constraints = placement.Constraints(load_cap=self.load_cap)
         topology = placement.Topology.parse(self.topology)
         return placement.Problem(traces.Profile.of(fit), topology, self.slots_per_gpu, objective, constraints)

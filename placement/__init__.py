@@ -6,6 +6,10 @@ Names are imported when they are first used, as `__init__.pyi` lists them, so th
 `placement.engines`, loads little.
 """
 
+from moe_placement import require
+
+require("traces")
+
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,6 +13,7 @@ from .problem.constraints import Group as Group
 from .problem.constraints import LayerCap as LayerCap
 from .problem.constraints import Pin as Pin
 from .problem.objective import Objective as Objective
+from .problem.objective import SettledObjective as SettledObjective
 from .problem.problem import Problem as Problem
 from .replay.evaluate import evaluate as evaluate
 from .replay.evaluation import Evaluation as Evaluation
@@ -36,6 +37,7 @@ __all__ = [
     "Plan",
     "Problem",
     "Score",
+    "SettledObjective",
     "Term",
     "Termination",
     "TokenSplit",

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,12 @@ def test_image() -> None:
     for line in lines:
         if line.startswith("COPY ") and "--from" not in line:
             assert all((ROOT / source).exists() for source in line.split()[1:-1]), line
+    assert any("pip install" in line and '".[service,' in line for line in lines), "without the extra there is no serve"
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    shipped = build["targets"]["wheel"]["packages"]
+    assert [name for name in shipped if f"COPY {name} {name}" not in lines] == []
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert [name for name in shipped if f"!{name}" not in ignored] == []
     assert ignored[0] == "*", "what is not named does not get into an image"
 
 

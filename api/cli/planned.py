@@ -12,8 +12,8 @@ from api.cli.view import balance_hint, balance_table, figure_tables, headline, o
 
 if TYPE_CHECKING:
     from api.planning import PlanRequest
-    from api.restarts import Restarts
-    from api.sources import Source
+    from solvers.seeds import Restarts
+    from solvers.source import Source
 
 __all__ = ["plan_and_tell"]
 
@@ -57,7 +57,7 @@ def plan_and_tell(
         if restarts is None:
             solution = run(prepared, request, observe=shown.observe, workers=workers)
         else:
-            from api.restarts import best_of_seeds
+            from solvers.seeds import best_of_seeds
 
             def tell(done: int, score: float | None) -> None:
                 best = "" if score is None else f", best {score:.5f}"

@@ -12,8 +12,8 @@ import typer
 from api.cli.console import say
 
 if TYPE_CHECKING:
-    from api.restarts import Restarts
     from placement import Plan, Topology
+    from solvers.seeds import Restarts
     from traces import ModelLayout
 
 __all__ = [
@@ -70,7 +70,7 @@ def read_restarts(seeds: int, executor: str | None) -> Restarts | None:
     if seeds == 1 and executor is None:
         return None
     from api.jobs.executors import LOCAL, executor_factory
-    from api.restarts import Restarts
+    from solvers.seeds import Restarts
 
     return Restarts(seeds=seeds, executor=executor_factory(executor or LOCAL, "--executor"))
 

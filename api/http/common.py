@@ -50,6 +50,7 @@ Key = Annotated[
         description="A request that is sent again with the same key makes no second plan.",
     ),
 ]
+OF_THE_BODY = (b"content-length", b"content-type")  # a 304 has none
 WAIT = re.compile(r"""(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])""", re.IGNORECASE)
 
 
@@ -111,12 +112,18 @@ def matches(if_none_match: str | None, etag: str) -> bool:
 
 
 def not_modified(request: Request, response: Response) -> Response:
-    """Return 304 instead, if the client has this version."""
+    """Return 304 instead, if the client has this version.
+
+    A cache replaces the header fields that it has stored by those of a 304 (RFC 9111, 3.2), so a 304 carries every
+    field of the answer that it stands for. If one is left out, the guard adds its default, which then replaces the
+    stored one: the page would come back with the policy of the interface, which lets no script run.
+    """
     etag = response.headers["etag"]
     if not matches(request.headers.get("if-none-match"), etag):
         return response
-    kept = {name: value for name in ("etag", "retry-after", "vary") if (value := response.headers.get(name))}
-    return Response(status_code=304, headers=kept)
+    kept = Response(status_code=304)
+    kept.raw_headers = [(name, value) for name, value in response.raw_headers if name not in OF_THE_BODY]
+    return kept
 
 
 def wait_of(request: Request, longest: float) -> float | None:

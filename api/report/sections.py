@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from api.figures import Measured, PartFigures
-from api.report.charts import Floats, heat_map, line_chart
 from placement import Problem
 from placement.cost.shares import expected_gpu_load
 from solvers import Solution
+from solvers.plotting.svg import Floats, heat_map, line_chart
 
 __all__ = ["PARTS", "layer_charts", "load_maps", "search_chart", "traffic_maps"]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
-from starlette.responses import Response
 
-from api.store.keys import KeyRow
-from api.store.rows import PlanRow, TopologyRow, TraceRow, UploadRow
+if TYPE_CHECKING:  # a client has neither the web server nor the database
+    from starlette.responses import Response
+
+    from api.store.keys import KeyRow
+    from api.store.rows import PlanRow, TopologyRow, TraceRow, UploadRow
 
 __all__ = [
     "Affinity",
@@ -425,6 +427,8 @@ def json_response(
     content: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None, strong_etag: bool = False
 ) -> Response:
     """Return a resource as a response; with `strong_etag`, tagged with the digest of its bytes."""
+    from starlette.responses import Response
+
     body = content.model_dump_json().encode()
     fields = dict(headers or {})
     if strong_etag:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import structlog
@@ -18,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+import moe_placement
 from api.http.access import may
 from api.http.guard import Guard
 from api.http.head import Head
@@ -79,7 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="moe-placement",
         description=DESCRIPTION,
-        version=_version(),
+        version=moe_placement.__version__,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -174,10 +174,3 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         add_links(content)
         app.openapi_schema = content
     return app.openapi_schema
-
-
-def _version() -> str:
-    try:
-        return version("moe-placement")
-    except PackageNotFoundError:
-        return "0+unknown"

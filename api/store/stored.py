@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from api.resources.traces.inspection import open_stored
 from api.service.settings import Settings
-from api.sources import Source
 from api.store.blobs import open_blobs
 from api.store.rows import TraceRow
+from solvers.source import Source
 
 __all__ = ["StoredTrace"]
 

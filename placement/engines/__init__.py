@@ -9,5 +9,6 @@ from placement.engines.layout import default_slots as default_slots
 from placement.engines.registry import ENGINES as ENGINES
 from placement.engines.registry import engine_of as engine_of
 from placement.engines.registry import engine_of_format as engine_of_format
+from placement.engines.travel import travel_of as travel_of
 
-__all__ = ["ENGINES", "Engine", "EngineChoice", "default_slots", "engine_of", "engine_of_format"]
+__all__ = ["ENGINES", "Engine", "EngineChoice", "default_slots", "engine_of", "engine_of_format", "travel_of"]

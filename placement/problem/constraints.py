@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal, Self
+
+from annotated_types import Ge, Lt, Unit, doc
+
+from traces.support.errors import InputError
 
 __all__ = ["Constraints", "Group", "LayerCap", "LoadGroups", "Pin"]
 
@@ -14,25 +18,75 @@ LoadGroups = Literal["windows", "sequences"]
 class Pin:
     """An expert and a GPU; ``layer_id`` is the model layer, None for all layers."""
 
-    expert: int
-    gpu: int
-    layer_id: int | None = None
+    FORM: ClassVar[str] = "EXPERT@GPU[@LAYER]"
+
+    expert: Annotated[int, Ge(0), doc("Logical expert.")]
+    gpu: Annotated[int, Ge(0), doc("GPU, by its rank.")]
+    layer_id: Annotated[int | None, Ge(0), doc("Model layer; all layers if left out.")] = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``expert@gpu`` or ``expert@gpu@layer``.
+
+        Raises
+        ------
+        InputError
+        """
+        numbers = _numbers(text.split("@"))
+        if numbers is None or len(numbers) not in (2, 3):
+            raise InputError.of(
+                "pin_form", "", f"{text!r:.60} is not {cls.FORM}.", "Give numbers, such as 3@0 or 3@0@12."
+            )
+        return cls(expert=numbers[0], gpu=numbers[1], layer_id=numbers[2] if len(numbers) == 3 else None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
     """Experts whose replicas all stay on one node; ``layer_id`` is the model layer, None for all layers."""
 
-    experts: tuple[int, ...]
-    layer_id: int | None = None
+    FORM: ClassVar[str] = "EXPERT,EXPERT,..[@LAYER]"
+
+    experts: Annotated[tuple[int, ...], doc("Logical experts.")]
+    layer_id: Annotated[int | None, Ge(0), doc("Model layer; all layers if left out.")] = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``1,2,3`` or ``1,2,3@layer``.
+
+        Raises
+        ------
+        InputError
+        """
+        members, at, layer = text.partition("@")
+        experts, rows = _numbers(members.split(",")), _numbers([layer] if at else [])
+        if experts is None or rows is None:
+            raise InputError.of("group_form", "", f"{text!r:.60} is not {cls.FORM}.", "Give numbers, such as 1,2,3@12.")
+        return cls(experts=tuple(experts), layer_id=rows[0] if rows else None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCap:
     """A load cap for one model layer, in place of the one for all."""
 
-    layer_id: int
-    load_cap: float
+    FORM: ClassVar[str] = "RATIO@LAYER"
+
+    layer_id: Annotated[int, Ge(0), doc("Model layer.")]
+    load_cap: Annotated[float, Ge(1), doc("Its load cap.")]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``cap@layer``.
+
+        Raises
+        ------
+        InputError
+        """
+        cap, _, layer = text.partition("@")
+        try:
+            return cls(layer_id=int(layer), load_cap=float(cap))
+        except ValueError:
+            remedy = "Give numbers, such as 1.1@3."
+            raise InputError.of("layer_cap_form", "", f"{text!r:.60} is not {cls.FORM}.", remedy) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +122,38 @@ class Constraints:
     extra_bytes : int or None
         The same budget in bytes: so many replicas as fit it, at `Problem.expert_bytes` each, all GPUs together. Given
         beside `extra_replicas`, both have to mean the same number.
+    full_slots : bool or None
+        No slot stays empty: those that a search leaves over are filled with replicas of the busiest experts. None: as
+        the engine wants it.
     """
 
-    load_cap: float | None = None
-    layer_load_caps: tuple[LayerCap, ...] = ()
-    load_quantile: float | None = None
-    load_groups: LoadGroups | None = None
-    pins: tuple[Pin, ...] = ()
-    forbidden: tuple[Pin, ...] = ()
-    groups: tuple[Group, ...] = ()
-    distinct_replicas: bool = True
-    extra_replicas: int | None = None
-    extra_bytes: int | None = None
+    load_cap: Annotated[
+        float | None, Ge(1), doc("Largest load of a GPU relative to its fair share, in every layer: 1.05, say.")
+    ] = None
+    layer_load_caps: Annotated[
+        tuple[LayerCap, ...], doc("Load caps of single layers, in place of the one for all.")
+    ] = ()
+    load_quantile: Annotated[
+        float | None, Ge(0.5), Lt(1), doc("The cap holds for this quantile of a GPU's load, not for its expectation.")
+    ] = None
+    load_groups: Annotated[LoadGroups | None, doc("Tokens that are drawn together, to tell how much loads vary.")] = (
+        None
+    )
+    pins: Annotated[tuple[Pin, ...], doc("Keep a replica of an expert there.")] = ()
+    forbidden: Annotated[tuple[Pin, ...], doc("Keep an expert away from there.")] = ()
+    groups: Annotated[tuple[Group, ...], doc("Keep experts on one node.")] = ()
+    distinct_replicas: Annotated[bool, doc("No GPU holds two replicas of an expert.")] = True
+    extra_replicas: Annotated[int | None, Ge(0), doc("Replicas beyond one of each expert, in all layers together.")] = (
+        None
+    )
+    extra_bytes: Annotated[
+        int | None, Ge(0), Unit("bytes"), doc("The same budget in bytes, all GPUs together; needs expert_bytes.")
+    ] = None
+    full_slots: Annotated[bool | None, doc("Every slot holds an expert. By default, where the engine wants it.")] = None
+
+
+def _numbers(texts: list[str]) -> list[int] | None:
+    try:
+        return [int(text) for text in texts]
+    except ValueError:
+        return None

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from placement.loads.deviations import count_groups, sequence_deviations, sequence_moments, window_deviations
 from placement.loads.least import least_excess, max_load_bound
 from placement.problem.constraints import LoadGroups
-from placement.problem.objective import Objective
+from placement.problem.objective import SettledObjective
 from placement.problem.sizes import Sizes
 from traces import Profile
 
@@ -34,7 +34,7 @@ class LoadModel:
 
     profile: Profile
     sizes: Sizes
-    objective: Objective
+    objective: SettledObjective
 
     @cached_property
     def relative(self) -> Array:

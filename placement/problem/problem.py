@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from placement.engines import engine_of
 from placement.plan.plan import Plan
 from placement.problem.checks import check_constraints, check_objective, check_slots
 from placement.problem.constraints import Constraints, Group, LoadGroups, Pin
 from placement.problem.load_model import LoadModel
-from placement.problem.objective import Objective
+from placement.problem.objective import Objective, SettledObjective
+from placement.problem.settling import settle_objective, settle_slots
 from placement.problem.sizes import Sizes
 from placement.problem.tables import checked_table
 from placement.support.showing import number, runs, shorten
@@ -37,10 +38,16 @@ class Problem:
     topology : Topology
     slots_per_gpu : int
         C; ``ceil(E / G)`` by default. ``G * C > E`` leaves room for replicas or empty slots.
-    objective : Objective
+    objective : SettledObjective
+        Made from any `Objective`: what it leaves open fits the engine, the execution and the caps.
     constraints : Constraints
     expert_bytes : int or None
         Bytes of one expert's weights, to check them against the GPUs' memory, and for a budget of replicas in bytes.
+    engine : str or None
+        Engine that the plan is for, ``sglang`` or ``sglang:static`` say: how tokens travel there is what the objective
+        leaves open, and every slot is filled if the engine wants it.
+    redundant_experts : int or None
+        Slots of a layer beyond one per expert, in place of `slots_per_gpu`: ``C = (E + redundant_experts) / G``.
 
     Raises
     ------
@@ -51,9 +58,25 @@ class Problem:
     profile: Profile
     topology: Topology
     slots_per_gpu: int = 0
-    objective: Objective = field(default_factory=Objective)
+    objective: SettledObjective = field(default_factory=Objective)  # type: ignore[assignment]  # settled below
     constraints: Constraints = field(default_factory=Constraints)
     expert_bytes: int | None = None
+    engine: str | None = None
+    redundant_experts: int | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            profile: Profile,
+            topology: Topology,
+            slots_per_gpu: int = ...,
+            objective: Objective = ...,
+            constraints: Constraints = ...,
+            expert_bytes: int | None = ...,
+            engine: str | None = ...,
+            redundant_experts: int | None = ...,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         for name, kind in (("profile", Profile), ("topology", Topology), ("slots_per_gpu", Integral)):
@@ -61,10 +84,16 @@ class Problem:
                 detail = f"{type(value).__name__} is not a {kind.__name__}."
                 raise InputError.of("wrong_type", f"/{name}", detail, "Use traces.Profile.of(trace) for a profile.")
         object.__setattr__(self, "slots_per_gpu", int(self.slots_per_gpu))
-        if self.slots_per_gpu == 0:
-            default = math.ceil(self.profile.num_experts / self.topology.num_gpus)
-            object.__setattr__(self, "slots_per_gpu", default)
         found = Violations()
+        slots = settle_slots(self.slots_per_gpu, self.redundant_experts, self.num_experts, self.num_gpus, found)
+        object.__setattr__(self, "slots_per_gpu", slots)
+        try:
+            objective, engine = settle_objective(self.objective, self.engine, self.constraints, self.profile)
+            object.__setattr__(self, "objective", objective)
+            object.__setattr__(self, "engine", engine)
+        except InputError as error:
+            found.extend(error)
+        found.raise_if_any()
         check_slots(self.sizes, found)
         check_objective(self.objective, self.profile, self.num_gpus, found)
         check_constraints(self.sizes, self.loads, found)
@@ -152,6 +181,13 @@ class Problem:
             "constraints": shorten(", ".join(asked)) or "none",
         }
         return "\n  ".join(["Problem", *(f"{name}: {text}" for name, text in rows.items())])
+
+    @property
+    def full_slots(self) -> bool:
+        """Whether every slot must hold an expert: as the constraints say, else as the engine wants it."""
+        if self.constraints.full_slots is not None:
+            return self.constraints.full_slots
+        return self.engine is not None and engine_of(self.engine).engine.full_slots
 
     @property
     def num_layers(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.loads.policies import POLICIES
-from placement.problem.objective import Objective
+from placement.problem.objective import SettledObjective
 from placement.replay.kernels.activation import sum_most_active
 from placement.replay.kernels.replay import Replicas, Tokens
 from placement.replay.replay import homes_of, replica_table
@@ -28,7 +28,7 @@ def activated_experts(
     slots_per_gpu: int,
     sample: TokenSample,
     topology: Topology,
-    objective: Objective,
+    objective: SettledObjective,
     batch: int,
 ) -> npt.NDArray[np.float64]:
     """Return the most experts with tokens on a GPU, mean over batches, for each layer, (L,).
@@ -38,7 +38,7 @@ def activated_experts(
     table : (L, S) integers
     sample : TokenSample
         In random order, so that consecutive tokens are those of different sequences, as they are in a decoding engine.
-    objective : Objective
+    objective : SettledObjective
         Dispatch; its ownership and replica policy decide which replicas are used.
     batch : int
         Tokens per batch, over all ranks together.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from placement.plan.plan import Plan
-from placement.problem.objective import Dedup, Execution, Objective, Ownership, ReplicaPolicy
+from placement.problem.objective import Dedup, Execution, Objective, Ownership, ReplicaPolicy, SettledObjective
 from placement.topology.file import topology_from_dict
 from placement.topology.topology import Topology
 from traces import InputError, Violations
@@ -28,7 +28,7 @@ CHOICES = {"execution": Execution, "dedup": Dedup, "ownership": Ownership, "repl
 OF_DISPATCH = ("dedup", "ownership")
 
 
-def choices_of(objective: Objective) -> dict[str, Any]:
+def choices_of(objective: SettledObjective) -> dict[str, Any]:
     """Return the options of `placement.evaluate` that replay as an objective says: those that have an effect."""
     choices: dict[str, Any] = {"execution": objective.execution, "replica_policy": objective.replica_policy}
     if objective.execution == "dispatch":
@@ -91,7 +91,7 @@ def decode_batch_of(objective: Any, asked: int | None, execution: str | None) ->
 
 def replayed_objective(
     provenance: Mapping[str, Any], asked: Mapping[str, Any], decode_batch: int | None
-) -> tuple[Objective, int | None]:
+) -> tuple[SettledObjective, int | None]:
     """Return how a plan's tokens are replayed, and the batch over which activated experts are counted, or None.
 
     Parameters
@@ -128,7 +128,7 @@ def replayed_objective(
         choices = {"dedup": "gpu", "ownership": "token"} | choices
     objective = None
     try:
-        objective = Objective(**choices)
+        objective = Objective(**choices).settled(capped=False)
     except InputError as error:
         found.extend(error)
     found.raise_if_any()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.loads.policies import POLICIES
-from placement.problem.objective import Objective
+from placement.problem.objective import SettledObjective
 from placement.replay.kernels import replay as kernels
 from placement.topology.topology import Topology
 from traces import InputError
@@ -40,7 +40,7 @@ def replica_table(
 
 
 def homes_of(
-    objective: Objective,
+    objective: SettledObjective,
     num_gpus: int,
     rows: npt.NDArray[np.int64],
     seq_id: npt.NDArray[np.integer] | None,
@@ -87,7 +87,7 @@ class Replay:
     tokens : int
     """
 
-    objective: Objective
+    objective: SettledObjective
     topology: Topology
     replica_gpus: npt.NDArray[np.int32]
     replica_counts: Counts
@@ -104,7 +104,7 @@ class Replay:
         num_experts: int,
         slots_per_gpu: int,
         topology: Topology,
-        objective: Objective,
+        objective: SettledObjective,
     ) -> Replay:
         """Prepare the replay of the map `table` (L, S)."""
         gpus, counts = replica_table(table, num_experts, slots_per_gpu)

@@ -16,8 +16,8 @@ from placement.plan.plan import replicas_on_gpu
 from solvers.fronts.pareto import Against, Front, FrontPoint, nondominated, thinned
 from solvers.methods.annealing.solver import Annealing
 from solvers.registry import Solver
+from solvers.searching.events import Event, Observer
 from solvers.searching.limits import Limits
-from solvers.searching.search import Event, Observer
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.solving import check_start, solve
 
@@ -121,7 +121,7 @@ class FrontSearch:
 
     def baseline(self, solver: Solver, problem: Problem) -> None:
         """Add the plan of a method that needs no time to speak of."""
-        self._add(solve(problem, solver, limits=Limits(), workers=1, seed=self._seed), problem, {})
+        self._add(solve(problem, solver, limits=Limits(time_s=None), workers=1, seed=self._seed), problem, {})
 
     def search(
         self, own: Problem, made_with: Problem, note: dict[str, Any], *, needed: bool = False, fresh: bool = False

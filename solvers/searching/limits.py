@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated, Any
 
-from traces import Violations
+from annotated_types import Ge, Gt, Lt, Unit, doc
 
-__all__ = ["Limits"]
+from traces.support.declared import check_declared
+from traces.support.errors import Violations
+
+__all__ = ["DEFAULT_TIME_S", "Limits"]
+
+DEFAULT_TIME_S = 10.0
+UNSAID: Any = object()  # not None, which says that there is no limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +23,8 @@ class Limits:
     Attributes
     ----------
     time_s : float or None
-        Wall-clock seconds. A search that is cut off by a clock can't promise the same plan twice.
+        Wall-clock seconds; 10 by default, and None, which is no limit, with `work`. A search that is cut off by a clock
+        can't promise the same plan twice.
     work : int or None
         Trial changes to price, over all restarts. The same seed and work give the same plan on any number of cores.
     gap : float or None
@@ -26,22 +33,26 @@ class Limits:
         Stop after so many seconds without a better plan.
     """
 
-    time_s: float | None = None
-    work: int | None = None
-    gap: float | None = None
-    stall_s: float | None = None
+    time_s: Annotated[float | None, Gt(0), Unit("s"), doc("Seconds to search.")] = UNSAID
+    work: Annotated[
+        int | None, Gt(0), doc("Trial changes to price: same seed and work, same plan, on any machine.")
+    ] = None
+    gap: Annotated[float | None, Ge(0), Lt(1), doc("Stop at this gap: 0.02 for two per cent.")] = None
+    stall_s: Annotated[float | None, Gt(0), Unit("s"), doc("Stop after so many seconds without a better plan.")] = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_said", self.time_s is not UNSAID)
+        if self.time_s is UNSAID:
+            object.__setattr__(self, "time_s", None if self.work is not None else DEFAULT_TIME_S)
         found = Violations()
-        for name in ("time_s", "work", "stall_s"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                found.add(
-                    "limit_range", f"/limits/{name}", f"{value} is not a positive number.", "Give a positive limit."
-                )
-        if self.gap is not None and not 0 <= self.gap < 1:
-            found.add("limit_range", "/limits/gap", f"Gap {self.gap} is not in [0, 1).", "Give 0.02 for two per cent.")
+        check_declared(self, "/limits", found, code="limit_range")
         found.raise_if_any()
+
+    @property
+    def said(self) -> bool:
+        """Whether the caller gave `time_s`."""
+        said: bool = self._said  # type: ignore[attr-defined]  # no field: equal limits are equal, however they came about
+        return said
 
     @property
     def deterministic(self) -> bool:

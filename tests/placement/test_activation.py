@@ -21,7 +21,13 @@ def case(seed: int, policy: Any = "same_node") -> tuple[Trace, Problem, Any]:
     ids = rng.random((45, 2, EXPERTS)).argsort(axis=2)[:, :, :2]
     trace = Trace.of(ids, num_experts=EXPERTS)
     objective = Objective(
-        execution="dispatch", replica_policy=policy, activated_weight=2.0, decode_batch=BATCH, imbalance_weight=1.0
+        execution="dispatch",
+        replica_policy=policy,
+        activated_weight=2.0,
+        decode_batch=BATCH,
+        imbalance_weight=1.0,
+        load_spread_weight=3.0,
+        load_spread_tolerance=0.0088,
     )
     problem = Problem(Profile.of(trace, workers=1), Topology.parse("2x2"), SLOTS, objective)
     return trace, problem, np.array([[0, 1, 2, 3, 4, 5, 0, 2], [5, 0, 1, -1, 2, 3, 4, 5]], np.int32)
@@ -54,7 +60,18 @@ def test_term_equals_counting_with_sets(seed: int, policy: Any) -> None:
 def test_term_is_left_out_without_weight() -> None:
     """Without a weight nothing is counted."""
     _, problem, table = case(1)
-    plain = Problem(problem.profile, problem.topology, SLOTS, Objective(execution="dispatch"))
+    plain = Problem(
+        problem.profile,
+        problem.topology,
+        SLOTS,
+        Objective(
+            execution="dispatch",
+            replica_policy="fair",
+            imbalance_weight=0.0,
+            load_spread_weight=3.0,
+            load_spread_tolerance=0.0088,
+        ),
+    )
     assert [term.name for term in score(plain, table).terms] == ["traffic", "imbalance", "load_excess", "load_spread"]
 
 

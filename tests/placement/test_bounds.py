@@ -59,7 +59,23 @@ def test_known_cases() -> None:
     """One GPU costs nothing; dispatch needs as many GPUs as a token's experts fill, one of which may be its home."""
     assert lower_bound(problem_of(0, Topology.parse("1x1"), 4, 4)) == 0
     every = Profile.of(Trace.of(np.tile(np.arange(4), (8, 2, 1)), num_experts=4), workers=1)
-    by_gpu, by_expert = Objective(execution="dispatch"), Objective(execution="dispatch", dedup="none")
+    by_gpu, by_expert = (
+        Objective(
+            execution="dispatch",
+            replica_policy="fair",
+            imbalance_weight=0.0,
+            load_spread_weight=3.0,
+            load_spread_tolerance=0.0088,
+        ),
+        Objective(
+            execution="dispatch",
+            dedup="none",
+            replica_policy="fair",
+            imbalance_weight=0.0,
+            load_spread_weight=3.0,
+            load_spread_tolerance=0.0088,
+        ),
+    )
     assert lower_bound(Problem(every, Topology.parse("1x2"), objective=by_gpu)) == pytest.approx(1.0)
     assert lower_bound(Problem(every, Topology.parse("1x2"), objective=by_expert)) == pytest.approx(0.5)
 

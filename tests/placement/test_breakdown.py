@@ -20,9 +20,30 @@ from traces import Profile
 
 OBJECTIVES = (
     Objective(),
-    Objective(execution="dispatch", dedup="none", replica_policy="same_node"),
-    Objective(execution="dispatch", dedup="gpu", replica_policy="same_node"),
-    Objective(execution="dispatch", dedup="node", replica_policy="fair"),
+    Objective(
+        execution="dispatch",
+        dedup="none",
+        replica_policy="same_node",
+        imbalance_weight=0.0,
+        load_spread_weight=3.0,
+        load_spread_tolerance=0.0088,
+    ),
+    Objective(
+        execution="dispatch",
+        dedup="gpu",
+        replica_policy="same_node",
+        imbalance_weight=0.0,
+        load_spread_weight=3.0,
+        load_spread_tolerance=0.0088,
+    ),
+    Objective(
+        execution="dispatch",
+        dedup="node",
+        replica_policy="fair",
+        imbalance_weight=0.0,
+        load_spread_weight=3.0,
+        load_spread_tolerance=0.0088,
+    ),
 )
 
 

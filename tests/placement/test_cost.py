@@ -95,7 +95,14 @@ def test_message_score_equals_evaluation(seed: int, topology: Topology, dedup: A
     """With all tokens in the sample, messages cost what the evaluation of the same tokens says, replicas included."""
     rng = np.random.default_rng(seed)
     trace = random_trace(rng, 3)
-    objective = Objective(execution="dispatch", dedup=dedup, replica_policy=policy)
+    objective = Objective(
+        execution="dispatch",
+        dedup=dedup,
+        replica_policy=policy,
+        imbalance_weight=0.0,
+        load_spread_weight=3.0,
+        load_spread_tolerance=0.0088,
+    )
     problem = Problem(Profile.of(trace, workers=1), topology, slots_per_gpu=3, objective=objective)
     table = random_table(rng, 4, 3, replicas=True)
     options: Any = {"execution": "dispatch", "dedup": dedup, "replica_policy": policy, "workers": 1}
@@ -108,7 +115,14 @@ def test_message_score_equals_evaluation(seed: int, topology: Topology, dedup: A
 def test_assignment_score_averages_over_homes(seed: int) -> None:
     """Without deduplication and replicas, the cost is the mean hop from any home to the expert, by load."""
     rng = np.random.default_rng(seed)
-    objective = Objective(execution="dispatch", dedup="none")
+    objective = Objective(
+        execution="dispatch",
+        dedup="none",
+        replica_policy="fair",
+        imbalance_weight=0.0,
+        load_spread_weight=3.0,
+        load_spread_tolerance=0.0088,
+    )
     problem = Problem(Profile.of(random_trace(rng), workers=1), HOPS, slots_per_gpu=3, objective=objective)
     table = random_table(rng, 4, 3, replicas=False)
     load = problem.profile.load
@@ -125,7 +139,15 @@ def test_assignment_score_with_measured_homes_equals_evaluation() -> None:
     rng = np.random.default_rng(0)
     ids = rng.random((TOKENS, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :2].astype(np.int16)
     trace = Trace.of(ids, num_experts=EXPERTS, source_rank=rng.integers(0, 4, TOKENS))
-    objective = Objective(execution="dispatch", dedup="none", ownership="measured")
+    objective = Objective(
+        execution="dispatch",
+        dedup="none",
+        ownership="measured",
+        replica_policy="fair",
+        imbalance_weight=0.0,
+        load_spread_weight=3.0,
+        load_spread_tolerance=0.0088,
+    )
     problem = Problem(Profile.of(trace, workers=1), HOPS, slots_per_gpu=3, objective=objective)
     table = random_table(rng, 4, 3, replicas=False)
     wanted = evaluate(

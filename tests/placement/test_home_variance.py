@@ -23,7 +23,15 @@ def problem(seed: int, text: str, policy: Any, ownership: Any = "sequence", quan
     ids = (liking + rng.random((len(seq_id), EXPERTS))).argsort(axis=1)[:, None, :2].astype(np.int16)
     ids[rng.random(len(ids)) < 0.2, 0, 1] = -1
     trace = Trace.of(ids, num_experts=EXPERTS, seq_id=seq_id, source_rank=seq_id % 3)
-    objective = Objective(execution="dispatch", dedup="node", replica_policy=policy, ownership=ownership)
+    objective = Objective(
+        execution="dispatch",
+        dedup="node",
+        replica_policy=policy,
+        ownership=ownership,
+        imbalance_weight=0.0,
+        load_spread_weight=3.0,
+        load_spread_tolerance=0.0088,
+    )
     constraints = Constraints(load_cap=1.1, load_quantile=quantile, load_groups="sequences")
     return Problem(Profile.of(trace, workers=1), Topology.parse(text), 3, objective, constraints)
 

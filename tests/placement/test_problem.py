@@ -65,31 +65,94 @@ SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zero
         ),
         ({"objective": Objective(replica_policy="same_gpu")}, "replica_policy", "/objective/replica_policy"),
         ({"profile": COUNTS}, "counts_only", "/objective/execution"),
-        ({"profile": COUNTS, "objective": Objective(execution="dispatch")}, "counts_only", "/objective/dedup"),
         (
-            {"objective": Objective(execution="dispatch", ownership="measured")},
+            {
+                "profile": COUNTS,
+                "objective": Objective(
+                    execution="dispatch",
+                    replica_policy="fair",
+                    imbalance_weight=0.0,
+                    load_spread_weight=3.0,
+                    load_spread_tolerance=0.0088,
+                ),
+            },
+            "counts_only",
+            "/objective/dedup",
+        ),
+        (
+            {
+                "objective": Objective(
+                    execution="dispatch",
+                    ownership="measured",
+                    replica_policy="fair",
+                    imbalance_weight=0.0,
+                    load_spread_weight=3.0,
+                    load_spread_tolerance=0.0088,
+                )
+            },
             "no_source_rank",
             "/objective/ownership",
         ),
         (
-            {"profile": RANKED, "objective": Objective(execution="dispatch", ownership="measured")},
+            {
+                "profile": RANKED,
+                "objective": Objective(
+                    execution="dispatch",
+                    ownership="measured",
+                    replica_policy="fair",
+                    imbalance_weight=0.0,
+                    load_spread_weight=3.0,
+                    load_spread_tolerance=0.0088,
+                ),
+            },
             "source_rank_range",
             "/objective/ownership",
         ),
         (
-            {"profile": PARTLY_RANKED, "objective": Objective(execution="dispatch", ownership="measured")},
+            {
+                "profile": PARTLY_RANKED,
+                "objective": Objective(
+                    execution="dispatch",
+                    ownership="measured",
+                    replica_policy="fair",
+                    imbalance_weight=0.0,
+                    load_spread_weight=3.0,
+                    load_spread_tolerance=0.0088,
+                ),
+            },
             "no_source_rank",
             "/objective/ownership",
         ),
         (
             {
                 "profile": UNSAMPLED,
-                "objective": Objective(execution="dispatch", dedup="none", ownership="measured"),
+                "objective": Objective(
+                    execution="dispatch",
+                    dedup="none",
+                    ownership="measured",
+                    replica_policy="fair",
+                    imbalance_weight=0.0,
+                    load_spread_weight=3.0,
+                    load_spread_tolerance=0.0088,
+                ),
             },
             "no_source_rank",
             "/objective/ownership",
         ),
-        ({"objective": Objective(execution="dispatch", ownership="sequence")}, "no_seq_id", "/objective/ownership"),
+        (
+            {
+                "objective": Objective(
+                    execution="dispatch",
+                    ownership="sequence",
+                    replica_policy="fair",
+                    imbalance_weight=0.0,
+                    load_spread_weight=3.0,
+                    load_spread_tolerance=0.0088,
+                )
+            },
+            "no_seq_id",
+            "/objective/ownership",
+        ),
         ({"constraints": C(load_cap=0.9)}, "load_cap_range", "/constraints/load_cap"),
         ({"constraints": C(load_cap=float("nan"))}, "load_cap_range", "/constraints/load_cap"),
         (
@@ -131,7 +194,14 @@ SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zero
         (
             {
                 "profile": COUNTS,
-                "objective": Objective(execution="dispatch", dedup="none"),
+                "objective": Objective(
+                    execution="dispatch",
+                    dedup="none",
+                    replica_policy="fair",
+                    imbalance_weight=0.0,
+                    load_spread_weight=3.0,
+                    load_spread_tolerance=0.0088,
+                ),
                 "constraints": C(load_cap=1.1, load_quantile=0.9),
             },
             "counts_only",
@@ -216,7 +286,18 @@ def test_objective_lists_all_violations() -> None:
 
 def test_counts_are_enough_without_deduplication() -> None:
     """Loads alone allow dispatch with one message per expert."""
-    problem = Problem(COUNTS, GRID, objective=Objective(execution="dispatch", dedup="none"))
+    problem = Problem(
+        COUNTS,
+        GRID,
+        objective=Objective(
+            execution="dispatch",
+            dedup="none",
+            replica_policy="fair",
+            imbalance_weight=0.0,
+            load_spread_weight=3.0,
+            load_spread_tolerance=0.0088,
+        ),
+    )
     assert problem.relative_load.sum(axis=1).tolist() == pytest.approx([1, 1])
 
 

@@ -32,7 +32,14 @@ def case(seed: int) -> tuple[Problem, Table]:
         Profile.of(Trace.of(ids, num_experts=experts)),
         Topology.of((gpus,), speed=speed.tolist()),
         slots,
-        objective=Objective(execution="dispatch", dedup="none"),
+        objective=Objective(
+            execution="dispatch",
+            dedup="none",
+            replica_policy="fair",
+            imbalance_weight=0.0,
+            load_spread_weight=3.0,
+            load_spread_tolerance=0.0088,
+        ),
         constraints=Constraints(distinct_replicas=False),
     )
     rest = rng.integers(-1, experts, (2, gpus * slots - experts))

@@ -15,7 +15,7 @@ def test_threads_do_not_change_the_plan(seed: int) -> None:
     problem = Problem(
         Profile.of(generate(tokens), workers=1), Topology.parse("2x2"), 0, constraints=Constraints(load_cap=1.01)
     )
-    start = solve(problem, "eplb", limits=Limits(), workers=1).plan
+    start = solve(problem, "eplb", limits=Limits(time_s=None), workers=1).plan
     plans = [
         solve(problem, "annealing", limits=Limits(work=7500), seed=seed, start=start, workers=workers).plan
         for workers in (1, 2, 3)

@@ -16,16 +16,17 @@ from placement.cost.bounds import levels_of, load_floor
 from placement.cost.feasibility import broken_constraints
 from solvers import Limits
 from solvers.bounds import raise_bound
-from solvers.bounds.chain import ChainBound
-from solvers.bounds.dispatch import least_absent
 from solvers.bounds.eigen import largest_eigenvalues
+from solvers.bounds.layer_windows import ChainBound
+from solvers.bounds.message_parts import least_absent
 from solvers.bounds.threads import single_threaded
-from solvers.searching.search import Event, Search
+from solvers.searching.events import Event
+from solvers.searching.search import Search
 from traces import LoadCounts, Profile, Provenance, Trace
 
 Table = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 HOPS = [[0, 2, 3], [1, 0, 5], [4, 6, 0]]
-DISPATCH = Objective.for_execution("dispatch")
+DISPATCH = Objective(execution="dispatch")
 
 
 @cache
@@ -91,10 +92,10 @@ CASES = {
         constraints=Constraints(load_cap=1.01),
     ),
     "messages to nodes": lambda: Problem(
-        profile(4, top_k=3), Topology.parse("2x2"), objective=Objective.for_execution("dispatch", "node")
+        profile(4, top_k=3), Topology.parse("2x2"), objective=Objective(execution="dispatch", dedup="node")
     ),
     "messages to nodes, any hops": lambda: Problem(
-        profile(3), Topology.of((2, 1), rank_cost_matrix=HOPS), objective=Objective.for_execution("dispatch", "node")
+        profile(3), Topology.of((2, 1), rank_cost_matrix=HOPS), objective=Objective(execution="dispatch", dedup="node")
     ),
     "messages, replicas": lambda: Problem(
         profile(3), Topology.parse("1x2"), slots_per_gpu=2, objective=replace(DISPATCH, replica_policy="fair")
@@ -129,7 +130,7 @@ CASES = {
         ),
         Topology.of((3,), rank_cost_matrix=HOPS, slots=[2, 1, 1]),
         slots_per_gpu=2,
-        objective=Objective.for_execution("dispatch", "none"),
+        objective=Objective(execution="dispatch", dedup="none"),
     ),
 }
 
@@ -170,7 +171,7 @@ def bounded(problem: Problem, limits: Limits, workers: int = 1) -> float:
     search = Search(problem, limits, workers=workers)
     search.bound(lower_bound(problem))
     raise_bound(problem, search)
-    found = search._shared.bound
+    found = search.outcome().bound
     assert found is not None
     return found
 
@@ -273,17 +274,17 @@ def test_stopped_at_once_or_later_it_is_safe() -> None:
     problem, best = solved("coherent, three layers")
     interrupt = threading.Event()
     interrupt.set()
-    search = Search(problem, Limits(), interrupt=interrupt)
+    search = Search(problem, Limits(time_s=None), interrupt=interrupt)
     raise_bound(problem, search)
-    assert search._shared.bound is None
+    assert search.outcome().bound is None
 
     def stop(event: Event) -> None:
         search.cancel()
 
-    search = Search(problem, Limits(), workers=2, observe=stop)
+    search = Search(problem, Limits(time_s=None), workers=2, observe=stop)
     raise_bound(problem, search)
-    assert search._shared.bound is not None
-    assert search._shared.bound <= best + 1e-9
+    assert search.outcome().bound is not None
+    assert search.outcome().bound <= best + 1e-9
     assert bounded(problem, Limits(time_s=1e-6)) == lower_bound(problem)
     assert bounded(larger(), Limits(time_s=0.2), 2) >= lower_bound(larger())
 
@@ -309,8 +310,8 @@ def test_no_block_lacks_less(seed: int, room: int, top_k: int) -> None:
 def test_pairs_that_are_too_large_keep_the_instant_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """No matrix is larger than the limits, and what they leave out still counts."""
     problem = larger()
-    monkeypatch.setattr("solvers.bounds.chain.MAX_PAIR_SIZE", 31)
-    monkeypatch.setattr("solvers.bounds.chain.MAX_SIZE", 31)
+    monkeypatch.setattr("solvers.bounds.layer_windows.MAX_PAIR_SIZE", 31)
+    monkeypatch.setattr("solvers.bounds.layer_windows.MAX_SIZE", 31)
     assert ChainBound(problem).passes() == []
     assert bounded(problem, Limits(work=10_000_000)) == pytest.approx(lower_bound(problem))
 
@@ -334,7 +335,7 @@ def test_linear_algebra_gets_its_threads_back() -> None:
 
 @pytest.mark.parametrize(
     ("topology", "objective"),
-    [("1x4", Objective()), ("1x4", DISPATCH), ("2x2", Objective.for_execution("dispatch", "node"))],
+    [("1x4", Objective()), ("1x4", DISPATCH), ("2x2", Objective(execution="dispatch", dedup="node"))],
     ids=["coherent", "gpus", "nodes"],
 )
 def test_what_loads_cost_never_lowers_the_rest(topology: str, objective: Objective) -> None:
@@ -360,7 +361,7 @@ def test_same_work_same_bound_of_messages(replicas: int) -> None:
         profile(16, top_k=3, layers=3, tokens=500),
         Topology.parse("2x2"),
         slots_per_gpu=4 + replicas,
-        objective=Objective.for_execution("dispatch", "node"),
+        objective=Objective(execution="dispatch", dedup="node"),
     )
     limits = Limits(work=3_000_000)
     assert bounded(problem, limits, 1) == bounded(problem, limits, 2) > lower_bound(problem)

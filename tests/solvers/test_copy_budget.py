@@ -28,7 +28,7 @@ def problem(budget: int | None, **constraints: object) -> Problem:
         Profile.of(trace, workers=1),
         Topology.parse("2x2"),
         3,
-        Objective.for_execution("dispatch", "gpu"),
+        Objective(execution="dispatch", dedup="gpu"),
         Constraints(extra_replicas=budget, **constraints),  # type: ignore[arg-type]
     )
 
@@ -127,7 +127,7 @@ def two_small_layers(budget: int) -> Problem:
     rng = np.random.default_rng(5)
     ids = (rng.random((300, 2, 4)) ** np.array([1.0, 3.0, 1.5, 2.0])).argsort(axis=2)[:, :, :2]
     profile = Profile.of(Trace.of(ids, num_experts=4, seq_id=np.arange(300) // 6), workers=1)
-    objective = replace(Objective.for_execution("dispatch", "gpu"), imbalance_weight=1.0, load_spread_weight=1.0)
+    objective = replace(Objective(execution="dispatch", dedup="gpu"), imbalance_weight=1.0, load_spread_weight=1.0)
     limits = Constraints(extra_replicas=budget, forbidden=(Pin(expert=0, gpu=1),))
     return Problem(profile, Topology.parse("1x2"), 3, objective, limits)
 
@@ -156,7 +156,7 @@ def grouped_routing(slots: int, **constraints: object) -> Problem:
         num_layers=3, num_experts=16, top_k=4, num_tokens=1500, groups=4, group_limit=2, tokens_per_sequence=32
     )
     profile = Profile.of(generate(routing), workers=1)
-    objective = Objective.for_execution("dispatch", "node")
+    objective = Objective(execution="dispatch", dedup="node")
     return Problem(profile, Topology.parse("2x2"), slots, objective, Constraints(**constraints))  # type: ignore[arg-type]
 
 

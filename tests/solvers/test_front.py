@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from placement import Constraints, Objective, Pin, Plan, Problem, Topology, evaluate, score
 from placement.cost.feasibility import broken_constraints
 from placement.plan.plan import replicas_on_gpu
-from solvers import Event, Front, Limits, NoPlanError, make_plan, solve
-from solvers.fronts import front
-from solvers.fronts.moves import cycles, renamed
+from solvers import Event, Front, Limits, NoPlanError, front, make_plan, solve
+from solvers.fronts.mixes import cycles, renamed
 from solvers.fronts.pareto import FrontPoint, knee_index, nondominated, thinned
 from solvers.fronts.search import moved_replicas
 from solvers.methods.eplb.solver import Eplb
@@ -23,7 +22,7 @@ from traces import InputError, Profile, Trace
 from traces.synthetic import Synthetic, generate
 
 WORK = Limits(work=60_000)
-DISPATCH = Objective.for_execution("dispatch", "node")
+DISPATCH = Objective(execution="dispatch", dedup="node")
 
 
 @cache
@@ -53,7 +52,7 @@ def problem(objective: Objective | None = None, slots: int = 5, **constraints: A
 
 def running(of: Problem) -> Plan:
     """Return EPLB's plan."""
-    return solve(of, "eplb", limits=Limits(), workers=1).plan
+    return solve(of, "eplb", limits=Limits(time_s=None), workers=1).plan
 
 
 def figures(found: Front) -> list[tuple[float, float]]:
@@ -92,7 +91,7 @@ def test_ends_are_at_least_as_good_as_their_baselines(objective: Objective) -> N
     given = problem(objective)
     found = front(given, limits=WORK, points=6, num_groups=4)
     for eplb in (Eplb(policy="global"), Eplb(policy="hierarchical", num_groups=4)):
-        balanced = solve(given, eplb, limits=Limits(), workers=1)
+        balanced = solve(given, eplb, limits=Limits(time_s=None), workers=1)
         assert found.points[0].imbalance <= balanced.score.max_load.mean() + 1e-12
         assert found.points[-1].traffic <= balanced.score["traffic"].value + 1e-12
 
@@ -282,7 +281,7 @@ def test_each_cycle_alone_keeps_every_expert_and_all_together_are_the_target(
     assert (total == after).all()
 
 
-@pytest.mark.parametrize("objective", [Objective(), Objective.for_execution("dispatch", "none")])
+@pytest.mark.parametrize("objective", [Objective(), Objective(execution="dispatch", dedup="none")])
 def test_renaming_gpus_changes_moves_and_not_the_score(objective: Objective) -> None:
     """A plan with its GPUs permuted within and between nodes needs no move at all."""
     given = problem(objective, slots=4)
@@ -301,7 +300,7 @@ def test_front_beats_the_line_between_hierarchical_and_global_eplb_on_held_out_t
     topology = Topology.parse("4x2")
     given = Problem(Profile.of(fit, workers=1), topology, 5, DISPATCH)
     eplb = [Eplb(policy="global"), Eplb(policy="hierarchical", num_groups=4)]
-    plans = [solve(given, solver, limits=Limits(), workers=1).plan for solver in eplb]
+    plans = [solve(given, solver, limits=Limits(time_s=None), workers=1).plan for solver in eplb]
     found = front(given, limits=Limits(work=400_000), points=10, num_groups=4)
 
     def place(plan: Plan) -> tuple[float, float]:
@@ -324,5 +323,5 @@ def test_counts_alone_have_a_front() -> None:
     ids = np.stack([np.repeat(np.arange(8), 10)] * 2, axis=1)[:, :, None]
     counted = replace(Profile.of(Trace.of(ids, num_experts=8), workers=1), sample=None, affinity=None)
     assert load.size
-    given = Problem(counted, Topology.parse("1x4"), objective=Objective.for_execution("dispatch", "none"))
+    given = Problem(counted, Topology.parse("1x4"), objective=Objective(execution="dispatch", dedup="none"))
     assert front(given, limits=Limits(work=5000), points=3).points

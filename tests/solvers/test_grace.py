@@ -22,7 +22,7 @@ from traces import InputError, Profile, Trace
 from traces.synthetic import Synthetic, generate
 
 Ints = npt.NDArray[np.int64]
-DISPATCH = Objective.for_execution("dispatch", "gpu")
+DISPATCH = Objective(execution="dispatch", dedup="gpu")
 ONCE = Limits(work=1)
 
 
@@ -217,7 +217,7 @@ def test_what_it_cannot_take_is_refused() -> None:
     """Counts, one expert per token, and constraints on places each have their reason."""
     profile, _ = planted(teams=2, size=2, layers=1)
     counts = dataclasses.replace(profile, coactivation=None, affinity=None, sample=None)
-    no_dedup = Objective.for_execution("dispatch", "none")
+    no_dedup = Objective(execution="dispatch", dedup="none")
     flat = Topology.parse("1x2")
     assert "tokens" in (Grace().supports(Problem(counts, flat, objective=no_dedup)) or "")
     single = Profile.of(Trace.of(np.zeros((5, 1, 1), np.int64), num_experts=4))

@@ -29,7 +29,7 @@ def problem(topology: str = "2x2", layers: int = 3, experts: int = 8, objective:
 
 def search(limits: Limits | None = None, workers: int = 1) -> Search:
     """Return a search to run parts of the method in."""
-    return Search(problem(), limits or Limits(), workers=workers)
+    return Search(problem(), limits or Limits(time_s=None), workers=workers)
 
 
 def notes(solution: Solution) -> str:
@@ -235,7 +235,9 @@ def test_spare_slots_stay_empty() -> None:
 
 def test_dispatch_is_told_that_pairs_move_nothing() -> None:
     """The plan is made, with a word about what it can't do."""
-    found = solve(problem(objective=Objective.for_execution("dispatch", "none")), "moetuner", limits=Limits(work=1000))
+    found = solve(
+        problem(objective=Objective(execution="dispatch", dedup="none")), "moetuner", limits=Limits(work=1000)
+    )
     assert "pairs of layers move no bytes" in notes(found)
 
 
@@ -252,7 +254,7 @@ def test_what_it_does_not_know_is_refused() -> None:
             LoadCounts(load=base.profile.load, layer_ids=np.arange(3), provenance=Provenance(), digest="sha256:0")
         ),
         base.topology,
-        objective=Objective.for_execution("dispatch", "none"),
+        objective=Objective(execution="dispatch", dedup="none"),
     )
     assert "transitions" in (method.supports(counts) or "")
     exact = solver_from("moetuner", {"method": "exact", "max_gpus": 3})

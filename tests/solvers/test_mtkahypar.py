@@ -16,7 +16,7 @@ def teams(text: str) -> Problem:
     team, skipped = rng.integers(0, 4, (600, 2)), rng.integers(0, 4, (600, 2))
     places = (skipped[:, :, None] + np.arange(1, 4)) % 4
     trace = Trace.of(team[:, :, None] + 4 * places, num_experts=16)
-    objective = Objective.for_execution("dispatch", "gpu", capped=True)
+    objective = Objective(execution="dispatch", dedup="gpu")
     return Problem(Profile.of(trace, workers=1), Topology.parse(text), 0, objective, Constraints(load_cap=2.0))
 
 

@@ -18,7 +18,12 @@ LIMITED = Synthetic(num_layers=1, num_experts=128, top_k=8, num_tokens=1500, gro
 def problem(imbalance_weight: float = 0.0, topology: str = "8x4", slots: int = 5) -> Problem:
     """Dispatch with one message per node."""
     travel = Objective(
-        execution="dispatch", dedup="node", replica_policy="same_node", imbalance_weight=imbalance_weight
+        execution="dispatch",
+        dedup="node",
+        replica_policy="same_node",
+        imbalance_weight=imbalance_weight,
+        load_spread_weight=3.0,
+        load_spread_tolerance=0.0088,
     )
     return Problem(PROFILE, Topology.parse(topology), slots, travel)
 

@@ -25,8 +25,14 @@ GRIDS = {
     "directed": Topology.of((1, 1, 1), rank_cost_matrix=[[0, 1, 3], [2, 0, 1], [1, 2, 0]]),
     "speeds": Topology.of((3,), speed=[1.0, 1.5, 1.0]),
 }
-DISPATCH = Objective.for_execution("dispatch", capped=True)
-NO_SPREAD = Objective(execution="dispatch", replica_policy="same_node", load_spread_weight=0.0)
+DISPATCH = Objective(execution="dispatch")
+NO_SPREAD = Objective(
+    execution="dispatch",
+    replica_policy="same_node",
+    load_spread_weight=0.0,
+    imbalance_weight=0.0,
+    load_spread_tolerance=0.0088,
+)
 FLAT = Topology.parse("1x3")
 
 
@@ -110,7 +116,11 @@ def test_optimum_is_that_of_enumeration(
 ) -> None:
     """Any hop costs and speeds, with and without loads: value, bound and proof agree with brute force."""
     objective = Objective(
-        execution="dispatch", replica_policy="same_node", imbalance_weight=imbalance, load_spread_weight=0.0
+        execution="dispatch",
+        replica_policy="same_node",
+        imbalance_weight=imbalance,
+        load_spread_weight=0.0,
+        load_spread_tolerance=0.0088,
     )
     constraints = Constraints(load_cap=cap, load_quantile=cap and quantile)
     problem = Problem(profile(seed, layers=1), GRIDS[grid], objective=objective, constraints=constraints)
@@ -123,7 +133,11 @@ def test_optimum_is_that_of_enumeration(
 def test_spread_is_bounded_by_prices(tolerance: float) -> None:
     """The spread counts on the mean over layers: the bound stays below the optimum, and the plan is close to it."""
     objective = Objective(
-        execution="dispatch", replica_policy="same_node", load_spread_weight=2.0, load_spread_tolerance=tolerance
+        execution="dispatch",
+        replica_policy="same_node",
+        load_spread_weight=2.0,
+        load_spread_tolerance=tolerance,
+        imbalance_weight=0.0,
     )
     problem = Problem(profile(layers=2), FLAT, objective=objective, constraints=Constraints(load_cap=1.2))
     found, best = solve(problem, "set_partition").plan, least(problem)
@@ -192,6 +206,8 @@ def test_a_plan_that_costs_nothing_is_found(excess: float) -> None:
         traffic_weight=0.0,
         load_excess_weight=excess,
         load_spread_weight=0,
+        imbalance_weight=0.0,
+        load_spread_tolerance=0.0088,
     )
     problem = Problem(profile(layers=2), FLAT, objective=objective, constraints=Constraints(load_cap=1.4))
     assert least(problem) == 0.0
@@ -246,8 +262,8 @@ def test_other_problems_are_refused_with_the_reason() -> None:
     nodes, groups = Topology.parse("3x1"), Constraints(groups=(Group(experts=(0, 3)),))
     cases = [
         (Problem(profile(), FLAT), "one message per GPU"),
-        (Problem(profile(), FLAT, objective=Objective.for_execution("dispatch", "none")), "dedup"),
-        (Problem(profile(), nodes, objective=Objective.for_execution("dispatch", "node")), "node"),
+        (Problem(profile(), FLAT, objective=Objective(execution="dispatch", dedup="none")), "dedup"),
+        (Problem(profile(), nodes, objective=Objective(execution="dispatch", dedup="node")), "node"),
         (Problem(profile(), FLAT, 3, DISPATCH), "one replica of each expert"),
         (Problem(profile(), Topology.of((3,), slots=[2, 2, 2]), 3, DISPATCH), "no empty slots"),
         (Problem(profile(experts=1100, tokens=20), Topology.parse("1x2"), 0, DISPATCH), "more than 1e300"),

@@ -110,7 +110,13 @@ def test_assignment_does_not_call_a_plan_optimal_whose_spread_counts() -> None:
     rng = np.random.default_rng(1)
     ids = np.repeat(rng.integers(0, 2, 40), 16)[:, None, None] * 2 + rng.integers(0, 2, (640, 1, 1))
     objective = Objective(
-        execution="dispatch", dedup="none", load_excess_weight=0.0, load_spread_weight=3.0, load_spread_tolerance=0.0
+        execution="dispatch",
+        dedup="none",
+        load_excess_weight=0.0,
+        load_spread_weight=3.0,
+        load_spread_tolerance=0.0,
+        replica_policy="fair",
+        imbalance_weight=0.0,
     )
     profile = Profile.of(Trace.of(ids, num_experts=4), workers=1, window_tokens=16)
     spread = Problem(profile, Topology.of((2,)), objective=objective, constraints=Constraints(load_cap=1.9))

@@ -41,7 +41,13 @@ def problem(
     ids = (rank[:, None] + rng.choice(experts, (tokens, layers), p=[0.5, 0.3, 0.15, 0.05])) % experts
     trace = Trace.of(ids[:, :, None], num_experts=experts, source_rank=rank)
     objective = Objective(
-        execution="dispatch", dedup="none", ownership=ownership, imbalance_weight=0.0, load_spread_weight=0.0
+        execution="dispatch",
+        dedup="none",
+        ownership=ownership,
+        imbalance_weight=0.0,
+        load_spread_weight=0.0,
+        replica_policy="fair",
+        load_spread_tolerance=0.0088,
     )
     given = TOPOLOGIES[topology]
     return Problem(Profile.of(trace, workers=1), given, slots, objective, constraints or Constraints())
@@ -147,7 +153,7 @@ def test_pins_and_exclusions_are_kept() -> None:
 def test_deduplication_is_told() -> None:
     """The model counts a message per expert where the engine sends fewer."""
     base = problem()
-    given = Problem(base.profile, base.topology, 2, Objective.for_execution("dispatch", "gpu"))
+    given = Problem(base.profile, base.topology, 2, Objective(execution="dispatch", dedup="gpu"))
     assert "a message per expert" in "\n".join(solve(given, "topology_load").plan.provenance["notes"])
 
 

@@ -144,7 +144,17 @@ def test_counts_refuse_affinity_end_to_end(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs tokens"):
         Problem(profile=profile, topology=topology, objective=Objective(), slots_per_gpu=2)
     problem = Problem(
-        profile=profile, topology=topology, objective=Objective(execution="dispatch", dedup="none"), slots_per_gpu=2
+        profile=profile,
+        topology=topology,
+        objective=Objective(
+            execution="dispatch",
+            dedup="none",
+            replica_policy="fair",
+            imbalance_weight=0.0,
+            load_spread_weight=3.0,
+            load_spread_tolerance=0.0088,
+        ),
+        slots_per_gpu=2,
     )
     assert solve(problem, "eplb", limits=Limits(work=100)).plan is not None
 

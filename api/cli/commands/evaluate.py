@@ -281,6 +281,6 @@ def _plan_and_topology(
 
 def _tokens(path: Path, part: str, hold_out: float | None, loading: dict[str, Any]) -> tuple[Trace, tuple[str, ...]]:
     """Return the part of a trace to replay, and the notes on it."""
-    from api.sources import open_source, part_of
+    from solvers.source import open_source, part_of
 
     return part_of(open_source(path, **loading), part, hold_out, path.name)

@@ -219,7 +219,7 @@ def front(
             if restarts is None:
                 found = search(seed=seed, observe=shown.observe, workers=workers)
             else:
-                from api.restarts import front_of_seeds
+                from solvers.seeds import front_of_seeds
 
                 found = front_of_seeds(
                     search,

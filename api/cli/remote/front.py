@@ -58,10 +58,9 @@ def front_remotely(
     NoPlanError
         If the searches ended without a plan.
     """
-    from api.resources.schemas import FrontBody
-    from placement import Plan
-
     with service_at(server) as service:
+        from api.resources.schemas import FrontBody
+
         shown.phase("uploading")
         uploaded = send_trace(service, trace, reading)
         shown.phase("waiting for the service")

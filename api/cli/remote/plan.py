@@ -59,9 +59,9 @@ def plan_remotely(
     NoPlanError
         If the search ended without a plan.
     """
-    from api.resources.schemas import PlanBody
-
     with progress() as shown, service_at(server) as service:
+        from api.resources.schemas import PlanBody  # installed with the client, which is here
+
         shown.phase("uploading")
         uploaded = send_trace(service, trace, reading)
         shown.phase("waiting for the service")

@@ -8,10 +8,10 @@ from typing import Any
 
 from api.resources.plans.parsing import topology_of
 from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
-from api.sources import part_of
 from api.store.stored import StoredTrace
 from placement import Plan, evaluate
 from placement.replay.choices import CHOICES, decode_batch_of, merge_choices, recorded_choices, recorded_topology
+from solvers.source import part_of
 from traces import InputError
 
 __all__ = ["Replay", "replay", "replay_of"]

@@ -1,0 +1,270 @@
+"""What plans do to the tokens of a trace, side by side with what happens when nobody plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from placement import Evaluation, Objective, Plan, Problem, SettledObjective, Topology, evaluate, score
+from placement.cost.shares import expected_gpu_load
+from placement.problem.objective import Execution
+from traces import InputError, Trace
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = [
+    "Comparison",
+    "Judged",
+    "PartFigures",
+    "expected_load",
+    "judge",
+    "part_figures",
+    "replay_as_planned",
+    "replay_both",
+]
+
+FIGURES = (
+    "tokens",
+    "cross_gpu_fraction",
+    "cross_node_fraction",
+    "fanout_gpus",
+    "fanout_nodes",
+    "traffic",
+    "traffic_unit",
+    "imbalance_max_over_mean",
+    "balancedness_vllm",
+    "imbalance_trtllm",
+    "imbalance_optimal_split",
+    "activated_experts",
+)
+DISPATCH_FIGURES = (
+    "cross_gpu_fraction",
+    "cross_node_fraction",
+    "fanout_gpus",
+    "fanout_nodes",
+    "remote_gpus",
+    "remote_nodes",
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartFigures:
+    """A plan on one part of the trace, for both ways that tokens travel.
+
+    Attributes
+    ----------
+    evaluation : Evaluation
+        Under the problem's execution; the same object as one of the others.
+    context_coherent, dispatch : Evaluation
+    """
+
+    evaluation: Evaluation
+    context_coherent: Evaluation
+    dispatch: Evaluation
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """A named plan, its score under the problem, and its figures on each part that has tokens."""
+
+    name: str
+    plan: Plan
+    score: float
+    parts: dict[str, PartFigures]
+    expected_load: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """Plans side by side, on the tokens that were fitted and on those held out.
+
+    Attributes
+    ----------
+    problem : Problem
+    rows : tuple of Judged
+        The baseline first, if there is one.
+    baseline : str
+        Its name.
+    notes : tuple of str
+    """
+
+    problem: Problem
+    rows: tuple[Judged, ...]
+    baseline: str
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> Judged:
+        for row in self.rows:
+            if row.name == name:
+                return row
+        names = ", ".join(row.name for row in self.rows)
+        raise InputError.of("unknown_plan", "/plan", f"There is no plan {name!r:.60}.", f"Plans are {names}.")
+
+    @property
+    def best(self) -> Judged:
+        """The plan of the lowest score; of equal ones, the first."""
+        return min(self.rows, key=lambda row: row.score)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the comparison as a JSON-ready dictionary.
+
+        Returns
+        -------
+        dict
+            ``objective``, ``tokens`` (per part), ``notes`` and ``plans``: per name the score, bound, gap, termination
+            and warnings, and per part (``fit``, ``held_out``; None where there are no tokens) the figures of
+            `placement.Evaluation` under the problem's execution, with those of ``context_coherent`` and of ``dispatch``
+            below these names. ``expected_load`` has the load figures that follow from the profile alone.
+        """
+        problem, constraints = self.problem, self.problem.constraints
+        tokens = {part: found.evaluation.tokens for part, found in self.rows[0].parts.items()} if self.rows else {}
+        return {
+            "objective": asdict(problem.objective),
+            "engine": problem.engine,
+            "load_cap": constraints.load_cap,
+            "layer_load_caps": {str(item.layer_id): item.load_cap for item in constraints.layer_load_caps},
+            "load_quantile": constraints.load_quantile,
+            "topology": problem.topology.name,
+            "slots_per_gpu": problem.slots_per_gpu,
+            "tokens": {"fit": tokens.get("fit"), "held_out": tokens.get("held_out")},
+            "notes": list(self.notes),
+            "baseline": self.baseline,
+            "best": self.best.name if self.rows else None,
+            "plans": {row.name: _row(row) for row in self.rows},
+        }
+
+    def to_frame(self) -> DataFrame:
+        """Return a row per plan and part, with the figures as columns (needs the extra ``frame``).
+
+        Raises
+        ------
+        ImportError
+        """
+        from traces.support.frames import frame
+
+        rows = [
+            {"plan": row.name, "part": part, "score": row.score}
+            | {name: getattr(found.evaluation, name) for name in FIGURES}
+            for row in self.rows
+            for part, found in row.parts.items()
+        ]
+        return frame(rows or [{"plan": row.name, "score": row.score} | row.expected_load for row in self.rows])
+
+
+def judge(
+    problem: Problem,
+    parts: Mapping[str, Trace],
+    plans: Mapping[str, Plan],
+    *,
+    baseline: str = "contiguous",
+    notes: tuple[str, ...] = (),
+    workers: int | None = None,
+) -> Comparison:
+    """Replay each part through each plan.
+
+    Parameters
+    ----------
+    problem : Problem
+        Says how tokens travel.
+    parts : mapping of str to Trace
+    plans : mapping of str to Plan
+        Must fit the problem.
+    baseline : str
+        Which of them is the one to compare with.
+    notes : tuple of str
+    workers : int, optional
+        Threads; all available cores by default.
+    """
+    rows = [
+        Judged(
+            name=name,
+            plan=plan,
+            score=score(problem, plan.physical_to_logical_map).total,  # the problem's, whatever the plan was made for
+            parts={
+                part: replay_both(plan, trace, problem.topology, problem.objective, workers=workers)
+                for part, trace in parts.items()
+            },
+            expected_load=expected_load(problem, plan),
+        )
+        for name, plan in plans.items()
+    ]
+    return Comparison(problem=problem, rows=tuple(rows), baseline=baseline, notes=notes)
+
+
+def replay_as_planned(
+    plan: Plan, trace: Trace, topology: Topology, objective: SettledObjective, *, workers: int | None = None
+) -> Evaluation:
+    """Replay a trace under an objective, whatever the plan was made for.
+
+    Parameters
+    ----------
+    plan : Plan
+    trace : Trace
+    topology : Topology
+    objective : SettledObjective
+    workers : int, optional
+    """
+    policy = objective.replica_policy
+    if objective.execution == "context_coherent":
+        return evaluate(plan, trace, topology, execution="context_coherent", replica_policy=policy, workers=workers)
+    return evaluate(
+        plan,
+        trace,
+        topology,
+        execution="dispatch",
+        dedup=objective.dedup,
+        ownership=objective.ownership,
+        replica_policy=policy,
+        decode_batch=objective.decode_batch if objective.activated_weight else None,
+        workers=workers,
+    )
+
+
+def replay_both(
+    plan: Plan, trace: Trace, topology: Topology, objective: SettledObjective, *, workers: int | None = None
+) -> PartFigures:
+    """Replay a trace under the objective's execution, and under the other one with its usual choices."""
+    other: Execution = "dispatch" if objective.execution == "context_coherent" else "context_coherent"
+    usual = Objective(execution=other).settled(capped=False)
+    own = replay_as_planned(plan, trace, topology, objective, workers=workers)
+    found = replay_as_planned(plan, trace, topology, usual, workers=workers)
+    context, home = (own, found) if other == "dispatch" else (found, own)
+    return PartFigures(evaluation=own, context_coherent=context, dispatch=home)
+
+
+def part_figures(found: PartFigures) -> dict[str, Any]:
+    """Return the JSON-ready figures of a plan on a part."""
+    context, dispatch = found.context_coherent, found.dispatch
+    return {name: getattr(found.evaluation, name) for name in FIGURES} | {
+        "context_coherent": {name: getattr(context, name) for name in ("cross_gpu_fraction", "cross_node_fraction")},
+        "dispatch": {name: getattr(dispatch, name) for name in ("ownership", "dedup", "replica_policy")}
+        | {name: getattr(dispatch, name) for name in DISPATCH_FIGURES},
+    }
+
+
+def _row(row: Judged) -> dict[str, Any]:
+    plan = row.plan
+    parts = {name: part_figures(found) for name, found in row.parts.items()}
+    return {
+        "score": row.score,
+        "bound": plan.bound,
+        "gap": plan.gap,
+        "termination": None if plan.termination is None else asdict(plan.termination),
+        "warnings": list(plan.warnings),
+        "fit": parts.get("fit"),
+        "held_out": parts.get("held_out"),
+        "expected_load": row.expected_load,
+    }
+
+
+def expected_load(problem: Problem, plan: Plan) -> dict[str, float]:
+    """Return the load figures that follow from the profile, without any token."""
+    load = expected_gpu_load(problem, plan.replicas_on_gpu) * problem.topology.fair_share  # shares of a layer's, (L, G)
+    largest = load.max(axis=1) * problem.num_gpus  # mean over GPUs is 1 / G
+    return {
+        "imbalance_max_over_mean": float(largest.mean()),
+        "balancedness_vllm": float(len(largest) / largest.sum()),
+        "imbalance_trtllm": float((largest - 1).mean()),
+    }

@@ -1,0 +1,147 @@
+"""What is asked of a plan, or of a front of plans: declared once, read by Python, the command line and REST alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Le, Lt, Unit, doc
+
+from placement.problem.constraints import Constraints
+from placement.problem.objective import Objective
+from solvers.searching.limits import Limits
+from traces.support.declared import check_declared
+from traces.support.errors import InputError, Violations
+
+if TYPE_CHECKING:
+    from placement import Plan, Topology
+else:  # help texts are made from the fields: the classes themselves take long to import
+    Plan = Topology = object
+
+__all__ = ["Against", "FrontRequest", "Request"]
+
+Against = Literal["imbalance", "replicas", "bytes_moved"]
+MAX_SLOTS = 32_767
+FRONT_TIME_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Everything that is asked of a plan but the trace.
+
+    Attributes
+    ----------
+    topology : Topology or str
+        Shorthand such as ``4x8`` is parsed.
+    engine : str or None
+        Engine to plan for, ``sglang`` or ``sglang:static`` say. None: the engine that recorded the trace, where its
+        format tells; else nobody's, and tokens go straight from layer to layer unless `objective` says otherwise.
+    slots_per_gpu, redundant_experts, expert_bytes, objective, constraints
+        See `placement.Problem`.
+    hold_out : float or None
+        Share of the sequences to hold out; 0 fits on everything. None: 0.5 if the source has tokens, else 0.
+    baseline : str or None
+        Solver whose plan stands beside the one that is found. None: the engine's own layout when nobody plans.
+    solver : str
+        Name; see `solvers.names`.
+    options : mapping
+        Parameters of the solver.
+    limits : Limits
+        Of each seed's search.
+    seed, seeds : int
+        First seed, and how many: the best plan of all of them counts.
+    start : Plan or None
+        Plan to start from; the result is never worse.
+
+    Raises
+    ------
+    InputError
+        If a field is of another type or out of its range.
+    """
+
+    topology: Annotated[
+        Topology | str, doc("4x8: 4 nodes of 8 GPUs; 8+8+4; PRESET:NODES such as hgx_h100:4; or a topology file.")
+    ]
+    engine: Annotated[
+        str | None, doc("Engine to plan for, as in sglang or sglang:static: how tokens travel, replicas, its file.")
+    ] = None
+    slots_per_gpu: Annotated[
+        int | None, Ge(1), Le(MAX_SLOTS), doc("Expert slots per GPU and layer; E / G, rounded up, by default.")
+    ] = None
+    redundant_experts: Annotated[
+        int | None, Ge(0), Le(MAX_SLOTS), doc("Slots of a layer beyond one per expert, all GPUs together.")
+    ] = None
+    expert_bytes: Annotated[
+        int | None, Ge(1), Unit("bytes"), doc("Size of one expert's weights: for budgets and the GPUs' memory.")
+    ] = None
+    objective: Objective = field(default_factory=Objective)
+    constraints: Constraints = field(default_factory=Constraints)
+    limits: Limits = field(default_factory=Limits)
+    solver: Annotated[str, doc("Method; see `solvers`.")] = "auto"
+    options: Annotated[Mapping[str, Any], doc("Parameters of the solver.")] = field(default_factory=dict)
+    hold_out: Annotated[
+        float | None, Ge(0), Lt(1), doc("Share of the sequences to hold out; 0.5 by default where there are tokens.")
+    ] = None
+    baseline: Annotated[
+        str | None, doc("Solver to compare with; by default the engine's own layout when nobody plans.")
+    ] = None
+    seed: Annotated[int, Ge(0), doc("Seed of the search.")] = 0
+    seeds: Annotated[int, Ge(1), Le(100_000), doc("Search with so many seeds and keep the best plan.")] = 1
+    start: Annotated[Plan | None, doc("Plan to start from.")] = None
+
+    def __post_init__(self) -> None:
+        found = Violations()
+        check_declared(self, "", found)
+        if isinstance(self.topology, str):
+            from placement import Topology
+
+            try:
+                object.__setattr__(self, "topology", Topology.parse(self.topology))
+            except InputError as error:
+                found.extend(error)
+        if self.engine is not None:
+            from placement.engines import engine_of
+
+            try:
+                object.__setattr__(self, "engine", str(engine_of(self.engine)))
+            except InputError as error:
+                found.extend(error)
+        found.raise_if_any()
+
+    @property
+    def machine(self) -> Topology:
+        """The topology, parsed."""
+        assert not isinstance(self.topology, str)
+        return self.topology
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontRequest(Request):
+    """Everything that is asked of a front but the trace: many plans at once.
+
+    Attributes
+    ----------
+    against : {"imbalance", "replicas", "bytes_moved"}
+        What traffic is weighed against.
+    points : int
+        Searches, and most points.
+    num_groups : int or None
+        Expert groups of the router, for hierarchical EPLB.
+    limits : Limits
+        Time and work are those of all searches of a seed together; 60 s by default.
+    """
+
+    against: Annotated[Against, doc("What traffic is weighed against.")] = "imbalance"
+    points: Annotated[int, Ge(3), Le(64), doc("Searches, and most points.")] = 9
+    num_groups: Annotated[
+        int | None, Ge(1), Le(MAX_SLOTS), doc("Expert groups of the router (DeepSeek-V3: 8), for EPLB.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.limits.said and self.limits.time_s is not None:
+            object.__setattr__(self, "limits", replace(self.limits, time_s=FRONT_TIME_S))
+        if self.against == "bytes_moved" and self.start is None:
+            detail = "Bytes moved are counted from the plan that runs now."
+            raise InputError.of("start_missing", "/start", detail, "Give that plan as start.")

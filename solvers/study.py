@@ -1,0 +1,295 @@
+"""A question, its data and its answers: a trace split for fitting and judging, the problem, plans and their figures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from placement import Plan, Problem, Topology
+from placement.engines import engine_of, travel_of
+from solvers.comparing import Comparison, judge
+from solvers.fronts.front import front
+from solvers.fronts.pareto import Front
+from solvers.registry import Solver, solver_from
+from solvers.request import FrontRequest, Request
+from solvers.searching.events import Observer
+from solvers.searching.limits import Limits
+from solvers.searching.solution import NoPlanError, Solution
+from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
+from solvers.solving import solve
+from solvers.source import Source, open_source, split
+from traces import InputError, Profile, Trace
+
+__all__ = ["Study"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Study:
+    """A checked problem, and the tokens to judge its plans by.
+
+    Attributes
+    ----------
+    request : Request
+        What was asked.
+    problem : Problem
+    fit : Trace or None
+        Tokens behind the problem's profile; of a saved profile, its sample. None where there are only counts.
+    held_out : Trace or None
+        Tokens that the problem has not seen.
+    notes : tuple of str
+        What was inferred, dropped or selected on the way, as sentences.
+    """
+
+    request: Request
+    problem: Problem
+    fit: Trace | None
+    held_out: Trace | None
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        source: Source | str | Path,
+        topology: Topology | str | None = None,
+        *,
+        request: Request | None = None,
+        workers: int | None = None,
+        **asked: Any,
+    ) -> Study:
+        """Split the source, profile the part to fit, and build the problem.
+
+        Parameters
+        ----------
+        source : Trace, LoadCounts, Profile or path
+        topology : Topology or str
+        request : Request, optional
+            In place of `topology` and `asked`.
+        workers : int, optional
+            Threads; all available cores by default.
+        **asked
+            Fields of `Request`: engine, redundant_experts, objective, constraints, hold_out and others.
+
+        Raises
+        ------
+        InputError
+            If the source breaks a rule, or the request does not fit it.
+        """
+        if request is None:
+            if topology is None:
+                detail = "A plan needs a machine."
+                raise InputError.of("topology_missing", "/topology", detail, "Give one, such as '1x8' or '4x8'.")
+            request = request_of(Request, topology=topology, **asked)
+        elif topology is not None or asked:
+            detail = "A request says everything already."
+            raise InputError.of("request_twice", "/request", detail, "Give the request or its fields, not both.")
+        if isinstance(source, (str, Path)):
+            source = open_source(source)
+        solver_from(request.solver, dict(request.options))  # an unknown name is told before a long trace is read
+        if request.baseline is not None:
+            solver_from(request.baseline, {})
+        fit, held_out, notes = split(source, request.hold_out)
+        profile = source if isinstance(source, Profile) else Profile.of(source if fit is None else fit, workers=workers)
+        if fit is not None and not isinstance(source, Profile):  # counting has read to the end what opening looked at
+            before, counted = fit.provenance.notes, profile.sources[0].notes
+            kept = (note for note in notes if note in counted or note not in before)
+            notes = (*kept, *(note for note in counted if note not in before))
+        if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
+            request = replace(request, engine=profile.engine)
+        if request.engine is not None:
+            _, own = travel_of(engine_of(request.engine), profile)
+            notes = (*notes, *(own if request.objective.dedup is None else ()))
+        problem = Problem(
+            profile,
+            request.machine,
+            request.slots_per_gpu or 0,
+            request.objective,
+            request.constraints,
+            request.expert_bytes,
+            request.engine,
+            request.redundant_experts,
+        )
+        if held_out is not None:
+            for _ in held_out.batches():
+                pass  # reading checks: a fault in the tokens held out is told before the search as well
+        return cls(request=request, problem=problem, fit=fit, held_out=held_out, notes=notes)
+
+    @property
+    def parts(self) -> dict[str, Trace]:
+        """The parts that have tokens, by name: ``fit``, ``held_out``."""
+        parts = {"fit": self.fit, "held_out": self.held_out}
+        return {name: trace for name, trace in parts.items() if trace is not None}
+
+    @property
+    def baseline_name(self) -> str:
+        """Name of the plan that others are compared with."""
+        if self.request.baseline is not None:
+            return self.request.baseline
+        engine = self.problem.engine
+        layout = "contiguous" if engine is None else engine_of(engine).engine.default_layout
+        fits = solver_from("contiguous", {"layout": layout}).supports(self.problem) is None
+        return layout if fits else "contiguous"
+
+    @cached_property
+    def baseline(self) -> Plan | None:
+        """The plan when nobody plans, or the one of the solver that was named; None where constraints leave no such."""
+        own = None if self.request.baseline is not None else {"layout": self.baseline_name}
+        solver = solver_from(self.request.baseline or "contiguous", own or {})
+        try:
+            return solve(self.problem, solver, limits=Limits(work=BASELINE_WORK), workers=1).plan
+        except NoPlanError:
+            return None
+
+    def solve(
+        self,
+        solver: str | None = None,
+        *,
+        limits: Limits | None = None,
+        seed: int | None = None,
+        seeds: int | None = None,
+        start: Plan | None = None,
+        options: Mapping[str, Any] | None = None,
+        observe: Observer | None = None,
+        workers: int | None = None,
+        interrupt: threading.Event | None = None,
+        executor: MakeExecutor | None = None,
+        progress: Callable[[int, float | None], None] | None = None,
+    ) -> Solution:
+        """Search for a plan; what is not given is as the study's request says.
+
+        Parameters
+        ----------
+        solver, limits, seed, seeds, start, options
+            See `Request`.
+        observe, interrupt
+            See `solvers.solve`; without effect, and refused, with more than one seed.
+        workers : int, optional
+            Threads; all available cores by default.
+        executor, progress
+            See `solvers.best_of_seeds`.
+
+        Raises
+        ------
+        InputError
+            If the solver can't take the problem, or the start plan does not fit it.
+        NoPlanError
+            If no plan was found.
+        """
+        given: dict[str, Any] = {"solver": solver, "limits": limits, "seed": seed, "seeds": seeds}
+        given |= {"start": start, "options": options}
+        request = replace(self.request, **{name: value for name, value in given.items() if value is not None})
+        if request.seeds > 1 or executor is not None:
+            return best_of_seeds(self.problem, request, executor=executor, workers=workers, progress=progress)
+        return solve(
+            self.problem,
+            request.solver,
+            limits=request.limits,
+            start=request.start,
+            seed=request.seed,
+            observe=observe,
+            workers=workers,
+            options=dict(request.options),
+            interrupt=interrupt,
+        )
+
+    def front(
+        self,
+        *,
+        observe: Observer | None = None,
+        workers: int | None = None,
+        interrupt: threading.Event | None = None,
+        executor: MakeExecutor | None = None,
+        progress: Callable[[int], None] | None = None,
+        **asked: Any,
+    ) -> Front:
+        """Search for a front of plans; what is not given is as the study's request says.
+
+        Parameters
+        ----------
+        observe, workers, interrupt, executor, progress
+            As for `solve`.
+        **asked
+            Fields of `FrontRequest`: against, points, num_groups, limits, seed, seeds, start and others.
+
+        Raises
+        ------
+        InputError
+            If the request breaks a rule, or the solver can't take the problem.
+        NoPlanError
+            If no plan was found.
+        """
+        own = {item.name: getattr(self.request, item.name) for item in fields(self.request)}
+        if not isinstance(self.request, FrontRequest) and not self.request.limits.said:
+            own.pop("limits")
+        request = FrontRequest(**(own | asked))
+        many = request.seeds > 1 or executor is not None
+        search = partial(
+            front,
+            self.problem,
+            solver=request.solver,
+            limits=request.limits,
+            points=request.points,
+            start=request.start,
+            against=request.against,
+            num_groups=request.num_groups,
+            workers=(workers or 1) if executor is not None else workers,
+            options=dict(request.options),
+        )
+        if not many:
+            return search(seed=request.seed, observe=observe, interrupt=interrupt)
+        seeds = range(request.seed, request.seed + request.seeds)
+        return front_of_seeds(search, seeds, points=request.points, executor=executor, progress=progress)
+
+    def compare(
+        self, plans: Mapping[str, Plan] | None = None, *, workers: int | None = None, **named: Plan | Solver | str
+    ) -> Comparison:
+        """Replay each part through each plan, the baseline first.
+
+        Parameters
+        ----------
+        plans : mapping of str to Plan, optional
+        workers : int, optional
+            Threads; all available cores by default.
+        **named : Plan, Solver or str
+            Further plans; a solver, or the name of one, is run under the study's limits and seed first.
+
+        Raises
+        ------
+        InputError
+            If a plan does not fit the problem.
+        """
+        rows: dict[str, Plan] = {}
+        if self.baseline is not None:
+            rows[self.baseline_name] = self.baseline
+        asked: dict[str, Plan | Solver | str] = {**({} if plans is None else plans), **named}
+        for name, item in asked.items():
+            rows[name] = item if isinstance(item, Plan) else self._plan_of(item, workers)
+        return judge(self.problem, self.parts, rows, baseline=self.baseline_name, notes=self.notes, workers=workers)
+
+    def _plan_of(self, solver: Solver | str, workers: int | None) -> Plan:
+        limits, seed = self.request.limits, self.request.seed
+        return solve(self.problem, solver, limits=limits, seed=seed, workers=workers).plan
+
+
+BASELINE_WORK = 1_000  # a plan that needs no search is not cut short by a clock
+
+
+def request_of(kind: type[Request], **asked: Any) -> Any:
+    """Return a request from its fields; unknown ones are refused with the name that is meant, most likely.
+
+    Raises
+    ------
+    InputError
+    """
+    import difflib
+
+    known = [item.name for item in fields(kind)]
+    for name in asked:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            remedy = f"Did you mean {near[0]}?" if near else f"Fields are {', '.join(known)}."
+            raise InputError.of("unknown_field", f"/{name}", f"There is no field {name!r} of a request.", remedy)
+    return kind(**asked)
