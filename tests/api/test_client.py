@@ -45,7 +45,7 @@ def test_from_a_file_to_a_plan(service: Client, trace_file: Path) -> None:
     assert (trace.name, trace.num_experts) == ("tiny.npz", 32)
     assert [item.id for item in service.traces(("c",))] == [trace.id]
     kept = service.keep_topology(TopologyBody(topology="1x4"))
-    plan = service.plan(PlanBody(trace=trace.id, topology=kept.id, limits=LimitsBody(work=1_000_000), tags=["c"]))
+    plan = service.plan(PlanBody(trace=trace.id, topology=kept.id, limits={"work": 1_000_000}, tags=["c"]))
     news = list(service.watch(plan.id))
     assert news[-1].status == "succeeded"
     finished = service.wait(plan.id)

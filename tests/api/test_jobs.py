@@ -216,7 +216,7 @@ def test_fault_fails_the_plan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
     def broken(*arguments: Any, **options: Any) -> Any:
         raise KeyError("secret detail")
 
-    monkeypatch.setattr(api.resources.searches.running, "prepare", broken)
+    monkeypatch.setattr(api.resources.searches.running, "open_stored", broken)
     plan_id = bench.ask()
     assert run_search(bench.job()).status == "failed"
     error = bench.row(plan_id).error

@@ -469,6 +469,7 @@ def test_upgrade_nests_requests_and_says_replica(database_url: str) -> None:
     assert starts == [json.dumps(today) + "\n"] * 2
 
 
+PIN = {"expert": 1, "gpu": 0}
 DISPATCH = {"execution": "dispatch", "dedup": "node", "ownership": "token", "decode_batch": 128}
 
 
