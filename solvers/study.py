@@ -165,7 +165,7 @@ class Study:
         solver, limits, seed, seeds, start, options
             See `Request`.
         observe, interrupt
-            See `solvers.solve`; without effect, and refused, with more than one seed.
+            See `solvers.solve`; not where an executor runs the searches.
         workers : int, optional
             Threads; all available cores by default.
         executor, progress
@@ -182,7 +182,15 @@ class Study:
         given |= {"start": start, "options": options}
         request = replace(self.request, **{name: value for name, value in given.items() if value is not None})
         if request.seeds > 1 or executor is not None:
-            return best_of_seeds(self.problem, request, executor=executor, workers=workers, progress=progress)
+            return best_of_seeds(
+                self.problem,
+                request,
+                executor=executor,
+                workers=workers,
+                progress=progress,
+                observe=observe,
+                interrupt=interrupt,
+            )
         return solve(
             self.problem,
             request.solver,
@@ -240,6 +248,8 @@ class Study:
         )
         if not many:
             return search(seed=request.seed, observe=observe, interrupt=interrupt)
+        if executor is None:
+            search = partial(search, interrupt=interrupt)
         seeds = range(request.seed, request.seed + request.seeds)
         return front_of_seeds(search, seeds, points=request.points, executor=executor, progress=progress)
 
