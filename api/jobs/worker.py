@@ -31,7 +31,6 @@ from api.store.blobs import open_blobs
 from api.store.database import Database
 from api.store.leases import Claim, Lease, StaleAttemptError, Task
 from placement import Plan
-from placement.files import plan_from_dict, plan_to_dict
 from solvers import Event, NoPlanError, Solution, front, solver_class
 from traces import Batch, InputError, Trace
 from traces.support.temporary import held_folder
@@ -201,7 +200,7 @@ def warm_up() -> None:
 
 def to_json(plan: Plan) -> str:
     """Return the text of a plan file."""
-    return json.dumps(plan_to_dict(plan), allow_nan=False) + "\n"
+    return json.dumps(plan.as_dict(), allow_nan=False) + "\n"
 
 
 def _search(job: Job, lease: Lease, reporter: _Reporter) -> Outcome:
@@ -214,7 +213,7 @@ def _search(job: Job, lease: Lease, reporter: _Reporter) -> Outcome:
     # After a restart the search goes on from its best plan, unless seed and work limit promise a result of their own.
     first = task.start if request.limits.deterministic else task.best or task.start
     if first is not None:
-        request = replace(request, start=plan_from_dict(first))
+        request = replace(request, start=Plan.from_dict(first))
     prepared = _prepare(job, reporter, task, request)
     reporter.prepared = prepared
     reporter.deadline = time.monotonic() + job.max_time_limit_s
@@ -284,7 +283,7 @@ def _prepare(job: Job, reporter: _Reporter, task: Task, request: PlanRequest) ->
 
 def _search_front(job: Job, lease: Lease, reporter: _Reporter, task: Task) -> Outcome:
     body = FrontBody.model_validate(task.request)
-    start = None if task.start is None else plan_from_dict(task.start)
+    start = None if task.start is None else Plan.from_dict(task.start)
     request = plan_request(body, job.max_time_limit_s, start)
     prepared = _prepare(job, reporter, task, request)
     reporter.deadline = time.monotonic() + job.max_time_limit_s
@@ -352,18 +351,8 @@ def _fail(lease: Lease, slug: str, detail: str, errors: Any = ()) -> Outcome:
 
 
 def _incumbent_plan(prepared: Prepared, event: Event, bound: float | None) -> Plan:
-    problem = prepared.problem
     assert event.table is not None
-    return Plan(
-        physical_to_logical_map=event.table,
-        layer_ids=problem.profile.layer_ids,
-        num_experts=problem.num_experts,
-        num_gpus=problem.num_gpus,
-        slots_per_gpu=problem.slots_per_gpu,
-        gpus_per_node=problem.topology.gpus_per_node,
-        score=event.score,
-        bound=bound,
-    )
+    return prepared.problem.plan(event.table, score=event.score, bound=bound)
 
 
 @cache

@@ -8,7 +8,7 @@ import numpy as np
 
 from api.figures import Measured, PartFigures
 from placement import Problem
-from placement.cost.score import expected_gpu_load
+from placement.cost.shares import expected_gpu_load
 from solvers import Solution
 from solvers.plotting.svg import Floats, heat_map, line_chart
 

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from api.resources.declared import body_model
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
-from placement.topology.topology import MAX_GPUS
+from placement.topology.links import MAX_GPUS
 from solvers.request import FrontRequest, Request
 from solvers.source import Part
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.store.models import plans
-from placement.plan.plan import gap_of
+from placement.plan.termination import gap_of
 
 __all__ = [
     "ACTIVE",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from placement import Problem, Score, score
 from placement.cost.feasibility import broken_constraints
-from placement.plan.plan import Limit
+from placement.plan.termination import Limit
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
 from solvers.searching.record import Record

@@ -15,7 +15,7 @@ from api.resources.schemas import EvaluationBody, FrontBody, PlanBody, TopologyF
 from api.service.services import Services
 from api.store.rows import ConflictError, Created
 from api.store.tenant_store import TenantStore
-from placement.files import plan_from_dict
+from placement import Plan
 from traces import InputError, Violations
 
 __all__ = ["Order", "order", "queue", "with_topology"]
@@ -64,7 +64,7 @@ def _order(services: Services, store: TenantStore, body: PlanBody) -> Order:
     assert request is not None
     assert trace is not None
     if start is not None:
-        request = replace(request, start=plan_from_dict(json.loads(start), "/start"))
+        request = replace(request, start=Plan.from_dict(json.loads(start), "/start"))
     check(request, trace.facts, settings.max_job_bytes)
     content = body.model_dump(mode="json")
     content["limits"]["time_limit_s"] = request.limits.time_s  # left out means 10 s, null means none

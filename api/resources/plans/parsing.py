@@ -10,7 +10,7 @@ from api.planning import PlanRequest, prepare
 from api.resources.schemas import GroupBody, LimitsBody, PinBody, PlanBody, TopologyFile
 from api.resources.traces.inspection import outline
 from placement import Constraints, Group, LayerCap, Pin, Plan, Topology
-from placement.files import topology_from_dict
+from placement.topology.file import topology_from_dict
 from solvers import Limits, check_start, solver_from
 from traces import InputError, Violation, Violations
 

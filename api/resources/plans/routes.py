@@ -49,8 +49,8 @@ from api.resources.schemas import LabelsBody, PlanBody
 from api.service.services import Services, ServicesOf
 from api.store.rows import PlanRow
 from api.store.tenant_store import TenantStore
+from placement import Plan
 from placement.exports import EXPORTS, Context
-from placement.files import plan_from_dict
 
 __all__ = ["plan_text", "router"]
 
@@ -212,7 +212,7 @@ def export_plan(
         model_name=model_name,
     )
     _, text = plan_text(store, plan_id)
-    content = export.write(plan_from_dict(json.loads(text)), context).content
+    content = export.write(Plan.from_dict(json.loads(text)), context).content
     headers = {
         "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
         "Content-Disposition": f'attachment; filename="{plan_id[:60]}-{export.name}{export.suffix}"',

@@ -14,11 +14,10 @@ from api.planning import prepare
 from api.resources.plans.parsing import plan_request
 from api.resources.schemas import PlanBody
 from api.store.stored import StoredTrace
-from placement import Problem
+from placement import Plan, Problem
 from placement.cost.breakdown import Breakdown, break_down
 from placement.cost.feasibility import load_cap_misses
-from placement.files import plan_from_dict
-from placement.plan.plan import gap_of
+from placement.plan.termination import gap_of
 
 __all__ = ["ScoreTask", "score_of"]
 
@@ -67,7 +66,7 @@ def score_of(task: ScoreTask) -> dict[str, Any]:
     """
     request = plan_request(PlanBody.model_validate(task.request), math.inf)
     prepared = prepare(task.trace.open(), request, workers=task.workers)
-    problem, plan = prepared.problem, plan_from_dict(task.plan)
+    problem, plan = prepared.problem, Plan.from_dict(task.plan)
     found = break_down(problem, plan.physical_to_logical_map, task.top)
     score, layer_ids = found.score.total, problem.profile.layer_ids.tolist()
     following = [*layer_ids[1:], None] if _is_chain(problem) else [None] * len(layer_ids)
