@@ -19,12 +19,4 @@ def make_plan(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> Plan:
 
 def plan_of(problem: Problem, table: npt.NDArray[np.integer[Any]], **fields: Any) -> Plan:
     """Return the plan of a map (L, S) of a problem; `fields` are those of `Plan` that the problem does not tell."""
-    return Plan(
-        physical_to_logical_map=np.asarray(table, dtype=np.int32),
-        layer_ids=problem.profile.layer_ids,
-        num_experts=problem.num_experts,
-        num_gpus=problem.num_gpus,
-        slots_per_gpu=problem.slots_per_gpu,
-        gpus_per_node=problem.topology.gpus_per_node,
-        **fields,
-    )
+    return problem.plan(table, **fields)

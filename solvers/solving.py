@@ -12,8 +12,8 @@ import numpy as np
 
 from placement import Plan, Problem, Termination, lower_bound
 from placement.cost.feasibility import broken_constraints, load_cap_misses
-from placement.files import topology_to_dict
-from placement.plan.plan import Reason
+from placement.plan.termination import Reason
+from placement.topology.file import topology_to_dict
 from solvers.plans import plan_of
 from solvers.registry import Solver, parameters_of, solver_from
 from solvers.searching.events import Event, Observer, ObserverError

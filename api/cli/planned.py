@@ -49,7 +49,6 @@ def plan_and_tell(
     """
     from api.figures import figures_of, measure
     from api.planning import prepare, run
-    from placement import save_plan
 
     with progress() as shown:
         shown.phase("reading and profiling")
@@ -67,7 +66,7 @@ def plan_and_tell(
             solution = best_of_seeds(prepared, request, restarts, workers=workers, progress=tell)
         # Written before it is judged: whatever happens from here on, the search was not in vain.
         if output is not None:
-            save_plan(solution.plan, output)
+            solution.plan.save(output)
         shown.phase("replaying tokens")
         measured = measure(prepared.problem, prepared.parts, {"plan": solution.plan}, workers=workers)
         summary = figures_of(prepared.problem, measured, prepared.notes)

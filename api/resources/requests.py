@@ -7,7 +7,7 @@ from dataclasses import replace
 from api.resources.declared import build
 from api.resources.schemas import FrontBody, PlanBody, TopologyFile
 from placement import Plan, Topology
-from placement.files import topology_from_dict
+from placement.topology.file import topology_from_dict
 from solvers import solver_from
 from solvers.request import FrontRequest, Request
 from traces import InputError, Violations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from placement.plan.plan import gap_of
+from placement.plan.termination import gap_of
 
 __all__ = [
     "ACTIVE",

@@ -9,4 +9,6 @@ study = solvers.Study.of(fit, "1x4", hold_out=0, constraints=placement.Constrain
 plan = study.solve(limits=solvers.Limits(work=50_000)).plan
 for name, part in {"fitted": fit, "held out": held_out}.items():
     found = placement.evaluate(plan, part)
-    print(f"{name}: {found.cross_gpu_fraction:.1%} of pairs change GPU, busiest GPU {found.imbalance_max_over_mean:.3f}")
+    print(
+        f"{name}: {found.cross_gpu_fraction:.1%} of pairs change GPU, busiest GPU {found.imbalance_max_over_mean:.3f}"
+    )

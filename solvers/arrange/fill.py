@@ -48,12 +48,13 @@ def fill_slots(problem: Problem, table: npt.NDArray[np.integer]) -> npt.NDArray[
 
 def _may_be_on(problem: Problem, layer: int, row: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
     """Return whether a replica of an expert may be on a GPU, (E, G): exclusions, and groups stay on their node."""
-    may = problem.allowed[layer].copy()
+    may: npt.NDArray[np.bool_] = problem.allowed[layer].copy()
     node = problem.topology.node_of_gpu
     for group in problem.constraints.groups:
         rows = problem.rows_of(group)
         if isinstance(rows, int) and rows != layer:
             continue
         member = np.flatnonzero(row == group.experts[0])[0]
-        may[np.ix_(group.experts, np.flatnonzero(node != node[member // problem.slots_per_gpu]))] = False
+        elsewhere = node != node[member // problem.slots_per_gpu]
+        may[np.array(group.experts)[:, None], np.flatnonzero(elsewhere)] = False
     return may

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from placement import Pin, Problem, Score, score
 from placement.cost.feasibility import broken_constraints, load_cap_misses
-from placement.cost.score import expected_gpu_load, expected_share, guarded_gpu_load, load_spread
+from placement.cost.shares import expected_gpu_load, expected_share, guarded_gpu_load, load_spread
 from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.relabel import Relabelling
 from solvers.fronts.pareto import nondominated

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem, Termination
-from placement.cost.score import home_share
+from placement.cost.shares import home_share
 from solvers.arrange.conform import pack
 from solvers.arrange.in_order import gpu_in_order
 from solvers.searching.search import Search

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem, Score
-from placement.plan.plan import gap_of
+from placement.plan.termination import gap_of
 from solvers.searching.events import Event, Observer, ObserverError
 from solvers.searching.limits import Limits
 

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner, Result
 
 from api.cli import app
-from placement import load_plan
+from placement import Plan
 
 LAYERS, EXPERTS = 3, 8
 IDS = np.random.default_rng(0).random((64, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :2]
@@ -86,7 +86,7 @@ def test_command_line_takes_archives_of_ranks(tmp_path: Path) -> None:
     solve = ("solve", tmp_path / "run.tar", "--topology", "1x4", "--solver", "contiguous", "--num-experts", EXPERTS)
     result = run(*solve, "-o", tmp_path / "plan.json")
     assert result.exit_code == 0, result.stderr
-    assert load_plan(tmp_path / "plan.json").num_experts == EXPERTS
+    assert Plan.load(tmp_path / "plan.json").num_experts == EXPERTS
 
 
 def test_command_line_refuses_affinity_of_activations(tmp_path: Path) -> None:

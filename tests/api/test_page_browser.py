@@ -14,9 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from placement import evaluate
+from placement import Plan, evaluate
 from placement.exports import EXPORTS
-from placement.files import load_plan
 from placement.topology.topology import Topology
 from traces import Trace, load
 
@@ -130,7 +129,7 @@ def test_sample_from_button_to_plan(
     file = tmp_path / download.value.suggested_filename
     download.value.save_as(file)
 
-    plan = load_plan(file)
+    plan = Plan.load(file)
     plan_id = page.locator("#plan-id").inner_text()
     kept = server.http.get(f"/v1/plans/{plan_id}/plan").json()
     assert json.loads(file.read_text()) == kept

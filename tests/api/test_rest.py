@@ -15,7 +15,6 @@ from fastapi.testclient import TestClient
 
 from placement import Objective, Plan, Topology, evaluate
 from placement import Problem as PlacementProblem
-from placement.files import plan_from_dict
 from solvers import Limits, solve
 from traces import Profile, Trace, load
 
@@ -181,7 +180,7 @@ class TestPlans:
         """The plan file alone is what the library reads."""
         response = client.get(f"/v1/plans/{plan['id']}/plan")
         assert response.json() == plan["plan"]
-        assert isinstance(plan_from_dict(response.json()), Plan)
+        assert isinstance(Plan.from_dict(response.json()), Plan)
         etag = {"If-None-Match": response.headers["etag"]}
         assert client.get(f"/v1/plans/{plan['id']}/plan", headers=etag).status_code == 304
 
@@ -274,7 +273,7 @@ class TestPlans:
         }
         asked = {**body, "topology": "2x2", "constraints": constraints, "expert_bytes": 1000}
         response = client.post("/v1/plans", json=asked, headers=WAIT)
-        found = plan_from_dict(response.json()["plan"])
+        found = Plan.from_dict(response.json()["plan"])
         assert found.replicas_on_gpu[5, 0, 3] == 1
         assert found.replicas_on_gpu[:, 1, 0].sum() == 0
         assert (found.gpu_of_expert[:, 4] // 2 == found.gpu_of_expert[:, 5] // 2).all()

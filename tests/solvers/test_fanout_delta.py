@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, score
-from placement.cost.score import expected_gpu_load
+from placement.cost.shares import expected_gpu_load
 from placement.plan.plan import replicas_on_gpu
 from solvers.methods.annealing.replay.improve import _drop_second_replicas
 from solvers.methods.annealing.replay.kernels.trials import anneal_layer

@@ -220,8 +220,8 @@ def _check_part(part: str, hold_out: float | None) -> None:
 
 def _objective(plan: Plan, asked: Mapping[str, str | None]) -> Objective:
     """Return how tokens travel: as asked, else as recorded in the plan, else by default."""
-    from api.choices import merge_choices, recorded_choices
     from placement import Objective
+    from placement.replay.choices import merge_choices, recorded_choices
 
     choices = merge_choices(recorded_choices(plan.provenance), asked)
     if choices.get("replica_policy") is None:
@@ -239,7 +239,7 @@ def _counting(objective: Objective, plan: Plan, decode_batch: int | None) -> Obj
     """
     from dataclasses import replace
 
-    from api.choices import decode_batch_of
+    from placement.replay.choices import decode_batch_of
     from traces import InputError
 
     batch = decode_batch_of(plan.provenance.get("objective"), decode_batch, objective.execution)
@@ -271,7 +271,7 @@ def _plan_and_topology(
 ) -> tuple[Plan, Topology]:
     """Read a plan, and find its topology: as asked, else as recorded in the plan, else from its nodes."""
     from placement import Topology
-    from placement.files import recorded_topology
+    from placement.replay.choices import recorded_topology
 
     plan = reading.read_placement(path, format_name, topology=asked, **known)
     if asked is not None:

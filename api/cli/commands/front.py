@@ -261,13 +261,11 @@ def front(
 
 def _save(plans: Sequence[Plan], best: int, out_dir: Path | None, output: Path | None) -> None:
     """Write the plans of all points, and the picked one."""
-    from placement import save_plan
-
     if out_dir is not None:
         for number, plan in enumerate(plans):
-            save_plan(plan, out_dir / f"point-{number:02d}.json")
+            plan.save(out_dir / f"point-{number:02d}.json")
     if output is not None:
-        save_plan(plans[best], output)
+        plans[best].save(output)
 
 
 def _read_pick(text: str) -> str | float:

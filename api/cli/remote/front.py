@@ -60,7 +60,6 @@ def front_remotely(
     """
     with service_at(server) as service:
         from api.resources.schemas import FrontBody
-        from placement.files import plan_from_dict
 
         shown.phase("uploading")
         uploaded = send_trace(service, trace, reading)
@@ -80,5 +79,5 @@ def front_remotely(
         if document is None:
             raise KeyboardInterrupt  # cancelled before there was a point
         shown.phase("fetching the plans")
-        plans = [plan_from_dict(service.point_file(asked.id, number)) for number in range(len(document["points"]))]
+        plans = [Plan.from_dict(service.point_file(asked.id, number)) for number in range(len(document["points"]))]
     return document | {"id": asked.id, "trace": uploaded}, plans

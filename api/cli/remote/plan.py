@@ -74,10 +74,9 @@ def plan_remotely(
             service.cancel(asked.id)
         plan = service.wait(asked.id)
     if output is not None and plan.plan is not None:
-        from placement import save_plan
-        from placement.files import plan_from_dict
+        from placement import Plan
 
-        save_plan(plan_from_dict(plan.plan), output)
+        Plan.from_dict(plan.plan).save(output)
     hint = None if plan.summary is None else balance_hint(plan.summary)
     document = plan.model_dump(mode="json", exclude={"plan"}) | {
         "plan": None if output is None else str(output),
@@ -109,7 +108,7 @@ def plan_fields(trace_id: str, request: PlanRequest, start: str | None) -> dict[
     """Return the content of a request for a plan."""
     from dataclasses import asdict
 
-    from placement.files import topology_to_dict
+    from placement.topology.file import topology_to_dict
 
     constraints = {name: value for name, value in asdict(request.constraints).items() if value not in (None, ())}
     constraints.pop("distinct_replicas", None)

@@ -94,7 +94,7 @@ def machine_of(text: str, server: str | None) -> Topology:
     if server is None or re.fullmatch(r"topo_[0-9a-f]{32}", text) is None:
         return read_topology(text)
     from placement import Topology
-    from placement.files import topology_from_dict
+    from placement.topology.file import topology_from_dict
 
     with service_at(server) as service:
         content = service.topology(text).topology

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.choices import CHOICES, decode_batch_of, merge_choices, recorded_choices
 from api.resources.requests import topology_of
 from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
 from api.resources.traces.stored import StoredTrace
 from placement import Plan, evaluate
-from placement.files import plan_from_dict, recorded_topology
+from placement.replay.choices import CHOICES, decode_batch_of, merge_choices, recorded_choices, recorded_topology
 from solvers.source import part_of
 from traces import InputError
 
@@ -88,7 +87,7 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
 
 
 def _plan(content: Mapping[str, Any]) -> Plan:
-    return plan_from_dict({name: value for name, value in content.items() if name != "termination"}, "/plan")
+    return Plan.from_dict({name: value for name, value in content.items() if name != "termination"}, "/plan")
 
 
 def _topology(plan: Mapping[str, Any]) -> str | TopologyFile:

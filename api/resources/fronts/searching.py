@@ -10,7 +10,7 @@ from api.resources.requests import request_of
 from api.resources.schemas import FrontBody
 from api.resources.searches.running import overtime_note, plan_text, study_of
 from api.store.leases import StaleAttemptError, Task
-from placement.files import plan_from_dict
+from placement import Plan
 from solvers.fronts.judged import front_document, judge_front
 
 __all__ = ["search_front"]
@@ -28,7 +28,7 @@ def search_front(attempt: Attempt, task: Task) -> Outcome:
     """
     job, reporter = attempt.job, attempt.reporter
     body = FrontBody.model_validate(task.request)
-    start = None if task.start is None else plan_from_dict(task.start)
+    start = None if task.start is None else Plan.from_dict(task.start)
     request = request_of(body, job.max_time_limit_s, start)
     study = study_of(attempt, task, request)
     reporter.deadline = time.monotonic() + job.max_time_limit_s

@@ -35,8 +35,8 @@ from api.resources.schemas import LabelsBody, PlanBody
 from api.resources.searches.kinds import SearchKind, etag_of
 from api.resources.searches.queueing import checked
 from api.store.tenant import TenantStore
+from placement import Plan
 from placement.exports import EXPORTS, Context
-from placement.files import plan_from_dict
 
 __all__ = ["PLANS", "router"]
 
@@ -201,7 +201,7 @@ def export_plan(
         model_name=model_name,
     )
     _, text = PLANS.found(store, plan_id)
-    content = export.write(plan_from_dict(json.loads(text)), context).content
+    content = export.write(Plan.from_dict(json.loads(text)), context).content
     headers = {
         "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
         "Content-Disposition": f'attachment; filename="{plan_id[:60]}-{export.name}{export.suffix}"',

@@ -15,7 +15,6 @@ from api.resources.searches.running import overtime_note, plan_text, study_of
 from api.store.leases import StaleAttemptError, Task
 from api.telemetry.gauges import PlanLoad
 from placement import Plan
-from placement.files import plan_from_dict
 from solvers import Event, Solution, Study
 from solvers.comparing import expected_load
 from solvers.plans import plan_of
@@ -40,7 +39,7 @@ def search_plan(attempt: Attempt, task: Task) -> Outcome:
     # After a restart the search goes on from its best plan, unless seed and work limit promise a result of their own.
     first = task.start if request.limits.deterministic else task.best or task.start
     if first is not None:
-        request = replace(request, start=plan_from_dict(first))
+        request = replace(request, start=Plan.from_dict(first))
     study = study_of(attempt, task, request)
     reporter.plan_text = lambda event, bound: plan_text(_incumbent_plan(study, event, bound))
     reporter.deadline = time.monotonic() + job.max_time_limit_s

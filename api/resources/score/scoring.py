@@ -13,11 +13,10 @@ import numpy.typing as npt
 from api.resources.requests import request_of
 from api.resources.schemas import PlanBody
 from api.resources.traces.stored import StoredTrace
-from placement import Problem
+from placement import Plan, Problem
 from placement.cost.breakdown import Breakdown, break_down
 from placement.cost.feasibility import load_cap_misses
-from placement.files import plan_from_dict
-from placement.plan.plan import gap_of
+from placement.plan.termination import gap_of
 from solvers import Study
 
 __all__ = ["ScoreTask", "score_of"]
@@ -67,7 +66,7 @@ def score_of(task: ScoreTask) -> dict[str, Any]:
     """
     request = request_of(PlanBody.model_validate(task.request), math.inf)
     study = Study.of(task.trace.open(), request=request, workers=task.workers)
-    problem, plan = study.problem, plan_from_dict(task.plan)
+    problem, plan = study.problem, Plan.from_dict(task.plan)
     found = break_down(problem, plan.physical_to_logical_map, task.top)
     score, layer_ids = found.score.total, problem.profile.layer_ids.tolist()
     following = [*layer_ids[1:], None] if _is_chain(problem) else [None] * len(layer_ids)

@@ -16,7 +16,7 @@ from api.resources.searches.checks import check
 from api.resources.topologies.named import with_topology
 from api.store.rows import ConflictError, Created
 from api.store.tenant import TenantStore
-from placement.files import plan_from_dict
+from placement import Plan
 from solvers import Request
 from traces import InputError, Violations
 
@@ -51,10 +51,8 @@ def _checked(services: Services, store: TenantStore, body: PlanBody | FrontBody)
     request: Request | None = None
     try:
         body = with_topology(store, body)
-        start = None if text is None else plan_from_dict(json.loads(text), "/start")
+        start = None if text is None else Plan.from_dict(json.loads(text), "/start")
         request = request_of(body, settings.max_time_limit_s, start)
-        if request.seeds > 1:
-            found.add("seeds_unsupported", "/seeds", "The service searches with one seed.", "Ask for a plan per seed.")
     except InputError as error:
         found.extend(error)
     trace = store.traces.get(body.trace)

@@ -10,7 +10,6 @@ from api.resources.traces.inspection import open_stored
 from api.store.blobs import open_blobs
 from api.store.leases import Task
 from placement import Plan
-from placement.files import plan_to_dict
 from solvers import Request, Study
 from traces import InputError, Trace
 
@@ -43,7 +42,7 @@ def study_of(attempt: Attempt, task: Task, request: Request) -> Study:
 
 def plan_text(plan: Plan) -> str:
     """Return the text of a plan file."""
-    return json.dumps(plan_to_dict(plan), allow_nan=False) + "\n"
+    return json.dumps(plan.as_dict(), allow_nan=False) + "\n"
 
 
 def overtime_note(max_time_limit_s: float) -> str:

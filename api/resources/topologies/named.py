@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
+from api.resources.schemas import EvaluationBody, FrontBody, PlanBody, TopologyFile
 from api.store.tenant import TenantStore
 from traces import InputError
 
 __all__ = ["with_topology"]
 
-Body = TypeVar("Body", PlanBody, EvaluationBody)
+Body = TypeVar("Body", bound=PlanBody | FrontBody | EvaluationBody)
 
 
 def with_topology(store: TenantStore, body: Body) -> Body:
@@ -29,4 +29,4 @@ def with_topology(store: TenantStore, body: Body) -> Body:
         detail = f"There is no topology {named[:100]}."
         raise InputError.of("unknown_topology", "/topology", detail, "Make it with POST /v1/topologies.")
     content = row.content if isinstance(row.content, str) else TopologyFile.model_validate(row.content)
-    return body.model_copy(update={"topology": content})
+    return cast("Body", body.model_copy(update={"topology": content}))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.cost.score import guarded_gpu_load, home_share
+from placement.cost.shares import guarded_gpu_load, home_share
 from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.conform import conform, pack
 from solvers.arrange.in_order import in_order

@@ -127,7 +127,7 @@ class Exflow:
         """Return the outcome of the models; None if none was solved in time."""
         assert problem.profile.affinity is not None
         remaining = search.remaining_s
-        settings = {
+        settings: dict[str, Any] = {
             "steps": [step.settings() for step in steps_of(problem, self.form)],
             "deadline": None if remaining is None else time.time() + remaining - RESERVE_S,
             "work": search.work,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from placement import Problem
 from placement.cost.bounds import least_traffic_by_layer
-from placement.cost.score import load_spread
+from placement.cost.shares import load_spread
 from placement.plan.plan import replicas_on_gpu
 from solvers.methods.eplb.start import base_plan
 from solvers.methods.set_partition.columns import SetColumns

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.cost.score import guarded_gpu_load
+from placement.cost.shares import guarded_gpu_load
 from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.replica_budget import add_replicas, replica_levels, share_out
 from solvers.methods.annealing.replay.layer import Layer, anneal_once

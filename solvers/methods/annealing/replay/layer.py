@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.cost.score import home_share
+from placement.cost.shares import home_share
 from placement.replay.replay import POLICIES, homes_of, replica_table
 from solvers.methods.annealing.replay.kernels.routing import LayerModel, LayerState, route_all
 from solvers.methods.annealing.replay.kernels.trials import anneal_layer, load_cost, most_active

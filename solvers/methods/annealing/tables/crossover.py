@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.cost.score import expected_gpu_load, guarded_gpu_load, load_spread, score
+from placement.cost.score import score
+from placement.cost.shares import expected_gpu_load, guarded_gpu_load, load_spread
 from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.relabel import Relabelling
 from solvers.methods.annealing.tables.kernels.swaps import add_slot_traffic

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.cost.score import home_share
+from placement.cost.shares import home_share
 from solvers.arrange.conform import pack
 from solvers.arrange.relabel import Relabelling, relabel_all, tier_costs
 from solvers.methods.annealing.tables.kernels.swaps import add_place, add_traffic, anneal

@@ -1,50 +1,20 @@
-"""Plans and topologies as JSON: every field known, every violation reported."""
+"""Topology files: JSON, every field known, every violation reported."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any, get_args
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from placement.plan.plan import Limit, Plan, Reason, Termination
-from placement.support.fields import check_fields, check_figures, check_numbers, check_texts, integers
-from placement.support.json_files import read_json, write_json
-from placement.topology.topology import MAX_GPUS, Link, Topology
+from placement.support.fields import check_fields, check_numbers, integers
+from placement.topology.links import MAX_GPUS, Link
+from placement.topology.topology import Topology
 from traces import InputError, Violations
 
-__all__ = [
-    "load_plan",
-    "load_topology",
-    "plan_from_dict",
-    "plan_to_dict",
-    "recorded_topology",
-    "save_plan",
-    "topology_from_dict",
-    "topology_to_dict",
-]
+__all__ = ["topology_from_dict", "topology_to_dict"]
 
 SCHEMA_VERSION = 1
-PLAN_FIELDS = {
-    "schema_version": int,
-    "layer_ids": list,
-    "num_experts": int,
-    "num_gpus": int,
-    "gpus_per_node": (int, list),
-    "slots_per_gpu": int,
-    "physical_to_logical_map": list,
-}
-PLAN_OPTIONAL = {
-    "score": (float, int, type(None)),
-    "bound": (float, int, type(None)),
-    "gap": (float, int, type(None)),
-    "termination": (dict, type(None)),
-    "provenance": dict,
-    "warnings": list,
-}
-TERMINATION_FIELDS = {"reason": str}
-TERMINATION_OPTIONAL = {"limit": (str, type(None)), "detail": str, "deterministic": bool}
 TOPOLOGY_FIELDS = {
     "schema_version": int,
     "name": str,
@@ -63,89 +33,6 @@ TOPOLOGY_FIELDS = {
 }
 LINKS = ("intra_node", "inter_node")
 LINK_MATRICES = ("bandwidth_gb_s", "latency_us")
-
-
-def plan_to_dict(plan: Plan) -> dict[str, Any]:
-    """Return the plan file's content."""
-    sizes = plan.gpus_per_node
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "layer_ids": plan.layer_ids.tolist(),
-        "num_experts": plan.num_experts,
-        "num_gpus": plan.num_gpus,
-        "gpus_per_node": sizes[0] if len(set(sizes)) == 1 else list(sizes),
-        "slots_per_gpu": plan.slots_per_gpu,
-        "physical_to_logical_map": plan.physical_to_logical_map.tolist(),
-        "score": plan.score,
-        "bound": plan.bound,
-        "gap": plan.gap,
-        "termination": None if plan.termination is None else asdict(plan.termination),
-        "provenance": dict(plan.provenance),
-        "warnings": list(plan.warnings),
-    }
-
-
-def plan_from_dict(content: Any, place: str = "") -> Plan:
-    """Build a plan from a plan file's content; `gap` is derived, so it is not read.
-
-    Raises
-    ------
-    InputError
-        With a pointer for each violation.
-    """
-    found = Violations()
-    check_fields(found, content, PLAN_FIELDS, PLAN_OPTIONAL, place)
-    found.raise_if_any()
-    if content["schema_version"] != SCHEMA_VERSION:
-        detail = f"Version {content['schema_version']} is not {SCHEMA_VERSION}."
-        raise InputError.of("schema_version", f"{place}/schema_version", detail, "Convert the file first.")
-    table = integers(found, content["physical_to_logical_map"], 2, f"{place}/physical_to_logical_map")
-    layers = integers(found, content["layer_ids"], 1, f"{place}/layer_ids")
-    sizes = content["gpus_per_node"]
-    if isinstance(sizes, int):
-        even = sizes > 0 and 0 < content["num_gpus"] <= MAX_GPUS and content["num_gpus"] % sizes == 0
-        sizes = [sizes] * (content["num_gpus"] // sizes) if even else [sizes]
-    gpus = integers(found, sizes, 1, f"{place}/gpus_per_node")
-    termination = _termination(found, content.get("termination"), f"{place}/termination")
-    check_texts(found, content.get("warnings", []), f"{place}/warnings")
-    check_figures(found, content.get("score"), content.get("bound"), place)
-    found.raise_if_any()
-    try:
-        return Plan(
-            physical_to_logical_map=table,  # type: ignore[arg-type]  # Plan narrows what it has checked
-            layer_ids=layers,
-            num_experts=content["num_experts"],
-            num_gpus=content["num_gpus"],
-            slots_per_gpu=content["slots_per_gpu"],
-            gpus_per_node=tuple(gpus.tolist()),
-            score=content.get("score"),
-            bound=content.get("bound"),
-            termination=termination,
-            provenance=content.get("provenance", {}),
-            warnings=tuple(content.get("warnings", ())),
-        )
-    except InputError as error:
-        found.extend(error, place)
-        raise InputError(tuple(found.found)) from None
-
-
-def save_plan(plan: Plan, path: str | Path) -> None:
-    """Write a plan file.
-
-    Raises
-    ------
-    InputError
-        If the score or the bound is not finite, or the bound is above the score: it could not be read again.
-    """
-    found = Violations()
-    check_figures(found, plan.score, plan.bound, "")
-    found.raise_if_any()
-    write_json(plan_to_dict(plan), path)
-
-
-def load_plan(path: str | Path) -> Plan:
-    """Read a plan file."""
-    return plan_from_dict(read_json(path), f"{Path(path).name}#")
 
 
 def topology_to_dict(topology: Topology) -> dict[str, Any]:
@@ -225,72 +112,6 @@ def topology_from_dict(content: Any, place: str = "") -> Topology:
     except InputError as error:
         found.extend(error, place)
         raise InputError(tuple(found.found)) from None
-
-
-def recorded_topology(plan: Plan, place: str = "") -> Topology | None:
-    """Return the topology in a plan's provenance, None where it has none.
-
-    Raises
-    ------
-    InputError
-        If it is no topology, or has other nodes than the plan: which of the two is meant can't be known.
-    """
-    content = plan.provenance.get("topology")
-    if content is None:
-        return None
-    pointer = f"{place}/provenance/topology"
-    recorded = topology_from_dict(content, pointer)
-    if recorded.gpus_per_node != plan.gpus_per_node:
-        sizes, own = list(recorded.gpus_per_node), list(plan.gpus_per_node)
-        detail = f"Nodes of {sizes} GPUs, but the plan's gpus_per_node are {own}."
-        raise InputError.of("nodes_differ", f"{pointer}/gpus_per_node", detail, "Correct the plan, or name a topology.")
-    return recorded
-
-
-def load_topology(text: str | Path) -> Topology:
-    """Read a topology from a file, or parse a shorthand such as ``4x8``.
-
-    Parameters
-    ----------
-    text : str or path
-        A file that `placement.topology.machines.load_machine` reads, perhaps with its options behind a comma
-        (``topo.txt,hosts=4``), or a shorthand.
-
-    Raises
-    ------
-    InputError
-    """
-    from placement.topology.machines import load_machine
-
-    whole = str(text)
-    path, _, options = whole.partition(",")
-    if whole.lower().endswith(".json") or _is_file(whole):
-        return load_machine(whole)
-    if _is_file(path) or (options and "=" in options):
-        return load_machine(path, options)
-    return Topology.parse(whole)
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # a name that can't be
-        return False
-
-
-def _termination(found: Violations, value: Any, pointer: str) -> Termination | None:
-    if value is None:
-        return None
-    checked = Violations()
-    check_fields(checked, value, TERMINATION_FIELDS, TERMINATION_OPTIONAL, pointer)
-    if not checked.found:
-        for name, words in (("reason", get_args(Reason)), ("limit", (None, *get_args(Limit)))):
-            if value.get(name) not in words:
-                allowed = ", ".join(word or "null" for word in words)
-                detail = f"There is no {name} {value[name]!r}."
-                checked.add("termination", f"{pointer}/{name}", detail, f"Use one of: {allowed}.")
-    found.found += checked.found
-    return None if checked.found else Termination(**value)
 
 
 def _links_of(topology: Topology) -> dict[str, Any] | None:
