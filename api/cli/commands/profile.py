@@ -165,8 +165,9 @@ def _show(facts: dict[str, Any]) -> None:
     ]
     write(table(header, rows))
     if (enough := facts["enough_tokens"]) is not None:
-        write(
-            f"\nTokens to trust the affinity: {enough['verdict']} ({enough['tokens']:,} counted, "
+        told = (
+            f"Tokens to trust the affinity: {enough['verdict']} ({enough['tokens']:,} counted, "
             f"about {enough['tokens_needed']:,} needed, reliability {enough['reliability']:.2f})."
         )
+        write("\n" + fill(told, WIDTH))
     write("\nIs there anything to gain?\n" + fill(facts["gain"]["words"], WIDTH))
