@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from api.cli import app
 from api.cli.summary import comparison_text, replay_text, summary_text, warnings_text
 from placement import Constraints, Objective
 from placement.cost.feasibility import load_cap_misses
@@ -16,7 +19,8 @@ from solvers.comparing import Comparison, PartFigures
 from solvers.searching.limits import Limits
 from solvers.searching.solution import Solution
 from solvers.study import Study
-from traces import LoadCounts, Provenance
+from traces import LoadCounts, Profile, Provenance
+from traces.statistics import summary
 from traces.synthetic import Synthetic, generate
 
 TRACE = generate(Synthetic(num_layers=4, num_experts=16, top_k=2, num_tokens=512, tokens_per_sequence=32))
@@ -46,7 +50,7 @@ def asked(source: Any = TRACE, solver: str = "load_balance", **request: Any) -> 
     return study, solution, study.compare({"plan": solution.plan})
 
 
-def changed(comparison: Comparison, parts: tuple[str, ...] = ("fit", "held_out"), **factors: float) -> Comparison:
+def changed(comparison: Comparison, parts: tuple[str, ...] = ("fit", "held_out"), /, **factors: float) -> Comparison:
     """Return a comparison whose plan has the baseline's figures times factors, on these parts; else the same."""
     before, plan = comparison.rows
     found = {}
@@ -144,7 +148,7 @@ def test_the_verdict(one_node: tuple[Study, Solution, Comparison], factors: dict
 def test_a_plan_that_suits_the_fitted_tokens_only(one_node: tuple[Study, Solution, Comparison]) -> None:
     """What is gained on tokens that were fitted, and lost on others, is no gain."""
     study, solution, comparison = one_node
-    text = told(changed(comparison, parts=("fit",), cross_gpu_fraction=0.7), study, solution)
+    text = told(changed(comparison, ("fit",), cross_gpu_fraction=0.7), study, solution)
     assert text.startswith("No different from contiguous on held-out tokens")
     assert text.endswith(
         "On the fitted tokens it is better: the plan suits them more than the model; fit it to more tokens."
@@ -285,3 +289,16 @@ def test_replays_of_one_node_have_no_node_figures() -> None:
     assert text.startswith("Fitted tokens (256):")
     assert "node" not in text
     assert f"{100 * parts['plan'].evaluation.cross_gpu_fraction:.1f} %" in text
+
+
+def test_a_profile_ends_with_an_answer(tmp_path: Path) -> None:
+    """Whether there is anything to gain; 100 columns hold the table of a large model, too."""
+    params = Synthetic(num_layers=3, num_experts=256, top_k=8, num_tokens=600, tokens_per_sequence=32)
+    path = tmp_path / "profile.npz"
+    Profile.of(generate(params)).save(path)
+    told = CliRunner().invoke(app, ["profile", str(path)])
+    assert told.exit_code == 0, told.output
+    assert max(map(len, told.stdout.split("\n"))) <= 100
+    assert summary(Profile.load(path))["gain"]["words"] in told.stdout.split("anything to gain?\n")[1].replace(
+        "\n", " "
+    )
