@@ -1,3 +1,5 @@
+from . import plotting as plotting
+from . import testing as testing
 from .comparing import Comparison as Comparison
 from .fronts.front import front as front
 from .fronts.pareto import Against as Against
@@ -73,7 +75,9 @@ __all__ = [
     "make_plan",
     "names",
     "parameters_of",
+    "plotting",
     "solve",
     "solver_class",
     "solver_from",
+    "testing",
 ]

@@ -69,7 +69,8 @@ def read_restarts(seeds: int, executor: str | None) -> Restarts | None:
     """Return how often to search and where; None for once, in this process."""
     if seeds == 1 and executor is None:
         return None
-    from api.jobs.executors import LOCAL, executor_factory
+    from api.jobs.executors import executor_factory
+    from api.settings.addresses import LOCAL
     from solvers.seeds import Restarts
 
     return Restarts(seeds=seeds, executor=executor_factory(executor or LOCAL, "--executor"))

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from solvers.searching.equality import same
+
 __all__ = ["Event", "Observer", "ObserverError"]
 
 
@@ -39,8 +41,7 @@ class Event:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Event):
             return NotImplemented
-        tables = (self.table is None) == (other.table is None)
-        return self._figures == other._figures and tables and np.array_equal(self.table, other.table)  # type: ignore[arg-type]  # None equals None
+        return self._figures == other._figures and same(self.table, other.table)
 
     def __hash__(self) -> int:
         return hash(self._figures)

@@ -22,7 +22,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.service.app import create_app
-from api.service.settings import Settings
+from api.settings.settings import Settings
 from tests.api.postgres import Postgres, missing
 
 Upload = Callable[..., str]

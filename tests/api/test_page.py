@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from api.sample import sample_path
 from api.service.app import create_app
-from api.service.settings import Settings
+from api.settings.settings import Settings
 
 WEB = Path(__file__).parents[2] / "api" / "web"
 LINK = re.compile(r'(?:src|href)="(web/[^"]+)"')

@@ -194,13 +194,13 @@ def test_asks_for_a_key_and_shows_what_is_wrong(
     tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]
 ) -> None:
     """With authentication the page asks for a key, keeps it in the tab only, and shows every violation of a request."""
-    from api.service.services import Services
-    from api.service.settings import Settings
+    from api.service.lifecycle import Service
+    from api.settings.settings import Settings
 
     server = start_server(tmp_path / "data", auth="required")
-    services = Services.of(Settings(data_dir=tmp_path / "data"))
-    key, _ = services.keys.create("team", ("write",), name=None, days=None)
-    services.database.close()
+    service = Service(Settings(data_dir=tmp_path / "data"))
+    key, _ = service.services.keys.create("team", ("write",), name=None, days=None)
+    service.database.close()
     page = open_page(str(server.http.base_url), expected_errors=("status of 401", "status of 422"))
     page.get_by_label("API key or token").fill(key)
     page.get_by_role("button", name="Use it").click()

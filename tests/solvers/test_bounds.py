@@ -171,7 +171,7 @@ def bounded(problem: Problem, limits: Limits, workers: int = 1) -> float:
     search = Search(problem, limits, workers=workers)
     search.bound(lower_bound(problem))
     raise_bound(problem, search)
-    found = search._shared.bound
+    found = search.outcome().bound
     assert found is not None
     return found
 
@@ -276,15 +276,15 @@ def test_stopped_at_once_or_later_it_is_safe() -> None:
     interrupt.set()
     search = Search(problem, Limits(time_s=None), interrupt=interrupt)
     raise_bound(problem, search)
-    assert search._shared.bound is None
+    assert search.outcome().bound is None
 
     def stop(event: Event) -> None:
         search.cancel()
 
     search = Search(problem, Limits(time_s=None), workers=2, observe=stop)
     raise_bound(problem, search)
-    assert search._shared.bound is not None
-    assert search._shared.bound <= best + 1e-9
+    assert search.outcome().bound is not None
+    assert search.outcome().bound <= best + 1e-9
     assert bounded(problem, Limits(time_s=1e-6)) == lower_bound(problem)
     assert bounded(larger(), Limits(time_s=0.2), 2) >= lower_bound(larger())
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from placement import Constraints, Objective, Pin, Plan, Problem, Topology, evaluate, score
 from placement.cost.feasibility import broken_constraints
 from placement.plan.plan import replicas_on_gpu
-from solvers import Event, Front, Limits, NoPlanError, make_plan, solve
-from solvers.fronts import front
+from solvers import Event, Front, Limits, NoPlanError, front, make_plan, solve
 from solvers.fronts.mixes import cycles, renamed
 from solvers.fronts.pareto import FrontPoint, knee_index, nondominated, thinned
 from solvers.fronts.search import moved_replicas

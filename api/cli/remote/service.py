@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from api.client import Client
-    from api.resources.answers import Problem
+    from api.problems import Problem
     from placement import Topology
 
 __all__ = [
