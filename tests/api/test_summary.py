@@ -79,9 +79,7 @@ def test_nothing_is_wider_than_100_columns(name: str) -> None:
     text = summary_text(study, solution, comparison)
     long = {f"some/folder/that/has/a/long/name/and/more/of/it/{number}.json": solution.plan for number in range(3)}
     texts = [text, comparison_text(study.compare(long)), replay_text("fit", {"a": comparison.rows[1].parts["fit"]})]
-    for item in texts:
-        assert max(map(len, item.split("\n"))) <= 100
-    assert text.count("--------") >= 1
+    assert max(len(line) for item in texts for line in item.split("\n")) <= 100
     assert len([line for line in text.split("\n") if line.startswith("-----")]) == 1  # one table
     assert not re.search(r"[a-z]_[a-z]+_|imbalance|fraction", text.replace("load_balance", ""))
 
@@ -224,13 +222,8 @@ def test_a_comparison_has_baseline_differences_and_winner() -> None:
     assert comparison.best.name == "better"
     assert last.startswith(f"Lowest score: better, {comparison.best.score:#.4g}; next is ")
     assert "Better than contiguous on held-out tokens" in last
-
-
-def test_a_baseline_can_win(one_node: tuple[Study, Solution, Comparison]) -> None:
-    """It is said that no plan is better."""
-    comparison = one_node[2]
-    assert comparison.best.name == "contiguous"
-    assert comparison_text(comparison).endswith("No plan here beats the baseline.")
+    alone = replace(comparison, rows=tuple(row for row in comparison.rows if row.name in ("contiguous", "random")))
+    assert comparison_text(alone).replace("\n", " ").endswith("No plan here beats the baseline.")
 
 
 def test_plans_without_baseline_stand_alone(one_node: tuple[Study, Solution, Comparison]) -> None:
@@ -295,10 +288,9 @@ def test_a_profile_ends_with_an_answer(tmp_path: Path) -> None:
     """Whether there is anything to gain; 100 columns hold the table of a large model, too."""
     params = Synthetic(num_layers=3, num_experts=256, top_k=8, num_tokens=600, tokens_per_sequence=32)
     path = tmp_path / "profile.npz"
-    Profile.of(generate(params)).save(path)
+    profile = Profile.of(generate(params))
+    profile.save(path)
     told = CliRunner().invoke(app, ["profile", str(path)])
     assert told.exit_code == 0, told.output
     assert max(map(len, told.stdout.split("\n"))) <= 100
-    assert summary(Profile.load(path))["gain"]["words"] in told.stdout.split("anything to gain?\n")[1].replace(
-        "\n", " "
-    )
+    assert told.stdout.replace("\n", " ").rstrip().endswith(summary(profile)["gain"]["words"])
