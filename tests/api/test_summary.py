@@ -226,6 +226,13 @@ def test_a_comparison_has_baseline_differences_and_winner() -> None:
     assert comparison_text(alone).replace("\n", " ").endswith("No plan here beats the baseline.")
 
 
+def test_a_part_is_named(one_node: tuple[Study, Solution, Comparison]) -> None:
+    """Held-out tokens alone are not called all."""
+    for part, words in {"all": "All", "held_out": "Held-out", "fit": "Fitted"}.items():
+        rows = tuple(replace(row, parts={part: row.parts["fit"]}) for row in one_node[2].rows)
+        assert comparison_text(replace(one_node[2], rows=rows)).startswith(f"{words} tokens (256):")
+
+
 def test_plans_without_baseline_stand_alone(one_node: tuple[Study, Solution, Comparison]) -> None:
     """Constraints that the baseline breaks leave nothing to compare with, and that is said."""
     study, solution, comparison = one_node
