@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from api.cli.console import table
 
 if TYPE_CHECKING:
-    from api.figures import Measured, PartFigures
     from placement import Evaluation, Problem
     from solvers import Solution
+    from solvers.comparing import Judged, PartFigures
 
-__all__ = ["Row", "balance_hint", "balance_table", "figure_tables", "headline", "overtime_note", "rows_of"]
+__all__ = ["Row", "balance_table", "figure_tables", "headline", "rows_of"]
 
 PARTS = {"fit": "fit", "held_out": "held out", "all": "all"}
 STRAIGHT = "Tokens go straight from one layer's experts to the next (context-coherent, ExFlow):"
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     found: PartFigures
 
 
-def rows_of(measured: Sequence[Measured]) -> list[Row]:
+def rows_of(measured: Sequence[Judged]) -> list[Row]:
     """Return the rows of a before/after table, part by part."""
     parts = list(measured[0].parts) if measured else []
     return [Row(part, item.name, item.parts[part]) for part in parts for item in measured]
@@ -98,32 +98,6 @@ def headline(problem: Problem, solution: Solution) -> str:
         f"{quality.get(termination.reason, 'Plan')} by {found_by} after {solution.elapsed_s:.1f} s "
         f"({why[termination.limit]}).\n"
         f"Score {solution.score.total:.5f} ({problem.objective.traffic_unit}), {bound}."
-    )
-
-
-def overtime_note(problem: Problem, solution: Solution, time_s: float | None) -> str | None:
-    """Return a note where a search took far longer than its limit: its first steps are not cut short."""
-    if time_s is None or solution.elapsed_s <= 2 * time_s + 1:
-        return None
-    return (
-        f"The search took {solution.elapsed_s:.1f} s for a limit of {time_s:g} s: with {problem.num_experts} experts "
-        f"on {problem.num_gpus} GPUs, the first bound and the first plans take that long, and are not cut short."
-    )
-
-
-def balance_hint(summary: dict[str, Any]) -> str | None:
-    """Return a hint where a plan without a load cap is less balanced than no plan at all."""
-    plans = summary["plans"]
-    capped = summary["load_cap"] is not None or summary["layer_load_caps"]
-    if capped or "contiguous" not in plans or "plan" not in plans:
-        return None
-    name = "imbalance_max_over_mean"
-    before, after = (plans[plan]["expected_load"][name] for plan in ("contiguous", "plan"))
-    if after <= before * (1 + 1e-6):
-        return None
-    return (
-        f"Without a load cap, the busiest GPU gets {after:.2f} times the mean load (contiguous: {before:.2f}), "
-        "which slows every layer down. To keep the GPUs balanced, plan with --load-cap 1.05."
     )
 
 

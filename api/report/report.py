@@ -8,10 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from api.figures import DISPATCH_FIGURES, Measured
 from api.report.sections import PARTS, layer_charts, load_maps, search_chart, traffic_maps
 from placement import Problem
 from solvers import Solution
+from solvers.comparing import DISPATCH_FIGURES, Judged
 from traces.support.atomic import atomic_write
 
 __all__ = ["report_html", "write_report"]
@@ -27,7 +27,7 @@ CONTEXT_FIGURES = (
 
 
 def write_report(
-    path: str | Path, problem: Problem, solution: Solution, measured: Sequence[Measured], summary: dict[str, Any]
+    path: str | Path, problem: Problem, solution: Solution, measured: Sequence[Judged], summary: dict[str, Any]
 ) -> None:
     """Write the report, whole or not at all; see `report_html`."""
     document = report_html(problem, solution, measured, summary)
@@ -35,17 +35,17 @@ def write_report(
         file.write(document.encode())
 
 
-def report_html(problem: Problem, solution: Solution, measured: Sequence[Measured], summary: dict[str, Any]) -> str:
+def report_html(problem: Problem, solution: Solution, measured: Sequence[Judged], summary: dict[str, Any]) -> str:
     """Return the report as HTML that refers to nothing outside itself.
 
     Parameters
     ----------
     problem : Problem
     solution : Solution
-    measured : sequence of Measured
+    measured : sequence of Judged
         The plans to compare, the one of `solution` last.
     summary : dict
-        As `api.planning.summarise` gives it.
+        As `solvers.Comparison.as_dict` gives it.
     """
     part = next((name for name in ("held_out", "fit") if measured and name in measured[0].parts), None)
     sections = [_overview(problem, solution, summary)]
@@ -82,7 +82,7 @@ def _overview(problem: Problem, solution: Solution, summary: dict[str, Any]) -> 
     return f"<h1>Expert placement: before and after</h1><p>{escape(facts)}</p>{warnings}<ul>{notes}</ul>"
 
 
-def _tables(measured: Sequence[Measured]) -> str:
+def _tables(measured: Sequence[Judged]) -> str:
     context = _table(measured, CONTEXT_FIGURES, lambda found: found.context_coherent)
     dispatch = _table(measured, DISPATCH_FIGURES, lambda found: found.dispatch)
     return (
@@ -93,7 +93,7 @@ def _tables(measured: Sequence[Measured]) -> str:
     )
 
 
-def _table(measured: Sequence[Measured], names: Sequence[str], pick: Any) -> str:
+def _table(measured: Sequence[Judged], names: Sequence[str], pick: Any) -> str:
     head = _head(("part", "plan"), ("tokens", *names))
     rows = []
     for part in measured[0].parts:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from api.figures import Measured, PartFigures
-from solvers.plotting.svg import Floats, heat_map, line_chart
 from placement import Problem
 from placement.cost.score import expected_gpu_load
 from solvers import Solution
+from solvers.comparing import Judged, PartFigures
+from solvers.plotting.svg import Floats, heat_map, line_chart
 
 __all__ = ["PARTS", "layer_charts", "load_maps", "search_chart", "traffic_maps"]
 
@@ -18,7 +18,7 @@ PARTS = {"fit": "fit", "held_out": "held out"}
 MAX_CELLS = 72  # GPUs per side of a heat map; above, the nodes are shown
 
 
-def layer_charts(problem: Problem, measured: Sequence[Measured], part: str) -> str:
+def layer_charts(problem: Problem, measured: Sequence[Judged], part: str) -> str:
     """Return two charts over the layers: what crosses GPUs, and the busiest GPU."""
     charts = []
     titles = {
@@ -36,7 +36,7 @@ def layer_charts(problem: Problem, measured: Sequence[Measured], part: str) -> s
     return f"<h2>Layer by layer, {PARTS[part]} tokens</h2>{_figures(charts)}"
 
 
-def traffic_maps(problem: Problem, measured: Sequence[Measured], part: str) -> str:
+def traffic_maps(problem: Problem, measured: Sequence[Judged], part: str) -> str:
     """Return a map of the traffic between GPUs for each plan, on one scale."""
     matrices = [_shares(problem, item.parts[part]) for item in measured]
     high = max(float(np.nanmax(matrix, initial=0.0)) for matrix in matrices)
@@ -66,7 +66,7 @@ def _shares(problem: Problem, found: PartFigures) -> Floats:
     return shares
 
 
-def load_maps(problem: Problem, measured: Sequence[Measured], part: str | None) -> str:
+def load_maps(problem: Problem, measured: Sequence[Judged], part: str | None) -> str:
     """Return a map of the GPUs' loads for each plan, on one scale; expected loads where there are no tokens."""
     loads = []
     for item in measured:

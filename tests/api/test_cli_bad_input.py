@@ -130,6 +130,12 @@ def test_a_truncated_jsonl_trace_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "p.json").exists()
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a folder of its own: plans without a name are written where the command runs."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+
+
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a sound trace file."""

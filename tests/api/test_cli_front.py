@@ -36,6 +36,12 @@ def document(*arguments: object) -> Any:
     return json.loads(result.stdout)
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a folder of its own: plans without a name are written where the command runs."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+
+
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a trace file with planted affinity."""

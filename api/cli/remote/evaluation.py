@@ -8,16 +8,21 @@ from api.cli.remote.service import body_of
 
 if TYPE_CHECKING:
     from api.client import Client
-    from api.figures import PartFigures
-    from placement import Evaluation, Objective, Plan, Topology
+    from placement import Evaluation, Plan, SettledObjective, Topology
+    from solvers.comparing import PartFigures
 
 __all__ = ["replay_remotely"]
 
 
 def replay_remotely(
-    service: Client, plan: Plan, plan_id: str | None, tokens: dict[str, Any], where: Topology, objective: Objective
+    service: Client,
+    plan: Plan,
+    plan_id: str | None,
+    tokens: dict[str, Any],
+    where: Topology,
+    objective: SettledObjective,
 ) -> tuple[PartFigures, tuple[str, ...]]:
-    """Have a service replay a trace both ways that tokens travel, as `api.figures.replay_both` does.
+    """Have a service replay a trace both ways that tokens travel, as `solvers.comparing.replay_both` does.
 
     Parameters
     ----------
@@ -28,16 +33,16 @@ def replay_remotely(
     tokens : dict
         ``trace``, its id; and, as in an evaluation's request, the ``part`` of it and the share to ``hold_out``.
     where : Topology
-    objective : Objective
+    objective : SettledObjective
         How tokens travel; where activated experts have a weight, they are counted as well.
 
     Returns
     -------
     PartFigures, notes
     """
-    from api.figures import PartFigures
     from api.resources.schemas import EvaluationBody
     from placement.files import plan_to_dict, topology_to_dict
+    from solvers.comparing import PartFigures
 
     sent: dict[str, Any] = tokens | {"topology": topology_to_dict(where)}
     if plan_id is None:
@@ -52,11 +57,13 @@ def replay_remotely(
 
     chosen = {name: str(getattr(objective, name)) for name in ("dedup", "ownership")}
     batch = {"decode_batch": objective.decode_batch} if objective.activated_weight else {}
-    own, notes = ask(execution=objective.execution, replica_policy=objective.replica_policy, **chosen, **batch)
+    choices: dict[str, str | int] = {"execution": objective.execution, "replica_policy": objective.replica_policy}
     if objective.execution == "dispatch":
-        other, _ = ask(execution="context_coherent", dedup="gpu", ownership="token", replica_policy="fair")
+        own, notes = ask(**choices, **chosen, **batch)
+        other, _ = ask(execution="context_coherent", replica_policy="fair")
         return PartFigures(evaluation=own, context_coherent=other, dispatch=own), notes
-    other, _ = ask(execution="dispatch", replica_policy="same_node", **chosen)
+    own, notes = ask(**choices)
+    other, _ = ask(execution="dispatch", replica_policy="same_node", dedup="gpu", ownership="token")
     return PartFigures(evaluation=own, context_coherent=own, dispatch=other), notes
 
 
