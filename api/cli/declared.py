@@ -255,14 +255,19 @@ class Asked:
         **apart
             Fields that the command has read itself, in place of what was given.
         """
-        fields = {name: value for name, value in self.nested().items() if name not in apart}
+        fields = self.parts(checks)
+        return checks.run(lambda: self.owner(**(fields | apart)))
+
+    def parts(self, checks: Checks) -> dict[str, Any]:
+        """Build the objects inside it; what breaks a rule is left out, and collected."""
+        fields = self.nested()
         for item in declared(self.owner).values():
             if is_dataclass(item.kind) and isinstance(said := fields.get(item.name), dict):
                 kind: Any = item.kind
                 fields[item.name] = checks.run(lambda kind=kind, said=said: kind(**said))
                 if fields[item.name] is None:
                     del fields[item.name]
-        return checks.run(lambda: self.owner(**fields, **apart))
+        return fields
 
 
 def asks(

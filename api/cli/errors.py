@@ -33,7 +33,7 @@ OWN = {
 QUOTED = re.compile(r"`(\w+)=?`")
 ASSIGNED = re.compile(r"\b(\w+)=(?![\w'\"\[{])")
 CHOSEN = re.compile(r"\b([a-z]+(?:_[a-z]+)*) ['\"]([\w:-]+)['\"]")
-BARE = re.compile(r"(?<![\w/.`-])[a-z]+(?:_[a-z]+)+\b(?![\w/.(])")
+BARE = re.compile(r"(?<![\w/.`-])[a-z]+(?:_[a-z]+)+\b(?!\.?[\w/(])")
 
 
 @cache

@@ -84,6 +84,7 @@ def read_inputs(
     apart: dict[str, Any] = {"topology": "1x1" if machine is None else machine}  # reported already
     if start is not None:
         if first is None:
+            asked.parts(checks)
             return Inputs(reading=reading, model=model, source=source, request=None, body={})
         apart["start"] = first
     request = asked.build(checks, **apart)

@@ -308,7 +308,8 @@ def test_compare_uses_the_objective_of_the_first_plan(trace: Path, plan: Path, d
         recorded = load_plan(first).provenance["objective"]
         settings = {name: recorded[name] for name in CHOICES}
         assert {name: told[name] for name in CHOICES} == settings
-        options = [text for name in CHOICES for text in (f"--{name.replace('_', '-')}", settings[name])]
+        used = CHOICES if settings["execution"] == "dispatch" else ("execution", "replica_policy")
+        options = [text for name in used for text in (f"--{name.replace('_', '-')}", settings[name])]
         for item, file in zip(told["plans"], (first, second), strict=True):
             assert item["traffic"] == document("evaluate", file, trace, *options)["traffic"]
         (note,) = [line for line in result.stderr.splitlines() if "objectives differ" in line]
