@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from api.cli import app
 from api.jobs.executors import ExecutorLostError, executor_factory
 from api.planning import PlanRequest, prepare
-from solvers.seeds import Restarts, best_of_seeds
 from placement import load_topology
 from solvers import Limits
+from solvers.seeds import Restarts, best_of_seeds
 from tests.api.dask_cluster import DaskCluster, missing
 from tests.api.postgres import missing as no_postgres
 from traces import InputError, Profile, load, profile_shards

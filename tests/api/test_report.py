@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from api.figures import figures_of, measure
+
 from api.planning import PlanRequest, prepare, run
-from solvers.plotting.svg import heat_map, line_chart
 from api.report.report import report_html, write_report
 from placement import Topology
+from solvers.plotting.svg import heat_map, line_chart
 from traces import InputError, LoadCounts, Provenance, Trace
 from traces.synthetic import Synthetic, generate
 
