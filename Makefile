@@ -1,8 +1,9 @@
-# One virtual environment for everything; `make setup` fills it once and again when the pins change.
+# One virtual environment for everything, filled as far as a target needs it, and again when the pins change.
 PYTHON ?= $(shell for python in python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST_WORKERS ?= 2
 
 .PHONY: help setup system-packages demo test check bench serve docs audit
@@ -18,13 +19,23 @@ help:
 
 setup: $(VENV)/.ready
 
-# pip 25.1 is the first that installs dependency groups.
-$(VENV)/.ready: pyproject.toml constraints.txt
+# The library and the command line.
+$(VENV)/.base: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable .
+	@touch $@
+
+# And the service.
+$(VENV)/.service: $(VENV)/.base
+	$(INSTALL) --editable ".[parquet,service]"
+	@touch $@
+
+# And what tests, checks and benchmarks need. pip 25.1 is the first that installs dependency groups.
+$(VENV)/.ready: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[parquet]" --group dev --group s3-tests
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group capture || \
+	$(INSTALL) --editable ".[parquet,service]" --group dev --group s3-tests
+	$(INSTALL) --group capture || \
 		echo "No CPU build of PyTorch for this Python and pip: the tests that capture from models are skipped." >&2
 	@touch $@
 
@@ -40,7 +51,7 @@ system-packages:
 			>/dev/null || echo "could not install$$missing: some tests will be skipped" >&2; \
 	else echo "not installed:$$missing: some tests will be skipped (as root: apt-get install$$missing)" >&2; fi
 
-demo: setup
+demo: $(VENV)/.base
 	$(BIN)/moe-placement demo
 
 test: setup system-packages
@@ -56,7 +67,7 @@ bench: setup
 	@for script in benchmarks/[a-z]*.py; do \
 		test -e "$$script" || continue; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
-serve: setup
+serve: $(VENV)/.service
 	$(BIN)/moe-placement serve
 
 # Asks a database of vulnerabilities over the network, so it is not a part of the tests.
@@ -68,5 +79,5 @@ docs: $(VENV)/.docs
 	$(BIN)/zensical build --clean --strict
 
 $(VENV)/.docs: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	$(INSTALL) --group docs
 	@touch $@

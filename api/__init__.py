@@ -1,1 +1,5 @@
 """Step 4 of 4: the command line and the REST service."""
+
+from moe_placement import require
+
+require("traces", "placement", "solvers")

@@ -18,9 +18,9 @@ from _harness import Neighbours, available_cores, conditions, interleaved, secon
 
 import placement
 import traces
+from solvers.bounds.layer_windows import ChainBound
+from solvers.methods.annealing.tables.runs import Chain, ChainModel
 from solvers.plotting.svg import line_chart
-from solvers.bounds.chain import ChainBound
-from solvers.methods.annealing.chain import Chain, ChainModel
 from traces.synthetic import Synthetic, generate
 
 SEED, TRIALS, TEMPERATURE = 0, 300_000, 0.03

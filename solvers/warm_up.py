@@ -8,9 +8,9 @@ import numpy as np
 
 from placement import Constraints, Objective, Problem, Topology
 from placement.cost.bounds import HEAP_SHARE, most_kept
-from placement.cost.score import home_variance
+from placement.cost.shares import home_variance
 from solvers.bounds import raise_bound
-from solvers.bounds.home import HomeMessages
+from solvers.bounds.home_messages import HomeMessages
 from solvers.registry import Solver
 from solvers.searching.limits import Limits
 from solvers.searching.search import Search

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ import yaml
 from fastapi.testclient import TestClient
 
 from api.service.app import create_app
-from api.service.gauges import PlanLoad
-from api.service.settings import Settings
+from api.settings.settings import Settings
+from api.telemetry.gauges import PlanLoad
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -74,7 +75,12 @@ def test_image() -> None:
     for line in lines:
         if line.startswith("COPY ") and "--from" not in line:
             assert all((ROOT / source).exists() for source in line.split()[1:-1]), line
+    assert any("pip install" in line and '".[service,' in line for line in lines), "without the extra there is no serve"
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    shipped = build["targets"]["wheel"]["packages"]
+    assert [name for name in shipped if f"COPY {name} {name}" not in lines] == []
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert [name for name in shipped if f"!{name}" not in ignored] == []
     assert ignored[0] == "*", "what is not named does not get into an image"
 
 

@@ -27,6 +27,12 @@ from api.cli.stdout import OutputError, stdout_told
 
 __all__ = ["app", "main"]
 
+# What the extra `service` installs, as modules; the other commands do without.
+SERVICE = {
+    *("alembic", "fastapi", "prometheus_client", "pydantic", "pydantic_settings", "sqlalchemy", "starlette"),
+    *("structlog", "uvicorn"),
+}
+
 
 class _Commands(TyperGroup):
     """Turns the library's errors into messages and exit codes."""
@@ -39,7 +45,7 @@ class _Commands(TyperGroup):
             say("Stopped.", "note")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            code = _report(error, as_json=wants_json(ctx))
+            code = _report(_explained(error, ctx.invoked_subcommand), as_json=wants_json(ctx))
             if code is None:
                 raise
             raise typer.Exit(code) from None
@@ -58,12 +64,9 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        from importlib.metadata import PackageNotFoundError, version
+        import moe_placement
 
-        try:
-            typer.echo(version("moe-placement"))
-        except PackageNotFoundError:
-            typer.echo("unknown")
+        typer.echo(moe_placement.__version__)
         raise typer.Exit
 
 
@@ -116,6 +119,18 @@ def main() -> None:
     except OutputError as error:
         say(f"Can't write the output: {error.strerror}.", "error")
         sys.exit(BAD_INPUT)
+
+
+def _explained(error: Exception, command: str | None) -> Exception:
+    """Return what to tell instead of a missing module, where that is because the service is not installed."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    if name is None or name.partition(".")[0] not in SERVICE:
+        return error
+    from traces import InputError
+
+    detail = f"This command is a part of the service, which is not installed: there is no {name}."
+    remedy = 'Run: pip install "moe-placement[service]"'
+    return InputError.of("no_service_extra", f"moe-placement {command}", detail, remedy)
 
 
 def _report(error: Exception, *, as_json: bool) -> int | None:

@@ -7,26 +7,17 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from api.cli.console import say
 from api.cli.reading import TraceReading, open_planned, read_placement
 from api.cli.remote.service import machine_of, named_plan
 
 if TYPE_CHECKING:
     from api.cli.declared import Asked
     from api.cli.outputs import Checks
-    from placement import Problem
     from solvers import Request
     from solvers.source import Source
     from traces import ModelLayout
 
-__all__ = ["Inputs", "plan_path", "read_inputs", "say_warnings", "travel_assumed"]
-
-ASSUMED = (
-    "Nothing says the engine: tokens are assumed to go straight from layer to layer (context-coherent, ExFlow). "
-    "If they go home after every layer, as in SGLang, vLLM or TensorRT-LLM, name it: --engine sglang."
-)
-NUMBER = re.compile(r"\d+(?:\.\d+)?")
-FEW = 3
+__all__ = ["Inputs", "plan_path", "read_inputs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +84,7 @@ def read_inputs(
 
 def _body(asked: Asked, machine: Any, start: str | None) -> dict[str, Any]:
     """Return what was asked, and nothing else, as a service takes it."""
-    from placement.files import topology_to_dict
+    from placement.topology.file import topology_to_dict
 
     return (
         _plain(asked.nested()) | {"topology": topology_to_dict(machine)} | ({} if start is None else {"start": start})
@@ -116,27 +107,3 @@ def plan_path(trace: Path, output: Path | None) -> Path:
         return output
     name = re.sub(r"^(sha256):([0-9a-f]{12})[0-9a-f]*$", r"trace-\2.x", trace.name)
     return Path(f"{Path(name).stem or 'trace'}.plan.json")
-
-
-def travel_assumed(problem: Problem, request: Request) -> str | None:
-    """Return the sentence that says how tokens are assumed to travel, where nobody said it; else None."""
-    return ASSUMED if problem.engine is None and request.objective.execution is None else None
-
-
-def say_warnings(warnings: tuple[str, ...] | list[str]) -> None:
-    """Print warnings; many of one kind are one sentence, with the worst case as an example."""
-    kinds: dict[str, list[str]] = {}
-    for warning in warnings:
-        kinds.setdefault(NUMBER.sub("#", warning.partition(";")[0]), []).append(warning)
-    for alike in kinds.values():
-        if len(alike) < FEW:
-            for warning in alike:
-                say(warning, "warning")
-        else:
-            say(f"{max(alike, key=_worst)} ({len(alike)} warnings like this one; this is the worst.)", "warning")
-
-
-def _worst(warning: str) -> float:
-    """Return the figure that a warning of a kind ends with, by which the worst one is found."""
-    numbers = NUMBER.findall(warning.partition(";")[0])
-    return float(numbers[-1]) if numbers else 0.0

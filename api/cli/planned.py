@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 from api.cli.console import print_json, say, write
 from api.cli.engine_file import EngineFile
 from api.cli.hints import balance_hint, overtime_note
-from api.cli.inputs import say_warnings, travel_assumed
 from api.cli.outputs import check_outputs
 from api.cli.progress import Progress, progress
-from api.cli.summary import summary_text
 
 if TYPE_CHECKING:
     from solvers import Request, Solution, Study
@@ -64,7 +62,8 @@ def plan_and_tell(
         JSON-ready: plan (its file), report, engine, engine_file, load, score, bound, gap, termination, summary,
         elapsed_s, warnings, assumed, hints.
     """
-    from placement import save_plan
+    from api.cli.summary import summary_text
+    from api.report.verdict import engine_note
     from solvers import Study
 
     with progress() as shown:
@@ -76,7 +75,7 @@ def plan_and_tell(
         shown.phase("searching")
         solution = _search(study, shown, workers, executor)
         # Written before it is judged: whatever happens from here on, the search was not in vain.
-        save_plan(solution.plan, output)
+        solution.plan.save(output)
         loaded = None if engine_file is None else engine_file.write(solution.plan)
         shown.phase("replaying tokens")
         comparison = study.compare({"plan": solution.plan}, workers=workers)
@@ -86,7 +85,7 @@ def plan_and_tell(
 
             shown.phase("writing the report")
             write_report(report, study.problem, solution, comparison.rows, summary)
-    assumed, hint = travel_assumed(study.problem, study.request), balance_hint(summary)
+    assumed, hint = engine_note(study), balance_hint(summary)
     _say(study, solution, hint)
     document = {
         "plan": str(output),
@@ -109,8 +108,6 @@ def plan_and_tell(
             say(loaded["missing"], "note")
         print_json(document)
         return document
-    if assumed is not None:
-        write(f"{assumed}\n")
     write(summary_text(study, solution, comparison) + "\n")
     write(f"Plan written to {output}")
     if engine_file is not None and loaded is not None:
@@ -135,12 +132,15 @@ def _search(study: Study, shown: Progress, workers: int | None, executor: MakeEx
 
 def _say(study: Study, solution: Solution, hint: str | None) -> None:
     """Print notes, warnings and the hint on stderr."""
+    from api.cli.summary import warnings_text
+
     for note in study.notes:
         say(note, "note")
     if study.request.seeds == 1 and (late := overtime_note(study.problem, solution, study.request.limits.time_s)):
         say(late, "note")
     if solution.termination.limit == "cancelled":
         say("The search was stopped by hand; the best plan so far is kept.", "note")
-    say_warnings(solution.plan.warnings)
+    for warning in warnings_text(solution.plan.warnings):
+        say(warning, "warning")
     if hint is not None:
         say(hint, "hint")

@@ -133,7 +133,8 @@ def read_executor(seeds: int, executor: str | None) -> MakeExecutor | None:
     """Return where several seeds are searched; None for one, in this process."""
     if seeds == 1 and executor is None:
         return None
-    from api.jobs.executors import LOCAL, executor_factory
+    from api.jobs.executors import executor_factory
+    from api.settings.addresses import LOCAL
 
     return executor_factory(executor or LOCAL, "--executor")
 

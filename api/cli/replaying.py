@@ -105,16 +105,10 @@ def travel(provenance: Mapping[str, Any], given: Mapping[str, Any]) -> SettledOb
     InputError
         If something that is given has no effect under the execution that follows.
     """
-    from api.choices import merge_choices, recorded_choices
-    from placement import Objective
+    from placement.replay.choices import replayed_objective
 
-    choices = merge_choices(recorded_choices(provenance), given)
-    execution = choices.setdefault("execution", "context_coherent")
-    if execution != "dispatch":
-        choices = {
-            name: value for name, value in choices.items() if name in given or name not in ("dedup", "ownership")
-        }
-    return Objective(**choices).settled(capped=False)
+    objective, _ = replayed_objective(provenance, given, None)
+    return objective.settled(capped=False)
 
 
 def counted(objective: SettledObjective, plan: Plan, decode_batch: int | None) -> SettledObjective:
@@ -127,7 +121,7 @@ def counted(objective: SettledObjective, plan: Plan, decode_batch: int | None) -
     """
     from dataclasses import replace
 
-    from api.choices import decode_batch_of
+    from placement.replay.choices import decode_batch_of
     from traces import InputError
 
     batch = decode_batch_of(plan.provenance.get("objective"), decode_batch, objective.execution)
@@ -202,7 +196,7 @@ def _plan_and_topology(
     path: Path, asked: Topology | None, format_name: str | None, reading: TraceReading, model: ModelLayout | None
 ) -> tuple[Plan, Topology]:
     from placement import Topology
-    from placement.files import recorded_topology
+    from placement.replay.choices import recorded_topology
 
     known: dict[str, Any] = {"model": model, "num_experts": reading.num_experts, "layer_ids": reading.layers()}
     plan = read_placement(path, format_name, topology=asked, **known)

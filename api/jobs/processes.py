@@ -14,14 +14,14 @@ from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-from api.service.telemetry import configure_logging
-
 __all__ = ["Helpers", "close", "kill", "process_pool"]
 
 Result = TypeVar("Result")
 
 
-def process_pool(workers: int, niceness: int, log_level: str, memory_bytes: int | None = None) -> ProcessPoolExecutor:
+def process_pool(
+    workers: int, niceness: int, log_level: str | None, memory_bytes: int | None = None
+) -> ProcessPoolExecutor:
     """Return a pool of spawned processes; they start when they are needed.
 
     Parameters
@@ -29,7 +29,8 @@ def process_pool(workers: int, niceness: int, log_level: str, memory_bytes: int 
     workers : int
     niceness : int
         Added to this process's.
-    log_level : str
+    log_level : str or None
+        Of the service's log, to which they write; None leaves logging as Python has it.
     memory_bytes : int, optional
         What each process may allocate; more is refused, which ends its job but nothing else.
     """
@@ -55,13 +56,16 @@ def kill(executor: Executor) -> None:
     executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _enter(niceness: int, log_level: str, memory_bytes: int | None) -> None:
+def _enter(niceness: int, log_level: str | None, memory_bytes: int | None) -> None:
     os.nice(niceness)
     if memory_bytes is not None:
         # Data, not address space: libraries reserve gigabytes of addresses that they never touch.
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides
-    configure_logging(log_level)
+    if log_level is not None:
+        from api.telemetry.logs import configure_logging  # of the extra `service`
+
+        configure_logging(log_level)
     threading.Thread(target=_die_with_parent, name="parent-watch", daemon=True).start()
 
 

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from solvers.source import Part
-from placement.problem.constraints import LoadGroups
+from api.resources.declared import body_model
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
-from placement.topology.topology import MAX_GPUS
-from solvers.fronts.pareto import Against
+from placement.topology.links import MAX_GPUS
+from solvers.request import FrontRequest, Request
+from solvers.source import Part
 
 __all__ = [
     "EvaluationBody",
     "FrontBody",
     "FrontId",
-    "GroupBody",
     "ImportBody",
     "KeyBody",
     "LabelsBody",
-    "LayerCapBody",
-    "LimitsBody",
     "Name",
-    "PinBody",
     "PlanBody",
     "PlanFile",
     "PlanId",
@@ -153,123 +149,42 @@ TopologyField = Annotated[
 ]
 
 
-class PinBody(Strict):
-    """An expert and a GPU."""
+KEPT = frozenset({"topology", "options", "start"})  # declared here: what the service keeps, and bounds by type
 
-    expert: Id
-    gpu: Annotated[int, Field(ge=0, lt=MAX_GPUS)]
-    layer_id: LayerId | None = Field(default=None, description="Model layer; all layers if null.")
+if TYPE_CHECKING:
 
+    class RequestFields(Strict):
+        """Whose fields are made from the declaration of `Request`."""
 
-class GroupBody(Strict):
-    """Experts whose replicas stay on one node."""
+        def __getattr__(self, name: str) -> Any: ...
 
-    experts: Annotated[list[Id], Field(min_length=1, max_length=MAX_ID)]
-    layer_id: LayerId | None = Field(default=None, description="Model layer; all layers if null.")
+    class FrontRequestFields(RequestFields):
+        """Whose fields are made from the declaration of `FrontRequest`."""
 
-
-class LayerCapBody(Strict):
-    """A load cap for one model layer."""
-
-    layer_id: LayerId
-    load_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+else:
+    RequestFields = body_model(Request, Strict, KEPT)
+    FrontRequestFields = body_model(FrontRequest, Strict, KEPT)
 
 
-class LimitsBody(Strict):
-    """When to stop; the first limit that is reached ends the search."""
-
-    time_limit_s: Positive | None = Field(
-        default=None,
-        description="Seconds. 10 if it is left out and there is no work limit; null for the service's longest.",
-    )
-    work: Annotated[int, Field(ge=1, le=INT64)] | None = Field(
-        default=None, description="Trial changes to price. Same seed and work, and no time limit: same plan."
-    )
-    gap: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
-        default=None, description="Stop when (score - bound) / score is at most this."
-    )
-    stall_s: Positive | None = Field(default=None, description="Stop after so many seconds without a better plan.")
-
-
-class PlanBody(Strict):
-    """A request for a plan."""
+class _Asked(Strict):
+    """What the service adds to a request."""
 
     trace: TraceId = Field(description="Trace to plan for.")
     topology: TopologyField
-    slots_per_gpu: Slots | None = Field(
-        default=None, description="Expert slots per GPU and layer; ceil(E / G) if null."
-    )
-    execution: Execution = Field(default="context_coherent", description="How tokens travel.")
-    dedup: Dedup = Field(default="gpu", description="What a dispatch sends once per: expert (none), GPU or node.")
-    ownership: Ownership = Field(default="token", description="Home rank of a token under dispatch.")
-    replica_policy: ReplicaPolicy | None = Field(
-        default=None, description="Which replica a token uses; fair (context_coherent) or same_node (dispatch) if null."
-    )
-    activated_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        default=0.0, description="Weight of the activated experts of the GPU that has most, for decoding."
-    )
-    decode_batch: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        default=128, description="Tokens per batch that activated experts are counted over."
-    )
-    load_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = Field(
-        default=None, description="Largest load of a GPU relative to its fair share, in every layer."
-    )
-    layer_load_caps: Annotated[list[LayerCapBody], Field(max_length=MAX_ITEMS)] = Field(
-        default=[], description="Load caps of single layers, in place of load_cap."
-    )
-    load_quantile: Annotated[float, Field(ge=0.5, lt=1, allow_inf_nan=False)] | None = Field(
-        default=None, description="The load cap holds for this quantile of a GPU's load; null: for its expectation."
-    )
-    load_groups: LoadGroups | None = Field(
-        default=None,
-        description="Tokens that are drawn together, to tell how much loads vary. If null: sequences, if there is a "
-        "load_quantile and the trace names them; else windows.",
-    )
-    extra_replicas: Annotated[int, Field(ge=0, le=INT64)] | None = Field(
-        default=None,
-        description="Replicas beyond one of each expert, in all layers together; null: what fits the slots.",
-    )
-    extra_bytes: Annotated[int, Field(ge=0, le=INT64)] | None = Field(
-        default=None, description="The same budget in bytes, all GPUs together; needs expert_bytes."
-    )
-    expert_bytes: Annotated[int, Field(ge=1, le=INT64)] | None = Field(
-        default=None,
-        description="Size of one expert's weights: for extra_bytes, to check the GPUs' memory, and to show bytes.",
-    )
-    pins: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field(
-        default=[], description="Replicas that must be there."
-    )
-    forbidden: Annotated[list[PinBody], Field(max_length=MAX_ITEMS)] = Field(
-        default=[], description="Replicas that must not."
-    )
-    groups: Annotated[list[GroupBody], Field(max_length=MAX_ITEMS)] = Field(
-        default=[], description="Experts kept together."
-    )
-    solver: Annotated[str, Field(min_length=1, max_length=100)] = Field(
-        default="auto", description="See GET /v1/solvers."
-    )
     options: dict[Annotated[str, Field(max_length=100)], Scalar] = Field(
-        default={}, description="Options of the solver; GET /v1/solvers has their JSON Schema."
+        default={}, description="Parameters of the solver; GET /v1/solvers has their JSON Schema."
     )
-    limits: LimitsBody = LimitsBody()
-    hold_out: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
-        default=None, description="Share of the sequences to hold out. 0.5 if null and the trace has tokens."
-    )
-    seed: Annotated[int, Field(ge=0, le=INT64)] = 0
     start: PlanId | None = Field(default=None, description="Plan to start from.")
     name: Name | None = Field(default=None, description="Name to show.")
     tags: Tags = Field(default=[], description="Words to find it by.")
 
 
-class FrontBody(PlanBody):
-    """A request for a front: many plans at once. Time and work limits are those of all its searches together."""
+class PlanBody(_Asked, RequestFields):
+    """A request for a plan."""
 
-    limits: LimitsBody = LimitsBody(time_limit_s=60.0)
-    against: Against = Field(default="imbalance", description="What traffic is weighed against.")
-    points: Annotated[int, Field(ge=3, le=64)] = Field(default=9, description="Searches, and most points.")
-    num_groups: Annotated[int, Field(ge=1, le=MAX_ID)] | None = Field(
-        default=None, description="Expert groups of the router (DeepSeek-V3: 8), for hierarchical EPLB."
-    )
+
+class FrontBody(_Asked, FrontRequestFields):
+    """A request for a front: many plans at once. Time and work limits are those of all its searches together."""
 
 
 class TopologyBody(Strict):

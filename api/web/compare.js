@@ -38,7 +38,7 @@ export async function compare(plan) {
     if (mine !== turn) return;
     $("replay-note").textContent = `Below: all ${count(after.tokens)} tokens, replayed. ${after.notes.join(" ")}`;
     $("replayed").hidden = false;
-    draw(before, after, plan.request.load_cap);
+    draw(before, after, plan.request.constraints.load_cap);
   } catch (error) {
     if (mine !== turn) return;
     $("replay-note").textContent = "";

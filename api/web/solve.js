@@ -81,15 +81,14 @@ async function solve(begun, ended) {
 
 function bodyOf() {
   const form = new FormData($("plan-form"));
-  const body = { trace: trace.id, topology: form.get("topology").trim(), execution: form.get("execution"), limits: {} };
-  if (body.execution === "dispatch") body.dedup = form.get("dedup");
-  for (const name of ["load_cap", "slots_per_gpu", "time_limit_s"]) {
+  const objective = { execution: form.get("execution") };
+  if (objective.execution === "dispatch") objective.dedup = form.get("dedup");
+  const body = { trace: trace.id, topology: form.get("topology").trim(), objective, constraints: {}, limits: {} };
+  for (const [name, part] of [["load_cap", body.constraints], ["slots_per_gpu", body], ["time_s", body.limits]]) {
     const field = $(name);
-    if (field.validity.badInput) body[name] = "no number"; // the service says what is wrong
-    else if (field.value !== "") body[name] = field.valueAsNumber;
+    if (field.validity.badInput) part[name] = "no number"; // the service says what is wrong
+    else if (field.value !== "") part[name] = field.valueAsNumber;
   }
-  if ("time_limit_s" in body) body.limits.time_limit_s = body.time_limit_s;
-  delete body.time_limit_s;
   return body;
 }
 

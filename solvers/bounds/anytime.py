@@ -11,8 +11,8 @@ import numpy as np
 from placement import Problem
 from placement.cost.bounds import load_floor
 from solvers.bounds.assignments import least_assignment_traffic
-from solvers.bounds.chain import ChainBound
-from solvers.bounds.dispatch import DispatchBound
+from solvers.bounds.layer_windows import ChainBound
+from solvers.bounds.message_parts import DispatchBound
 from solvers.bounds.threads import single_threaded
 from solvers.searching.search import Search
 from solvers.searching.threads import run_together

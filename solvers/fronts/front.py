@@ -18,13 +18,13 @@ from typing import Any, get_args
 import numpy as np
 
 from placement import Plan, Problem
-from solvers.fronts.moves import add_balanced_mixes, add_mixes, with_few_free
+from solvers.fronts.mixes import add_balanced_mixes, add_mixes, with_few_free
 from solvers.fronts.pareto import Against, Front, nondominated
 from solvers.fronts.search import FrontSearch
 from solvers.methods.eplb.solver import Eplb
 from solvers.registry import Solver, solver_from
+from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
-from solvers.searching.search import Observer
 from solvers.searching.solution import NoPlanError
 from solvers.solving import DEFAULT_LIMITS
 from traces import InputError, Violations

@@ -4,19 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from placement import Plan, Score
 from solvers.request import Against as Against
+from solvers.searching.axes import axes_or_new
+from solvers.searching.equality import same
 from solvers.searching.solution import NoPlanError
 from traces import InputError
+from traces.support.frames import frame
+from traces.support.shown import Facts, as_html, as_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["Against", "Front", "FrontPoint", "cheapest_within", "knee_index", "nondominated", "thinned"]
 
 Floats = npt.NDArray[np.float64]
+MOST_SHOWN = 9  # points of a front in a terminal: with the title, ten lines
 AXES = {"imbalance": "imbalance", "replicas": "slots_per_gpu", "bytes_moved": "moved_experts"}
+AXIS_NAMES = {
+    "imbalance": "busiest GPU / mean, mean over layers",
+    "replicas": "slots per GPU",
+    "bytes_moved": "expert replicas moved",
+}
+FIGURES = (
+    "traffic",
+    "imbalance",
+    "worst_layer",
+    "slots_per_gpu",
+    "redundant_experts",
+    "extra_bytes",
+    "moved_experts",
+    "moved_bytes",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,10 +82,38 @@ class FrontPoint:
     moved_experts: int | None
     moved_bytes: int | None
 
+    def __eq__(self, other: object) -> bool:
+        return same(self, other) if isinstance(other, FrontPoint) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.traffic, self.imbalance, self.slots_per_gpu))
+
+    def __repr__(self) -> str:
+        return f"FrontPoint({self.told()})"
+
+    def told(self) -> str:
+        """Return the figures in words."""
+        words = [
+            f"traffic {self.traffic:.5g}",
+            f"busiest GPU {self.imbalance:.4f} (worst layer {self.worst_layer:.4f})",
+            f"score {self.score.total:.6g}",
+        ]
+        if self.redundant_experts:
+            words.append(f"{self.redundant_experts} redundant{_size(self.extra_bytes)}")
+        if self.moved_experts is not None:
+            words.append(f"{self.moved_experts:,} moved{_size(self.moved_bytes)}")
+        return ", ".join(words)
+
+
+def _size(count: int | None) -> str:
+    return "" if count is None else f" ({count / 1e9:.3g} GB)"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Front:
     """Plans of which none is at least as good as another in both figures.
+
+    Two are equal if their points are, however long it took.
 
     Attributes
     ----------
@@ -79,6 +131,75 @@ class Front:
     points: tuple[FrontPoint, ...]
     elapsed_s: float = 0.0
     stopped: bool = False
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Front):
+            return NotImplemented
+        return (self.against, self.stopped) == (other.against, other.stopped) and self.points == other.points
+
+    def __hash__(self) -> int:
+        return hash((self.against, self.points))
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())
+
+    def to_frame(self) -> DataFrame:
+        """Return the points' figures as a pandas table, a row per point; `cost` and `knee` beside them.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        knee = self.knee if self.points else None
+        rows = [
+            {name: getattr(point, name) for name in FIGURES}
+            | {"score": point.score.total, "cost": self.cost(point), "knee": point is knee}
+            for point in self.points
+        ]
+        return frame(rows)
+
+    def plot(self, ax: Any | None = None) -> Any:
+        """Draw the cost over the figure, the knee marked; return the matplotlib Axes.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            A new figure's by default.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        ax = axes_or_new(ax)
+        figure, cost = self.axes
+        ax.plot(figure, cost, marker="o", markersize=4)
+        if self.points:
+            at = knee_index(figure, cost)
+            ax.plot(figure[at], cost[at], marker="o", markersize=10, fillstyle="none", linestyle="none", label="knee")
+            ax.legend()
+        ax.set(xlabel=AXIS_NAMES[self.against], ylabel="traffic" if self.against == "imbalance" else "score")
+        return ax
+
+    def _shown(self) -> tuple[str, Facts]:
+        count, knee = len(self.points), self.knee if self.points else None
+        kept = range(count)
+        if count > MOST_SHOWN:  # both ends and what is evenly between
+            kept = np.unique(np.linspace(0, count - 1, MOST_SHOWN - 1).round().astype(int)).tolist()
+        facts = [
+            (f"{number + 1}{' (knee)' if self.points[number] is knee else ''}", self.points[number].told())
+            for number in kept
+        ]
+        left = "" if len(kept) == count else f", {len(kept)} of them here"
+        stopped = ", stopped early" if self.stopped else ""
+        return f"Front against {self.against}: {count} plans{left}, {self.elapsed_s:.1f} s{stopped}", facts
 
     @property
     def axes(self) -> tuple[Floats, Floats]:

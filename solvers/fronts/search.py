@@ -16,8 +16,8 @@ from placement.plan.plan import replicas_on_gpu
 from solvers.fronts.pareto import Against, Front, FrontPoint, nondominated, thinned
 from solvers.methods.annealing.solver import Annealing
 from solvers.registry import Solver
+from solvers.searching.events import Event, Observer
 from solvers.searching.limits import Limits
-from solvers.searching.search import Event, Observer
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.solving import check_start, solve
 
@@ -53,7 +53,7 @@ class Candidate:
     @property
     def traffic(self) -> float:
         """Traffic term."""
-        return self.score.terms[0].value
+        return self.score["traffic"].value
 
     @property
     def imbalance(self) -> float:
@@ -307,13 +307,4 @@ def moved_replicas(start: Plan, plan: Plan) -> npt.NDArray[np.int64]:
 
 
 def _plan_of(item: Candidate) -> Plan:
-    problem = item.problem
-    return Plan(
-        physical_to_logical_map=item.table,
-        layer_ids=problem.profile.layer_ids,
-        num_experts=problem.num_experts,
-        num_gpus=problem.num_gpus,
-        slots_per_gpu=problem.slots_per_gpu,
-        gpus_per_node=problem.topology.gpus_per_node,
-        score=item.score.total,
-    )
+    return item.problem.plan(item.table, score=item.score.total)

@@ -54,7 +54,7 @@ class Auto:
         """Run the portfolio."""
         portfolio = _Portfolio(problem, search)
         for name in BASELINES:
-            if name not in NULL_CASES or not search.offers_are_dear:
+            if name not in NULL_CASES or not search.offers_take_long:
                 portfolio.run(solver_from(name), 0.05)
         if (grouped := grouped_eplb(problem)) is not None:
             portfolio.run(grouped, 0.05)

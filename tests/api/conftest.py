@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from api.service.settings import Settings
+from api.service.app import create_app
+from api.settings.settings import Settings
 from tests.api.postgres import Postgres, missing
 
 Upload = Callable[..., str]
@@ -69,8 +70,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         max_job_bytes=1 << 30,
         threads_per_plan=1,
     )
-    from api.service.app import create_app  # most tests here do without the service
-
     app = create_app(settings)
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         yield client

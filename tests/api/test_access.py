@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from api.cli import app as command_line
 from api.http.problems import ProblemError
 from api.http.rates import Rates
+from api.resources.context import Services
 from api.service.app import create_app
-from api.service.services import Services
-from api.service.settings import Settings
+from api.settings.settings import Settings
 
 OPEN = {"/healthz", "/readyz", "/openapi.json", "/problems/{slug}"}
 ADMIN = {"/metrics"}

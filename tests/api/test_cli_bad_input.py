@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from api.cli import app
-from placement import Plan, Problem, Topology, save_plan
-from placement.files import plan_to_dict
+from placement import Plan, Problem, Topology
 from solvers import make_plan
 from traces import Profile, Trace, save
 from traces.synthetic import Synthetic, generate
@@ -314,13 +313,13 @@ def bad_plans() -> dict[str, tuple[dict[str, object], str]]:
 def test_a_bad_plan_file_is_refused(command: str, name: str, trace: Path, tmp_path: Path) -> None:
     """Both commands that read plans check them."""
     changes, code = bad_plans()[name]
-    (tmp_path / "plan.json").write_text(json.dumps(plan_to_dict(sound_plan()) | changes))
+    (tmp_path / "plan.json").write_text(json.dumps(sound_plan().as_dict() | changes))
     assert_refused(run(command, tmp_path / "plan.json", trace), code)
 
 
 def test_counts_can_not_be_replayed(trace: Path, tmp_path: Path) -> None:
     """A load matrix has no tokens."""
-    save_plan(sound_plan(), tmp_path / "plan.json")
+    sound_plan().save(tmp_path / "plan.json")
     (tmp_path / "load.csv").write_text("1,2,3,4,5,6,7,8\n" * 3)
     assert_refused(run("evaluate", tmp_path / "plan.json", tmp_path / "load.csv"), "counts_only")
 
@@ -395,7 +394,7 @@ JSON_VALUES = st.recursive(
 @given(data=st.data())
 def test_no_value_in_a_plan_file_ends_in_a_traceback(data: st.DataObject, trace: Path, tmp_path: Path) -> None:
     """Any field may hold anything."""
-    content = plan_to_dict(sound_plan())
+    content = sound_plan().as_dict()
     content["provenance"] = {"topology": {"gpus_per_node": [4]}}
     place = content if data.draw(st.booleans()) else content["provenance"]["topology"]
     names = (
@@ -535,7 +534,7 @@ def test_a_start_plan_of_other_sizes_is_refused(
     start: tuple[Any, ...], pointers: set[str], trace: Path, tmp_path: Path
 ) -> None:
     """Its slots would be read as those of other GPUs, as long as there are as many of them."""
-    save_plan(plan_of(*start), tmp_path / "start.json")
+    plan_of(*start).save(tmp_path / "start.json")
     result = run("solve", trace, "--topology", "1x2", "--start", tmp_path / "start.json", "-o", tmp_path / "p.json")
     assert_refused(result, "start_size")
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
@@ -544,7 +543,7 @@ def test_a_start_plan_of_other_sizes_is_refused(
 
 def test_a_start_plan_of_other_nodes_is_taken(trace: Path, tmp_path: Path) -> None:
     """The same GPUs and slots, joined in another way."""
-    save_plan(plan_of("2x2", 2), tmp_path / "start.json")
+    plan_of("2x2", 2).save(tmp_path / "start.json")
     solve = ("solve", trace, "--topology", "1x4", "--solver", "round_robin", "--work-limit", 1000)
     assert run(*solve, "--start", tmp_path / "start.json").exit_code == 0
 
@@ -553,7 +552,7 @@ def test_a_start_plan_of_other_nodes_is_taken(trace: Path, tmp_path: Path) -> No
 def test_a_plan_whose_recorded_topology_contradicts_it_is_refused(command: str, trace: Path, tmp_path: Path) -> None:
     """Named outright, either topology is taken."""
     plan = plan_of("1x4", 2).replacing(provenance={"topology": {"gpus_per_node": [2, 2]}})
-    save_plan(plan, tmp_path / "plan.json")
+    plan.save(tmp_path / "plan.json")
     assert_refused(run(command, tmp_path / "plan.json", trace), "nodes_differ")
     assert run(command, tmp_path / "plan.json", trace, "--topology", "2x2").exit_code == 0
 
@@ -564,7 +563,7 @@ def test_a_held_out_share_of_all_tokens_is_refused(
     command: str, part: tuple[str, ...], trace: Path, tmp_path: Path
 ) -> None:
     """It would not be used; 0 holds nothing out, which is what happens."""
-    save_plan(sound_plan(), tmp_path / "plan.json")
+    sound_plan().save(tmp_path / "plan.json")
     base = (command, tmp_path / "plan.json", trace, *part)
     result = run(*base, "--hold-out", 0.3)
     assert result.exit_code == 2
@@ -590,7 +589,7 @@ def test_text_that_is_no_unicode_is_refused(trace: Path, tmp_path: Path) -> None
     """In the name of a topology, and in a plan's warnings: it could not be printed."""
     (tmp_path / "t.json").write_text('{"gpus_per_node": [2], "name": "\\ud800"}')
     assert_refused(run("solve", trace, "--topology", tmp_path / "t.json"), "not_unicode")
-    (tmp_path / "p.json").write_text(json.dumps(plan_to_dict(sound_plan()) | {"warnings": ["\udc00"]}))
+    (tmp_path / "p.json").write_text(json.dumps(sound_plan().as_dict() | {"warnings": ["\udc00"]}))
     assert_refused(run("evaluate", tmp_path / "p.json", trace), "not_unicode")
 
 

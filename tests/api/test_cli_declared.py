@@ -19,7 +19,6 @@ from api.cli.commands.solve import solve
 from api.cli.declared import Asked, asks, knobs_of
 from api.cli.errors import flag_of, told, words
 from api.cli.grouped import GROUPS, GroupedCommand
-from api.cli.inputs import say_warnings
 from api.cli.outputs import Checks
 from solvers.request import FrontRequest, Request
 from traces import InputError, Violation
@@ -218,18 +217,6 @@ def test_json_keeps_the_pointers(tmp_path: Path) -> None:
     pointers = [item["pointer"] for item in json.loads(result.stdout)["violations"]]
     assert "/limits/gap" in pointers
     assert "error: --gap: " in result.stderr
-
-
-def test_many_warnings_of_one_kind_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    """The worst case stands for all; few are told one by one."""
-    misses = [f"Load cap 1.05 is missed in layer {layer}: max/mean is {1.1 + layer / 100}" for layer in range(28)]
-    tails = ("; no plan with these slots gets below 1.0700 there.", "; whether 1.05 can be reached is not known.")
-    say_warnings([f"{text}{tails[number % 2]}" for number, text in enumerate(misses)])
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "layer 27: max/mean is 1.37" in line
-    assert "28" in line
-    say_warnings(misses[:2])
-    assert len(capsys.readouterr().err.splitlines()) == 2
 
 
 def test_help_loads_no_heavy_library() -> None:

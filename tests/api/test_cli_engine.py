@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from api.cli import app
-from placement import load_plan
+from placement import Plan
 from traces import save
 from traces.synthetic import Synthetic, generate
 
@@ -83,7 +83,7 @@ def test_one_command_from_a_recording_to_what_sglang_loads(kind: str, named: boo
         f"{file} written for SGLang 0.5.23 (sglang).",
         f"Load it with: --init-expert-location {file} --ep-num-redundant-experts 0",
     ]
-    written = load_plan(plan)
+    written = Plan.load(plan)
     assert written.provenance["objective"]["execution"] == "dispatch"
     counts_only = kind in ("sglang_stat", "sglang_per_pass")
     assert written.provenance["objective"]["dedup"] == ("none" if counts_only else "node")
@@ -102,14 +102,14 @@ def test_redundant_experts_reach_the_file_and_every_slot_is_full(config: Path) -
     told = json.loads(command(*base, "--redundant-experts", 8, "-o", "p.json", "--json").stdout)
     assert (told["engine"], told["engine_file"]) == ("sglang:static", "p.sglang.json")
     assert told["load"] == "--init-expert-location p.sglang.json --ep-num-redundant-experts 8"
-    assert (load_plan("p.json").physical_to_logical_map >= 0).all()
+    assert (Plan.load("p.json").physical_to_logical_map >= 0).all()
 
 
 def test_without_the_model_the_plan_is_written_and_the_way_on_is_told(trace: Path) -> None:
     """One sentence: what is missing, and how to get the file later; that command then works."""
     result = command("solve", trace, "--engine", "sglang", "--topology", "1x4", *QUICK, "-o", "p.json")
     assert result.exit_code == 0, result.stderr
-    assert load_plan("p.json").num_gpus == 4
+    assert Plan.load("p.json").num_gpus == 4
     assert not Path("p.sglang.json").exists()
     (note,) = [line for line in result.stderr.splitlines() if "get it later" in line]
     assert "needs the model's layers" in note

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MAIN = "from api.cli import main; main()"
+MAIN = "from moe_placement import main; main()"
 # Ctrl-C while the named module is imported.
 INTERRUPTED = """
 import sys
@@ -19,7 +19,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Interrupt())
-from api.cli import main
+from moe_placement import main
 main()
 """
 
@@ -57,7 +57,7 @@ def test_a_reader_that_has_gone_is_not_told(tmp_path: Path) -> None:
     assert (tmp_path / "stderr").read_text() == ""
 
 
-@pytest.mark.parametrize("name", ["typer", "api.cli.entry", "placement"])
+@pytest.mark.parametrize("name", ["typer", "api.cli.entry", "placement", "placement.topology"])
 def test_ctrl_c_while_the_command_starts(name: str) -> None:
     """Before the commands are there, or while one imports what it needs: a note, no traceback."""
     done = run("-c", INTERRUPTED.format(name=name), "topologies")

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 from api.cli import app
-from placement import Plan, load_plan, save_plan
+from placement import Plan
 from traces import Profile, Trace, load, save
 from traces.synthetic import Synthetic, generate
 
@@ -76,7 +76,7 @@ def folder(tmp_path: Path) -> Path:
         slots_per_gpu=3,
         gpus_per_node=(2, 2),
     )
-    save_plan(plan, tmp_path / "plan.json")
+    plan.save(tmp_path / "plan.json")
     return tmp_path
 
 
@@ -92,7 +92,7 @@ def test_export_check_and_convert_back(folder: Path, engine: str) -> None:
     checked = document("check", folder / "out.json", "--topology", "2x2", *config)
     assert (checked["format"], checked["valid"]) == (written["format"], True)
     document("convert", folder / "out.json", folder / "again.json", "--to", "plan", "--topology", "2x2", *config)
-    again, plan = load_plan(folder / "again.json"), load_plan(folder / "plan.json")
+    again, plan = Plan.load(folder / "again.json"), Plan.load(folder / "plan.json")
     assert again.num_gpus == 4
     if engine == "deepspeed":
         assert again.physical_to_logical_map[0].tolist() == plan.physical_to_logical_map[1].tolist()
@@ -170,7 +170,7 @@ def test_engine_files_are_evaluated_compared_and_started_from(folder: Path) -> N
     solve = ("solve", folder / "trace.npz", "--topology", "2x2", "--solver", "annealing", "--work-limit", 1000)
     result = command(*solve, *start, *model, "-o", folder / "new.json")
     assert result.exit_code == 0, result.stderr
-    assert load_plan(folder / "new.json").layer_ids.tolist() == [1, 2, 3, 4]
+    assert Plan.load(folder / "new.json").layer_ids.tolist() == [1, 2, 3, 4]
 
 
 def test_topology_from_the_machine(folder: Path) -> None:
@@ -239,7 +239,7 @@ def test_loads_are_kept_by_profile(folder: Path) -> None:
         options = ("--topology", "1x4", "--execution", "dispatch", "--dedup", "none", "--solver", "eplb")
         result = command("solve", source, *layers, *options, "-o", folder / "out.json")
         assert result.exit_code == 0, result.stderr
-        plans.append(load_plan(folder / "out.json"))
+        plans.append(Plan.load(folder / "out.json"))
     assert np.array_equal(plans[0].physical_to_logical_map, plans[1].physical_to_logical_map)
     assert plans[0].layer_ids.tolist() == plans[1].layer_ids.tolist() == [1, 2, 3, 4]
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from api.cli import app
 from api.cli.commands.front import front
 from api.cli.commands.solve import solve
-from placement import load_plan
+from placement import Plan
 from traces import save
 from traces.synthetic import Synthetic, generate
 
@@ -67,12 +67,12 @@ def test_document_agrees_with_the_files(trace: Path, tmp_path: Path) -> None:
     points = told["points"]
     assert sorted(item.name for item in plans.iterdir()) == [f"point-{item:02d}.json" for item in range(len(points))]
     for number, point in enumerate(points):
-        assert load_plan(plans / f"point-{number:02d}.json").score == pytest.approx(point["score"])
+        assert Plan.load(plans / f"point-{number:02d}.json").score == pytest.approx(point["score"])
         assert point["held_out"]["tokens"] == point["fit"]["tokens"] == 512
     allowed = [item for item, point in enumerate(points) if point["imbalance"] <= 1.3]
     assert told["picked"] == allowed[-1]
-    assert load_plan(path) == load_plan(plans / f"point-{told['picked']:02d}.json")
-    assert load_plan(path).provenance["front"]["against"] == "imbalance"
+    assert Plan.load(path) == Plan.load(plans / f"point-{told['picked']:02d}.json")
+    assert Plan.load(path).provenance["front"]["against"] == "imbalance"
 
 
 def test_plan_of_a_point_can_be_evaluated(trace: Path, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_constraints_and_limits_reach_every_point(trace: Path, tmp_path: Path) -
     given += ("--execution", "dispatch", "--activated-weight", 0.1, "--decode-batch", 64, "--gap", 0.001, "--stall", 60)
     short = ("--work-limit", 6000, "--points", 3)
     told = document("front", trace, "--topology", "2x2", *short, *given, "--out-dir", tmp_path / "plans")
-    plans = [load_plan(path) for path in sorted((tmp_path / "plans").iterdir())]
+    plans = [Plan.load(path) for path in sorted((tmp_path / "plans").iterdir())]
     assert len(plans) > 1
     for plan, point in zip(plans, told["points"], strict=True):
         assert (plan.physical_to_logical_map >= 0).sum() <= plan.num_layers * plan.num_experts + 7

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from placement import load_plan
+from placement import Plan
 from traces import save
 from traces.synthetic import Synthetic, generate
 
@@ -75,7 +75,7 @@ def test_ctrl_c_keeps_the_best_plan_so_far(trace: Path, tmp_path: Path) -> None:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert json.loads(out)["termination"]["limit"] == "cancelled"
-    assert load_plan(path).score == json.loads(out)["score"]
+    assert Plan.load(path).score == json.loads(out)["score"]
     assert "stopped by hand" in err
 
 

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
 from api.service.app import create_app
-from api.service.settings import Settings
+from api.settings.settings import Settings
 from api.store.database import Database
 from api.store.disk import disk_problem
 
@@ -60,13 +60,13 @@ def test_room_is_left_for_plans(tmp_path: Path, trace_bytes: bytes) -> None:
 def test_read_only_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that was mounted read-only, and a folder that has gone, are told as what they are."""
     settings = Settings(data_dir=tmp_path, min_free_bytes=0)
-    assert disk_problem(settings) is None
+    assert disk_problem(settings.data_dir, settings.min_free_bytes) is None
     found = list(os.statvfs(tmp_path))
     found[8] |= os.ST_RDONLY
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(found))
-    assert disk_problem(settings) == "The disk of the data folder is read-only."
+    assert disk_problem(settings.data_dir, settings.min_free_bytes) == "The disk of the data folder is read-only."
     monkeypatch.undo()
-    assert "can't be used" in str(disk_problem(settings.model_copy(update={"data_dir": tmp_path / "none"})))
+    assert "can't be used" in str(disk_problem(tmp_path / "none", 0))
 
 
 @pytest.mark.slow

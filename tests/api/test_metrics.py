@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import OperationalError
 
 from api.service.app import create_app
-from api.service.gauges import LATEST_PLANS, PlanLoad, PlanLoads
-from api.service.settings import Settings
+from api.settings.settings import Settings
+from api.telemetry.gauges import LATEST_PLANS, PlanLoad, PlanLoads
 
 
 def figures(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -52,7 +52,7 @@ def test_waiting_plans_have_an_age(tmp_path: Path, trace_bytes: bytes) -> None:
     """The queue's length and age tell of what waits behind a long search."""
     with TestClient(create_app(Settings(data_dir=tmp_path, max_workers=1)), base_url="http://127.0.0.1") as client:
         trace = client.post("/v1/traces", content=trace_bytes).json()["id"]
-        body = {"trace": trace, "topology": "1x4", "limits": {"time_limit_s": 60}}
+        body = {"trace": trace, "topology": "1x4", "limits": {"time_s": 60}}
         places = [client.post("/v1/plans", json=body).headers["location"] for _ in range(3)]
         told = figures(client.get("/metrics").text)
         assert told["moe_placement_queue_length", ()] >= 2

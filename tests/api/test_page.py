@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from api.sample import sample_path
 from api.service.app import create_app
-from api.service.settings import Settings
+from api.settings.settings import Settings
 
 WEB = Path(__file__).parents[2] / "api" / "web"
 LINK = re.compile(r'(?:src|href)="(web/[^"]+)"')
@@ -68,6 +68,21 @@ def test_page_is_revalidated(client: TestClient) -> None:
     assert client.get("/", headers={"If-None-Match": etag}).status_code == 304
     assert client.head("/").headers["etag"] == etag
     assert client.get("/").headers["cache-control"] == "private, no-cache"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("name", ["", "main.js", "style.css", "icon.svg", "sample/tiny_moe.npz"])
+def test_not_modified_keeps_every_field(client: TestClient, folder: str, method: str, name: str) -> None:
+    """A 304 has the fields of the 200: a browser puts them in the place of the stored ones, the policy among them."""
+    path = folder + name if name else "/"
+    whole = client.request(method, path)
+    again = client.request(method, path, headers={"If-None-Match": whole.headers["etag"]})
+    assert (whole.status_code, again.status_code) == (200, 304)
+    assert "script-src 'self'" in again.headers["content-security-policy"]
+    own = {"content-length", "content-type", "x-request-id"}  # of the body, and of each request
+    fields = {field: value for field, value in whole.headers.items() if field not in own}
+    assert {field: value for field, value in again.headers.items() if field != "x-request-id"} == fields
+    assert again.content == b""
 
 
 @pytest.mark.parametrize(

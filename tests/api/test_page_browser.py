@@ -14,9 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from placement import evaluate
+from placement import Plan, evaluate
 from placement.exports import EXPORTS
-from placement.files import load_plan
 from placement.topology.topology import Topology
 from traces import Trace, load
 
@@ -55,20 +54,19 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Return what opens a page whose console errors and requests are kept, and checked at the end of the test."""
+    """Return what opens a page; console errors and requests of all its tabs are kept, and checked at the end."""
     errors: list[str] = []
     hosts: set[str | None] = set()
     expected: list[str] = []
 
     def opened(url: str, **options: Any) -> Any:
         expected.extend(options.pop("expected_errors", ()))
-        page = browser.new_page(viewport={"width": 1120, "height": 900}, accept_downloads=True, **options)
-        page.set_default_timeout(LONGEST_MS)
-        page.on(
-            "console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None
-        )
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+        tabs = browser.new_context(viewport={"width": 1120, "height": 900}, accept_downloads=True, **options)
+        tabs.set_default_timeout(LONGEST_MS)
+        tabs.on("console", lambda message: errors.append(message.text) if message.type in BAD else None)
+        tabs.on("weberror", lambda error: errors.append(str(error.error)))
+        tabs.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+        page = tabs.new_page()
         page.goto(url)
         return page
 
@@ -131,7 +129,7 @@ def test_sample_from_button_to_plan(
     file = tmp_path / download.value.suggested_filename
     download.value.save_as(file)
 
-    plan = load_plan(file)
+    plan = Plan.load(file)
     plan_id = page.locator("#plan-id").inner_text()
     kept = server.http.get(f"/v1/plans/{plan_id}/plan").json()
     assert json.loads(file.read_text()) == kept
@@ -154,17 +152,55 @@ def test_sample_from_button_to_plan(
     page.screenshot(path=artefacts() / "page-dark.png", full_page=True)
 
 
+def used(page: Any) -> list[str]:
+    """Use the page as far as the maps of the sample, and return what its style makes of the button."""
+    page.get_by_role("button", name="Try the sample trace").click()
+    page.locator("#affinity-map canvas.map").wait_for()
+    script = "button => { const {color, backgroundColor} = getComputedStyle(button); return [color, backgroundColor]; }"
+    found: list[str] = page.locator("#sample").evaluate(script)
+    return found
+
+
+def test_page_works_when_it_is_loaded_again(
+    tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]
+) -> None:
+    """Reloaded, in a second tab and come back to, the page that the browser has kept runs and is styled as at first."""
+    server = start_server(tmp_path / "data")
+    url = str(server.http.base_url)
+    page = open_page(url)
+    first = used(page)
+    page.context.set_default_timeout(20_000)  # what is compiled is compiled, and a page without its script does nothing
+
+    page.reload()
+    assert used(page) == first
+    second = page.context.new_page()
+    second.goto(url)
+    assert used(second) == first
+    second.goto(f"{url}/healthz")
+    second.go_back()
+    assert used(second) == first
+    second.goto(f"{url}/healthz")
+    second.goto(url)
+    assert used(second) == first
+
+    told = [json.loads(line) for line in server.log.read_text().splitlines()]
+    statuses = [line["status"] for line in told if line["event"] == "request" and line["path"] == "/"]
+    assert statuses[0] == 200
+    assert len(statuses) > 3
+    assert set(statuses[1:]) == {304}, "the browser asked whether what it has kept still holds"
+
+
 def test_asks_for_a_key_and_shows_what_is_wrong(
     tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]
 ) -> None:
     """With authentication the page asks for a key, keeps it in the tab only, and shows every violation of a request."""
-    from api.service.services import Services
-    from api.service.settings import Settings
+    from api.service.lifecycle import Service
+    from api.settings.settings import Settings
 
     server = start_server(tmp_path / "data", auth="required")
-    services = Services.of(Settings(data_dir=tmp_path / "data"))
-    key, _ = services.keys.create("team", ("write",), name=None, days=None)
-    services.database.close()
+    service = Service(Settings(data_dir=tmp_path / "data"))
+    key, _ = service.services.keys.create("team", ("write",), name=None, days=None)
+    service.database.close()
     page = open_page(str(server.http.base_url), expected_errors=("status of 401", "status of 422"))
     page.get_by_label("API key or token").fill(key)
     page.get_by_role("button", name="Use it").click()

@@ -15,7 +15,6 @@ from fastapi.testclient import TestClient
 
 from placement import Objective, Plan, Topology, evaluate
 from placement import Problem as PlacementProblem
-from placement.files import plan_from_dict
 from solvers import Limits, solve
 from traces import Profile, Trace, load
 
@@ -146,8 +145,8 @@ class TestPlans:
         assert plan["score"] == plan["plan"]["score"]
         assert plan["gap"] == pytest.approx((plan["score"] - plan["bound"]) / plan["score"])
         assert plan["termination"]["deterministic"]
-        assert plan["request"]["execution"] == "context_coherent"
-        assert plan["request"]["limits"] == {"time_limit_s": None, "work": 2000, "gap": None, "stall_s": None}
+        assert plan["plan"]["provenance"]["objective"]["execution"] == "context_coherent"
+        assert plan["request"]["limits"] == {"time_s": None, "work": 2000, "gap": None, "stall_s": None}
         figures = plan["summary"]["plans"]
         assert list(figures) == ["contiguous", "plan"]
         ours, before = (figures[name]["held_out"]["cross_gpu_fraction"] for name in ("plan", "contiguous"))
@@ -155,7 +154,7 @@ class TestPlans:
 
     def test_accepted_then_polled(self, client: TestClient, body: dict[str, Any]) -> None:
         """Without a wait the answer is 202; polling costs nothing until something is new."""
-        response = client.post("/v1/plans", json={**body, "limits": {"time_limit_s": 1.0}})
+        response = client.post("/v1/plans", json={**body, "limits": {"time_s": 1.0}})
         assert response.status_code == 202
         assert response.headers["retry-after"] == "1"
         assert response.headers["etag"].startswith('W/"')
@@ -171,9 +170,9 @@ class TestPlans:
     def test_default_time_limit(self, client: TestClient, trace_id: str) -> None:
         """Left out, the time limit is 10 s; null means none of its own."""
         found = []
-        for limits in ({}, {"time_limit_s": None, "stall_s": 5.0}):
+        for limits in ({}, {"time_s": None, "stall_s": 5.0}):
             response = client.post("/v1/plans", json={"trace": trace_id, "topology": "1x4", "limits": limits})
-            found.append(response.json()["request"]["limits"]["time_limit_s"])
+            found.append(response.json()["request"]["limits"]["time_s"])
             client.post(response.headers["location"] + "/cancel")
         assert found == [10.0, None]
 
@@ -181,7 +180,7 @@ class TestPlans:
         """The plan file alone is what the library reads."""
         response = client.get(f"/v1/plans/{plan['id']}/plan")
         assert response.json() == plan["plan"]
-        assert isinstance(plan_from_dict(response.json()), Plan)
+        assert isinstance(Plan.from_dict(response.json()), Plan)
         etag = {"If-None-Match": response.headers["etag"]}
         assert client.get(f"/v1/plans/{plan['id']}/plan", headers=etag).status_code == 304
 
@@ -215,13 +214,13 @@ class TestPlans:
         self, client: TestClient, body: dict[str, Any], trace_bytes: bytes, tmp_path: Path, objective: dict[str, Any]
     ) -> None:
         """The same seed and work give the plan that the library gives, judged by the same figures."""
-        asked = {**body, "topology": "2x2", "slots_per_gpu": 9, "seed": 3, **objective}
+        asked = {**body, "topology": "2x2", "slots_per_gpu": 9, "seed": 3, "objective": objective}
         ours = client.post("/v1/plans", json=asked, headers=WAIT).json()
         (tmp_path / "tiny.npz").write_bytes(trace_bytes)
         trace = load(tmp_path / "tiny.npz")
         assert isinstance(trace, Trace)
         fit, held_out = trace.split(0.5)
-        aim = Objective.for_execution(**{"execution": "context_coherent", **objective})
+        aim = Objective(**objective)
         problem = PlacementProblem(Profile.of(fit), Topology.parse("2x2"), 9, aim)
         plan = solve(problem, "auto", limits=Limits(work=body["limits"]["work"]), seed=3).plan
         assert ours["plan"]["physical_to_logical_map"] == plan.physical_to_logical_map.tolist()
@@ -230,8 +229,8 @@ class TestPlans:
             plan,
             held_out,
             problem.topology,
-            execution=aim.execution,
-            dedup=aim.dedup,
+            execution=problem.objective.execution,
+            dedup=problem.objective.dedup,
             replica_policy=aim.replica_policy,
         )
         summary = ours["summary"]["plans"]["plan"]["held_out"]
@@ -254,7 +253,7 @@ class TestPlans:
 
     def test_start(self, client: TestClient, body: dict[str, Any], plan: dict[str, Any]) -> None:
         """A plan that starts from another is never worse."""
-        limits = {"time_limit_s": 0.2}
+        limits = {"time_s": 0.2}
         started = client.post(
             "/v1/plans", json={**body, "solver": "random", "start": plan["id"], "limits": limits}, headers=WAIT
         )
@@ -271,10 +270,10 @@ class TestPlans:
             "forbidden": [{"expert": 1, "gpu": 0}],
             "groups": [{"experts": [4, 5]}],
             "extra_bytes": 2500,
-            "expert_bytes": 1000,
         }
-        response = client.post("/v1/plans", json={**body, "topology": "2x2", **constraints}, headers=WAIT)
-        found = plan_from_dict(response.json()["plan"])
+        asked = {**body, "topology": "2x2", "constraints": constraints, "expert_bytes": 1000}
+        response = client.post("/v1/plans", json=asked, headers=WAIT)
+        found = Plan.from_dict(response.json()["plan"])
         assert found.replicas_on_gpu[5, 0, 3] == 1
         assert found.replicas_on_gpu[:, 1, 0].sum() == 0
         assert (found.gpu_of_expert[:, 4] // 2 == found.gpu_of_expert[:, 5] // 2).all()
@@ -305,12 +304,12 @@ class TestPlans:
         key = {"Idempotency-Key": "null-or-nothing"}
         body = {"trace": trace_id, "topology": "1x4", "solver": "contiguous", "limits": {}}
         assert client.post("/v1/plans", json=body, headers=key).status_code in (200, 202)
-        other = client.post("/v1/plans", json={**body, "limits": {"time_limit_s": None}}, headers=key)
+        other = client.post("/v1/plans", json={**body, "limits": {"time_s": None}}, headers=key)
         assert other.status_code == 422
 
     def test_cancel_keeps_the_plan(self, client: TestClient, body: dict[str, Any]) -> None:
         """A cancelled search keeps its best plan; cancelling again changes nothing; then it can be deleted."""
-        limits = {"time_limit_s": 50.0}
+        limits = {"time_s": 50.0}
         place = client.post("/v1/plans", json={**body, "limits": limits}).headers["location"]
         assert client.delete(place).status_code in (204, 409)
         place = client.post("/v1/plans", json={**body, "limits": limits}).headers["location"]
@@ -338,7 +337,7 @@ class TestPlans:
     def test_trace_in_use(self, client: TestClient, make_trace_bytes: Callable[..., bytes]) -> None:
         """A trace that a search needs is not deleted."""
         trace_id = upload(client, make_trace_bytes(tokens=500, seed=31))
-        body = {"trace": trace_id, "topology": "1x4", "limits": {"time_limit_s": 50.0}}
+        body = {"trace": trace_id, "topology": "1x4", "limits": {"time_s": 50.0}}
         place = client.post("/v1/plans", json=body).headers["location"]
         assert client.delete(f"/v1/traces/{trace_id}").status_code == 409
         client.post(place + "/cancel")
@@ -363,11 +362,13 @@ class TestViolations:
         body = {
             "trace": "nonsense",
             "topology": {"gpus_per_node": 0, "nodes": 3},
-            "load_cap": 0.5,
-            "load_quantile": 1.0,
-            "load_groups": "days",
-            "pins": [{"expert": -1, "gpu": 0}],
-            "limits": {"gap": 1.5, "time_limit_s": "10"},
+            "constraints": {
+                "load_cap": 0.5,
+                "load_quantile": 1.0,
+                "load_groups": "days",
+                "pins": [{"expert": -1, "gpu": 0}],
+            },
+            "limits": {"gap": 1.5, "time_s": "10"},
             "seed": 1.5,
             "colour": "red",
         }
@@ -377,12 +378,12 @@ class TestViolations:
             "/trace",
             "/topology/gpus_per_node",
             "/topology/nodes",
-            "/load_cap",
-            "/load_quantile",
-            "/load_groups",
-            "/pins/0/expert",
+            "/constraints/load_cap",
+            "/constraints/load_quantile",
+            "/constraints/load_groups",
+            "/constraints/pins/0/expert",
             "/limits/gap",
-            "/limits/time_limit_s",
+            "/limits/time_s",
             "/seed",
             "/colour",
         }
@@ -395,12 +396,12 @@ class TestViolations:
             "topology": "4by8",
             "solver": "auto",
             "options": {"colour": "red"},
-            "limits": {"time_limit_s": 1e6},
+            "limits": {"time_s": 1e6},
             "start": UNKNOWN_PLAN,
         }
         assert codes(client.post("/v1/plans", json=body)) == {
             "/topology": "topology_syntax",
-            "/limits/time_limit_s": "limit_range",
+            "/limits/time_s": "limit_range",
             "/options/colour": "unknown_option",
             "/trace": "unknown_trace",
             "/start": "unknown_plan",
@@ -410,10 +411,21 @@ class TestViolations:
         ("change", "expected"),
         [
             ({"slots_per_gpu": 7}, {"/slots_per_gpu": "more_experts_than_slots"}),
-            ({"pins": [{"expert": 40, "gpu": 9}]}, {"/pins/0/expert": "expert_range", "/pins/0/gpu": "gpu_range"}),
-            ({"forbidden": [{"expert": 1, "gpu": 0, "layer_id": 0}]}, {"/forbidden/0/layer_id": "layer_unknown"}),
-            ({"execution": "dispatch", "ownership": "measured"}, {"/ownership": "no_source_rank"}),
-            ({"replica_policy": "same_gpu"}, {"/replica_policy": "replica_policy"}),
+            (
+                {"constraints": {"pins": [{"expert": 40, "gpu": 9}]}},
+                {"/constraints/pins/0/expert": "expert_range", "/constraints/pins/0/gpu": "gpu_range"},
+            ),
+            (
+                {"constraints": {"forbidden": [{"expert": 1, "gpu": 0, "layer_id": 0}]}},
+                {"/constraints/forbidden/0/layer_id": "layer_unknown"},
+            ),
+            (
+                {"objective": {"execution": "dispatch", "ownership": "measured"}},
+                {"/objective/ownership": "no_source_rank"},
+            ),
+            ({"objective": {"dedup": "node"}}, {"/objective/dedup": "without_effect"}),
+            ({"seeds": 3}, {"/seeds": "seeds_unsupported"}),
+            ({"objective": {"replica_policy": "same_gpu"}}, {"/objective/replica_policy": "replica_policy"}),
             ({"solver": "anealing"}, {"/solver": "unknown_solver"}),
         ],
     )
@@ -494,8 +506,9 @@ class TestEvaluations:
 
     def test_activated_experts(self, client: TestClient, plan: dict[str, Any], trace_id: str) -> None:
         """Counted over batches as asked, else as the plan was made for; under dispatch only."""
-        weighed = {"execution": "dispatch", "activated_weight": 0.5, "decode_batch": 16, "solver": "annealing"}
-        body = {"trace": trace_id, "topology": "2x2", "limits": {"work": 2000}, **weighed}
+        weighed = {"execution": "dispatch", "activated_weight": 0.5, "decode_batch": 16}
+        body = {"trace": trace_id, "topology": "2x2", "limits": {"work": 2000}, "solver": "annealing"}
+        body["objective"] = weighed
         made = client.post("/v1/plans", json=body, headers=WAIT).json()
 
         def counted(asked: Any, **more: Any) -> Any:

@@ -19,15 +19,16 @@ import httpx2
 import psutil
 import pytest
 
-import api.http.linger
-from api.http.linger import Linger
+import api.http.drain
+from api.http.drain import DrainBody
 from api.http.problems import problem_response
+from api.http.request_log import RequestLog
+from api.service.lifecycle import Service
 from api.service.server import _bind, serve
-from api.service.services import Services
-from api.service.settings import Settings
-from api.service.telemetry import Metrics, RequestLog
+from api.settings.settings import Settings
 from api.store.database import Database
 from api.store.store import Store
+from api.telemetry.metrics import Metrics
 from traces import InputError
 
 SEARCH = {"topology": "1x4", "solver": "annealing"}
@@ -43,7 +44,7 @@ def upload(server: Any, content: bytes) -> str:
 
 def ask(server: Any, trace_id: str, seconds: float) -> str:
     """Ask for a plan and return where it is."""
-    body = {**SEARCH, "trace": trace_id, "limits": {"time_limit_s": seconds}}
+    body = {**SEARCH, "trace": trace_id, "limits": {"time_s": seconds}}
     response = server.http.post("/v1/plans", json=body)
     assert response.status_code == 202, response.text
     place: str = response.headers["location"]
@@ -97,7 +98,9 @@ def test_stops_gracefully(tmp_path: Path, start_server: Callable[..., Any], trac
     assert time.monotonic() - begin < 10
     assert not psutil.wait_procs(children, timeout=5)[1], "workers outlive their server"
     row, text, _ = (
-        Store(Database(f"sqlite:///{tmp_path / 'data' / 'service.db'}")).of("local").documents(place.rpartition("/")[2])
+        Store(Database(f"sqlite:///{tmp_path / 'data' / 'service.db'}"))
+        .of("local")
+        .plans.documents(place.rpartition("/")[2])
     )
     assert row is not None
     assert row.status == "queued"
@@ -182,7 +185,7 @@ def test_early_answer_arrives(server: Any) -> None:
 
 def test_silent_client_does_not_hold_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a client still owes after an answer is waited for a moment only."""
-    monkeypatch.setattr(api.http.linger, "LINGER_S", 0.05)
+    monkeypatch.setattr(api.http.drain, "DRAIN_S", 0.05)
     sent: list[Any] = []
 
     async def refuse(scope: Any, receive: Any, send: Any) -> None:
@@ -195,7 +198,7 @@ def test_silent_client_does_not_hold_the_connection(monkeypatch: pytest.MonkeyPa
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "headers": [(b"content-length", b"9")]}
-    asyncio.run(asyncio.wait_for(Linger(refuse)(scope, never, keep), 10))
+    asyncio.run(asyncio.wait_for(DrainBody(refuse)(scope, never, keep), 10))
     assert [message.get("more_body", False) for message in sent] == [False, True, False]
 
 
@@ -243,7 +246,7 @@ def test_same_key_at_once(server: Any, trace_bytes: bytes) -> None:
 def test_one_server_per_data_folder(server: Any) -> None:
     """A second server on the same data folder is refused."""
     with pytest.raises(InputError, match="Another server"):
-        Services.of(Settings(data_dir=server.data_dir)).open()
+        Service(Settings(data_dir=server.data_dir)).open()
 
 
 def test_address_in_use(server: Any, tmp_path: Path) -> None:

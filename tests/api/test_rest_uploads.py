@@ -16,7 +16,7 @@ import zstandard
 from fastapi.testclient import TestClient
 
 from api.service.app import create_app
-from api.service.settings import Settings
+from api.settings.settings import Settings
 from api.store.blobs import Blobs, open_blobs
 from traces import InputError
 

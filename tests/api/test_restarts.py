@@ -17,8 +17,7 @@ from api.cli import app
 from api.jobs.executors import executor_factory
 from api.planning import PlanRequest, Prepared, prepare
 from placement import Constraints, Pin, load_topology
-from solvers import Front, Limits, NoPlanError, solve
-from solvers.fronts import front
+from solvers import Front, Limits, NoPlanError, front, solve
 from solvers.fronts.pareto import nondominated
 from solvers.seeds import Restarts, best_of_seeds, front_of_seeds
 from traces import InputError, load

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from placement import Constraints, LayerCap, Objective, Pin, Problem, Topology, score
 from placement.cost.feasibility import broken_constraints
 from solvers.arrange.conform import conform, separate_replicas
-from solvers.methods.annealing.chain import Chain, ChainModel
+from solvers.methods.annealing.tables.runs import Chain, ChainModel
 from solvers.methods.eplb.solver import rebalance
 from traces import Profile, Trace
 

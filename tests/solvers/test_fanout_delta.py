@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, score
-from placement.cost.score import expected_gpu_load
+from placement.cost.shares import expected_gpu_load
 from placement.plan.plan import replicas_on_gpu
-from solvers.methods.annealing.fanout import _drop_second_replicas
-from solvers.methods.annealing.kernels.fanout_anneal import anneal_layer
-from solvers.methods.annealing.layer import Layer
-from solvers.searching.kernels import seeded
+from solvers.methods.annealing.replay.improve import _drop_second_replicas
+from solvers.methods.annealing.replay.kernels.trials import anneal_layer
+from solvers.methods.annealing.replay.layer import Layer
+from solvers.searching.kernels.random import seeded
 from traces import Profile, Trace
 
 LAYERS, EXPERTS, SLOTS, TOKENS = 2, 6, 3, 60

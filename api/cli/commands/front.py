@@ -64,8 +64,9 @@ def front(
         refuse_options({"--workers": workers, "--executor": executor, "--plan-format": plan_format})
     wish = _read_pick(pick)
 
-    from api.cli.inputs import plan_path, read_inputs, say_warnings
+    from api.cli.inputs import plan_path, read_inputs
     from api.cli.outputs import Checks, check_outputs
+    from api.cli.summary import warnings_text
     from solvers.fronts.judged import pick as pick_point
     from solvers.plotting.chart import check_chart, write_chart
 
@@ -103,7 +104,8 @@ def front(
         say(note, "note")
     if document["stopped"]:
         say("The search was stopped by hand; these are the points so far.", "note")
-    say_warnings(document["points"][best]["warnings"])
+    for warning in warnings_text(document["points"][best]["warnings"]):
+        say(warning, "warning")
     if as_json:
         print_json(document)
         return
@@ -127,7 +129,7 @@ def _search(
     shown: Progress,
 ) -> tuple[dict[str, Any], int, str | None]:
     """Search here, write the plans, and return the document, the picked point, and how tokens are assumed to travel."""
-    from api.cli.inputs import travel_assumed
+    from api.report.verdict import engine_note
     from solvers import Study
     from solvers.fronts.judged import front_document, judge_front
     from solvers.fronts.judged import pick as pick_point
@@ -149,18 +151,16 @@ def _search(
     shown.phase("replaying tokens")
     judged = judge_front(study.problem, study.parts, found, workers=workers)
     document = front_document(study.problem, found, judged, study.notes)
-    return document, best, travel_assumed(study.problem, study.request)
+    return document, best, engine_note(study)
 
 
 def _save(plans: Sequence[Plan], best: int, out_dir: Path | None, output: Path | None) -> None:
     """Write the plans of all points, and the picked one."""
-    from placement import save_plan
-
     if out_dir is not None:
         for number, plan in enumerate(plans):
-            save_plan(plan, out_dir / f"point-{number:02d}.json")
+            plan.save(out_dir / f"point-{number:02d}.json")
     if output is not None:
-        save_plan(plans[best], output)
+        plans[best].save(output)
 
 
 def _read_pick(text: str) -> str | float:

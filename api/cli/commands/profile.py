@@ -71,7 +71,8 @@ def profile(
 
     from api.cli.outputs import check_outputs
     from api.jobs.executors import executor_factory
-    from traces.profile.shards import list_shards, profile_shards
+    from traces.profile.locations import list_shards
+    from traces.profile.shards import profile_shards
     from traces.statistics import summary
 
     loading |= reading.row_options(top_k, drop_dummy)

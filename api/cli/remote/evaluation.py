@@ -40,40 +40,28 @@ def replay_remotely(
     -------
     PartFigures, notes
     """
+    from dataclasses import replace
+
     from api.resources.schemas import EvaluationBody
-    from placement.files import plan_to_dict, topology_to_dict
+    from placement import Evaluation
+    from placement.replay.choices import choices_of
+    from placement.topology.file import topology_to_dict
     from solvers.comparing import PartFigures
 
     sent: dict[str, Any] = tokens | {"topology": topology_to_dict(where)}
     if plan_id is None:
-        content = plan_to_dict(plan)
+        content = plan.as_dict()
         sent["plan"] = {name: value for name, value in content.items() if name not in ("provenance", "warnings")}
     else:
         sent["plan"] = plan_id
 
     def ask(**choices: str | int) -> tuple[Evaluation, tuple[str, ...]]:
         found = service.evaluate(body_of(EvaluationBody, sent | choices))
-        return _evaluation(found.model_dump(exclude={"notes"})), tuple(found.notes)
+        return Evaluation.from_dict(found.model_dump(exclude={"notes"})), tuple(found.notes)
 
-    chosen = {name: str(getattr(objective, name)) for name in ("dedup", "ownership")}
-    batch = {"decode_batch": objective.decode_batch} if objective.activated_weight else {}
-    choices: dict[str, str | int] = {"execution": objective.execution, "replica_policy": objective.replica_policy}
+    own, notes = ask(**choices_of(objective))
     if objective.execution == "dispatch":
-        own, notes = ask(**choices, **chosen, **batch)
         other, _ = ask(execution="context_coherent", replica_policy="fair")
         return PartFigures(evaluation=own, context_coherent=other, dispatch=own), notes
-    own, notes = ask(**choices)
-    other, _ = ask(execution="dispatch", replica_policy="same_node", dedup="gpu", ownership="token")
+    other, _ = ask(**choices_of(replace(objective, execution="dispatch", replica_policy="same_node")))
     return PartFigures(evaluation=own, context_coherent=own, dispatch=other), notes
-
-
-def _evaluation(answer: dict[str, Any]) -> Evaluation:
-    """Return the evaluation that a service has made, as one made here."""
-    import numpy as np
-
-    from placement import Evaluation
-    from placement.replay.evaluation import HotLink
-
-    traffic, load = (np.array(answer.pop(name), dtype=np.int64) for name in ("traffic_matrix", "gpu_load"))
-    links = tuple(HotLink(**link) for link in answer.pop("hottest_links"))
-    return Evaluation(**answer, traffic_matrix=traffic, gpu_load=load, hottest_links=links)

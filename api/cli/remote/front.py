@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from api.cli.console import say
-from api.cli.inputs import say_warnings
 from api.cli.remote.service import body_of, raise_failure, service_at
 from api.cli.remote.trace import send_trace
 
@@ -51,10 +50,12 @@ def front_remotely(
     NoPlanError
         If the searches ended without a plan.
     """
-    from api.resources.schemas import FrontBody
-    from placement.files import plan_from_dict
+    from api.cli.summary import warnings_text
+    from placement import Plan
 
     with service_at(server) as service:
+        from api.resources.schemas import FrontBody
+
         shown.phase("uploading")
         uploaded = send_trace(service, trace, reading)
         shown.phase("waiting for the service")
@@ -65,12 +66,13 @@ def front_remotely(
             say("The searches are asked to stop; their points are kept.", "note")
             service.cancel_front(asked.id)
             found = service.wait_front(asked.id)
-        say_warnings(found.warnings)
+        for warning in warnings_text(found.warnings):
+            say(warning, "warning")
         if found.error is not None:
             raise_failure(asked.id, server, found.error)
         document = found.front
         if document is None:
             raise KeyboardInterrupt  # cancelled before there was a point
         shown.phase("fetching the plans")
-        plans = [plan_from_dict(service.point_file(asked.id, number)) for number in range(len(document["points"]))]
+        plans = [Plan.from_dict(service.point_file(asked.id, number)) for number in range(len(document["points"]))]
     return document | {"id": asked.id, "trace": uploaded}, plans

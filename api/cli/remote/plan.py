@@ -7,7 +7,6 @@ from typing import Any
 
 from api.cli.console import print_json, say, table, write
 from api.cli.hints import balance_hint
-from api.cli.inputs import say_warnings
 from api.cli.progress import progress
 from api.cli.remote.service import body_of, raise_failure, service_at
 from api.cli.remote.trace import send_trace
@@ -54,9 +53,11 @@ def plan_remotely(
     NoPlanError
         If the search ended without a plan.
     """
-    from api.resources.schemas import PlanBody
+    from api.cli.summary import warnings_text
 
     with progress() as shown, service_at(server) as service:
+        from api.resources.schemas import PlanBody  # installed with the client, which is here
+
         shown.phase("uploading")
         uploaded = send_trace(service, trace, reading)
         shown.phase("waiting for the service")
@@ -69,10 +70,9 @@ def plan_remotely(
             service.cancel(asked.id)
         plan = service.wait(asked.id)
     if plan.plan is not None:
-        from placement import save_plan
-        from placement.files import plan_from_dict
+        from placement import Plan
 
-        save_plan(plan_from_dict(plan.plan), output)
+        Plan.from_dict(plan.plan).save(output)
     hint = None if plan.summary is None else balance_hint(plan.summary)
     document = plan.model_dump(mode="json", exclude={"plan"}) | {
         "plan": None if plan.plan is None else str(output),
@@ -81,7 +81,8 @@ def plan_remotely(
     }
     for note in () if plan.summary is None else plan.summary["notes"]:
         say(note, "note")
-    say_warnings(plan.warnings)
+    for warning in warnings_text(plan.warnings):
+        say(warning, "warning")
     if plan.error is not None:
         raise_failure(plan.id, server, plan.error)
     if hint is not None:

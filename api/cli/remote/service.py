@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from api.client import Client
-    from api.resources.answers import Problem
+    from api.problems import Problem
     from placement import Topology
 
 __all__ = [
@@ -98,7 +98,7 @@ def machine_of(text: str, server: str | None) -> Topology:
     if server is None or re.fullmatch(r"topo_[0-9a-f]{32}", text) is None:
         return read_topology(text)
     from placement import Topology
-    from placement.files import topology_from_dict
+    from placement.topology.file import topology_from_dict
 
     with service_at(server) as service:
         content = service.topology(text).topology
@@ -119,15 +119,20 @@ def service_at(server: str) -> Iterator[Client]:
     InputError
         If the service refuses something, or can't be reached.
     """
-    from api.client import Client, ServiceError
     from traces import InputError, Violation
 
     check_server(server)
     try:
-        with Client(server, os.environ.get(KEY_VARIABLE) or None) as service:
-            yield service
+        from api.client import Client, ServiceError
+
+        connected = Client(server, os.environ.get(KEY_VARIABLE) or None)
     except ImportError as error:
-        raise InputError.of("no_client", "--server", str(error), "Install it, or leave --server out.") from None
+        detail = f"The client needs {error.name}, which is not installed."
+        remedy = 'Run: pip install "moe-placement[client]", or leave --server out.'
+        raise InputError.of("no_client", "--server", detail, remedy) from None
+    try:
+        with connected as service:
+            yield service
     except ServiceError as error:
         told = () if error.problem is None else error.problem.errors
         found = [Violation(code=i.code, pointer=i.pointer, detail=i.detail, remedy=i.remedy) for i in told]

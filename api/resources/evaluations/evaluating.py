@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.choices import CHOICES, decode_batch_of, merge_choices, recorded_choices
-from api.resources.plans.parsing import topology_of
+from api.resources.requests import topology_of
 from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
-from solvers.source import part_of
-from api.store.stored import StoredTrace
+from api.resources.traces.stored import StoredTrace
 from placement import Plan, evaluate
-from placement.files import plan_from_dict, recorded_topology
+from placement.replay.choices import CHOICES, decode_batch_of, merge_choices, recorded_choices, recorded_topology
+from solvers.source import part_of
 from traces import InputError
 
 __all__ = ["Replay", "replay", "replay_of"]
@@ -40,22 +39,21 @@ def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[st
     plan : mapping
         Content of a plan file.
     request : mapping or None
-        The plan's request; None for an inline plan, whose provenance takes its place.
+        The plan's request; None for an inline plan.
     **known
         The other fields of `Replay`.
     """
-    if request is not None:
-        asked = PlanBody.model_validate(request)
-        made_for = {name: getattr(asked, name) for name in CHOICES}
-        topology, objective = asked.topology, asked.model_dump(include={"activated_weight", "decode_batch"})
+    provenance = plan.get("provenance", {})
+    if body.topology is not None:
+        topology = body.topology
+    elif request is not None:
+        topology = PlanBody.model_validate(request).topology
     else:
-        provenance = plan.get("provenance", {})
-        made_for, topology = recorded_choices(provenance), body.topology or _topology(plan)
-        objective = provenance.get("objective")
-    choices = merge_choices(made_for, {name: getattr(body, name) for name in CHOICES})
-    choices["decode_batch"] = decode_batch_of(objective, body.decode_batch, choices.get("execution"))
+        topology = _topology(plan)
+    choices = merge_choices(recorded_choices(provenance), {name: getattr(body, name) for name in CHOICES})
+    choices["decode_batch"] = decode_batch_of(provenance.get("objective"), body.decode_batch, choices.get("execution"))
     known |= {"choices": choices, "part": body.part, "hold_out": body.hold_out}
-    return Replay(plan=dict(plan), topology=body.topology or topology, **known)
+    return Replay(plan=dict(plan), topology=topology, **known)
 
 
 def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
@@ -89,7 +87,7 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
 
 
 def _plan(content: Mapping[str, Any]) -> Plan:
-    return plan_from_dict({name: value for name, value in content.items() if name != "termination"}, "/plan")
+    return Plan.from_dict({name: value for name, value in content.items() if name != "termination"}, "/plan")
 
 
 def _topology(plan: Mapping[str, Any]) -> str | TopologyFile:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from api.http.common import not_modified
+from api.http.conditional import not_modified
 from api.http.problems import ProblemError
 from api.sample import SAMPLE, sample_path
 
@@ -62,27 +62,27 @@ def _sample() -> bytes:
     return sample_path().read_bytes()
 
 
-def _security(kind: str) -> dict[str, str]:
-    return {"Content-Security-Policy": POLICY, "Content-Type": kind}
+def _answer(request: Request, content: bytes, kind: str, **fields: str) -> Response:
+    """Return content under the page's policy; 304, under the same policy, if the client has it."""
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {"Content-Security-Policy": POLICY, "ETag": etag} | fields
+    return not_modified(request, Response(content, headers=headers, media_type=kind))
 
 
 @router.get("/")
 def page(request: Request) -> Response:
     """Return the page."""
-    site = _site()
-    headers = _security(TYPES[".html"]) | {"ETag": f'"{hashlib.sha256(site.page).hexdigest()[:32]}"'}
-    return not_modified(request, Response(site.page, headers=headers))
+    return _answer(request, _site().page, TYPES[".html"])
 
 
 @router.get("/web/{version}/{name:path}")
-async def page_file(version: str, name: str) -> Response:
+async def page_file(version: str, name: str, request: Request) -> Response:
     """Return a file of the page. Its address changes with its content, so it may be kept for good."""
     site = _site()
     if version == site.version and name == f"sample/{SAMPLE}":
-        content = await run_in_threadpool(_sample)
-        return Response(content, headers=_security("application/octet-stream") | {"Cache-Control": FOREVER})
-    found = site.files.get(name) if version == site.version else None
-    if found is None:
+        content, kind = await run_in_threadpool(_sample), "application/octet-stream"
+    elif version == site.version and name in site.files:
+        content, kind = site.files[name], TYPES[Path(name).suffix]
+    else:
         raise ProblemError("not-found", "The page has no such file. Load it again.")
-    kind = TYPES[Path(name).suffix]
-    return Response(found, headers=_security(kind) | {"Cache-Control": FOREVER})
+    return _answer(request, content, kind, **{"Cache-Control": FOREVER})

@@ -16,10 +16,10 @@ import numpy as np
 from solvers.source import Source, open_source
 from traces import InputError, LoadCounts, ModelLayout, Profile, Trace, Violation
 from traces.formats import UnpackLimits
-from traces.profile.profile import SEQUENCE_BUCKETS
-from traces.profile.repeats import Repeats
 from traces.profile.sample import TokenSample
+from traces.profile.sequences import SEQUENCE_BUCKETS
 from traces.profile.windows import WindowedLoad
+from traces.repeats import Repeats
 
 __all__ = ["inspect", "open_stored", "outline", "warm_up"]
 

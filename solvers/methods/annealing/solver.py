@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from solvers.arrange.conform import conform, separate_replicas
-from solvers.methods.annealing.budgeted import budgeted_by_load
-from solvers.methods.annealing.chain import Chain, ChainModel
-from solvers.methods.annealing.crossover import Pool
-from solvers.methods.annealing.fanout import improve_fanout
+from solvers.arrange.conform import separate_replicas
+from solvers.arrange.in_order import in_order
+from solvers.methods.annealing.replay.budgets import budgeted_by_load
+from solvers.methods.annealing.replay.improve import improve_fanout
+from solvers.methods.annealing.tables.crossover import Pool
+from solvers.methods.annealing.tables.runs import Chain, ChainModel
 from solvers.methods.eplb.solver import Eplb
 from solvers.searching.search import Search
 from solvers.searching.threads import run_together
@@ -94,7 +95,7 @@ class Annealing:
         if _replays(problem):
             improve_fanout(problem, search, hot=self.hot, cold=self.cold)
             return
-        bases = [_plain(problem)]
+        bases = [in_order(problem, search)]
         replicated = _replicated(problem)
         if replicated is not None:
             bases.append(replicated)
@@ -194,12 +195,6 @@ def _replays(problem: Problem) -> bool:
     objective = problem.objective
     spare = bool(problem.capacity.sum() > problem.num_experts)
     return objective.execution == "dispatch" and (objective.dedup != "none" or spare or objective.activated_weight > 0)
-
-
-def _plain(problem: Problem) -> Table:
-    """Return one replica of each expert, in order."""
-    gpu = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
-    return conform(problem, np.tile(gpu, (problem.num_layers, 1)))
 
 
 def _replicated(problem: Problem) -> Table | None:

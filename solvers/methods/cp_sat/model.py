@@ -366,7 +366,7 @@ class PlacementModel:
 
     def _spread_around(self) -> float:
         """Return what the layers that stay as they are add to the mean spread."""
-        from placement.cost.score import load_spread
+        from placement.cost.shares import load_spread
 
         spread = load_spread(self.problem, self.around)
         return float(np.delete(spread, self.rows).sum()) / self.problem.num_layers

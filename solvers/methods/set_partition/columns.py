@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from solvers.methods.set_partition.gpu_sets import GpuSets
 from solvers.methods.set_partition.programs import Columns, solve_shares, solve_whole
-from solvers.searching.cp_sat import TRIALS_PER_UNIT
 from solvers.searching.search import Search
 
 __all__ = ["SetColumns"]
@@ -191,8 +190,8 @@ class SetColumns:
         if self.closed or piece.duals is None or piece.decided >= most:
             return 0
         columns, within = self._within(piece, most)
-        units = None if search.work is None else max(search.work - spent, 1) / TRIALS_PER_UNIT
-        found = solve_whole(columns, self.upper, search, units)
+        left = None if search.work is None else max(search.work - spent, 1)
+        found = solve_whole(columns, self.upper, search, left)
         lower, top = found.bound * (1 - self._rounding), 0.0  # costs are never negative
         if found.choice is not None:
             top = float(self.sets.relative_load(found.choice, np.arange(self.gpus)).max())
@@ -207,7 +206,7 @@ class SetColumns:
         else:
             piece.decided = most
         piece.bound = max(piece.bound, lower + self.weight * piece.low)
-        return len(columns.numbers) + int(found.units * TRIALS_PER_UNIT)
+        return len(columns.numbers) + found.work
 
     def _next(self) -> _Piece | None:
         """Return the piece that a linear program may raise the bound of; None where only whole numbers can."""

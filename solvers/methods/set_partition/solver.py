@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from placement import Problem
 from placement.cost.bounds import least_traffic_by_layer
-from placement.cost.score import load_spread
+from placement.cost.shares import load_spread
 from placement.plan.plan import replicas_on_gpu
-from solvers.methods.annealing.fanout import base_plan
+from solvers.methods.eplb.start import base_plan
 from solvers.methods.set_partition.columns import SetColumns
 from solvers.methods.set_partition.gpu_sets import GpuSets, count_sets, sets_fit
 from solvers.searching.search import Search
@@ -83,7 +83,7 @@ class SetPartition:
     def run(self, problem: Problem, search: Search) -> None:
         """Start from the best plan so far, or EPLB's; raise the bound, then offer what whole numbers give."""
         if search.best is None:
-            search.offer(base_plan(problem))
+            search.offer(base_plan(problem, search))
         _Run(problem, search).run()
 
 
