@@ -10,8 +10,10 @@ import numpy.typing as npt
 from placement import Problem
 from placement.cost.shares import home_share
 from placement.replay.replay import POLICIES, homes_of, replica_table
-from solvers.methods.annealing.replay.kernels.routing import LayerModel, LayerState, route_all
-from solvers.methods.annealing.replay.kernels.trials import anneal_layer, load_cost, most_active
+from solvers.methods.annealing.replay.kernels.loads import load_cost
+from solvers.methods.annealing.replay.kernels.routing import route_all
+from solvers.methods.annealing.replay.kernels.state import LayerModel, LayerState, Loads, Prices
+from solvers.methods.annealing.replay.kernels.trials import anneal_layer, most_active
 from solvers.searching.kernels.random import State, seeded
 from solvers.searching.search import Search
 from traces import TokenSample
@@ -100,12 +102,14 @@ class Layer:
             batch=batch,
             scale=weights.traffic_weight / _messages(problem, sample, n),
             activated_weight=weights.activated_weight / layers / max(batches, 1),
-            cap=np.inf if caps is None else float(caps[layer]),
-            excess_weight=0.0 if caps is None else weights.load_excess_weight / layers,
-            max_weight=weights.imbalance_weight / layers,
-            margin=problem.load_margin,
-            spread_weight=problem.spread_weight / layers,
-            spread_free=problem.spread_tolerance,
+            prices=Prices(
+                cap=np.inf if caps is None else float(caps[layer]),
+                excess=0.0 if caps is None else weights.load_excess_weight / layers,
+                largest=weights.imbalance_weight / layers,
+                margin=problem.load_margin,
+                spread=problem.spread_weight / layers,
+                spread_free=problem.spread_tolerance,
+            ),
         )
         gpus, counts = replica_table(row[None], E, problem.slots_per_gpu)
         room = np.full((E, G + 1), -1, np.int64)
@@ -141,20 +145,8 @@ class Layer:
         messages = route_all(self.state, self.model)
         none, state, model = np.zeros(G), self.state, self.model
         varies = deviations is not None or moments is not None
-        loads = load_cost(
-            -1,
-            -1,
-            none,
-            none,
-            state.gpu_load,
-            state.overlap,
-            state.variance,
-            none,
-            varies,
-            model.covariance,
-            model.load,
-            *model[-6:],
-        )
+        known = Loads(model.load, model.covariance, varies, state.gpu_load, state.overlap, state.variance)
+        loads = load_cost(-1, -1, none, none, none, known, model.prices)
         state.value[:] = loads, most_active(state.active_on)
         # What the layer adds to the objective, on these tokens.
         self.cost = model.scale * messages + loads + model.activated_weight * float(state.value[1])
