@@ -20,8 +20,9 @@ from placement.cost.score import score
 from placement.plan.plan import replicas_on_gpu
 from placement.problem.objective import Dedup, Ownership, ReplicaPolicy
 from solvers import Event, Limits, solve
-from solvers.methods.cp_sat.model import PlacementModel, count_booleans
+from solvers.methods.cp_sat.model import PlacementModel
 from solvers.methods.cp_sat.patterns import ReplicaPatterns, count_patterns, interchangeable
+from solvers.methods.cp_sat.sizes import count_booleans
 from solvers.methods.cp_sat.solver import CpSat
 from traces import InputError, Profile, Trace
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from placement import Problem
 from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.in_order import in_order
-from solvers.methods.cp_sat.model import PlacementModel, count_booleans
+from solvers.methods.cp_sat.model import PlacementModel
 from solvers.methods.cp_sat.patterns import ReplicaPatterns, count_patterns
+from solvers.methods.cp_sat.sizes import count_booleans
 from solvers.searching.cp_sat import run_cp_sat
 from solvers.searching.search import Search
 from traces import Violations
