@@ -151,8 +151,8 @@ class _Run:
             Replicas of the model's optimum; None if a limit came first.
         """
         settings = {
-            "linearization_level": 2,  # pairs and messages are sums: linear programs prove most of the bound
-            "cut_level": 0,  # cuts cost more than they prove here
+            "linearization_level": 2,  # pairs and messages are sums, which linear programs bound; chosen by trial
+            "cut_level": 0,  # chosen by trial
             # Else a load above its optimum may come down by the smallest unit at a time.
             "binary_search_num_conflicts": 10,
             # A step of the presolve adds up coefficients in 32 bits and cuts off optima (or-tools issue 5293, in 9.15).

@@ -20,11 +20,14 @@ Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Row = npt.NDArray[np.integer[Any]]
 ROUNDS = 200  # of column generation; most layers need 5 to 20
-ENTERING = 100  # columns per GPU and round
-CLOSED = 1e-5  # relative distance of the program over some columns from the bound over all
-PROVEN = 1e-10  # relative distance of choice and bound that counts as none
-NARROW = 1e-3  # weight of the width of a piece, relative to the choice, from which on it is not halved
-ROUNDINGS = 16  # of a number, at most, in a sum of costs
+ENTERING = 100  # columns per GPU and round; fewer need more rounds, more a larger program. Chosen by trial
+# Relative distance of the program over some columns from the bound over all; whole numbers close the rest faster.
+# Chosen by trial.
+CLOSED = 1e-5
+PROVEN = 1e-10  # relative distance of choice and bound that counts as none; below the 1e-9 to which scores are compared
+NARROW = 1e-3  # weight of the width of a piece, relative to the choice, from which on it is not halved; chosen by trial
+# Of a number, at most, in a sum of costs; a sum over at most so many numbers of a like size, or pairwise over more.
+ROUNDINGS = 16
 
 
 class SetColumns:

@@ -21,12 +21,17 @@ from traces import TokenSample
 __all__ = ["Layer", "anneal_once", "search_layer"]
 
 Row = npt.NDArray[np.integer[Any]]
-STEP = 1024
-STAGES = ((0.3, 2048), (0.5, 4096), (0.7, 8192))  # until so much of a run is used up: this many tokens; then all
-HOPELESS = 8.0  # a trial that costs this many typical changes of traffic in load alone is not priced further
-RUN_TRIALS, RUN_S = 4_000_000, 1.5  # with as much for each, several runs per layer are better than a longer one
-RUN_TRIALS_PER_PAIR = 40  # of slots, where that is less
-MAX_RUNS = 4
+STEP = 1024  # trials between two looks at the clock: some 10 ms
+# Until so much of a run is used up: this many tokens; then all; chosen by trial: a hot search accepts most trials,
+# whose price is per token.
+STAGES = ((0.3, 2048), (0.5, 4096), (0.7, 8192))
+# A trial that costs this many typical changes of traffic in load alone is not priced further; exp(-8) of such trials
+# would pass.
+HOPELESS = 8.0
+# With as much for each, several runs per layer are better than a longer one; chosen by trial.
+RUN_TRIALS, RUN_S = 4_000_000, 1.5
+RUN_TRIALS_PER_PAIR = 40  # of slots, where that is less; chosen by trial
+MAX_RUNS = 4  # more gain less than longer ones. Chosen by trial
 
 
 def _messages(problem: Problem, sample: TokenSample, tokens: int) -> int:
