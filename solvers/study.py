@@ -129,12 +129,15 @@ class Study:
         if self.request.baseline is not None:
             return self.request.baseline
         engine = self.problem.engine
-        return "contiguous" if engine is None else engine_of(engine).engine.default_layout
+        layout = "contiguous" if engine is None else engine_of(engine).engine.default_layout
+        fits = solver_from("contiguous", {"layout": layout}).supports(self.problem) is None
+        return layout if fits else "contiguous"
 
     @cached_property
     def baseline(self) -> Plan | None:
         """The plan when nobody plans, or the one of the solver that was named; None where constraints leave no such."""
-        solver: str | Solver = self.request.baseline or solver_from("contiguous", {})
+        own = None if self.request.baseline is not None else {"layout": self.baseline_name}
+        solver = solver_from(self.request.baseline or "contiguous", own or {})
         try:
             return solve(self.problem, solver, limits=Limits(work=BASELINE_WORK), workers=1).plan
         except NoPlanError:
@@ -162,7 +165,7 @@ class Study:
         solver, limits, seed, seeds, start, options
             See `Request`.
         observe, interrupt
-            See `solvers.solve`; without effect, and refused, with more than one seed.
+            See `solvers.solve`; not where an executor runs the searches.
         workers : int, optional
             Threads; all available cores by default.
         executor, progress
@@ -179,7 +182,15 @@ class Study:
         given |= {"start": start, "options": options}
         request = replace(self.request, **{name: value for name, value in given.items() if value is not None})
         if request.seeds > 1 or executor is not None:
-            return best_of_seeds(self.problem, request, executor=executor, workers=workers, progress=progress)
+            return best_of_seeds(
+                self.problem,
+                request,
+                executor=executor,
+                workers=workers,
+                progress=progress,
+                observe=observe,
+                interrupt=interrupt,
+            )
         return solve(
             self.problem,
             request.solver,
@@ -237,6 +248,8 @@ class Study:
         )
         if not many:
             return search(seed=request.seed, observe=observe, interrupt=interrupt)
+        if executor is None:
+            search = partial(search, interrupt=interrupt)
         seeds = range(request.seed, request.seed + request.seeds)
         return front_of_seeds(search, seeds, points=request.points, executor=executor, progress=progress)
 

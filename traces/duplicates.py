@@ -30,7 +30,8 @@ def check_duplicates(batch: Batch, trace: HasAxes) -> None:
                 batch.select(slice(start, start + 1024)),
                 twice,
                 trace,
-                "is chosen twice: the experts of a token and layer must differ (dense layers filled with zeros?)",
+                "is chosen twice: the experts of a token and layer must differ",
+                "If these are dense layers filled with zeros, leave them out (`layer_ids`).",
             )
             break
     found.raise_if_any()

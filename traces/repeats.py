@@ -75,7 +75,7 @@ class Repeats:
         return (
             f"{which}{self.rows:,} rows, {self.repeated / self.rows:.1%} repeat the row before and "
             f"{self.uniform / self.rows:.1%} hold a single id: dummy or warm-up rows, most likely. "
-            "drop_dummy_rows (--drop-dummy) leaves them out."
+            "`drop_dummy_rows` leaves them out."
         )
 
     def head_note(self, trace: Trace) -> str | None:

@@ -65,7 +65,7 @@ def check_layout(found: Violations, layer_ids: npt.NDArray[np.int64], num_expert
             "top_k_range",
             "/top_k",
             f"A token can't choose {top_k} different experts out of {num_experts}.",
-            "Check the order of the axes (tokens, layers, top-k), and num_experts.",
+            "Check the order of the axes (tokens, layers, top-k), and `num_experts`.",
         )
 
 
@@ -195,7 +195,13 @@ def check_batch(batch: Batch, trace: HasAxes) -> None:
     if ids.max() >= trace.num_experts or (ids.dtype.kind == "i" and ids.min() < -1):
         bad = (ids >= trace.num_experts) | (ids.astype(np.int64) < -1)
         report_entries(
-            found, "id_out_of_range", batch, bad, trace, f"must be below num_experts = {trace.num_experts}, or -1"
+            found,
+            "id_out_of_range",
+            batch,
+            bad,
+            trace,
+            f"must be below `num_experts` = {trace.num_experts}, or -1",
+            "Correct `num_experts`, or check that `model` is the one that was recorded.",
         )
     weights = batch.gate_weights
     if weights is not None:
@@ -209,6 +215,7 @@ def check_batch(batch: Batch, trace: HasAxes) -> None:
                 broken & ~missing,
                 trace,
                 "has a gate weight that is NaN, infinite or negative",
+                "Correct the column, or leave it out.",
             )
     if batch.phase is not None and ((phase := np.asarray(batch.phase)).min() < 0 or phase.max() > 1):
         row = int(batch.rows[np.argmax((phase < 0) | (phase > 1))])
@@ -224,7 +231,7 @@ def check_batch(batch: Batch, trace: HasAxes) -> None:
 
 
 def report_entries(
-    found: Violations, code: str, batch: Batch, bad: npt.NDArray[np.bool_], trace: HasAxes, rule: str
+    found: Violations, code: str, batch: Batch, bad: npt.NDArray[np.bool_], trace: HasAxes, rule: str, remedy: str
 ) -> None:
     """Report the first entries that a mask marks; `rule` ends the sentence that begins with the expert."""
     where = np.argwhere(bad)
@@ -233,5 +240,5 @@ def report_entries(
             code,
             f"{trace.provenance.source}#row {int(batch.rows[row])}, layer {int(trace.layer_ids[layer])}, k {int(k)}",
             f"Expert {int(batch.topk_ids[row, layer, k])} {rule}.",
-            f"{len(where)} such entries in this batch." if len(where) > 1 else "",
+            f"{remedy} {len(where)} such entries in this batch." if len(where) > 1 else remedy,
         )

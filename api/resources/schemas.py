@@ -152,7 +152,17 @@ TopologyField = Annotated[
 KEPT = frozenset({"topology", "options", "start"})  # declared here: what the service keeps, and bounds by type
 
 if TYPE_CHECKING:
-    RequestFields = FrontRequestFields = Strict
+
+    class RequestFields(Strict):
+        """Whose fields are made from the declaration of `Request`."""
+
+        def __init__(self, **fields: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    class FrontRequestFields(RequestFields):
+        """Whose fields are made from the declaration of `FrontRequest`."""
+
 else:
     RequestFields = body_model(Request, Strict, KEPT)
     FrontRequestFields = body_model(FrontRequest, Strict, KEPT)

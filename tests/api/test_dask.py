@@ -15,7 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.jobs.executors import ExecutorLostError, executor_factory
+from api.jobs.errors import ExecutorLostError
+from api.jobs.executors import executor_factory
 from api.planning import PlanRequest, prepare
 from placement import load_topology
 from solvers import Limits
@@ -25,7 +26,7 @@ from tests.api.postgres import missing as no_postgres
 from traces import InputError, Profile, load, profile_shards
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
-LONG = {"time_limit_s": None, "work": 150_000_000}  # some seconds
+LONG = {"time_s": None, "work": 150_000_000}  # some seconds
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,10 @@ def test_uploaded_statistics_have_no_affinity(client: TestClient) -> None:
     refused = plan_of(client, trace["id"])
     assert refused.status_code == 422
     assert "counts_only" in refused.text
-    assert plan_of(client, trace["id"], execution="dispatch", dedup="none").json()["status"] == "succeeded"
+    assert (
+        plan_of(client, trace["id"], objective={"execution": "dispatch", "dedup": "none"}).json()["status"]
+        == "succeeded"
+    )
 
 
 def test_command_line_takes_archives_of_ranks(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_repeated_rows_are_reported_and_kept(tmp_path: Path) -> None:
     assert trace.num_tokens == sum(map(len, trace.batches())) == 400
     (note,) = trace.provenance.notes
     assert "25.0% repeat" in note
-    assert "--drop-dummy" in note
+    assert "`drop_dummy_rows`" in note
 
 
 @pytest.mark.parametrize("step", [7, 1000])

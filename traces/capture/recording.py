@@ -208,7 +208,7 @@ class Recording:
                     "ids_range",
                     f"/{router.name}",
                     f"Experts {part.min()} to {part.max()} were chosen out of {router.num_experts}.",
-                    "Give num_experts=, or choose= with logical experts (-1 for none).",
+                    "Give `num_experts`, or `choose` with logical experts (-1 for none).",
                 )
             ordered = np.sort(part, axis=1)
             if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():

@@ -74,7 +74,7 @@ def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
                 "map_missing",
                 bundle.name,
                 f"What the {devices} x {slots} slots hold is not known.",
-                f"Give a folder with the expert map; without copies, num_experts={devices * slots} (--num-experts).",
+                f"Give a folder with the expert map; without replicas, give {devices * slots} as `num_experts`.",
             )
         held = np.broadcast_to(np.arange(devices * slots).reshape(1, devices, slots), heat[0].shape)
         notes = [f"There is no expert map: slot s of device d is taken for expert {slots} d + s."]

@@ -152,14 +152,14 @@ def count_trace(
             "distance_range",
             "/distances",
             f"Layer distances {distances} don't fit {trace.num_layers} layers.",
-            "Distances start at 1 and are below the number of layers.",
+            "`distances` start at 1 and are below the number of layers.",
         )
     if window_tokens < 1 or sample_tokens < 0:
         raise InputError.of(
             "profile_options",
             "/window_tokens",
             f"{window_tokens} tokens per window, {sample_tokens} to keep.",
-            "Give counts.",
+            "Give counts: `window_tokens` of at least 1, `sample_tokens` of at least 0.",
         )
     _check_memory(trace, len({1, *distances}))
     threads = available_cores() if workers is None else max(1, workers)
@@ -229,7 +229,7 @@ def _check_memory(trace: Trace, distances: int) -> None:
             "profile_too_large",
             trace.provenance.source,
             f"{trace.num_layers} layers of {trace.num_experts} experts take {size >> 30} of {memory >> 30} GiB.",
-            "Check num_experts and the order of the axes.",
+            "Check `num_experts` and the order of the axes.",
         )
 
 

@@ -264,7 +264,7 @@ class Profile(ByContent):
         """
         layers, experts = self.load.shape
         total = self.load.sum(axis=1, keepdims=True)
-        return import_pandas().DataFrame(
+        frame: pd.DataFrame = import_pandas().DataFrame(
             {
                 "layer": np.repeat(self.layer_ids, experts),
                 "expert": np.tile(np.arange(experts), layers),
@@ -273,6 +273,7 @@ class Profile(ByContent):
                 "load_over_mean": (self.load / total * experts).ravel(),
             }
         )
+        return frame
 
     def save(self, path: str | Path) -> None:
         """Write the profile as a compressed `.npz`, whole or not at all."""

@@ -59,13 +59,13 @@ class _Counting:
 
     def _saved(self, path: Path, options: dict[str, Any]) -> Profile:
         if given := sorted(name for name, value in options.items() if value is not None):
-            raise InputError.of(
-                "profile_options", f"/{given[0]}", f"A saved profile takes no {', '.join(given)}.", "Leave that out."
-            )
+            listed = ", ".join(f"`{name}`" for name in given)
+            detail = f"A saved profile takes no {listed}: it is counted already."
+            raise InputError.of("profile_options", f"/{given[0]}", detail, "Leave that out.")
         profile = Profile.load_file(path)
         if lacking := sorted(set(self.distances) - {1, *profile.distant}):
             detail = f"{path.name} is a saved profile without pairs of layers that are {lacking} apart."
-            remedy = "Leave --distance out, or name the trace that it was made from."
+            remedy = "Leave `distances` out, or name the trace that it was made from."
             raise InputError.of("profile_options", "/distances", detail, remedy)
         return profile
 

@@ -60,7 +60,7 @@ class WindowedLoad(ByContent):
                 "windows_differ",
                 "/window_tokens",
                 "The windows don't nest.",
-                "Profile both traces with the same window_tokens.",
+                "Profile both traces with the same `window_tokens`.",
             )
         limit = min(part.limit for part in parts)
         joined = cls(

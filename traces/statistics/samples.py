@@ -32,7 +32,7 @@ def require_sample(profile: Profile, what: str) -> TokenSample:
             "sample_too_small",
             "/profile/sample",
             f"{what} needs at least {MIN_SAMPLE} sampled tokens; there are {0 if sample is None else len(sample)}.",
-            "Profile a longer trace, with sample_tokens at its default.",
+            "Profile a longer trace, with `sample_tokens` at its default.",
         )
     return sample
 

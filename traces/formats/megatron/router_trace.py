@@ -33,7 +33,7 @@ __all__ = ["READER"]
 
 STAGES = (
     "Layers are numbered as in the files. With pipeline parallelism each stage counts from 0, and stages look alike: "
-    "give the ranks of one stage, and its layers as layer_ids (--layer-ids), or the model (--model-config)."
+    "give the ranks of one stage, and its layers as `layer_ids`, or `model`."
 )
 KEYS = {"step", "layer", "num_tokens", "top_indices"}
 
@@ -110,7 +110,7 @@ def open_bundle(bundle: Bundle, hints: Hints) -> Trace:
     model = hints.model
     if not given and model is not None and tuple(layers) != model.moe_layers:
         detail = f"Layers {layers[:8]} are recorded, the model's are {list(model.moe_layers[:8])}."
-        remedy = "A pipeline stage counts its layers from 0: name those of this stage as layer_ids (--layer-ids)."
+        remedy = "A pipeline stage counts its layers from 0: name those of this stage as `layer_ids`."
         raise InputError.of("layers_differ", bundle.name, detail, remedy)
     axes = Axes.settle(bundle, hints, len(layers), lambda: largest, layer_ids=None if given else np.array(layers))
     notes += [*repeated, *_notes(ranks, complete)]

@@ -31,9 +31,9 @@ def open_sglang(file: TraceFile, hints: Hints) -> Trace:
     found = Violations()
     detail = "SGLang sends numbers without their shape."
     if hints.model is None:
-        found.add("model_needed", "/model", detail, "Give the model's layers (--model-config or --model-layers).")
+        found.add("model_needed", "/model", detail, "Give `model`, its config.json, or its layers (`num_layers`).")
     if hints.experts_per_token is None:
-        found.add("top_k_needed", "/top_k", detail, "Give the experts per token (--model-config or --top-k).")
+        found.add("top_k_needed", "/top_k", detail, "Give `model`, its config.json, or `top_k`, the experts per token.")
     found.raise_if_any()
     assert hints.model is not None
     assert hints.experts_per_token is not None
@@ -66,7 +66,7 @@ def _responses(file: TraceFile, shape: tuple[int, int], skipped: list[int]) -> I
                         "routed_shape",
                         pointer,
                         f"{len(data)} bytes are no whole rows of {shape[0]} layers with {shape[1]} int32 each.",
-                        "Check layers and top-k of the model (--model-layers, --top-k).",
+                        "Check that `model` (`num_layers`) and `top_k` are those of the model that answered.",
                     )
                 ids = np.frombuffer(data, "<i4").astype(np.int32).reshape(-1, *shape)
                 yield place_rows(ids, pointer, token_counts(usage))

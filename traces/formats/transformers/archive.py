@@ -77,7 +77,7 @@ def open_transformers(file: TraceFile, hints: Hints) -> Trace:
         left_out = [key for key in archive.keys if key != name and key not in KNOWN]
     if logits and experts not in (None, width):
         detail = f"num_experts is {experts}, but there are {width} logits."
-        raise InputError.of("num_experts_differ", place, detail, "Correct num_experts.")
+        raise InputError.of("num_experts_differ", place, detail, "Correct `num_experts`.")
     checks.check_ids_shape((len(kept), layers, top_k), np.dtype(np.int64), f"{file.name}#")
     tokens_per_batch(1, layers * top_k * 8, file.name)
     selection = Selection(file=file, key=name, kept=kept, top_k=top_k)
@@ -132,9 +132,7 @@ def _top_k(archive: Archive, hints: Hints, name: str) -> int:
     given = {value for value in (*stated, hints.experts_per_token) if value is not None}
     if len(given) != 1:
         what = f"top_k is given as {sorted(given)}." if given else "Logits don't say how many experts a token uses."
-        raise InputError.of(
-            "top_k_range", f"{name}#/top_k", what, "Save top_k in the archive, or give top_k (--top-k)."
-        )
+        raise InputError.of("top_k_range", f"{name}#/top_k", what, "Save top_k in the archive, or give `top_k`.")
     return given.pop()
 
 
