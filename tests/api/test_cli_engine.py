@@ -144,7 +144,7 @@ def test_the_engines_file_never_overwrites_an_input(trace: Path) -> None:
 
 
 def test_export_to_an_engine_that_travels_otherwise_is_refused(trace: Path) -> None:
-    """Two lines: what the plan was made for, what the engine does, and what to do; `--force` writes it, with a warning."""
+    """Two lines: what the plan was made for, and what the engine does; `--force` writes it, with a warning."""
     for made, engine, other in (("exflow", "vllm", "home"), ("vllm", "exflow", "straight")):
         assert command("solve", trace, "--engine", made, "--topology", "1x4", *QUICK, "-o", "p.json").exit_code == 0
         out = ("export", "p.json", "--engine", engine, "-o", "out.jsonl" if engine == "vllm" else "out.csv")
