@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from api.client.connection import Connection
 from api.client.streams import events_of, send_parts
-from api.resources.catalogue.answers import SolverResource
+from api.resources.catalogue.answers import EngineResource, SolverResource
 from api.resources.evaluations.answers import Evaluation
 from api.resources.fronts.answers import FrontResource
 from api.resources.plans.answers import PlanNews, PlanResource, PlanSummary
@@ -102,6 +102,12 @@ class Client:
             SolverResource.model_validate(item) for item in self._connection.ask("GET", "/v1/solvers").json()["items"]
         ]
 
+    def engines(self) -> list[EngineResource]:
+        """Return the serving engines, with how tokens travel in each."""
+        return [
+            EngineResource.model_validate(item) for item in self._connection.ask("GET", "/v1/engines").json()["items"]
+        ]
+
     def plan(self, body: PlanBody) -> PlanResource:
         """Ask for a plan, once: a request that is sent again after a failure makes no second one."""
         return self._connection.send(
@@ -147,7 +153,8 @@ class Client:
             Format: ``sglang``, ``trtllm``, ...
         **writing
             The model's layers and what the file is keyed by: model_layers, first_moe_layer, mtp_layers, fill_missing,
-            without_mtp, layer, model_class, mtp_model_class, model_name.
+            without_mtp, layer, model_class, mtp_model_class, model_name; and force, for an engine where tokens travel
+            otherwise than the plan was made for.
         """
         query = {name: value for name, value in writing.items() if value is not None}
         content: bytes = self._connection.ask("GET", f"/v1/plans/{plan_id}/exports/{engine}", params=query).content

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from placement import Plan, evaluate
+from placement.engines import ENGINES
 from placement.exports import EXPORTS
 from placement.topology.topology import Topology
+from tests.engine_files import Toy, sglang_records, write_bundle
 from traces import Trace, load
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +106,7 @@ def test_sample_from_button_to_plan(
 ) -> None:
     """The sample is uploaded, drawn, planned with a live chart, compared, downloaded; nothing leaves the loopback."""
     server = start_server(tmp_path / "data", threads_per_plan=2)
-    page = open_page(str(server.http.base_url), color_scheme="light")
+    page = open_page(str(server.http.base_url), color_scheme="light", expected_errors=("status of 422",))
     page.get_by_role("button", name="Try the sample trace").click()
     page.locator("#affinity-map canvas.map").wait_for()
     assert "8 layers of 32 experts, top-2, 20,480 tokens" in page.locator("#trace-facts").inner_text()
@@ -121,6 +124,8 @@ def test_sample_from_button_to_plan(
 
     page.locator("#replayed").wait_for()
     assert page.locator("#figures tbody tr").count() == 5
+    assert page.locator("#travel-note").inner_text().startswith("No engine was named: tokens were taken to go straight")
+    assert page.locator("#before-note").inner_text().startswith("Before is the contiguous layout")
     assert inked(page, "#traffic-before canvas.map") > 5
     assert inked(page, "#load-after canvas.map") > 5
     page.get_by_label("Experts by").select_option("gpu")
@@ -139,6 +144,14 @@ def test_sample_from_button_to_plan(
     with page.expect_download() as download:
         page.locator("#export").click()
     assert download.value.suggested_filename == f"{plan_id}-csv.csv"
+    engines.select_option("sglang")
+    page.locator("#export").click()
+    assert "travel" in page.locator("#take-problem li").inner_text()
+    page.get_by_label("Layers of the model").fill("8")
+    page.get_by_label("First with experts").fill("0")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download it all the same").click()
+    assert download.value.suggested_filename == f"{plan_id}-sglang.json"
     trace = load(ROOT / "examples" / "tiny_moe" / "tiny_moe.npz")
     assert isinstance(trace, Trace)
     replayed = evaluate(plan, trace, Topology.parse("2x2"))
@@ -150,6 +163,79 @@ def test_sample_from_button_to_plan(
     page.emulate_media(color_scheme="dark")
     page.wait_for_timeout(200)
     page.screenshot(path=artefacts() / "page-dark.png", full_page=True)
+
+
+def sent(page: Any, prepare: Callable[[], None]) -> dict[str, Any]:
+    """Fill in the form, ask for a plan, and return the body that went to the service."""
+    prepare()
+    with page.expect_request(lambda request: request.method == "POST" and request.url.endswith("/v1/plans")) as asked:
+        page.get_by_role("button", name="Find a plan").click()
+    found: dict[str, Any] = asked.value.post_data_json
+    until(lambda: page.locator("#solve").is_enabled())
+    return {name: value for name, value in found.items() if name not in ("trace", "topology", "constraints", "limits")}
+
+
+def test_engine_comes_first(tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]) -> None:
+    """The engine of the trace is chosen; the body names it and nothing that it settles, unless that is changed."""
+    with tarfile.open(tmp_path / "dump.tar", "w") as archive:
+        archive.add(write_bundle(tmp_path / "dump", sglang_records(Toy(layers=4, moe=(1, 2, 3)), tokens=True)), "dump")
+    server = start_server(tmp_path / "data")
+    page = open_page(str(server.http.base_url), color_scheme="light", expected_errors=("status of 422",))
+    page.locator("#file").set_input_files(tmp_path / "dump.tar")
+    page.locator("#affinity-map canvas.map").wait_for()
+    engine, algorithm = page.get_by_label("Engine", exact=True), page.get_by_label("Algorithm")
+    assert engine.input_value() == "sglang"
+    assert "it recorded this trace" in page.locator("#engine-hint").inner_text()
+    listed = engine.locator("option").evaluate_all("options => options.map(option => option.value)")
+    assert listed == ["", *ENGINES]
+    assert algorithm.locator("option").evaluate_all("options => options.map(option => option.value)") == list(
+        ENGINES["sglang"].algorithms
+    )
+    assert not page.get_by_label("Execution").is_visible()
+    page.get_by_label("Topology").fill("2x2")
+    page.get_by_label("Load cap").fill("")
+    page.get_by_label("Time limit").fill("1")
+    page.get_by_label("or redundant experts").fill("4")
+    assert page.get_by_label("Slots per GPU").is_disabled()
+
+    asked = sent(page, lambda: None)
+    assert asked == {"engine": "sglang:static", "redundant_experts": 4}
+    until(lambda: page.locator("#status").inner_text() == "succeeded")
+    page.locator("#replayed").wait_for()
+    assert page.locator("#before-note").inner_text() == (
+        "Before is the modulo layout, which SGLang uses when nobody plans."
+    )
+    assert page.locator("#travel-note").is_hidden()
+    assert page.locator("#figures tbody th").first.inner_text().startswith("Messages")
+    assert page.locator("#format").input_value() == "sglang"
+    page.get_by_label("Layers of the model").fill("4")
+    page.get_by_label("First with experts").fill("1")
+    with page.expect_download() as download:
+        page.locator("#export").click()
+    assert download.value.suggested_filename.endswith("-sglang.json")
+    page.screenshot(path=artefacts() / "page-engine-light.png", full_page=True)
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_timeout(300)
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 390, "nothing sticks out of a narrow screen"
+    page.screenshot(path=artefacts() / "page-engine-narrow.png", full_page=True)
+
+    page.set_viewport_size({"width": 1120, "height": 900})
+    page.emulate_media(color_scheme="light")
+    page.get_by_label("or redundant experts").fill("")
+    page.get_by_label("Slots per GPU").fill("5")
+    assert sent(page, lambda: algorithm.select_option("dynamic")) == {"engine": "sglang:dynamic", "slots_per_gpu": 5}
+    page.get_by_text("Advanced").click()
+    changed = sent(page, lambda: page.get_by_label("Sent once per").select_option("gpu"))
+    assert changed == {"engine": "sglang:dynamic", "slots_per_gpu": 5, "objective": {"dedup": "gpu"}}
+
+    page.get_by_label("Slots per GPU").fill("")
+    assert sent(page, lambda: engine.select_option("megatron")) == {"engine": "megatron"}
+    assert not algorithm.is_visible()
+    # A trace of an engine is planned for it where a body says nothing, so that "none named" has to say something.
+    assert sent(page, lambda: engine.select_option("")) == {"objective": {"execution": "context_coherent"}}
+    assert page.get_by_label("Execution").is_visible()
 
 
 def used(page: Any) -> list[str]:
@@ -215,5 +301,5 @@ def test_asks_for_a_key_and_shows_what_is_wrong(
     page.get_by_role("button", name="Find a plan").click()
     shown = page.locator("#plan-problem li")
     shown.first.wait_for()
-    assert sorted(text.split()[0] for text in shown.all_inner_texts()) == ["/load_cap", "/slots_per_gpu"]
+    assert sorted(text.split()[0] for text in shown.all_inner_texts()) == ["/constraints/load_cap", "/slots_per_gpu"]
     assert page.locator("[aria-invalid=true]").count() == 2

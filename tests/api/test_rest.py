@@ -15,26 +15,15 @@ from fastapi.testclient import TestClient
 
 from placement import Objective, Plan, Topology, evaluate
 from placement import Problem as PlacementProblem
+from placement.engines import ENGINES, engine_of
+from placement.exports import EXPORTS
 from solvers import Limits, solve
+from tests.builders.service import codes, upload
 from traces import Profile, Trace, load
 
 WAIT = {"Prefer": "wait=240"}  # the first search on a machine compiles the loops
 UNKNOWN_TRACE = "sha256:" + "0" * 64
 UNKNOWN_PLAN = "plan_" + "0" * 32
-
-
-def upload(client: TestClient, content: bytes, **params: Any) -> str:
-    """Upload a trace and return its id."""
-    response = client.post("/v1/traces", content=content, params=params)
-    assert response.status_code in (200, 201), response.text
-    found: str = response.json()["id"]
-    return found
-
-
-def codes(response: Any) -> dict[str, str]:
-    """Return the codes of a problem document by their pointers."""
-    assert response.headers["content-type"] == "application/problem+json"
-    return {item["pointer"]: item["code"] for item in response.json()["errors"]}
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +56,12 @@ class TestTraces:
         """A trace tells its axes, and has a strong ETag that saves sending it again."""
         response = client.get(f"/v1/traces/{trace_id}")
         content = response.json()
-        known = {name: content[name] for name in ("kind", "format", "num_tokens", "num_experts", "top_k", "columns")}
+        names = ("kind", "format", "engine", "num_tokens", "num_experts", "top_k", "columns")
+        known = {name: content[name] for name in names}
         assert known == {
             "kind": "trace",
             "format": "npz",
+            "engine": None,
             "num_tokens": 2000,
             "num_experts": 32,
             "top_k": 2,
@@ -188,7 +179,9 @@ class TestPlans:
         """The file of an engine, read back, is the plan; what the engine would misread is a problem document."""
         url = f"/v1/plans/{plan['id']}/exports"
         layers = plan["plan"]["layer_ids"]
-        model = {"model_layers": layers[-1] + 1, "first_moe_layer": layers[0]}
+        model = {"model_layers": layers[-1] + 1, "first_moe_layer": layers[0], "force": True}
+        unforced = client.get(f"{url}/sglang", params=model | {"force": False})
+        assert (unforced.status_code, codes(unforced)) == (422, {"/objective/execution": "travel_differs"})
         response = client.get(f"{url}/sglang", params=model)
         assert response.status_code == 200, response.text
         assert "sglang.json" in response.headers["content-disposition"]
@@ -196,8 +189,8 @@ class TestPlans:
         assert rows[layers[0] :] == plan["plan"]["physical_to_logical_map"]
         etag = {"If-None-Match": response.headers["etag"]}
         assert client.get(f"{url}/sglang", params=model, headers=etag).status_code == 304
-        assert codes(client.get(f"{url}/sglang")) == {"/layer_ids": "model_unknown"}
-        assert set(codes(client.get(f"{url}/hygon"))) == {"/model_class", "/model_name"}
+        assert codes(client.get(f"{url}/sglang", params={"force": True})) == {"/layer_ids": "model_unknown"}
+        assert set(codes(client.get(f"{url}/hygon", params={"force": True}))) == {"/model_class", "/model_name"}
         assert codes(client.get(f"{url}/sglang", params=model | {"layer": 1})) == {"/layer": "option_unused"}
         assert client.get(f"{url}/tensorrt-llm", params=model).status_code == 200
         assert client.get(f"{url}/nothing").status_code == 404
@@ -225,14 +218,7 @@ class TestPlans:
         plan = solve(problem, "auto", limits=Limits(work=body["limits"]["work"]), seed=3).plan
         assert ours["plan"]["physical_to_logical_map"] == plan.physical_to_logical_map.tolist()
         assert (ours["score"], ours["bound"]) == (plan.score, plan.bound)
-        figures = evaluate(
-            plan,
-            held_out,
-            problem.topology,
-            execution=problem.objective.execution,
-            dedup=problem.objective.dedup,
-            replica_policy=aim.replica_policy,
-        )
+        figures = evaluate(plan, held_out, problem.topology)
         summary = ours["summary"]["plans"]["plan"]["held_out"]
         assert (summary["traffic"], summary["fanout_nodes"]) == (figures.traffic, figures.fanout_nodes)
 
@@ -548,6 +534,21 @@ class TestCatalogue:
         annealing = next(item for item in items if item["name"] == "annealing")
         assert annealing["options"]["additionalProperties"] is False
         assert annealing["options"]["properties"]
+
+    def test_engines(self, client: TestClient) -> None:
+        """Every engine comes with how tokens travel there, the names that a request may have, and its file."""
+        items = client.get("/v1/engines").json()["items"]
+        assert [item["name"] for item in items] == list(ENGINES)
+        for item in items:
+            engine = ENGINES[item["name"]]
+            for name in ("title", "version", "execution", "dedup", "default_layout", "export", "page"):
+                assert item[name] == getattr(engine, name), name
+            assert item["notes"] == list(engine.notes)
+            assert {each["name"]: each["replica_policy"] for each in item["algorithms"]} == engine.algorithms
+            spelled = [f"{item['name']}:{each['name']}" for each in item["algorithms"]] or [item["name"]]
+            assert str(engine_of(item["name"])) == spelled[0], "the first is the default"
+            assert [str(engine_of(text)) for text in spelled] == spelled
+            assert item["export"] is None or item["export"] in {export.name for export in EXPORTS}
 
     def test_topologies(self, client: TestClient) -> None:
         """Presets are listed with their links."""

@@ -1,4 +1,4 @@
-"""What can be asked for: solvers with the JSON Schema of their options, examples, texts on problems."""
+"""What can be asked for: solvers with the JSON Schema of their options, engines, examples, texts on problems."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ from starlette.responses import Response
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.problems import CATALOGUE
-from api.resources.catalogue.answers import Example, ExampleList, SolverList, SolverResource
+from api.resources.catalogue.answers import (
+    EngineList,
+    EngineResource,
+    Example,
+    ExampleList,
+    SolverList,
+    SolverResource,
+)
 from api.resources.responses import json_response
+from placement.engines import ENGINES
 from solvers import names, solver_class
 
 __all__ = ["router"]
@@ -64,6 +72,12 @@ EXAMPLES = [
 def list_solvers() -> Response:
     """List the solvers; `auto` is the one to begin with."""
     return json_response(_solvers())
+
+
+@router.get("/v1/engines", response_model=EngineList, summary="List engines", responses=problems())
+def list_engines() -> Response:
+    """List the serving engines: how tokens travel in each, and which placement file it loads."""
+    return json_response(EngineList(items=[EngineResource.of(engine) for engine in ENGINES.values()]))
 
 
 @router.get("/v1/examples", response_model=ExampleList, summary="List examples", responses=problems())

@@ -23,6 +23,7 @@ from api.resources.plans.answers import PlanList, PlanResource, PlanSummary, Val
 from api.resources.plans.exports import (
     FillMissing,
     FirstMoeLayer,
+    Force,
     Layer,
     ModelLayers,
     MtpLayers,
@@ -36,7 +37,7 @@ from api.resources.searches.kinds import SearchKind, etag_of
 from api.resources.searches.queueing import checked
 from api.store.tenant import TenantStore
 from placement import Plan
-from placement.exports import EXPORTS, Context
+from placement.exports import EXPORTS, Context, check_travel
 
 __all__ = ["PLANS", "router"]
 
@@ -185,8 +186,12 @@ def export_plan(
     model_class: Name = None,
     mtp_model_class: Name = None,
     model_name: Name = None,
+    force: Force = False,
 ) -> Response:
-    """Return the best plan so far as the placement file of an engine, if the engine would load it as it is meant."""
+    """Return the best plan so far as the placement file of an engine, if the engine would load it as it is meant.
+
+    A plan for tokens that travel otherwise than in that engine is refused, unless `force` is given.
+    """
     export = next((known for known in EXPORTS if known.is_named(format)), None)
     if export is None:
         known = ", ".join(known.name for known in EXPORTS)
@@ -201,7 +206,10 @@ def export_plan(
         model_name=model_name,
     )
     _, text = PLANS.found(store, plan_id)
-    content = export.write(Plan.from_dict(json.loads(text)), context).content
+    plan = Plan.from_dict(json.loads(text))
+    if not force:
+        check_travel(plan, export)
+    content = export.write(plan, context).content
     headers = {
         "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
         "Content-Disposition": f'attachment; filename="{plan_id[:60]}-{export.name}{export.suffix}"',

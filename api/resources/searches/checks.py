@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from api.resources.traces.answers import engine_of_facts
 from api.resources.traces.inspection import outline
 from solvers import Request, Study, check_start, solver_from
 from traces import InputError
@@ -42,7 +43,10 @@ def check(request: Request, facts: Mapping[str, Any], max_job_bytes: int) -> Non
         raise InputError.of("hold_out_counts", "/hold_out", detail, "Leave hold_out out, or give 0.")
     if layers * experts * gpus > CHECK_CELLS:
         return
-    problem = Study.of(outline(facts), request=replace(request, hold_out=None)).problem
+    request = replace(request, hold_out=None)
+    if request.engine is None and request.objective.execution is None:  # the outline does not say who recorded it
+        request = replace(request, engine=engine_of_facts(facts))
+    problem = Study.of(outline(facts), request=request).problem
     if reason := solver_from(request.solver, dict(request.options)).supports(problem):
         detail = f"{request.solver}: {reason}"
         raise InputError.of("unsupported", "/solver", detail, "Choose another solver, such as 'auto'.")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from api.resources.answers import time_of
 from api.store.rows import TraceRow, UploadRow
+from placement.engines import engine_of_format
 
-__all__ = ["TraceList", "TraceResource", "UploadResource"]
+__all__ = ["TraceList", "TraceResource", "UploadResource", "engine_of_facts"]
 
 
 class TraceResource(BaseModel):
@@ -23,6 +25,9 @@ class TraceResource(BaseModel):
     bytes: int
     kind: Literal["trace", "counts", "profile"] = Field(description="Tokens, counts per expert, or a saved profile.")
     format: str
+    engine: str | None = Field(
+        description="Serving engine that alone writes the format: plans are for it if the request names none; or null."
+    )
     num_tokens: int | None = Field(description="null for counts.")
     layer_ids: list[int]
     num_experts: int
@@ -40,8 +45,24 @@ class TraceResource(BaseModel):
             tags=row.tags,
             created_at=time_of(row.created_at),
             bytes=row.bytes,
+            engine=engine_of_facts(row.facts),
             **{name: row.facts[name] for name in names},
         )
+
+
+def engine_of_facts(facts: Mapping[str, Any]) -> str | None:
+    """Return the engine that a trace brings along.
+
+    Parameters
+    ----------
+    facts : mapping
+        See `api.resources.traces.inspection.inspect`. Those of earlier versions do not say it, but the format does.
+    """
+    if "engine" in facts:
+        named: str | None = facts["engine"]
+        return named
+    engine = engine_of_format(facts["format"])
+    return None if engine is None else engine.name
 
 
 class TraceList(BaseModel):

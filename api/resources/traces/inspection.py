@@ -156,6 +156,7 @@ def _facts_of_trace(trace: Trace) -> dict[str, Any]:
     return {
         "kind": "trace",
         "format": trace.provenance.format,
+        "engine": trace.engine,
         "num_tokens": tokens,
         "top_k": trace.top_k,
         "columns": sorted(trace.columns),
@@ -175,6 +176,7 @@ def _facts_of_statistics(source: LoadCounts | Profile) -> dict[str, Any]:
     return {
         "kind": "counts" if counts else "profile",
         "format": source.provenance.format if isinstance(source, LoadCounts) else "profile",
+        "engine": source.engine,
         "num_tokens": None if counts else profile.tokens,
         "top_k": None if counts else profile.top_k,
         "columns": [],
