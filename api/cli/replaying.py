@@ -107,10 +107,12 @@ def travel(provenance: Mapping[str, Any], given: Mapping[str, Any]) -> SettledOb
     """
     from dataclasses import replace
 
+    from placement.problem.objective import DECODE_BATCH
     from placement.replay.choices import replayed_objective
 
     objective, _ = replayed_objective(provenance, given, None)
-    return replace(objective.settled(capped=False), activated_weight=0.0)  # counted, or not, by `counted`
+    # What is counted besides is for `counted` to say.
+    return replace(objective.settled(capped=False), activated_weight=0.0, decode_batch=DECODE_BATCH)
 
 
 def counted(objective: SettledObjective, plan: Plan, decode_batch: int | None) -> SettledObjective:
