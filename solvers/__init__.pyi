@@ -2,9 +2,9 @@ from . import plotting as plotting
 from . import testing as testing
 from .comparing import Comparison as Comparison
 from .fronts.front import front as front
-from .fronts.pareto import Against as Against
-from .fronts.pareto import Front as Front
-from .fronts.pareto import FrontPoint as FrontPoint
+from .fronts.points import Against as Against
+from .fronts.points import Front as Front
+from .fronts.points import FrontPoint as FrontPoint
 from .methods.annealing.solver import Annealing as Annealing
 from .methods.assignment.solver import Assignment as Assignment
 from .methods.auto import Auto as Auto

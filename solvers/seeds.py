@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from placement import Problem, Termination
-from solvers.fronts.pareto import Front
+from solvers.fronts.points import Front
 from solvers.request import Request
 from solvers.searching.events import Event, Observer
 from solvers.searching.solution import NoPlanError, Solution

@@ -14,7 +14,6 @@ from placement import Plan, Problem, Termination, lower_bound
 from placement.cost.feasibility import broken_constraints, load_cap_misses
 from placement.plan.termination import Reason
 from placement.topology.file import topology_to_dict
-from solvers.plans import plan_of
 from solvers.registry import Solver, parameters_of, solver_from
 from solvers.searching.events import Event, Observer, ObserverError
 from solvers.searching.limits import Limits
@@ -175,8 +174,7 @@ def _finish(
     termination = Termination(
         reason=reason, limit=limit, detail=detail, deterministic=deterministic and limit != "cancelled"
     )
-    plan = plan_of(
-        problem,
+    plan = problem.plan(
         outcome.table,
         score=total,
         bound=bound,

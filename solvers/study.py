@@ -13,7 +13,7 @@ from placement import Plan, Problem, Topology
 from placement.engines import engine_of, travel_of
 from solvers.comparing import Comparison, judge
 from solvers.fronts.front import front
-from solvers.fronts.pareto import Front
+from solvers.fronts.points import Front
 from solvers.registry import Solver, solver_from
 from solvers.request import FrontRequest, Request
 from solvers.searching.events import Observer

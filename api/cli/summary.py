@@ -80,8 +80,7 @@ def comparison_text(comparison: Comparison) -> str:
         if part is None:
             title = "Expected load, from counts alone (traffic needs a trace with tokens):"
         else:
-            which = "All tokens" if len(parts) == 1 else f"{PARTS.get(part, part).capitalize()} tokens"
-            title = f"{which} ({tokens_of(comparison, part):,}):"
+            title = f"{PARTS.get(part, part).capitalize()} tokens ({tokens_of(comparison, part):,}):"
         blocks.append(f"{title}\n{_side_by_side(comparison, part, rows, names)}")
     blocks.append(_wrap(_winner(comparison, rows, before)))
     return "\n\n".join(blocks)

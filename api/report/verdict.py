@@ -99,7 +99,7 @@ def verdict(comparison: Comparison, row: Judged) -> str:
     before = comparison[comparison.baseline]
     part = parts_of(comparison)[-1]  # held out, if anything is
     changes = _changes(comparison, before, row, part)
-    where = f"{comparison.baseline} {_tokens_words(comparison, part)}"
+    where = comparison.baseline + (" by expected loads" if part is None else f" on {PARTS.get(part, part)} tokens")
     better, worse = ([item for item in changes if item.sign == sign] for sign in (-1, 1))
     gains, losses = (_sentence(comparison, before, row, part, found) for found in (better, worse))
     if better and worse:
@@ -159,10 +159,3 @@ def _by_score(before: Judged, row: Judged) -> str:
     if abs(row.score - before.score) <= NOTICEABLE * abs(before.score):
         return f"The score, which weighs them, hardly tells them apart ({both})."
     return f"The score, which weighs them, is {'better' if row.score < before.score else 'worse'} ({both})."
-
-
-def _tokens_words(comparison: Comparison, part: str | None) -> str:
-    if part is None:
-        return "by expected loads"
-    alone = len(parts_of(comparison)) == 1
-    return "on all tokens" if alone and part == "fit" else f"on {PARTS.get(part, part)} tokens"

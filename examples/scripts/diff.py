@@ -1,4 +1,4 @@
-"""What moves from one plan to the next, and how many bytes?"""
+"""What moves from one plan to the next, and how many bytes that is."""
 
 import placement
 import solvers

@@ -3,7 +3,7 @@
 import solvers
 import traces
 
-model = traces.ModelLayout.of(9, first_moe_layer=1)  # 9 layers, the first one dense; or load the model's config.json
+model = traces.ModelLayout.of(8)  # 8 layers, all with experts; or the path of the model's config.json
 study = solvers.Study.of("examples/tiny_moe/tiny_moe.npz", "1x4", engine="sglang")
 found = study.solve(limits=solvers.Limits(work=50_000))
 found.plan.export("sglang", "location.json", model=model)

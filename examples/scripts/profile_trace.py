@@ -1,4 +1,4 @@
-"""What does a trace say, and is there anything to gain?"""
+"""What a trace says, and whether there is anything to gain."""
 
 import traces
 

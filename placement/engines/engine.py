@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
+    from placement.engines.words import Dedup, Execution, Ownership, ReplicaPolicy
 
 __all__ = ["Engine", "EngineChoice", "Layout"]
 

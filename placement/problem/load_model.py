@@ -90,14 +90,25 @@ class LoadModel:
 
     @cached_property
     def deviations(self) -> Array | None:
-        """See `Problem.load_deviations`, (L, E, W)."""
+        """How far the experts' loads are from their means in each group of the profile's tokens, (L, E, W).
+
+        As shares of a layer's load, and scaled so that the squares of W of them add up to the variance of the mean: the
+        square of the standard error that an expert's load has. None where it is not wanted (neither load cap nor
+        imbalance counts, or neither a load quantile nor a weight of the spread) or not known (counts, or a single
+        window).
+        """
         if not self.variance_counts:
             return None
         return sequence_deviations(self.profile) if self.groups == "sequences" else window_deviations(self.profile)
 
     @cached_property
     def home_moments(self) -> Array | None:
-        """See `Problem.home_moments`, (L, E, E)."""
+        """Products of the experts' loads within a sequence, summed over sequences, (L, E, E), as shares of a layer's.
+
+        What the variance of loads by random homes is made of (`placement.cost.shares.home_variance`). None where homes
+        leave the loads alone (no room for replicas, an equal split over them, not dispatch), where they aren't drawn
+        per sequence (homes of single tokens average out, measured ones are known), or where variance isn't wanted.
+        """
         objective, sample = self.objective, self.profile.sample
         if not (self.variance_counts and objective.execution == "dispatch" and objective.ownership == "sequence"):
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from placement.problem.objective import Objective, SettledObjective
 from placement.problem.settling import settle_objective, settle_slots
 from placement.problem.sizes import Sizes
 from placement.problem.tables import checked_table
-from placement.support.showing import number, runs, shorten
+from placement.problem.text import problem_text
 from placement.topology.topology import Topology
 from traces import InputError, Profile, Violations
 
@@ -158,29 +158,7 @@ class Problem:
         return checked_table(self.sizes, plan)
 
     def __repr__(self) -> str:
-        sizes, objective = self.sizes, self.objective
-        layers, redundant = runs(sizes.layer_ids.tolist()), self.num_slots - self.num_experts
-        asked = [f"{item.name}={getattr(self.constraints, item.name)!r}" for item in fields(Constraints)]
-        usual = Constraints()
-        asked = [
-            text
-            for text, item in zip(asked, fields(Constraints), strict=True)
-            if getattr(self.constraints, item.name) != getattr(usual, item.name)
-        ]
-        weights = {
-            name.removesuffix("_weight"): value for name, value in vars(objective).items() if name.endswith("_weight")
-        }
-        weighed = ", ".join(f"{name} {number(float(value))}" for name, value in weights.items() if value)
-        rows = {
-            "profile": f"{self.num_layers} layers ({layers}), {self.num_experts} experts",
-            "topology": f"{shorten(self.topology.name, 40)}, {self.num_gpus} GPUs of {self.slots_per_gpu} slots "
-            f"({redundant} beyond one per expert)",
-            "execution": f"{objective.execution}, dedup {objective.dedup}, ownership {objective.ownership}, "
-            f"replica policy {objective.replica_policy}",
-            "weights": weighed or "none",
-            "constraints": shorten(", ".join(asked)) or "none",
-        }
-        return "\n  ".join(["Problem", *(f"{name}: {text}" for name, text in rows.items())])
+        return problem_text(self.sizes, self.objective, self.engine)
 
     @property
     def full_slots(self) -> bool:
@@ -296,23 +274,12 @@ class Problem:
 
     @property
     def load_deviations(self) -> Array | None:
-        """How far the experts' loads are from their means in each group of the profile's tokens, (L, E, W).
-
-        As shares of a layer's load, and scaled so that the squares of W of them add up to the variance of the mean: the
-        square of the standard error that an expert's load has. None where it is not wanted (neither load cap nor
-        imbalance counts, or neither a load quantile nor a weight of the spread) or not known (counts, or a single
-        window).
-        """
+        """How far loads are from their means, (L, E, W), or None: see `LoadModel.deviations`."""
         return self.loads.deviations
 
     @property
     def home_moments(self) -> Array | None:
-        """Products of the experts' loads within a sequence, summed over sequences, (L, E, E), as shares of a layer's.
-
-        What the variance of loads by random homes is made of (`placement.cost.score.home_variance`). None where homes
-        leave the loads alone (no room for replicas, an equal split over them, not dispatch), where they aren't drawn
-        per sequence (homes of single tokens average out, measured ones are known), or where variance isn't wanted.
-        """
+        """Products of loads within a sequence, (L, E, E), or None: see `LoadModel.home_moments`."""
         return self.loads.home_moments
 
     @property

@@ -19,7 +19,8 @@ import numpy as np
 
 from placement import Plan, Problem
 from solvers.fronts.mixes import add_balanced_mixes, add_mixes, with_few_free
-from solvers.fronts.pareto import Against, Front, nondominated
+from solvers.fronts.pareto import nondominated
+from solvers.fronts.points import Against, Front
 from solvers.fronts.search import FrontSearch
 from solvers.methods.eplb.solver import Eplb
 from solvers.registry import Solver, solver_from

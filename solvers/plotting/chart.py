@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from solvers.fronts.judged import cost_name
-from solvers.fronts.pareto import AXES, AXIS_NAMES
+from solvers.fronts.points import AXES, AXIS_NAMES
 from solvers.plotting.svg import line_chart
 from traces import InputError
 from traces.support.atomic import atomic_write

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from placement import Plan, Problem, score
-from solvers.fronts.pareto import Front
+from solvers.fronts.points import Front
 from solvers.searching.axes import axes_or_new
 from solvers.searching.solution import Solution
 from traces import InputError, Profile

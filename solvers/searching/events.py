@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from solvers.searching.equality import same
+from traces.support.content import ByContent
 
 __all__ = ["Event", "Observer", "ObserverError"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Event:
+class Event(ByContent):
     """A better plan (``incumbent``) or a better bound (``bound``).
 
     Attributes
@@ -38,24 +38,12 @@ class Event:
     gap: float | None
     table: npt.NDArray[np.int32] | None = None
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Event):
-            return NotImplemented
-        return self._figures == other._figures and same(self.table, other.table)
-
-    def __hash__(self) -> int:
-        return hash(self._figures)
-
     def __repr__(self) -> str:
         figures = ", ".join(
             f"{name}={value:.6g}" for name in ("score", "bound", "gap") if (value := getattr(self, name)) is not None
         )
         shape = "" if self.table is None else f", table of {self.table.shape[0]} x {self.table.shape[1]}"
         return f"Event({self.kind}, {self.elapsed_s:.3f} s, {self.solver}, {figures}{shape})"
-
-    @property
-    def _figures(self) -> tuple[object, ...]:
-        return self.kind, self.elapsed_s, self.solver, self.score, self.bound, self.gap
 
 
 Observer = Callable[[Event], None]

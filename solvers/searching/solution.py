@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from placement import Plan, Score, Termination
 from solvers.searching.axes import axes_or_new
-from solvers.searching.equality import same
+from traces.support.content import ByContent
 from traces.support.frames import frame
 from traces.support.shown import Facts, as_html, as_text
 
@@ -36,7 +36,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Solution:
+class Solution(ByContent):
     """Result of `solve`.
 
     Two are equal if plan, score and termination are, however long it took.
@@ -55,16 +55,8 @@ class Solution:
     plan: Plan
     score: Score
     termination: Termination
-    elapsed_s: float
-    history: tuple[Step, ...]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Solution):
-            return NotImplemented
-        return self.plan == other.plan and self.termination == other.termination and same(self.score, other.score)
-
-    def __hash__(self) -> int:
-        return hash((self.score.total, self.plan.physical_to_logical_map.tobytes()))
+    elapsed_s: float = field(compare=False)
+    history: tuple[Step, ...] = field(compare=False)
 
     def __repr__(self) -> str:
         return as_text(*self._shown())

@@ -17,26 +17,19 @@ from typer.testing import CliRunner
 
 from api.cli import app
 from api.store.backup import backup, restore
-from api.store.database import Database
+from api.store.blobs import Blobs
+from tests.builders.service import keep, store_in
 from traces import InputError
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a data folder with a trace of a few bytes and an upload in parts."""
-    from api.store.blobs import Blobs
-    from api.store.store import Store
-
     folder = tmp_path / "data"
     folder.mkdir()
-    database = Database(f"sqlite:///{folder / 'service.db'}")
-    database.upgrade()
-    blobs, store = Blobs(folder / "blobs"), Store(database).of("local")
-    incoming = blobs.receive()
-    incoming.write(b"content")
-    incoming.finish()
-    blobs.keep(incoming)
-    store.traces.add(incoming.blob_id, "mine", 7, {})
+    database, every = store_in(folder)
+    blobs, store = Blobs(folder / "blobs"), every.of("local")
+    store.traces.add(keep(blobs, b"content"), "mine", 7, {})
     blobs.part(store.uploads.add(None, {}, None, 4e9).id).write_bytes(b"half")
     database.close()
     return folder

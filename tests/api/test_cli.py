@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 import solvers
 from api.cli import app
-from api.cli.view import overtime_note
+from api.cli.hints import overtime_note
 from placement import Plan, Termination, Topology, evaluate
 from traces import Profile, Trace, load, save
 from traces.synthetic import Synthetic, generate
@@ -32,6 +32,12 @@ def document(*arguments: object) -> Any:
     result = command(*arguments, "--json")
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a folder of its own: plans without a name are written where the command runs."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +98,28 @@ def test_solve_json_is_one_document_that_agrees_with_the_plan_file(trace: Path, 
     assert told["summary"]["tokens"] == {"fit": 1024, "held_out": 1024}
 
 
-def test_solve_without_output_writes_nothing_and_says_so(trace: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """The plan is only shown."""
+def test_solve_without_output_names_the_plan_by_the_trace(trace: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """It goes to the working directory, again and again; the trace is left alone, and the last line says where."""
     monkeypatch.chdir(tmp_path)
-    result = command("solve", trace, "--topology", "1x4", "--solver", "contiguous", "--json")
-    assert json.loads(result.stdout)["plan"] is None
-    assert "no -o" in result.stderr
-    assert list(tmp_path.iterdir()) == []
+    before = trace.read_bytes()
+    base = ("solve", trace, "--topology", "1x4", "--solver", "contiguous")
+    assert document(*base)["plan"] == "trace.plan.json"
+    assert "Plan written to trace.plan.json" in command(*base).stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["trace.plan.json"]
+    assert Plan.load(tmp_path / "trace.plan.json").num_gpus == 4
+    assert trace.read_bytes() == before
+
+
+def test_solve_says_first_how_tokens_are_assumed_to_travel(trace: Path) -> None:
+    """Where nobody said it: ExFlow's way, and how to change it; silent where it was said."""
+    base = ("solve", trace, "--topology", "1x4", "--solver", "contiguous")
+    first = command(*base).stdout.splitlines()[0]
+    assert "straight from layer to layer" in first
+    assert "--engine" in first
+    assert document(*base)["assumed"] == first
+    for said in (("--engine", "sglang"), ("--execution", "context-coherent"), ("--engine", "exflow")):
+        assert document(*base, *said)["assumed"] is None
+        assert "assumed" not in command(*base, *said).stdout
 
 
 def test_execution_is_read_with_hyphen_or_underscore(trace: Path) -> None:
@@ -193,7 +214,7 @@ def test_evaluate_uses_the_topology_of_the_plan(trace: Path, plan: Path, tmp_pat
     """As asked; else as recorded in the plan, else from its nodes."""
     assert document("evaluate", plan, trace)["topology"] == "2x2"
     assert document("evaluate", plan, trace, "--topology", "1x4")["cross_node_fraction"] == 0
-    Plan.load(plan).replacing(provenance={}).save(tmp_path / "bare.json")
+    (Plan.load(plan).replacing(provenance={})).save(tmp_path / "bare.json")
     bare = document("evaluate", tmp_path / "bare.json", trace)
     assert bare["topology"] == "2x2"
     assert bare["cross_node_fraction"] > 0
@@ -225,7 +246,7 @@ def test_evaluate_uses_the_objective_of_the_plan(trace: Path, dispatch_plan: Pat
     assert told["dispatch"]["remote_gpus"] == expected.remote_gpus
     shown = command("evaluate", dispatch_plan, trace).stdout
     assert shown.index("dispatch and combine") < shown.index("context-coherent")
-    Plan.load(dispatch_plan).replacing(provenance={}).save(tmp_path / "bare.json")
+    (Plan.load(dispatch_plan).replacing(provenance={})).save(tmp_path / "bare.json")
     bare = document("evaluate", tmp_path / "bare.json", trace)
     assert [bare[name] for name in CHOICES] == ["context_coherent", None, None, "fair"]
     assert [bare["dispatch"][name] for name in CHOICES[1:]] == ["gpu", "token", "same_node"]
@@ -266,7 +287,7 @@ def test_evaluate_counts_activated_experts_as_asked_or_as_recorded(
     recorded = Plan.load(dispatch_plan)
     objective = {**recorded.provenance["objective"], "activated_weight": 0.5, "decode_batch": 16}
     made_for = tmp_path / "made.json"
-    recorded.replacing(provenance={**recorded.provenance, "objective": objective}).save(made_for)
+    (recorded.replacing(provenance={**recorded.provenance, "objective": objective})).save(made_for)
     assert document("evaluate", made_for, trace)["activated_experts"] == expected
     both = document("compare", made_for, dispatch_plan, trace)
     assert [plan["activated_experts"] for plan in both["plans"]] == [expected, expected]
@@ -287,7 +308,8 @@ def test_compare_uses_the_objective_of_the_first_plan(trace: Path, plan: Path, d
         recorded = Plan.load(first).provenance["objective"]
         settings = {name: recorded[name] for name in CHOICES}
         assert {name: told[name] for name in CHOICES} == settings
-        options = [text for name in CHOICES for text in (f"--{name.replace('_', '-')}", settings[name])]
+        used = CHOICES if settings["execution"] == "dispatch" else ("execution", "replica_policy")
+        options = [text for name in used for text in (f"--{name.replace('_', '-')}", settings[name])]
         for item, file in zip(told["plans"], (first, second), strict=True):
             assert item["traffic"] == document("evaluate", file, trace, *options)["traffic"]
         (note,) = [line for line in result.stderr.splitlines() if "objectives differ" in line]

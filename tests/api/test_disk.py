@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
-from api.service.app import create_app
 from api.settings.settings import Settings
 from api.store.database import Database
 from api.store.disk import disk_problem
+from tests.builders.service import local_client
 
 
 def mount(*arguments: str) -> None:
@@ -40,11 +39,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_room_is_left_for_plans(tmp_path: Path, trace_bytes: bytes) -> None:
     """With less room than is kept free, traces are refused and the service is not ready; it reads on, and plans."""
     settings = Settings(data_dir=tmp_path, max_workers=1, threads_per_plan=1, max_wait_s=100)
-    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+    with local_client(settings) as client:
         trace = client.post("/v1/traces", content=trace_bytes).json()["id"]
         assert client.get("/readyz").status_code == 200
     full = settings.model_copy(update={"min_free_bytes": 1 << 60})
-    with TestClient(create_app(full), base_url="http://127.0.0.1") as client:
+    with local_client(full) as client:
         refused = client.post("/v1/traces", content=trace_bytes + b"x")
         assert (refused.status_code, refused.json()["type"]) == (507, "/problems/storage-full")
         upload = client.post("/v1/uploads", json={}).json()["id"]

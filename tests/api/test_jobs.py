@@ -24,11 +24,10 @@ from api.jobs.errors import ExecutorLostError
 from api.resources.traces.inspection import inspect
 from api.resources.worker import run_search, warm_up
 from api.store.blobs import Blobs
-from api.store.database import Database
 from api.store.leases import Claim, Lease, Leases
 from api.store.rows import PlanRow
-from api.store.store import Store
 from api.telemetry.metrics import Metrics
+from tests.builders.service import keep, store_in
 from traces import InputError
 
 
@@ -37,16 +36,11 @@ class Bench:
 
     def __init__(self, folder: Path, content: bytes, lease_s: float = 30.0) -> None:
         self.folder = folder
-        self.database = Database(f"sqlite:///{folder / 'service.db'}")
-        self.database.upgrade()
-        self.store = Store(self.database).of("local")
+        self.database, self.everything = store_in(folder)
+        self.store = self.everything.of("local")
         self.leases = Leases(self.database, lease_s)
         self.blobs = Blobs(folder / "blobs")
-        incoming = self.blobs.receive()
-        incoming.write(content)
-        incoming.finish()
-        self.blobs.keep(incoming)
-        self.trace_id = incoming.blob_id
+        self.trace_id = keep(self.blobs, content)
         facts = inspect(self.blobs.path(self.trace_id), "trace", {})
         self.store.traces.add(self.trace_id, "tiny.npz", len(content), facts)
 
@@ -274,7 +268,7 @@ class Lanes:
             bench.leases,
             Work(run=run, warm_up=warm_up),
             make_executor,
-            Metrics(Store(bench.database), Path("/")),
+            Metrics(bench.everything, Path("/")),
         )
         dispatcher.start()
         self.started.append(dispatcher)

@@ -11,17 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 
 from api.jobs.processes import close, process_pool
-from api.service.app import create_app
 from api.service.cleanup import DAY_S, Cleanup
 from api.settings.settings import Settings
 from api.store.audit import AuditLog
 from api.store.blobs import Blobs
-from api.store.database import Database
 from api.store.leases import Leases
-from api.store.store import Store
+from tests.builders.service import keep, local_client, store_in
 
 TRACE = "sha256:" + "a" * 64
 
@@ -32,7 +29,7 @@ def test_tenants_have_quotas(tmp_path: Path, make_trace_bytes: Callable[..., byt
     settings = Settings(
         data_dir=tmp_path, tenant_trace_bytes=len(first) + 10, tenant_active_plans=1, max_workers=1, threads_per_plan=1
     )
-    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+    with local_client(settings) as client:
         trace = client.post("/v1/traces", content=first).json()["id"]
         refused = client.post("/v1/traces", content=second)
         assert (refused.status_code, refused.json()["type"]) == (429, "/problems/quota-exceeded")
@@ -47,17 +44,12 @@ def test_tenants_have_quotas(tmp_path: Path, make_trace_bytes: Callable[..., byt
 
 def test_retention(tmp_path: Path) -> None:
     """Old plans go, then traces without plans, with their files; what is active, new or in use stays."""
-    database = Database(f"sqlite:///{tmp_path / 'service.db'}")
-    database.upgrade()
-    store, blobs = Store(database), Blobs(tmp_path / "blobs")
+    database, store = store_in(tmp_path)
+    blobs = Blobs(tmp_path / "blobs")
     names = []
     for content in (b"used", b"unused"):
-        incoming = blobs.receive()
-        incoming.write(content)
-        incoming.finish()
-        blobs.keep(incoming)
-        store.of("t").traces.add(incoming.blob_id, None, 4, {})
-        names.append(incoming.blob_id)
+        names.append(keep(blobs, content))
+        store.of("t").traces.add(names[-1], None, 4, {})
     used, unused = names
     done, waiting = (store.of("t").plans.add({"trace": used}, max_queued=9).row.id for _ in range(2))
     leases = Leases(database, 30.0)

@@ -18,25 +18,12 @@ from placement import Problem as PlacementProblem
 from placement.engines import ENGINES, engine_of
 from placement.exports import EXPORTS
 from solvers import Limits, solve
+from tests.builders.service import codes, upload
 from traces import Profile, Trace, load
 
 WAIT = {"Prefer": "wait=240"}  # the first search on a machine compiles the loops
 UNKNOWN_TRACE = "sha256:" + "0" * 64
 UNKNOWN_PLAN = "plan_" + "0" * 32
-
-
-def upload(client: TestClient, content: bytes, **params: Any) -> str:
-    """Upload a trace and return its id."""
-    response = client.post("/v1/traces", content=content, params=params)
-    assert response.status_code in (200, 201), response.text
-    found: str = response.json()["id"]
-    return found
-
-
-def codes(response: Any) -> dict[str, str]:
-    """Return the codes of a problem document by their pointers."""
-    assert response.headers["content-type"] == "application/problem+json"
-    return {item["pointer"]: item["code"] for item in response.json()["errors"]}
 
 
 @pytest.fixture(scope="module")
@@ -231,14 +218,7 @@ class TestPlans:
         plan = solve(problem, "auto", limits=Limits(work=body["limits"]["work"]), seed=3).plan
         assert ours["plan"]["physical_to_logical_map"] == plan.physical_to_logical_map.tolist()
         assert (ours["score"], ours["bound"]) == (plan.score, plan.bound)
-        figures = evaluate(
-            plan,
-            held_out,
-            problem.topology,
-            execution=problem.objective.execution,
-            dedup=problem.objective.dedup,
-            replica_policy=aim.replica_policy,
-        )
+        figures = evaluate(plan, held_out, problem.topology)
         summary = ours["summary"]["plans"]["plan"]["held_out"]
         assert (summary["traffic"], summary["fanout_nodes"]) == (figures.traffic, figures.fanout_nodes)
 

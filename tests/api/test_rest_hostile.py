@@ -14,15 +14,10 @@ import pytest
 from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
+from tests.builders.service import npz
+
 JSON = {"Content-Type": "application/json"}
 ZERO = "sha256:" + "0" * 64
-
-
-def npz(**arrays: Any) -> bytes:
-    """Return the arrays as `.npz`."""
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
 
 
 def bomb() -> bytes:

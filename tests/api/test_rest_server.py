@@ -29,17 +29,10 @@ from api.settings.settings import Settings
 from api.store.database import Database
 from api.store.store import Store
 from api.telemetry.metrics import Metrics
+from tests.builders.service import upload
 from traces import InputError
 
 SEARCH = {"topology": "1x4", "solver": "annealing"}
-
-
-def upload(server: Any, content: bytes) -> str:
-    """Upload a trace and return its id."""
-    response = server.http.post("/v1/traces", content=content)
-    assert response.status_code in (200, 201), response.text
-    found: str = response.json()["id"]
-    return found
 
 
 def ask(server: Any, trace_id: str, seconds: float) -> str:
@@ -68,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, server_type: Any) -> Iterat
 def test_survives_kill(tmp_path: Path, start_server: Callable[..., Any], trace_bytes: bytes) -> None:
     """After kill -9 in the middle of a search, the next server finishes the plan, and is not worse than before."""
     first = start_server(tmp_path / "data")
-    trace_id = upload(first, trace_bytes)
+    trace_id = upload(first.http, trace_bytes)
     place, waiting = ask(first, trace_id, 2.0), ask(first, trace_id, 0.3)
     before = first.until(place, lambda plan: plan["score"] is not None)
     orphans = workers(first)
@@ -85,7 +78,7 @@ def test_survives_kill(tmp_path: Path, start_server: Callable[..., Any], trace_b
 def test_stops_gracefully(tmp_path: Path, start_server: Callable[..., Any], trace_bytes: bytes) -> None:
     """SIGTERM ends the server soon: waiting clients are answered, the running plan is queued with what it has found."""
     first = start_server(tmp_path / "data")
-    place = ask(first, upload(first, trace_bytes), 50.0)
+    place = ask(first, upload(first.http, trace_bytes), 50.0)
     first.until(place, lambda plan: plan["score"] is not None)
     children = workers(first)
     with ThreadPoolExecutor(1) as pool:
@@ -113,7 +106,7 @@ def test_stops_gracefully(tmp_path: Path, start_server: Callable[..., Any], trac
 
 def test_dead_worker(server: Any, trace_bytes: bytes) -> None:
     """A worker that is killed is replaced, and its plan is begun again from what was found."""
-    place = ask(server, upload(server, trace_bytes), 2.0)
+    place = ask(server, upload(server.http, trace_bytes), 2.0)
     server.until(place, lambda plan: plan["score"] is not None)
     for worker in workers(server):
         os.kill(worker.pid, signal.SIGKILL)
@@ -124,7 +117,7 @@ def test_dead_worker(server: Any, trace_bytes: bytes) -> None:
 
 def test_workers_come_last(server: Any, trace_bytes: bytes) -> None:
     """Workers run at lower priority than the server that answers."""
-    place = ask(server, upload(server, trace_bytes), 0.3)
+    place = ask(server, upload(server.http, trace_bytes), 0.3)
     server.until(place, lambda plan: plan["finished_at"])
     nice = psutil.Process(server.process.pid).nice()
     assert all(worker.nice() > nice for worker in workers(server))
@@ -236,7 +229,7 @@ def test_same_upload_at_once(server: Any, make_trace_bytes: Callable[..., bytes]
 
 def test_same_key_at_once(server: Any, trace_bytes: bytes) -> None:
     """Many requests with one idempotency key at the same time make one plan."""
-    body = {"trace": upload(server, trace_bytes), "topology": "1x4", "solver": "contiguous"}
+    body = {"trace": upload(server.http, trace_bytes), "topology": "1x4", "solver": "contiguous"}
     key = {"Idempotency-Key": "at-once"}
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: server.http.post("/v1/plans", json=body, headers=key), range(8)))

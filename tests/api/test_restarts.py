@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from api.planning import PlanRequest, Prepared, prepare
 from typer.testing import CliRunner
 
 from api.cli import app
 from api.jobs.executors import executor_factory
-from api.planning import PlanRequest, Prepared, prepare
 from placement import Constraints, Pin, load_topology
 from solvers import Front, Limits, NoPlanError, front, solve
 from solvers.fronts.pareto import nondominated

@@ -241,8 +241,16 @@ class Boaster(Broken):
 
     def run(self, problem: Problem, search: Search) -> None:
         """Prove what is not so."""
-        order = np.arange(problem.num_slots)[::-1]
-        search.bound(search.offer(np.tile(order, (problem.num_layers, 1))))
+        search.offer(np.tile(np.arange(problem.num_slots)[::-1], (problem.num_layers, 1)))
+        search.exhausted()
+
+
+class Bounder(Broken):
+    """Reports its score as a bound."""
+
+    def run(self, problem: Problem, search: Search) -> None:
+        """Bound by what is none."""
+        search.bound(search.offer(np.tile(np.arange(problem.num_slots)[::-1], (problem.num_layers, 1))))
 
 
 class Fails(Shuffle):
@@ -278,6 +286,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         (Incomplete(), "made an invalid plan"),
         (Empty(), "offers no plan"),
         (Boaster(), "optimal, but"),
+        (Bounder(), "the bound .* is above the score"),
         (Fails(), "failed after this plan"),
         (Loose(), "frozen=True"),
     ],

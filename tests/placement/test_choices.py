@@ -52,7 +52,7 @@ def test_everything_is_as_the_plan_records_it() -> None:
     )
     assert found.activated_experts is not None
     bare = plan_for(None, None)
-    options: dict[str, Any] = choices_of(DISPATCH)
+    options: dict[str, Any] = choices_of(DISPATCH.settled(capped=False))
     assert options["decode_batch"] == 7
     assert evaluate(bare, trace, MACHINE, **options) == found
 
@@ -150,9 +150,10 @@ def test_batches_count_where_they_have_a_weight(objective: Any, asked: Any, exec
     assert decode_batch_of(objective, asked, execution) == batch
 
 
-@pytest.mark.parametrize("objective", [Objective(), DISPATCH, Objective(execution="dispatch", dedup="none")])
-def test_choices_of_an_objective_replay_as_it_says(objective: Objective) -> None:
+@pytest.mark.parametrize("aim", [Objective(), DISPATCH, Objective(execution="dispatch", dedup="none")])
+def test_choices_of_an_objective_replay_as_it_says(aim: Objective) -> None:
     """They name what has an effect, and nothing else."""
+    objective = aim.settled(capped=False)
     choices = choices_of(objective)
     batch = choices.pop("decode_batch", None)
     replayed, counted = replayed_objective({}, choices, batch)

@@ -23,11 +23,12 @@ def loaded_by(code: str) -> set[str]:
 def test_the_package_alone_loads_nothing_heavy() -> None:
     """Names are imported when they are first used."""
     assert loaded_by("import placement") == set()
+    assert loaded_by("import placement.engines, placement.problem.objective, placement.problem.constraints") == set()
     assert "numba" in loaded_by("import placement; placement.score")
 
 
 def test_data_frames_are_loaded_with_the_first_one() -> None:
-    """pandas is an extra, so nothing else needs it."""
+    """Pandas is an extra, so nothing else needs it."""
     assert "pandas" not in loaded_by("import placement; placement.Plan, placement.Evaluation, placement.score")
 
 

@@ -43,7 +43,7 @@ def large_problem() -> tuple[Problem, Plan, Trace]:
         Profile.of(trace, workers=1),
         Topology.parse("hgx_h100:4"),
         slots_per_gpu=5,
-        objective=Objective.for_execution("dispatch"),
+        objective=Objective(execution="dispatch"),
         constraints=Constraints(load_cap=1.5),
     )
     table = np.tile(np.arange(160) % 128, (32, 1))

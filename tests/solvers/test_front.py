@@ -14,9 +14,10 @@ from placement import Constraints, Objective, Pin, Plan, Problem, Topology, eval
 from placement.cost.feasibility import broken_constraints
 from placement.plan.plan import replicas_on_gpu
 from solvers import Event, Front, Limits, NoPlanError, front, make_plan, solve
+from solvers.fronts.candidates import moved_replicas
 from solvers.fronts.mixes import cycles, renamed
-from solvers.fronts.pareto import FrontPoint, knee_index, nondominated, thinned
-from solvers.fronts.search import moved_replicas
+from solvers.fronts.pareto import knee_index, nondominated, thinned
+from solvers.fronts.points import FrontPoint
 from solvers.methods.eplb.solver import Eplb
 from traces import InputError, Profile, Trace
 from traces.synthetic import Synthetic, generate

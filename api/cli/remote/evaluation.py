@@ -8,16 +8,21 @@ from api.cli.remote.service import body_of
 
 if TYPE_CHECKING:
     from api.client import Client
-    from api.figures import PartFigures
-    from placement import Evaluation, Objective, Plan, Topology
+    from placement import Evaluation, Plan, SettledObjective, Topology
+    from solvers.comparing import PartFigures
 
 __all__ = ["replay_remotely"]
 
 
 def replay_remotely(
-    service: Client, plan: Plan, plan_id: str | None, tokens: dict[str, Any], where: Topology, objective: Objective
+    service: Client,
+    plan: Plan,
+    plan_id: str | None,
+    tokens: dict[str, Any],
+    where: Topology,
+    objective: SettledObjective,
 ) -> tuple[PartFigures, tuple[str, ...]]:
-    """Have a service replay a trace both ways that tokens travel, as `api.figures.replay_both` does.
+    """Have a service replay a trace both ways that tokens travel, as `solvers.comparing.replay_both` does.
 
     Parameters
     ----------
@@ -28,7 +33,7 @@ def replay_remotely(
     tokens : dict
         ``trace``, its id; and, as in an evaluation's request, the ``part`` of it and the share to ``hold_out``.
     where : Topology
-    objective : Objective
+    objective : SettledObjective
         How tokens travel; where activated experts have a weight, they are counted as well.
 
     Returns
@@ -37,11 +42,11 @@ def replay_remotely(
     """
     from dataclasses import replace
 
-    from api.figures import PartFigures
     from api.resources.schemas import EvaluationBody
     from placement import Evaluation
     from placement.replay.choices import choices_of
     from placement.topology.file import topology_to_dict
+    from solvers.comparing import PartFigures
 
     sent: dict[str, Any] = tokens | {"topology": topology_to_dict(where)}
     if plan_id is None:

@@ -10,7 +10,7 @@ from api.resources.requests import topology_of
 from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
 from api.resources.traces.stored import StoredTrace
 from placement import Plan, evaluate
-from placement.replay.choices import CHOICES, decode_batch_of, merge_choices, recorded_choices, recorded_topology
+from placement.replay.choices import CHOICES, recorded_topology
 from solvers.source import part_of
 from traces import InputError
 
@@ -19,11 +19,11 @@ __all__ = ["Replay", "replay", "replay_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """Everything that a replay needs; pickles."""
+    """Everything that a replay needs; pickles. In `asked`, None is as the plan was made for."""
 
     plan: dict[str, Any]
     topology: str | TopologyFile
-    choices: dict[str, Any]
+    asked: dict[str, Any]
     part: str
     hold_out: float | None
     trace: StoredTrace
@@ -31,7 +31,7 @@ class Replay:
 
 
 def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[str, Any] | None, **known: Any) -> Replay:
-    """Fill in what the body leaves out.
+    """Fill in the topology that the body leaves out; how tokens travel is in the plan's provenance.
 
     Parameters
     ----------
@@ -43,16 +43,14 @@ def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[st
     **known
         The other fields of `Replay`.
     """
-    provenance = plan.get("provenance", {})
     if body.topology is not None:
         topology = body.topology
     elif request is not None:
         topology = PlanBody.model_validate(request).topology
     else:
         topology = _topology(plan)
-    choices = merge_choices(recorded_choices(provenance), {name: getattr(body, name) for name in CHOICES})
-    choices["decode_batch"] = decode_batch_of(provenance.get("objective"), body.decode_batch, choices.get("execution"))
-    known |= {"choices": choices, "part": body.part, "hold_out": body.hold_out}
+    asked = {name: getattr(body, name) for name in (*CHOICES, "decode_batch")}
+    known |= {"asked": asked, "part": body.part, "hold_out": body.hold_out}
     return Replay(plan=dict(plan), topology=topology, **known)
 
 
@@ -82,7 +80,7 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
         remedy = f"This service takes evaluations up to {max_bytes / 1e9:.1f} GB."
         raise InputError.of("job_too_large", "/topology", detail, remedy)
     trace, notes = part_of(task.trace.open(), task.part, task.hold_out, "/trace")
-    figures = evaluate(plan, trace, topology, **task.choices, workers=threads).as_dict()
+    figures = evaluate(plan, trace, topology, **task.asked, workers=threads).as_dict()
     return {**figures, "notes": list(notes)}
 
 

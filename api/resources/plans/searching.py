@@ -17,7 +17,6 @@ from api.telemetry.gauges import PlanLoad
 from placement import Plan
 from solvers import Event, Solution, Study
 from solvers.comparing import expected_load
-from solvers.plans import plan_of
 from traces import InputError
 
 __all__ = ["search_plan"]
@@ -109,4 +108,4 @@ def _final_plan(solution: Solution, reporter: Reporter, max_time_limit_s: float)
 
 def _incumbent_plan(study: Study, event: Event, bound: float | None) -> Plan:
     assert event.table is not None
-    return plan_of(study.problem, event.table, score=event.score, bound=bound)
+    return study.problem.plan(event.table, score=event.score, bound=bound)

@@ -12,7 +12,7 @@ from placement.cost.score import score
 from placement.cost.shares import expected_gpu_load, guarded_gpu_load, load_spread
 from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.relabel import Relabelling
-from solvers.methods.annealing.tables.kernels.swaps import add_slot_traffic
+from solvers.methods.annealing.tables.kernels.places import add_slot_traffic
 
 __all__ = ["Pool"]
 

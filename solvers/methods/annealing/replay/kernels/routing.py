@@ -101,7 +101,7 @@ class LayerModel(NamedTuple):
 
 @numba.njit(nogil=True, cache=True)
 def expert_share(gpus: Ints, count: int, policy: int, homes: Floats, node_of_gpu: Ints, share: Floats) -> None:
-    """Fill ``share[c]``, what replica c serves of an expert's tokens (as `placement.cost.score.replica_share`).
+    """Fill ``share[c]``, what replica c serves of an expert's tokens (as `placement.cost.shares.replica_share`).
 
     Parameters
     ----------

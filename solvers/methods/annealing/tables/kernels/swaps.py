@@ -1,130 +1,60 @@
-"""Annealing by swaps on the context-coherent objective.
+"""Annealing by swaps of items, priced by tables.
 
 An *item* is what a slot holds: an expert, one replica of it, or nothing. Each GPU has room for the same number of
-items, so all arrangements are reached by swapping items between GPUs. ``place[l, g, p]`` is the cost of item p of layer
-l on GPU g, given where the items of the neighbouring layers are: a trial is O(1), an accepted swap updates two
-neighbouring layers in O(S) per GPU whose hop costs differ. With two tiers (one price within nodes, one between them)
-these would be all GPUs of two nodes; there ``place[l, G + n, p]`` holds the part that depends on the node alone, and a
-swap updates two GPUs and two nodes at most.
+items, so all arrangements are reached by swapping items between GPUs.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from solvers.methods.annealing.tables.kernels.places import Pairs, move_item_cost
 from solvers.searching.kernels.random import State, next_below, next_unit
 
-__all__ = ["add_place", "add_slot_traffic", "add_traffic", "anneal", "move_item_cost"]
+__all__ = ["Items", "SwapState", "Weights", "anneal"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
-def _add_difference(place: Floats, pairs: Floats, p: int, q: int, step: float) -> None:
-    for item in range(len(place)):
-        place[item] += step * (pairs[p, item] - pairs[q, item])
+class Items(NamedTuple):
+    """What stays: the items, what they cost beside each other, and where they may be."""
+
+    pairs: Pairs
+    load: Floats  # (L, S, G) or (L, S, 1) load of each item relative to the fair share of each GPU
+    cap: Floats  # (L,) load cap of each layer; infinite for none
+    covariance: Floats  # (L, S, S) of the items' loads, relative to the mean fair share; or (0, S, S)
+    # (G,) added to the load that the cap is held against, per unit of the square root of a GPU's variance; (0,) if the
+    # cap is held against the load alone. Not with a weight of the spread.
+    margin: Floats
+    expert: Ints  # (L, S) expert of each item if it has several replicas that must be on different GPUs, else -1
+    lock: Ints  # (L, S) 0 free, 1 stays on its node, 2 stays on its GPU
+    allowed: npt.NDArray[np.bool_]  # (L, S, G), looked at if `check_allowed`
+    check_allowed: bool
 
 
-@numba.njit(nogil=True, cache=True)
-def move_item_cost(
-    forward: Floats,
-    backward: Floats,
-    place: Floats,
-    hop: Floats,
-    tiers: Floats,
-    node_of_gpu: Ints,
-    layer: int,
-    p: int,
-    q: int,
-    a: int,
-    b: int,
-) -> None:
-    """Update ``place`` in the layers beside `layer` after item p moved from GPU a to b and q from b to a."""
-    L, G = len(place), len(hop)
-    if len(forward) == 0:
-        return
-    for side in range(2):
-        other = layer + 1 if side == 0 else layer - 1
-        if other < 0 or other >= L:
-            continue
-        pairs = forward[layer] if side == 0 else backward[other]
-        if len(tiers) > 0:
-            _add_difference(place[other, a], pairs, p, q, tiers[0])
-            _add_difference(place[other, b], pairs, p, q, -tiers[0])
-            node_a, node_b = node_of_gpu[a], node_of_gpu[b]
-            if node_a != node_b:
-                _add_difference(place[other, G + node_a], pairs, p, q, tiers[1])
-                _add_difference(place[other, G + node_b], pairs, p, q, -tiers[1])
-            continue
-        for g in range(G):
-            step = hop[b, g] - hop[a, g] if side == 0 else hop[g, b] - hop[g, a]
-            if step != 0.0:
-                _add_difference(place[other, g], pairs, p, q, step)
+class Weights(NamedTuple):
+    """What loads cost."""
+
+    excess: float  # per unit of load above the cap
+    largest: float  # per unit of a layer's largest load
+    spread: float  # per unit of the sum over layers of the square root of `variance`
+    spread_free: float  # as far as it is above this
 
 
-@numba.njit(nogil=True, cache=True)
-def add_place(
-    forward: Floats, backward: Floats, hop: Floats, tiers: Floats, node_of_gpu: Ints, gpu: Ints, place: Floats
-) -> None:
-    """Fill ``place``, which is zero, from GPUs (L, S).
+class SwapState(NamedTuple):
+    """What a run changes in place."""
 
-    With tiers up to a constant per item: it may be any, as items always change places.
-    """
-    L, S = gpu.shape
-    G = len(hop)
-    by_node = place.shape[1] > G  # a single node has no rows of its own
-    for layer in range(L):
-        for side in range(2):
-            other = layer + 1 if side == 0 else layer - 1
-            if other < 0 or other >= L:
-                continue
-            pairs = backward[layer] if side == 0 else forward[other]
-            for item in range(S):
-                at = gpu[other, item]
-                if len(tiers) > 0:
-                    place[layer, at] -= tiers[0] * pairs[item]
-                    if by_node:
-                        place[layer, G + node_of_gpu[at]] -= tiers[1] * pairs[item]
-                    continue
-                for g in range(G):
-                    step = hop[g, at] if side == 0 else hop[at, g]
-                    if step != 0.0:
-                        place[layer, g] += step * pairs[item]
-
-
-@numba.njit(nogil=True, cache=True)
-def add_traffic(pairs: Floats, gpu: Ints, following: Ints, traffic: Floats) -> None:
-    """Add the weight of pairs (S, S) between the GPUs of their items, (S,) each, to `traffic`, (G, G)."""
-    for p in range(len(gpu)):
-        for q in range(len(following)):
-            traffic[gpu[p], following[q]] += pairs[p, q]
-
-
-@numba.njit(nogil=True, cache=True)
-def add_slot_traffic(
-    pairs: Floats, expert: Ints, part: Floats, following: Ints, following_part: Floats, traffic: Floats
-) -> None:
-    """Add the weight of pairs of experts (E, E) between the GPUs of two layers' slots to `traffic`, (G, G).
-
-    Parameters
-    ----------
-    expert, part, following, following_part : (S,)
-        Expert in each slot of the two layers (-1: none), and its share of the expert's tokens.
-    """
-    per_gpu = len(expert) // len(traffic)
-    for s in range(len(expert)):
-        i = expert[s]
-        if i < 0:
-            continue
-        for t in range(len(following)):
-            j = following[t]
-            if j >= 0:
-                traffic[s // per_gpu, t // per_gpu] += part[s] * following_part[t] * pairs[i, j]
+    gpu: Ints  # (L, S) GPU of each item
+    place: Floats  # (L, G, S) cost of each item on each GPU, or (L, G + N, S) on each GPU and node
+    load: Floats  # (L, G)
+    held: Ints  # (L, E, G) replicas of an expert on a GPU; (1, 1, 1) where none can collide
+    together: Floats  # (L, G, S) covariance of each item with the items on each GPU; with a margin or a spread weight
+    variance: Floats  # (L, G) of the GPUs' loads with a margin, or its sum over GPUs (L, 1)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -133,68 +63,17 @@ def _over(value: float, cap: float) -> float:
 
 
 @numba.njit(nogil=True, cache=True)
-def anneal(
-    forward: Floats,
-    backward: Floats,
-    hop: Floats,
-    tiers: Floats,
-    load: Floats,
-    cap: Floats,
-    excess_weight: float,
-    max_weight: float,
-    covariance: Floats,
-    margin: Floats,
-    spread_weight: float,
-    spread_free: float,
-    expert: Ints,
-    lock: Ints,
-    allowed: npt.NDArray[np.bool_],
-    check_allowed: bool,
-    node_of_gpu: Ints,
-    gpu: Ints,
-    place: Floats,
-    gpu_load: Floats,
-    held: Ints,
-    together: Floats,
-    variance: Floats,
-    trials: int,
-    temperature: float,
-    rng: State,
-) -> float:
+def anneal(items: Items, weights: Weights, state: SwapState, trials: int, temperature: float, rng: State) -> float:
     """Run `trials` swap trials at one temperature.
 
     Parameters
     ----------
-    forward, backward : (L-1, S, S) float
-        Weighted affinity of items, and its transpose; (0, S, S) if the layers are independent and `place` is constant.
-    hop : (G, G) float64
-    tiers : (2,) or (0,) float64
-        Cost of leaving a GPU, and what leaving the node costs beyond it; empty where `hop` has other costs than these.
-    load : (L, S, G) or (L, S, 1) float64
-        Load of each item relative to the fair share of each GPU.
-    cap : (L,) float64
-        Load cap of each layer; infinite for none.
-    excess_weight, max_weight : float
-        Cost per unit of load above the cap, and cost per unit of a layer's largest load.
-    covariance : (L, S, S) float64
-        Covariance of the items' loads, relative to the mean fair share.
-    margin : (G,) or (0,) float64
-        Added to the load that the cap is held against, per unit of the square root of a GPU's `variance`; empty if the
-        cap is held against the load alone. Not with a `spread_weight`.
-    spread_weight, spread_free : float
-        Cost per unit of the sum over layers of the square root of `variance`, as far as it is above `spread_free`.
-    expert : (L, S) int64
-        Expert of each item if it has several replicas that must be on different GPUs, else -1.
-    lock : (L, S) int8
-        0 free, 1 stays on its node, 2 stays on its GPU.
-    allowed : (L, S, G) bool
-        Looked at if `check_allowed`.
-    gpu, place, gpu_load, held
-        State, changed in place: GPU of each item (L, S); cost of each item on each GPU, (L, G, S), or on each GPU and
-        node, (L, G + N, S); loads (L, G); replicas of an expert on a GPU (L, E, G).
-    together, variance
-        State too, with a margin or a spread weight: covariance of each item with the items on each GPU (L, G, S), and
-        the variance of the GPUs' loads, (L, G) with a margin, or its sum over GPUs (L, 1).
+    items : Items
+    weights : Weights
+    state : SwapState
+        Changed in place.
+    trials : int
+    temperature : float
     rng : (2,) uint64
 
     Returns
@@ -202,6 +81,12 @@ def anneal(
     float
         The change of the objective over all accepted swaps.
     """
+    # By name and by array: handing on the whole tuples costs more than most trials.
+    pairs, load, cap, covariance, margin = items.pairs, items.load, items.cap, items.covariance, items.margin
+    expert, lock, allowed, check_allowed = items.expert, items.lock, items.allowed, items.check_allowed
+    hop, node_of_gpu = pairs.hop, pairs.node_of_gpu
+    excess_weight, max_weight, spread_weight, spread_free = weights
+    gpu, place, gpu_load, held, together, variance = state
     L, S, G = len(place), place.shape[2], len(hop)
     by_node = place.shape[1] > G
     wide = load.shape[2] > 1
@@ -286,7 +171,7 @@ def anneal(
         gpu[layer, q] = a
         gpu_load[layer, a] = on_a
         gpu_load[layer, b] = on_b
-        move_item_cost(forward, backward, place, hop, tiers, node_of_gpu, layer, p, q, a, b)
+        move_item_cost(pairs, place, layer, p, q, a, b)
         if guarded or spread_weight != 0.0:
             if guarded:
                 variance[layer, a] = variance_a

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from placement import Constraints, LayerCap, Objective, Pin, Problem, Topology, score
 from placement.cost.feasibility import broken_constraints
 from solvers.arrange.conform import conform, separate_replicas
-from solvers.methods.annealing.tables.runs import Chain, ChainModel
+from solvers.methods.annealing.tables.model import ItemModel
+from solvers.methods.annealing.tables.run import SwapRun
 from solvers.methods.eplb.solver import rebalance
 from traces import Profile, Trace
 
@@ -49,11 +50,11 @@ def problem(
 
 def change_by_kernel(problem: Problem, table: np.ndarray, temperature: float, seed: int) -> tuple[float, np.ndarray]:
     """Return what the kernel says that 300 trials change, and the map after them."""
-    model = ChainModel(problem, table)
+    model = ItemModel(problem, table)
     start = np.tile(np.arange(problem.num_slots) // problem.slots_per_gpu, (problem.num_layers, 1))
-    chain = Chain(model, start, (seed,))
-    change = chain._anneal(300, model.scale * temperature, 1.0)
-    return change, chain.table()
+    run = SwapRun(model, start, (seed,))
+    change = run._anneal(300, model.scale * temperature, 1.0)
+    return change, run.table()
 
 
 @settings(max_examples=60)

@@ -1,4 +1,4 @@
-"""State of one annealing run on the context-coherent objective: items, where they are, and what each place costs."""
+"""What all annealing runs over the same items share: what they weigh, what they have in common, where they may be."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ import numpy.typing as npt
 
 from placement import Problem
 from placement.cost.shares import home_share
-from solvers.arrange.conform import pack
-from solvers.arrange.relabel import Relabelling, relabel_all, tier_costs
-from solvers.methods.annealing.tables.kernels.swaps import add_place, add_traffic, anneal
-from solvers.searching.kernels.random import seeded
-from solvers.searching.search import Search
+from solvers.arrange.relabel import tier_costs
+from solvers.methods.annealing.tables.kernels.places import Pairs, add_place, add_traffic
+from solvers.methods.annealing.tables.kernels.swaps import Items, Weights
 
-__all__ = ["Chain", "ChainModel"]
+__all__ = ["ItemModel"]
 
 Table = npt.NDArray[np.int32]
 Array = npt.NDArray[np.float64]
-# Shares of the excess weight at the start and the end of a run: a soft cap lets the search cross it on its way.
-COUPLED_RAMP = (0.005, 0.1)
-TRIALS_PER_STEP = 100_000
 
 
-class ChainModel:
+class ItemModel:
     """What all runs over the same set of items share.
 
     Parameters
@@ -69,7 +64,13 @@ class ChainModel:
         self.tiers = np.empty(0)
         if self.coupled and near is not None and far is not None:
             self.tiers = np.array([near, far - near])
-        self.backward = np.ascontiguousarray(self.forward.transpose(0, 2, 1))
+        self.pairs = Pairs(
+            forward=self.forward,
+            backward=np.ascontiguousarray(self.forward.transpose(0, 2, 1)),
+            hop=problem.topology.hop_cost,
+            tiers=self.tiers,
+            node_of_gpu=problem.topology.node_of_gpu,
+        )
         self.covariance, self.margin = np.empty((0, S, S)), np.empty(0)
         if problem.load_deviations is not None:
             # Relative to the mean fair share: the spread is exact for GPUs of equal speed, the margin for any.
@@ -80,8 +81,31 @@ class ChainModel:
         # Only replicas can collide; -1 spares the look-up for all others.
         several = held & (replicas[row, self.expert] > 1) & problem.constraints.distinct_replicas
         self.collide = np.where(several, self.expert, -1)
-        self.lock, self.allowed = self._locks(table)
+        lock, allowed = self._locks(table)
+        caps = problem.load_caps
+        self.items = Items(
+            pairs=self.pairs,
+            load=self.load,
+            cap=np.full(L, np.inf) if caps is None else caps,
+            covariance=self.covariance,
+            margin=self.margin,
+            expert=self.collide,
+            lock=lock,
+            allowed=allowed,
+            check_allowed=allowed.size > 1,
+        )
         self.scale = self._scale()
+
+    def weights(self, ramp: float) -> Weights:
+        """Return what loads cost, with a share of the excess weight."""
+        problem, layers, spreads = self.problem, self.problem.num_layers, len(self.covariance) > 0
+        root = problem.num_gpus**0.5
+        return Weights(
+            excess=0.0 if problem.load_caps is None else ramp * problem.objective.load_excess_weight / layers,
+            largest=problem.objective.imbalance_weight / layers,
+            spread=problem.spread_weight / layers / root if spreads else 0.0,
+            spread_free=problem.spread_tolerance * root * layers,
+        )
 
     @property
     def _by_node(self) -> bool:
@@ -153,7 +177,7 @@ class ChainModel:
         topology = self.problem.topology
         rows = topology.num_gpus + (topology.num_nodes if self._by_node else 0)
         place = np.zeros((len(gpu), rows, gpu.shape[1]))
-        add_place(self.forward, self.backward, topology.hop_cost, self.tiers, topology.node_of_gpu, gpu, place)
+        add_place(self.pairs, gpu, place)
         return place
 
     def gpu_load(self, gpu: npt.NDArray[np.int64]) -> Array:
@@ -164,111 +188,3 @@ class ChainModel:
         at = self.load[:, :, 0] if self.load.shape[2] == 1 else self.load[index, np.arange(S)[None, :], gpu]
         np.add.at(load, (index, gpu), at)
         return load
-
-
-class Chain:
-    """One annealing run.
-
-    Parameters
-    ----------
-    model : ChainModel
-    gpu : (L, S) int64
-        Where the items start.
-    entropy : tuple of int
-        Seed.
-    """
-
-    def __init__(self, model: ChainModel, gpu: npt.NDArray[np.int64], entropy: tuple[int, ...]) -> None:
-        self.model = model
-        self.gpu = np.array(gpu, dtype=np.int64)
-        self.rng = seeded(*entropy)
-        self.relabelling = Relabelling.of(model.problem) if model.coupled else None
-        self._refresh()
-
-    def _refresh(self) -> None:
-        model = self.model
-        self.place = model.place(self.gpu)
-        self.load = model.gpu_load(self.gpu)
-        if (model.collide >= 0).any():
-            self.held = np.zeros((len(self.gpu), model.problem.num_experts, model.problem.num_gpus), np.int64)
-            layer, item = np.nonzero(model.collide >= 0)
-            np.add.at(self.held, (layer, model.collide[layer, item], self.gpu[layer, item]), 1)
-        else:
-            self.held = np.zeros((1, 1, 1), np.int64)
-        self.together, self.variance = np.zeros((1, 1, 1)), np.zeros((1, 1))
-        if len(model.covariance):
-            one_hot = (self.gpu[:, :, None] == np.arange(model.problem.num_gpus)).astype(float)
-            self.together = np.ascontiguousarray((model.covariance @ one_hot).transpose(0, 2, 1))
-            own = self.together * one_hot.transpose(0, 2, 1)
-            self.variance = own.sum(axis=2) if len(model.margin) else own.sum(axis=(1, 2))[:, None]
-
-    def run(self, search: Search, hot: float, cold: float, ramp: tuple[float, float] = COUPLED_RAMP) -> Table:
-        """Anneal from temperature `hot` to `cold` (in units of the model's scale) over the whole of `search`.
-
-        Returns
-        -------
-        (L, S) int32
-            The map at the end.
-        """
-        model, problem = self.model, self.model.problem
-        L, G = problem.num_layers, problem.num_gpus
-        step = TRIALS_PER_STEP if search.work is None else int(np.clip(search.work // 256, 100, TRIALS_PER_STEP))
-        # Relabelling costs about as much as this many trials; it gets a twentieth of the time.
-        relabel_every = 20 * L * (problem.num_slots**2 // 60 + 400 * problem.topology.num_nodes**2 + 10 * G * G)
-        spent = since = 0
-        while (used := search.progress(spent)) < 1.0:
-            trials = step if search.work is None else max(1, min(step, search.work - spent))
-            self._anneal(trials, model.scale * hot * (cold / hot) ** used, ramp[0] ** (1.0 - used) * ramp[1] ** used)
-            spent += trials
-            since += trials
-            if self.relabelling is not None and since >= relabel_every:
-                since = 0
-                renamed = relabel_all(self.gpu, model.traffic, self.relabelling)
-                if not np.array_equal(renamed, self.gpu):
-                    self.gpu = renamed
-                    self._refresh()
-        # A run that is cut short is still hot; a moment at temperature 0 makes its state worth keeping.
-        self._anneal(2 * step, model.scale * 1e-9, 1.0)
-        return self.table()
-
-    def run_at(self, trials: int, temperature: float) -> None:
-        """Run some trials at a temperature, in units of the model's scale."""
-        self._anneal(trials, self.model.scale * temperature, 1.0)
-
-    def _anneal(self, trials: int, temperature: float, ramp: float) -> float:
-        model, problem = self.model, self.model.problem
-        caps, layers = problem.load_caps, problem.num_layers
-        change: float = anneal(
-            model.forward,
-            model.backward,
-            problem.topology.hop_cost,
-            model.tiers,
-            model.load,
-            np.full(layers, np.inf) if caps is None else caps,
-            0.0 if caps is None else ramp * problem.objective.load_excess_weight / layers,
-            problem.objective.imbalance_weight / layers,
-            model.covariance,
-            model.margin,
-            problem.spread_weight / layers / problem.num_gpus**0.5 if len(model.covariance) else 0.0,
-            problem.spread_tolerance * problem.num_gpus**0.5 * layers,
-            model.collide,
-            model.lock,
-            model.allowed,
-            model.allowed.size > 1,
-            problem.topology.node_of_gpu,
-            self.gpu,
-            self.place,
-            self.load,
-            self.held,
-            self.together,
-            self.variance,
-            trials,
-            temperature,
-            self.rng,
-        )
-        return change
-
-    def table(self) -> Table:
-        """Return the map of the present state."""
-        problem = self.model.problem
-        return pack(self.model.expert, self.gpu, problem.num_gpus, problem.slots_per_gpu)
