@@ -60,10 +60,13 @@ def test_from_a_file_to_a_plan(service: Client, trace_file: Path) -> None:
     assert analysis.score == pytest.approx(finished.score)
     assert [item.id for item in service.plans(("c",))] == [plan.id]
     assert service.solvers()[0].name == "auto"
+    assert service.engines()[0].name == "sglang"
     assert service.topology(kept.id).num_gpus == 4
     with pytest.raises(ServiceError, match="layer"):
-        service.export(plan.id, "sglang")
-    exported = json.loads(service.export(plan.id, "sglang", model_layers=7, first_moe_layer=1, layer=None))
+        service.export(plan.id, "sglang", force=True)
+    with pytest.raises(ServiceError, match="travel"):
+        service.export(plan.id, "sglang", model_layers=7, first_moe_layer=1)
+    exported = json.loads(service.export(plan.id, "sglang", model_layers=7, first_moe_layer=1, layer=None, force=True))
     assert len(exported["physical_to_logical_map"]) == 7
 
 

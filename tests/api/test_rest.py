@@ -181,7 +181,7 @@ class TestPlans:
         layers = plan["plan"]["layer_ids"]
         model = {"model_layers": layers[-1] + 1, "first_moe_layer": layers[0], "force": True}
         unforced = client.get(f"{url}/sglang", params=model | {"force": False})
-        assert (unforced.status_code, codes(unforced)) == (422, {"/objective/execution": "travel_differs"})
+        assert (unforced.status_code, codes(unforced)) == (422, {"/engine": "engine_travels_otherwise"})
         response = client.get(f"{url}/sglang", params=model)
         assert response.status_code == 200, response.text
         assert "sglang.json" in response.headers["content-disposition"]
