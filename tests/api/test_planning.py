@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from api.planning import PlanRequest, Prepared, open_source, prepare, run, summarise
+
 from placement import Constraints, Plan, Topology, evaluate
 from traces import InputError, LoadCounts, Profile, Provenance, Trace, save
 from traces.synthetic import Synthetic, generate
