@@ -156,6 +156,8 @@ if TYPE_CHECKING:
     class RequestFields(Strict):
         """Whose fields are made from the declaration of `Request`."""
 
+        def __init__(self, **fields: Any) -> None: ...
+
         def __getattr__(self, name: str) -> Any: ...
 
     class FrontRequestFields(RequestFields):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.api.conftest import npz_bytes
+from tests.builders.service import npz_bytes
 
 WAIT = {"Prefer": "wait=100"}
 

@@ -283,8 +283,9 @@ def test_stopped_at_once_or_later_it_is_safe() -> None:
 
     search = Search(problem, Limits(time_s=None), workers=2, observe=stop)
     raise_bound(problem, search)
-    assert search.outcome().bound is not None
-    assert search.outcome().bound <= best + 1e-9
+    bound = search.outcome().bound
+    assert bound is not None
+    assert bound <= best + 1e-9
     assert bounded(problem, Limits(time_s=1e-6)) == lower_bound(problem)
     assert bounded(larger(), Limits(time_s=0.2), 2) >= lower_bound(larger())
 

@@ -190,7 +190,7 @@ def test_pins_leave_the_other_slots_to_replicas() -> None:
 
 def test_load_cap_is_kept_by_the_replicas_that_the_budget_allows() -> None:
     """Tokens between layers: one replica of the hot expert halves its load, and without it no plan keeps the cap."""
-    given = replace(problem(None), objective=Objective())
+    given = replace(problem(None), objective=Objective().settled(capped=True))
     caps = Constraints(load_cap=1.5, extra_replicas=1)
     assert problem(0).relative_load[1].max() * 4 > 1.5
     allowed = replace(given, constraints=caps)
