@@ -230,9 +230,7 @@ class Study:
             If no plan was found.
         """
         own = {item.name: getattr(self.request, item.name) for item in fields(self.request)}
-        if not isinstance(self.request, FrontRequest) and not self.request.limits.said:
-            own.pop("limits")
-        request = FrontRequest(**(own | asked))
+        request = request_of(FrontRequest, **(own | asked))
         many = request.seeds > 1 or executor is not None
         search = partial(
             front,
@@ -249,7 +247,7 @@ class Study:
         if not many:
             return search(seed=request.seed, observe=observe, interrupt=interrupt)
         if executor is None:
-            search = partial(search, interrupt=interrupt)
+            search = partial(search, observe=observe, interrupt=interrupt)
         seeds = range(request.seed, request.seed + request.seeds)
         return front_of_seeds(search, seeds, points=request.points, executor=executor, progress=progress)
 

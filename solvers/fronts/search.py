@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from placement import Plan, Problem, lower_bound, score
 from placement.cost.feasibility import broken_constraints
+from solvers.arrange.fill import fill_slots
 from solvers.fronts.candidates import Candidate
 from solvers.fronts.pareto import nondominated, thinned
 from solvers.fronts.points import Against, Front
@@ -225,6 +226,8 @@ class FrontSearch:
         self._insert(own, own_table, provenance, solution.termination.limit)
 
     def _insert(self, problem: Problem, table: Table, provenance: dict[str, Any], limit: Any) -> None:
+        if problem.full_slots and (table < 0).any():
+            table = fill_slots(problem, table)
         key = table.tobytes()
         if key in self._known:
             return
