@@ -146,7 +146,7 @@ def test_sample_from_button_to_plan(
     assert download.value.suggested_filename == f"{plan_id}-csv.csv"
     engines.select_option("sglang")
     page.locator("#export").click()
-    assert "travel" in page.locator("#take-problem li").inner_text()
+    assert "go home after every layer" in page.locator("#take-problem li").inner_text()
     page.get_by_label("Layers of the model").fill("8")
     page.get_by_label("First with experts").fill("0")
     with page.expect_download() as download:
