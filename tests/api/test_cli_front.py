@@ -176,7 +176,7 @@ def test_png_chart(trace: Path, tmp_path: Path) -> None:
         (
             ("--extra-bytes", 10),
             1,
-            "--extra-bytes: A budget of replicas in bytes needs the size of an expert. [no_expert_bytes] Give --expert-bytes",
+            "--extra-bytes: A budget of replicas in bytes needs the size of an expert. [no_expert_bytes] Give --exp",
         ),
         (("--extra-replicas", 2, "--extra-bytes", 10, "--expert-bytes", 10), 1, "Leave one of the two out"),
         (("--extra-replicas", -1), 1, "--extra-replicas:"),
