@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from api.cli.knobs import knobs_of
@@ -81,7 +82,7 @@ class Asked:
         for item in declared(self.owner).values():
             if is_dataclass(item.kind) and isinstance(said := fields.get(item.name), dict):
                 kind: Any = item.kind
-                fields[item.name] = checks.run(lambda kind=kind, said=said: kind(**said))
+                fields[item.name] = checks.run(partial(kind, **said))
                 if fields[item.name] is None:
                     del fields[item.name]
         return fields

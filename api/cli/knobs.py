@@ -182,9 +182,14 @@ def _parser(kind: Any) -> Callable[[str], Any]:
     return parse
 
 
-@cache
 def knobs_of(owner: type[Any]) -> tuple[Knob, ...]:
     """Return the options that a dataclass declares, those of the objects inside it as well."""
+    key: Any = owner  # mypy takes no class for hashable
+    return _all_knobs(key)
+
+
+@cache
+def _all_knobs(owner: Any) -> tuple[Knob, ...]:
     return tuple(_knobs(owner, ()))
 
 
