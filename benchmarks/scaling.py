@@ -18,8 +18,9 @@ from _harness import Neighbours, available_cores, conditions, interleaved, secon
 
 import placement
 import traces
-from solvers.bounds.chain import ChainBound
-from solvers.methods.annealing.chain import Chain, ChainModel
+from solvers.bounds.layer_windows import ChainBound
+from solvers.methods.annealing.tables.model import ItemModel
+from solvers.methods.annealing.tables.run import SwapRun
 from solvers.plotting.svg import line_chart
 from traces.synthetic import Synthetic, generate
 
@@ -39,16 +40,16 @@ def steps(size: dict[str, int]) -> dict[str, Callable[[], Any]]:
     profile = traces.Profile.of(trace)
     problem = placement.Problem(profile, placement.Topology.of((size["G"],)))
     table = np.tile(np.arange(size["E"], dtype=np.int32), (size["L"], 1))
-    model = ChainModel(problem, table)
+    model = ItemModel(problem, table)
     start = np.tile(np.arange(size["E"]) // problem.slots_per_gpu, (size["L"], 1))
-    chain = Chain(model, start, (SEED,))
+    run = SwapRun(model, start, (SEED,))
     bound = ChainBound(problem)
     relaxation = bound.relaxation(bound.windows(2)[0])
     work: dict[str, Callable[[], Any]] = {
         "profile": lambda: traces.Profile.of(trace),
-        "tables": lambda: ChainModel(problem, table),
+        "tables": lambda: ItemModel(problem, table),
         "score": lambda: placement.score(problem, table),
-        "trials": lambda: chain.run_at(TRIALS, TEMPERATURE),
+        "trials": lambda: run.run_at(TRIALS, TEMPERATURE),
         "bound step": lambda: relaxation.iterate(1),
     }
     for step in work.values():

@@ -93,7 +93,7 @@ def searching(service: Service, seconds: float) -> str:
     wait = {"Prefer": "wait=60"}
     done = service.http.post("/v1/plans", json=body | {"limits": {"work": 1000}}, headers=wait).raise_for_status()
     for seed in (1, 2):
-        asked = body | {"seed": seed, "limits": {"time_limit_s": seconds}}
+        asked = body | {"seed": seed, "limits": {"time_s": seconds}}
         place = service.http.post("/v1/plans", json=asked).raise_for_status().headers["location"]
         while service.http.get(place).json()["status"] == "queued":
             time.sleep(0.1)

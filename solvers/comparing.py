@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from placement import Evaluation, Objective, Plan, Problem, SettledObjective, Topology, evaluate, score
-from placement.cost.score import expected_gpu_load
+from placement.cost.shares import expected_gpu_load
 from placement.problem.objective import Execution
 from traces import InputError, Trace
 

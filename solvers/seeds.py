@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -10,8 +12,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from placement import Problem, Termination
-from solvers.fronts.pareto import Front
+from solvers.fronts.points import Front
 from solvers.request import Request
+from solvers.searching.events import Event, Observer
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.solving import solve
 from traces import InputError
@@ -51,6 +54,8 @@ def best_of_seeds(
     executor: MakeExecutor | None = None,
     workers: int | None = None,
     progress: Callable[[int, float | None], None] | None = None,
+    observe: Observer | None = None,
+    interrupt: threading.Event | None = None,
 ) -> Solution:
     """Search once per seed and return the best plan: of the lowest score, and of equal ones, of the smallest seed.
 
@@ -69,6 +74,10 @@ def best_of_seeds(
         Threads of each search; with an executor, one by default.
     progress : callable, optional
         Called with the number of searches that have ended, and the best score.
+    observe : callable, optional
+        Called with each `Event` that is better than all before, of any seed; without an executor only.
+    interrupt : threading.Event, optional
+        Set it, from any thread, to end the searches; without an executor only.
 
     Returns
     -------
@@ -91,6 +100,8 @@ def best_of_seeds(
             start=request.start,
             workers=workers if executor is None else workers or 1,
             options=dict(request.options),
+            observe=None if executor is not None else _improvements(observe),
+            interrupt=None if executor is not None else interrupt,
         )
     )
     seeds = range(request.seed, request.seed + request.seeds)
@@ -110,6 +121,9 @@ def best_of_seeds(
                     bounds.append(found.plan.bound)
             if progress is not None:
                 progress(done, None if best is None else best.plan.score)
+            if interrupt is not None and interrupt.is_set():
+                stopped = done < len(seeds)
+                break
     except KeyboardInterrupt:
         if best is None:
             raise
@@ -119,6 +133,21 @@ def best_of_seeds(
     if bounds:
         best = replace(best, plan=best.plan.replacing(bound=max(bounds)))
     return _stopped(best, f"Stopped after {done} of {len(seeds)} seeds.") if stopped else best
+
+
+def _improvements(observe: Observer | None) -> Observer | None:
+    """Return an observer that passes on only what is better than everything before, whatever the seed."""
+    if observe is None:
+        return None
+    best = math.inf
+
+    def pass_on(event: Event) -> None:
+        nonlocal best
+        if event.table is not None and event.score is not None and event.score < best:
+            best = event.score
+            observe(event)
+
+    return pass_on
 
 
 def front_of_seeds(
@@ -170,6 +199,8 @@ def front_of_seeds(
                 fronts.append(found)
             if progress is not None:
                 progress(len(fronts) + len(failed))
+            if executor is None and fronts and fronts[-1].stopped:  # whoever ended it wants no other
+                break
     except KeyboardInterrupt:
         if not fronts:
             raise

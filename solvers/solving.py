@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
-from placement import Plan, Problem, Score, Termination, lower_bound, score
+from placement import Plan, Problem, Termination, lower_bound
 from placement.cost.feasibility import broken_constraints, load_cap_misses
-from placement.files import topology_to_dict
-from placement.plan.plan import Reason
+from placement.plan.termination import Reason
+from placement.topology.file import topology_to_dict
 from solvers.registry import Solver, parameters_of, solver_from
+from solvers.searching.events import Event, Observer, ObserverError
 from solvers.searching.limits import Limits
-from solvers.searching.search import Event, Observer, ObserverError, Search
+from solvers.searching.search import Search
 from solvers.searching.solution import NoPlanError, Solution, Step
 from solvers.warm_up import warm_up
 from traces import InputError, Violations
 from traces.support.parallel import available_cores
 
-__all__ = ["check_start", "make_plan", "solve"]
+__all__ = ["check_start", "solve"]
 
 log = logging.getLogger(__name__)
-ROUNDING = 1e-6  # relative; a bound is the sum of many small numbers
+ROUNDING = 1e-6  # relative; a bound is the sum of up to millions of products, each rounded to 1e-16
 DEFAULT_LIMITS = Limits()
 
 
@@ -117,23 +117,6 @@ def solve(
     return _finish(problem, method, search, limits, seed, history, failure)
 
 
-def make_plan(problem: Problem, table: np.ndarray[Any, np.dtype[Any]]) -> Plan:
-    """Wrap a map (L, S) of a problem as a plan with its score, without provenance of a solver."""
-    return _as_plan(problem, table, score(problem, table)).replacing(bound=lower_bound(problem))
-
-
-def _as_plan(problem: Problem, table: np.ndarray[Any, np.dtype[Any]], scored: Score) -> Plan:
-    return Plan(
-        physical_to_logical_map=np.asarray(table, dtype=np.int32),
-        layer_ids=problem.profile.layer_ids,
-        num_experts=problem.num_experts,
-        num_gpus=problem.num_gpus,
-        slots_per_gpu=problem.slots_per_gpu,
-        gpus_per_node=problem.topology.gpus_per_node,
-        score=scored.total,
-    )
-
-
 def check_start(problem: Problem, start: Plan) -> np.ndarray[Any, np.dtype[np.int32]]:
     """Return the map (L, S) of a start plan.
 
@@ -167,33 +150,33 @@ def _finish(
     history: list[Step],
     failure: Exception | None,
 ) -> Solution:
-    shared = search._shared
-    limit = search.limit
-    if limit is None and not search.proven:
-        limit = "time" if shared.clock_ended else "work" if shared.work_ended else None
-    if shared.table is None or shared.score is None or shared.scored is None:
+    outcome = search.outcome()
+    limit, bound = outcome.limit, outcome.bound
+    if outcome.table is None or outcome.score is None:
         detail = f"{method.name} found no plan within its limits."
         raise NoPlanError(Termination(reason="no_plan", limit=limit, detail=detail, deterministic=limits.deterministic))
-    misses = load_cap_misses(problem, shared.table)
-    bound = shared.bound
-    if bound is not None and bound > shared.score:
-        if bound - shared.score > ROUNDING * max(1.0, abs(shared.score)):
-            raise RuntimeError(f"the bound {bound} is above the score {shared.score} of a plan: a fault of the solver")
-        bound = shared.score
-    reason: Reason = "infeasible" if misses else "optimal" if search.proven else "feasible"
-    if search.proven:
-        bound = shared.score
+    total = outcome.score.total
+    misses = load_cap_misses(problem, outcome.table)
+    if bound is not None and bound > total:
+        if bound - total > ROUNDING * max(1.0, abs(total)):
+            raise RuntimeError(f"the bound {bound} is above the score {total} of a plan: a fault of the solver")
+        bound = total
+    reason: Reason = "infeasible" if misses else "optimal" if outcome.proven else "feasible"
+    if outcome.proven:
+        bound = total
     detail = misses[0] if misses else ""
     if failure is not None:
         detail = f"{method.name} failed after this plan: {failure}"
     # A search that a clock could have cut short, but did not, gives the same plan again.
-    deterministic = limits.deterministic or (limit is None and not shared.clock_ended)
-    if not deterministic and not detail and not search.proven:
+    deterministic = limits.deterministic or (limit is None and not outcome.clocked)
+    if not deterministic and not detail and not outcome.proven:
         detail = "A time limit can't promise the same plan again; a work limit does."
     termination = Termination(
         reason=reason, limit=limit, detail=detail, deterministic=deterministic and limit != "cancelled"
     )
-    plan = _as_plan(problem, shared.table, shared.scored).replacing(
+    plan = problem.plan(
+        outcome.table,
+        score=total,
         bound=bound,
         termination=termination,
         warnings=tuple(misses),
@@ -201,7 +184,7 @@ def _finish(
             "trace_digest": problem.profile.digest,
             "trace": [asdict(source) for source in problem.profile.sources],
             "solver": method.name,
-            "found_by": shared.solver,
+            "found_by": outcome.solver,
             "parameters": parameters_of(method),
             "limits": asdict(limits),
             "seed": seed,
@@ -210,14 +193,14 @@ def _finish(
             "constraints": asdict(problem.constraints),
             "topology": topology_to_dict(problem.topology),
             **({} if problem.expert_bytes is None else {"expert_bytes": problem.expert_bytes}),
-            **({"notes": shared.notes} if shared.notes else {}),
+            **({"notes": list(outcome.notes)} if outcome.notes else {}),
         },
     )
     return Solution(
         plan=plan,
-        score=shared.scored,
+        score=outcome.score,
         termination=termination,
-        elapsed_s=time.monotonic() - shared.start,
+        elapsed_s=outcome.elapsed_s,
         history=tuple(history),
     )
 

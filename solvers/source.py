@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from traces import InputError, LoadCounts, Profile, Trace, load
 from traces.profile.sample import TokenSample
-from traces.profile.shards import is_profile
+from traces.profile.saved import is_profile
 
 __all__ = ["Part", "Source", "open_source", "part_of", "split"]
 

@@ -13,11 +13,11 @@ from placement import Plan, Problem, Topology
 from placement.engines import engine_of, travel_of
 from solvers.comparing import Comparison, judge
 from solvers.fronts.front import front
-from solvers.fronts.pareto import Front
+from solvers.fronts.points import Front
 from solvers.registry import Solver, solver_from
-from solvers.request import FrontRequest, Request
+from solvers.request import FrontRequest, Request, request_of
+from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
-from solvers.searching.search import Observer
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
 from solvers.solving import solve
@@ -98,7 +98,7 @@ class Study:
             kept = (note for note in notes if note in counted or note not in before)
             notes = (*kept, *(note for note in counted if note not in before))
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
-            request = replace(request, engine=getattr(profile, "engine", None))
+            request = replace(request, engine=profile.engine)
         if request.engine is not None:
             _, own = travel_of(engine_of(request.engine), profile)
             notes = (*notes, *(own if request.objective.dedup is None else ()))
@@ -129,12 +129,15 @@ class Study:
         if self.request.baseline is not None:
             return self.request.baseline
         engine = self.problem.engine
-        return "contiguous" if engine is None else engine_of(engine).engine.default_layout
+        layout = "contiguous" if engine is None else engine_of(engine).engine.default_layout
+        fits = solver_from("contiguous", {"layout": layout}).supports(self.problem) is None
+        return layout if fits else "contiguous"
 
     @cached_property
     def baseline(self) -> Plan | None:
         """The plan when nobody plans, or the one of the solver that was named; None where constraints leave no such."""
-        solver: str | Solver = self.request.baseline or solver_from("contiguous", {})
+        own = None if self.request.baseline is not None else {"layout": self.baseline_name}
+        solver = solver_from(self.request.baseline or "contiguous", own or {})
         try:
             return solve(self.problem, solver, limits=Limits(work=BASELINE_WORK), workers=1).plan
         except NoPlanError:
@@ -162,7 +165,7 @@ class Study:
         solver, limits, seed, seeds, start, options
             See `Request`.
         observe, interrupt
-            See `solvers.solve`; without effect, and refused, with more than one seed.
+            See `solvers.solve`; not where an executor runs the searches.
         workers : int, optional
             Threads; all available cores by default.
         executor, progress
@@ -179,7 +182,15 @@ class Study:
         given |= {"start": start, "options": options}
         request = replace(self.request, **{name: value for name, value in given.items() if value is not None})
         if request.seeds > 1 or executor is not None:
-            return best_of_seeds(self.problem, request, executor=executor, workers=workers, progress=progress)
+            return best_of_seeds(
+                self.problem,
+                request,
+                executor=executor,
+                workers=workers,
+                progress=progress,
+                observe=observe,
+                interrupt=interrupt,
+            )
         return solve(
             self.problem,
             request.solver,
@@ -219,9 +230,7 @@ class Study:
             If no plan was found.
         """
         own = {item.name: getattr(self.request, item.name) for item in fields(self.request)}
-        if not isinstance(self.request, FrontRequest) and not self.request.limits.said:
-            own.pop("limits")
-        request = FrontRequest(**(own | asked))
+        request = request_of(FrontRequest, **(own | asked))
         many = request.seeds > 1 or executor is not None
         search = partial(
             front,
@@ -237,6 +246,8 @@ class Study:
         )
         if not many:
             return search(seed=request.seed, observe=observe, interrupt=interrupt)
+        if executor is None:
+            search = partial(search, observe=observe, interrupt=interrupt)
         seeds = range(request.seed, request.seed + request.seeds)
         return front_of_seeds(search, seeds, points=request.points, executor=executor, progress=progress)
 
@@ -272,21 +283,3 @@ class Study:
 
 
 BASELINE_WORK = 1_000  # a plan that needs no search is not cut short by a clock
-
-
-def request_of(kind: type[Request], **asked: Any) -> Any:
-    """Return a request from its fields; unknown ones are refused with the name that is meant, most likely.
-
-    Raises
-    ------
-    InputError
-    """
-    import difflib
-
-    known = [item.name for item in fields(kind)]
-    for name in asked:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            remedy = f"Did you mean {near[0]}?" if near else f"Fields are {', '.join(known)}."
-            raise InputError.of("unknown_field", f"/{name}", f"There is no field {name!r} of a request.", remedy)
-    return kind(**asked)

@@ -8,9 +8,9 @@ import numpy as np
 
 from placement import Constraints, Objective, Problem, Topology
 from placement.cost.bounds import HEAP_SHARE, most_kept
-from placement.cost.score import home_variance
+from placement.cost.shares import home_variance
 from solvers.bounds import raise_bound
-from solvers.bounds.home import HomeMessages
+from solvers.bounds.home_messages import HomeMessages
 from solvers.registry import Solver
 from solvers.searching.limits import Limits
 from solvers.searching.search import Search
@@ -19,8 +19,8 @@ from traces import Profile, Trace
 __all__ = ["warm_up"]
 
 COMPILED = ("auto", "annealing", "set_partition")  # the others compile little, or nothing
-WORK = 200
-BOUND_WORK = 1_000_000  # until triangles are looked for
+WORK = 200  # trials: enough to enter every loop
+BOUND_WORK = 1_000_000  # until triangles are looked for; more than the 40 steps of a tiny relaxation
 
 _done: set[tuple[str, str, str]] = set()
 

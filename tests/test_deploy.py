@@ -16,8 +16,8 @@ import yaml
 from fastapi.testclient import TestClient
 
 from api.service.app import create_app
-from api.service.gauges import PlanLoad
-from api.service.settings import Settings
+from api.settings.settings import Settings
+from api.telemetry.gauges import PlanLoad
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from traces.batch import Batch
+from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
 
-if TYPE_CHECKING:
-    from traces.trace import Batch, Trace
-
 __all__ = [
+    "HasAxes",
     "as_layer_ids",
     "check_batch",
     "check_columns",
-    "check_duplicates",
     "check_ids_dtype",
     "check_ids_shape",
     "check_layout",
     "check_load_range",
+    "report_entries",
 ]
 
 MAX_EXPERTS = 32_767  # ids fit int16 wherever they are kept
@@ -65,7 +65,7 @@ def check_layout(found: Violations, layer_ids: npt.NDArray[np.int64], num_expert
             "top_k_range",
             "/top_k",
             f"A token can't choose {top_k} different experts out of {num_experts}.",
-            "Check the order of the axes (tokens, layers, top-k), and num_experts.",
+            "Check the order of the axes (tokens, layers, top-k), and `num_experts`.",
         )
 
 
@@ -153,7 +153,31 @@ def check_columns(ids_shape: tuple[int, ...], columns: Mapping[str, Shaped], pla
     found.raise_if_any()
 
 
-def check_batch(batch: Batch, trace: Trace) -> None:
+class HasAxes(Protocol):
+    """What a batch is checked against: a trace."""
+
+    @property
+    def layer_ids(self) -> npt.NDArray[np.int64]:
+        """Model layers, (L,)."""
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+
+    @property
+    def num_experts(self) -> int:
+        """E."""
+
+    @property
+    def top_k(self) -> int:
+        """K."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """Its source is named in errors."""
+
+
+def check_batch(batch: Batch, trace: HasAxes) -> None:
     """Check ids, weights and the other columns of one batch against the trace's axes, but not for duplicates."""
     ids = batch.topk_ids
     place = trace.provenance.source
@@ -170,19 +194,28 @@ def check_batch(batch: Batch, trace: Trace) -> None:
     found = Violations()
     if ids.max() >= trace.num_experts or (ids.dtype.kind == "i" and ids.min() < -1):
         bad = (ids >= trace.num_experts) | (ids.astype(np.int64) < -1)
-        _report(found, "id_out_of_range", batch, bad, trace, f"must be below num_experts = {trace.num_experts}, or -1")
+        report_entries(
+            found,
+            "id_out_of_range",
+            batch,
+            bad,
+            trace,
+            f"must be below `num_experts` = {trace.num_experts}, or -1",
+            "Correct `num_experts`, or check that `model` is the one that was recorded.",
+        )
     weights = batch.gate_weights
     if weights is not None:
         missing = ids.astype(np.int64) < 0
         broken = ~np.isfinite(weights) | (weights < 0)
         if (broken & ~missing).any():
-            _report(
+            report_entries(
                 found,
                 "gate_weight_not_finite",
                 batch,
                 broken & ~missing,
                 trace,
                 "has a gate weight that is NaN, infinite or negative",
+                "Correct the column, or leave it out.",
             )
     if batch.phase is not None and ((phase := np.asarray(batch.phase)).min() < 0 or phase.max() > 1):
         row = int(batch.rows[np.argmax((phase < 0) | (phase > 1))])
@@ -197,38 +230,15 @@ def check_batch(batch: Batch, trace: Trace) -> None:
     found.raise_if_any()
 
 
-def check_duplicates(batch: Batch, trace: Trace) -> None:
-    """Check that no token lists an expert twice in a layer; ids must be in range."""
-    from traces.profile.kernels import find_duplicate
-
-    ids = batch.topk_ids
-    if ids.shape[2] < 2 or find_duplicate(ids) < 0:
-        return
-    found = Violations()
-    earlier = np.tri(ids.shape[2], k=-1, dtype=bool)
-    for start in range(0, len(ids), 1024):  # a part at a time, as the comparison takes K^2 bytes per token and layer
-        part = ids[start : start + 1024]
-        equal = (part[:, :, :, np.newaxis] == part[:, :, np.newaxis, :]) & (part >= 0)[:, :, :, np.newaxis]
-        twice = (equal & earlier).any(axis=3)
-        if twice.any():
-            _report(
-                found,
-                "duplicate_expert",
-                batch.select(slice(start, start + 1024)),
-                twice,
-                trace,
-                "is chosen twice: the experts of a token and layer must differ (dense layers filled with zeros?)",
-            )
-            break
-    found.raise_if_any()
-
-
-def _report(found: Violations, code: str, batch: Batch, bad: npt.NDArray[np.bool_], trace: Trace, rule: str) -> None:
+def report_entries(
+    found: Violations, code: str, batch: Batch, bad: npt.NDArray[np.bool_], trace: HasAxes, rule: str, remedy: str
+) -> None:
+    """Report the first entries that a mask marks; `rule` ends the sentence that begins with the expert."""
     where = np.argwhere(bad)
     for row, layer, k in where[:SHOWN_ROWS]:
         found.add(
             code,
             f"{trace.provenance.source}#row {int(batch.rows[row])}, layer {int(trace.layer_ids[layer])}, k {int(k)}",
             f"Expert {int(batch.topk_ids[row, layer, k])} {rule}.",
-            f"{len(where)} such entries in this batch." if len(where) > 1 else "",
+            f"{remedy} {len(where)} such entries in this batch." if len(where) > 1 else remedy,
         )

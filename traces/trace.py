@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,81 +12,24 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
-from traces.columns import COLUMNS, as_column
+from traces.batch import COLUMNS, Batch, as_column
+from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
+from traces.support.shown import Facts, as_html, as_text, numbers
 
-__all__ = ["COLUMNS", "Batch", "LoadCounts", "Provenance", "Trace"]
+__all__ = ["BATCH_TOKENS", "Trace"]
 
-IntArray = npt.NDArray[np.integer[Any]]
 BATCH_TOKENS = 32_768
+IN_MEMORY = Provenance()
 SPLIT_SHIFT = 1e-9
 
 
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Where a trace comes from.
-
-    Attributes
-    ----------
-    source : str
-        File name, or ``memory``.
-    format : str
-        Name of the reader, or of the function that made the trace.
-    notes : tuple of str
-        What was inferred, dropped or selected on the way, as sentences.
-    """
-
-    source: str = "memory"
-    format: str = "arrays"
-    notes: tuple[str, ...] = ()
-
-    def noting(self, note: str) -> Provenance:
-        """Return a copy with one more note."""
-        return replace(self, notes=(*self.notes, note))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Consecutive tokens of a trace.
-
-    Attributes
-    ----------
-    topk_ids : (T, L, K) integers
-        Logical experts of each token and layer; -1 where an entry is missing.
-    rows : (T,) int64
-        Row of each token in its source; stays with the token when a part of the trace is selected.
-    gate_weights : (T, L, K) float, optional
-        Router weights in the order of `topk_ids`.
-    seq_id, token_pos : (T,) int64, optional
-        Sequence of the token and its position there.
-    phase : (T,) uint8, optional
-        0 prefill, 1 decode.
-    source_rank : (T,) int32, optional
-        Data-parallel rank that owns the token; -1 unknown.
-    """
-
-    topk_ids: IntArray
-    rows: npt.NDArray[np.int64]
-    gate_weights: npt.NDArray[np.floating[Any]] | None = None
-    seq_id: IntArray | None = None
-    token_pos: IntArray | None = None
-    phase: IntArray | None = None
-    source_rank: IntArray | None = None
-
-    def __len__(self) -> int:
-        return len(self.topk_ids)
-
-    def select(self, index: npt.NDArray[Any] | slice) -> Batch:
-        """Return the tokens that `index` (a mask, an index array or a slice) picks."""
-        picked: dict[str, Any] = {
-            item.name: None if (value := getattr(self, item.name)) is None else value[index] for item in fields(self)
-        }
-        return Batch(**picked)
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Trace:
     """A routing trace that streams: metadata, and a way to read the batches again and again.
+
+    Traces are equal when layers, experts, columns and `digest` are: the same content, wherever it lay. Comparing traces
+    whose axes agree hashes their sources.
 
     Attributes
     ----------
@@ -111,16 +54,49 @@ class Trace:
     num_experts: int
     top_k: int
     num_tokens: int | None
-    read: Callable[[int], Iterator[Batch]] = field(repr=False)
-    hash_source: Callable[[], str] = field(repr=False)
+    read: Callable[[int], Iterator[Batch]]
+    hash_source: Callable[[], str]
     columns: frozenset[str] = frozenset()
-    provenance: Provenance = Provenance()
+    provenance: Provenance = IN_MEMORY
 
     def __post_init__(self) -> None:
         found = Violations()
         checks.check_layout(found, self.layer_ids, self.num_experts, self.top_k)
         found.raise_if_any()
         self.layer_ids.flags.writeable = False
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Trace):
+            return NotImplemented
+        return self is other or (self._axes == other._axes and self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self._axes)
+
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())
+
+    def _shown(self) -> tuple[str, Facts]:
+        tokens = "tokens not counted yet" if self.num_tokens is None else f"{self.num_tokens:,} tokens"
+        layers = f"{self.num_layers} MoE layers ({numbers(self.layer_ids.tolist())})"
+        facts = [
+            ("columns", ", ".join(name for name in COLUMNS if name in self.columns) or "none"),
+            ("source", str(self.provenance)),
+            *(("note", note) for note in self.provenance.notes),
+        ]
+        return f"Trace of {tokens}, {layers}, {self.num_experts} experts, top-{self.top_k}", facts
+
+    @property
+    def _axes(self) -> tuple[Any, ...]:
+        return (tuple(self.layer_ids.tolist()), self.num_experts, self.top_k, self.columns)
+
+    @property
+    def engine(self) -> str | None:
+        """The serving engine whose format the trace was read from, or None where that may be any."""
+        return self.provenance.engine
 
     @property
     def num_layers(self) -> int:
@@ -150,9 +126,11 @@ class Trace:
         InputError
             Naming file, row, layer and rule of the first violations.
         """
+        from traces.duplicates import check_duplicates  # compiles, so it is imported when tokens are read
+
         for batch in self.read(max_tokens):
             checks.check_batch(batch, self)
-            checks.check_duplicates(batch, self)
+            check_duplicates(batch, self)
             yield batch
 
     def split(self, held_out: float) -> tuple[Trace, Trace]:
@@ -279,32 +257,5 @@ class Trace:
             read=read,
             hash_source=hash_arrays,
             columns=frozenset(present),
-            provenance=provenance or Provenance(),
+            provenance=provenance or IN_MEMORY,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadCounts:
-    """Tokens per expert without token identity: what an EPLB weight matrix gives, and statistics of pairs where known.
-
-    Attributes
-    ----------
-    load : (L, E) float64
-        Tokens (or any weight) per layer and expert; a layer's sum lies between 1e-100 and 1e100.
-    layer_ids : (L,) int64
-    provenance : Provenance
-    digest : str
-    affinity : (L-1, E, E) int64, optional
-        Pairs of experts in neighbouring layers, in any unit, where the source has them in place of tokens.
-    """
-
-    load: npt.NDArray[np.float64]
-    layer_ids: npt.NDArray[np.int64]
-    provenance: Provenance
-    digest: str
-    affinity: npt.NDArray[np.int64] | None = None
-
-    @property
-    def num_experts(self) -> int:
-        """Experts per layer, E."""
-        return int(self.load.shape[1])

@@ -34,7 +34,11 @@ def _remember(context: typer.Context, value: bool) -> bool:
 Json = Annotated[
     bool,
     typer.Option(
-        "--json", callback=_remember, is_eager=True, help="Print one JSON document on stdout, and nothing else."
+        "--json",
+        callback=_remember,
+        is_eager=True,
+        rich_help_panel="Output",
+        help="Print one JSON document on stdout, and nothing else.",
     ),
 ]
 

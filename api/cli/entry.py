@@ -10,9 +10,10 @@ from typer.core import TyperGroup
 
 from api.cli.commands.backup import backup, restore
 from api.cli.commands.catalogue import formats, solvers, topologies
+from api.cli.commands.compare import compare
 from api.cli.commands.convert import convert
 from api.cli.commands.demo import demo
-from api.cli.commands.evaluate import compare, evaluate
+from api.cli.commands.evaluate import evaluate
 from api.cli.commands.exports import check, export
 from api.cli.commands.front import front
 from api.cli.commands.key import key
@@ -21,6 +22,7 @@ from api.cli.commands.serve import serve
 from api.cli.commands.solve import solve
 from api.cli.commands.synthetic import synthetic
 from api.cli.console import BAD_INPUT, INTERRUPTED, NO_PLAN, error_document, print_json, say, wants_json
+from api.cli.grouped import GroupedCommand
 from api.cli.stdout import OutputError, stdout_told
 
 __all__ = ["app", "main"]
@@ -77,6 +79,24 @@ def root(
     """Place the experts of Mixture-of-Experts models on GPUs: fewer tokens across the network, no GPU overloaded."""
 
 
+EXAMPLES = {
+    "profile": "moe-placement profile trace.npz -o profile.npz",
+    "solve": "moe-placement solve recorded --engine sglang --topology 2x8 --model config.json -o plan.json",
+    "front": "moe-placement front trace.npz --engine vllm --topology 2x8 --pick cap=1.1 -o plan.json",
+    "evaluate": "moe-placement evaluate plan.json trace.npz --part held-out",
+    "compare": "moe-placement compare plan.json eplb.json trace.npz",
+    "export": "moe-placement export plan.json --engine sglang --model config.json -o location.json",
+    "check": "moe-placement check location.json --engine sglang --model config.json --topology 2x8",
+    "convert": "moe-placement convert location.json map.yaml --to trtllm --model config.json --topology 2x8",
+    "solvers": "moe-placement solvers --json",
+    "topologies": "moe-placement topologies",
+    "formats": "moe-placement formats",
+    "synthetic": "moe-placement synthetic --layers 24 --experts 64 --top-k 4 -o trace.npz",
+    "demo": "moe-placement demo",
+    "serve": "moe-placement serve --port 8000",
+    "backup": "moe-placement backup backup.tar",
+    "restore": "moe-placement restore backup.tar",
+}
 COMMANDS = (
     *(profile, solve, front, evaluate, compare),
     *(export, check, convert),
@@ -84,7 +104,7 @@ COMMANDS = (
     *(backup, restore),
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=GroupedCommand, epilog=EXAMPLES[command.__name__])(command)
 app.add_typer(key, name="key")
 
 
@@ -118,8 +138,10 @@ def _report(error: Exception, *, as_json: bool) -> int | None:
     # Looked up, not imported: when one of these was raised, its module is there, and importing it takes long.
     traces, solving = sys.modules.get("traces.support.errors"), sys.modules.get("solvers.searching.solution")
     if traces is not None and isinstance(error, traces.InputError):
+        from api.cli.errors import told
+
         for violation in error.violations:
-            say(str(violation), "error")
+            say(told(violation), "error")
         if as_json:
             print_json(error_document("bad_input", error.violations))
         return BAD_INPUT

@@ -1,62 +1,37 @@
-"""Options that several commands share."""
+"""Options that several commands share, and that no declaration of the library has."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from api.cli.console import say
+from api.cli.knobs import LIMITS, OUTPUT, WHAT
+from api.cli.texts import choice
 
 __all__ = [
-    "ActivatedWeightOption",
-    "DecodeBatchOption",
-    "DedupOption",
     "DropDummyOption",
-    "ExecutionOption",
     "ExecutorOption",
     "FirstMoeLayerOption",
     "FormatOption",
-    "HoldOutOption",
     "LayerIdsOption",
-    "LoadCapOption",
-    "LoadGroupsOption",
-    "LoadQuantileOption",
     "ModelConfigOption",
     "ModelLayersOption",
     "MtpLayersOption",
     "NumExpertsOption",
-    "OwnershipOption",
+    "PartOption",
     "PlanFormatOption",
-    "PlansDecodeBatchOption",
-    "PlansDedupOption",
-    "PlansExecutionOption",
-    "PlansOwnershipOption",
-    "PlansReplicaPolicyOption",
-    "ReplicaPolicyOption",
-    "SeedsOption",
     "TopKOption",
-    "TopologyOption",
+    "TraceArgument",
     "WorkersOption",
     "choice",
+    "output_option",
 ]
 
 WORKERS_PER_CORE = 4
-
-
-def choice(*allowed: str) -> Callable[[str], str]:
-    """Return a parser that takes one of `allowed`, with hyphens or underscores."""
-
-    def parse(text: str) -> str:
-        value = text.strip().lower().replace("-", "_")
-        if value not in allowed:
-            raise typer.BadParameter(f"{text!r} is not one of {', '.join(name.replace('_', '-') for name in allowed)}.")
-        return value
-
-    return parse
 
 
 def _limit_workers(workers: int | None) -> int | None:
@@ -68,89 +43,50 @@ def _limit_workers(workers: int | None) -> int | None:
     return most
 
 
-def _words(allowed: Sequence[str], text: str, default: str = "") -> Any:
-    """Return an option that takes one of `allowed`; `default` says in words what its absence means."""
-    names = "|".join(name.replace("_", "-") for name in allowed)
-    shown = f"{text}  [default: {default}]" if default else text
-    return typer.Option(parser=choice(*allowed), metavar=names, help=shown, show_default=not default)
+def output_option(*names: str, metavar: str, text: str) -> typer.models.OptionInfo:
+    """Return an option that says where something is written."""
+    option: typer.models.OptionInfo = typer.Option(
+        *names, metavar=metavar, help=text, rich_help_panel=OUTPUT, show_default=False
+    )
+    return option
 
 
-OF_THE_PLAN = "as the plan was made for, else {}"
-EXECUTIONS = (
-    ("context_coherent", "dispatch"),
-    "How tokens travel: straight on to the next layer's experts (ExFlow), or home after every layer "
-    "(vLLM, SGLang, TensorRT-LLM, Megatron).",
-)
-DEDUPS = (("none", "gpu", "node"), "Messages under dispatch: one per expert, per GPU, or per remote node.")
-OWNERSHIPS = (
-    ("token", "sequence", "measured"),
-    "Home of a token under dispatch: hashed per token or per sequence, or the trace's source_rank.",
-)
-COPY_POLICIES = (
-    ("fair", "same_gpu", "same_node"),
-    "Replica that a token uses: an equal split, or the nearest one.",
-)
-USUAL_COPY_POLICY = "fair; under dispatch same-node"
-
-ExecutionOption = Annotated[str, _words(*EXECUTIONS)]
-DedupOption = Annotated[str, _words(*DEDUPS)]
-OwnershipOption = Annotated[str, _words(*OWNERSHIPS)]
-ReplicaPolicyOption = Annotated[str | None, _words(*COPY_POLICIES, USUAL_COPY_POLICY)]
-# For a plan that is there already; None is what its provenance says.
-PlansExecutionOption = Annotated[str | None, _words(*EXECUTIONS, OF_THE_PLAN.format("context-coherent"))]
-PlansDedupOption = Annotated[str | None, _words(*DEDUPS, OF_THE_PLAN.format("gpu"))]
-PlansOwnershipOption = Annotated[str | None, _words(*OWNERSHIPS, OF_THE_PLAN.format("token"))]
-PlansReplicaPolicyOption = Annotated[
+TraceArgument = Annotated[Path, typer.Argument(metavar="TRACE", help="Trace, saved profile or load matrix.")]
+PlanFormatOption = Annotated[
     str | None,
-    _words(*COPY_POLICIES, f"as the plan was made for, if for this --execution, else {USUAL_COPY_POLICY}"),
-]
-TopologyOption = Annotated[
-    str,
     typer.Option(
-        metavar="NxG",
-        help="4x8, 8+8+4, hgx_h100:4 (see `topologies`) or a topology file; with --server also topo_...",
+        metavar="NAME",
+        rich_help_panel=WHAT,
+        help="Format of the placement file (see `formats`); found by content by default.",
     ),
 ]
-ActivatedWeightOption = Annotated[
-    float, typer.Option(metavar="W", help="Weight of the activated experts of the busiest GPU, for decoding.")
-]
-DecodeBatchOption = Annotated[
-    int, typer.Option(metavar="TOKENS", help="Tokens per batch that activated experts are counted over.")
-]
-PlansDecodeBatchOption = Annotated[
-    int | None,
+PartOption = Annotated[
+    str,
     typer.Option(
-        metavar="TOKENS",
-        min=1,
-        max=1_000_000,
-        help="Count activated experts, under dispatch, over batches of so many tokens.  "
-        "[default: as the plan was made for]",
+        parser=choice("fit", "held_out", "all"),
+        metavar="fit|held-out|all",
+        rich_help_panel=WHAT,
+        help="Part of the trace, split as `solve` does.",
+    ),
+]
+ExecutorOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHERE",
+        rich_help_panel=LIMITS,
+        help="Who searches with several seeds: processes (one per core), or the cluster at dask://HOST:PORT.  "
+        "[default: processes]",
         show_default=False,
     ),
 ]
-LoadCapOption = Annotated[
-    str, typer.Option(metavar="RATIO|none", help="Largest GPU load over the mean, in every layer: 1.05, say.")
-]
-LoadQuantileOption = Annotated[
-    float | None,
+WorkersOption = Annotated[
+    int | None,
     typer.Option(
-        metavar="Q",
-        help="Hold the load cap for this quantile of every GPU's load, not only for its expectation: 0.95, say.",
-    ),
-]
-LoadGroupsOption = Annotated[
-    str | None,
-    _words(
-        ("windows", "sequences"),
-        "Tokens that come together, to tell how much loads vary: 512 in a row, or whole sequences (seq_id).",
-        "sequences if there is a --load-quantile and the trace has seq_id, else windows",
-    ),
-]
-HoldOutOption = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SHARE",
-        help="Share of the sequences to hold out; 0 fits on all.  [default: 0.5 if there are tokens]",
+        metavar="N",
+        min=1,
+        callback=_limit_workers,
+        rich_help_panel=LIMITS,
+        help="Threads, at most 4 per core.  [default: all cores]",
         show_default=False,
     ),
 ]
@@ -173,7 +109,7 @@ FormatOption = Annotated[
 ]
 ModelConfigOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="The model's config.json: its MoE layers, experts and experts per token."),
+    typer.Option("--model", metavar="FILE", help="The model's config.json: its MoE layers, experts and top-k."),
 ]
 ModelLayersOption = Annotated[
     int | None, typer.Option(metavar="N", help="Layers of the model, dense ones included; without a config.json.")
@@ -183,31 +119,4 @@ FirstMoeLayerOption = Annotated[
 ]
 MtpLayersOption = Annotated[
     int | None, typer.Option(metavar="N", help="Layers for multi-token prediction; with --model-layers.")
-]
-PlanFormatOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Format of the placement file (see `formats`); found by content by default."),
-]
-SeedsOption = Annotated[
-    int,
-    typer.Option(metavar="N", min=1, max=100_000, help="Search with this many seeds from --seed on; the best is kept."),
-]
-ExecutorOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="WHERE",
-        help="Who searches with several seeds: processes (one per core), or the cluster at dask://HOST:PORT.  "
-        "[default: processes]",
-        show_default=False,
-    ),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        callback=_limit_workers,
-        help="Threads, at most 4 per core.  [default: all cores]",
-        show_default=False,
-    ),
 ]

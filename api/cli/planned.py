@@ -7,88 +7,92 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from api.cli.console import print_json, say, write
-from api.cli.progress import progress
-from api.cli.view import balance_hint, balance_table, figure_tables, headline, overtime_note, rows_of
+from api.cli.engine_file import EngineFile
+from api.cli.hints import balance_hint, overtime_note
+from api.cli.outputs import check_outputs
+from api.cli.progress import Progress, progress
 
 if TYPE_CHECKING:
-    from api.planning import PlanRequest
-    from solvers.seeds import Restarts
+    from solvers import Request, Solution, Study
+    from solvers.seeds import MakeExecutor
     from solvers.source import Source
+    from traces import ModelLayout
 
 __all__ = ["plan_and_tell"]
 
 
 def plan_and_tell(
     source: Source,
-    request: PlanRequest,
+    request: Request,
     *,
-    output: Path | None,
+    output: Path,
     report: Path | None,
     workers: int | None,
     as_json: bool,
-    restarts: Restarts | None = None,
+    executor: MakeExecutor | None = None,
+    model: ModelLayout | None = None,
+    config: str | None = None,
+    inputs: tuple[str | Path | None, ...] = (),
 ) -> dict[str, Any]:
-    """Find a plan, write it, and print its figures beside those of the contiguous plan.
+    """Find a plan, write it and the engine's file, and print its figures beside those when nobody plans.
 
     Parameters
     ----------
     source : Trace, LoadCounts or Profile
-    request : PlanRequest
-    output, report : Path or None
-        Plan file and HTML report.
+    request : Request
+    output : Path
+        Plan file.
+    report : Path or None
+        HTML report.
     workers : int or None
     as_json : bool
         Print the returned document instead of tables.
-    restarts : Restarts, optional
-        Search with several seeds, and where; else once, in this process.
+    executor : callable, optional
+        Where several seeds are searched.
+    model : ModelLayout, optional
+        For the engine's file.
+    config : str, optional
+        The model's config.json, as it was named.
+    inputs : tuple of path
+        Files that the engine's file must not overwrite.
 
     Returns
     -------
     dict
-        JSON-ready: plan (its file), report, score, bound, gap, termination, summary, elapsed_s, warnings, hints.
+        JSON-ready: plan (its file), report, engine, engine_file, load, score, bound, gap, termination, summary,
+        elapsed_s, warnings, assumed, hints.
     """
-    from api.figures import figures_of, measure
-    from api.planning import prepare, run
-    from placement import save_plan
+    from api.cli.summary import summary_text
+    from api.report.verdict import engine_note
+    from solvers import Study
 
     with progress() as shown:
         shown.phase("reading and profiling")
-        prepared = prepare(source, request, workers=workers)
+        study = Study.of(source, request=request, workers=workers)
+        engine_file = EngineFile.beside(output, study.problem.engine, model, config)
+        if engine_file is not None:
+            check_outputs({"The engine's file": engine_file.path}, (*inputs, output, report))
         shown.phase("searching")
-        if restarts is None:
-            solution = run(prepared, request, observe=shown.observe, workers=workers)
-        else:
-            from solvers.seeds import best_of_seeds
-
-            def tell(done: int, score: float | None) -> None:
-                best = "" if score is None else f", best {score:.5f}"
-                shown.phase(f"searching: {done} of {restarts.seeds} seeds{best}")
-
-            solution = best_of_seeds(prepared, request, restarts, workers=workers, progress=tell)
+        solution = _search(study, shown, workers, executor)
         # Written before it is judged: whatever happens from here on, the search was not in vain.
-        if output is not None:
-            save_plan(solution.plan, output)
+        solution.plan.save(output)
+        loaded = None if engine_file is None else engine_file.write(solution.plan)
         shown.phase("replaying tokens")
-        measured = measure(prepared.problem, prepared.parts, {"plan": solution.plan}, workers=workers)
-        summary = figures_of(prepared.problem, measured, prepared.notes)
+        comparison = study.compare({"plan": solution.plan}, workers=workers)
+        summary = comparison.as_dict()
         if report is not None:
             from api.report.report import write_report
 
             shown.phase("writing the report")
-            write_report(report, prepared.problem, solution, measured, summary)
-    hint = balance_hint(summary)
-    late = None if restarts is not None else overtime_note(prepared.problem, solution, request.limits.time_s)
-    for note in (*prepared.notes, *([] if late is None else [late])):
-        say(note, "note")
-    if solution.termination.limit == "cancelled":
-        say("The search was stopped by hand; the best plan so far is kept.", "note")
-    for warning in solution.plan.warnings:
-        say(warning, "warning")
-    if hint is not None:
-        say(hint, "hint")
+            write_report(report, study, solution, comparison)
+    assumed, hint = engine_note(study), balance_hint(summary)
+    _say(study, solution, hint)
     document = {
-        "plan": None if output is None else str(output),
+        "plan": str(output),
         "report": None if report is None else str(report),
+        "engine": study.problem.engine,
+        "engine_file": None if loaded is None else loaded["file"],
+        "load": None if loaded is None else loaded["load"],
         "score": solution.plan.score,
         "bound": solution.plan.bound,
         "gap": solution.plan.gap,
@@ -96,15 +100,47 @@ def plan_and_tell(
         "summary": summary,
         "elapsed_s": solution.elapsed_s,
         "warnings": list(solution.plan.warnings),
+        "assumed": assumed,
         "hints": [] if hint is None else [hint],
     }
     if as_json:
+        if loaded is not None and loaded["missing"] is not None:
+            say(loaded["missing"], "note")
         print_json(document)
         return document
-    write(headline(prepared.problem, solution))
-    rows = rows_of(measured)
-    write("\n" + (figure_tables(rows) if rows else balance_table(summary)) + "\n")
-    for name, path in (("Plan", output), ("Report", report)):
-        if path is not None:
-            write(f"{name} written to {path}")
+    write(summary_text(study, solution, comparison) + "\n")
+    write(f"Plan written to {output}")
+    if engine_file is not None and loaded is not None:
+        engine_file.tell(loaded)
+    if report is not None:
+        write(f"Report written to {report}")
     return document
+
+
+def _search(study: Study, shown: Progress, workers: int | None, executor: MakeExecutor | None) -> Solution:
+    """Search, and show how far it is."""
+    seeds = study.request.seeds
+
+    def tell(done: int, score: float | None) -> None:
+        best = "" if score is None else f", best {score:.5f}"
+        shown.phase(f"searching: {done} of {seeds} seeds{best}")
+
+    if executor is None:
+        return study.solve(observe=shown.observe, workers=workers)
+    return study.solve(workers=workers, executor=executor, progress=tell)
+
+
+def _say(study: Study, solution: Solution, hint: str | None) -> None:
+    """Print notes, warnings and the hint on stderr."""
+    from api.cli.summary import warnings_text
+
+    for note in study.notes:
+        say(note, "note")
+    if study.request.seeds == 1 and (late := overtime_note(study.problem, solution, study.request.limits.time_s)):
+        say(late, "note")
+    if solution.termination.limit == "cancelled":
+        say("The search was stopped by hand; the best plan so far is kept.", "note")
+    for warning in warnings_text(solution.plan.warnings):
+        say(warning, "warning")
+    if hint is not None:
+        say(hint, "hint")

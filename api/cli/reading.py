@@ -1,45 +1,90 @@
-"""What the texts of options mean: numbers, layers, the model, machines, plans, and how to read a trace."""
+"""How a trace is read, as options; and the model, machines and plans that options name."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from annotated_types import Ge, doc
 
 from api.cli.console import say
+from api.cli.texts import read_layer_ids
+from traces.support.declared import check_declared
+from traces.support.errors import InputError, Violations
 
 if TYPE_CHECKING:
     from placement import Plan, Topology
-    from solvers.seeds import Restarts
+    from solvers.seeds import MakeExecutor
+    from solvers.source import Source
     from traces import ModelLayout
 
 __all__ = [
+    "TraceReading",
     "load_options",
-    "local_options",
-    "number_or_none",
+    "open_planned",
+    "read_executor",
     "read_layer_ids",
     "read_model",
-    "read_options",
     "read_placement",
-    "read_restarts",
     "read_topology",
     "row_options",
 ]
 
-MAX_LAYERS = 100_000
 
+@dataclass(frozen=True, kw_only=True)
+class TraceReading:
+    """How to read a trace: what its file does not say.
 
-def number_or_none(text: str, option: str) -> float | None:
-    """Read a number, or None from ``none``."""
-    if text.strip().lower() == "none":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is neither a number nor 'none'.", param_hint=option) from None
+    Attributes
+    ----------
+    model : str or None
+        The model's ``config.json``.
+    format : str or None
+        Name of a trace format.
+    layer_ids : str or None
+        Model layers, ``1,2,5`` or ``1-26``.
+    num_experts, top_k : int or None
+    drop_dummy_rows : bool
+    num_layers, first_moe_layer, num_mtp_layers : int or None
+        The model's layers, in place of `model`.
+    """
+
+    model: Annotated[str | None, doc("The model's config.json: its MoE layers, experts and experts per token.")] = None
+    format: Annotated[str | None, doc("Trace format; found by content by default.")] = None
+    layer_ids: Annotated[str | None, doc("Model layers, where the file does not say them: 1,2,5 or 1-26.")] = None
+    num_experts: Annotated[int | None, Ge(1), doc("Experts per layer, where the file does not say it.")] = None
+    top_k: Annotated[int | None, Ge(1), doc("Experts per token, where the file does not say it.")] = None
+    drop_dummy_rows: Annotated[
+        bool, doc("Leave out rows of warm-up: repeats of the row before, and rows of a single id.")
+    ] = False
+    num_layers: Annotated[int | None, doc("Layers of the model, dense ones included; without a config.json.")] = None
+    first_moe_layer: Annotated[int | None, doc("First layer with experts, counted from 0; with --model-layers.")] = None
+    num_mtp_layers: Annotated[int | None, doc("Layers for multi-token prediction; with --model-layers.")] = None
+
+    def __post_init__(self) -> None:
+        found = Violations()
+        check_declared(self, "", found)
+        found.raise_if_any()
+        read_layer_ids(self.layer_ids)  # wrong usage is told before any file is opened
+        said = (self.num_layers, self.first_moe_layer, self.num_mtp_layers)
+        _check_model_options(self.model, *said)
+
+    def layout(self) -> ModelLayout | None:
+        """Return the model's layers; None where nobody says anything."""
+        return read_model(self.model, self.num_layers, self.first_moe_layer, self.num_mtp_layers)
+
+    def load_options(self, model: ModelLayout | None) -> dict[str, Any]:
+        """Return the keyword arguments of `traces.load`."""
+        return load_options(self.num_experts, self.layer_ids, self.format, model) | row_options(
+            self.top_k, self.drop_dummy_rows
+        )
+
+    def layers(self) -> tuple[int, ...] | None:
+        """Return the layers that were given."""
+        ids = read_layer_ids(self.layer_ids)
+        return None if ids is None else tuple(ids)
 
 
 def load_options(
@@ -59,34 +104,66 @@ def row_options(top_k: int | None, drop_dummy: bool) -> dict[str, Any]:
     return {} | ({} if top_k is None else {"top_k": top_k}) | ({"drop_dummy_rows": True} if drop_dummy else {})
 
 
-def local_options(workers: int | None, executor: str | None, seeds: int, plan_format: str | None) -> dict[str, object]:
-    """Return, by name, the options of a search that are for this process or its own files; None where not given."""
-    given: dict[str, object] = {"--workers": workers, "--executor": executor, "--plan-format": plan_format}
-    return given | {"--seeds": seeds if seeds > 1 else None}
+def open_planned(trace: Path, reading: TraceReading, model: ModelLayout | None) -> Source:
+    """Open a trace, a load matrix or a saved profile; a profile knows its layers, and its model has to fit them.
+
+    Raises
+    ------
+    InputError
+    """
+    from solvers.source import open_source
+    from traces.profile.saved import is_profile
+
+    if model is None or not is_profile(trace):
+        return open_source(trace, **reading.load_options(model))
+    source: Any = open_source(trace, **reading.load_options(None))
+    layers = source.layer_ids.tolist()
+    experts = model.num_experts
+    if not set(layers) <= set(model.all_moe_layers) or experts not in (None, source.num_experts):
+        detail = (
+            f"{trace.name} has {source.num_experts} experts in layers {layers[0]} to {layers[-1]}, the model "
+            f"{experts or 'some'} in layers {model.all_moe_layers[0]} to {model.all_moe_layers[-1]}."
+        )
+        raise InputError.of("model_differs", "/model", detail, "Give the config.json of the model that was recorded.")
+    opened: Source = source
+    return opened
 
 
-def read_restarts(seeds: int, executor: str | None) -> Restarts | None:
-    """Return how often to search and where; None for once, in this process."""
+def read_executor(seeds: int, executor: str | None) -> MakeExecutor | None:
+    """Return where several seeds are searched; None for one, in this process."""
     if seeds == 1 and executor is None:
         return None
-    from api.jobs.executors import LOCAL, executor_factory
-    from solvers.seeds import Restarts
+    from api.jobs.executors import executor_factory
+    from api.settings.addresses import LOCAL
 
-    return Restarts(seeds=seeds, executor=executor_factory(executor or LOCAL, "--executor"))
+    return executor_factory(executor or LOCAL, "--executor")
 
 
-def read_model(
-    config: Path | None, model_layers: int | None, first_moe_layer: int | None = None, mtp_layers: int | None = None
-) -> ModelLayout | None:
-    """Return the model's layers, from its config or from numbers; None where nobody says anything."""
+def _check_model_options(
+    config: str | Path | None, model_layers: int | None, first_moe_layer: int | None, mtp_layers: int | None
+) -> None:
+    """Refuse options on the model that have no effect beside each other."""
     if model_layers is None and (first_moe_layer is not None or mtp_layers is not None):
         option = "--mtp-layers" if first_moe_layer is None else "--first-moe-layer"
         raise typer.BadParameter("It needs --model-layers.", param_hint=option)
     if config is not None and model_layers is not None:
         raise typer.BadParameter("The config says it already.", param_hint="--model-layers")
+
+
+def read_model(
+    config: str | Path | None,
+    model_layers: int | None,
+    first_moe_layer: int | None = None,
+    mtp_layers: int | None = None,
+) -> ModelLayout | None:
+    """Return the model's layers, from its config or from numbers; None where nobody says anything."""
+    _check_model_options(config, model_layers, first_moe_layer, mtp_layers)
     if config is not None:
         from traces.model.config import load_model_config
 
+        if not Path(config).exists() and Path(config).suffix != ".json":
+            detail = f"There is no file {str(config)!r:.60}, and models are not known by name."
+            raise InputError.of("unknown_model", "/model", detail, "Give the model's config.json.")
         return load_model_config(config)
     if model_layers is None:
         return None
@@ -102,17 +179,16 @@ def read_placement(
     topology: Topology | None = None,
     model: ModelLayout | None = None,
     num_experts: int | None = None,
-    layer_ids: str | None = None,
+    layer_ids: tuple[int, ...] | None = None,
 ) -> Plan:
     """Read a plan, or a placement file of an engine, and tell what was assumed."""
     from placement.exports import Context, load_placement
 
-    layers = read_layer_ids(layer_ids)
     plan = load_placement(
         path,
         Context(
             model=model,
-            layer_ids=None if layers is None else tuple(layers),
+            layer_ids=layer_ids,
             num_experts=num_experts,
             gpus_per_node=None if topology is None else topology.gpus_per_node,
         ),
@@ -124,46 +200,8 @@ def read_placement(
     return plan
 
 
-def read_layer_ids(text: str | None) -> list[int] | None:
-    """Read ``1,2,5`` and ranges such as ``1-26``."""
-    if text is None:
-        return None
-    ids: list[int] = []
-    try:
-        for part in text.split(","):
-            first, dash, last = part.strip().partition("-")
-            start, end = int(first), int(last if dash else first)
-            if not 0 <= end - start < MAX_LAYERS:
-                raise ValueError(text)
-            ids += range(start, end + 1)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is not a list of layers such as 1,2,5 or 1-26.", param_hint="--layer-ids"
-        ) from None
-    return ids
-
-
 def read_topology(text: str) -> Topology:
     """Read ``4x8``, ``8+8+4``, ``hgx_h100:4`` or a topology file."""
     from placement import load_topology
 
     return load_topology(text)
-
-
-def read_options(texts: Sequence[str]) -> dict[str, Any]:
-    """Read ``key=value``; values are JSON where they can be, else text."""
-    options: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        name = key.strip().replace("-", "_")
-        if not equals or not name:
-            raise typer.BadParameter(f"{text!r} is not key=value.", param_hint="--option")
-        if name in options:
-            raise typer.BadParameter(f"{name} is given twice.", param_hint="--option")
-        try:
-            options[name] = json.loads(value)
-        except RecursionError:
-            raise typer.BadParameter(f"The value of {name} is nested too deeply.", param_hint="--option") from None
-        except ValueError:
-            options[name] = value
-    return options

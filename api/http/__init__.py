@@ -1,1 +1,1 @@
-"""What every route shares: errors, authentication, strictness, limits of requests."""
+"""HTTP for every route: errors, authentication, strictness, limits, paging, conditional requests."""

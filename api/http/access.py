@@ -1,4 +1,4 @@
-"""Who asks: the tenant whose traces and plans a request sees, and what it may do."""
+"""Authentication and permissions: the tenant whose traces and plans a request sees, and what it may do."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
+from api.http.oidc import Oidc
 from api.http.problems import ProblemError
-from api.service.services import Services, ServicesOf
-from api.store.tenant_store import TenantStore
+from api.http.rates import Rates
+from api.store.keys import Keys
 
-__all__ = ["LOCAL", "Principal", "PrincipalOf", "StoreOf", "may"]
+__all__ = ["LOCAL", "Access", "Principal", "PrincipalOf", "may"]
 
 LOCAL = "local"  # the one tenant of a service without authentication
 READING = ("GET", "HEAD")
@@ -44,32 +45,54 @@ class Principal:
         return bool(self.scopes & enough[scope])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """What requests are authenticated by; the application holds it as ``state.access``.
+
+    Attributes
+    ----------
+    required : bool
+        False lets everybody in, as the tenant `LOCAL`.
+    keys : Keys
+    oidc : Oidc or None
+        Checks tokens, if an issuer is set.
+    rates : Rates
+        Limits of requests per client.
+    """
+
+    required: bool
+    keys: Keys
+    oidc: Oidc | None
+    rates: Rates
+
+    def authenticate(self, request: Request) -> Principal:
+        """Return the party whose key or token a request carries; `ProblemError` if neither is valid."""
+        kind, _, credential = request.headers.get("authorization", "").partition(" ")
+        credential = credential.strip()
+        # Whoever guesses is slowed down like any other client, by address.
+        address = f"address {request.client.host if request.client else ''}"
+        if kind.lower() != "bearer" or not credential:
+            self.rates.check(address)
+            raise ProblemError("unauthorized", "Send Authorization: Bearer, with a key or a token.", headers=CHALLENGE)
+        if (key := self.keys.find(credential)) is not None:
+            return Principal(tenant=key.tenant, actor=key.id, scopes=frozenset(key.scopes))
+        if self.oidc is not None and (token := self.oidc.check(credential)) is not None:
+            return Principal(tenant=token.tenant, actor=token.subject, scopes=token.scopes)
+        self.rates.check(address)
+        raise ProblemError("unauthorized", "The key or token is not valid, or not any more.", headers=CHALLENGE)
+
+
 # Dependencies that do not block are coroutines: others cost a change of threads for every request.
-async def _principal(request: Request, services: ServicesOf) -> Principal:
-    """Return who asks. Known from here on to the log, and to the limits per client."""
-    if services.settings.auth == "off":
-        principal = Principal(tenant=LOCAL, actor=LOCAL, scopes=frozenset(("admin",)))
+async def _principal(request: Request) -> Principal:
+    """Return the party behind a request, for the log and the limits per client as well."""
+    access: Access = request.app.state.access
+    if access.required:
+        principal = await run_in_threadpool(access.authenticate, request)
     else:
-        principal = await run_in_threadpool(_authenticated, request, services)
+        principal = Principal(tenant=LOCAL, actor=LOCAL, scopes=frozenset(("admin",)))
     request.state.principal = principal
-    services.rates.check(principal.actor)
+    access.rates.check(principal.actor)
     return principal
-
-
-def _authenticated(request: Request, services: Services) -> Principal:
-    kind, _, credential = request.headers.get("authorization", "").partition(" ")
-    credential = credential.strip()
-    # Whoever guesses is slowed down like any other client, by address.
-    address = f"address {request.client.host if request.client else ''}"
-    if kind.lower() != "bearer" or not credential:
-        services.rates.check(address)
-        raise ProblemError("unauthorized", "Send Authorization: Bearer, with a key or a token.", headers=CHALLENGE)
-    if (key := services.keys.find(credential)) is not None:
-        return Principal(tenant=key.tenant, actor=key.id, scopes=frozenset(key.scopes))
-    if services.oidc is not None and (token := services.oidc.check(credential)) is not None:
-        return Principal(tenant=token.tenant, actor=token.subject, scopes=token.scopes)
-    services.rates.check(address)
-    raise ProblemError("unauthorized", "The key or token is not valid, or not any more.", headers=CHALLENGE)
 
 
 PrincipalOf = Annotated[Principal, Depends(_principal)]
@@ -85,10 +108,3 @@ def may(scope: str | None = None) -> Callable[..., Awaitable[None]]:
             raise ProblemError("forbidden", f"This needs the scope {needed!r}; the key or token has: {have}.")
 
     return check
-
-
-async def _store(services: ServicesOf, principal: PrincipalOf) -> TenantStore:
-    return services.store.of(principal.tenant)
-
-
-StoreOf = Annotated[TenantStore, Depends(_store)]

@@ -1,4 +1,4 @@
-"""Links in the OpenAPI document: where the id of what was made may be used, for programs that follow them."""
+"""Links in the OpenAPI document: which operations take the id that an answer holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often one client may ask: a bucket of tokens for each."""
+"""Limits of requests per client: a bucket of tokens for each."""
 
 from __future__ import annotations
 

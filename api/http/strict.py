@@ -1,4 +1,4 @@
-"""Routes that refuse what they do not understand: ambiguous JSON, encoded bodies, unknown query parameters."""
+"""Routes that refuse ambiguous JSON, encoded bodies and unknown query parameters."""
 
 from __future__ import annotations
 

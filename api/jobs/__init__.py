@@ -1,1 +1,1 @@
-"""Running plans: lanes, workers, executors."""
+"""Running queued plans: lanes, executors, attempts."""

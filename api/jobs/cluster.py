@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from distributed import Client, KilledWorker, as_completed
 
-from api.jobs.executors import ExecutorLostError
+from api.jobs.errors import ExecutorLostError
 
 __all__ = ["ClusterExecutor"]
 
@@ -23,7 +23,7 @@ class ClusterExecutor(Executor):
     """Runs functions on the workers of a scheduler; closing it closes our own connection, never the cluster.
 
     A task that raises is not run again. One whose worker dies is, elsewhere, by the scheduler: what must not run twice
-    has to see to that itself, as `api.jobs.worker.run_plan` does.
+    has to see to that itself, as `api.store.leases.Lease.begin` does.
 
     Parameters
     ----------

@@ -4,68 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future
 from importlib.util import find_spec
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
+from api.settings.addresses import parse_executor
 from traces import InputError
 
-__all__ = ["LOCAL", "Cluster", "ExecutorLostError", "check_installed", "executor_factory", "parse_executor"]
+__all__ = ["check_installed", "executor_factory"]
 
-LOCAL = "processes"
-SCHEMES = {"dask": "tcp", "dask+tls": "tls"}
 Result = TypeVar("Result")
-FORMS = "processes, dask://HOST:PORT or dask+tls://HOST:PORT"
-
-
-class ExecutorLostError(BrokenExecutor):
-    """The executor went away, by no fault of what it ran."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Address of a Dask scheduler.
-
-    Attributes
-    ----------
-    transport : str
-        ``tcp``, or ``tls`` with the certificates of Dask's own configuration.
-    host : str
-    port : int
-    """
-
-    transport: str
-    host: str
-    port: int
-
-    @property
-    def address(self) -> str:
-        """Address as Dask writes it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.transport}://{host}:{self.port}"
-
-
-def parse_executor(text: str) -> Cluster | None:
-    """Read ``processes`` (None) or ``dask://HOST:PORT``.
-
-    Raises
-    ------
-    ValueError
-        With a sentence that says what is wrong.
-    """
-    if text == LOCAL:
-        return None
-    parts = urlsplit(text)
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
-    more = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-    if parts.scheme not in SCHEMES or not parts.hostname or not port or more:
-        raise ValueError(f"{text!r} is no executor. Give {FORMS}.")
-    return Cluster(transport=SCHEMES[parts.scheme], host=parts.hostname, port=port)
 
 
 def executor_factory(text: str, pointer: str = "/executor") -> Callable[[], Executor]:
@@ -74,7 +22,7 @@ def executor_factory(text: str, pointer: str = "/executor") -> Callable[[], Exec
     Parameters
     ----------
     text : str
-        See `parse_executor`. ``processes`` is one process per core.
+        See `api.settings.addresses.parse_executor`. ``processes`` is one process per core.
     pointer : str
         Place to name in errors.
 

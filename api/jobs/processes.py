@@ -63,7 +63,7 @@ def _enter(niceness: int, log_level: str | None, memory_bytes: int | None) -> No
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides
     if log_level is not None:
-        from api.service.telemetry import configure_logging  # of the extra `service`
+        from api.telemetry.logs import configure_logging  # of the extra `service`
 
         configure_logging(log_level)
     threading.Thread(target=_die_with_parent, name="parent-watch", daemon=True).start()

@@ -3,57 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from api.figures import DISPATCH_FIGURES, Measured
-from api.report.sections import PARTS, layer_charts, load_maps, search_chart, traffic_maps
+from api.report.figures import parts_of, table_cells
+from api.report.sections import layer_charts, load_maps, search_chart, traffic_maps
+from api.report.verdict import PARTS, engine_note, headline, plan_row, side_note, verdict
 from placement import Problem
 from solvers import Solution
+from solvers.comparing import Comparison, Judged
+from solvers.study import Study
 from traces.support.atomic import atomic_write
 
 __all__ = ["report_html", "write_report"]
 
-CONTEXT_FIGURES = (
-    "cross_gpu_fraction",
-    "cross_node_fraction",
-    "imbalance_max_over_mean",
-    "balancedness_vllm",
-    "fanout_gpus",
-    "fanout_nodes",
-)
 
-
-def write_report(
-    path: str | Path, problem: Problem, solution: Solution, measured: Sequence[Measured], summary: dict[str, Any]
-) -> None:
+def write_report(path: str | Path, study: Study, solution: Solution, comparison: Comparison) -> None:
     """Write the report, whole or not at all; see `report_html`."""
-    document = report_html(problem, solution, measured, summary)
+    document = report_html(study, solution, comparison)
     with atomic_write(path) as file:
         file.write(document.encode())
 
 
-def report_html(problem: Problem, solution: Solution, measured: Sequence[Measured], summary: dict[str, Any]) -> str:
+def report_html(study: Study, solution: Solution, comparison: Comparison) -> str:
     """Return the report as HTML that refers to nothing outside itself.
 
     Parameters
     ----------
-    problem : Problem
+    study : Study
     solution : Solution
-    measured : sequence of Measured
-        The plans to compare, the one of `solution` last.
-    summary : dict
-        As `api.planning.summarise` gives it.
+    comparison : Comparison
+        Of the study, with the solution's plan.
     """
-    part = next((name for name in ("held_out", "fit") if measured and name in measured[0].parts), None)
-    sections = [_overview(problem, solution, summary)]
-    if part is None:
-        sections.append(_expected_table(summary))
-    else:
-        sections += [_tables(measured), layer_charts(problem, measured, part), traffic_maps(problem, measured, part)]
-    sections += [load_maps(problem, measured, part), search_chart(solution), _provenance(solution)]
+    problem, rows = study.problem, comparison.rows
+    row = plan_row(comparison, solution)
+    before = next((item for item in rows if item.name == comparison.baseline), None)
+    part = parts_of(comparison)[-1]  # held out, if anything is
+    sections = [_overview(study, solution, comparison), _table(comparison, before, row)]
+    if part is not None:
+        sections += [layer_charts(problem, rows, part), traffic_maps(problem, rows, part)]
+    sections += [load_maps(problem, rows, part), search_chart(solution), _provenance(solution)]
     body = "\n".join(sections)
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return (
@@ -63,68 +52,37 @@ def report_html(problem: Problem, solution: Solution, measured: Sequence[Measure
     )
 
 
-def _overview(problem: Problem, solution: Solution, summary: dict[str, Any]) -> str:
-    plan, termination = solution.plan, solution.termination
-    cap = "no load cap" if (limit := problem.constraints.load_cap) is None else f"load cap {limit:g}"
-    if problem.constraints.layer_load_caps:
-        cap += f" ({len(problem.constraints.layer_load_caps)} layers with caps of their own)"
-    if (quantile := problem.constraints.load_quantile) is not None:
-        cap += f" at the {quantile:g} quantile over {problem.load_groups}"
-    bound = "no bound is known" if plan.bound is None else f"no plan gets below {plan.bound:.4f} (gap {plan.gap:.1%})"
-    facts = (
-        f"{problem.num_layers} MoE layers of {problem.num_experts} experts on {problem.topology.name}: "
-        f"{problem.num_gpus} GPUs with {problem.slots_per_gpu} slots per layer; {cap}. "
-        f"Solver {plan.provenance.get('solver', 'unknown')}, {solution.elapsed_s:.1f} s: {termination.reason}, score "
-        f"{solution.score.total:.4f} ({problem.objective.traffic_unit}); {bound}."
-    )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in summary["notes"])
-    warnings = "".join(f'<p class="warn">{escape(warning)}</p>' for warning in plan.warnings)
-    return f"<h1>Expert placement: before and after</h1><p>{escape(facts)}</p>{warnings}<ul>{notes}</ul>"
+def _overview(study: Study, solution: Solution, comparison: Comparison) -> str:
+    paragraphs = [engine_note(study), *headline(study.problem, solution).split("\n"), _caps(study.problem)]
+    text = "".join(f"<p>{escape(item)}</p>" for item in paragraphs if item is not None)
+    warnings = "".join(f'<p class="warn">{escape(warning)}</p>' for warning in solution.plan.warnings)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
+    return f"<h1>Expert placement: before and after</h1>{text}{warnings}" + (f"<ul>{notes}</ul>" if notes else "")
 
 
-def _tables(measured: Sequence[Measured]) -> str:
-    context = _table(measured, CONTEXT_FIGURES, lambda found: found.context_coherent)
-    dispatch = _table(measured, DISPATCH_FIGURES, lambda found: found.dispatch)
-    return (
-        "<h2>If tokens go straight to the next layer's experts (context-coherent)</h2>"
-        f"{context}<h2>If tokens go home after every layer (dispatch and combine)</h2>"
-        "<p>vLLM, SGLang, TensorRT-LLM and Megatron work like this. remote_gpus and remote_nodes count the GPUs and "
-        f"nodes other than its home that a token is sent to, per layer.</p>{dispatch}"
-    )
+def _caps(problem: Problem) -> str:
+    constraints = problem.constraints
+    text = "No load cap" if constraints.load_cap is None else f"Load cap {constraints.load_cap:g}"
+    if constraints.layer_load_caps:
+        text += f" ({len(constraints.layer_load_caps)} layers with caps of their own)"
+    if (quantile := constraints.load_quantile) is not None:
+        text += f" at the {quantile:g} quantile over {problem.load_groups}"
+    return f"{text}."
 
 
-def _table(measured: Sequence[Measured], names: Sequence[str], pick: Any) -> str:
-    head = _head(("part", "plan"), ("tokens", *names))
-    rows = []
-    for part in measured[0].parts:
-        for item in measured:
-            found = pick(item.parts[part])
-            cells = [PARTS.get(part, part), item.name, f"{found.tokens:,}"]
-            cells += ["-" if (value := getattr(found, name)) is None else f"{value:.4f}" for name in names]
-            rows.append(_row(item.name, cells, 2))
-    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
-
-
-def _expected_table(summary: dict[str, Any]) -> str:
-    names = ("imbalance_max_over_mean", "balancedness_vllm", "imbalance_trtllm")
-    head = _head(("plan",), names)
-    rows = "".join(
-        _row(plan, [plan, *(f"{figures['expected_load'][name]:.4f}" for name in names)], 1)
-        for plan, figures in summary["plans"].items()
-    )
-    return f"<h2>Expected load, from counts</h2><table><tr>{head}</tr>{rows}</table>"
-
-
-def _head(named: Sequence[str], figures: Sequence[str]) -> str:
-    return "".join(f'<th class="name">{name}</th>' for name in named) + "".join(f"<th>{name}</th>" for name in figures)
-
-
-def _row(name: str, cells: Sequence[str], named: int) -> str:
-    mark = "" if name == "contiguous" else ' class="plan"'
-    classes = [' class="name"' if number < named else "" for number in range(len(cells))]
-    return (
-        f"<tr{mark}>{''.join(f'<td{kind}>{escape(cell)}</td>' for kind, cell in zip(classes, cells, strict=True))}</tr>"
-    )
+def _table(comparison: Comparison, before: Judged | None, row: Judged) -> str:
+    """Return the one table of figures, and which plan is better by what."""
+    columns = ("plan",) if before is None else ("before", "after", "change")
+    titles = ["expected" if part is None else f"{PARTS.get(part, part)} tokens" for part in parts_of(comparison)]
+    groups = "".join(f'<th colspan="{len(columns)}">{escape(title)}</th>' for title in titles)
+    heads = "".join(f"<th>{name}</th>" for name in columns) * len(titles)
+    lines = [f"<tr><th></th>{groups}</tr>", f'<tr><th class="name"></th>{heads}</tr>']
+    for item in table_cells(comparison.problem, before, row):
+        cells = "".join(f"<td>{escape(cell)}</td>" for part in item.parts for cell in part)
+        lines.append(f'<tr><td class="name">{escape(item.words)}</td>{cells}</tr>')
+    table = f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+    told = "" if before is None or before is row else f"<p><b>{escape(verdict(comparison, row))}</b></p>"
+    return f"<h2>Which is better</h2>{told}<p>{escape(side_note(comparison, before))}</p>{table}"
 
 
 def _provenance(solution: Solution) -> str:

@@ -6,24 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from api.figures import Measured, PartFigures
+from api.report.verdict import PARTS
 from placement import Problem
-from placement.cost.score import expected_gpu_load
+from placement.cost.shares import expected_gpu_load
 from solvers import Solution
+from solvers.comparing import Judged, PartFigures
 from solvers.plotting.svg import Floats, heat_map, line_chart
 
-__all__ = ["PARTS", "layer_charts", "load_maps", "search_chart", "traffic_maps"]
+__all__ = ["layer_charts", "load_maps", "search_chart", "traffic_maps"]
 
-PARTS = {"fit": "fit", "held_out": "held out"}
 MAX_CELLS = 72  # GPUs per side of a heat map; above, the nodes are shown
 
 
-def layer_charts(problem: Problem, measured: Sequence[Measured], part: str) -> str:
+def layer_charts(problem: Problem, measured: Sequence[Judged], part: str) -> str:
     """Return two charts over the layers: what crosses GPUs, and the busiest GPU."""
     charts = []
+    context = problem.objective.execution == "context_coherent"
     titles = {
-        "cross_gpu_fraction": "Share that crosses GPUs (cross_gpu_fraction)",
-        "imbalance_max_over_mean": "Busiest GPU over the mean (imbalance_max_over_mean)",
+        "cross_gpu_fraction": "Share of pairs that change GPU" if context else "Share of messages that leave their GPU",
+        "imbalance_max_over_mean": "Busiest GPU's load over the mean",
     }
     for name, title in titles.items():
         series = []
@@ -33,10 +34,10 @@ def layer_charts(problem: Problem, measured: Sequence[Measured], part: str) -> s
         if any(len(values) for _, _, values in series):
             include = (1.0,) if name.startswith("imbalance") else ()
             charts.append(line_chart(series, x_label="layer", y_label=title, include=include))
-    return f"<h2>Layer by layer, {PARTS[part]} tokens</h2>{_figures(charts)}"
+    return f"<h2>Layer by layer, {PARTS.get(part, part)} tokens</h2>{_figures(charts)}"
 
 
-def traffic_maps(problem: Problem, measured: Sequence[Measured], part: str) -> str:
+def traffic_maps(problem: Problem, measured: Sequence[Judged], part: str) -> str:
     """Return a map of the traffic between GPUs for each plan, on one scale."""
     matrices = [_shares(problem, item.parts[part]) for item in measured]
     high = max(float(np.nanmax(matrix, initial=0.0)) for matrix in matrices)
@@ -52,7 +53,7 @@ def traffic_maps(problem: Problem, measured: Sequence[Measured], part: str) -> s
         )
         for item, matrix in zip(measured, matrices, strict=True)
     ]
-    return f"<h2>Traffic between {unit}s, per cent of all, {PARTS[part]} tokens</h2>{_figures(maps)}"
+    return f"<h2>Traffic between {unit}s, per cent of all, {PARTS.get(part, part)} tokens</h2>{_figures(maps)}"
 
 
 def _shares(problem: Problem, found: PartFigures) -> Floats:
@@ -66,7 +67,7 @@ def _shares(problem: Problem, found: PartFigures) -> Floats:
     return shares
 
 
-def load_maps(problem: Problem, measured: Sequence[Measured], part: str | None) -> str:
+def load_maps(problem: Problem, measured: Sequence[Judged], part: str | None) -> str:
     """Return a map of the GPUs' loads for each plan, on one scale; expected loads where there are no tokens."""
     loads = []
     for item in measured:
@@ -89,7 +90,7 @@ def load_maps(problem: Problem, measured: Sequence[Measured], part: str | None) 
         )
         for item, load in zip(measured, loads, strict=True)
     ]
-    whose = "expected" if part is None else f"{PARTS[part]} tokens"
+    whose = "expected" if part is None else f"{PARTS.get(part, part)} tokens"
     return f"<h2>Load of every GPU in every layer, {whose}</h2>{_figures(maps)}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, cast, get_args, get_origin
 
 from pydantic import BaseModel, Field, create_model
 
@@ -19,8 +19,7 @@ MAX_ITEMS = 100_000
 MAX_TEXT = 200
 
 
-@cache
-def body_model(owner: type[Any], base: type[BaseModel], skip: frozenset[str] = frozenset()) -> type[BaseModel]:
+def body_model(owner: Any, base: type[BaseModel], skip: frozenset[str] = frozenset()) -> type[BaseModel]:
     """Return the model of a dataclass's fields: strict, with their help, ranges and defaults; nested as they are.
 
     Parameters
@@ -32,6 +31,11 @@ def body_model(owner: type[Any], base: type[BaseModel], skip: frozenset[str] = f
     skip : frozenset of str
         Fields that the caller declares: references to what the service keeps, say.
     """
+    return _model(owner, base, skip)
+
+
+@cache
+def _model(owner: Any, base: Any, skip: frozenset[str]) -> type[BaseModel]:
     fields: dict[str, Any] = {
         item.name: _field(item, base) for item in declared(owner).values() if item.name not in skip
     }
@@ -59,7 +63,7 @@ def _field(item: Declared, base: type[BaseModel]) -> tuple[Any, Any]:
     if item.required:
         return kind, Field(description=text)
     if is_dataclass(item.kind):
-        return kind, Field(default_factory=body_model(item.kind, base), description=text)  # type: ignore[arg-type]
+        return kind, Field(default_factory=body_model(item.kind, base), description=text)
     if get_origin(item.kind) is tuple:
         return kind, Field(default_factory=list, description=text)
     default = item.default if isinstance(item.default, (bool, int, float, str)) else None
@@ -69,7 +73,7 @@ def _field(item: Declared, base: type[BaseModel]) -> tuple[Any, Any]:
 def _kind(kind: Any, base: type[BaseModel]) -> Any:
     """Return the type of a JSON value."""
     if is_dataclass(kind):
-        return body_model(kind, base)  # type: ignore[arg-type]  # a class, not an object
+        return body_model(kind, base)
     if get_origin(kind) is tuple:
         member = _kind(get_args(kind)[0], base)
         if member is int:
@@ -104,13 +108,15 @@ def build(owner: type[Any], body: Mapping[str, Any], pointer: str, found: Violat
             continue
         kind = known[name].kind
         if is_dataclass(kind) and value is not None:
-            made = build(kind, value, f"{pointer}/{name}", found)  # type: ignore[arg-type]  # a class, not an object
+            made = build(cast("type[Any]", kind), value, f"{pointer}/{name}", found)
             if made is not None:
                 values[name] = made
         elif get_origin(kind) is tuple:
             member = get_args(kind)[0]
             values[name] = tuple(
-                build(member, each, f"{pointer}/{name}/{number}", found) if is_dataclass(member) else each
+                build(cast("type[Any]", member), each, f"{pointer}/{name}/{number}", found)
+                if is_dataclass(member)
+                else each
                 for number, each in enumerate(value)
             )
         else:

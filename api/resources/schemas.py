@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from api.resources.declared import body_model
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
-from placement.topology.topology import MAX_GPUS
+from placement.topology.links import MAX_GPUS
 from solvers.request import FrontRequest, Request
 from solvers.source import Part
 
@@ -152,7 +152,17 @@ TopologyField = Annotated[
 KEPT = frozenset({"topology", "options", "start"})  # declared here: what the service keeps, and bounds by type
 
 if TYPE_CHECKING:
-    RequestFields = FrontRequestFields = Strict
+
+    class RequestFields(Strict):
+        """Whose fields are made from the declaration of `Request`."""
+
+        def __init__(self, **fields: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    class FrontRequestFields(RequestFields):
+        """Whose fields are made from the declaration of `FrontRequest`."""
+
 else:
     RequestFields = body_model(Request, Strict, KEPT)
     FrontRequestFields = body_model(FrontRequest, Strict, KEPT)

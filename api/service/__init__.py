@@ -1,1 +1,1 @@
-"""The service as a process: settings, application, telemetry, upkeep."""
+"""The service as a process: start and stop, application, server, periodic deletion."""

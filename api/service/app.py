@@ -19,15 +19,18 @@ from starlette.responses import Response
 
 import moe_placement
 from api.http.access import may
-from api.http.guard import Guard
-from api.http.head import Head
-from api.http.linger import Linger
+from api.http.audit import Audited
+from api.http.drain import DrainBody
+from api.http.head_requests import HeadRequests
 from api.http.links import add_links
 from api.http.problems import from_http, problem_response
+from api.http.request_checks import RequestChecks
+from api.http.request_log import RequestLog
 from api.http.validation import from_validation
+from api.problems import Problem
 from api.resources.affinity import routes as affinity
-from api.resources.answers import Problem
 from api.resources.catalogue import routes as catalogue
+from api.resources.context import Services
 from api.resources.evaluations import routes as evaluations
 from api.resources.fronts import routes as fronts
 from api.resources.keys import routes as keys
@@ -39,10 +42,8 @@ from api.resources.score import routes as score
 from api.resources.topologies import routes as topologies
 from api.resources.traces import routes as traces
 from api.resources.traces import uploads
-from api.service.services import Services
-from api.service.settings import Settings
-from api.service.telemetry import RequestLog
-from api.store.audit import Audited
+from api.service.lifecycle import Service
+from api.settings.settings import Settings
 from api.store.disk import disk_problem
 from traces import InputError
 
@@ -65,15 +66,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings : Settings, optional
         From the environment by default.
     """
-    services = Services.of(settings or Settings())
+    service = Service(settings or Settings())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await run_in_threadpool(services.start)
+        await run_in_threadpool(service.start)
         try:
             yield
         finally:
-            await run_in_threadpool(services.stop)
+            await run_in_threadpool(service.stop)
 
     # The documentation pages of the framework load scripts from a CDN; /openapi.json has all that they show.
     app = FastAPI(
@@ -86,17 +87,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.services = services
+    services = service.services
+    app.state.service, app.state.services, app.state.access = service, services, service.access
     for resource in (traces, affinity, uploads, topologies, plans, score, events, fronts, evaluations, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])
     app.include_router(operations.router)
     app.include_router(page.router)  # open to all: it holds nothing, and asks for a key itself
     app.add_middleware(Audited, audit=services.audit)
-    app.add_middleware(Guard, settings=services.settings)
-    app.add_middleware(RequestLog, metrics=services.metrics)  # around the guard: it sees what is refused
-    app.add_middleware(Linger)
-    app.add_middleware(Head)
+    app.add_middleware(RequestChecks, settings=services.settings)
+    app.add_middleware(RequestLog, metrics=services.metrics)  # around the checks: it sees what they refuse
+    app.add_middleware(DrainBody)
+    app.add_middleware(HeadRequests)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(InputError, _on_input)
@@ -143,7 +145,7 @@ async def _on_store(request: Request, error: Exception) -> Response:
     services: Services = request.app.state.services
     services.metrics.store_errors.labels("request").inc()
     log.error("store.failed", path=request.url.path, error=str(getattr(error, "orig", error))[:500])
-    reason = disk_problem(services.settings)
+    reason = disk_problem(services.settings.data_dir, services.settings.min_free_bytes)
     detail = "The store is busy or can't be written." if reason is None else reason
     return problem_response("unavailable", detail, headers={"Retry-After": "5"})
 

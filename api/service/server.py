@@ -14,9 +14,9 @@ import structlog
 import uvicorn
 
 from api.service.app import create_app
-from api.service.services import Services
-from api.service.settings import read_settings, unknown_variables
-from api.service.telemetry import configure_logging
+from api.service.lifecycle import Service
+from api.settings.settings import read_settings, unknown_variables
+from api.telemetry.logs import configure_logging
 from traces import InputError
 
 __all__ = ["serve"]
@@ -27,13 +27,13 @@ log = structlog.get_logger(__name__)
 class _Server(uvicorn.Server):
     """Tells the service as soon as it is asked to stop, so that long waits end and the last requests are answered."""
 
-    def __init__(self, config: uvicorn.Config, services: Services, listening: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, listening: Callable[[], None]) -> None:
         super().__init__(config)
-        self._services = services
+        self._service = service
         self._listening = listening
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._services.draining.set()
+        self._service.services.draining.set()
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -72,8 +72,8 @@ def serve(
     bound = _bind(settings.host, settings.port)
     with bound:
         app = create_app(settings)
-        services: Services = app.state.services
-        services.open()
+        service: Service = app.state.service
+        service.open()
         address = bound.getsockname()[:2]
 
         def listening() -> None:
@@ -85,14 +85,14 @@ def serve(
         config = uvicorn.Config(
             app,
             log_config=None,
-            access_log=False,  # telemetry.RequestLog writes it, with the request id
+            access_log=False,  # http.request_log writes it, with the request id
             server_header=False,
             timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
         )
         # What is loaded stays: to go through it again and again would hold up requests for some 90 ms each time.
         gc.collect()
         gc.freeze()
-        _Server(config, services, listening).run([bound])
+        _Server(config, service, listening).run([bound])
 
 
 def _bind(host: str, port: int) -> socket.socket:

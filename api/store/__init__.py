@@ -1,1 +1,1 @@
-"""What the service remembers: database, files, keys, backups. The only SQL."""
+"""The database, the traces as files, keys, the audit log, backups. The only SQL."""

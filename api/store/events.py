@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, insert, select
 
 from api.store.database import Database
 from api.store.models import plan_events, plans
-from placement.plan.plan import gap_of
+from placement.plan.termination import gap_of
 
 __all__ = ["EVENT_COLUMNS", "PlanEvent", "events_after", "record_events"]
 

@@ -6,37 +6,19 @@ import hashlib
 import secrets
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from sqlalchemy import Row, insert, select, update
 
 from api.store.database import Database
 from api.store.models import api_keys
+from api.store.rows import KeyRow
 
-__all__ = ["PREFIX", "SCOPES", "KeyRow", "Keys"]
+__all__ = ["PREFIX", "SCOPES", "Keys"]
 
 PREFIX = "mp_"  # so that scanners for leaked secrets can tell it
 SCOPES = ("read", "write", "admin")
 USE_S = 60.0  # how exactly the time of the last use is known
 COLUMNS = [column for column in api_keys.columns if column.name not in ("digest", "seq")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeyRow:
-    """What is known of a key; not the key."""
-
-    tenant: str
-    id: str
-    name: str | None
-    scopes: list[str]
-    created_at: float
-    expires_at: float | None
-    revoked_at: float | None
-    last_used_at: float | None
-
-    def valid_at(self, now: float) -> bool:
-        """Whether the key opens anything."""
-        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 class Keys:

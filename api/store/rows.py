@@ -1,18 +1,17 @@
-"""Rows of the store, as the rest of the service sees them."""
+"""Rows of the store, as the rest of the service sees them; a client imports them without a database."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from api.store.models import plans
-from placement.plan.plan import gap_of
+from placement.plan.termination import gap_of
 
 __all__ = [
     "ACTIVE",
-    "PLAN_COLUMNS",
     "ConflictError",
     "Created",
+    "KeyRow",
     "PlanRow",
     "TopologyRow",
     "Totals",
@@ -21,8 +20,6 @@ __all__ = [
 ]
 
 ACTIVE = ("queued", "running")
-HIDDEN = ("trace_seq", "lease_until", "begun", "crashes", "claimed_by")
-PLAN_COLUMNS = [column for column in plans.columns if column.name not in HIDDEN]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +98,24 @@ class PlanRow:
     def gap(self) -> float | None:
         """``(score - bound) / score``; None where one is unknown."""
         return gap_of(self.score, self.bound)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyRow:
+    """What is known of a key; not the key."""
+
+    tenant: str
+    id: str
+    name: str | None
+    scopes: list[str]
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+    last_used_at: float | None
+
+    def valid_at(self, now: float) -> bool:
+        """Whether the key opens anything."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the service knows of all tenants together. With the stores of tenants and `api.store.leases`, the only SQL."""
+"""The store across all tenants: what start-up, upkeep and metrics read and delete."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sqlalchemy import Connection, delete, func, select
 from api.store.database import Database
 from api.store.models import plans, traces, uploads
 from api.store.rows import ACTIVE, Totals
-from api.store.tenant_store import TenantStore
+from api.store.tenant import TenantStore
 
 __all__ = ["Store"]
 
@@ -24,7 +24,7 @@ class Store:
         self.database = database
 
     def of(self, tenant: str) -> TenantStore:
-        """Return the traces and plans of a tenant."""
+        """Return the store as a tenant sees it."""
         return TenantStore(self.database, tenant)
 
     def trace_ids(self) -> set[str]:

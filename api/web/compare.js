@@ -2,6 +2,7 @@
 
 import { get, post, send } from "./client.js";
 import { $, make } from "./dom.js";
+import { engineOf } from "./engine.js";
 import { heatmap } from "./heatmap.js";
 import { lineChart } from "./linechart.js";
 import { count, fixed, percent, short } from "./numbers.js";
@@ -21,12 +22,15 @@ export function hide() {
   $("compare-section").hidden = true;
 }
 
-/** Compare a finished plan with the contiguous layout; resolves when all is drawn. */
+/** Compare a finished plan with the layout when nobody plans; resolves when all is drawn. */
 export async function compare(plan) {
   const mine = (turn += 1);
   $("compare-section").hidden = false;
   $("replayed").hidden = true;
   show($("compare-problem"), null);
+  const engine = engineOf(plan);
+  const before = beforeOf(plan, engine);
+  tell(plan, engine, before);
   table(plan.summary);
   if (plan.summary && plan.summary.tokens.fit === null) {
     $("replay-note").textContent = plan.summary.notes.join(" ");
@@ -34,11 +38,11 @@ export async function compare(plan) {
   }
   $("replay-note").textContent = "Replaying every token through both plans…";
   try {
-    const [before, after] = await replays(plan);
+    const [base, after] = await replays(plan, before);
     if (mine !== turn) return;
     $("replay-note").textContent = `Below: all ${count(after.tokens)} tokens, replayed. ${after.notes.join(" ")}`;
     $("replayed").hidden = false;
-    draw(before, after, plan.request.load_cap);
+    draw(base, after, plan.request.constraints.load_cap);
   } catch (error) {
     if (mine !== turn) return;
     $("replay-note").textContent = "";
@@ -46,11 +50,31 @@ export async function compare(plan) {
   }
 }
 
-/** Have the trace replayed: through the contiguous layout (null where the constraints leave none), and the plan. */
-async function replays(plan) {
+/** The solver of the plan to compare with, and what it is called. */
+function beforeOf({ request, summary }, engine) {
+  if (request.baseline !== null) return { name: request.baseline, solver: request.baseline, options: {} };
+  const layout = summary?.baseline ?? engine?.default_layout ?? "contiguous";
+  return { name: layout, solver: "contiguous", options: { layout } };
+}
+
+/** Say what the plan is compared with, and what was taken for granted where nobody named an engine. */
+function tell({ request, plan }, engine, before) {
+  const own = engine?.default_layout === before.name ? `, which ${engine.title} uses` : "";
+  $("before-note").textContent = request.baseline === null ? `Before is the ${before.name} layout${own}${own ? "" : ", which engines use"} when nobody plans.`
+    : `Before is the plan of ${before.name}.`;
+  const straight = !engine && plan.provenance.objective?.execution === "context_coherent";
+  $("travel-note").hidden = !straight;
+  if (straight) {
+    $("travel-note").textContent = "No engine was named: tokens were taken to go straight from layer to layer (ExFlow). "
+      + "Most engines send them home after every layer: choose yours in step 2 and plan again.";
+  }
+}
+
+/** Have the trace replayed: through the layout before (null where the constraints leave none), and the plan. */
+async function replays(plan, { name, solver, options }) {
   const evaluate = (id) => post("v1/evaluations", { plan: id, trace: plan.trace });
   const after = await evaluate(plan.id);
-  const body = { ...plan.request, solver: "contiguous", options: {}, limits: {}, start: null, hold_out: 0, name: "contiguous, to compare", tags: [] };
+  const body = { ...plan.request, solver, options, limits: {}, seeds: 1, start: null, hold_out: 0, name: `${name}, to compare`, tags: [] };
   let base = await post("v1/plans", body, { headers: { Prefer: "wait=30" } });
   try {
     while (!base.finished_at) base = await get(`v1/plans/${base.id}`, { headers: { Prefer: "wait=30" } });
@@ -66,16 +90,17 @@ function table(summary) {
     $("figures").replaceChildren(make("p", { class: "facts" }, "A search that was stopped has no summary; the replay below has its figures."));
     return;
   }
-  const { contiguous, plan } = summary.plans;
+  const { [summary.baseline]: base, plan } = summary.plans;
   const parts = [["fit", "fitted"], ["held_out", "held out"]].filter(([name]) => plan[name]);
   if (!parts.length) parts.push(["expected_load", "expected"]);
   const tokensOf = (name) => (summary.tokens[name] ? `, ${count(summary.tokens[name])} tokens` : "");
   const column = (text) => make("th", { scope: "col" }, text);
   const over = parts.map(([name, text]) => make("th", { scope: "colgroup", colspan: "3" }, `${text}${tokensOf(name)}`));
   const head = parts.flatMap(() => ["before", "after", "change"].map(column));
-  const rows = FIGURES.filter(([, pick]) => parts.some(([part]) => pick(plan[part]) || pick(contiguous?.[part] ?? {})))
+  const figures = summary.objective.execution === "dispatch" ? [...FIGURES.slice(2), ...FIGURES.slice(0, 2)] : FIGURES; // what counts first
+  const rows = figures.filter(([, pick]) => parts.some(([part]) => pick(plan[part]) || pick(base?.[part] ?? {})))
     .map(([name, pick, format]) => make("tr", {}, make("th", { scope: "row" }, name), ...parts.flatMap(([part]) => {
-      const [before, after] = [contiguous?.[part] ? pick(contiguous[part]) : null, pick(plan[part])];
+      const [before, after] = [base?.[part] ? pick(base[part]) : null, pick(plan[part])];
       const change = before && after !== undefined ? `${after < before ? "−" : "+"}${percent(Math.abs(after / before - 1))}` : "–";
       return [make("td", {}, format(before)), make("td", { class: "after" }, format(after)), make("td", { class: "change" }, change)];
     })));

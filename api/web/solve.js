@@ -2,26 +2,21 @@
 
 import { Problem, get, post, send } from "./client.js";
 import { $, list, make } from "./dom.js";
+import * as engine from "./engine.js";
 import { watch } from "./events.js";
 import { lineChart } from "./linechart.js";
 import { fixed, percent, short } from "./numbers.js";
 import { mark, show } from "./problems.js";
 
+const USELESS_GAP = .9; // a bound of a tenth of the score says that the search could not bound it, not that the plan is bad
 let trace = null;
-let adapted = false; // whether the form was set for a trace of counts
 let running = null; // AbortController of the search that is watched
 let current = null; // id of its plan
 
 export function setTrace(chosen) {
   trace = chosen;
   running?.abort();
-  const counts = trace.kind === "counts"; // nothing but loads can be planned for without tokens
-  if (counts || adapted) {
-    $("execution").value = counts ? "dispatch" : "context_coherent";
-    $("dedup").value = counts ? "none" : "gpu";
-  }
-  adapted = counts;
-  showDedup();
+  engine.setTrace(trace);
   $("plan-section").hidden = false;
   $("search-section").hidden = true;
   show($("plan-problem"), null);
@@ -33,7 +28,12 @@ export function setUp(begun, ended) {
     event.preventDefault();
     solve(begun, ended);
   });
-  $("execution").addEventListener("change", showDedup);
+  for (const [name, other] of [["slots_per_gpu", "redundant_experts"], ["redundant_experts", "slots_per_gpu"]]) {
+    $(name).addEventListener("input", () => { // one follows from the other
+      $(other).disabled = said($(name));
+      if ($(other).disabled) $(other).value = "";
+    });
+  }
   $("stop").addEventListener("click", async () => {
     $("stop").disabled = true;
     try {
@@ -43,12 +43,11 @@ export function setUp(begun, ended) {
       $("stop").disabled = false;
     }
   });
+  engine.setUp().catch((error) => show($("plan-problem"), error));
   offerTopologies().catch(() => {}); // suggestions only
 }
 
-function showDedup() {
-  $("dedup-part").hidden = $("execution").value !== "dispatch";
-}
+const said = (field) => field.value !== "" || field.validity.badInput;
 
 async function solve(begun, ended) {
   const control = new AbortController();
@@ -80,16 +79,14 @@ async function solve(begun, ended) {
 }
 
 function bodyOf() {
-  const form = new FormData($("plan-form"));
-  const body = { trace: trace.id, topology: form.get("topology").trim(), execution: form.get("execution"), limits: {} };
-  if (body.execution === "dispatch") body.dedup = form.get("dedup");
-  for (const name of ["load_cap", "slots_per_gpu", "time_limit_s"]) {
+  const body = { trace: trace.id, topology: $("topology").value.trim(), constraints: {}, limits: {} };
+  engine.fill(body);
+  const numbers = [["load_cap", body.constraints], ["slots_per_gpu", body], ["redundant_experts", body], ["time_s", body.limits]];
+  for (const [name, part] of numbers) {
     const field = $(name);
-    if (field.validity.badInput) body[name] = "no number"; // the service says what is wrong
-    else if (field.value !== "") body[name] = field.valueAsNumber;
+    if (field.validity.badInput) part[name] = "no number"; // the service says what is wrong
+    else if (field.value !== "") part[name] = field.valueAsNumber;
   }
-  if ("time_limit_s" in body) body.limits.time_limit_s = body.time_limit_s;
-  delete body.time_limit_s;
   return body;
 }
 
@@ -125,7 +122,7 @@ function state({ status, cancel_requested: stopping, score, bound, gap, elapsed_
   $("status").textContent = status === "running" && stopping ? "stopping" : status;
   $("score").textContent = short(score);
   $("bound").textContent = short(bound);
-  $("gap").textContent = percent(gap);
+  $("gap").textContent = percent(gap > USELESS_GAP ? null : gap);
   $("elapsed").textContent = fixed(elapsed, 1);
 }
 

@@ -2,6 +2,7 @@
 
 import { get, send } from "./client.js";
 import { $, make } from "./dom.js";
+import { engineOf } from "./engine.js";
 import { show } from "./problems.js";
 
 const EXPORTS = "/v1/plans/{plan_id}/exports/{format}";
@@ -16,18 +17,32 @@ export function offer(plan) {
   $("plan-id").textContent = plan.id;
   $("take-section").hidden = false;
   show($("take-problem"), null);
+  $("force").hidden = true;
+  const own = engineOf(plan)?.export;
+  if (own) $("format").value = own;
 }
 
 export function setUp() {
   $("download").addEventListener("click", () => save(`v1/plans/${planId}/plan`, `${planId}.json`));
-  $("export").addEventListener("click", () => {
-    const format = encodeURIComponent($("engine").value.trim());
-    save(`v1/plans/${planId}/exports/${format}`, `${planId}-${format}`);
+  $("export").addEventListener("click", () => saveExport(false));
+  $("force").addEventListener("click", () => saveExport(true));
+  $("format").addEventListener("change", () => {
+    $("force").hidden = true;
+    show($("take-problem"), null);
   });
-  offerEngines().catch(() => {}); // a service without exports
+  offerFormats().catch(() => {}); // a service without exports
+}
+
+function saveExport(force) {
+  const asked = new URLSearchParams();
+  for (const name of ["model_layers", "first_moe_layer"]) if ($(name).value !== "") asked.set(name, $(name).value);
+  if (force) asked.set("force", "true");
+  const format = $("format").value;
+  return save(`v1/plans/${planId}/exports/${format}?${asked}`, `${planId}-${format}`);
 }
 
 async function save(path, name) {
+  $("force").hidden = true;
   show($("take-problem"), null);
   try {
     const response = await send(path);
@@ -37,17 +52,15 @@ async function save(path, name) {
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   } catch (error) {
     show($("take-problem"), error);
+    $("force").hidden = !(error.content?.errors ?? []).some((item) => item.code === "engine_travels_otherwise");
   }
 }
 
-async function offerEngines() {
+async function offerFormats() {
   const operation = (await get("openapi.json")).paths[EXPORTS]?.get;
   if (!operation) return;
   const { schema } = operation.parameters.find((parameter) => parameter.name === "format");
-  // Where the formats are not listed, the service names them when it does not know one.
-  const shown = schema["x-enum-descriptions"] ?? schema.enum;
-  const choice = schema.enum ? make("select", { id: "engine" }, ...schema.enum.map((name, n) => make("option", { value: name }, shown[n])))
-    : make("input", { id: "engine", value: "vllm", spellcheck: "false", autocomplete: "off" });
-  $("engine-choice").replaceChildren(choice);
-  $("engine-part").hidden = false;
+  const shown = schema["x-enum-descriptions"];
+  $("format").replaceChildren(...schema.enum.map((name, at) => make("option", { value: name }, shown[at])));
+  $("format-part").hidden = $("layers-hint").hidden = false;
 }

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.cost.kernels.largest import sum_largest
-from placement.cost.score import home_share
+from placement.cost.shares import home_share
 from placement.problem.problem import Problem
+from placement.support.content import ByContent
 from traces.support.parallel import map_threads
 
 __all__ = ["Level", "least_traffic_by_layer", "levels_of", "load_floor", "lower_bound", "most_kept"]
@@ -20,7 +21,7 @@ HEAP_SHARE = 32  # of the entries of a row: a heap of fewer is faster than a par
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Level:
+class Level(ByContent):
     """Blocks of GPUs: a hop from one block to another costs `cost` more than what finer levels say.
 
     Attributes

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from placement.cost.bounds import least_traffic_by_layer
-from placement.cost.score import (
-    Score,
-    assignments_by_home,
-    expected_gpu_load,
-    expected_share,
-    guarded_gpu_load,
-    load_spread,
-    replay_sample,
-    score,
-)
-from placement.plan.plan import replicas_on_gpu
+from placement.cost.sample import replay_sample
+from placement.cost.score import Score, score
+from placement.cost.shares import assignments_by_home, expected_gpu_load, expected_share, guarded_gpu_load, load_spread
+from placement.plan.plan import Plan, replicas_on_gpu
 from placement.problem.problem import Problem
+from placement.support.content import ByContent
 
 __all__ = ["Breakdown", "CostlyExpert", "CostlyPair", "HotReplica", "break_down"]
 
@@ -58,8 +53,8 @@ class HotReplica:
     load: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Breakdown:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Breakdown(ByContent):
     """A score, taken apart. Rows of traffic are boundaries l, l+1 (context_coherent) or layers (dispatch).
 
     Attributes
@@ -92,18 +87,25 @@ class Breakdown:
     pairs: tuple[CostlyPair, ...]
     replicas: tuple[HotReplica, ...]
 
+    def __repr__(self) -> str:
+        named = f"{len(self.experts)} experts, {len(self.pairs)} pairs, {len(self.replicas)} replicas"
+        return (
+            f"Breakdown of {self.flow.shape[0]} rows of traffic and {len(self.load)} of loads; {named}\n{self.score!r}"
+        )
 
-def break_down(problem: Problem, table: npt.NDArray[np.integer], top: int = 20) -> Breakdown:
+
+def break_down(problem: Problem, plan: Plan | npt.NDArray[np.integer[Any]], top: int = 20) -> Breakdown:
     """Take the score of a map apart.
 
     Parameters
     ----------
     problem : Problem
-    table : (L, S) integers
-        Physical-to-logical map with every expert present; -1 empty.
+    plan : Plan or (L, S) integers
+        A plan of the problem's sizes, or its physical-to-logical map with every expert present; -1 empty.
     top : int
         Most experts, pairs and replicas to name.
     """
+    table = problem.table_of(plan)
     objective, caps = problem.objective, problem.load_caps
     replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
     pairs: list[CostlyPair] = []

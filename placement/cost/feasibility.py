@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from placement.cost.score import guarded_gpu_load
+from placement.cost.shares import guarded_gpu_load
 from placement.plan.plan import replicas_on_gpu
 from placement.problem.problem import Problem
 from traces import Violations

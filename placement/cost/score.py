@@ -4,36 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from placement.cost.kernels.traffic import pair_traffic
-from placement.loads.kernels.homes import add_home_variance
-from placement.plan.plan import replicas_on_gpu
+from placement.cost.sample import replay_sample
+from placement.cost.shares import (
+    assignments_by_home,
+    expected_gpu_load,
+    guarded_gpu_load,
+    load_spread,
+)
+from placement.plan.plan import Plan, replicas_on_gpu
 from placement.problem.problem import Problem
 from placement.replay.activation import activated_experts
-from placement.replay.replay import POLICIES, Replay
-from traces.support.parallel import available_cores, map_threads
+from placement.support.content import ByContent
+from placement.support.showing import data_frame, html_table, number
 
-__all__ = [
-    "Score",
-    "Term",
-    "assignments_by_home",
-    "expected_gpu_load",
-    "expected_share",
-    "guarded_gpu_load",
-    "home_variance",
-    "load_spread",
-    "replay_sample",
-    "replica_share",
-    "score",
-    "shares_by_home",
-]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Score", "Term", "score"]
 
 Array = npt.NDArray[np.float64]
-THREADED_CELLS = 1_000_000  # assignments of a sample from which on its replay takes longer than threads to start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +40,17 @@ class Term:
     weight: float
     unit: str
 
+    @property
+    def cost(self) -> float:
+        """What it adds to the score."""
+        return self.weight * self.value
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Score(ByContent):
     """Value of a plan under a problem's objective.
+
+    ``score["traffic"]`` is the term of this name.
 
     Attributes
     ----------
@@ -67,134 +69,55 @@ class Score:
     traffic_by_layer: Array
     max_load: Array
 
+    def __getitem__(self, name: str) -> Term:
+        for term in self.terms:
+            if term.name == name:
+                return term
+        names = ", ".join(term.name for term in self.terms)
+        raise KeyError(f"There is no term {name!r}; there are {names}.")
 
-def replica_share(
-    replicas: npt.NDArray[np.int64], policy: str, node_of_gpu: npt.NDArray[np.int64], homes: Array | None
-) -> Array:
-    """Return the expected share of each expert's tokens on each GPU, (L, E, G).
+    def __iter__(self) -> Iterator[str]:
+        return (term.name for term in self.terms)
 
-    Parameters
-    ----------
-    replicas : (L, E, G) int64
-        Replicas of e on g.
-    policy : {"fair", "same_gpu", "same_node"}
-    node_of_gpu : (G,) int64
-    homes : (L, E, G) float64 or None
-        Share of e's tokens whose home is g; None for equal shares.
-    """
-    fair: Array = replicas / replicas.sum(axis=2, keepdims=True)
-    if policy == "fair":
-        return fair
-    home = np.full(replicas.shape, 1 / replicas.shape[2]) if homes is None else homes
-    here = replicas > 0
-    share: Array = np.where(here, home, 0.0)
-    rest = np.where(here, 0.0, home)  # tokens whose own GPU has no replica
-    if policy == "same_node":
-        starts = np.flatnonzero(np.r_[True, np.diff(node_of_gpu) != 0])
-        on_node = np.add.reduceat(replicas, starts, axis=2)
-        of_node = np.add.reduceat(rest, starts, axis=2)
-        per_replica = np.divide(of_node, on_node, out=np.zeros(of_node.shape), where=on_node > 0)
-        share += replicas * per_replica[:, :, node_of_gpu]
-        far = np.where(on_node > 0, 0.0, of_node).sum(axis=2)
-    else:
-        far = rest.sum(axis=2)
-    share += fair * far[:, :, None]
-    return share
+    def __repr__(self) -> str:
+        rows = [f"{term.name}: {number(term.value)} * {number(term.weight)} ({term.unit})" for term in self.terms]
+        return "\n  ".join([f"Score {self.total:.6g}", *rows])
+
+    def _repr_html_(self) -> str:
+        rows = [(t.name, number(t.value), number(t.weight), number(t.cost), t.unit) for t in self.terms]
+        return html_table(f"Score {self.total:.6g}", rows, ("term", "value", "weight", "cost", "unit"))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the terms as a pandas DataFrame, one row each: `term`, `value`, `weight`, `cost`, `unit`.
+
+        Raises
+        ------
+        ImportError
+            If pandas is missing.
+        """
+        columns = {name: [getattr(term, name) for term in self.terms] for name in ("value", "weight", "cost", "unit")}
+        return data_frame({"term": list(self), **columns})
 
 
-def home_share(problem: Problem) -> Array | None:
-    """Return the share of each expert's tokens by home GPU, (L, E, G); None for equal shares."""
-    source = problem.profile.source_load
-    if problem.objective.ownership != "measured" or problem.objective.execution != "dispatch" or source is None:
-        return None
-    counts = np.zeros((problem.num_layers, problem.num_experts, problem.num_gpus))
-    counts[:, :, : len(source)] = source.transpose(1, 2, 0)
-    total = counts.sum(axis=2, keepdims=True)
-    share: Array = np.divide(counts, total, out=np.full(counts.shape, 1 / problem.num_gpus), where=total > 0)
-    return share
-
-
-def expected_gpu_load(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
-    """Return the load of each GPU relative to its fair share, (L, G); 1 is balanced."""
-    load = np.einsum("le,leg->lg", problem.relative_load, expected_share(problem, replicas))
-    relative: Array = load / problem.topology.fair_share
-    return relative
-
-
-def expected_share(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
-    """Return each expert's share of tokens per GPU under the problem's replica policy and ownership, (L, E, G)."""
-    return replica_share(replicas, problem.objective.replica_policy, problem.topology.node_of_gpu, home_share(problem))
-
-
-def guarded_gpu_load(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
-    """Return the load that the cap is held against, relative to fair shares, (L, G).
-
-    The expected load; with a load quantile, plus as many standard errors as the quantile of a normal distribution is
-    above its mean.
-    """
-    load = expected_gpu_load(problem, replicas)
-    if not problem.load_margin:
-        return load
-    guarded: Array = load + problem.load_margin * np.sqrt(load_variance(problem, replicas))
-    return guarded
-
-
-def load_variance(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
-    """Return the square of the standard error of each GPU's load, relative to its fair share, (L, G).
-
-    That of the experts' loads, and that of the homes of sequences. Either is 0 where the problem has no use for it, or
-    the profile does not know it (`Problem.load_deviations`, `Problem.home_moments`).
-    """
-    variance = home_variance(problem, replicas)
-    deviations = problem.load_deviations
-    if deviations is not None:
-        share = expected_share(problem, replicas) / problem.topology.fair_share
-        variance += ((share.transpose(0, 2, 1) @ deviations) ** 2).sum(axis=2)
-    return variance
-
-
-def home_variance(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
-    """Return the variance of each GPU's load by the homes of sequences, relative to its fair share squared, (L, G).
-
-    A sequence whose home is near a replica takes its whole load there: with shares ``q[h]`` of the experts' tokens on a
-    GPU for home h, the sum over sequences s of the variance of ``y[s]' q[h]`` over h, any home as likely as another.
-    """
-    variance, moments = np.zeros((problem.num_layers, problem.num_gpus)), problem.home_moments
-    if moments is None:
-        return variance
-    policy, topology = POLICIES[problem.objective.replica_policy], problem.topology
-    for layer, here in enumerate(replicas):
-        add_home_variance(here, policy, topology.node_of_gpu, topology.fair_share, moments[layer], variance[layer])
-    return variance
-
-
-def shares_by_home(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
-    """Return the share of tokens on each GPU for each home h, (G, n, G), of n experts with replicas (n, G)."""
-    G = problem.num_gpus
-    at_home = np.broadcast_to(np.eye(G)[:, None], (G, *replicas.shape))
-    policy, node = problem.objective.replica_policy, problem.topology.node_of_gpu
-    return replica_share(np.broadcast_to(replicas, at_home.shape), policy, node, at_home)
-
-
-def load_spread(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
-    """Return the standard error of a GPU's load in each layer (root mean square over GPUs), in mean GPU loads, (L,)."""
-    spread: Array = np.sqrt(load_variance(problem, replicas).mean(axis=1))
-    return spread
-
-
-def score(problem: Problem, table: npt.NDArray[np.integer]) -> Score:
-    """Score a map.
+def score(problem: Problem, plan: Plan | npt.NDArray[np.integer[Any]]) -> Score:
+    """Score a plan or a map.
 
     Parameters
     ----------
     problem : Problem
-    table : (L, S) integers
-        Physical-to-logical map with every expert present; -1 empty.
+    plan : Plan or (L, S) integers
+        A plan of the problem's sizes, or its physical-to-logical map with every expert present; -1 empty.
 
     Returns
     -------
     Score
+
+    Raises
+    ------
+    InputError
+        If its sizes are not those of the problem, an expert is missing, or an id is out of range.
     """
+    table = problem.table_of(plan)
     objective, weights = problem.objective, problem.objective
     replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
     relative = expected_gpu_load(problem, replicas)
@@ -244,9 +167,7 @@ def score(problem: Problem, table: npt.NDArray[np.integer]) -> Score:
                 unit="experts with tokens on the GPU that has most, mean over batches and layers",
             ),
         )
-    return Score(
-        total=sum(term.weight * term.value for term in terms), terms=terms, traffic_by_layer=by_layer, max_load=max_load
-    )
+    return Score(total=sum(term.cost for term in terms), terms=terms, traffic_by_layer=by_layer, max_load=max_load)
 
 
 def _activated(problem: Problem, table: npt.NDArray[np.integer]) -> float:
@@ -277,45 +198,9 @@ def _assignment_traffic(problem: Problem, replicas: npt.NDArray[np.int64]) -> Ar
     return by_layer
 
 
-def assignments_by_home(problem: Problem, replicas: npt.NDArray[np.int64]) -> Iterator[Array]:
-    """Yield, for each home GPU in turn, the share of all assignments with this home, an expert and a GPU, (L, E, G).
-
-    In expectation; over all homes, layers, experts and GPUs the shares add up to 1.
-    """
-    load = problem.profile.load
-    homes = home_share(problem)
-    policy, node = problem.objective.replica_policy, problem.topology.node_of_gpu
-    total = float(load.sum())
-    for home in range(problem.num_gpus):
-        at_home = np.zeros(replicas.shape)
-        at_home[:, :, home] = 1
-        weight = load / problem.num_gpus if homes is None else load * homes[:, :, home]
-        yield (weight / total)[:, :, None] * replica_share(replicas, policy, node, at_home)
-
-
 def _message_traffic(problem: Problem, table: npt.NDArray[np.integer]) -> Array:
     """Dispatch with one message per GPU or node: replay of the profile's sample of tokens."""
     replay = replay_sample(problem, table)
     active = replay.fanout[:, 2].sum()
     cost: Array = (replay.traffic * problem.topology.hop_cost).sum(axis=(1, 2)) / max(int(active), 1)
     return cost
-
-
-def replay_sample(problem: Problem, table: npt.NDArray[np.integer]) -> Replay:
-    """Replay the profile's sample of tokens through a map (L, S), under the problem's objective."""
-    sample = problem.profile.sample
-    assert sample is not None
-    replay = Replay.of(table, problem.num_experts, problem.slots_per_gpu, problem.topology, problem.objective)
-    size = sample.topk_ids.size
-
-    def add(tokens: slice) -> Replay:
-        part = replay.fork()
-        part.add(sample.topk_ids[tokens], sample.rows[tokens], sample.seq_id[tokens], sample.source_rank[tokens])
-        return part
-
-    # Counts are whole numbers: they add up to the same, however many threads there are.
-    threads = available_cores() if size >= THREADED_CELLS else 1
-    bounds = np.linspace(0, len(sample.rows), threads + 1).astype(int)
-    for part in map_threads(add, [slice(a, b) for a, b in pairwise(bounds)]):
-        replay.join(part)
-    return replay

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
+    from placement.engines.words import Dedup, Execution, Ownership, ReplicaPolicy
 
 __all__ = ["Engine", "EngineChoice", "Layout"]
 
@@ -53,8 +53,6 @@ class Engine:
         Where experts are when nobody plans: see `default_slots`.
     export : str or None
         The placement format that it loads, a name in `placement.exports`.
-    trace_formats : tuple of str
-        Trace formats that only this engine writes, names of readers in `traces`.
     also_named : tuple of str
         Other spellings that are understood.
     sources : mapping of str to str
@@ -76,7 +74,6 @@ class Engine:
     full_slots: bool = True
     default_layout: Layout
     export: str | None
-    trace_formats: tuple[str, ...] = ()
     also_named: tuple[str, ...] = ()
     sources: Mapping[str, str]
     notes: tuple[str, ...] = ()
@@ -85,6 +82,13 @@ class Engine:
     def has_replicas(self) -> bool:
         """Whether an expert may be in several slots of a layer."""
         return bool(self.algorithms)
+
+    @property
+    def trace_formats(self) -> tuple[str, ...]:
+        """Trace formats that only this engine writes: the readers in `traces` that say so."""
+        from traces.formats.registry import READERS  # loads NumPy, which declarations do without
+
+        return tuple(reader.name for reader in READERS if reader.engine == self.name)
 
     def named(self, name: str) -> bool:
         """Whether it goes by this name; case does not matter, and underscores are as good as hyphens."""

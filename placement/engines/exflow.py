@@ -14,7 +14,6 @@ ENGINE = Engine(
     ownership=None,
     default_layout="contiguous",
     export="exflow",
-    trace_formats=("exflow",),
     sources={
         "execution": "README.md: section 0, only the first Alltoall of a layer is kept",
         "dedup": "solve_affinity.py: calculate_cost (a token has one expert per layer, and goes where that is)",

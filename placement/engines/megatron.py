@@ -20,7 +20,6 @@ ENGINE = Engine(
     },
     default_layout="contiguous",
     export="megatron",
-    trace_formats=("megatron",),
     sources={
         "execution": "megatron/core/transformer/moe/token_dispatcher.py: MoEAlltoAllTokenDispatcher",
         "dedup": "megatron/core/transformer/moe/token_dispatcher.py: MoEAlltoAllTokenDispatcher.dispatch_preprocess",

@@ -21,7 +21,6 @@ ENGINE = Engine(
     algorithms={"static": "same_node", "dynamic": "same_node", "fake": "same_node", "lp": "same_node"},
     default_layout="modulo",
     export="sglang",
-    trace_formats=("sglang_routed_experts", "sglang_stat", "sglang_per_pass", "sglang_per_token"),
     sources={
         "execution": "sglang/srt/layers/moe/token_dispatcher/deepep.py: DeepEPDispatcher.dispatch, .combine",
         "dedup": "sglang/srt/layers/moe/token_dispatcher/deepep.py: _DeepEPDispatcherImplNormal._dispatch_core",

@@ -24,7 +24,6 @@ ENGINE = Engine(
     algorithms={"round_robin": "fair"},
     default_layout="overlapping",
     export="trtllm",
-    trace_formats=("tensorrt_llm",),
     also_named=("trtllm",),
     sources={
         "execution": f"{_FOLDER}/communication/communication_factory.py: CommunicationFactory.create_strategy",

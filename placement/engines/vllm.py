@@ -23,7 +23,6 @@ ENGINE = Engine(
     algorithms={"hash": "fair"},
     default_layout="modulo",
     export="vllm_pr41141",
-    trace_formats=("vllm_routed_experts", "vllm_eplb_stats"),
     sources={
         "execution": "vllm/model_executor/layers/fused_moe/prepare_finalize/deepep_ht.py: DeepEPHTPrepareAndFinalize",
         "dedup": "vllm/model_executor/layers/fused_moe/prepare_finalize/deepep_ht.py: DeepEPHTPrepareAndFinalize",
@@ -50,7 +49,6 @@ HYGON = replace(
     title="HYGON's vLLM plug-in",
     version="8d755ee00d74 (main branch)",
     export="hygon",
-    trace_formats=(),
     sources={
         **{name: f"as vLLM 0.33.0, {source}" for name, source in ENGINE.sources.items()},
         "full_slots": "vllm_hcu/model_executor/layers/fused_moe/static_eplb.py: load_static_eplb_plan",

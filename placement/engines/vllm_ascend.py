@@ -15,7 +15,6 @@ ENGINE = Engine(
     algorithms={"by_rank": "fair"},
     default_layout="overlapping",
     export="vllm_ascend",
-    trace_formats=("vllm_ascend",),
     sources={
         "execution": "vllm_ascend/ops/fused_moe/token_dispatcher.py: TokenDispatcherWithAll2AllV",
         "dedup": "vllm_ascend/ops/fused_moe/token_dispatcher.py: TokenDispatcherWithAll2AllV._dispatch_preprocess",

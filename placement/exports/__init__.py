@@ -3,21 +3,19 @@
 One module per engine; `registry` lists their `Export` entries.
 """
 
-from __future__ import annotations
-
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-from placement.exports.export import Context as Context
+from placement.exports.context import Context as Context
 from placement.exports.export import Export as Export
 from placement.exports.export import Exported as Exported
-from placement.exports.export import Rules as Rules
+from placement.exports.files import check_suffix as check_suffix
+from placement.exports.files import convert_placement as convert_placement
+from placement.exports.files import export_named as export_named
+from placement.exports.files import export_plan as export_plan
+from placement.exports.files import load_placement as load_placement
+from placement.exports.files import recognise as recognise
+from placement.exports.files import recognised as recognised
 from placement.exports.registry import EXPORTS as EXPORTS
 from placement.exports.shared.document import Document as Document
-from placement.plan.plan import Plan
-from traces import InputError
-from traces.support.text_marks import refuse_marks
+from placement.exports.table import Rules as Rules
 
 __all__ = [
     "EXPORTS",
@@ -26,124 +24,11 @@ __all__ = [
     "Export",
     "Exported",
     "Rules",
+    "check_suffix",
     "convert_placement",
     "export_named",
+    "export_plan",
     "load_placement",
     "recognise",
     "recognised",
 ]
-
-
-def export_named(name: str) -> Export:
-    """Return the format of this name, or of another one that people give it.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
-    found = next((export for export in EXPORTS if export.is_named(name)), None)
-    if found is None:
-        names = ", ".join(export.name for export in EXPORTS)
-        raise InputError.of("unknown_format", "/format", f"There is no placement format {name!r:.60}.", f"Use {names}.")
-    return found
-
-
-def recognise(document: Document) -> Export | None:
-    """Return the format of a file by its content; None if it is no known placement file."""
-    return next((export for export in EXPORTS if export.sniff(document)), None)
-
-
-def recognised(document: Document) -> Export:
-    """Return the format of a file by its content.
-
-    Raises
-    ------
-    InputError
-        If it is no known placement file; with the list of formats.
-    """
-    refuse_marks(document.data[:4], document.name)
-    export = recognise(document)
-    if export is not None:
-        return export
-    refuse_marks(document.data[:4], document.name, utf8=True)
-    if document.start.startswith((b"{", b"[")):
-        document.json  # noqa: B018  says what is wrong with it, if it is that
-    names = "; ".join(f"{export.name} ({export.content})" for export in EXPORTS)
-    detail = "The content is no known placement format."
-    raise InputError.of("unknown_format", document.name, detail, f"Formats: {names}.")
-
-
-def load_placement(path: str | Path, context: Context | None = None, *, format: str | None = None) -> Plan:  # noqa: A002  the word that users expect
-    """Read a placement file of any format as a plan.
-
-    Parameters
-    ----------
-    path : path
-        A regular file of at most 256 MiB.
-    context : Context, optional
-        What the file does not say: the model's layers, the nodes.
-    format : str, optional
-        Name of a format. By default, the one that recognises the content.
-
-    Returns
-    -------
-    Plan
-        Its provenance says which file and format it comes from, and what was assumed. A plan file is read as it is.
-
-    Raises
-    ------
-    InputError
-    """
-    document = Document.of(path)
-    export = recognised(document) if format is None else export_named(format)
-    return export.read(document, context)
-
-
-def convert_placement(
-    path: str | Path,
-    to: str,
-    context: Context | None = None,
-    *,
-    format: str | None = None,  # noqa: A002  the word that users expect
-) -> tuple[Plan, Exported]:
-    """Read a placement file of any format, and write it as another.
-
-    Parameters
-    ----------
-    path : path
-    to : str
-        Name of the format to write.
-    context : Context, optional
-    format : str, optional
-        Name of the file's format. By default, the one that recognises the content.
-
-    Returns
-    -------
-    plan : Plan
-        What was read.
-    exported : Exported
-        The content to write, with the notes on both.
-
-    Raises
-    ------
-    InputError
-        If either format refuses it; or if they count layers differently and nobody says which layers the rows are: what
-        is a mere note where a plan is only looked at would put every layer in the wrong place.
-    """
-    target, given = export_named(to), Context() if context is None else context
-    document = Document.of(path)
-    source = recognised(document) if format is None else export_named(format)
-    known = given.model is not None or given.layer_ids is not None or source.rules.layers == "keys"
-    if not known and source.rules.layers != target.rules.layers:
-        detail = f"{source.name} and {target.name} count layers differently, and nobody says which layers have experts."
-        raise InputError.of(
-            "layers_unknown", document.name, detail, "Give --model-config, --model-layers or --layer-ids."
-        )
-    plan = source.read(document, given)
-    read_from = plan.provenance.get("placement")
-    notes = read_from.get("notes", ()) if isinstance(read_from, dict) else ()
-    # Names that choose a part of what is read say nothing about what is written.
-    unused: dict[str, Any] = dict.fromkeys(set(source.takes) - set(target.takes))
-    exported = target.write(plan, replace(given, **unused))
-    return plan, Exported(content=exported.content, notes=(*notes, *exported.notes))

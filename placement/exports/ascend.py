@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.context import Context
+from placement.exports.export import Export
 from placement.exports.shared import axes
 from placement.exports.shared.document import Document
+from placement.exports.table import Rules, Table
 from placement.support.fields import check_fields, integers
-from placement.topology.topology import MAX_GPUS
+from placement.topology.links import MAX_GPUS
 from traces import Violations
 
 __all__ = ["EXPORT"]

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.context import Context
+from placement.exports.export import Export
 from placement.exports.shared import axes
 from placement.exports.shared.document import Document
 from placement.exports.shared.ranks import padded
+from placement.exports.table import Rules, Table
 from placement.support.fields import check_fields, integers
-from placement.topology.topology import MAX_GPUS
+from placement.topology.links import MAX_GPUS
 from traces import Violations
 
 __all__ = ["EXPORT"]
@@ -39,11 +41,11 @@ def _row(table: Table, context: Context) -> int:
 def _also(table: Table, context: Context, found: Violations) -> None:
     if _row(table, context) < 0:
         detail = f"There is no layer {context.layer}."
-        found.add("layer_unknown", "/layer_ids", detail, f"Name one of {table.layer_ids.tolist()[:20]} with --layer.")
+        found.add("layer_unknown", "/layer_ids", detail, f"Name one of {table.layer_ids.tolist()[:20]} with `layer`.")
     if context.layer is None and (differing := np.flatnonzero((table.slots != table.slots[0]).any(axis=1))).size:
         row = int(differing[0])
         detail = f"Layer {table.layer_ids[row]} differs from layer {table.layer_ids[0]}; a descriptor is for one layer."
-        found.add("layers_differ", table.places[row], detail, "Write a file per layer with --layer.")
+        found.add("layers_differ", table.places[row], detail, "Write a file per layer with `layer`.")
 
 
 def _encode(table: Table, context: Context) -> bytes:
@@ -113,5 +115,4 @@ EXPORT = Export(
     encode=_encode,
     decode=_decode,
     also=_also,
-    takes=("layer",),
 )

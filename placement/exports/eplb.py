@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.context import Context
+from placement.exports.export import Export
 from placement.exports.shared import axes
 from placement.exports.shared.document import Document
 from placement.exports.shared.npz_bytes import npz_bytes, whole_array
+from placement.exports.table import Rules, Table
 from traces import Violations
 
 __all__ = ["EXPORT"]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.context import Context
+from placement.exports.export import Export
 from placement.exports.shared import axes
 from placement.exports.shared.csv_text import has_header, read_numbers, write_numbers
 from placement.exports.shared.document import Document
 from placement.exports.shared.ranks import slots_of_ranks
-from placement.topology.topology import MAX_GPUS
+from placement.exports.table import Rules, Table
+from placement.topology.links import MAX_GPUS
 from traces import Violations
 
 __all__ = ["EXPORT"]
@@ -46,7 +48,7 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
     experts = context.experts if context.experts is not None else total // layers if layers else None
     if experts is None:
         detail = "The file numbers experts through all layers, and nobody says how many a layer has."
-        found.add("num_experts_unknown", name, detail, "Give --num-experts, or --model-config.")
+        found.add("num_experts_unknown", name, detail, "Give `num_experts`, or `model`.")
         return None
     order = np.argsort(rows[:, 0], kind="stable")
     ordered = rows[order]

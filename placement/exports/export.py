@@ -4,137 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
+from placement.exports.context import TAKERS, Context
+from placement.exports.shared import checks
 from placement.exports.shared.document import Document
+from placement.exports.table import Rules, Table
 from placement.plan.plan import Plan
-from traces import InputError, ModelLayout, Violations
+from traces import InputError, Violations
 
-__all__ = ["Context", "Export", "Exported", "Rules", "Table"]
+__all__ = ["Export", "Exported"]
 
 BORNE = ("layer_missing", "mtp_not_loaded", "replicas_on_one_gpu")
-Layers = Literal["rows", "ordinals", "keys", "none"]
-Mtp = Literal["no", "may", "must"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """What the caller knows that a plan or a file does not say.
-
-    Attributes
-    ----------
-    model : ModelLayout, optional
-        The model's layers: translates layer indices, and tells whether layers are missing.
-    layer_ids : tuple of int, optional
-        Reading: layers of the model, for files that count them, in place of `model`.
-    num_experts : int, optional
-        Reading: experts per layer, for files that don't state it.
-    gpus_per_node : tuple of int, optional
-        Reading: the nodes; gives the number of GPUs, which many files don't state.
-    fill_missing : bool
-        Writing: give layers that the plan lacks the contiguous layout.
-    without_mtp : bool
-        The engine runs without multi-token prediction: its layers are neither written nor asked for.
-    layer : int, optional
-        Writing: the one layer to write, for formats that hold one.
-    model_class, mtp_model_class, model_name : str, optional
-        Names of the engine's classes for the model and its MTP part, and of the model, for formats that are keyed by
-        them.
-    """
-
-    model: ModelLayout | None = None
-    layer_ids: tuple[int, ...] | None = None
-    num_experts: int | None = None
-    gpus_per_node: tuple[int, ...] | None = None
-    fill_missing: bool = False
-    without_mtp: bool = False
-    layer: int | None = None
-    model_class: str | None = None
-    mtp_model_class: str | None = None
-    model_name: str | None = None
-
-    @property
-    def num_gpus(self) -> int | None:
-        """Number of GPUs, where the nodes are known."""
-        return None if self.gpus_per_node is None else sum(self.gpus_per_node)
-
-    @property
-    def experts(self) -> int | None:
-        """Experts per layer as the caller says, or as the model has them."""
-        if self.num_experts is None and self.model is not None:
-            return self.model.num_experts
-        return self.num_experts
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """What an engine takes.
-
-    Attributes
-    ----------
-    layers : {"rows", "ordinals", "keys", "none"}
-        How the file names layers: all layers of the model, MoE layers counted from 0, MoE layers by their number in the
-        model, or not at all (one map for every layer).
-    replicas : bool
-        Whether an expert may have several slots.
-    distinct : bool
-        Whether two replicas of an expert on one GPU are refused.
-    empty : bool
-        Whether slots may be empty.
-    mtp : {"no", "may", "must"}
-        Whether the layers for multi-token prediction are part of the file.
-    covered : bool
-        Whether every MoE layer must be there.
-    order : bool
-        Whether the file keeps the order of the slots of a GPU; where not, a plan that is read back lists them by
-        expert.
-    """
-
-    layers: Layers
-    replicas: bool = True
-    distinct: bool = True
-    empty: bool = False
-    mtp: Mtp = "no"
-    covered: bool = True
-    order: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A placement that is to be checked: nothing about it is certain but the shapes.
-
-    Attributes
-    ----------
-    slots : (L, S) int64
-        Expert of each slot; -1 is empty.
-    layer_ids : (L,) int64
-        Rising.
-    num_experts : int
-    num_gpus : int or None
-        None where neither file nor caller says it.
-    places : tuple of str
-        Pointer to each row, for errors.
-    notes : tuple of str
-        What was assumed.
-    plan : Plan or None
-        Where it comes from, if it is written.
-    """
-
-    slots: npt.NDArray[np.int64]
-    layer_ids: npt.NDArray[np.int64]
-    num_experts: int
-    num_gpus: int | None
-    places: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    plan: Plan | None = None
-
-    def rows_of_gpus(self, row: int) -> list[list[int]]:
-        """Return the experts of each GPU in a layer, in the order of the slots, empty ones left out."""
-        gpus = self.slots[row].reshape(self.num_gpus or 1, -1)
-        return [[expert for expert in slots if expert >= 0] for slots in gpus.tolist()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +43,7 @@ class Export:
     Attributes
     ----------
     name : str
-        As in ``--engine NAME`` and ``--to NAME``.
+        As people write it, underscores for hyphens.
     content : str
         One line about the format, for lists.
     engine : str
@@ -176,8 +56,6 @@ class Export:
         Whether the engine goes by that ending.
     also_named : tuple of str
         Other names that people give it.
-    takes : tuple of str
-        Fields of `Context` that only some formats have a use for, and this one has: `layer`, and names of classes.
     rules : Rules
     sniff : callable
         ``sniff(document)``: is this the format of the content?
@@ -201,7 +79,11 @@ class Export:
     also: Callable[[Table, Context, Violations], None] = field(default=_no_more)
     by_suffix: bool = False
     also_named: tuple[str, ...] = ()
-    takes: tuple[str, ...] = ()
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Fields of `Context` that only some formats have a use for, and this one has."""
+        return tuple(name for name, formats in TAKERS.items() if self.name in formats)
 
     def is_named(self, name: str) -> bool:
         """Whether it goes by this name; case does not matter, and hyphens are as good as underscores."""
@@ -225,12 +107,10 @@ class Export:
         InputError
             With everything that the engine would reject or misread; nothing is returned then.
         """
-        from placement.exports.shared import checks
-
         given = Context() if context is None else context
         found = Violations()
-        checks.check_options(self, given, found, writing=True)
-        table = checks.arrange(plan, self, given, found)
+        checks.check_options(self.name, self.rules, given, found, writing=True)
+        table = checks.arrange(plan, self.rules, given, found)
         checks.check_table(table, self.rules, found)
         self.also(table, given, found)
         found.raise_if_any()
@@ -238,11 +118,9 @@ class Export:
 
     def check(self, document: Document, context: Context | None = None) -> tuple[Violations, tuple[str, ...]]:
         """Return everything that the engine would reject or misread in a file, and notes on what was not checked."""
-        from placement.exports.shared import checks
-
         given = Context() if context is None else context
         found, table = self._checked(document, given)
-        checks.check_options(self, given, found)
+        checks.check_options(self.name, self.rules, given, found)
         if table is not None and table.plan is not None:
             checks.check_machine(table.plan, given, document.name, found)
         notes = () if table is None else (*table.notes, *checks.layers_lacking(table, self.rules, given))
@@ -275,22 +153,17 @@ class Export:
                 "num_gpus_unknown",
                 document.name,
                 "The file does not state the number of GPUs.",
-                "Name the machine with --topology, 4x8 for instance.",
+                "Name the machine: give `topology` (gpus_per_node), 4x8 for instance.",
             )
-        nodes = given.gpus_per_node or (table.num_gpus,)
-        return Plan(
-            physical_to_logical_map=table.slots,  # type: ignore[arg-type]  # Plan narrows what it has checked
+        return Plan.of(
+            table.slots,
             layer_ids=table.layer_ids,
             num_experts=table.num_experts,
-            num_gpus=table.num_gpus,
-            slots_per_gpu=table.slots.shape[1] // table.num_gpus,
-            gpus_per_node=nodes,
+            gpus_per_node=given.gpus_per_node or (table.num_gpus,),
             provenance={"placement": {"source": document.name, "format": self.name, "notes": notes}},
         )
 
     def _checked(self, document: Document, context: Context) -> tuple[Violations, Table | None]:
-        from placement.exports.shared import checks
-
         found = Violations()
         try:
             table = self.decode(document, context, found)
@@ -306,7 +179,7 @@ class Export:
             return found, table
         if own and context.layer_ids is not None and tuple(context.layer_ids) != tuple(table.layer_ids.tolist()):
             detail = f"The file names its layers, {table.layer_ids[:8].tolist()}, and they are others."
-            found.add("layer_ids_differ", document.name, detail, "Leave layer_ids (--layer-ids) out.")
+            found.add("layer_ids_differ", document.name, detail, "Leave `layer_ids` out.")
             return found, table
         if context.experts not in (None, table.num_experts):
             detail = f"The file has {table.num_experts} experts per layer, the model {context.experts}."

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.context import Context
+from placement.exports.export import Export
 from placement.exports.shared import axes
 from placement.exports.shared.document import Document
+from placement.exports.table import Rules, Table
 from placement.support.fields import check_fields, integers
 from traces import InputError, Violations
 
@@ -36,13 +38,13 @@ def _mtp_rows(table: Table, context: Context) -> Any:
 
 
 def _also(table: Table, context: Context, found: Violations) -> None:
-    needed = {"model_class": "--model-class", "model_name": "--model-name"}
+    needed = ["model_class", "model_name"]
     if _mtp_rows(table, context).any():
-        needed["mtp_model_class"] = "--mtp-model-class"
-    for name, option in needed.items():
+        needed.append("mtp_model_class")
+    for name in needed:
         if not getattr(context, name):
             detail = f"The file names the engine's {name.replace('_', ' ')}, which nobody said."
-            found.add("model_class", f"/{name}", detail, f"Give {option}: DeepseekV3ForCausalLM, say.")
+            found.add("model_class", f"/{name}", detail, f"Give `{name}`: DeepseekV3ForCausalLM, say.")
 
 
 def _encode(table: Table, context: Context) -> bytes:
@@ -84,7 +86,7 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
         places += [f"{where}/{MAP}/{row}" for row in range(len(slots))]
     if len({part.shape[1] for part in parts}) > 1:
         detail = "The models have different numbers of slots."
-        found.add("num_slots", f"{place}/model_maps", detail, "Read one of them with --model-class.")
+        found.add("num_slots", f"{place}/model_maps", detail, "Read one of them with `model_class`.")
     if found.found:
         return None
     slots = np.concatenate(parts)
@@ -104,7 +106,7 @@ def _chosen(maps: dict[str, Any], context: Context, place: str) -> list[str]:
         return named
     if len(maps) != 1:
         detail = f"Maps of {len(maps)} models: {sorted(maps)[:8]}."
-        remedy = "Name one with --model-class, and the one for multi-token prediction with --mtp-model-class."
+        remedy = "Name one with `model_class`, and the one for multi-token prediction with `mtp_model_class`."
         raise InputError.of("model_class", place, detail, remedy)
     return list(maps)
 
@@ -137,5 +139,4 @@ EXPORT = Export(
     encode=_encode,
     decode=_decode,
     also=_also,
-    takes=("model_class", "mtp_model_class", "model_name"),
 )

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.context import Context
+from placement.exports.export import Export
 from placement.exports.shared.document import Document
+from placement.exports.table import Rules, Table
 from placement.support.fields import check_fields, integers
-from placement.topology.topology import MAX_GPUS
+from placement.topology.links import MAX_GPUS
 from traces import Violations
 
 __all__ = ["EXPORT"]
@@ -71,7 +73,7 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
         found.add("version", f"{place}/version", f"This is not version 1 of {FORMAT}.", "Convert the file.")
     if content["mtp"] and context.model is None:
         detail = "MTP layers are numbered on from the decoder's, and nobody says how many those are."
-        found.add("model_unknown", f"{place}/mtp", detail, "Give --model-config, or --model-layers.")
+        found.add("model_unknown", f"{place}/mtp", detail, "Give `model`, the model's config or layers.")
     if not 1 <= content[SIZE] <= MAX_GPUS:
         found.add("num_gpus_range", f"{place}/{SIZE}", f"{content[SIZE]} ranks.", f"Give 1 to {MAX_GPUS}.")
     first_mtp = 0 if context.model is None else context.model.num_layers

@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 
-from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.context import Context
+from placement.exports.export import Export
 from placement.exports.shared.csv_text import has_header, read_numbers, write_numbers
 from placement.exports.shared.document import Document
 from placement.exports.shared.npz_bytes import npz_bytes, whole_array
-from placement.files import plan_from_dict, plan_to_dict
-from placement.plan.plan import MAX_SIZE, Plan
+from placement.exports.table import Rules, Table
+from placement.plan.checks import MAX_SIZE
+from placement.plan.plan import Plan
 from traces import Violations
 from traces.model.layout import MAX_LAYERS
 from traces.rules import MAX_EXPERTS
@@ -29,14 +31,11 @@ def _as_plan(table: Table) -> Plan:
     """Return the plan that a table comes from, or one that it makes."""
     if table.plan is not None and len(table.plan.layer_ids) == len(table.layer_ids):
         return table.plan
-    gpus = table.num_gpus or 1
-    return Plan(
-        physical_to_logical_map=table.slots,  # type: ignore[arg-type]  # Plan narrows what it has checked
+    return Plan.of(
+        table.slots,
         layer_ids=table.layer_ids,
         num_experts=table.num_experts,
-        num_gpus=gpus,
-        slots_per_gpu=table.slots.shape[1] // gpus,
-        gpus_per_node=(gpus,) if table.plan is None else table.plan.gpus_per_node,
+        gpus_per_node=(table.num_gpus or 1,) if table.plan is None else table.plan.gpus_per_node,
     )
 
 
@@ -56,11 +55,11 @@ def _sniff_plan(document: Document) -> bool:
 
 
 def _encode_plan(table: Table, context: Context) -> bytes:
-    return json.dumps(plan_to_dict(_as_plan(table)), allow_nan=False).encode() + b"\n"
+    return json.dumps(_as_plan(table).as_dict(), allow_nan=False).encode() + b"\n"
 
 
 def _decode_plan(document: Document, context: Context, found: Violations) -> Table | None:
-    return _table(plan_from_dict(document.json, f"{document.name}#"), document.name)
+    return _table(Plan.from_dict(document.json, f"{document.name}#"), document.name)
 
 
 def _sniff_npz(document: Document) -> bool:
@@ -86,13 +85,10 @@ def _decode_npz(document: Document, context: Context, found: Violations) -> Tabl
         detail = f"{slots.shape[1]} slots do not divide by the nodes' GPUs."
         found.add("slots_not_divisible", f"{document.name}#/gpus_per_node", detail, "Correct the nodes.")
         return None
-    gpus = int(nodes.sum())
-    plan = Plan(
-        physical_to_logical_map=slots,  # type: ignore[arg-type]  # Plan narrows what it has checked
+    plan = Plan.of(
+        slots,
         layer_ids=arrays["layer_ids"],
         num_experts=int(arrays["num_experts"]),
-        num_gpus=gpus,
-        slots_per_gpu=slots.shape[1] // gpus,
         gpus_per_node=tuple(nodes.tolist()),
     )
     return _table(plan, document.name)

@@ -11,10 +11,12 @@ import json
 
 import numpy as np
 
-from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.context import Context
+from placement.exports.export import Export
 from placement.exports.shared import axes
-from placement.exports.shared.checks import contiguous_row
+from placement.exports.shared.checks import engine_row
 from placement.exports.shared.document import Document
+from placement.exports.table import Rules, Table
 from placement.support.fields import check_fields, integers
 from traces import Violations
 
@@ -31,7 +33,7 @@ def _sniff(document: Document) -> bool:
 def _encode(table: Table, context: Context) -> bytes:
     if context.model is None:
         raise AssertionError("arrange() refuses rows without a model")
-    slots = np.tile(contiguous_row(table.num_experts, table.slots.shape[1]), (context.model.num_layers, 1))
+    slots = np.tile(engine_row(table), (context.model.num_layers, 1))
     slots[table.layer_ids] = table.slots
     return json.dumps({KEY: slots.tolist()}).encode() + b"\n"
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.context import Context
+from placement.exports.export import Export
 from placement.exports.shared.axes import experts_note, experts_of
 from placement.exports.shared.document import Document
 from placement.exports.shared.yaml_text import read_yaml
+from placement.exports.table import Rules, Table
 from placement.support.fields import check_fields, integers
 from traces import Violations
 from traces.model.layout import MAX_LAYERS

@@ -11,10 +11,12 @@ import json
 import numpy as np
 import numpy.typing as npt
 
-from placement.exports.export import Context, Export, Rules, Table
+from placement.exports.context import Context
+from placement.exports.export import Export
 from placement.exports.shared import axes
 from placement.exports.shared.document import Document
 from placement.exports.shared.ranks import slots_of_ranks
+from placement.exports.table import Rules, Table
 from placement.support.fields import check_fields, integers
 from placement.support.json_files import parse_json
 from traces import InputError, Violations

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 
 from placement.loads.kernels.homes import add_sequence_products
-from placement.problem.constraints import LoadGroups
 from traces import Profile, TokenSample
 
 __all__ = ["count_groups", "sequence_deviations", "sequence_moments", "window_deviations"]
@@ -14,7 +15,7 @@ __all__ = ["count_groups", "sequence_deviations", "sequence_moments", "window_de
 Array = npt.NDArray[np.float64]
 
 
-def count_groups(profile: Profile, groups: LoadGroups) -> int:
+def count_groups(profile: Profile, groups: Literal["windows", "sequences"]) -> int:
     """Return how many windows, or buckets of sequences, hold tokens."""
     if groups == "windows":
         return 0 if profile.windows is None else len(profile.windows)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["least_excess", "least_max_load"]
+__all__ = ["least_excess", "max_load_bound"]
 
 Array = npt.NDArray[np.float64]
 HALVINGS = 60
 ROUNDING = 1e-12  # relative: what sums of shares may be off
 
 
-def least_max_load(load: Array, capacity: npt.NDArray[np.int64], fair: Array) -> Array:
+def max_load_bound(load: Array, capacity: npt.NDArray[np.int64], fair: Array) -> Array:
     """Return a lower bound of the largest GPU load relative to its fair share, for each layer, (L,).
 
     The largest of four bounds, none of which cares how tokens are split over the replicas of an expert:
@@ -55,7 +55,7 @@ def least_excess(load: Array, capacity: npt.NDArray[np.int64], fair: Array, caps
     Parameters
     ----------
     load, capacity, fair :
-        As in `least_max_load`.
+        As in `max_load_bound`.
     caps : (L,) float64
         Relative to the fair share; infinite for a layer without one.
     """
@@ -63,7 +63,7 @@ def least_excess(load: Array, capacity: npt.NDArray[np.int64], fair: Array, caps
     order = np.sort(load, axis=1)[:, ::-1] / fair.max()
     experts, gpus, smallest = order.shape[1], len(capacity), int(capacity.min())
     spare = int(capacity.sum()) - experts
-    best = np.maximum(0.0, least_max_load(load, capacity, fair) - cap)
+    best = np.maximum(0.0, max_load_bound(load, capacity, fair) - cap)
     hottest = np.cumsum(order, axis=1)
     coldest = np.concatenate([np.zeros((len(order), 1)), np.cumsum(order[:, ::-1], axis=1)], axis=1)
     for k in range(1, experts + 1):

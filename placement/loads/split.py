@@ -8,77 +8,19 @@ The linear program is that of DeepSeek's LPLB (https://github.com/deepseek-ai/LP
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from placement.plan.plan import replicas_on_gpu
-from placement.problem.problem import Problem
-from traces import InputError
 
-__all__ = ["TokenSplit", "least_max_load", "optimal_split"]
+__all__ = ["best_split_max_load", "split_layer"]
 
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TokenSplit:
-    """Shares of the experts' tokens.
-
-    Attributes
-    ----------
-    share : (L, E, G) float64
-        Share of expert e's tokens that GPU g serves; 0 where it has no replica, rows over g sum to 1.
-    max_load : (L,) float64
-        Largest GPU load of each layer, relative to the GPU's fair share; 1 is balanced. No split has a smaller one.
-    """
-
-    share: Array
-    max_load: Array
-
-
-def optimal_split(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> TokenSplit:
-    """Split the problem's loads over the replicas of a map, so that the largest GPU load of each layer is least.
-
-    Parameters
-    ----------
-    problem : Problem
-        Its profile has the loads, its topology the fair shares. Replica policy and ownership do not matter.
-    table : (L, S) integers
-        Physical-to-logical map with every expert present; -1 empty.
-
-    Returns
-    -------
-    TokenSplit
-
-    Raises
-    ------
-    InputError
-        If the map is not one of the problem.
-    """
-    table = np.asarray(table)
-    shape = (problem.num_layers, problem.num_slots)
-    if (
-        table.shape != shape
-        or table.dtype.kind not in "iu"
-        or (table < -1).any()
-        or (table >= problem.num_experts).any()
-    ):
-        detail = f"Expected integers of shape (layers, slots) = {shape}, each -1 to {problem.num_experts - 1}."
-        raise InputError.of("map_shape", "/table", detail, "Give a map of this problem.")
-    replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
-    if (missing := np.argwhere(replicas.sum(axis=2) == 0)).size:
-        layer, expert = missing[0].tolist()
-        detail = f"Expert {expert} of layer {problem.profile.layer_ids[layer]} has no slot."
-        raise InputError.of("expert_missing", f"/table/{layer}", detail, "Every expert needs a slot in every layer.")
-    fair = problem.topology.fair_share
-    found = [_split_layer(load, here > 0, fair) for load, here in zip(problem.profile.load, replicas, strict=True)]
-    return TokenSplit(share=np.stack([share for share, _ in found]), max_load=np.array([load for _, load in found]))
-
-
-def least_max_load(load: Array, table: npt.NDArray[np.integer[Any]], fair: Array) -> Array:
+def best_split_max_load(load: Array, table: npt.NDArray[np.integer[Any]], fair: Array) -> Array:
     """Return the largest relative GPU load of each layer under the best split, (L,); 0 in layers without load.
 
     Parameters
@@ -92,11 +34,11 @@ def least_max_load(load: Array, table: npt.NDArray[np.integer[Any]], fair: Array
     least = np.zeros(len(load))
     for layer, row in enumerate(load):
         replicas = replicas_on_gpu(table[layer : layer + 1], len(row), len(fair))[0]
-        least[layer] = _split_layer(row, replicas > 0, fair)[1]
+        least[layer] = split_layer(row, replicas > 0, fair)[1]
     return least
 
 
-def _split_layer(load: Array, here: npt.NDArray[np.bool_], fair: Array) -> tuple[Array, float]:
+def split_layer(load: Array, here: npt.NDArray[np.bool_], fair: Array) -> tuple[Array, float]:
     """Return the best shares (E, G), and the largest relative load that they give."""
     share: Array = here / here.sum(axis=1, keepdims=True)
     if not load.any():

@@ -5,52 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from traces import InputError, Violations
+from placement.plan.checks import check_plan
+from placement.plan.file import plan_arguments, plan_content
+from placement.plan.termination import Termination, gap_of
+from placement.support.content import ByContent
+from placement.support.fields import check_figures
+from placement.support.json_files import read_json, write_json
+from placement.support.showing import data_frame, html_table, number, runs, shorten
+from traces import InputError, ModelLayout, Violations
 
-__all__ = ["Plan", "Termination", "gap_of"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-Reason = Literal["optimal", "feasible", "infeasible", "no_plan"]
-MAX_SIZE = 32_767
-Limit = Literal["time", "work", "gap", "no_improvement", "cancelled"]
-
-
-def gap_of(score: float | None, bound: float | None) -> float | None:
-    """Return ``(score - bound) / score``; None where one is unknown, 0 where the score is 0."""
-    if score is None or bound is None:
-        return None
-    return max(0.0, (score - bound) / score) if score else 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Termination:
-    """Why a search stopped, apart from how good its plan is (after MathOpt's result type).
-
-    Attributes
-    ----------
-    reason : {"optimal", "feasible", "infeasible", "no_plan"}
-        ``optimal``: proven. ``feasible``: keeps every constraint. ``infeasible``: a plan is there, but misses a
-        constraint that the detail names. ``no_plan``: there is none.
-    limit : {"time", "work", "gap", "no_improvement", "cancelled"} or None
-        What ended the search; None if it ran to its end.
-    detail : str
-    deterministic : bool
-        Whether the same seed and limits give the same plan again. A time limit can't promise that.
-    """
-
-    reason: Reason
-    limit: Limit | None = None
-    detail: str = ""
-    deterministic: bool = True
+__all__ = ["Plan", "replicas_on_gpu"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Plan(ByContent):
     """A placement of experts, in the terms of the serving engines.
 
     Attributes
@@ -88,69 +67,177 @@ class Plan:
 
     def __post_init__(self) -> None:
         table = np.asarray(self.physical_to_logical_map)
-        found = Violations()
-        slots = self.num_gpus * self.slots_per_gpu
-        for name in ("num_gpus", "slots_per_gpu", "num_experts"):
-            if not 1 <= getattr(self, name) <= MAX_SIZE:
-                detail = f"{name} is {getattr(self, name)}, not 1 to {MAX_SIZE}."
-                found.add("plan_size", f"/{name}", detail, "Correct the sizes.")
-        sizes_fit = not found.found
-        if sum(self.gpus_per_node) != self.num_gpus or min(self.gpus_per_node, default=0) < 1:
-            detail = f"Nodes of {list(self.gpus_per_node)} GPUs do not add up to {self.num_gpus}."
-            found.add("gpus_per_node", "/gpus_per_node", detail, "List the size of every node.")
-        if table.ndim != 2 or table.dtype.kind not in "iu" or table.shape != (len(self.layer_ids), slots):
-            found.add(
-                "map_shape",
-                "/physical_to_logical_map",
-                f"Expected integers of shape (layers, slots) = ({len(self.layer_ids)}, {slots}); got {table.shape}, "
-                f"dtype {table.dtype}.",
-                "One row per entry of layer_ids, num_gpus * slots_per_gpu slots each.",
-            )
-        elif sizes_fit:
-            self._check_rows(found, table)
-        if len(self.layer_ids) == 0 or (np.diff(self.layer_ids) <= 0).any() or self.layer_ids[0] < 0:
-            detail = "Layer ids must rise and not be negative."
-            found.add("layer_ids_order", "/layer_ids", detail, "List each layer once, in order.")
-        found.raise_if_any()
-        frozen = table.astype(np.int32)
-        frozen.flags.writeable = False
-        layers = np.array(self.layer_ids, dtype=np.int64)
-        layers.flags.writeable = False
+        sizes = {name: getattr(self, name) for name in ("num_gpus", "slots_per_gpu", "num_experts")}
+        check_plan(table, np.asarray(self.layer_ids), sizes, self.gpus_per_node)
+        frozen, layers = table.astype(np.int32), np.array(self.layer_ids, dtype=np.int64)
+        for array in (frozen, layers):
+            array.flags.writeable = False
         object.__setattr__(self, "physical_to_logical_map", frozen)
         object.__setattr__(self, "layer_ids", layers)
 
-    def _check_rows(self, found: Violations, table: npt.NDArray[Any]) -> None:
-        for row, slot in np.argwhere((table < -1) | (table >= self.num_experts))[:20]:
-            found.add(
-                "expert_out_of_range",
-                f"/physical_to_logical_map/{row}/{slot}",
-                f"Expert {table[row, slot]} is not in -1..{self.num_experts - 1}.",
-                "Use logical ids; -1 for an empty slot.",
-            )
-        inside = np.where((table >= 0) & (table < self.num_experts), table, self.num_experts)
-        for row, experts in enumerate(inside):
-            counts = np.bincount(experts, minlength=self.num_experts + 1)[: self.num_experts]
-            if (missing := np.flatnonzero(counts == 0)).size:
-                found.add(
-                    "expert_missing",
-                    f"/physical_to_logical_map/{row}",
-                    f"Expert(s) {missing[:8].tolist()}{'...' if missing.size > 8 else ''} have no slot.",
-                    "Every expert needs at least one slot in every layer.",
-                )
+    @classmethod
+    def of(
+        cls,
+        table: npt.ArrayLike,
+        *,
+        layer_ids: npt.ArrayLike,
+        num_experts: int,
+        gpus_per_node: tuple[int, ...],
+        **fields: Any,
+    ) -> Plan:
+        """Make a plan of a map; GPUs and slots follow from the nodes and the map's width.
 
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Plan)
-            and np.array_equal(self.physical_to_logical_map, other.physical_to_logical_map)
-            and np.array_equal(self.layer_ids, other.layer_ids)
-            and (self.num_experts, self.num_gpus, self.slots_per_gpu, self.gpus_per_node)
-            == (other.num_experts, other.num_gpus, other.slots_per_gpu, other.gpus_per_node)
-            and (self.score, self.bound, self.termination) == (other.score, other.bound, other.termination)
-            and dict(self.provenance) == dict(other.provenance)
-            and self.warnings == other.warnings
+        Parameters
+        ----------
+        table : (L, S) integers
+            Physical-to-logical map.
+        layer_ids : (L,) integers
+        num_experts : int
+        gpus_per_node : tuple of int
+        **fields
+            Other attributes, such as the score.
+
+        Raises
+        ------
+        InputError
+            If it is no plan.
+        """
+        array, gpus = np.asarray(table), sum(gpus_per_node)
+        slots = array.shape[1] if array.ndim == 2 else 0
+        return cls(
+            physical_to_logical_map=array,
+            layer_ids=np.asarray(layer_ids),
+            num_experts=num_experts,
+            num_gpus=gpus,
+            slots_per_gpu=max(slots // max(gpus, 1), 1),
+            gpus_per_node=gpus_per_node,
+            **fields,
         )
 
-    __hash__ = None  # type: ignore[assignment]  # unhashable, as Python itself has it
+    def __repr__(self) -> str:
+        return "\n  ".join(["Plan", *(f"{name}: {value}" for name, value in self._shown().items())])
+
+    def _repr_html_(self) -> str:
+        return html_table("Plan", self._shown())
+
+    def _shown(self) -> dict[str, str]:
+        nodes = runs(sorted(set(self.gpus_per_node)))
+        redundant = self.num_gpus * self.slots_per_gpu - self.num_experts
+        shown = {
+            "layers": f"{self.num_layers} ({runs(self.layer_ids.tolist())})",
+            "experts": f"{self.num_experts} per layer, {redundant} slots beyond that",
+            "GPUs": f"{self.num_gpus} of {self.slots_per_gpu} slots, on {len(self.gpus_per_node)} node(s) of {nodes}",
+            "score": f"{number(self.score)}, bound {number(self.bound)}",
+        }
+        if self.termination is not None:
+            ended = f", ended by {self.termination.limit}" if self.termination.limit else ""
+            shown["search"] = shorten(f"{self.termination.reason}{ended}. {self.termination.detail}")
+        if solver := self.provenance.get("solver"):
+            shown["solver"] = shorten(str(solver))
+        if self.warnings:
+            more = f" (and {len(self.warnings) - 1} more)" if len(self.warnings) > 1 else ""
+            shown["warning"] = shorten(self.warnings[0], 90) + more
+        return shown
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan file's content, JSON-ready."""
+        return plan_content(self.__dict__, self.gap)
+
+    @classmethod
+    def from_dict(cls, content: Any, place: str = "") -> Plan:
+        """Make a plan of a plan file's content; `gap` is derived, so it is not read.
+
+        Parameters
+        ----------
+        content : object
+            As JSON gives it.
+        place : str
+            Pointer to it, for errors.
+
+        Raises
+        ------
+        InputError
+            With a pointer for each violation.
+        """
+        arguments = plan_arguments(content, place)
+        found = Violations()
+        try:
+            return cls(**arguments)
+        except InputError as error:
+            found.extend(error, place)
+            raise InputError(tuple(found.found)) from None
+
+    def save(self, path: str | Path) -> None:
+        """Write a plan file.
+
+        Raises
+        ------
+        InputError
+            If the score or the bound is not finite, or the bound is above the score: it could not be read again.
+        """
+        found = Violations()
+        check_figures(found, self.score, self.bound, "")
+        found.raise_if_any()
+        write_json(self.as_dict(), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan file; `placement.exports.load_placement` reads those of engines as well.
+
+        Raises
+        ------
+        InputError
+        """
+        return cls.from_dict(read_json(path), f"{Path(path).name}#")
+
+    def export(
+        self, to: str, path: str | Path, *, model: str | Path | ModelLayout | None = None, **known: Any
+    ) -> tuple[str, ...]:
+        """Write the file that an engine loads.
+
+        Parameters
+        ----------
+        to : str
+            An engine (``"sglang"``), or a placement format (``"csv"``).
+        path : path
+        model : path or ModelLayout, optional
+            The model's ``config.json``, or its layers.
+        **known
+            See `placement.exports.export_plan`.
+
+        Returns
+        -------
+        tuple of str
+            Notes on what could not be checked, or was added.
+
+        Raises
+        ------
+        InputError
+            With everything that the engine would reject or misread; nothing is written then.
+        """
+        # By name: the formats build on plans, and are loaded only where one is written.
+        notes: tuple[str, ...] = import_module("placement.exports").export_plan(self, to, path, model=model, **known)
+        return notes
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the slots as a pandas DataFrame, one row each: `layer_id`, `gpu`, `slot`, `expert`.
+
+        `slot` counts within its GPU; -1 is the expert of an empty slot.
+
+        Raises
+        ------
+        ImportError
+            If pandas is missing.
+        """
+        slot = np.arange(self.num_gpus * self.slots_per_gpu)
+        return data_frame(
+            {
+                "layer_id": np.repeat(self.layer_ids, len(slot)),
+                "gpu": np.tile(slot // self.slots_per_gpu, self.num_layers),
+                "slot": np.tile(slot % self.slots_per_gpu, self.num_layers),
+                "expert": self.physical_to_logical_map.ravel(),
+            }
+        )
 
     @property
     def num_layers(self) -> int:
@@ -193,7 +280,7 @@ class Plan:
         return gpu
 
     def replacing(self, **changes: Any) -> Plan:
-        """Return a replica with some attributes changed."""
+        """Return a plan with some attributes changed."""
         return replace(self, **changes)
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Unit, doc
 
+from placement.engines.words import Dedup, Execution, Ownership, ReplicaPolicy
 from traces.support.declared import check_declared
 from traces.support.errors import Violations
 
 __all__ = ["Dedup", "Execution", "Objective", "Ownership", "ReplicaPolicy", "SettledObjective"]
-
-Execution = Literal["context_coherent", "dispatch"]
-Dedup = Literal["none", "gpu", "node"]
-Ownership = Literal["token", "sequence", "measured"]
-ReplicaPolicy = Literal["fair", "same_gpu", "same_node"]
 
 DECODE_BATCH = 128
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from placement.loads.policies import POLICIES
 from placement.problem.objective import SettledObjective
 from placement.replay.kernels.activation import sum_most_active
-from placement.replay.replay import POLICIES, homes_of, replica_table
+from placement.replay.kernels.replay import Replicas, Tokens
+from placement.replay.replay import homes_of, replica_table
 from placement.topology.topology import Topology
 from traces import TokenSample
 
@@ -44,16 +46,9 @@ def activated_experts(
     gpus, counts = replica_table(table, num_experts, slots_per_gpu)
     homes = homes_of(objective, topology.num_gpus, sample.rows, sample.seq_id, sample.source_rank)
     most = np.zeros(len(table))
+    policy = POLICIES[objective.replica_policy]
     sum_most_active(
-        sample.topk_ids,
-        sample.rows,
-        homes,
-        gpus,
-        counts,
-        POLICIES[objective.replica_policy],
-        topology.node_of_gpu,
-        batch,
-        most,
+        Tokens(sample.topk_ids, sample.rows, homes), Replicas(gpus, counts, policy, topology.node_of_gpu), batch, most
     )
     mean: npt.NDArray[np.float64] = most / max(1, -(-len(sample) // batch))
     return mean

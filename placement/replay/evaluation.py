@@ -1,29 +1,24 @@
-"""The verdict on a trace: replay every token through a plan and report what crosses, and who waits."""
+"""The verdict on a trace: what its tokens do under a plan, what crosses, and who waits."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from placement.loads.split import least_max_load
-from placement.plan.plan import Plan
-from placement.problem.objective import Dedup, Execution, Objective, Ownership, ReplicaPolicy
-from placement.replay.activation import activated_experts
-from placement.replay.kernels.crossing import sum_crossing
-from placement.replay.replay import Replay
-from placement.topology.topology import Topology
-from traces import Batch, InputError, Trace, Violations
-from traces.profile.kernels import count_load
-from traces.profile.sample import SampleBuilder
-from traces.support.parallel import available_cores, map_threads
+from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
+from placement.support.content import ByContent
+from placement.support.showing import data_frame, html_table
+from traces import Violations
 
-__all__ = ["Evaluation", "HotLink", "evaluate"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-BATCHED_TOKENS = 32_768
+__all__ = ["Evaluation", "HotLink"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +31,8 @@ class HotLink:
     share: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Evaluation(ByContent):
     """What the tokens of a trace do under a plan. Names are fixed; all are also given per layer.
 
     Attributes
@@ -98,211 +93,73 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the evaluation as a JSON-ready dictionary."""
-        result = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        result = {field.name: getattr(self, field.name) for field in fields(self)}
         result["traffic_matrix"] = self.traffic_matrix.tolist()
         result["gpu_load"] = self.gpu_load.tolist()
         result["hottest_links"] = [asdict(link) for link in self.hottest_links]
         return result
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
+        """Return the evaluation that `as_dict` has made a dictionary of.
 
-def evaluate(
-    plan: Plan,
-    trace: Trace,
-    topology: Topology,
-    *,
-    execution: Execution = "context_coherent",
-    dedup: Dedup = "gpu",
-    ownership: Ownership = "token",
-    replica_policy: ReplicaPolicy | None = None,
-    decode_batch: int | None = None,
-    workers: int | None = None,
-) -> Evaluation:
-    """Replay a trace through a plan.
+        Parameters
+        ----------
+        content : mapping
+            Every attribute under its name, lists in place of arrays and tuples, as JSON gives it.
 
-    Parameters
-    ----------
-    plan : Plan
-    trace : Trace
-        Streams; memory does not grow with it.
-    topology : Topology
-    execution, dedup, ownership, replica_policy
-        See `Objective`. With replicas under ``context_coherent``, a token is near the GPUs of its experts in the layer
-        before, the first listed first. The policy is ``fair`` (context_coherent) or ``same_node`` (dispatch) by
-        default.
-    decode_batch : int, optional
-        Tokens per batch, to count `activated_experts` under ``dispatch``.
-    workers : int, optional
-        Threads; all cores by default. The result does not depend on it.
+        Raises
+        ------
+        InputError
+            If an attribute is missing, or there is one that an evaluation does not have.
+        """
+        found, names = Violations(), {field.name for field in fields(cls)}
+        for name in sorted(names - set(content)):
+            found.add("missing_field", f"/{name}", "The field is missing.", "Give what `as_dict` returns.")
+        for name in sorted(set(content) - names):
+            found.add("unknown_field", f"/{name}", "There is no such field.", "Give what `as_dict` returns.")
+        found.raise_if_any()
+        arrays = {name: np.array(content[name], dtype=np.int64) for name in ("traffic_matrix", "gpu_load")}
+        links = tuple(HotLink(**link) for link in content["hottest_links"])
+        return cls(**{**content, **arrays, "hottest_links": links})
 
-    Raises
-    ------
-    InputError
-        If plan, trace and topology do not fit together, or the trace holds no token.
-    """
-    if decode_batch is not None and execution != "dispatch":
-        detail = "Activated experts are counted with home ranks, which only execution 'dispatch' knows."
-        remedy = "Use 'dispatch', or leave the batch out."
-        raise InputError.of("activated_execution", "/decode_batch", detail, remedy)
-    policy: ReplicaPolicy = replica_policy or ("same_node" if execution == "dispatch" else "fair")
-    asked = Objective(execution=execution, replica_policy=policy)
-    if execution == "dispatch":
-        asked = replace(asked, dedup=dedup, ownership=ownership)
-    if decode_batch is not None:
-        asked = replace(asked, activated_weight=1.0, decode_batch=decode_batch)
-    objective = asked.settled(capped=False)
-    sample = SampleBuilder(0 if decode_batch is None else BATCHED_TOKENS, 0)
-    _check_fit(plan, trace, topology)
-    replay = Replay.of(plan.physical_to_logical_map, plan.num_experts, plan.slots_per_gpu, topology, objective)
-    threads = available_cores() if workers is None else max(1, workers)
-    parts = [replay, *(replay.fork() for _ in range(threads - 1))]
-    has_replicas = bool((plan.replicas > 1).any())
-    loads = np.zeros((threads, plan.num_layers, 1, plan.num_experts), np.int64)
+    def __repr__(self) -> str:
+        return "\n  ".join(["Evaluation", *(f"{name}: {value}" for name, value in self._shown().items())])
 
-    def add(part: Replay, load: npt.NDArray[np.int64], batch: Batch) -> None:
-        part.add(batch.topk_ids, batch.rows, batch.seq_id, batch.source_rank)
-        if has_replicas:
-            for layer in range(plan.num_layers):
-                count_load(batch.topk_ids, layer, np.array([len(batch)]), load[layer])
+    def _repr_html_(self) -> str:
+        return html_table("Evaluation", self._shown())
 
-    with ThreadPoolExecutor(threads) as pool:
-        for batch in trace.batches():
-            sample.add(batch)
-            size = -(-len(batch) // threads)
-            pieces = [batch.select(slice(n * size, (n + 1) * size)) for n in range(threads)]
-            list(pool.map(add, parts, loads, pieces))
-    for part in parts[1:]:
-        replay.join(part)
-    if not replay.tokens:
-        raise InputError.of(
-            "zero_tokens",
-            trace.provenance.source,
-            "The trace holds no tokens.",
-            "Check the recording and any selection of it.",
+    def _shown(self) -> dict[str, str]:
+        how = "" if self.dedup is None else f", dedup {self.dedup}, ownership {self.ownership}"
+        crossing = f"{self.cross_gpu_fraction:.1%} leave the GPU, {self.cross_node_fraction:.1%} the node"
+        remote = "" if self.remote_gpus is None else f"; remote: {self.remote_gpus:.3f}, {self.remote_nodes:.3f}"
+        shown = {
+            "tokens": f"{self.tokens:,} in {len(self.per_layer['layer_id'])} layers",
+            "execution": f"{self.execution}{how}, replica policy {self.replica_policy}",
+            "crossing": crossing,
+            "GPUs, nodes per token and layer": f"{self.fanout_gpus:.3f}, {self.fanout_nodes:.3f}{remote}",
+            "traffic": f"{self.traffic:.4f} {self.traffic_unit}",
+            "busiest GPU / mean": f"{self.imbalance_max_over_mean:.4f}",
+        }
+        if self.imbalance_optimal_split is not None:
+            shown["... with the best split"] = f"{self.imbalance_optimal_split:.4f}"
+        if self.activated_experts is not None:
+            shown["activated experts"] = f"{self.activated_experts:.2f} on the GPU that has most"
+        return shown
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the figures per layer as a pandas DataFrame, one row each, `layer_id` first.
+
+        Figures of a boundary (context-coherent crossings and traffic) are in the row of its first layer; the last
+        layer has none.
+
+        Raises
+        ------
+        ImportError
+            If pandas is missing.
+        """
+        layers = len(self.per_layer["layer_id"])
+        missing = [math.nan]
+        return data_frame(
+            {name: [*values, *missing * (layers - len(values))] for name, values in self.per_layer.items()}
         )
-    drawn, activated = sample.finish(), None
-    if drawn is not None and decode_batch is not None:
-        activated = activated_experts(
-            plan.physical_to_logical_map,
-            plan.num_experts,
-            plan.slots_per_gpu,
-            drawn,
-            topology,
-            objective,
-            decode_batch,
-        )
-    expert_load = loads.sum(axis=(0, 2)).astype(np.float64) if has_replicas else None
-    return _report(replay, plan, activated, expert_load, threads)
-
-
-def _check_fit(plan: Plan, trace: Trace, topology: Topology) -> None:
-    found = Violations()
-    remedy = "Use the trace and the topology that the plan was made for."
-    if plan.num_gpus != topology.num_gpus:
-        detail = f"The plan has {plan.num_gpus} GPUs, the topology {topology.num_gpus}."
-        found.add("gpus_differ", "/topology", detail, remedy)
-    if plan.num_experts < trace.num_experts:
-        detail = f"The plan places {plan.num_experts} experts, the trace has {trace.num_experts}."
-        found.add("experts_differ", "/num_experts", detail, remedy)
-    if plan.layer_ids.tolist() != trace.layer_ids.tolist():
-        detail = f"The plan's layers {_short(plan.layer_ids)} are not the trace's {_short(trace.layer_ids)}."
-        found.add("layers_differ", "/layer_ids", detail, remedy + " Name the layers of a trace with --layer-ids.")
-    found.raise_if_any()
-
-
-def _short(layers: npt.NDArray[np.int64]) -> str:
-    return f"{layers[0]}..{layers[-1]} ({len(layers)})"
-
-
-def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    ratio: npt.NDArray[np.float64] = np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
-    return ratio
-
-
-def _report(
-    replay: Replay,
-    plan: Plan,
-    activated: npt.NDArray[np.float64] | None,
-    expert_load: npt.NDArray[np.float64] | None,
-    threads: int,
-) -> Evaluation:
-    topology, objective = replay.topology, replay.objective
-    context = objective.execution == "context_coherent"
-    sums = map_threads(
-        lambda matrix: sum_crossing(matrix, topology.node_of_gpu, topology.hop_cost), replay.traffic, threads
-    )
-    counts = np.array([item[:3] for item in sums], dtype=np.int64).reshape(-1, 3)  # of one layer, there are none
-    total, hop = counts[:, 0], np.array([item[3] for item in sums], dtype=np.float64)
-    assigned = replay.load.sum(axis=1)
-    active = replay.fanout[:, 2]
-    if context:
-        crossing = counts[:, 1:]
-        whole = total
-    else:
-        crossing, whole = replay.away[:, :2], assigned
-    hop_whole = active if not context and objective.dedup != "none" else total
-    mean, largest = assigned / topology.num_gpus, replay.load.max(axis=1)
-    max_over_mean = _ratio(largest, mean)
-    columns = {
-        "cross_gpu_fraction": _ratio(crossing[:, 0], whole),
-        "cross_node_fraction": _ratio(crossing[:, 1], whole),
-        "fanout_gpus": _ratio(replay.fanout[:, 0], active),
-        "fanout_nodes": _ratio(replay.fanout[:, 1], active),
-        "traffic": _ratio(hop, hop_whole),
-        "imbalance_max_over_mean": max_over_mean,
-        "balancedness_vllm": _ratio(mean, largest),
-        "imbalance_trtllm": max_over_mean - 1,
-    }
-    if not context:
-        columns["remote_gpus"] = _ratio(replay.away[:, 2], active)
-        columns["remote_nodes"] = _ratio(replay.away[:, 3], active)
-    if expert_load is not None:
-        fair = np.full(topology.num_gpus, 1 / topology.num_gpus)  # as the other balance metrics, whatever the speeds
-        columns["imbalance_optimal_split"] = least_max_load(expert_load, plan.physical_to_logical_map, fair)
-    if activated is not None:
-        columns["activated_experts"] = activated
-    per_layer: dict[str, list[Any]] = {"layer_id": plan.layer_ids.tolist(), "tokens": active.tolist()}
-    per_layer |= {name: values.tolist() for name, values in columns.items()}
-    matrix = replay.traffic.sum(axis=0)
-
-    def overall(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> float:
-        return float(part.sum() / whole.sum()) if whole.sum() else 0.0
-
-    return Evaluation(
-        execution=objective.execution,
-        dedup=None if context else objective.dedup,
-        ownership=None if context else objective.ownership,
-        replica_policy=objective.replica_policy,
-        tokens=replay.tokens,
-        cross_gpu_fraction=overall(crossing[:, 0], whole),
-        cross_node_fraction=overall(crossing[:, 1], whole),
-        fanout_gpus=overall(replay.fanout[:, 0], active),
-        fanout_nodes=overall(replay.fanout[:, 1], active),
-        remote_gpus=None if context else overall(replay.away[:, 2], active),
-        remote_nodes=None if context else overall(replay.away[:, 3], active),
-        traffic=overall(hop, hop_whole),
-        traffic_unit=objective.traffic_unit,
-        imbalance_max_over_mean=float(max_over_mean.mean()),
-        balancedness_vllm=overall(mean, largest),
-        imbalance_trtllm=float((max_over_mean - 1).mean()),
-        imbalance_optimal_split=None if expert_load is None else float(columns["imbalance_optimal_split"].mean()),
-        activated_experts=None if activated is None else float(activated.mean()),
-        per_layer=per_layer,
-        traffic_matrix=matrix,
-        hottest_links=_hottest(matrix - np.diag(matrix.diagonal())),
-        gpu_load=replay.load,
-    )
-
-
-def _hottest(matrix: npt.NDArray[np.int64], count: int = 8) -> tuple[HotLink, ...]:
-    flat, total = matrix.ravel(), matrix.sum()
-    used = np.flatnonzero(flat)  # few, on large machines
-    order = used[np.argsort(-flat[used], kind="stable")[:count]]
-    return tuple(
-        HotLink(
-            source=int(link // len(matrix)),
-            target=int(link % len(matrix)),
-            messages=int(flat[link]),
-            share=float(flat[link] / total),
-        )
-        for link in order
-    )

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from placement.loads.policies import POLICIES
 from placement.problem.objective import SettledObjective
 from placement.replay.kernels import replay as kernels
 from placement.topology.topology import Topology
 from traces import InputError
 
-__all__ = ["Replay", "homes_of", "replica_table"]
+__all__ = ["POLICIES", "Replay", "homes_of", "replica_table"]
 
 Counts = npt.NDArray[np.int64]
-POLICIES = {"fair": kernels.FAIR, "same_gpu": kernels.SAME_GPU, "same_node": kernels.SAME_NODE}
+NO_HOMES = np.empty(0, np.int32)
 DEDUPS = {"none": kernels.DEDUP_NONE, "gpu": kernels.DEDUP_GPU, "node": kernels.DEDUP_NODE}
 
 
@@ -148,26 +149,14 @@ class Replay:
         source_rank: npt.NDArray[np.integer] | None,
     ) -> None:
         """Replay tokens `ids` (T, L, K)."""
-        policy, node = POLICIES[self.objective.replica_policy], self.topology.node_of_gpu
+        replicas = kernels.Replicas(
+            self.replica_gpus, self.replica_counts, POLICIES[self.objective.replica_policy], self.topology.node_of_gpu
+        )
+        sums = kernels.Sums(self.traffic, self.load, self.fanout, self.away)
         self.tokens += len(ids)
         if self.objective.execution == "context_coherent":
-            kernels.replay_context(
-                ids, rows, self.replica_gpus, self.replica_counts, policy, node, self.traffic, self.load, self.fanout
-            )
+            kernels.replay_context(kernels.Tokens(ids, rows, NO_HOMES), replicas, sums)
             return
         homes = homes_of(self.objective, self.topology.num_gpus, rows, seq_id, source_rank)
-        kernels.replay_dispatch(
-            ids,
-            rows,
-            homes,
-            self.replica_gpus,
-            self.replica_counts,
-            policy,
-            DEDUPS[self.objective.dedup],
-            node,
-            self.topology.entry_gpu,
-            self.traffic,
-            self.load,
-            self.fanout,
-            self.away,
-        )
+        tokens = kernels.Tokens(ids, rows, homes)
+        kernels.replay_dispatch(tokens, replicas, DEDUPS[self.objective.dedup], self.topology.entry_gpu, sums)

@@ -2,98 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from placement.support.content import ByContent
+from placement.support.showing import html_table, shorten, spread_of
+from placement.topology.arrays import ARRAYS, check_arrays, own_arrays, vector, whole
+from placement.topology.links import FASTEST, GENERIC, LARGEST, MAX_GPUS, SLOWEST, Link
+from placement.topology.shorthand import parse_shorthand
 from traces import InputError, Violations
 
-__all__ = ["PRESETS", "Link", "Topology"]
+__all__ = ["Topology"]
 
 Array = npt.NDArray[np.float64]
-MAX_GPUS = 4096
-# Speeds, costs and bandwidths are compared with each other: figures further apart than this lose the smaller ones to
-# rounding, and their sums and quotients overflow.
-SMALLEST, LARGEST = 1e-6, 1e6
-SLOWEST, FASTEST = 0.01, 10_000.0  # GB/s: costs that follow from bandwidths stay in the range above
-COUNT = r"\d{1,12}"  # in a shorthand: what is more is no size of anything
-MATRICES = ("hop_cost", "bandwidth_gb_s", "latency_us")
-NUMBERS = (*MATRICES, "speed", "memory_gb")
-WHOLE_NUMBERS = ("node_of_gpu", "slots", "host_of_gpu")
-RANGES = {"bandwidth_gb_s": (SLOWEST, FASTEST), "latency_us": (0.0, LARGEST)}
-POINTERS = {"hop_cost": "/rank_cost_matrix", "speed": "/gpu_speed"}  # fields that a file names differently
 
 
-@dataclass(frozen=True, kw_only=True)
-class Link:
-    """A tier of links: bandwidth per GPU and direction in GB/s, latency in microseconds."""
-
-    bandwidth_gb_s: float
-    latency_us: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Preset:
-    gpus_per_node: int
-    intra: Link
-    inter: Link
-    memory_gb: float
-    gpus_per_host: int
-    text: str
-
-
-# Nominal figures per GPU and direction, from the vendors' data sheets; measured ones belong into a topology file.
-PRESETS: dict[str, _Preset] = {
-    "hgx_h100": _Preset(
-        gpus_per_node=8,
-        intra=Link(bandwidth_gb_s=450, latency_us=2),
-        inter=Link(bandwidth_gb_s=50, latency_us=5),
-        memory_gb=80,
-        gpus_per_host=8,
-        text="HGX H100, 8 GPUs, NVLink 4, one 400 Gb/s NIC per GPU",
-    ),
-    "hgx_h200": _Preset(
-        gpus_per_node=8,
-        intra=Link(bandwidth_gb_s=450, latency_us=2),
-        inter=Link(bandwidth_gb_s=50, latency_us=5),
-        memory_gb=141,
-        gpus_per_host=8,
-        text="HGX H200, 8 GPUs, NVLink 4, one 400 Gb/s NIC per GPU",
-    ),
-    "h800": _Preset(
-        gpus_per_node=8,
-        intra=Link(bandwidth_gb_s=200, latency_us=2),
-        inter=Link(bandwidth_gb_s=50, latency_us=5),
-        memory_gb=80,
-        gpus_per_host=8,
-        text="H800, 8 GPUs, reduced NVLink, one 400 Gb/s NIC per GPU",
-    ),
-    "a100": _Preset(
-        gpus_per_node=8,
-        intra=Link(bandwidth_gb_s=300, latency_us=2),
-        inter=Link(bandwidth_gb_s=25, latency_us=6),
-        memory_gb=80,
-        gpus_per_host=8,
-        text="A100, 8 GPUs, NVLink 3, one 200 Gb/s NIC per GPU",
-    ),
-    "gb200_nvl72": _Preset(
-        gpus_per_node=72,
-        intra=Link(bandwidth_gb_s=900, latency_us=2),
-        inter=Link(bandwidth_gb_s=50, latency_us=5),
-        memory_gb=186,
-        gpus_per_host=4,
-        text="GB200 NVL72, one NVLink domain of 72 GPUs over 18 hosts",
-    ),
-}
-GENERIC = PRESETS["hgx_h100"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Topology:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Topology(ByContent):
     """GPUs 0..G-1 in rank order; its arrays are read-only copies of those it is given.
 
     A *node* is the set of GPUs that fast links join (the NVLink domain, on GB200 NVL72 the rack); hosts may be smaller.
@@ -131,7 +59,8 @@ class Topology:
     host_of_gpu: npt.NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        self._own_arrays()
+        for name, array in own_arrays({name: getattr(self, name) for name in ARRAYS}).items():
+            object.__setattr__(self, name, array)
         found = Violations()
         gpus = len(self.node_of_gpu)
         if not 1 <= gpus <= MAX_GPUS:
@@ -141,66 +70,35 @@ class Topology:
             if self.node_of_gpu[0] != 0 or not np.isin(steps, (0, 1)).all():
                 detail = "Nodes must be numbered 0, 1, ... along the ranks, each one run of GPUs."
                 found.add("node_order", "/node_of_gpu", detail, "Sort the ranks by node.")
-            self._check_matrices(found, gpus)
+            check_arrays({name: getattr(self, name) for name in ARRAYS}, gpus, found)
         found.raise_if_any()
 
-    def _own_arrays(self) -> None:
-        """Replace the arrays by read-only copies: the caller's own stay writeable, and changes to them stay there."""
-        found = Violations()
-        for name in (*NUMBERS, *WHOLE_NUMBERS):
-            if (value := getattr(self, name)) is None:
-                continue
-            dtype, kinds = (np.int64, "iu") if name in WHOLE_NUMBERS else (np.float64, "iuf")
-            try:
-                given = np.asarray(value)
-            except ValueError:  # rows of different lengths
-                given = np.empty(0, dtype=object)
-            if given.dtype.kind not in kinds or (name == "node_of_gpu" and given.ndim != 1):
-                what = "whole numbers" if name in WHOLE_NUMBERS else "numbers"
-                detail = f"Expected an array of {what}, got shape {given.shape}, dtype {given.dtype}."
-                found.add("array_type", POINTERS.get(name, f"/{name}"), detail, "Correct the array.")
-                continue
-            own = np.array(given, dtype=dtype)
-            own.flags.writeable = False
-            object.__setattr__(self, name, own)
-        found.raise_if_any()
+    def __repr__(self) -> str:
+        rows = [f"{name}: {value}" for name, value in self._shown().items()]
+        return "\n  ".join([f"Topology {shorten(self.name)!r}", *rows])
 
-    def _check_matrices(self, found: Violations, gpus: int) -> None:
-        for name in MATRICES:
-            matrix = getattr(self, name)
-            if matrix is None:
-                continue
-            pointer = POINTERS.get(name, f"/{name}")
-            if matrix.shape != (gpus, gpus):
-                found.add("matrix_shape", pointer, f"Shape {matrix.shape} is not ({gpus}, {gpus}).", "One row per GPU.")
-            elif not np.isfinite(matrix).all() or (matrix < 0).any():
-                detail = "Entries must be finite and not negative."
-                found.add("matrix_values", pointer, detail, "Use a large cost for a bad link.")
-            elif name == "hop_cost" and ((matrix > LARGEST) | ((matrix > 0) & (matrix < SMALLEST))).any():
-                detail = f"Entries other than 0 must be {SMALLEST:g} to {LARGEST:g}."
-                found.add("matrix_range", pointer, detail, "Costs are relative: scale all of them.")
-            elif name == "hop_cost" and matrix.diagonal().any():
-                detail = "A GPU reaches itself at cost 0: the diagonal must be 0."
-                found.add("matrix_diagonal", pointer, detail, "Set the diagonal to 0.")
-            elif name in RANGES:
-                least, most = RANGES[name]
-                if ((matrix < least) | (matrix > most))[~np.eye(gpus, dtype=bool)].any():
-                    detail = f"Entries between GPUs must be {least:g} to {most:g}."
-                    found.add("matrix_range", pointer, detail, "Give GB/s per direction, and microseconds.")
-        for name, least, most in (
-            ("speed", SMALLEST, LARGEST),
-            ("memory_gb", 0, LARGEST),
-            ("slots", 1, 2**31),
-            ("host_of_gpu", 0, MAX_GPUS - 1),
-        ):
-            vector = getattr(self, name)
-            if vector is None:
-                continue
-            pointer = POINTERS.get(name, f"/{name}")
-            if vector.shape != (gpus,):
-                found.add("vector_shape", pointer, f"{vector.size} entries for {gpus} GPUs.", "Give one per GPU.")
-            elif not ((vector >= least) & (vector <= most)).all():
-                found.add("vector_values", pointer, f"Entries must be {least:g} to {most:g}.", "Correct them.")
+    def _repr_html_(self) -> str:
+        return html_table(f"Topology {self.name}", self._shown())
+
+    def _shown(self) -> dict[str, str]:
+        sizes = spread_of(self.gpus_per_node)
+        shown = {"GPUs": f"{self.num_gpus} on {self.num_nodes} node(s) of {sizes}"}
+        other = ~np.eye(self.num_gpus, dtype=bool)
+        if self.num_gpus > 1:
+            shown["hop cost"] = spread_of(self.hop_cost[other])
+            if self.bandwidth_gb_s is not None:
+                shown["bandwidth"] = f"{spread_of(self.bandwidth_gb_s[other])} GB/s per direction"
+            if self.latency_us is not None:
+                shown["latency"] = f"{spread_of(self.latency_us[other])} µs"
+        shown["speed"] = spread_of(self.speed)
+        if self.memory_gb is not None:
+            shown["memory"] = f"{spread_of(self.memory_gb)} GB per GPU"
+        if self.slots is not None:
+            shown["slots"] = f"{spread_of(self.slots)} per GPU and layer"
+        hosts = len(np.unique(self.host_of_gpu))
+        if hosts != self.num_nodes:
+            shown["hosts"] = str(hosts)
+        return shown
 
     @property
     def num_gpus(self) -> int:
@@ -314,9 +212,9 @@ class Topology:
             hop_cost=cost,
             bandwidth_gb_s=bandwidth,
             latency_us=latency,
-            speed=_vector(speed, gpus, 1.0),
-            memory_gb=None if memory_gb is None else _vector(memory_gb, gpus, 0.0),
-            slots=None if slots is None else _whole(_vector(slots, gpus, 0)),
+            speed=vector(speed, gpus, 1.0),
+            memory_gb=None if memory_gb is None else vector(memory_gb, gpus, 0.0),
+            slots=None if slots is None else whole(vector(slots, gpus, 0)),
             host_of_gpu=host.astype(np.int64),
         )
 
@@ -334,57 +232,12 @@ class Topology:
         ------
         InputError
         """
-        cleaned = text.strip().lower()
-        if match := re.fullmatch(rf"({COUNT})x({COUNT})", cleaned):
-            nodes, size = int(match[1]), int(match[2])
-            _check_size(text, nodes * size)
-            return cls.of((size,) * nodes)
-        if re.fullmatch(rf"{COUNT}(\+{COUNT})+", cleaned):
-            sizes = tuple(int(size) for size in cleaned.split("+"))
-            _check_size(text, sum(sizes))
-            return cls.of(sizes)
-        preset, _, count = cleaned.replace("-", "_").partition(":")
-        if preset in PRESETS and re.fullmatch(rf"({COUNT})?", count):
-            known, nodes = PRESETS[preset], int(count or 1)
-            _check_size(text, nodes * known.gpus_per_node)
-            # One scale for all sizes of a preset, as `inter` is given even for a single node.
-            return cls.of(
-                (known.gpus_per_node,) * nodes,
-                name=f"{preset}:{nodes}",
-                intra=known.intra,
-                inter=known.inter,
-                memory_gb=known.memory_gb,
-                gpus_per_host=known.gpus_per_host,
-            )
-        raise InputError.of(
-            "topology_syntax",
-            "/topology",
-            f"Can't read the topology {text[:60]!r}{'...' * (len(text) > 60)}.",
-            f"Write NODESxGPUS (4x8), node sizes (8+8+4), PRESET:NODES with a preset of {sorted(PRESETS)}, or a file.",
+        said = parse_shorthand(text)
+        return cls.of(
+            said.gpus_per_node,
+            name=said.name,
+            intra=said.intra,
+            inter=said.inter,
+            memory_gb=said.memory_gb,
+            gpus_per_host=said.gpus_per_host,
         )
-
-
-def _check_size(text: str, gpus: int) -> None:
-    """Refuse a shorthand before anything is made from it."""
-    if 1 <= gpus <= MAX_GPUS:
-        return
-    shown = f"{text[:60]}{'...' * (len(text) > 60)}"
-    detail = f"{shown!r} has no GPU." if gpus < 1 else f"{shown!r} has {gpus} GPUs; the most are {MAX_GPUS}."
-    remedy = f"Name between 1 and {MAX_GPUS} GPUs in all, as in 4x8: 4 nodes of 8."
-    raise InputError.of("topology_size", "/topology", detail, remedy)
-
-
-def _whole(vector: Array) -> npt.NDArray[np.int64]:
-    """Return whole numbers as integers; others are refused, not rounded."""
-    if not ((np.abs(vector) < 2**31) & (vector == np.floor(vector))).all():
-        raise InputError.of("vector_values", "/slots", "Slots must be whole numbers.", "Correct the list.")
-    return vector.astype(np.int64)
-
-
-def _vector(value: Any, gpus: int, default: float) -> Array:
-    """Return a scalar or vector as (G,) float64."""
-    try:
-        array = np.asarray(default if value is None else value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError.of("vector_values", "/gpus", "Expected numbers, one per GPU.", "Correct the list.") from error
-    return np.full(gpus, array, dtype=np.float64) if array.ndim == 0 else array.astype(np.float64)

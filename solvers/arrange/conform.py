@@ -10,12 +10,13 @@ import numpy.typing as npt
 from placement import Problem, Termination
 from solvers.arrange.groups import conform_with_groups
 from solvers.arrange.kernels import separate_layer
+from solvers.searching.search import Search
 from solvers.searching.solution import NoPlanError
 
 __all__ = ["conform", "pack", "separate_replicas"]
 
 Table = npt.NDArray[np.int32]
-FORBIDDEN = 1e9
+FORBIDDEN = 1e9  # above any sum of experts that are elsewhere, of which there are at most 32,767
 
 
 def pack(
@@ -42,7 +43,7 @@ def pack(
     return table
 
 
-def conform(problem: Problem, gpu: npt.NDArray[np.integer[Any]]) -> Table:
+def conform(problem: Problem, gpu: npt.NDArray[np.integer[Any]], search: Search | None = None) -> Table:
     """Return the map that is nearest to the wanted GPUs and keeps the hard constraints.
 
     Parameters
@@ -50,6 +51,8 @@ def conform(problem: Problem, gpu: npt.NDArray[np.integer[Any]]) -> Table:
     problem : Problem
     gpu : (L, E) integers
         Wanted GPU of each expert. Nearest means: the fewest experts go elsewhere (an assignment problem per layer).
+    search : Search, optional
+        Cancelling it ends this early, where groups are hard to pack.
 
     Returns
     -------
@@ -65,10 +68,10 @@ def conform(problem: Problem, gpu: npt.NDArray[np.integer[Any]]) -> Table:
     if problem.is_free and (counts <= problem.slots_per_gpu).all():
         expert = np.tile(np.arange(problem.num_experts), (problem.num_layers, 1))
         return pack(expert, gpu, problem.num_gpus, problem.slots_per_gpu)
-    return np.concatenate([_conform_layer(problem, layer, row) for layer, row in enumerate(gpu)])
+    return np.concatenate([_conform_layer(problem, layer, row, search) for layer, row in enumerate(gpu)])
 
 
-def _conform_layer(problem: Problem, layer: int, wanted: npt.NDArray[np.integer[Any]]) -> Table:
+def _conform_layer(problem: Problem, layer: int, wanted: npt.NDArray[np.integer[Any]], search: Search | None) -> Table:
     from scipy.optimize import linear_sum_assignment
 
     layer_id = int(problem.profile.layer_ids[layer])
@@ -95,7 +98,7 @@ def _conform_layer(problem: Problem, layer: int, wanted: npt.NDArray[np.integer[
             expert = np.array(experts)[item]
             return pack(expert[None], slot_gpu[slot][None], problem.num_gpus, problem.slots_per_gpu)
     if any(group.layer_id in (None, layer_id) for group in problem.constraints.groups):
-        return conform_with_groups(problem, layer, wanted)
+        return conform_with_groups(problem, layer, wanted, search)
     detail = f"No arrangement of layer {layer_id} that keeps the pins, exclusions and slots exists."
     raise NoPlanError(Termination(reason="no_plan", detail=detail))
 

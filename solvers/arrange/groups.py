@@ -8,14 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem, Termination
+from solvers.searching.cp_sat import run_cp_sat
+from solvers.searching.search import Search
 from solvers.searching.solution import NoPlanError
 
 __all__ = ["conform_with_groups"]
 
-EFFORT = 20.0  # CP-SAT's deterministic time, about seconds
+EFFORT = 20_000_000  # work: some 20 s, after which a layer of groups that nearly don't fit is given up
 
 
-def conform_with_groups(problem: Problem, layer: int, wanted: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
+def conform_with_groups(
+    problem: Problem, layer: int, wanted: npt.NDArray[np.integer[Any]], search: Search | None = None
+) -> npt.NDArray[np.int32]:
     """Return the row (1, S) that keeps pins, exclusions, groups and slots and leaves the most experts where wanted.
 
     Parameters
@@ -25,6 +29,8 @@ def conform_with_groups(problem: Problem, layer: int, wanted: npt.NDArray[np.int
         Row of the layer.
     wanted : (E,) integers
         Wanted GPU of each expert.
+    search : Search, optional
+        Its seed counts, and cancelling it ends this.
 
     Raises
     ------
@@ -52,18 +58,17 @@ def conform_with_groups(problem: Problem, layer: int, wanted: npt.NDArray[np.int
                 for g in range(G):
                     model.add(held[e][g] <= home[node[g]])
     model.maximize(sum(held[e][int(wanted[e])] for e in range(E)))
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1  # the same row every time
-    solver.parameters.random_seed = 0
-    solver.parameters.max_deterministic_time = EFFORT
-    status = solver.solve(model)
-    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        how = "exists" if status == cp_model.INFEASIBLE else "was found"
+    # Time and work of the search don't end it: without an arrangement there is no plan at all.
+    cancelled = None if search is None else (lambda: search.limit == "cancelled")
+    found = run_cp_sat(model, search, work=EFFORT, until=cancelled)
+    if not found.found:
+        how = "exists" if found.status == "infeasible" else "was found"
         detail = f"No arrangement of layer {layer_id} that keeps the pins, exclusions, groups and slots {how}."
-        raise NoPlanError(Termination(reason="no_plan", detail=detail))
+        limit = None if search is None else search.limit
+        raise NoPlanError(Termination(reason="no_plan", limit=limit, detail=detail))
     row = np.full((1, problem.num_slots), -1, np.int32)
     for g in range(G):
-        here = [e for e in range(E) if allowed[e, g] and solver.boolean_value(held[e][g])]
+        here = [e for e in range(E) if allowed[e, g] and found.holds(held[e][g])]
         first = g * problem.slots_per_gpu
         row[0, first : first + len(here)] = here
     return row

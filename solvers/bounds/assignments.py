@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from placement import Problem
 from placement.cost.bounds import load_floor, lower_bound
-from placement.cost.score import home_share
+from placement.cost.shares import home_share
 from solvers.searching.search import Search
 
 __all__ = ["least_assignment_traffic"]

@@ -18,22 +18,25 @@ from typing import Any, get_args
 import numpy as np
 
 from placement import Plan, Problem
-from solvers.fronts.moves import add_balanced_mixes, add_mixes, with_few_free
-from solvers.fronts.pareto import Against, Front, nondominated
+from solvers.fronts.mixes import add_balanced_mixes, add_mixes, with_few_free
+from solvers.fronts.pareto import nondominated
+from solvers.fronts.points import Against, Front
 from solvers.fronts.search import FrontSearch
 from solvers.methods.eplb.solver import Eplb
 from solvers.registry import Solver, solver_from
+from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
-from solvers.searching.search import Observer
 from solvers.searching.solution import NoPlanError
 from solvers.solving import DEFAULT_LIMITS
 from traces import InputError, Violations
 
 __all__ = ["front"]
 
-FLOOR = 0.01  # of the imbalance: points are spaced by ratios above it, evenly below
-EXTRA_SLOTS = 4
-FREE_SHARES = (0.5, 0.25, 0.1)  # of the experts of a layer
+# Of the imbalance: points are spaced by ratios above it, evenly below. Chosen by
+# trial.
+FLOOR = 0.01
+EXTRA_SLOTS = 4  # per GPU, where the problem has no spare ones; chosen by trial
+FREE_SHARES = (0.5, 0.25, 0.1)  # of the experts of a layer; chosen by trial
 MOVE_SEARCHES = 1 + len(FREE_SHARES)
 
 
@@ -98,6 +101,8 @@ def front(
     _check(problem, points, start, against, num_groups)
     if isinstance(solver, str):
         solver, options = solver_from(solver, options), None
+    if problem.redundant_experts is not None:  # a front may try other numbers of slots
+        problem = replace(problem, redundant_experts=None)
     if problem.objective.traffic_weight == 0:
         problem = replace(problem, objective=replace(problem.objective, traffic_weight=1.0))
     sizes = _sizes(problem, points) if against == "replicas" else []

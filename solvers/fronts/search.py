@@ -4,61 +4,32 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from placement import Plan, Problem, Score, Termination, lower_bound, score
-from placement.cost.feasibility import broken_constraints, load_cap_misses
-from placement.plan.plan import replicas_on_gpu
-from solvers.fronts.pareto import Against, Front, FrontPoint, nondominated, thinned
+from placement import Plan, Problem, lower_bound, score
+from placement.cost.feasibility import broken_constraints
+from solvers.arrange.fill import fill_slots
+from solvers.fronts.candidates import Candidate
+from solvers.fronts.pareto import nondominated, thinned
+from solvers.fronts.points import Against, Front
 from solvers.methods.annealing.solver import Annealing
 from solvers.registry import Solver
+from solvers.searching.events import Event, Observer
 from solvers.searching.limits import Limits
-from solvers.searching.search import Event, Observer
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.solving import check_start, solve
 
-__all__ = ["Candidate", "FrontSearch", "moved_replicas"]
+__all__ = ["FrontSearch"]
 
 Table = npt.NDArray[np.int32]
-SEARCH_SHARE = 0.85  # of the time; the rest is for mixes of what was found
-GENTLE_HOT = 0.08  # a search between neighbours of the front: about the last third of a usual one
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Candidate:
-    """A map that some search found, scored under the problem's own objective.
-
-    Attributes
-    ----------
-    problem : Problem
-        With the slots of the map.
-    table : (L, S) int32
-    score : Score
-    provenance : dict
-        Of the solution that it came with.
-    limit : str or None
-        What ended that search.
-    """
-
-    problem: Problem
-    table: Table
-    score: Score
-    provenance: dict[str, Any]
-    limit: Any
-
-    @property
-    def traffic(self) -> float:
-        """Traffic term."""
-        return self.score.terms[0].value
-
-    @property
-    def imbalance(self) -> float:
-        """Largest load relative to the fair share, mean over layers."""
-        return float(self.score.max_load.mean())
+# Of the time; the rest is for mixes of what was found; chosen by trial.
+SEARCH_SHARE = 0.85
+# A search between neighbours of the front: about the last third of a usual one; chosen by trial; not measured.
+GENTLE_HOT = 0.08
 
 
 class FrontSearch:
@@ -214,11 +185,12 @@ class FrontSearch:
             total = score(free, item.table).total + problem.objective.traffic_weight * item.traffic
             if best is None or total < best[0]:
                 best = total, item
-        return None if best is None else _plan_of(best[1])
+        return None if best is None else best[1].plan
 
     def front(self, against: Against, most: int, start: Plan | None) -> Front:
         """Return the front of the pool; plans that miss the problem's cap are left out where others keep it."""
-        points = [self._point(item, start) for item in self.pool]
+        deterministic = self.limits.deterministic and not self.stopped
+        points = [item.point(start, deterministic=deterministic) for item in self.pool]
         keeping = [point for point in points if not point.plan.warnings]
         points = keeping or points
         whole = Front(against=against, points=tuple(points))
@@ -254,6 +226,8 @@ class FrontSearch:
         self._insert(own, own_table, provenance, solution.termination.limit)
 
     def _insert(self, problem: Problem, table: Table, provenance: dict[str, Any], limit: Any) -> None:
+        if problem.full_slots and (table < 0).any():
+            table = fill_slots(problem, table)
         key = table.tobytes()
         if key in self._known:
             return
@@ -263,57 +237,3 @@ class FrontSearch:
             problem=problem, table=frozen, score=score(problem, frozen), provenance=provenance, limit=limit
         )
         self.pool.append(candidate)
-
-    def _point(self, item: Candidate, start: Plan | None) -> FrontPoint:
-        problem = item.problem
-        misses = load_cap_misses(problem, item.table)
-        deterministic = self.limits.deterministic and not self.stopped
-        plan = _plan_of(item).replacing(
-            warnings=tuple(misses),
-            provenance=item.provenance,
-            termination=Termination(
-                reason="infeasible" if misses else "feasible",
-                limit=item.limit,
-                detail=misses[0] if misses else "",
-                deterministic=deterministic,
-            ),
-        )
-        redundant = problem.num_slots - problem.num_experts
-        moved = None if start is None else int(moved_replicas(start, plan).sum())
-        size, room = problem.expert_bytes, redundant * problem.num_layers
-        if problem.replica_budget is not None:
-            room = min(room, problem.replica_budget)
-        return FrontPoint(
-            plan=plan,
-            score=item.score,
-            traffic=item.traffic,
-            imbalance=item.imbalance,
-            worst_layer=float(item.score.max_load.max()),
-            slots_per_gpu=problem.slots_per_gpu,
-            redundant_experts=redundant,
-            extra_bytes=None if size is None else size * room,
-            moved_experts=moved,
-            moved_bytes=None if size is None or moved is None else size * moved,
-        )
-
-
-def moved_replicas(start: Plan, plan: Plan) -> npt.NDArray[np.int64]:
-    """Return the expert replicas that a GPU holds in `plan` but not in `start`, per layer, (L,)."""
-    experts, gpus = plan.num_experts, plan.num_gpus
-    before = replicas_on_gpu(start.physical_to_logical_map, experts, gpus) > 0
-    after = replicas_on_gpu(plan.physical_to_logical_map, experts, gpus) > 0
-    moved: npt.NDArray[np.int64] = (after & ~before).sum(axis=(1, 2))
-    return moved
-
-
-def _plan_of(item: Candidate) -> Plan:
-    problem = item.problem
-    return Plan(
-        physical_to_logical_map=item.table,
-        layer_ids=problem.profile.layer_ids,
-        num_experts=problem.num_experts,
-        num_gpus=problem.num_gpus,
-        slots_per_gpu=problem.slots_per_gpu,
-        gpus_per_node=problem.topology.gpus_per_node,
-        score=item.score.total,
-    )

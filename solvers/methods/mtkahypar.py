@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from placement import Problem
 from solvers.arrange.conform import conform
+from solvers.arrange.in_order import gpu_in_order
 from solvers.searching.search import Search
 from traces import InputError
 
@@ -69,8 +70,8 @@ class MtKaHyPar:
     def run(self, problem: Problem, search: Search) -> None:
         """Offer the plan; layers for which no time is left are in order."""
         E, G = problem.num_experts, problem.num_gpus
-        gpu = np.tile(np.arange(E) * G // E, (problem.num_layers, 1))
-        search.offer(conform(problem, gpu), 0)
+        gpu = np.tile(gpu_in_order(E, G), (problem.num_layers, 1))
+        search.offer(conform(problem, gpu, search), 0)
         sample = problem.profile.sample
         assert sample is not None  # see supports
         for layer in range(problem.num_layers):
@@ -79,7 +80,7 @@ class MtKaHyPar:
             ids = np.sort(sample.topk_ids[: self.tokens, layer].astype(np.int64), axis=1)
             edges, weight = np.unique(ids, axis=0, return_counts=True)
             gpu[layer] = _place(problem, edges, weight, search.seed)
-        search.offer(conform(problem, gpu), 1)
+        search.offer(conform(problem, gpu, search), 1)
 
 
 def _place(problem: Problem, edges: Ints, weight: Ints, seed: int) -> Ints:

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem, Termination
-from placement.cost.score import home_share
+from placement.cost.shares import home_share
 from solvers.arrange.conform import pack
+from solvers.arrange.in_order import gpu_in_order
 from solvers.searching.search import Search
 from solvers.searching.solution import NoPlanError
 
@@ -128,9 +129,8 @@ def _place(cost: Floats, capacity: Ints) -> tuple[Ints, float]:
 
     E, G = cost.shape
     slot_gpu = np.repeat(np.arange(G), capacity)
-    in_order = np.arange(E) * G // E
     scale = float(cost[np.isfinite(cost)].max()) or 1.0
-    away = np.where(np.arange(G) == in_order[:, None], 0.0, AWAY * scale)
+    away = np.where(np.arange(G) == gpu_in_order(E, G)[:, None], 0.0, AWAY * scale)
     expert, slot = linear_sum_assignment(cost[:, slot_gpu])
     least = float(cost[expert, slot_gpu[slot]].sum())
     slot = linear_sum_assignment((cost + away)[:, slot_gpu])[1]

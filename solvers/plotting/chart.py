@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from solvers.fronts.judged import cost_name
-from solvers.fronts.pareto import AXES
+from solvers.fronts.points import AXES, AXIS_NAMES
 from solvers.plotting.svg import line_chart
 from traces import InputError
 from traces.support.atomic import atomic_write
@@ -16,11 +16,6 @@ from traces.support.atomic import atomic_write
 __all__ = ["CHART_FORMATS", "check_chart", "write_chart"]
 
 CHART_FORMATS = (".svg", ".png")
-AXIS_NAMES = {
-    "imbalance": "busiest GPU / mean, mean over layers",
-    "replicas": "slots per GPU",
-    "bytes_moved": "expert replicas moved",
-}
 STYLE = (
     ".grid{stroke:#ddd}.tick,.label,.title{font:11px sans-serif;fill:#444}.line{fill:none;stroke-width:1.8}"
     ".line.s0{stroke:#1f6fb2}.dot.s0{fill:#1f6fb2}.line.s1{stroke:#c8553d}.dot.s1{fill:#c8553d}"

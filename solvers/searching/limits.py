@@ -33,7 +33,9 @@ class Limits:
         Stop after so many seconds without a better plan.
     """
 
-    time_s: Annotated[float | None, Gt(0), Unit("s"), doc("Seconds to search.")] = UNSAID
+    time_s: Annotated[
+        float | None, Gt(0), Unit("s"), doc("Seconds to search; 10 by default, 60 for a front, none with work.")
+    ] = UNSAID
     work: Annotated[
         int | None, Gt(0), doc("Trial changes to price: same seed and work, same plan, on any machine.")
     ] = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,96 +12,54 @@ import numpy.typing as npt
 
 from placement import Problem, Score, score
 from placement.cost.feasibility import broken_constraints
-from placement.plan.plan import Limit, gap_of
+from placement.plan.termination import Limit
+from solvers.arrange.fill import fill_slots
+from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
+from solvers.searching.record import Record
 
-__all__ = ["Event", "Observer", "Search"]
+__all__ = ["Outcome", "Search"]
 
-OPTIMALITY = 1e-9  # relative difference of score and bound that counts as none
+OPTIMALITY = 1e-9  # relative difference of score and bound that counts as none: scores are compared to 1e-9 all over
+LONG_OFFER = 0.01  # of a part's time: one that takes more is not made for plans that hardly ever win
 
 Table = npt.NDArray[np.integer]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """News of a search: a better plan (``incumbent``) or a better bound (``bound``).
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What a search has come to.
 
     Attributes
     ----------
-    kind : str
-    elapsed_s : float
+    table : (L, S) int32 or None
+        Map of the best plan.
+    score : Score or None
+        Of that map.
     solver : str
         Who found it.
-    score, bound, gap : float or None
-        Best so far.
-    table : (L, S) int32 or None
-        The plan's map, with an incumbent.
+    bound : float or None
+        Best lower bound that was reported.
+    proven : bool
+        Whether no plan can beat it.
+    limit : str or None
+        The limit that ended the search; None if it ran to its end.
+    clocked : bool
+        Whether the clock cut some part short: the same seed may give another plan then.
+    notes : tuple of str
+        How the plan was made.
+    elapsed_s : float
     """
 
-    kind: str
-    elapsed_s: float
+    table: npt.NDArray[np.int32] | None
+    score: Score | None
     solver: str
-    score: float | None
     bound: float | None
-    gap: float | None
-    table: npt.NDArray[np.int32] | None = None
-
-
-Observer = Callable[[Event], None]
-
-
-class ObserverError(Exception):
-    """An observer failed; its own exception is the cause."""
-
-
-class _Shared:
-    """State that a search shares with its parts."""
-
-    def __init__(
-        self, problem: Problem, limits: Limits, observe: Observer | None, interrupt: threading.Event | None = None
-    ) -> None:
-        self.problem = problem
-        self.limits = limits
-        self.observe = observe
-        self.lock = threading.RLock()
-        self.start = time.monotonic()
-        self.improved = self.start
-        self.cancelled = threading.Event() if interrupt is None else interrupt
-        self.table: npt.NDArray[np.int32] | None = None
-        self.score: float | None = None
-        self.scored: Score | None = None
-        self.order: tuple[int, ...] = ()
-        self.solver = ""
-        self.bound: float | None = None
-        self.exhausted = False
-        self.clock_ended = self.work_ended = False
-        self.offer_s = math.inf
-        self.notes: list[str] = []
-
-    @property
-    def elapsed(self) -> float:
-        return time.monotonic() - self.start
-
-    @property
-    def gap(self) -> float | None:
-        return gap_of(self.score, self.bound)
-
-    def emit(self, kind: str, solver: str, table: npt.NDArray[np.int32] | None = None) -> None:
-        if self.observe is not None:
-            event = Event(
-                kind=kind,
-                elapsed_s=self.elapsed,
-                solver=solver,
-                score=self.score,
-                bound=self.bound,
-                gap=self.gap,
-                table=table,
-            )
-            try:
-                self.observe(event)
-            except Exception as error:
-                self.cancelled.set()
-                raise ObserverError from error
+    proven: bool
+    limit: Limit | None
+    clocked: bool
+    notes: tuple[str, ...]
+    elapsed_s: float
 
 
 class Search:
@@ -142,7 +99,7 @@ class Search:
         self.workers = workers
         self.start = start
         self.solver = ""
-        self._shared = _Shared(problem, limits, observe, interrupt)
+        self._shared = Record(problem, limits, observe, interrupt)
         self._begin = self._shared.start
         self._deadline = None if limits.time_s is None else self._begin + limits.time_s
         self.work = limits.work
@@ -191,13 +148,15 @@ class Search:
         Returns
         -------
         float
-            Its score under the problem's objective.
+            Its score under the problem's objective, with every slot filled if the problem wants it.
 
         Raises
         ------
         RuntimeError
             If the map breaks a hard constraint: a fault of the solver.
         """
+        if self.problem.full_slots and (table < 0).any():
+            table = fill_slots(self.problem, table)
         broken = broken_constraints(self.problem, table)
         if broken.found:
             faults = "; ".join(str(violation) for violation in broken.found)
@@ -272,10 +231,10 @@ class Search:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     @property
-    def offers_are_dear(self) -> bool:
+    def offers_take_long(self) -> bool:
         """Whether an offer takes more than a hundredth of this part's time: scoring replays a sample of tokens, say."""
-        left = self.remaining_s
-        return left is not None and 100 * self._shared.offer_s > left and math.isfinite(self._shared.offer_s)
+        left, taken = self.remaining_s, self._shared.offer_s
+        return left is not None and math.isfinite(taken) and taken > LONG_OFFER * left
 
     @property
     def wanted_gap(self) -> float | None:
@@ -296,6 +255,24 @@ class Search:
         if limits.stall_s is not None and shared.score is not None and now >= shared.improved + limits.stall_s:
             return "no_improvement"
         return None
+
+    def outcome(self) -> Outcome:
+        """Return what the whole search, with all its parts, has come to."""
+        shared, limit, proven = self._shared, self.limit, self.proven
+        with shared.lock:
+            if limit is None and not proven:
+                limit = "time" if shared.clock_ended else "work" if shared.work_ended else None
+            return Outcome(
+                table=shared.table,
+                score=shared.scored,
+                solver=shared.solver,
+                bound=shared.bound,
+                proven=proven,
+                limit=limit,
+                clocked=shared.clock_ended,
+                notes=tuple(shared.notes),
+                elapsed_s=shared.elapsed,
+            )
 
     def progress(self, spent: int) -> float:
         """Return how much of this part is used up, from 0 to 1.

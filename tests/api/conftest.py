@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import secrets
@@ -17,32 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from api.service.app import create_app
-from api.service.settings import Settings
+from api.settings.settings import Settings
 from tests.api.postgres import Postgres, missing
+from tests.builders.service import local_client, npz_bytes, upload
 
 Upload = Callable[..., str]
-
-
-def npz_bytes(tokens: int = 2000, layers: int = 6, experts: int = 32, seed: int = 0, **columns: Any) -> bytes:
-    """Return an `.npz` trace whose experts prefer topics, with other experts for each topic in every layer."""
-    rng = np.random.default_rng(seed)
-    topic = rng.integers(0, 4, tokens)
-    home = np.stack([rng.permutation(experts) % 4 for _ in range(layers)])
-    taste = rng.normal(size=(tokens, layers, experts)) + 0.8 * (home[None] == topic[:, None, None])
-    arrays: dict[str, Any] = {
-        "topk_ids": np.argsort(-taste, axis=2)[:, :, :2].astype(np.uint8),
-        "layer_ids": np.arange(1, layers + 1),
-        "num_experts": np.array(experts),
-        "seq_id": np.arange(tokens) // 50,
-    } | columns
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
 
 
 @pytest.fixture(scope="session")
@@ -70,18 +51,14 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         max_job_bytes=1 << 30,
         threads_per_plan=1,
     )
-    app = create_app(settings)
-    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+    with local_client(settings, raising=False) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def trace_id(client: TestClient, trace_bytes: bytes) -> str:
     """Upload the small valid trace and return its id."""
-    response = client.post("/v1/traces", content=trace_bytes, params={"name": "tiny.npz"})
-    assert response.status_code in (200, 201), response.text
-    found: str = response.json()["id"]
-    return found
+    return upload(client, trace_bytes, name="tiny.npz")
 
 
 @dataclass

@@ -17,9 +17,8 @@ from typer.testing import CliRunner
 from api.cli import app as command_line
 from api.http.problems import ProblemError
 from api.http.rates import Rates
-from api.service.app import create_app
-from api.service.services import Services
-from api.service.settings import Settings
+from api.settings.settings import Settings
+from tests.builders.service import key_of, local_client, services_of
 
 OPEN = {"/healthz", "/readyz", "/openapi.json", "/problems/{slug}"}
 ADMIN = {"/metrics"}
@@ -31,20 +30,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     settings = Settings(
         data_dir=tmp_path_factory.mktemp("guarded"), auth="required", max_workers=1, threads_per_plan=1, max_wait_s=100
     )
-    with TestClient(create_app(settings), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+    with local_client(settings, raising=False) as client:
         yield client
-
-
-def services_of(client: TestClient) -> Services:
-    """Return the parts of a service in this process."""
-    found: Services = client.app.state.services  # type: ignore[attr-defined]  # it is ours
-    return found
-
-
-def key_of(client: TestClient, tenant: str, *scopes: str, days: float | None = None) -> dict[str, str]:
-    """Make a key and return the header fields that send it."""
-    key, _ = services_of(client).keys.create(tenant, scopes, days=days)
-    return {"Authorization": f"Bearer {key}"}
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +188,7 @@ def test_rates() -> None:
 def test_guessing_is_slowed_down(tmp_path: Path) -> None:
     """Wrong keys run into the limit of their address."""
     settings = Settings(data_dir=tmp_path, auth="required", rate_per_s=0.01, rate_burst=2, max_workers=1)
-    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+    with local_client(settings) as client:
         codes = [client.get("/v1/traces", headers={"Authorization": f"Bearer {n}"}).status_code for n in range(4)]
     assert codes == [401, 401, 429, 429]
 
@@ -224,7 +211,7 @@ def test_key_commands(tmp_path: Path) -> None:
     made = run.invoke(command_line, ["key", "create", "--tenant", "t", "--scope", "write", "--json", *where])
     assert made.exit_code == 0, made.output
     key = json.loads(made.stdout)
-    with TestClient(create_app(Settings(data_dir=tmp_path, auth="required")), base_url="http://127.0.0.1") as client:
+    with local_client(Settings(data_dir=tmp_path, auth="required")) as client:
         header = {"Authorization": f"Bearer {key['key']}"}
         assert client.get("/v1/plans", headers=header).status_code == 200
         listed = run.invoke(command_line, ["key", "list", "--json", *where]).stdout
@@ -288,7 +275,7 @@ def test_tokens_of_an_identity_provider(provider: tuple[str, Any], tmp_path: Pat
     def header(claims: dict[str, Any], key: Any = private, algorithm: str = "RS256") -> dict[str, str]:
         return {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm, headers={'kid': '1'})}"}
 
-    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+    with local_client(settings) as client:
         assert client.get("/v1/traces", headers=header(good)).status_code == 200
         assert client.post("/v1/plans", json={}, headers=header(good)).status_code == 403
         faults: list[dict[str, Any]] = [

@@ -17,27 +17,20 @@ from typer.testing import CliRunner
 
 from api.cli import app
 from api.store.backup import backup, restore
-from api.store.database import Database
+from api.store.blobs import Blobs
+from tests.builders.service import keep, store_in
 from traces import InputError
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a data folder with a trace of a few bytes and an upload in parts."""
-    from api.store.blobs import Blobs
-    from api.store.store import Store
-
     folder = tmp_path / "data"
     folder.mkdir()
-    database = Database(f"sqlite:///{folder / 'service.db'}")
-    database.upgrade()
-    blobs, store = Blobs(folder / "blobs"), Store(database).of("local")
-    incoming = blobs.receive()
-    incoming.write(b"content")
-    incoming.finish()
-    blobs.keep(incoming)
-    store.add_trace(incoming.blob_id, "mine", 7, {})
-    blobs.part(store.add_upload(None, {}, None, 4e9).id).write_bytes(b"half")
+    database, every = store_in(folder)
+    blobs, store = Blobs(folder / "blobs"), every.of("local")
+    store.traces.add(keep(blobs, b"content"), "mine", 7, {})
+    blobs.part(store.uploads.add(None, {}, None, 4e9).id).write_bytes(b"half")
     database.close()
     return folder
 
@@ -52,7 +45,7 @@ def test_backup_while_plans_run(
     asked = {"trace": traces[0], "topology": "1x4", "solver": "annealing"}
     done = server.http.post("/v1/plans", json=asked | {"limits": {"work": 1000}}, headers={"Prefer": "wait=60"}).json()
     assert done["status"] == "succeeded"
-    running = server.http.post("/v1/plans", json=asked | {"limits": {"time_limit_s": 60}}).json()["id"]
+    running = server.http.post("/v1/plans", json=asked | {"limits": {"time_s": 60}}).json()["id"]
     server.until(f"/v1/plans/{running}", lambda plan: plan["score"] is not None)
     upload = server.http.post("/v1/uploads", json={}).json()["id"]
     part = {"Upload-Offset": "0", "Content-Type": "application/octet-stream"}

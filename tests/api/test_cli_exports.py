@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 from api.cli import app
-from placement import Plan, load_plan, save_plan
+from placement import Plan
 from traces import Profile, Trace, load, save
 from traces.synthetic import Synthetic, generate
 
@@ -53,6 +53,12 @@ def document(*arguments: object) -> Any:
     return json.loads(result.stdout)
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a folder of its own: plans without a name are written where the command runs."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with a config, a trace of its four MoE layers, and a plan with replicas."""
@@ -70,14 +76,14 @@ def folder(tmp_path: Path) -> Path:
         slots_per_gpu=3,
         gpus_per_node=(2, 2),
     )
-    save_plan(plan, tmp_path / "plan.json")
+    plan.save(tmp_path / "plan.json")
     return tmp_path
 
 
 @pytest.mark.parametrize("engine", CASES)
 def test_export_check_and_convert_back(folder: Path, engine: str) -> None:
     """A plan goes out, is found valid, and comes back as the same placement; the way to load it is told."""
-    config = ("--model-config", folder / "config.json", "--without-mtp")
+    config = ("--model", folder / "config.json", "--without-mtp")
     written = document(
         "export", folder / "plan.json", "--engine", engine, "-o", folder / "out.json", *config, *CASES[engine]
     )
@@ -86,7 +92,7 @@ def test_export_check_and_convert_back(folder: Path, engine: str) -> None:
     checked = document("check", folder / "out.json", "--topology", "2x2", *config)
     assert (checked["format"], checked["valid"]) == (written["format"], True)
     document("convert", folder / "out.json", folder / "again.json", "--to", "plan", "--topology", "2x2", *config)
-    again, plan = load_plan(folder / "again.json"), load_plan(folder / "plan.json")
+    again, plan = Plan.load(folder / "again.json"), Plan.load(folder / "plan.json")
     assert again.num_gpus == 4
     if engine == "deepspeed":
         assert again.physical_to_logical_map[0].tolist() == plan.physical_to_logical_map[1].tolist()
@@ -114,12 +120,12 @@ def test_export_minds_the_name(folder: Path) -> None:
 def test_export_refuses_and_writes_nothing(folder: Path) -> None:
     """Without the MTP layer's placement, TensorRT-LLM would fail: exit code 1, the remedy, and no file."""
     arguments = ("export", folder / "plan.json", "--engine", "trtllm", "-o", folder / "out.yaml")
-    result = command(*arguments, "--model-config", folder / "config.json")
+    result = command(*arguments, "--model", folder / "config.json")
     assert result.exit_code == 1
     assert "layer_missing" in result.stderr
     assert "--fill-missing" in result.stderr
     assert not (folder / "out.yaml").exists()
-    filled = command(*arguments, "--model-config", folder / "config.json", "--fill-missing")
+    filled = command(*arguments, "--model", folder / "config.json", "--fill-missing")
     assert filled.exit_code == 0
     assert "  5: [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]" in (folder / "out.yaml").read_text()
 
@@ -149,7 +155,7 @@ def test_check_names_what_it_could_not_check(folder: Path) -> None:
 
 def test_engine_files_are_evaluated_compared_and_started_from(folder: Path) -> None:
     """Evaluate and compare give the same figures for a plan and for its files; solve starts from one."""
-    model = ("--model-config", folder / "config.json")
+    model = ("--model", folder / "config.json")
     for engine in ("sglang", "trtllm"):
         output = folder / f"{engine}.json"
         arguments = ("export", folder / "plan.json", "--engine", engine, "-o", output, "--without-mtp")
@@ -164,7 +170,7 @@ def test_engine_files_are_evaluated_compared_and_started_from(folder: Path) -> N
     solve = ("solve", folder / "trace.npz", "--topology", "2x2", "--solver", "annealing", "--work-limit", 1000)
     result = command(*solve, *start, *model, "-o", folder / "new.json")
     assert result.exit_code == 0, result.stderr
-    assert load_plan(folder / "new.json").layer_ids.tolist() == [1, 2, 3, 4]
+    assert Plan.load(folder / "new.json").layer_ids.tolist() == [1, 2, 3, 4]
 
 
 def test_topology_from_the_machine(folder: Path) -> None:
@@ -191,7 +197,7 @@ def test_traces_are_converted(folder: Path, to: str) -> None:
     ids = np.random.default_rng(0).integers(0, 8, (64, 4))
     np.save(folder / "exflow.npy", ids)
     output = folder / f"out.{to}"
-    model = ("--model-config", folder / "config.json")
+    model = ("--model", folder / "config.json")
     told = document("convert", folder / "exflow.npy", output, "--to", to, "--from", "exflow", *model)
     assert told["source_format"] == "exflow"
     trace = load(output)
@@ -233,14 +239,14 @@ def test_loads_are_kept_by_profile(folder: Path) -> None:
         options = ("--topology", "1x4", "--execution", "dispatch", "--dedup", "none", "--solver", "eplb")
         result = command("solve", source, *layers, *options, "-o", folder / "out.json")
         assert result.exit_code == 0, result.stderr
-        plans.append(load_plan(folder / "out.json"))
+        plans.append(Plan.load(folder / "out.json"))
     assert np.array_equal(plans[0].physical_to_logical_map, plans[1].physical_to_logical_map)
     assert plans[0].layer_ids.tolist() == plans[1].layer_ids.tolist() == [1, 2, 3, 4]
 
 
 def test_options_that_contradict(folder: Path) -> None:
     """The layout is said once, and the first MoE layer needs the number of layers."""
-    config = ("--model-config", folder / "config.json", "--model-layers", 5)
+    config = ("--model", folder / "config.json", "--model-layers", 5)
     for model in (config, ("--first-moe-layer", 1), ("--mtp-layers", 1)):
         result = command("check", folder / "plan.json", *model)
         assert result.exit_code == 2
@@ -296,15 +302,12 @@ def test_top_k_that_contradicts_the_trace_is_told(folder: Path) -> None:
     assert answer.exit_code == 1
     assert "top_k_differ" in answer.output
     (folder / "other.json").write_text(json.dumps(CONFIG | {"num_experts_per_tok": 3}))
-    assert (
-        "top-2, the model top-3"
-        in command("profile", folder / "trace.npz", "--model-config", folder / "other.json").output
-    )
+    assert "top-2, the model top-3" in command("profile", folder / "trace.npz", "--model", folder / "other.json").output
 
 
 def test_engines_go_by_the_names_that_people_use(folder: Path) -> None:
     """`tensorrt_llm` and `trtllm` are one engine, to write, to check and to read its statistics."""
-    model = ("--model-config", folder / "config.json", "--without-mtp")
+    model = ("--model", folder / "config.json", "--without-mtp")
     for name in ("trtllm", "tensorrt-llm", "TensorRT_LLM"):
         output = folder / f"{name}.yaml"
         told = document("export", folder / "plan.json", "--engine", name, "-o", output, *model)
@@ -331,7 +334,7 @@ def test_engines_go_by_the_names_that_people_use(folder: Path) -> None:
 )
 def test_options_without_effect_are_refused(folder: Path, engine: str, option: tuple[object, ...], takers: str) -> None:
     """What a format has no use for is not ignored: the formats that take it are named, and nothing is written."""
-    model = ("--model-config", folder / "config.json", "--without-mtp")
+    model = ("--model", folder / "config.json", "--without-mtp")
     where = ("--engine", engine, "-o", folder / "out.json")
     answer = command("export", folder / "plan.json", *where, *model, *option)
     assert answer.exit_code == 1
@@ -342,7 +345,7 @@ def test_options_without_effect_are_refused(folder: Path, engine: str, option: t
 
 def test_a_class_of_what_is_read_is_no_option_of_what_is_written(folder: Path) -> None:
     """A HYGON file of two models is converted by naming one; a check of another format refuses the name."""
-    model = ("--model-config", folder / "config.json", "--without-mtp")
+    model = ("--model", folder / "config.json", "--without-mtp")
     names = ("--model-class", "A", "--model-name", "m")
     source = folder / "hygon.json"
     document("export", folder / "plan.json", "--engine", "hygon", "-o", source, *model, *names)
@@ -388,4 +391,4 @@ def test_check_tells_layers_that_our_plan_lacks(folder: Path) -> None:
     answer = command("check", folder / "plan.json", "--model-layers", 7, "--first-moe-layer", 1)
     assert answer.exit_code == 0
     assert "MoE layers [5, 6] of the model have no placement" in answer.stderr
-    assert "no placement" not in command("check", folder / "plan.json", "--model-config", folder / "config.json").stderr
+    assert "no placement" not in command("check", folder / "plan.json", "--model", folder / "config.json").stderr

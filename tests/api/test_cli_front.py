@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from api.cli import app
 from api.cli.commands.front import front
 from api.cli.commands.solve import solve
-from placement import load_plan
+from placement import Plan
 from traces import save
 from traces.synthetic import Synthetic, generate
 
@@ -34,6 +34,12 @@ def document(*arguments: object) -> Any:
     result = command(*arguments, "--json")
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a folder of its own: plans without a name are written where the command runs."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +67,12 @@ def test_document_agrees_with_the_files(trace: Path, tmp_path: Path) -> None:
     points = told["points"]
     assert sorted(item.name for item in plans.iterdir()) == [f"point-{item:02d}.json" for item in range(len(points))]
     for number, point in enumerate(points):
-        assert load_plan(plans / f"point-{number:02d}.json").score == pytest.approx(point["score"])
+        assert Plan.load(plans / f"point-{number:02d}.json").score == pytest.approx(point["score"])
         assert point["held_out"]["tokens"] == point["fit"]["tokens"] == 512
     allowed = [item for item, point in enumerate(points) if point["imbalance"] <= 1.3]
     assert told["picked"] == allowed[-1]
-    assert load_plan(path) == load_plan(plans / f"point-{told['picked']:02d}.json")
-    assert load_plan(path).provenance["front"]["against"] == "imbalance"
+    assert Plan.load(path) == Plan.load(plans / f"point-{told['picked']:02d}.json")
+    assert Plan.load(path).provenance["front"]["against"] == "imbalance"
 
 
 def test_plan_of_a_point_can_be_evaluated(trace: Path, tmp_path: Path) -> None:
@@ -94,8 +100,10 @@ def test_replicas_and_moves_show_bytes(trace: Path, tmp_path: Path) -> None:
 
 
 def test_front_takes_every_option_of_solve() -> None:
-    """All but the report, which is on one plan."""
-    assert inspect.signature(solve).parameters.keys() - inspect.signature(front).parameters.keys() == {"report"}
+    """All but the report, which is on one plan; and three of its own besides the files."""
+    theirs, own = (set(inspect.signature(item).parameters) for item in (solve, front))
+    assert theirs - own == {"report"}
+    assert own - theirs == {"against", "points", "num_groups", "pick", "out_dir", "plot"}
 
 
 def test_constraints_and_limits_reach_every_point(trace: Path, tmp_path: Path) -> None:
@@ -103,10 +111,21 @@ def test_constraints_and_limits_reach_every_point(trace: Path, tmp_path: Path) -
     given: tuple[object, ...] = ("--slots-per-gpu", 6, "--extra-bytes", 7999, "--expert-bytes", 1000)
     given += ("--pin", "3@1@2", "--forbid", "4@0", "--group", "5,6", "--layer-load-cap", "1.9@2")
     given += ("--load-cap", 2.5, "--load-quantile", 0.8, "--load-groups", "sequences")
-    given += ("--execution", "dispatch", "--activated-weight", 0.1, "--decode-batch", 64, "--gap", 0.001, "--stall", 60)
+    given += (
+        "--execution",
+        "dispatch",
+        "--activated-weight",
+        0.1,
+        "--decode-batch",
+        64,
+        "--gap",
+        0.001,
+        "--stall",
+        600,
+    )
     short = ("--work-limit", 6000, "--points", 3)
     told = document("front", trace, "--topology", "2x2", *short, *given, "--out-dir", tmp_path / "plans")
-    plans = [load_plan(path) for path in sorted((tmp_path / "plans").iterdir())]
+    plans = [Plan.load(path) for path in sorted((tmp_path / "plans").iterdir())]
     assert len(plans) > 1
     for plan, point in zip(plans, told["points"], strict=True):
         assert (plan.physical_to_logical_map >= 0).sum() <= plan.num_layers * plan.num_experts + 7
@@ -121,7 +140,7 @@ def test_constraints_and_limits_reach_every_point(trace: Path, tmp_path: Path) -
         assert (recorded["load_quantile"], recorded["load_groups"]) == (0.8, "sequences")
         assert plan.provenance["objective"]["activated_weight"] == 0.1
         assert plan.provenance["objective"]["decode_batch"] == 64
-        assert (plan.provenance["limits"]["gap"], plan.provenance["limits"]["stall_s"]) == (0.001, 60)
+        assert (plan.provenance["limits"]["gap"], plan.provenance["limits"]["stall_s"]) == (0.001, 600)
 
 
 def test_activated_experts_have_a_column_where_they_count(trace: Path) -> None:
@@ -164,14 +183,14 @@ def test_png_chart(trace: Path, tmp_path: Path) -> None:
         (("--pick", "elbow"), 2, "neither knee nor cap"),
         (("--against", "time"), 2, "not one of"),
         (("--points", 2), 1, "at least 3"),
-        (("--against", "bytes-moved"), 1, "none is given"),
+        (("--against", "bytes-moved"), 1, "--start: Bytes moved are counted from the plan that runs now"),
         (
             ("--extra-bytes", 10),
             1,
-            "/constraints/extra_bytes: A budget of replicas in bytes needs the size of an expert",
+            "--extra-bytes: A budget of replicas in bytes needs the size of an expert. [no_expert_bytes] Give --exp",
         ),
         (("--extra-replicas", 2, "--extra-bytes", 10, "--expert-bytes", 10), 1, "Leave one of the two out"),
-        (("--extra-replicas", -1), 1, "/constraints/extra_replicas"),
+        (("--extra-replicas", -1), 1, "--extra-replicas:"),
         (("--extra-replicas", 3, "--against", "replicas", "--solver", "eplb"), 1, "with 5 slots per GPU"),
         (("--pin", "3"), 2, "EXPERT@GPU"),
         (("--plot", "front.gif"), 1, ".svg"),

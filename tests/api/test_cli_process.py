@@ -1,15 +1,17 @@
 """The command line as a process of its own: start-up, streams, signals."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from placement import load_plan
+from placement import Plan
 from traces import save
 from traces.synthetic import Synthetic, generate
 
@@ -27,7 +29,15 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, check=False)
+    with TemporaryDirectory() as folder:  # plans without a name are written where the command runs
+        return subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            check=False,
+        )
 
 
 def test_the_command_line_starts_without_heavy_libraries() -> None:
@@ -75,7 +85,7 @@ def test_ctrl_c_keeps_the_best_plan_so_far(trace: Path, tmp_path: Path) -> None:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert json.loads(out)["termination"]["limit"] == "cancelled"
-    assert load_plan(path).score == json.loads(out)["score"]
+    assert Plan.load(path).score == json.loads(out)["score"]
     assert "stopped by hand" in err
 
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
-from placement import load_plan
+from placement import Plan
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_same_plan_here_and_there(url: str, trace: str, tmp_path: Path) -> None:
     assert run(*options, "-o", str(here)).exit_code == 0
     answer = run(*options, "--server", url, "-o", str(there))
     assert answer.exit_code == 0, answer.output
-    assert (load_plan(here).physical_to_logical_map == load_plan(there).physical_to_logical_map).all()
+    assert (Plan.load(here).physical_to_logical_map == Plan.load(there).physical_to_logical_map).all()
     assert "held out" in answer.output
 
 
@@ -96,7 +96,7 @@ def test_a_model_goes_with_its_trace(url: str, tmp_path: Path) -> None:
     options = ("--topology", "1x2", "--solver", "contiguous", "--model-layers", "4", "--first-moe-layer", "1")
     plan = tmp_path / "plan.json"
     assert run(str(path), *options, "--server", url, "-o", str(plan)).exit_code == 0
-    assert load_plan(plan).layer_ids.tolist() == [1, 2, 3]
+    assert Plan.load(plan).layer_ids.tolist() == [1, 2, 3]
     refused = run(str(path), *options, "--mtp-layers", "1", "--server", url)
     assert refused.exit_code == 1
     assert "moe-placement profile" in refused.stderr
@@ -219,7 +219,7 @@ def test_front_is_the_local_one(url: str, trace: str, tmp_path: Path) -> None:
         assert here[name] == there[name], name
     assert len(here["points"]) > 1
     for name in ("plan.json", *(f"plans/point-{number:02d}.json" for number in range(len(here["points"])))):
-        one, other = (load_plan(tmp_path / side / name) for side in ("here", "there"))
+        one, other = (Plan.load(tmp_path / side / name) for side in ("here", "there"))
         assert (one.physical_to_logical_map == other.physical_to_logical_map).all(), name
     assert (tmp_path / "here" / "front.svg").read_bytes() == (tmp_path / "there" / "front.svg").read_bytes()
 

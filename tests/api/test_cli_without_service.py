@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from api.cli.entry import SERVICE
-from placement import load_plan
+from placement import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = "from moe_placement import main; main()"
@@ -85,7 +85,7 @@ def test_commands_work(bare: Any, tmp_path: Path) -> None:
     ]
     told = {" ".join(command): bare(*command) for command in commands}
     assert {name: done.stderr for name, done in told.items() if done.returncode} == {}
-    plan = load_plan(tmp_path / "plan.json")
+    plan = Plan.load(tmp_path / "plan.json")
     assert plan.physical_to_logical_map.shape == (3, 8)
 
 
@@ -132,4 +132,4 @@ def test_remote_solve_needs_no_service_here(bare: Any, start_server: Any, tmp_pa
     solve = ["solve", "trace.npz", "--topology", "1x4", "--work-limit", "500", "--server", url, "-o", "plan.json"]
     done = bare(*solve)
     assert done.returncode == 0, done.stderr
-    assert load_plan(tmp_path / "plan.json").physical_to_logical_map.shape == (3, 8)
+    assert Plan.load(tmp_path / "plan.json").physical_to_logical_map.shape == (3, 8)

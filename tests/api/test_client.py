@@ -10,9 +10,10 @@ from typing import Any
 import httpx2
 import pytest
 
-import api.client
+import api.client.connection
+import api.client.streams
 from api.client import Client, ServiceError
-from api.resources.schemas import EvaluationBody, FrontBody, LimitsBody, PlanBody, TopologyBody
+from api.resources.schemas import EvaluationBody, FrontBody, PlanBody, TopologyBody
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,9 @@ def test_from_a_file_to_a_plan(service: Client, trace_file: Path) -> None:
     assert (trace.name, trace.num_experts) == ("tiny.npz", 32)
     assert [item.id for item in service.traces(("c",))] == [trace.id]
     kept = service.keep_topology(TopologyBody(topology="1x4"))
-    plan = service.plan(PlanBody(trace=trace.id, topology=kept.id, limits=LimitsBody(work=1_000_000), tags=["c"]))
+    plan = service.plan(
+        PlanBody.model_validate({"trace": trace.id, "topology": kept.id, "limits": {"work": 1000000}, "tags": ["c"]})
+    )
     news = list(service.watch(plan.id))
     assert news[-1].status == "succeeded"
     finished = service.wait(plan.id)
@@ -57,25 +60,30 @@ def test_from_a_file_to_a_plan(service: Client, trace_file: Path) -> None:
     assert analysis.score == pytest.approx(finished.score)
     assert [item.id for item in service.plans(("c",))] == [plan.id]
     assert service.solvers()[0].name == "auto"
+    assert service.engines()[0].name == "sglang"
     assert service.topology(kept.id).num_gpus == 4
     with pytest.raises(ServiceError, match="layer"):
-        service.export(plan.id, "sglang")
-    exported = json.loads(service.export(plan.id, "sglang", model_layers=7, first_moe_layer=1, layer=None))
+        service.export(plan.id, "sglang", force=True)
+    with pytest.raises(ServiceError, match="travel"):
+        service.export(plan.id, "sglang", model_layers=7, first_moe_layer=1)
+    exported = json.loads(service.export(plan.id, "sglang", model_layers=7, first_moe_layer=1, layer=None, force=True))
     assert len(exported["physical_to_logical_map"]) == 7
 
 
 def test_front_and_cancel(service: Client, trace_file: Path) -> None:
     """Fronts are asked for like plans; a cancelled plan keeps what it has."""
     trace = service.upload(trace_file)
-    front = service.front(FrontBody(trace=trace.id, topology="1x4", limits=LimitsBody(work=1000), points=3))
+    front = service.front(
+        FrontBody.model_validate({"trace": trace.id, "topology": "1x4", "limits": {"work": 1000}, "points": 3})
+    )
     assert service.front_state(front.id).id == front.id
     finished = service.wait_front(front.id, poll_s=0.1)
     assert finished.front is not None
     assert service.point_file(front.id, 0)["score"] == pytest.approx(finished.front["points"][0]["score"])
-    long = FrontBody(trace=trace.id, topology="1x4", limits=LimitsBody(time_limit_s=50), points=3)
+    long = FrontBody.model_validate({"trace": trace.id, "topology": "1x4", "limits": {"time_s": 50}, "points": 3})
     stopped = service.cancel_front(service.front(long).id)
     assert service.wait_front(stopped.id, poll_s=0.1).status == "cancelled"
-    plan = service.plan(PlanBody(trace=trace.id, topology="1x4", limits=LimitsBody(time_limit_s=50)))
+    plan = service.plan(PlanBody.model_validate({"trace": trace.id, "topology": "1x4", "limits": {"time_s": 50}}))
     service.cancel(plan.id)
     assert service.wait(plan.id).status == "cancelled"
 
@@ -84,7 +92,7 @@ def test_refusals_are_told(service: Client, trace_file: Path) -> None:
     """What the service refuses is an error with all that it says."""
     trace = service.upload(trace_file)
     with pytest.raises(ServiceError, match="solver") as caught:
-        service.plan(PlanBody(trace=trace.id, topology="1x", solver="nobody"))
+        service.plan(PlanBody.model_validate({"trace": trace.id, "topology": "1x", "solver": "nobody"}))
     assert caught.value.status == 422
     assert caught.value.problem is not None
     assert {item.pointer for item in caught.value.problem.errors} == {"/topology", "/solver"}
@@ -95,7 +103,7 @@ def test_refusals_are_told(service: Client, trace_file: Path) -> None:
 
 def test_unreachable_service_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody answers: after some attempts the client says so."""
-    monkeypatch.setattr(api.client, "ATTEMPTS", 2)
+    monkeypatch.setattr(api.client.connection, "ATTEMPTS", 2)
     with Client("http://127.0.0.1:9", timeout_s=1) as nobody, pytest.raises(ServiceError, match="can't be reached"):
         nobody.look("plan_" + "0" * 32)
 
@@ -123,7 +131,7 @@ def test_a_bad_network_changes_nothing(
     server: Any, make_trace_bytes: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over a connection that loses requests and answers, a file arrives whole and one plan is made."""
-    monkeypatch.setattr(api.client, "PART_BYTES", 3000)
+    monkeypatch.setattr(api.client.streams, "PART_BYTES", 3000)
     content = make_trace_bytes(tokens=800, seed=3)
     (tmp_path / "flaky.npz").write_bytes(content)
     with Client(str(server.http.base_url), transport=Flaky()) as client:
@@ -134,7 +142,9 @@ def test_a_bad_network_changes_nothing(
             except ServiceError:  # its beginning or its end was lost, which is not repeated by itself
                 continue
         assert trace.bytes == len(content)
-        body = PlanBody(trace=trace.id, topology="1x2", solver="contiguous", tags=["flaky"])
+        body = PlanBody.model_validate(
+            {"trace": trace.id, "topology": "1x2", "solver": "contiguous", "tags": ["flaky"]}
+        )
         plan = client.plan(body)
         assert client.wait(plan.id).status == "succeeded"
         assert len(list(client.plans(("flaky",)))) == 1

@@ -119,7 +119,7 @@ class Load:
             return
         trace = random.choice(list(self.ledger.traces))
         key = secrets.token_hex(8)
-        limits = {"time_limit_s": random.choice((0.1, 0.4, 1.0))}
+        limits = {"time_s": random.choice((0.1, 0.4, 1.0))}
         body = {"trace": trace, "topology": "1x4", "solver": "annealing", "limits": limits}
         self.ledger.bodies[key] = body
         answer = http.post("/v1/plans", json=body, headers={"Idempotency-Key": key})

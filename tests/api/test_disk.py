@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
-from api.service.app import create_app
-from api.service.settings import Settings
+from api.settings.settings import Settings
 from api.store.database import Database
 from api.store.disk import disk_problem
+from tests.builders.service import local_client
 
 
 def mount(*arguments: str) -> None:
@@ -40,11 +39,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_room_is_left_for_plans(tmp_path: Path, trace_bytes: bytes) -> None:
     """With less room than is kept free, traces are refused and the service is not ready; it reads on, and plans."""
     settings = Settings(data_dir=tmp_path, max_workers=1, threads_per_plan=1, max_wait_s=100)
-    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+    with local_client(settings) as client:
         trace = client.post("/v1/traces", content=trace_bytes).json()["id"]
         assert client.get("/readyz").status_code == 200
     full = settings.model_copy(update={"min_free_bytes": 1 << 60})
-    with TestClient(create_app(full), base_url="http://127.0.0.1") as client:
+    with local_client(full) as client:
         refused = client.post("/v1/traces", content=trace_bytes + b"x")
         assert (refused.status_code, refused.json()["type"]) == (507, "/problems/storage-full")
         upload = client.post("/v1/uploads", json={}).json()["id"]
@@ -60,13 +59,13 @@ def test_room_is_left_for_plans(tmp_path: Path, trace_bytes: bytes) -> None:
 def test_read_only_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that was mounted read-only, and a folder that has gone, are told as what they are."""
     settings = Settings(data_dir=tmp_path, min_free_bytes=0)
-    assert disk_problem(settings) is None
+    assert disk_problem(settings.data_dir, settings.min_free_bytes) is None
     found = list(os.statvfs(tmp_path))
     found[8] |= os.ST_RDONLY
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(found))
-    assert disk_problem(settings) == "The disk of the data folder is read-only."
+    assert disk_problem(settings.data_dir, settings.min_free_bytes) == "The disk of the data folder is read-only."
     monkeypatch.undo()
-    assert "can't be used" in str(disk_problem(settings.model_copy(update={"data_dir": tmp_path / "none"})))
+    assert "can't be used" in str(disk_problem(tmp_path / "none", 0))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner, Result
 
 from api.cli import app
-from placement import load_plan
+from placement import Plan
 
 LAYERS, EXPERTS = 3, 8
 IDS = np.random.default_rng(0).random((64, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :2]
@@ -71,7 +71,10 @@ def test_uploaded_statistics_have_no_affinity(client: TestClient) -> None:
     refused = plan_of(client, trace["id"])
     assert refused.status_code == 422
     assert "counts_only" in refused.text
-    assert plan_of(client, trace["id"], execution="dispatch", dedup="none").json()["status"] == "succeeded"
+    assert (
+        plan_of(client, trace["id"], objective={"execution": "dispatch", "dedup": "none"}).json()["status"]
+        == "succeeded"
+    )
 
 
 def test_command_line_takes_archives_of_ranks(tmp_path: Path) -> None:
@@ -83,7 +86,7 @@ def test_command_line_takes_archives_of_ranks(tmp_path: Path) -> None:
     solve = ("solve", tmp_path / "run.tar", "--topology", "1x4", "--solver", "contiguous", "--num-experts", EXPERTS)
     result = run(*solve, "-o", tmp_path / "plan.json")
     assert result.exit_code == 0, result.stderr
-    assert load_plan(tmp_path / "plan.json").num_experts == EXPERTS
+    assert Plan.load(tmp_path / "plan.json").num_experts == EXPERTS
 
 
 def test_command_line_refuses_affinity_of_activations(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from api.cli import app
+from api.resources.traces.answers import engine_of_facts
 from tests.engine_files import Toy, sglang_records, sglang_responses, sglang_stat, vllm_array, write_bundle
 from tests.torch_files import torch_bytes, zip_bytes
 
@@ -45,11 +46,13 @@ def test_an_archive_of_all_ranks_is_uploaded(client: TestClient, packing: str) -
     trace = response.json()
     assert (trace["format"], trace["kind"], trace["num_tokens"]) == ("sglang_per_token", "trace", len(TOY.ids))
     assert trace["layer_ids"] == list(TOY.moe)
+    assert trace["engine"] == "sglang"
     assert any("Physical experts were folded" in note for note in trace["notes"])
     if packing == "tar.gz":
         asked = {"trace": trace["id"], "topology": "1x4", "limits": {"work": 50}, "solver": "contiguous"}
         plan = client.post("/v1/plans", json=asked, headers={"Prefer": "wait=60"}).json()
         assert plan["status"] == "succeeded", plan
+        assert plan["summary"]["engine"] == "sglang:static"
 
 
 def test_a_torch_file_is_uploaded(client: TestClient) -> None:
@@ -58,10 +61,36 @@ def test_a_torch_file_is_uploaded(client: TestClient) -> None:
     for options in ({}, {"format": "sglang_stat"}):
         trace = client.post("/v1/traces", content=content, params=options).json()
         assert (trace["format"], trace["kind"], trace["num_experts"]) == ("sglang_stat", "counts", TOY.experts)
+        assert trace["engine"] == "sglang"
     assert client.post("/v1/traces", content=content, params={"format": "npz"}).status_code == 409
     other = torch_bytes({"rank": 0, "logical_count": [1]})
     refused = client.post("/v1/traces", content=other, params={"name": "x.pt", "format": "exflow"})
     assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "x.pt"), refused.text
+
+
+def test_counts_of_an_engine_are_planned_for_it(client: TestClient) -> None:
+    """A body that says nothing of how tokens travel is checked for the engine that recorded the trace."""
+    (content,) = sglang_stat(TOY).values()
+    trace = client.post("/v1/traces", content=content).json()["id"]
+    asked = {"trace": trace, "topology": "1x4", "solver": "contiguous"}
+    assert client.post("/v1/plans/validate", json=asked).status_code == 200
+    straight = asked | {"objective": {"execution": "context_coherent"}}
+    refused = client.post("/v1/plans/validate", json=straight)
+    assert "counts_only" in {item["code"] for item in refused.json()["errors"]}
+
+
+@pytest.mark.parametrize(
+    ("facts", "engine"),
+    [
+        ({"format": "sglang_stat"}, "sglang"),  # as earlier versions wrote them
+        ({"format": "npz"}, None),
+        ({"format": "sglang_stat", "engine": None}, None),
+        ({"format": "profile", "engine": "vllm"}, "vllm"),
+    ],
+)
+def test_engine_of_older_facts(facts: dict[str, Any], engine: str | None) -> None:
+    """Where the facts do not name the engine, the format does."""
+    assert engine_of_facts(facts) == engine
 
 
 def test_what_the_client_knows_comes_as_parameters(client: TestClient) -> None:

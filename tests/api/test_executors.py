@@ -10,9 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 import api.jobs.executors
-from api.jobs.executors import Cluster, executor_factory, parse_executor
-from api.service.services import Services
-from api.service.settings import Settings
+from api.jobs.executors import executor_factory
+from api.service.lifecycle import Service
+from api.settings.addresses import Cluster, parse_executor
+from api.settings.settings import Settings
 from api.store.database import Database
 from api.store.leases import Leases, StaleAttemptError
 from api.store.store import Store
@@ -72,7 +73,7 @@ def test_missing_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match=r"moe-placement\[dask\]"):
         executor_factory(REMOTE)
     with pytest.raises(InputError, match=r"moe-placement\[dask\]"):
-        Services.of(Settings(data_dir=tmp_path, executor="dask://127.0.0.1:1")).open()
+        Service(Settings(data_dir=tmp_path, executor="dask://127.0.0.1:1")).open()
 
 
 def test_local_executor_runs_processes() -> None:
@@ -88,8 +89,8 @@ def leases(database_url: str) -> Leases:
     database = Database(database_url)
     database.upgrade()
     store = Store(database).of("local")
-    store.add_trace("sha256:0", "t", 1, {})
-    store.add_plan({"trace": "sha256:0"}, max_queued=9)
+    store.traces.add("sha256:0", "t", 1, {})
+    store.plans.add({"trace": "sha256:0"}, max_queued=9)
     return Leases(database, 30.0)
 
 

@@ -23,7 +23,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.core.parameters import ParameterLocation
 
 from api.service.app import create_app
-from api.service.settings import Settings
+from api.settings.settings import Settings
 from api.store.database import Database
 from api.store.keys import Keys
 

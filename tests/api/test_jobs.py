@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-import api.jobs.jobs
-import api.jobs.worker
-from api.jobs.executors import ExecutorLostError
-from api.jobs.jobs import Dispatcher, DispatcherSettings
-from api.jobs.worker import Job, Outcome, run_plan
+import api.jobs.dispatcher
+import api.resources.searches.running
+from api.jobs.attempts import Job, Outcome
+from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
+from api.jobs.errors import ExecutorLostError
 from api.resources.traces.inspection import inspect
-from api.service.telemetry import Metrics
+from api.resources.worker import run_search, warm_up
 from api.store.blobs import Blobs
-from api.store.database import Database
 from api.store.leases import Claim, Lease, Leases
 from api.store.rows import PlanRow
-from api.store.store import Store
+from api.telemetry.metrics import Metrics
+from tests.builders.service import keep, store_in
 from traces import InputError
 
 
@@ -36,23 +36,18 @@ class Bench:
 
     def __init__(self, folder: Path, content: bytes, lease_s: float = 30.0) -> None:
         self.folder = folder
-        self.database = Database(f"sqlite:///{folder / 'service.db'}")
-        self.database.upgrade()
-        self.store = Store(self.database).of("local")
+        self.database, self.everything = store_in(folder)
+        self.store = self.everything.of("local")
         self.leases = Leases(self.database, lease_s)
         self.blobs = Blobs(folder / "blobs")
-        incoming = self.blobs.receive()
-        incoming.write(content)
-        incoming.finish()
-        self.blobs.keep(incoming)
-        self.trace_id = incoming.blob_id
+        self.trace_id = keep(self.blobs, content)
         facts = inspect(self.blobs.path(self.trace_id), "trace", {})
-        self.store.add_trace(self.trace_id, "tiny.npz", len(content), facts)
+        self.store.traces.add(self.trace_id, "tiny.npz", len(content), facts)
 
     def ask(self, *, start: str | None = None, **fields: Any) -> str:
-        limits = {"time_limit_s": None, "work": 2000, "gap": None, "stall_s": None}
+        limits = {"time_s": None, "work": 2000, "gap": None, "stall_s": None}
         request = {"trace": self.trace_id, "topology": "1x4", "limits": limits, **fields}
-        return self.store.add_plan(request, max_queued=99, start=start).row.id
+        return self.store.plans.add(request, max_queued=99, start=start).row.id
 
     def job(self, claim: Claim | None = None, **changes: Any) -> Job:
         claim = claim or self.leases.claim()
@@ -69,12 +64,12 @@ class Bench:
         return Job(**{**known, **changes})
 
     def row(self, plan_id: str) -> PlanRow:
-        row = self.store.plan(plan_id)
+        row = self.store.plans.get(plan_id)
         assert row is not None
         return row
 
     def plan_file(self, plan_id: str) -> Any:
-        text = self.store.documents(plan_id)[1]
+        text = self.store.plans.documents(plan_id)[1]
         return None if text is None else json.loads(text)
 
     def until(self, plan_id: str, done: Callable[[PlanRow], bool], seconds: float = 120) -> PlanRow:
@@ -93,14 +88,14 @@ def bench(tmp_path: Path, trace_bytes: bytes) -> Bench:
 
 def timed(seconds: float) -> dict[str, Any]:
     """Return limits of a search by the clock."""
-    return {"time_limit_s": seconds, "work": None, "gap": None, "stall_s": None}
+    return {"time_s": seconds, "work": None, "gap": None, "stall_s": None}
 
 
 def test_attempt_succeeds(bench: Bench) -> None:
     """An attempt leaves the plan file, its figures, and a summary on both parts of the trace."""
     plan_id = bench.ask()
-    outcome = run_plan(bench.job())
-    row, text, summary = bench.store.documents(plan_id)
+    outcome = run_search(bench.job())
+    row, text, summary = bench.store.plans.documents(plan_id)
     assert row is not None
     assert outcome.status == row.status == "succeeded"
     content = json.loads(text or "")
@@ -112,14 +107,14 @@ def test_attempt_succeeds(bench: Bench) -> None:
 def test_same_work_same_plan(bench: Bench) -> None:
     """A work limit gives the same plan again, even if an attempt was lost half-way with another plan."""
     first = bench.ask()
-    run_plan(bench.job())
+    run_search(bench.job())
     second = bench.ask()
     claim = bench.leases.claim()
     assert claim is not None
     half_way = dict(bench.plan_file(first), physical_to_logical_map=[list(range(32))] * 6)
     bench.leases.lease(claim).report(score=99.0, bound=None, elapsed_s=1.0, plan=json.dumps(half_way))
     bench.leases.give_back_mine()
-    run_plan(bench.job())
+    run_search(bench.job())
     maps = [bench.plan_file(plan_id)["physical_to_logical_map"] for plan_id in (first, second)]
     assert maps[0] == maps[1]
 
@@ -127,14 +122,14 @@ def test_same_work_same_plan(bench: Bench) -> None:
 def test_next_attempt_starts_from_the_best_plan(bench: Bench) -> None:
     """After a restart, a search by the clock is never worse than what the attempt before had found."""
     good = bench.ask()
-    run_plan(bench.job())
+    run_search(bench.job())
     plan_id = bench.ask(solver="random", limits=timed(0.2))
     claim = bench.leases.claim()
     assert claim is not None
     best = bench.plan_file(good)
     bench.leases.lease(claim).report(score=best["score"], bound=None, elapsed_s=1.0, plan=json.dumps(best))
     bench.leases.give_back_mine()
-    run_plan(bench.job())
+    run_search(bench.job())
     assert bench.row(plan_id).score == pytest.approx(best["score"])
     assert bench.row(plan_id).attempt == 2
 
@@ -142,11 +137,11 @@ def test_next_attempt_starts_from_the_best_plan(bench: Bench) -> None:
 def test_start_plan_is_the_one_that_was_named(bench: Bench) -> None:
     """The plan to start from is kept with the request."""
     first = bench.ask()
-    run_plan(bench.job())
-    score, text = bench.row(first).score, bench.store.documents(first)[1]
-    bench.store.delete_plan(first)
+    run_search(bench.job())
+    score, text = bench.row(first).score, bench.store.plans.documents(first)[1]
+    bench.store.plans.delete(first)
     plan_id = bench.ask(solver="random", start=text)
-    run_plan(bench.job())
+    run_search(bench.job())
     assert bench.row(plan_id).score == pytest.approx(score)
 
 
@@ -155,7 +150,7 @@ def test_stale_attempt_writes_nothing(bench: Bench) -> None:
     plan_id = bench.ask()
     job = bench.job()
     bench.leases.give_back_mine()
-    assert run_plan(job) == Outcome(status=None)
+    assert run_search(job) == Outcome(status=None)
     assert bench.row(plan_id).status == "queued"
 
 
@@ -164,9 +159,9 @@ def test_cancel_keeps_the_incumbent(bench: Bench) -> None:
     plan_id = bench.ask(solver="annealing", limits=timed(50.0))
     job = bench.job()
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(run_plan, job)
+        future = pool.submit(run_search, job)
         bench.until(plan_id, lambda row: row.score is not None)
-        bench.store.cancel(plan_id)
+        bench.store.plans.cancel(plan_id)
         asked = time.monotonic()
         assert future.result(20).status == "cancelled"
     assert time.monotonic() - asked < 3
@@ -182,7 +177,7 @@ def test_lost_lease_ends_the_search(bench: Bench) -> None:
     plan_id = bench.ask(solver="annealing", limits=timed(50.0))
     job = bench.job()
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(run_plan, job)
+        future = pool.submit(run_search, job)
         bench.until(plan_id, lambda row: row.score is not None)
         bench.leases.give_back_mine()
         assert future.result(20).status is None
@@ -191,8 +186,8 @@ def test_lost_lease_ends_the_search(bench: Bench) -> None:
 
 def test_longest_time(bench: Bench) -> None:
     """A search without a time limit ends at the service's own, as a success that says so."""
-    plan_id = bench.ask(solver="annealing", limits={**timed(1.0), "time_limit_s": None, "stall_s": 50.0})
-    run_plan(bench.job(max_time_limit_s=0.2))
+    plan_id = bench.ask(solver="annealing", limits={**timed(1.0), "time_s": None, "stall_s": 50.0})
+    run_search(bench.job(max_time_limit_s=0.2))
     row = bench.row(plan_id)
     assert row.status == "succeeded"
     assert row.termination is not None
@@ -203,7 +198,7 @@ def test_longest_time(bench: Bench) -> None:
 def test_bad_request_fails_the_plan(bench: Bench) -> None:
     """What only the worker can find out fails the plan, with the violations."""
     plan_id = bench.ask(hold_out=1e-6)
-    assert run_plan(bench.job()).status == "failed"
+    assert run_search(bench.job()).status == "failed"
     error = bench.row(plan_id).error
     assert error is not None
     assert error["errors"][0]["pointer"] == "/hold_out"
@@ -215,9 +210,9 @@ def test_fault_fails_the_plan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
     def broken(*arguments: Any, **options: Any) -> Any:
         raise KeyError("secret detail")
 
-    monkeypatch.setattr(api.jobs.worker, "prepare", broken)
+    monkeypatch.setattr(api.resources.searches.running, "open_stored", broken)
     plan_id = bench.ask()
-    assert run_plan(bench.job()).status == "failed"
+    assert run_search(bench.job()).status == "failed"
     error = bench.row(plan_id).error
     assert error is not None
     assert error["type"] == "/problems/internal-error"
@@ -236,7 +231,7 @@ def test_news_are_throttled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Lease, "report", counting)
     bench.ask(solver="annealing", limits=timed(1.0))
     begin = time.monotonic()
-    run_plan(bench.job())
+    run_search(bench.job())
     assert len(written) <= 4 * (time.monotonic() - begin) + 2
 
 
@@ -250,7 +245,13 @@ class Lanes:
         self.bench = bench
         self.started: list[Dispatcher] = []
 
-    def start(self, make_executor: Callable[[], Executor], lanes: int = 1, max_crashes: int = 2) -> Dispatcher:
+    def start(
+        self,
+        make_executor: Callable[[], Executor],
+        lanes: int = 1,
+        max_crashes: int = 2,
+        run: Callable[[Job], Outcome] = run_search,
+    ) -> Dispatcher:
         bench = self.bench
         settings = DispatcherSettings(
             database_url=bench.database.url,
@@ -262,7 +263,13 @@ class Lanes:
             max_time_limit_s=60.0,
             max_crashes=max_crashes,
         )
-        dispatcher = Dispatcher(settings, bench.leases, make_executor, Metrics(Store(bench.database), Path("/")))
+        dispatcher = Dispatcher(
+            settings,
+            bench.leases,
+            Work(run=run, warm_up=warm_up),
+            make_executor,
+            Metrics(bench.everything, Path("/")),
+        )
         dispatcher.start()
         self.started.append(dispatcher)
         return dispatcher
@@ -287,7 +294,7 @@ class Dying(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        if fn is run_plan:
+        if fn is run_search:
             future.set_exception(BrokenProcessPool("a worker died"))
         return future
 
@@ -322,7 +329,7 @@ class Dead(Executor):
     """An executor that takes nothing: its worker died before."""
 
     def submit(self, fn: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
-        if fn is run_plan:
+        if fn is run_search:
             raise BrokenProcessPool("the worker has died")
         return Future()
 
@@ -346,7 +353,7 @@ class Failing(Dead):
 
     def submit(self, fn: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        if fn is run_plan:
+        if fn is run_search:
             future.set_exception(self.error)
         return future
 
@@ -355,7 +362,7 @@ def test_plan_is_not_blamed_for_an_executor_that_went_away(
     bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plan whose cluster is lost waits for the next one; one that can't be reached yet is tried again."""
-    monkeypatch.setattr(api.jobs.jobs, "RETRY_S", 0.1)
+    monkeypatch.setattr(api.jobs.dispatcher, "RETRY_S", 0.1)
     makers: list[Callable[[], Executor]] = [
         lambda: ThreadPoolExecutor(1),
         lambda: unreachable(),
@@ -375,8 +382,8 @@ def test_plan_is_not_blamed_for_an_executor_that_went_away(
 
 def test_lane_without_executor_says_why(bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
     """An idle lane notices that its cluster went away, tells it as long as there is no other, and takes no plan."""
-    monkeypatch.setattr(api.jobs.jobs, "RETRY_S", 0.1)
-    monkeypatch.setattr(api.jobs.jobs, "IDLE_S", 0.05)
+    monkeypatch.setattr(api.jobs.dispatcher, "RETRY_S", 0.1)
+    monkeypatch.setattr(api.jobs.dispatcher, "IDLE_S", 0.05)
     there = threading.Event()
     there.set()
 
@@ -407,7 +414,7 @@ def test_lane_without_executor_says_why(bench: Bench, lanes: Lanes, monkeypatch:
     tells("There is no scheduler.")
     plan_id = bench.ask(solver="contiguous")
     time.sleep(0.2)
-    row = bench.store.plan(plan_id)
+    row = bench.store.plans.get(plan_id)
     assert row is not None
     assert (row.status, row.attempt) == ("queued", 0)
     there.set()
@@ -430,7 +437,7 @@ def test_attempt_that_a_cluster_runs_again_counts_as_a_death(bench: Bench, lanes
 
     class Rerunning(ThreadPoolExecutor):
         def submit(self, fn: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
-            if fn is run_plan and arguments[0].claim.attempt == 1:
+            if fn is run_search and arguments[0].claim.attempt == 1:
                 bench.leases.lease(arguments[0].claim).begin()  # by the worker that has died since
             return super().submit(fn, *arguments, **options)
 
@@ -444,7 +451,7 @@ def test_attempt_that_a_cluster_runs_again_counts_as_a_death(bench: Bench, lanes
 def test_worker_without_the_traces_says_so(bench: Bench) -> None:
     """A folder that the worker can't see is no lost trace."""
     plan_id = bench.ask()
-    assert run_plan(bench.job(blobs=bench.folder / "elsewhere")).status == "failed"
+    assert run_search(bench.job(blobs=bench.folder / "elsewhere")).status == "failed"
     error = bench.row(plan_id).error
     assert error is not None
     assert error["errors"][0]["code"] == "blobs_unreachable"
@@ -461,20 +468,24 @@ def test_worker_with_an_object_store_needs_no_folder(bench: Bench, monkeypatch: 
     scratch = bench.folder / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    assert run_plan(bench.job(blobs=None, blobs_url=store.as_uri())).status == "succeeded"
+    assert run_search(bench.job(blobs=None, blobs_url=store.as_uri())).status == "succeeded"
     assert bench.row(plan_id).status == "succeeded"
     assert list(scratch.iterdir()) == []
 
 
 def test_hanging_worker_is_replaced(bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that does not react to a cancellation is given up, and the plan is cancelled."""
-    monkeypatch.setattr(api.jobs.jobs, "GRACE_S", 0.2)
+    monkeypatch.setattr(api.jobs.dispatcher, "GRACE_S", 0.2)
     release = threading.Event()
-    monkeypatch.setattr(api.jobs.jobs, "run_plan", lambda job: release.wait(30))
+
+    def hang(job: Job) -> Outcome:
+        release.wait(30)
+        return Outcome(status=None)
+
     plan_id = bench.ask()
-    lanes.start(lambda: ThreadPoolExecutor(1))
+    lanes.start(lambda: ThreadPoolExecutor(1), run=hang)
     bench.until(plan_id, lambda row: row.status == "running")
-    bench.store.cancel(plan_id)
+    bench.store.plans.cancel(plan_id)
     assert bench.until(plan_id, lambda row: row.finished).status == "cancelled"
     release.set()
 
@@ -497,8 +508,8 @@ def test_counts_only_trace(tmp_path: Path) -> None:
     file = io.BytesIO()
     np.save(file, np.random.default_rng(0).random((3, 8)))
     bench = Bench(tmp_path, file.getvalue())
-    plan_id = bench.ask(execution="dispatch", dedup="none", topology="1x2", solver="eplb")
-    assert run_plan(bench.job()).status == "succeeded"
-    summary = json.loads(bench.store.documents(plan_id)[2] or "")
+    plan_id = bench.ask(objective={"execution": "dispatch", "dedup": "none"}, topology="1x2", solver="eplb")
+    assert run_search(bench.job()).status == "succeeded"
+    summary = json.loads(bench.store.plans.documents(plan_id)[2] or "")
     assert summary["plans"]["plan"]["fit"] is None
     assert summary["plans"]["plan"]["expected_load"]["imbalance_max_over_mean"] >= 1

@@ -11,17 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 
 from api.jobs.processes import close, process_pool
-from api.service.app import create_app
-from api.service.janitor import DAY_S, Janitor
-from api.service.settings import Settings
+from api.service.cleanup import DAY_S, Cleanup
+from api.settings.settings import Settings
 from api.store.audit import AuditLog
 from api.store.blobs import Blobs
-from api.store.database import Database
 from api.store.leases import Leases
-from api.store.store import Store
+from tests.builders.service import keep, local_client, store_in
 
 TRACE = "sha256:" + "a" * 64
 
@@ -32,13 +29,13 @@ def test_tenants_have_quotas(tmp_path: Path, make_trace_bytes: Callable[..., byt
     settings = Settings(
         data_dir=tmp_path, tenant_trace_bytes=len(first) + 10, tenant_active_plans=1, max_workers=1, threads_per_plan=1
     )
-    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+    with local_client(settings) as client:
         trace = client.post("/v1/traces", content=first).json()["id"]
         refused = client.post("/v1/traces", content=second)
         assert (refused.status_code, refused.json()["type"]) == (429, "/problems/quota-exceeded")
         assert len(list((tmp_path / "blobs" / "sha256").glob("*/*"))) == 1
         assert client.post("/v1/traces", content=first).status_code == 200
-        body = {"trace": trace, "topology": "1x4", "limits": {"time_limit_s": 40}}
+        body = {"trace": trace, "topology": "1x4", "limits": {"time_s": 40}}
         plan = client.post("/v1/plans", json=body).json()["id"]
         again = client.post("/v1/plans", json=body)
         assert (again.status_code, again.headers["retry-after"]) == (429, "10")
@@ -47,40 +44,35 @@ def test_tenants_have_quotas(tmp_path: Path, make_trace_bytes: Callable[..., byt
 
 def test_retention(tmp_path: Path) -> None:
     """Old plans go, then traces without plans, with their files; what is active, new or in use stays."""
-    database = Database(f"sqlite:///{tmp_path / 'service.db'}")
-    database.upgrade()
-    store, blobs = Store(database), Blobs(tmp_path / "blobs")
+    database, store = store_in(tmp_path)
+    blobs = Blobs(tmp_path / "blobs")
     names = []
     for content in (b"used", b"unused"):
-        incoming = blobs.receive()
-        incoming.write(content)
-        incoming.finish()
-        blobs.keep(incoming)
-        store.of("t").add_trace(incoming.blob_id, None, 4, {})
-        names.append(incoming.blob_id)
+        names.append(keep(blobs, content))
+        store.of("t").traces.add(names[-1], None, 4, {})
     used, unused = names
-    done, waiting = (store.of("t").add_plan({"trace": used}, max_queued=9).row.id for _ in range(2))
+    done, waiting = (store.of("t").plans.add({"trace": used}, max_queued=9).row.id for _ in range(2))
     leases = Leases(database, 30.0)
     claim = leases.claim()
     assert claim is not None
     leases.lease(claim).finish("succeeded", values={})
-    expired = store.of("t").add_upload(None, {}, None, time.time() - 1).id
+    expired = store.of("t").uploads.add(None, {}, None, time.time() - 1).id
     blobs.part(expired).write_bytes(b"x")
     begun = blobs.receive()
     settings = Settings(data_dir=tmp_path, keep_days=2.0)
-    janitor = Janitor(store, AuditLog(database), blobs, threading.Lock(), settings)
-    janitor.clean(time.time())
-    assert store.of("t").plan(done) is not None
+    cleanup = Cleanup(store, AuditLog(database), blobs, threading.Lock(), settings)
+    cleanup.clean(time.time())
+    assert store.of("t").plans.get(done) is not None
     assert blobs.exists(unused)
     assert not blobs.part(expired).exists()
     assert begun.path.exists()
-    janitor.clean(time.time() + 3 * DAY_S)
-    assert store.of("t").plan(done) is None
+    cleanup.clean(time.time() + 3 * DAY_S)
+    assert store.of("t").plans.get(done) is None
     assert not begun.path.exists()
-    assert store.of("t").plan(waiting) is not None
+    assert store.of("t").plans.get(waiting) is not None
     assert blobs.exists(used)
     assert not blobs.exists(unused)
-    assert store.of("t").trace(unused) is None
+    assert store.of("t").traces.get(unused) is None
 
 
 def allocate(count: int) -> int:

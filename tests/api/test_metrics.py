@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import OperationalError
 
-from api.service.app import create_app
-from api.service.gauges import LATEST_PLANS, PlanLoad, PlanLoads
-from api.service.settings import Settings
+from api.settings.settings import Settings
+from api.telemetry.gauges import LATEST_PLANS, PlanLoad, PlanLoads
+from tests.builders.service import local_client, services_of
 
 
 def figures(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -29,7 +27,7 @@ def figures(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 def test_figures_of_a_plan(tmp_path: Path, trace_bytes: bytes) -> None:
     """Uploads, queue, search, gap and loads of a finished plan are told, as its own summary has them."""
     settings = Settings(data_dir=tmp_path, max_workers=1, threads_per_plan=1, max_wait_s=100)
-    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+    with local_client(settings) as client:
         trace = client.post("/v1/traces", content=trace_bytes).json()["id"]
         body = {"trace": trace, "topology": "1x4", "solver": "annealing", "limits": {"work": 10_000}}
         plan = client.post("/v1/plans", json=body, headers={"Prefer": "wait=100"}).json()
@@ -50,9 +48,9 @@ def test_figures_of_a_plan(tmp_path: Path, trace_bytes: bytes) -> None:
 
 def test_waiting_plans_have_an_age(tmp_path: Path, trace_bytes: bytes) -> None:
     """The queue's length and age tell of what waits behind a long search."""
-    with TestClient(create_app(Settings(data_dir=tmp_path, max_workers=1)), base_url="http://127.0.0.1") as client:
+    with local_client(Settings(data_dir=tmp_path, max_workers=1)) as client:
         trace = client.post("/v1/traces", content=trace_bytes).json()["id"]
-        body = {"trace": trace, "topology": "1x4", "limits": {"time_limit_s": 60}}
+        body = {"trace": trace, "topology": "1x4", "limits": {"time_s": 60}}
         places = [client.post("/v1/plans", json=body).headers["location"] for _ in range(3)]
         told = figures(client.get("/metrics").text)
         assert told["moe_placement_queue_length", ()] >= 2
@@ -64,8 +62,8 @@ def test_waiting_plans_have_an_age(tmp_path: Path, trace_bytes: bytes) -> None:
 def test_loads_of_a_tenant_are_its_own(tmp_path: Path) -> None:
     """The plans that /metrics names are those of the tenant whose key asks."""
     settings = Settings(data_dir=tmp_path, auth="required", max_workers=1)
-    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
-        services: Any = client.app.state.services  # type: ignore[attr-defined]  # it is ours
+    with local_client(settings) as client:
+        services = services_of(client)
         services.metrics.loads.add(load("them", 1))
         services.metrics.loads.add(load("us", 2))
         key, _ = services.keys.create("us", ["admin"])
@@ -93,8 +91,8 @@ def test_series_are_bounded() -> None:
 
 def test_store_that_fails_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the database /metrics still answers, with what is known, and counts the error."""
-    with TestClient(create_app(Settings(data_dir=tmp_path)), base_url="http://127.0.0.1") as client:
-        services: Any = client.app.state.services  # type: ignore[attr-defined]  # it is ours
+    with local_client(Settings(data_dir=tmp_path)) as client:
+        services = services_of(client)
 
         def broken() -> Callable[[], None]:
             raise OperationalError("SELECT", {}, Exception("disk I/O error"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from api.service.app import create_app
-from api.service.settings import Settings
+from api.settings.settings import Settings
 from placement.exports import EXPORTS
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.sample import sample_path
-from api.service.app import create_app
-from api.service.settings import Settings
+from api.settings.settings import Settings
+from tests.builders.service import local_client
 
 WEB = Path(__file__).parents[2] / "api" / "web"
 LINK = re.compile(r'(?:src|href)="(web/[^"]+)"')
@@ -116,7 +116,7 @@ def test_sample_is_served(client: TestClient, folder: str) -> None:
 def test_page_is_open_where_a_key_is_needed(tmp_path: Path) -> None:
     """With authentication the page loads without a key, and nothing else does."""
     settings = Settings(data_dir=tmp_path, auth="required", max_workers=1)
-    with TestClient(create_app(settings), base_url="http://127.0.0.1") as guarded:
+    with local_client(settings) as guarded:
         links = LINK.findall(guarded.get("/").text)
         assert links
         assert [guarded.get(f"/{link}").status_code for link in links] == [200] * len(links)

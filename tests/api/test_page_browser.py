@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +15,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from placement import evaluate
+from placement import Plan, evaluate
+from placement.engines import ENGINES
 from placement.exports import EXPORTS
-from placement.files import load_plan
 from placement.topology.topology import Topology
+from tests.engine_files import Toy, sglang_records, write_bundle
 from traces import Trace, load
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +106,7 @@ def test_sample_from_button_to_plan(
 ) -> None:
     """The sample is uploaded, drawn, planned with a live chart, compared, downloaded; nothing leaves the loopback."""
     server = start_server(tmp_path / "data", threads_per_plan=2)
-    page = open_page(str(server.http.base_url), color_scheme="light")
+    page = open_page(str(server.http.base_url), color_scheme="light", expected_errors=("status of 422",))
     page.get_by_role("button", name="Try the sample trace").click()
     page.locator("#affinity-map canvas.map").wait_for()
     assert "8 layers of 32 experts, top-2, 20,480 tokens" in page.locator("#trace-facts").inner_text()
@@ -122,6 +124,8 @@ def test_sample_from_button_to_plan(
 
     page.locator("#replayed").wait_for()
     assert page.locator("#figures tbody tr").count() == 5
+    assert page.locator("#travel-note").inner_text().startswith("No engine was named: tokens were taken to go straight")
+    assert page.locator("#before-note").inner_text().startswith("Before is the contiguous layout")
     assert inked(page, "#traffic-before canvas.map") > 5
     assert inked(page, "#load-after canvas.map") > 5
     page.get_by_label("Experts by").select_option("gpu")
@@ -130,7 +134,7 @@ def test_sample_from_button_to_plan(
     file = tmp_path / download.value.suggested_filename
     download.value.save_as(file)
 
-    plan = load_plan(file)
+    plan = Plan.load(file)
     plan_id = page.locator("#plan-id").inner_text()
     kept = server.http.get(f"/v1/plans/{plan_id}/plan").json()
     assert json.loads(file.read_text()) == kept
@@ -140,6 +144,14 @@ def test_sample_from_button_to_plan(
     with page.expect_download() as download:
         page.locator("#export").click()
     assert download.value.suggested_filename == f"{plan_id}-csv.csv"
+    engines.select_option("sglang")
+    page.locator("#export").click()
+    assert "go home after every layer" in page.locator("#take-problem li").inner_text()
+    page.get_by_label("Layers of the model").fill("8")
+    page.get_by_label("First with experts").fill("0")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download it all the same").click()
+    assert download.value.suggested_filename == f"{plan_id}-sglang.json"
     trace = load(ROOT / "examples" / "tiny_moe" / "tiny_moe.npz")
     assert isinstance(trace, Trace)
     replayed = evaluate(plan, trace, Topology.parse("2x2"))
@@ -151,6 +163,98 @@ def test_sample_from_button_to_plan(
     page.emulate_media(color_scheme="dark")
     page.wait_for_timeout(200)
     page.screenshot(path=artefacts() / "page-dark.png", full_page=True)
+
+
+def sent(page: Any) -> dict[str, Any]:
+    """Ask for a plan, and return what the body says beside trace, topology and limits; the service does not see it."""
+    refusal = {"title": "Refused", "detail": "by the test.", "errors": []}
+    page.route("**/v1/plans", lambda route: route.fulfill(status=422, json=refusal))
+    with page.expect_request(lambda request: request.method == "POST" and request.url.endswith("/v1/plans")) as asked:
+        page.get_by_role("button", name="Find a plan").click()
+    page.get_by_text("by the test.").wait_for()
+    page.unroute("**/v1/plans")
+    found: dict[str, Any] = asked.value.post_data_json
+    return {name: value for name, value in found.items() if name not in ("trace", "topology", "limits")}
+
+
+def recorded(folder: Path) -> Path:
+    """Write what SGLang's recorder leaves, as one file."""
+    records = write_bundle(folder / "dump", sglang_records(Toy(layers=4, moe=(1, 2, 3)), tokens=True))
+    with tarfile.open(folder / "dump.tar", "w") as archive:
+        archive.add(records, "dump")
+    return folder / "dump.tar"
+
+
+def test_engine_comes_first(tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]) -> None:
+    """The engine of the trace is chosen; the body names it and nothing that it settles, unless that is changed."""
+    server = start_server(tmp_path / "data")
+    page = open_page(str(server.http.base_url), color_scheme="light", expected_errors=("status of 422",))
+    page.locator("#file").set_input_files(recorded(tmp_path))
+    page.locator("#affinity-map canvas.map").wait_for()
+    engine, algorithm = page.get_by_label("Engine", exact=True), page.get_by_label("Algorithm")
+    assert engine.input_value() == "sglang"
+    assert "it recorded this trace" in page.locator("#engine-hint").inner_text()
+    listed = engine.locator("option").evaluate_all("options => options.map(option => option.value)")
+    assert listed == ["", *ENGINES]
+    assert algorithm.locator("option").evaluate_all("options => options.map(option => option.value)") == list(
+        ENGINES["sglang"].algorithms
+    )
+    assert not page.get_by_label("Execution").is_visible()
+    page.get_by_label("Load cap").fill("")
+    page.get_by_label("Redundant experts").fill("4")
+    assert page.get_by_label("Slots per GPU").is_disabled()
+    assert sent(page) == {"engine": "sglang:static", "constraints": {}, "redundant_experts": 4}
+    page.get_by_label("Redundant experts").fill("")
+    page.get_by_label("Slots per GPU").fill("5")
+    algorithm.select_option("dynamic")
+    assert sent(page) == {"engine": "sglang:dynamic", "constraints": {}, "slots_per_gpu": 5}
+    page.get_by_text("Advanced").click()
+    page.get_by_label("Sent once per").select_option("gpu")
+    assert sent(page)["objective"] == {"dedup": "gpu"}
+    page.get_by_label("Slots per GPU").fill("")
+    page.get_by_label("Load cap").fill("1.1")
+    engine.select_option("megatron")
+    assert sent(page) == {"engine": "megatron", "constraints": {"load_cap": 1.1}}
+    assert not algorithm.is_visible()
+    # A trace of an engine is planned for it where a body says nothing: "none named" has to say something.
+    engine.select_option("")
+    assert page.get_by_label("Execution").is_visible()
+    assert sent(page) == {"objective": {"execution": "context_coherent"}, "constraints": {"load_cap": 1.1}}
+
+
+def test_plan_for_an_engine(tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]) -> None:
+    """A plan for an engine is compared with the layout that the engine has, and its file is the one that is offered."""
+    server = start_server(tmp_path / "data", threads_per_plan=2)
+    page = open_page(str(server.http.base_url), color_scheme="light")
+    page.locator("#file").set_input_files(recorded(tmp_path))
+    page.get_by_label("Topology").fill("2x2")
+    page.get_by_label("Load cap").fill("")
+    page.get_by_label("Redundant experts").fill("4")
+    page.get_by_label("Time limit").fill("1")
+    page.get_by_role("button", name="Find a plan").click()
+    until(lambda: page.locator("#status").inner_text() == "succeeded")
+    page.locator("#replayed").wait_for()
+    before = "Before is the modulo layout, which SGLang uses when nobody plans."
+    assert page.locator("#before-note").inner_text() == before
+    assert page.locator("#travel-note").is_hidden()
+    assert page.locator("#figures tbody th").first.inner_text().startswith("Messages")
+    assert "–" not in page.locator("#figures tbody tr").first.inner_text().split("\t"), "before, after and change"
+    assert page.locator("#format").input_value() == "sglang"
+    page.get_by_label("Layers of the model").fill("4")
+    page.get_by_label("First with experts").fill("1")
+    with page.expect_download() as download:
+        page.locator("#export").click()
+    assert download.value.suggested_filename.endswith("-sglang.json")
+    (item,) = server.http.get("/v1/plans").json()["items"]
+    assert item["request"]["engine"] == "sglang:static"
+    page.screenshot(path=artefacts() / "page-engine-light.png", full_page=True)
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing sticks out of a narrow screen"
+    right = "parts => parts.map(part => part.getBoundingClientRect().right)"
+    assert max(page.locator("section > *, .choices > *").evaluate_all(right)) <= 390 - 8
+    page.screenshot(path=artefacts() / "page-engine-narrow.png", full_page=True)
 
 
 def used(page: Any) -> list[str]:
@@ -195,13 +299,13 @@ def test_asks_for_a_key_and_shows_what_is_wrong(
     tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]
 ) -> None:
     """With authentication the page asks for a key, keeps it in the tab only, and shows every violation of a request."""
-    from api.service.services import Services
-    from api.service.settings import Settings
+    from api.service.lifecycle import Service
+    from api.settings.settings import Settings
 
     server = start_server(tmp_path / "data", auth="required")
-    services = Services.of(Settings(data_dir=tmp_path / "data"))
-    key, _ = services.keys.create("team", ("write",), name=None, days=None)
-    services.database.close()
+    service = Service(Settings(data_dir=tmp_path / "data"))
+    key, _ = service.services.keys.create("team", ("write",), name=None, days=None)
+    service.database.close()
     page = open_page(str(server.http.base_url), expected_errors=("status of 401", "status of 422"))
     page.get_by_label("API key or token").fill(key)
     page.get_by_role("button", name="Use it").click()
@@ -216,5 +320,5 @@ def test_asks_for_a_key_and_shows_what_is_wrong(
     page.get_by_role("button", name="Find a plan").click()
     shown = page.locator("#plan-problem li")
     shown.first.wait_for()
-    assert sorted(text.split()[0] for text in shown.all_inner_texts()) == ["/load_cap", "/slots_per_gpu"]
+    assert sorted(text.split()[0] for text in shown.all_inner_texts()) == ["/constraints/load_cap", "/slots_per_gpu"]
     assert page.locator("[aria-invalid=true]").count() == 2

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from api.figures import figures_of, measure
 
-from api.planning import PlanRequest, prepare, run
 from api.report.report import report_html, write_report
-from placement import Topology
+from placement import Objective
 from solvers.plotting.svg import heat_map, line_chart
+from solvers.study import Study
 from traces import InputError, LoadCounts, Provenance, Trace
 from traces.synthetic import Synthetic, generate
 
@@ -48,11 +47,9 @@ class Checker(HTMLParser):
 
 def arguments(source: Trace | LoadCounts, **changes: Any) -> tuple[Any, ...]:
     """Return the arguments of a report on a random plan."""
-    request = PlanRequest(**{"topology": Topology.parse("2x2"), "solver": "random", **changes})
-    prepared = prepare(source, request)
-    solution = run(prepared, request)
-    measured = measure(prepared.problem, prepared.parts, {"plan": solution.plan})
-    return prepared.problem, solution, measured, figures_of(prepared.problem, measured, prepared.notes)
+    study = Study.of(source, changes.pop("topology", "2x2"), solver="random", **changes)
+    solution = study.solve()
+    return study, solution, study.compare({"plan": solution.plan})
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +62,7 @@ def test_the_report_is_well_formed(document: str) -> None:
     """Every tag is closed, in order."""
     checker = Checker(document)
     assert checker.open == []
-    assert checker.count("table") == 2
+    assert checker.count("table") == 1
 
 
 def test_the_report_refers_to_nothing_outside_itself(document: str) -> None:
@@ -82,10 +79,19 @@ def test_the_report_shows_the_figures_of_both_parts_and_plans() -> None:
     """The table's numbers are those of the evaluation."""
     values = arguments(generate(PARAMS))
     document = report_html(*values)
-    for item in values[2]:
+    before, plan = values[2].rows
+    assert (before.name, plan.name) == ("contiguous", "plan")
+    for item in (before, plan):
         for found in item.parts.values():
-            assert f"<td>{found.context_coherent.cross_gpu_fraction:.4f}</td>" in document
-            assert f"<td>{found.dispatch.remote_gpus:.4f}</td>" in document
+            assert f"<td>{100 * found.evaluation.cross_gpu_fraction:.1f} %</td>" in document
+            assert f"<td>{found.evaluation.imbalance_max_over_mean:.3f}</td>" in document
+
+
+def test_the_report_says_what_the_terminal_says(document: str) -> None:
+    """What is assumed of the engine, and the verdict; figures are named in words."""
+    assert "No engine was named" in document
+    assert re.search(r"<b>(Better than|Worse than|No different from) contiguous on held-out tokens", document)
+    assert "cross_gpu_fraction" not in document
 
 
 def test_the_report_draws_layers_traffic_and_loads(document: str) -> None:
@@ -111,17 +117,18 @@ def test_counts_get_a_report_of_expected_loads() -> None:
     """Without tokens, there are loads but no traffic."""
     load = np.random.default_rng(0).uniform(1, 9, (3, 8))
     source = LoadCounts(load=load, layer_ids=np.arange(3), provenance=Provenance(), digest="sha256:0")
-    document = report_html(*arguments(source, execution="dispatch", dedup="none"))
+    document = report_html(*arguments(source, objective=Objective(execution="dispatch", dedup="none")))
     checker = Checker(document)
     assert checker.open == []
     assert checker.count("rect") == 2 * 3 * 4
-    assert "cross_gpu_fraction" not in document
+    assert "pairs that change" not in document
+    assert "counts alone" in document
 
 
 def test_many_gpus_are_shown_by_node() -> None:
     """A map of 96 x 96 GPUs would be unreadable; 12 x 12 nodes are not."""
     params = Synthetic(num_layers=2, num_experts=96, top_k=2, num_tokens=256, tokens_per_sequence=32)
-    document = report_html(*arguments(generate(params), topology=Topology.parse("12x8")))
+    document = report_html(*arguments(generate(params), topology="12x8"))
     assert Checker(document).count("rect") == 2 * (12 * 11) + 2 * (2 * 96)
 
 

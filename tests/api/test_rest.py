@@ -15,27 +15,15 @@ from fastapi.testclient import TestClient
 
 from placement import Objective, Plan, Topology, evaluate
 from placement import Problem as PlacementProblem
-from placement.files import plan_from_dict
+from placement.engines import ENGINES, engine_of
+from placement.exports import EXPORTS
 from solvers import Limits, solve
+from tests.builders.service import codes, upload
 from traces import Profile, Trace, load
 
 WAIT = {"Prefer": "wait=240"}  # the first search on a machine compiles the loops
 UNKNOWN_TRACE = "sha256:" + "0" * 64
 UNKNOWN_PLAN = "plan_" + "0" * 32
-
-
-def upload(client: TestClient, content: bytes, **params: Any) -> str:
-    """Upload a trace and return its id."""
-    response = client.post("/v1/traces", content=content, params=params)
-    assert response.status_code in (200, 201), response.text
-    found: str = response.json()["id"]
-    return found
-
-
-def codes(response: Any) -> dict[str, str]:
-    """Return the codes of a problem document by their pointers."""
-    assert response.headers["content-type"] == "application/problem+json"
-    return {item["pointer"]: item["code"] for item in response.json()["errors"]}
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +56,12 @@ class TestTraces:
         """A trace tells its axes, and has a strong ETag that saves sending it again."""
         response = client.get(f"/v1/traces/{trace_id}")
         content = response.json()
-        known = {name: content[name] for name in ("kind", "format", "num_tokens", "num_experts", "top_k", "columns")}
+        names = ("kind", "format", "engine", "num_tokens", "num_experts", "top_k", "columns")
+        known = {name: content[name] for name in names}
         assert known == {
             "kind": "trace",
             "format": "npz",
+            "engine": None,
             "num_tokens": 2000,
             "num_experts": 32,
             "top_k": 2,
@@ -146,8 +136,8 @@ class TestPlans:
         assert plan["score"] == plan["plan"]["score"]
         assert plan["gap"] == pytest.approx((plan["score"] - plan["bound"]) / plan["score"])
         assert plan["termination"]["deterministic"]
-        assert plan["request"]["execution"] == "context_coherent"
-        assert plan["request"]["limits"] == {"time_limit_s": None, "work": 2000, "gap": None, "stall_s": None}
+        assert plan["plan"]["provenance"]["objective"]["execution"] == "context_coherent"
+        assert plan["request"]["limits"] == {"time_s": None, "work": 2000, "gap": None, "stall_s": None}
         figures = plan["summary"]["plans"]
         assert list(figures) == ["contiguous", "plan"]
         ours, before = (figures[name]["held_out"]["cross_gpu_fraction"] for name in ("plan", "contiguous"))
@@ -155,7 +145,7 @@ class TestPlans:
 
     def test_accepted_then_polled(self, client: TestClient, body: dict[str, Any]) -> None:
         """Without a wait the answer is 202; polling costs nothing until something is new."""
-        response = client.post("/v1/plans", json={**body, "limits": {"time_limit_s": 1.0}})
+        response = client.post("/v1/plans", json={**body, "limits": {"time_s": 1.0}})
         assert response.status_code == 202
         assert response.headers["retry-after"] == "1"
         assert response.headers["etag"].startswith('W/"')
@@ -171,9 +161,9 @@ class TestPlans:
     def test_default_time_limit(self, client: TestClient, trace_id: str) -> None:
         """Left out, the time limit is 10 s; null means none of its own."""
         found = []
-        for limits in ({}, {"time_limit_s": None, "stall_s": 5.0}):
+        for limits in ({}, {"time_s": None, "stall_s": 5.0}):
             response = client.post("/v1/plans", json={"trace": trace_id, "topology": "1x4", "limits": limits})
-            found.append(response.json()["request"]["limits"]["time_limit_s"])
+            found.append(response.json()["request"]["limits"]["time_s"])
             client.post(response.headers["location"] + "/cancel")
         assert found == [10.0, None]
 
@@ -181,7 +171,7 @@ class TestPlans:
         """The plan file alone is what the library reads."""
         response = client.get(f"/v1/plans/{plan['id']}/plan")
         assert response.json() == plan["plan"]
-        assert isinstance(plan_from_dict(response.json()), Plan)
+        assert isinstance(Plan.from_dict(response.json()), Plan)
         etag = {"If-None-Match": response.headers["etag"]}
         assert client.get(f"/v1/plans/{plan['id']}/plan", headers=etag).status_code == 304
 
@@ -189,7 +179,9 @@ class TestPlans:
         """The file of an engine, read back, is the plan; what the engine would misread is a problem document."""
         url = f"/v1/plans/{plan['id']}/exports"
         layers = plan["plan"]["layer_ids"]
-        model = {"model_layers": layers[-1] + 1, "first_moe_layer": layers[0]}
+        model = {"model_layers": layers[-1] + 1, "first_moe_layer": layers[0], "force": True}
+        unforced = client.get(f"{url}/sglang", params=model | {"force": False})
+        assert (unforced.status_code, codes(unforced)) == (422, {"/engine": "engine_travels_otherwise"})
         response = client.get(f"{url}/sglang", params=model)
         assert response.status_code == 200, response.text
         assert "sglang.json" in response.headers["content-disposition"]
@@ -197,8 +189,8 @@ class TestPlans:
         assert rows[layers[0] :] == plan["plan"]["physical_to_logical_map"]
         etag = {"If-None-Match": response.headers["etag"]}
         assert client.get(f"{url}/sglang", params=model, headers=etag).status_code == 304
-        assert codes(client.get(f"{url}/sglang")) == {"/layer_ids": "model_unknown"}
-        assert set(codes(client.get(f"{url}/hygon"))) == {"/model_class", "/model_name"}
+        assert codes(client.get(f"{url}/sglang", params={"force": True})) == {"/layer_ids": "model_unknown"}
+        assert set(codes(client.get(f"{url}/hygon", params={"force": True}))) == {"/model_class", "/model_name"}
         assert codes(client.get(f"{url}/sglang", params=model | {"layer": 1})) == {"/layer": "option_unused"}
         assert client.get(f"{url}/tensorrt-llm", params=model).status_code == 200
         assert client.get(f"{url}/nothing").status_code == 404
@@ -215,25 +207,18 @@ class TestPlans:
         self, client: TestClient, body: dict[str, Any], trace_bytes: bytes, tmp_path: Path, objective: dict[str, Any]
     ) -> None:
         """The same seed and work give the plan that the library gives, judged by the same figures."""
-        asked = {**body, "topology": "2x2", "slots_per_gpu": 9, "seed": 3, **objective}
+        asked = {**body, "topology": "2x2", "slots_per_gpu": 9, "seed": 3, "objective": objective}
         ours = client.post("/v1/plans", json=asked, headers=WAIT).json()
         (tmp_path / "tiny.npz").write_bytes(trace_bytes)
         trace = load(tmp_path / "tiny.npz")
         assert isinstance(trace, Trace)
         fit, held_out = trace.split(0.5)
-        aim = Objective.for_execution(**{"execution": "context_coherent", **objective})
+        aim = Objective(**objective)
         problem = PlacementProblem(Profile.of(fit), Topology.parse("2x2"), 9, aim)
         plan = solve(problem, "auto", limits=Limits(work=body["limits"]["work"]), seed=3).plan
         assert ours["plan"]["physical_to_logical_map"] == plan.physical_to_logical_map.tolist()
         assert (ours["score"], ours["bound"]) == (plan.score, plan.bound)
-        figures = evaluate(
-            plan,
-            held_out,
-            problem.topology,
-            execution=aim.execution,
-            dedup=aim.dedup,
-            replica_policy=aim.replica_policy,
-        )
+        figures = evaluate(plan, held_out, problem.topology)
         summary = ours["summary"]["plans"]["plan"]["held_out"]
         assert (summary["traffic"], summary["fanout_nodes"]) == (figures.traffic, figures.fanout_nodes)
 
@@ -254,7 +239,7 @@ class TestPlans:
 
     def test_start(self, client: TestClient, body: dict[str, Any], plan: dict[str, Any]) -> None:
         """A plan that starts from another is never worse."""
-        limits = {"time_limit_s": 0.2}
+        limits = {"time_s": 0.2}
         started = client.post(
             "/v1/plans", json={**body, "solver": "random", "start": plan["id"], "limits": limits}, headers=WAIT
         )
@@ -271,10 +256,10 @@ class TestPlans:
             "forbidden": [{"expert": 1, "gpu": 0}],
             "groups": [{"experts": [4, 5]}],
             "extra_bytes": 2500,
-            "expert_bytes": 1000,
         }
-        response = client.post("/v1/plans", json={**body, "topology": "2x2", **constraints}, headers=WAIT)
-        found = plan_from_dict(response.json()["plan"])
+        asked = {**body, "topology": "2x2", "constraints": constraints, "expert_bytes": 1000}
+        response = client.post("/v1/plans", json=asked, headers=WAIT)
+        found = Plan.from_dict(response.json()["plan"])
         assert found.replicas_on_gpu[5, 0, 3] == 1
         assert found.replicas_on_gpu[:, 1, 0].sum() == 0
         assert (found.gpu_of_expert[:, 4] // 2 == found.gpu_of_expert[:, 5] // 2).all()
@@ -305,12 +290,12 @@ class TestPlans:
         key = {"Idempotency-Key": "null-or-nothing"}
         body = {"trace": trace_id, "topology": "1x4", "solver": "contiguous", "limits": {}}
         assert client.post("/v1/plans", json=body, headers=key).status_code in (200, 202)
-        other = client.post("/v1/plans", json={**body, "limits": {"time_limit_s": None}}, headers=key)
+        other = client.post("/v1/plans", json={**body, "limits": {"time_s": None}}, headers=key)
         assert other.status_code == 422
 
     def test_cancel_keeps_the_plan(self, client: TestClient, body: dict[str, Any]) -> None:
         """A cancelled search keeps its best plan; cancelling again changes nothing; then it can be deleted."""
-        limits = {"time_limit_s": 50.0}
+        limits = {"time_s": 50.0}
         place = client.post("/v1/plans", json={**body, "limits": limits}).headers["location"]
         assert client.delete(place).status_code in (204, 409)
         place = client.post("/v1/plans", json={**body, "limits": limits}).headers["location"]
@@ -338,7 +323,7 @@ class TestPlans:
     def test_trace_in_use(self, client: TestClient, make_trace_bytes: Callable[..., bytes]) -> None:
         """A trace that a search needs is not deleted."""
         trace_id = upload(client, make_trace_bytes(tokens=500, seed=31))
-        body = {"trace": trace_id, "topology": "1x4", "limits": {"time_limit_s": 50.0}}
+        body = {"trace": trace_id, "topology": "1x4", "limits": {"time_s": 50.0}}
         place = client.post("/v1/plans", json=body).headers["location"]
         assert client.delete(f"/v1/traces/{trace_id}").status_code == 409
         client.post(place + "/cancel")
@@ -363,11 +348,13 @@ class TestViolations:
         body = {
             "trace": "nonsense",
             "topology": {"gpus_per_node": 0, "nodes": 3},
-            "load_cap": 0.5,
-            "load_quantile": 1.0,
-            "load_groups": "days",
-            "pins": [{"expert": -1, "gpu": 0}],
-            "limits": {"gap": 1.5, "time_limit_s": "10"},
+            "constraints": {
+                "load_cap": 0.5,
+                "load_quantile": 1.0,
+                "load_groups": "days",
+                "pins": [{"expert": -1, "gpu": 0}],
+            },
+            "limits": {"gap": 1.5, "time_s": "10"},
             "seed": 1.5,
             "colour": "red",
         }
@@ -377,12 +364,12 @@ class TestViolations:
             "/trace",
             "/topology/gpus_per_node",
             "/topology/nodes",
-            "/load_cap",
-            "/load_quantile",
-            "/load_groups",
-            "/pins/0/expert",
+            "/constraints/load_cap",
+            "/constraints/load_quantile",
+            "/constraints/load_groups",
+            "/constraints/pins/0/expert",
             "/limits/gap",
-            "/limits/time_limit_s",
+            "/limits/time_s",
             "/seed",
             "/colour",
         }
@@ -395,12 +382,12 @@ class TestViolations:
             "topology": "4by8",
             "solver": "auto",
             "options": {"colour": "red"},
-            "limits": {"time_limit_s": 1e6},
+            "limits": {"time_s": 1e6},
             "start": UNKNOWN_PLAN,
         }
         assert codes(client.post("/v1/plans", json=body)) == {
             "/topology": "topology_syntax",
-            "/limits/time_limit_s": "limit_range",
+            "/limits/time_s": "limit_range",
             "/options/colour": "unknown_option",
             "/trace": "unknown_trace",
             "/start": "unknown_plan",
@@ -410,10 +397,20 @@ class TestViolations:
         ("change", "expected"),
         [
             ({"slots_per_gpu": 7}, {"/slots_per_gpu": "more_experts_than_slots"}),
-            ({"pins": [{"expert": 40, "gpu": 9}]}, {"/pins/0/expert": "expert_range", "/pins/0/gpu": "gpu_range"}),
-            ({"forbidden": [{"expert": 1, "gpu": 0, "layer_id": 0}]}, {"/forbidden/0/layer_id": "layer_unknown"}),
-            ({"execution": "dispatch", "ownership": "measured"}, {"/ownership": "no_source_rank"}),
-            ({"replica_policy": "same_gpu"}, {"/replica_policy": "replica_policy"}),
+            (
+                {"constraints": {"pins": [{"expert": 40, "gpu": 9}]}},
+                {"/constraints/pins/0/expert": "expert_range", "/constraints/pins/0/gpu": "gpu_range"},
+            ),
+            (
+                {"constraints": {"forbidden": [{"expert": 1, "gpu": 0, "layer_id": 0}]}},
+                {"/constraints/forbidden/0/layer_id": "layer_unknown"},
+            ),
+            (
+                {"objective": {"execution": "dispatch", "ownership": "measured"}},
+                {"/objective/ownership": "no_source_rank"},
+            ),
+            ({"objective": {"dedup": "node"}}, {"/objective/dedup": "without_effect"}),
+            ({"objective": {"replica_policy": "same_gpu"}}, {"/objective/replica_policy": "replica_policy"}),
             ({"solver": "anealing"}, {"/solver": "unknown_solver"}),
         ],
     )
@@ -436,7 +433,7 @@ class TestViolations:
         np.save(file, np.random.default_rng(0).random((3, 8)))
         trace_id = upload(client, file.getvalue())
         response = client.post("/v1/plans", json={"trace": trace_id, "topology": "1x2"})
-        assert codes(response) == {"/execution": "counts_only"}
+        assert codes(response) == {"/objective/execution": "counts_only"}
 
     def test_too_large_a_job(self, client: TestClient, body: dict[str, Any]) -> None:
         """A job that needs more memory than the service grants is refused before any array is made."""
@@ -494,8 +491,9 @@ class TestEvaluations:
 
     def test_activated_experts(self, client: TestClient, plan: dict[str, Any], trace_id: str) -> None:
         """Counted over batches as asked, else as the plan was made for; under dispatch only."""
-        weighed = {"execution": "dispatch", "activated_weight": 0.5, "decode_batch": 16, "solver": "annealing"}
-        body = {"trace": trace_id, "topology": "2x2", "limits": {"work": 2000}, **weighed}
+        weighed = {"execution": "dispatch", "activated_weight": 0.5, "decode_batch": 16}
+        body = {"trace": trace_id, "topology": "2x2", "limits": {"work": 2000}, "solver": "annealing"}
+        body["objective"] = weighed
         made = client.post("/v1/plans", json=body, headers=WAIT).json()
 
         def counted(asked: Any, **more: Any) -> Any:
@@ -535,6 +533,21 @@ class TestCatalogue:
         annealing = next(item for item in items if item["name"] == "annealing")
         assert annealing["options"]["additionalProperties"] is False
         assert annealing["options"]["properties"]
+
+    def test_engines(self, client: TestClient) -> None:
+        """Every engine comes with how tokens travel there, the names that a request may have, and its file."""
+        items = client.get("/v1/engines").json()["items"]
+        assert [item["name"] for item in items] == list(ENGINES)
+        for item in items:
+            engine = ENGINES[item["name"]]
+            for name in ("title", "version", "execution", "dedup", "default_layout", "export", "page"):
+                assert item[name] == getattr(engine, name), name
+            assert item["notes"] == list(engine.notes)
+            assert {each["name"]: each["replica_policy"] for each in item["algorithms"]} == engine.algorithms
+            spelled = [f"{item['name']}:{each['name']}" for each in item["algorithms"]] or [item["name"]]
+            assert str(engine_of(item["name"])) == spelled[0], "the first is the default"
+            assert [str(engine_of(text)) for text in spelled] == spelled
+            assert item["export"] is None or item["export"] in {export.name for export in EXPORTS}
 
     def test_topologies(self, client: TestClient) -> None:
         """Presets are listed with their links."""

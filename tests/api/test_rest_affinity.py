@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from tests.builders.service import upload
 from traces import Profile, load
 
 
@@ -21,14 +22,6 @@ def look(client: TestClient, trace_id: str, **params: Any) -> dict[str, Any]:
     assert response.status_code == 200, response.text
     content: dict[str, Any] = response.json()
     return content
-
-
-def upload(client: TestClient, content: bytes) -> str:
-    """Upload a trace and return its id."""
-    response = client.post("/v1/traces", content=content)
-    assert response.status_code in (200, 201), response.text
-    found: str = response.json()["id"]
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ def test_news_survive_a_crash(tmp_path: Path, start_server: Callable[..., Any], 
     """A client that comes back to the next server hears of what it has missed, without a hole."""
     first = start_server(tmp_path / "data")
     trace = first.http.post("/v1/traces", content=trace_bytes).raise_for_status().json()["id"]
-    body = {"trace": trace, "topology": "1x4", "limits": {"time_limit_s": 30}}
+    body = {"trace": trace, "topology": "1x4", "limits": {"time_s": 30}}
     plan = first.http.post("/v1/plans", json=body).raise_for_status().json()["id"]
     first.until(f"/v1/plans/{plan}", lambda found: found["score"] is not None)
     first.kill()

@@ -14,15 +14,10 @@ import pytest
 from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
+from tests.builders.service import npz
+
 JSON = {"Content-Type": "application/json"}
 ZERO = "sha256:" + "0" * 64
-
-
-def npz(**arrays: Any) -> bytes:
-    """Return the arrays as `.npz`."""
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
 
 
 def bomb() -> bytes:
@@ -174,8 +169,8 @@ BODIES: dict[str, bytes] = {
     + b"}" * 901,
     "option object": b'{"trace":"' + ZERO.encode() + b'","topology":"1x4","options":{"a":{}}}',
     "option infinity": b'{"trace":"' + ZERO.encode() + b'","topology":"1x4","options":{"a":Infinity}}',
-    "NaN": b'{"trace":"' + ZERO.encode() + b'","topology":"1x4","load_cap":NaN}',
-    "infinite": b'{"trace":"' + ZERO.encode() + b'","topology":"1x4","limits":{"time_limit_s":1e999}}',
+    "NaN": b'{"trace":"' + ZERO.encode() + b'","topology":"1x4","constraints":{"load_cap":NaN}}',
+    "infinite": b'{"trace":"' + ZERO.encode() + b'","topology":"1x4","limits":{"time_s":1e999}}',
     "huge integer": b'{"trace":"' + ZERO.encode() + b'","topology":"1x4","seed":' + b"9" * 5000 + b"}",
     "large integer": b'{"trace":"' + ZERO.encode() + b'","topology":"1x4","seed":' + b"9" * 100 + b"}",
     "lone surrogate": b'{"trace":"' + ZERO.encode() + b'","topology":"\\ud800","name":"\\ud800"}',

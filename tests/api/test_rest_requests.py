@@ -14,24 +14,36 @@ PIN = st.fixed_dictionaries(
     {"expert": st.integers(0, 33), "gpu": st.integers(0, 5)}, optional={"layer_id": st.none() | st.integers(0, 7)}
 )
 GROUP = st.fixed_dictionaries({"experts": st.lists(st.integers(0, 33), min_size=1, max_size=10)})
+OBJECTIVES = st.fixed_dictionaries(
+    {},
+    optional={
+        "execution": st.sampled_from([None, "context_coherent", "dispatch"]),
+        "dedup": st.sampled_from([None, "none", "gpu", "node"]),
+        "ownership": st.sampled_from([None, "token", "sequence", "measured"]),
+        "replica_policy": st.sampled_from([None, "fair", "same_gpu", "same_node"]),
+    },
+)
+CONSTRAINTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "load_cap": st.none() | st.floats(1, 3),
+        "layer_load_caps": st.lists(
+            st.fixed_dictionaries({"layer_id": st.integers(0, 8), "load_cap": st.floats(1, 3)}), max_size=2
+        ),
+        "load_quantile": st.none() | st.floats(0.5, 0.99),
+        "load_groups": st.sampled_from([None, "windows", "sequences"]),
+        "extra_replicas": st.none() | st.integers(0, 40),
+        "extra_bytes": st.none() | st.integers(0, 40_000),
+        "pins": st.lists(PIN, max_size=3),
+        "forbidden": st.lists(PIN, max_size=3),
+        "groups": st.lists(GROUP, max_size=2),
+    },
+)
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "slots_per_gpu": st.none() | st.integers(1, 40),
-    "execution": st.sampled_from(["context_coherent", "dispatch"]),
-    "dedup": st.sampled_from(["none", "gpu", "node"]),
-    "ownership": st.sampled_from(["token", "sequence", "measured"]),
-    "replica_policy": st.sampled_from([None, "fair", "same_gpu", "same_node"]),
-    "load_cap": st.none() | st.floats(1, 3),
-    "layer_load_caps": st.lists(
-        st.fixed_dictionaries({"layer_id": st.integers(0, 8), "load_cap": st.floats(1, 3)}), max_size=2
-    ),
-    "load_quantile": st.none() | st.floats(0.5, 0.99),
-    "load_groups": st.sampled_from([None, "windows", "sequences"]),
-    "extra_replicas": st.none() | st.integers(0, 40),
-    "extra_bytes": st.none() | st.integers(0, 40_000),
+    "objective": OBJECTIVES,
+    "constraints": CONSTRAINTS,
     "expert_bytes": st.none() | st.integers(1, 2_000),
-    "pins": st.lists(PIN, max_size=3),
-    "forbidden": st.lists(PIN, max_size=3),
-    "groups": st.lists(GROUP, max_size=2),
     "solver": st.sampled_from([name for name in names() if name not in ("auto", "exflow")]),
     "hold_out": st.sampled_from([None, 0.0]) | st.floats(0.1, 0.9),
     "seed": st.integers(0, (1 << 63) - 1),

@@ -80,7 +80,7 @@ def test_validation_queues_nothing(client: TestClient, trace_id: str) -> None:
     """A request is checked as if it were made, and only checked."""
     before = client.get("/v1/plans").json()["items"][:1]
     body = {"trace": trace_id, "topology": "1x4"}
-    assert post(client, "/v1/plans/validate", body, 200)["request"]["limits"]["time_limit_s"] == 10
+    assert post(client, "/v1/plans/validate", body, 200)["request"]["limits"]["time_s"] == 10
     answer = post(client, "/v1/plans/validate", {**body, "topology": "1x4x4", "solver": "nobody"}, 422)
     assert {item["pointer"] for item in answer["errors"]} == {"/topology", "/solver"}
     assert client.get("/v1/plans").json()["items"][:1] == before
@@ -125,7 +125,7 @@ def test_front_against_moves_needs_a_start(client: TestClient, trace_id: str) ->
 
 def test_front_is_cancelled_with_what_it_has(client: TestClient, trace_id: str) -> None:
     """A cancelled front keeps the points that were found."""
-    body = {"trace": trace_id, "topology": "1x4", "limits": {"time_limit_s": 50}}
+    body = {"trace": trace_id, "topology": "1x4", "limits": {"time_s": 50}}
     path = f"/v1/fronts/{post(client, '/v1/fronts', body, 202)['id']}"
     deadline = time.monotonic() + 60
     while client.get(path).json()["status"] == "queued" and time.monotonic() < deadline:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.api.conftest import npz_bytes
+from tests.builders.service import npz_bytes
 
 WAIT = {"Prefer": "wait=100"}
 
@@ -35,15 +35,19 @@ def look(client: TestClient, plan: dict[str, Any], **query: Any) -> dict[str, An
 @pytest.fixture(scope="module")
 def plan(client: TestClient, trace_id: str) -> dict[str, Any]:
     """Return a finished plan for tokens that go from layer to layer."""
-    return make(client, trace_id, load_cap=1.1)
+    return make(client, trace_id, constraints={"load_cap": 1.1})
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"load_cap": 1.01},
-        {"execution": "dispatch", "dedup": "none"},
-        {"execution": "dispatch", "ownership": "sequence", "slots_per_gpu": 10, "load_cap": 1.1, "load_quantile": 0.9},
+        {"constraints": {"load_cap": 1.01}},
+        {"objective": {"execution": "dispatch", "dedup": "none"}},
+        {
+            "objective": {"execution": "dispatch", "ownership": "sequence"},
+            "slots_per_gpu": 10,
+            "constraints": {"load_cap": 1.1, "load_quantile": 0.9},
+        },
     ],
 )
 def test_terms_add_up_to_the_score_of_the_search(client: TestClient, trace_id: str, fields: dict[str, Any]) -> None:
@@ -119,7 +123,7 @@ def test_what_can_not_be_analysed_is_told(client: TestClient, plan: dict[str, An
     assert client.get("/v1/plans/plan_0/score").status_code == 404
     answer = client.get(f"/v1/plans/{plan['id']}/score", params={"layer": 99})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "?layer")
-    body = {"trace": trace_id, "topology": "2x2", "limits": {"time_limit_s": 60}}
+    body = {"trace": trace_id, "topology": "2x2", "limits": {"time_s": 60}}
     running = client.post("/v1/plans", json=body).json()["id"]
     waiting = client.post("/v1/plans", json=body).json()["id"]  # the service of these tests runs one at a time
     answer = client.get(f"/v1/plans/{waiting}/score")

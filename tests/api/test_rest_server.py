@@ -19,31 +19,25 @@ import httpx2
 import psutil
 import pytest
 
-import api.http.linger
-from api.http.linger import Linger
+import api.http.drain
+from api.http.drain import DrainBody
 from api.http.problems import problem_response
+from api.http.request_log import RequestLog
+from api.service.lifecycle import Service
 from api.service.server import _bind, serve
-from api.service.services import Services
-from api.service.settings import Settings
-from api.service.telemetry import Metrics, RequestLog
+from api.settings.settings import Settings
 from api.store.database import Database
 from api.store.store import Store
+from api.telemetry.metrics import Metrics
+from tests.builders.service import upload
 from traces import InputError
 
 SEARCH = {"topology": "1x4", "solver": "annealing"}
 
 
-def upload(server: Any, content: bytes) -> str:
-    """Upload a trace and return its id."""
-    response = server.http.post("/v1/traces", content=content)
-    assert response.status_code in (200, 201), response.text
-    found: str = response.json()["id"]
-    return found
-
-
 def ask(server: Any, trace_id: str, seconds: float) -> str:
     """Ask for a plan and return where it is."""
-    body = {**SEARCH, "trace": trace_id, "limits": {"time_limit_s": seconds}}
+    body = {**SEARCH, "trace": trace_id, "limits": {"time_s": seconds}}
     response = server.http.post("/v1/plans", json=body)
     assert response.status_code == 202, response.text
     place: str = response.headers["location"]
@@ -67,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, server_type: Any) -> Iterat
 def test_survives_kill(tmp_path: Path, start_server: Callable[..., Any], trace_bytes: bytes) -> None:
     """After kill -9 in the middle of a search, the next server finishes the plan, and is not worse than before."""
     first = start_server(tmp_path / "data")
-    trace_id = upload(first, trace_bytes)
+    trace_id = upload(first.http, trace_bytes)
     place, waiting = ask(first, trace_id, 2.0), ask(first, trace_id, 0.3)
     before = first.until(place, lambda plan: plan["score"] is not None)
     orphans = workers(first)
@@ -84,7 +78,7 @@ def test_survives_kill(tmp_path: Path, start_server: Callable[..., Any], trace_b
 def test_stops_gracefully(tmp_path: Path, start_server: Callable[..., Any], trace_bytes: bytes) -> None:
     """SIGTERM ends the server soon: waiting clients are answered, the running plan is queued with what it has found."""
     first = start_server(tmp_path / "data")
-    place = ask(first, upload(first, trace_bytes), 50.0)
+    place = ask(first, upload(first.http, trace_bytes), 50.0)
     first.until(place, lambda plan: plan["score"] is not None)
     children = workers(first)
     with ThreadPoolExecutor(1) as pool:
@@ -97,7 +91,9 @@ def test_stops_gracefully(tmp_path: Path, start_server: Callable[..., Any], trac
     assert time.monotonic() - begin < 10
     assert not psutil.wait_procs(children, timeout=5)[1], "workers outlive their server"
     row, text, _ = (
-        Store(Database(f"sqlite:///{tmp_path / 'data' / 'service.db'}")).of("local").documents(place.rpartition("/")[2])
+        Store(Database(f"sqlite:///{tmp_path / 'data' / 'service.db'}"))
+        .of("local")
+        .plans.documents(place.rpartition("/")[2])
     )
     assert row is not None
     assert row.status == "queued"
@@ -110,7 +106,7 @@ def test_stops_gracefully(tmp_path: Path, start_server: Callable[..., Any], trac
 
 def test_dead_worker(server: Any, trace_bytes: bytes) -> None:
     """A worker that is killed is replaced, and its plan is begun again from what was found."""
-    place = ask(server, upload(server, trace_bytes), 2.0)
+    place = ask(server, upload(server.http, trace_bytes), 2.0)
     server.until(place, lambda plan: plan["score"] is not None)
     for worker in workers(server):
         os.kill(worker.pid, signal.SIGKILL)
@@ -121,7 +117,7 @@ def test_dead_worker(server: Any, trace_bytes: bytes) -> None:
 
 def test_workers_come_last(server: Any, trace_bytes: bytes) -> None:
     """Workers run at lower priority than the server that answers."""
-    place = ask(server, upload(server, trace_bytes), 0.3)
+    place = ask(server, upload(server.http, trace_bytes), 0.3)
     server.until(place, lambda plan: plan["finished_at"])
     nice = psutil.Process(server.process.pid).nice()
     assert all(worker.nice() > nice for worker in workers(server))
@@ -182,7 +178,7 @@ def test_early_answer_arrives(server: Any) -> None:
 
 def test_silent_client_does_not_hold_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a client still owes after an answer is waited for a moment only."""
-    monkeypatch.setattr(api.http.linger, "LINGER_S", 0.05)
+    monkeypatch.setattr(api.http.drain, "DRAIN_S", 0.05)
     sent: list[Any] = []
 
     async def refuse(scope: Any, receive: Any, send: Any) -> None:
@@ -195,7 +191,7 @@ def test_silent_client_does_not_hold_the_connection(monkeypatch: pytest.MonkeyPa
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "headers": [(b"content-length", b"9")]}
-    asyncio.run(asyncio.wait_for(Linger(refuse)(scope, never, keep), 10))
+    asyncio.run(asyncio.wait_for(DrainBody(refuse)(scope, never, keep), 10))
     assert [message.get("more_body", False) for message in sent] == [False, True, False]
 
 
@@ -233,7 +229,7 @@ def test_same_upload_at_once(server: Any, make_trace_bytes: Callable[..., bytes]
 
 def test_same_key_at_once(server: Any, trace_bytes: bytes) -> None:
     """Many requests with one idempotency key at the same time make one plan."""
-    body = {"trace": upload(server, trace_bytes), "topology": "1x4", "solver": "contiguous"}
+    body = {"trace": upload(server.http, trace_bytes), "topology": "1x4", "solver": "contiguous"}
     key = {"Idempotency-Key": "at-once"}
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: server.http.post("/v1/plans", json=body, headers=key), range(8)))
@@ -243,7 +239,7 @@ def test_same_key_at_once(server: Any, trace_bytes: bytes) -> None:
 def test_one_server_per_data_folder(server: Any) -> None:
     """A second server on the same data folder is refused."""
     with pytest.raises(InputError, match="Another server"):
-        Services.of(Settings(data_dir=server.data_dir)).open()
+        Service(Settings(data_dir=server.data_dir)).open()
 
 
 def test_address_in_use(server: Any, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import pytest
 import zstandard
 from fastapi.testclient import TestClient
 
-from api.service.app import create_app
-from api.service.settings import Settings
+from api.settings.settings import Settings
 from api.store.blobs import Blobs, open_blobs
+from tests.builders.service import keep, local_client
 from traces import InputError
 
 
@@ -165,7 +165,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, trace_bytes: bytes) -> Itera
         import_urls=(f"{address}/open/",),
         max_workers=1,
     )
-    with TestClient(create_app(settings), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+    with local_client(settings, raising=False) as client:
         yield client, folder, address
     server.shutdown()
     server.server_close()
@@ -234,11 +234,7 @@ class TestBlobs:
     @staticmethod
     def kept(blobs: Blobs, content: bytes = b"content") -> str:
         """Keep some content and return its name."""
-        incoming = blobs.receive()
-        incoming.write(content)
-        incoming.finish()
-        blobs.keep(incoming)
-        return incoming.blob_id
+        return keep(blobs, content)
 
     def test_what_is_kept_is_found(self, blobs: Blobs) -> None:
         """Content is there under its name until it is deleted."""

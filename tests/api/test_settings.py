@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.http.problems import CATALOGUE
+from api.problems import CATALOGUE
 from api.service.app import create_app
-from api.service.settings import Settings, default_data_dir, unknown_variables
+from api.settings.settings import Settings, default_data_dir, unknown_variables
 
 DOCS = (Path(__file__).parents[2] / "docs" / "rest.md").read_text()
 

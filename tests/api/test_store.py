@@ -11,14 +11,18 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 
+from api.resources.requests import request_of
+from api.resources.schemas import PlanBody
 from api.store.database import Database
 from api.store.events import events_after
 from api.store.leases import Claim, Leases, StaleAttemptError
+from api.store.migrations.versions.v0004_nested_requests import converted_request
 from api.store.models import metadata
 from api.store.rows import ConflictError
 from api.store.store import Store
-from api.store.tenant_store import TenantStore
+from api.store.tenant import TenantStore
 from traces import InputError
 
 TRACE = "sha256:" + "a" * 64
@@ -39,7 +43,7 @@ def database(database_url: str) -> Iterator[Database]:
 def store(database: Database) -> TenantStore:
     """Return a store with one trace."""
     store = Store(database).of("local")
-    store.add_trace(TRACE, "tiny.npz", 10, {"kind": "trace"})
+    store.traces.add(TRACE, "tiny.npz", 10, {"kind": "trace"})
     return store
 
 
@@ -51,7 +55,7 @@ def leases(store: TenantStore) -> Leases:
 
 def queue_plan(store: TenantStore, **options: Any) -> str:
     """Queue a plan and return its id."""
-    return store.add_plan(REQUEST, max_queued=100, **options).row.id
+    return store.plans.add(REQUEST, max_queued=100, **options).row.id
 
 
 def claimed(leases: Leases) -> Claim:
@@ -95,7 +99,7 @@ def test_sqlite_is_durable_and_checks_references(tmp_path: Path) -> None:
 
 def test_trace_is_added_once(store: TenantStore) -> None:
     """The same trace again is the first one."""
-    row, new = store.add_trace(TRACE, "other name", 10, {})
+    row, new = store.traces.add(TRACE, "other name", 10, {})
     assert (row.name, new) == ("tiny.npz", False)
 
 
@@ -103,17 +107,17 @@ def test_trace_in_use_is_kept(store: TenantStore, leases: Leases) -> None:
     """A trace that a waiting or running plan needs can't be deleted; afterwards it can, and the plan stays."""
     plan_id = queue_plan(store)
     with pytest.raises(ConflictError, match="need the trace"):
-        store.delete_trace(TRACE)
+        store.traces.delete(TRACE)
     leases.lease(claimed(leases)).finish("failed", values={})
-    assert store.delete_trace(TRACE)
-    row = store.plan(plan_id)
+    assert store.traces.delete(TRACE)
+    row = store.plans.get(plan_id)
     assert row is not None
     assert row.request["trace"] == TRACE
 
 
 def test_plan_needs_its_trace(store: TenantStore) -> None:
     """A plan for a trace that was deleted meanwhile is not queued."""
-    store.delete_trace(TRACE)
+    store.traces.delete(TRACE)
     with pytest.raises(ConflictError) as caught:
         queue_plan(store)
     assert caught.value.slug == "not-found"
@@ -123,21 +127,21 @@ def test_queue_has_an_end(store: TenantStore) -> None:
     """More plans than may wait are refused."""
     queue_plan(store)
     with pytest.raises(ConflictError) as caught:
-        store.add_plan(REQUEST, max_queued=1)
+        store.plans.add(REQUEST, max_queued=1)
     assert caught.value.slug == "queue-full"
 
 
 def test_idempotency_key(store: TenantStore) -> None:
     """The same key and body give the same plan; another body is refused; an old key is forgotten."""
-    first = store.add_plan(REQUEST, max_queued=9, key="k", body_hash="h")
-    again = store.add_plan(REQUEST, max_queued=9, key="k", body_hash="h")
+    first = store.plans.add(REQUEST, max_queued=9, key="k", body_hash="h")
+    again = store.plans.add(REQUEST, max_queued=9, key="k", body_hash="h")
     assert (again.row.id, first.new, again.new) == (first.row.id, True, False)
     with pytest.raises(ConflictError) as caught:
-        store.add_plan(REQUEST, max_queued=9, key="k", body_hash="other")
+        store.plans.add(REQUEST, max_queued=9, key="k", body_hash="other")
     assert caught.value.slug == "idempotency-key-reused"
-    assert store.plan_of_key("k", "h", 60.0) == first.row
-    assert store.plan_of_key("k", "other", -1.0) is None
-    assert store.add_plan(REQUEST, max_queued=9, key="k", body_hash="other", key_age_s=-1).new
+    assert store.plans.of_key("k", "h", 60.0) == first.row
+    assert store.plans.of_key("k", "other", -1.0) is None
+    assert store.plans.add(REQUEST, max_queued=9, key="k", body_hash="other", key_age_s=-1).new
 
 
 def test_idempotency_under_concurrency(store: TenantStore) -> None:
@@ -145,7 +149,7 @@ def test_idempotency_under_concurrency(store: TenantStore) -> None:
     found: list[str] = []
 
     def add() -> None:
-        found.append(store.add_plan(REQUEST, max_queued=99, key="k", body_hash="h").row.id)
+        found.append(store.plans.add(REQUEST, max_queued=99, key="k", body_hash="h").row.id)
 
     threads = [threading.Thread(target=add) for _ in range(8)]
     for thread in threads:
@@ -184,17 +188,17 @@ def test_report_changes_the_revision(store: TenantStore, leases: Leases) -> None
     """News change the revision that pollers compare; a sign of life does not."""
     plan_id = queue_plan(store)
     lease = leases.lease(claimed(leases))
-    before = store.plan(plan_id)
+    before = store.plans.get(plan_id)
     lease.renew()
-    renewed = store.plan(plan_id)
+    renewed = store.plans.get(plan_id)
     lease.report(score=2.0, bound=1.0, elapsed_s=0.5, plan="{}")
-    after = store.plan(plan_id)
+    after = store.plans.get(plan_id)
     assert before is not None
     assert renewed is not None
     assert after is not None
     assert before.revision == renewed.revision < after.revision
     assert (after.score, after.bound, after.gap) == (2.0, 1.0, 0.5)
-    assert store.documents(plan_id)[1] == "{}"
+    assert store.plans.documents(plan_id)[1] == "{}"
 
 
 def test_worse_plan_is_not_reported(store: TenantStore, leases: Leases) -> None:
@@ -203,9 +207,9 @@ def test_worse_plan_is_not_reported(store: TenantStore, leases: Leases) -> None:
     lease = leases.lease(claimed(leases))
     lease.report(score=2.0, bound=None, elapsed_s=1.0, plan='{"n": 1}')
     lease.report(score=3.0, bound=1.5, elapsed_s=2.0, plan='{"n": 2}')
-    row, text, _ = store.documents(plan_id)
+    row, found, _ = store.plans.documents(plan_id)
     assert row is not None
-    assert (row.score, row.bound, text) == (2.0, 1.5, '{"n": 1}')
+    assert (row.score, row.bound, found) == (2.0, 1.5, '{"n": 1}')
 
 
 def test_old_attempt_is_fenced_off(store: TenantStore, leases: Leases) -> None:
@@ -223,9 +227,9 @@ def test_old_attempt_is_fenced_off(store: TenantStore, leases: Leases) -> None:
         with pytest.raises(StaleAttemptError):
             old.cancelled()
         leases.claim()
-    row, text, _ = store.documents(plan_id)
+    row, found, _ = store.plans.documents(plan_id)
     assert row is not None
-    assert (row.status, row.attempt, row.score, text) == ("running", 2, None, None)
+    assert (row.status, row.attempt, row.score, found) == ("running", 2, None, None)
 
 
 def test_expired_lease_is_queued_again(store: TenantStore) -> None:
@@ -235,9 +239,9 @@ def test_expired_lease_is_queued_again(store: TenantStore) -> None:
     claim = claimed(expired)
     expired.lease(claim).report(score=2.0, bound=None, elapsed_s=1.0, plan="{}")
     assert expired.give_back_expired() == [plan_id]
-    row, text, _ = store.documents(plan_id)
+    row, found, _ = store.plans.documents(plan_id)
     assert row is not None
-    assert (row.status, row.score, text) == ("queued", 2.0, "{}")
+    assert (row.status, row.score, found) == ("queued", 2.0, "{}")
     valid = Leases(store.database, 60.0)
     claimed(valid)
     assert valid.give_back_expired() == []
@@ -251,7 +255,7 @@ def test_finished_once(store: TenantStore, leases: Leases) -> None:
     with pytest.raises(StaleAttemptError):
         lease.finish("failed", values={})
     assert leases.give_back_mine() == []
-    row = store.plan(plan_id)
+    row = store.plans.get(plan_id)
     assert row is not None
     assert row.status == "succeeded"
 
@@ -261,7 +265,7 @@ def test_crashes_are_counted(store: TenantStore, leases: Leases) -> None:
     plan_id = queue_plan(store)
     assert leases.crashed(claimed(leases), 2, ERROR) == "queued"
     assert leases.crashed(claimed(leases), 2, ERROR) == "failed"
-    row = store.plan(plan_id)
+    row = store.plans.get(plan_id)
     assert row is not None
     assert (row.status, row.error) == ("failed", ERROR)
 
@@ -277,7 +281,7 @@ def test_crash_of_an_old_attempt_is_ignored(store: TenantStore, leases: Leases) 
 
 def test_cancel_queued(store: TenantStore, leases: Leases) -> None:
     """A waiting plan is cancelled at once, and never claimed."""
-    row = store.cancel(queue_plan(store))
+    row = store.plans.cancel(queue_plan(store))
     assert row is not None
     assert row.status == "cancelled"
     assert leases.claim() is None
@@ -288,7 +292,7 @@ def test_cancel_running(store: TenantStore, leases: Leases) -> None:
     plan_id = queue_plan(store)
     lease = leases.lease(claimed(leases))
     assert not lease.cancelled()
-    first, second = store.cancel(plan_id), store.cancel(plan_id)
+    first, second = store.plans.cancel(plan_id), store.plans.cancel(plan_id)
     assert first == second
     assert first is not None
     assert first.status == "running"
@@ -299,9 +303,9 @@ def test_cancelled_plan_is_not_queued_again(store: TenantStore, leases: Leases) 
     """A plan that was asked to stop and whose worker dies is cancelled, not begun anew."""
     plan_id = queue_plan(store)
     claim = claimed(leases)
-    store.cancel(plan_id)
+    store.plans.cancel(plan_id)
     assert leases.give_back(claim)
-    row = store.plan(plan_id)
+    row = store.plans.get(plan_id)
     assert row is not None
     assert row.status == "cancelled"
 
@@ -311,10 +315,10 @@ def test_delete_running(store: TenantStore, leases: Leases) -> None:
     plan_id = queue_plan(store, key="k", body_hash="h")
     lease = leases.lease(claimed(leases))
     with pytest.raises(ConflictError, match="running"):
-        store.delete_plan(plan_id)
-    store.cancel(plan_id)
-    assert store.delete_plan(plan_id)
-    assert not store.delete_plan(plan_id)
+        store.plans.delete(plan_id)
+    store.plans.cancel(plan_id)
+    assert store.plans.delete(plan_id)
+    assert not store.plans.delete(plan_id)
     with pytest.raises(StaleAttemptError):
         lease.finish("cancelled", values={})
 
@@ -322,32 +326,32 @@ def test_delete_running(store: TenantStore, leases: Leases) -> None:
 def test_pages(store: TenantStore) -> None:
     """Pages follow each other without gap or overlap, whatever is added meanwhile."""
     plan_ids = [queue_plan(store) for _ in range(5)]
-    first = store.list_plans(2, None)
+    first = store.plans.page(2, None)
     queue_plan(store)
-    second = store.list_plans(2, first[-1].seq)
-    third = store.list_plans(2, second[-1].seq, ["queued"])
+    second = store.plans.page(2, first[-1].seq)
+    third = store.plans.page(2, second[-1].seq, ["queued"])
     assert [row.id for row in (*first, *second, *third)] == plan_ids[::-1]
-    assert store.list_plans(9, None, ["running"]) == []
+    assert store.plans.page(9, None, ["running"]) == []
 
 
 def test_tenants_do_not_meet(database: Database) -> None:
     """The same trace belongs to each tenant that uploads it; plans, keys and deletions of one are no other's."""
     store = Store(database)
     mine, other = store.of("mine"), store.of("other")
-    mine.add_trace(TRACE, "a", 10, {})
-    assert other.trace(TRACE) is None
-    assert other.add_trace(TRACE, "b", 10, {})[1]
-    plan_id = mine.add_plan(REQUEST, max_queued=9, key="k", body_hash="h").row.id
-    assert other.add_plan(REQUEST, max_queued=9, key="k", body_hash="h").row.id != plan_id
-    assert other.plan(plan_id) is None
-    assert other.documents(plan_id) == (None, None, None)
-    assert other.cancel(plan_id) is None
-    assert not other.delete_plan(plan_id)
-    assert [row.id for row in mine.list_plans(10, None)] == [plan_id]
-    assert other.delete_plan(other.list_plans(10, None)[0].id)
-    assert other.delete_trace(TRACE)
+    mine.traces.add(TRACE, "a", 10, {})
+    assert other.traces.get(TRACE) is None
+    assert other.traces.add(TRACE, "b", 10, {})[1]
+    plan_id = mine.plans.add(REQUEST, max_queued=9, key="k", body_hash="h").row.id
+    assert other.plans.add(REQUEST, max_queued=9, key="k", body_hash="h").row.id != plan_id
+    assert other.plans.get(plan_id) is None
+    assert other.plans.documents(plan_id) == (None, None, None)
+    assert other.plans.cancel(plan_id) is None
+    assert not other.plans.delete(plan_id)
+    assert [row.id for row in mine.plans.page(10, None)] == [plan_id]
+    assert other.plans.delete(other.plans.page(10, None)[0].id)
+    assert other.traces.delete(TRACE)
     assert store.trace_is_known(TRACE)
-    assert mine.trace(TRACE) is not None
+    assert mine.traces.get(TRACE) is not None
 
 
 def test_every_change_is_an_event(store: TenantStore, leases: Leases) -> None:
@@ -359,7 +363,7 @@ def test_every_change_is_an_event(store: TenantStore, leases: Leases) -> None:
     lease.report(score=1.0, bound=0.5, elapsed_s=0.7, plan="{}")
     lease.finish("succeeded", values={})
     events = events_after(store.database, plan_id, 0)
-    row = store.plan(plan_id)
+    row = store.plans.get(plan_id)
     assert row is not None
     assert [event.revision for event in events] == list(range(1, row.revision + 1))
     assert [event.data["status"] for event in events] == ["queued", "running", "running", "running", "succeeded"]
@@ -380,11 +384,119 @@ def test_upgrade_keeps_what_is_there(database_url: str) -> None:
         connection.exec_driver_sql("INSERT INTO plan_documents (plan_id, plan) VALUES ('plan_1', '{}')")
     database.upgrade()
     store, leases = Store(database).of("local"), Leases(database, 30.0)
-    assert store.trace(TRACE) is not None
-    row = store.plan("plan_1")
+    assert store.traces.get(TRACE) is not None
+    row = store.plans.get("plan_1")
     assert row is not None
     assert (row.kind, row.tags, row.request) == ("plan", [], REQUEST)
-    assert store.documents("plan_1")[1] == "{}"
+    assert store.plans.documents("plan_1")[1] == "{}"
     with pytest.raises(ConflictError, match="need the trace"):
-        store.delete_trace(TRACE)
+        store.traces.delete(TRACE)
     assert leases.lease(claimed(leases)).load().trace_name == "n"
+
+
+def test_upgrade_nests_requests_and_says_replica(database_url: str) -> None:
+    """Requests, plan files, summaries and fronts of the third schema have today's fields, and nothing else changes."""
+    objective, constraints = {"execution": "dispatch"}, {"load_cap": 1.05}
+    plan = {
+        "score": 0.1 + 0.2,
+        "provenance": {
+            "objective": {**objective, "copy_policy": "same_node"},
+            "constraints": {**constraints, "extra_copies": 6, "distinct_copies": True},
+            "front": {"against": "copies"},
+        },
+    }
+    point = {"traffic": 1.5, "redundant_slots": 4, "made_with": {"against": "copies", "slots_per_gpu": 9}}
+    front = {"front": {"against": "copies", "points": [point]}, "plans": [json.dumps(plan) + "\n"]}
+    summary = {"plans": {"plan": {"fit": {"dispatch": {"copy_policy": "fair"}}}}}
+    request = {**REQUEST, "copy_policy": None, "extra_copies": 6, "against": "copies", "name": "copies"}
+    database = Database(database_url)
+    database.upgrade("0003")
+    with database.write() as connection:
+        for seq, (kind, document) in enumerate((("plan", plan), ("front", front)), 1):
+            columns = "tenant, id, kind, tags, request, status, cancel_requested, revision, attempt, begun, crashes"
+            connection.execute(
+                text(
+                    f"INSERT INTO plans (seq, {columns}, created_at, updated_at, warnings) VALUES (:seq, 'local', :id, "
+                    ":kind, '[]', :request, 'succeeded', false, 1, 1, 1, 0, 1.0, 1.0, '[]')"
+                ),
+                {"seq": seq, "id": f"{kind}_1", "kind": kind, "request": json.dumps(request)},
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO plan_documents (plan_id, start, plan, summary) VALUES (:id, :start, :plan, :summary)"
+                ),
+                {
+                    "id": f"{kind}_1",
+                    "start": json.dumps(plan) + "\n",
+                    "plan": json.dumps(document) + "\n",
+                    "summary": json.dumps(summary) if kind == "plan" else None,
+                },
+            )
+    database.upgrade()
+    store = Store(database).of("local")
+    row, plan_text, summary_text = store.plans.documents("plan_1")
+    assert row is not None
+    assert row.request == {
+        **REQUEST,
+        "name": "copies",
+        "against": "replicas",
+        "objective": {"replica_policy": None},
+        "constraints": {"extra_replicas": 6},
+    }
+    today = {
+        "score": 0.1 + 0.2,
+        "provenance": {
+            "objective": {**objective, "replica_policy": "same_node"},
+            "constraints": {**constraints, "extra_replicas": 6, "distinct_replicas": True},
+            "front": {"against": "replicas"},
+        },
+    }
+    assert plan_text == json.dumps(today) + "\n"
+    assert summary_text == json.dumps({"plans": {"plan": {"fit": {"dispatch": {"replica_policy": "fair"}}}}})
+    _, front_text, no_summary = store.plans.documents("front_1", "front")
+    assert json.loads(front_text or "") == {
+        "front": {
+            "against": "replicas",
+            "points": [
+                {"traffic": 1.5, "redundant_experts": 4, "made_with": {"against": "replicas", "slots_per_gpu": 9}}
+            ],
+        },
+        "plans": [json.dumps(today) + "\n"],
+    }
+    assert no_summary is None
+    with database.read() as connection:
+        starts = connection.execute(text("SELECT start FROM plan_documents")).scalars().all()
+    assert starts == [json.dumps(today) + "\n"] * 2
+
+
+PIN = {"expert": 1, "gpu": 0}
+DISPATCH = {"execution": "dispatch", "dedup": "node", "ownership": "token", "decode_batch": 128}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "today"),
+    [
+        ({"limits": {"time_limit_s": None, "work": 9}}, {"limits": {"time_s": None, "work": 9}}),
+        (
+            {"execution": "context_coherent", "dedup": "gpu", "ownership": "token", "decode_batch": 128},
+            {"objective": {"execution": "context_coherent"}},
+        ),
+        (
+            {**DISPATCH, "activated_weight": 0.0, "load_cap": 1.1},
+            {
+                "objective": {"execution": "dispatch", "dedup": "node", "ownership": "token", "activated_weight": 0.0},
+                "constraints": {"load_cap": 1.1},
+            },
+        ),
+        ({**DISPATCH, "activated_weight": 0.5}, {"objective": {**DISPATCH, "activated_weight": 0.5}}),
+        (
+            {"pins": [{"expert": 1, "gpu": 0}], "seed": 3},
+            {"seed": 3, "constraints": {"pins": [{"expert": 1, "gpu": 0}]}},
+        ),
+    ],
+)
+def test_earlier_requests_are_nested(earlier: dict[str, Any], today: dict[str, Any]) -> None:
+    """What an earlier build stored is a body of today that asks for the same, without what had no effect."""
+    found = converted_request({**REQUEST, **earlier})
+    assert found == {**REQUEST, **today}
+    request_of(PlanBody.model_validate({**found, "trace": TRACE}), 60.0)

@@ -240,6 +240,17 @@ def test_load_and_format_name_agree(example: tuple[Reader, Path]) -> None:
         assert loaded.provenance.source == path.name
 
 
+def test_a_trace_brings_its_engine_along(example: tuple[Reader, Path]) -> None:
+    """What the reader declares is known of the trace, of its selections and of its profile."""
+    reader, path = example
+    for loaded in (load(path), load(path, format=reader.name)):
+        parts = [loaded] if isinstance(loaded, LoadCounts) else [loaded, *loaded.split(0.5)]
+        assert {part.engine for part in parts} == {reader.engine}
+        profile = Profile.of(loaded)
+        assert profile.engine == reader.engine
+        assert [source.format for source in profile.sources] == [reader.name]
+
+
 def test_reading_is_repeatable_and_independent_of_batches(example: tuple[Reader, Path]) -> None:
     """Every pass gives the same tokens; rows count from 0; ids and rows are plain integers."""
     _, path = example

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from placement import Constraints, Objective, Problem, Topology, evaluate, lower_bound
 from placement.cost.bounds import load_floor
 from placement.cost.breakdown import break_down
-from placement.cost.score import expected_gpu_load
+from placement.cost.shares import expected_gpu_load
 from placement.plan.plan import replicas_on_gpu
 from tests.placement.test_cost import EXPERTS, FLAT, HOPS, LAYERS, plan_of, random_table, random_trace
 from traces import Profile

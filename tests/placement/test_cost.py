@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from placement import Constraints, LayerCap, Objective, Plan, Problem, Topology, evaluate, score
 from placement.cost.feasibility import load_cap_misses
-from placement.cost.score import expected_gpu_load, replica_share
+from placement.cost.shares import expected_gpu_load, replica_share
 from traces import Profile, Trace
 
 LAYERS, EXPERTS, TOKENS = 3, 6, 40

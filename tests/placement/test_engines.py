@@ -71,6 +71,7 @@ def test_every_default_has_a_source(engine: Engine) -> None:
 
 def test_every_trace_format_belongs_to_one_engine_or_to_none() -> None:
     """A new reader must say which engine its traces come from, or that they may come from anywhere."""
+    assert {reader.engine for reader in READERS} - {None} <= ENGINES.keys()
     count = Counter(name for engine in ENGINES.values() for name in engine.trace_formats)
     assert set(count.values()) == {1}
     assert sorted([*count, *NO_ENGINE]) == sorted(reader.name for reader in READERS)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from placement import Plan, load_topology, save_plan
+from placement import Plan, load_topology
 from placement.exports import Context, Document, convert_placement, export_named, load_placement
 from traces import InputError, ModelLayout
 from traces.model.config import load_model_config
@@ -411,7 +411,7 @@ def test_hygon_with_two_models_asks_which() -> None:
     """A file with the maps of two models is read with their names only."""
     both = Context(model=MODEL, model_class="A", mtp_model_class="B", model_name="m", gpus_per_node=(2,))
     document = Document("f", written("hygon", context=both))
-    with pytest.raises(InputError, match="--model-class"):
+    with pytest.raises(InputError, match="`model_class`"):
         export_named("hygon").read(document, CONTEXT)
     assert export_named("hygon").read(document, both).layer_ids.tolist() == [2, 3, 4, 5]
     main = replace(both, mtp_model_class=None)
@@ -504,7 +504,7 @@ def test_layers_are_not_guessed_on_the_way(tmp_path: Path) -> None:
 def test_load_placement(tmp_path: Path) -> None:
     """A plan file is read as it is; other content is recognised, forced, or refused with the list of formats."""
     scored = PLAN.replacing(score=1.5, provenance={"solver": "x"})
-    save_plan(scored, tmp_path / "plan.json")
+    scored.save(tmp_path / "plan.json")
     assert load_placement(tmp_path / "plan.json") == scored
     (tmp_path / "any").write_bytes(written("trtllm"))
     plan = load_placement(tmp_path / "any", CONTEXT)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from placement import Plan, Termination, Topology, load_plan, load_topology, save_plan
-from placement.files import plan_from_dict, plan_to_dict, recorded_topology, topology_from_dict, topology_to_dict
+from placement import Plan, Termination, Topology, load_topology
+from placement.replay.choices import recorded_topology
 from placement.support.json_files import write_json
+from placement.topology.file import topology_from_dict, topology_to_dict
 from traces import InputError
 
 PLAN = Plan(
@@ -32,14 +33,14 @@ def refused(path: Path, text: str) -> set[tuple[str, str]]:
     """Write a plan file and return the violations on reading it."""
     path.write_text(text)
     with pytest.raises(InputError) as error:
-        load_plan(path)
+        Plan.load(path)
     return {(item.code, item.pointer) for item in error.value.violations}
 
 
 def test_plan_round_trip(tmp_path: Path) -> None:
     """What was saved is loaded, floats to the last bit."""
-    save_plan(PLAN, tmp_path / "plan.json")
-    assert load_plan(tmp_path / "plan.json") == PLAN
+    PLAN.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == PLAN
 
 
 def test_uneven_nodes_round_trip(tmp_path: Path) -> None:
@@ -52,13 +53,13 @@ def test_uneven_nodes_round_trip(tmp_path: Path) -> None:
         slots_per_gpu=1,
         gpus_per_node=(2, 1),
     )
-    save_plan(plan, tmp_path / "plan.json")
-    assert load_plan(tmp_path / "plan.json") == plan
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
 
 
 def test_unknown_and_missing_fields_together(tmp_path: Path) -> None:
     """Unknown, missing and wrongly typed fields are all named."""
-    content = plan_to_dict(PLAN)
+    content = PLAN.as_dict()
     del content["num_gpus"]
     content |= {"extra": 1, "num_experts": True, "warnings": "text"}
     assert refused(tmp_path / "p.json", json.dumps(content)) == {
@@ -86,7 +87,7 @@ def test_unknown_and_missing_fields_together(tmp_path: Path) -> None:
 )
 def test_bad_value(tmp_path: Path, field: str, value: Any, code: str) -> None:
     """A bad value is refused with a pointer to its field."""
-    found = refused(tmp_path / "p.json", json.dumps(plan_to_dict(PLAN) | {field: value}))
+    found = refused(tmp_path / "p.json", json.dumps(PLAN.as_dict() | {field: value}))
     assert code in {name for name, _ in found}
     assert all(pointer.startswith("p.json#/") for _, pointer in found)
 
@@ -112,7 +113,7 @@ def test_bad_value(tmp_path: Path, field: str, value: Any, code: str) -> None:
 )
 def test_wrong_type_within_a_field(tmp_path: Path, field: str, value: Any, code: str, place: str) -> None:
     """Texts and booleans are no numbers, numbers no texts: refused at the entry itself, never converted."""
-    found = refused(tmp_path / "p.json", json.dumps(plan_to_dict(PLAN) | {field: value}))
+    found = refused(tmp_path / "p.json", json.dumps(PLAN.as_dict() | {field: value}))
     assert found == {(code, f"p.json#/{field}{place}")}
 
 
@@ -130,7 +131,7 @@ BAD_FIGURES = [
 def test_score_and_bound_that_can_not_be_are_not_read(changes: dict[str, float], code: str, pointer: str) -> None:
     """A figure that is not finite, or a bound that the plan itself beats, is refused at its field."""
     with pytest.raises(InputError) as error:
-        plan_from_dict(plan_to_dict(PLAN) | changes, "#")
+        Plan.from_dict(PLAN.as_dict() | changes, "#")
     assert {(item.code, item.pointer) for item in error.value.violations} == {(code, f"#{pointer}")}
     assert all(item.remedy for item in error.value.violations)
 
@@ -141,7 +142,7 @@ def test_score_and_bound_that_can_not_be_are_not_saved(
 ) -> None:
     """What could not be read again is refused before a file is made."""
     with pytest.raises(InputError) as error:
-        save_plan(PLAN.replacing(**changes), tmp_path / "plan.json")
+        PLAN.replacing(**changes).save(tmp_path / "plan.json")
     assert {(item.code, item.pointer) for item in error.value.violations} == {(code, pointer)}
     assert not list(tmp_path.iterdir())
 
@@ -152,8 +153,8 @@ def test_score_and_bound_that_can_not_be_are_not_saved(
 def test_a_bound_may_exceed_the_score_by_rounding(tmp_path: Path, score: float | None, bound: float | None) -> None:
     """A bound is a sum of many numbers; alone, either of the two may be anything finite."""
     plan = PLAN.replacing(score=score, bound=bound)
-    save_plan(plan, tmp_path / "plan.json")
-    assert load_plan(tmp_path / "plan.json") == plan
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
 
 
 @pytest.mark.parametrize(
@@ -180,16 +181,16 @@ def test_bad_json(tmp_path: Path, text: str, code: str) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     """A file that is not there is an input error."""
     with pytest.raises(InputError, match="cannot_read"):
-        load_plan(tmp_path / "none.json")
+        Plan.load(tmp_path / "none.json")
 
 
 def test_nothing_half_written(tmp_path: Path) -> None:
     """Content that is not JSON leaves the old file as it was, and no other."""
     path = tmp_path / "plan.json"
-    save_plan(PLAN, path)
+    PLAN.save(path)
     with pytest.raises(ValueError, match="JSON"):
         write_json({"score": float("nan")}, path)
-    assert load_plan(path) == PLAN
+    assert Plan.load(path) == PLAN
     assert [item.name for item in tmp_path.iterdir()] == ["plan.json"]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Problem, Topology
-from placement.cost.score import home_variance, load_variance
+from placement.cost.shares import home_variance, load_variance
 from placement.plan.plan import replicas_on_gpu
 from traces import Profile, Trace
 

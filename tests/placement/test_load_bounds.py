@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.loads.least import least_excess, least_max_load
-from placement.loads.split import least_max_load as best_split
+from placement.loads.least import least_excess, max_load_bound
+from placement.loads.split import best_split_max_load
 
 
 def of(load: Sequence[float], capacity: Sequence[int], speed: Sequence[float]) -> float:
     """Return the bound of one layer."""
     share, fair = np.array([load]) / sum(load), np.array(speed) / sum(speed)
-    return float(least_max_load(share, np.array(capacity), fair)[0])
+    return float(max_load_bound(share, np.array(capacity), fair)[0])
 
 
 @settings(max_examples=12, deadline=None)
@@ -32,7 +32,7 @@ def test_below_every_plan(load: list[int], speed: list[float], capacity: list[in
     tables = {tuple(sorted(row[:3]) + sorted(row[3:])) for row in product(*places) if set(row) >= set(range(len(load)))}
     fair = np.array(speed) / sum(speed)
     shares = np.array([load], dtype=np.float64)
-    best = min(float(best_split(shares, np.array([table]), fair)[0]) for table in tables)
+    best = min(float(best_split_max_load(shares, np.array([table]), fair)[0]) for table in tables)
     assert 1.0 <= of(load, capacity, speed) <= best * (1 + 1e-9)
 
 
@@ -62,7 +62,7 @@ def test_excess_below_every_plan(load: list[int], gpus: int, cap: float, fast: b
         best = min(best, float(np.maximum(0.0, relative - cap).sum()))
     found = float(least_excess(share[None], np.full(gpus, 6 // gpus), fair, np.array([cap]))[0])
     assert found <= best + 1e-12
-    assert found >= float(least_max_load(share[None], np.full(gpus, 6 // gpus), fair)[0]) - cap - 1e-9
+    assert found >= float(max_load_bound(share[None], np.full(gpus, 6 // gpus), fair)[0]) - cap - 1e-9
 
 
 def test_excess_of_two_hot_experts() -> None:

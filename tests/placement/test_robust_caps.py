@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Problem, Topology, score
 from placement.cost.feasibility import load_cap_misses
-from placement.cost.score import expected_gpu_load, guarded_gpu_load
+from placement.cost.shares import expected_gpu_load, guarded_gpu_load
 from placement.loads.deviations import count_groups, sequence_deviations, window_deviations
 from placement.plan.plan import replicas_on_gpu
 from solvers import Limits, solve
-from solvers.methods.annealing.crossover import Pool
+from solvers.methods.annealing.tables.crossover import Pool
 from traces import Profile, Trace
 
 LAYERS, EXPERTS, GPUS = 3, 8, 4

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, optimal_split
-from placement.cost.score import expected_gpu_load
+from placement.cost.shares import expected_gpu_load
 from placement.plan.plan import replicas_on_gpu
 from traces import InputError, Profile, Trace
 
@@ -110,7 +110,8 @@ def test_without_replicas_there_is_nothing_to_split() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "code"), [([[0, 1]], "map_shape"), ([[0, 1, 7, 2]], "map_shape"), ([[0, 1, 0, 1]], "expert_missing")]
+    ("table", "code"),
+    [([[0, 1]], "map_shape"), ([[0, 1, 7, 2]], "expert_out_of_range"), ([[0, 1, 0, 1]], "expert_missing")],
 )
 def test_maps_of_other_problems_are_refused(table: list[list[int]], code: str) -> None:
     """Wrong shape, unknown expert, missing expert."""

@@ -9,7 +9,7 @@ from placement import Constraints, Objective, Pin, Problem, Topology, score
 from placement.cost.feasibility import broken_constraints
 from solvers import Limits, Search, solve
 from solvers.arrange.conform import conform
-from solvers.methods.assignment import Assignment
+from solvers.methods.assignment.solver import Assignment
 from traces import InputError, Profile, Trace
 
 

@@ -16,11 +16,12 @@ from placement.cost.bounds import levels_of, load_floor
 from placement.cost.feasibility import broken_constraints
 from solvers import Limits
 from solvers.bounds import raise_bound
-from solvers.bounds.chain import ChainBound
-from solvers.bounds.dispatch import least_absent
 from solvers.bounds.eigen import largest_eigenvalues
+from solvers.bounds.layer_windows import ChainBound
+from solvers.bounds.message_parts import least_absent
 from solvers.bounds.threads import single_threaded
-from solvers.searching.search import Event, Search
+from solvers.searching.events import Event
+from solvers.searching.search import Search
 from traces import LoadCounts, Profile, Provenance, Trace
 
 Table = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
@@ -170,7 +171,7 @@ def bounded(problem: Problem, limits: Limits, workers: int = 1) -> float:
     search = Search(problem, limits, workers=workers)
     search.bound(lower_bound(problem))
     raise_bound(problem, search)
-    found = search._shared.bound
+    found = search.outcome().bound
     assert found is not None
     return found
 
@@ -275,15 +276,16 @@ def test_stopped_at_once_or_later_it_is_safe() -> None:
     interrupt.set()
     search = Search(problem, Limits(time_s=None), interrupt=interrupt)
     raise_bound(problem, search)
-    assert search._shared.bound is None
+    assert search.outcome().bound is None
 
     def stop(event: Event) -> None:
         search.cancel()
 
     search = Search(problem, Limits(time_s=None), workers=2, observe=stop)
     raise_bound(problem, search)
-    assert search._shared.bound is not None
-    assert search._shared.bound <= best + 1e-9
+    bound = search.outcome().bound
+    assert bound is not None
+    assert bound <= best + 1e-9
     assert bounded(problem, Limits(time_s=1e-6)) == lower_bound(problem)
     assert bounded(larger(), Limits(time_s=0.2), 2) >= lower_bound(larger())
 
@@ -309,8 +311,8 @@ def test_no_block_lacks_less(seed: int, room: int, top_k: int) -> None:
 def test_pairs_that_are_too_large_keep_the_instant_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """No matrix is larger than the limits, and what they leave out still counts."""
     problem = larger()
-    monkeypatch.setattr("solvers.bounds.chain.MAX_PAIR_SIZE", 31)
-    monkeypatch.setattr("solvers.bounds.chain.MAX_SIZE", 31)
+    monkeypatch.setattr("solvers.bounds.layer_windows.MAX_PAIR_SIZE", 31)
+    monkeypatch.setattr("solvers.bounds.layer_windows.MAX_SIZE", 31)
     assert ChainBound(problem).passes() == []
     assert bounded(problem, Limits(work=10_000_000)) == pytest.approx(lower_bound(problem))
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.cost.bounds import Level
-from solvers.bounds.home import HomeMessages
+from solvers.bounds.home_messages import HomeMessages
 from solvers.bounds.kernels.home_pairs import choose_pairs
 from solvers.bounds.kernels.representatives import choose_representatives
-from solvers.bounds.messages import LayerMessages, least_remote, most_more, most_together
+from solvers.bounds.layer_messages import LayerMessages, least_remote, most_more, most_together
 
 Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Block = tuple[int, ...]
@@ -120,7 +120,7 @@ def test_choices_beat_one_choice_for_all_tokens() -> None:
 
 def test_games_that_are_too_large_have_a_bound_without_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """No matrix, and a bound that still holds: by pairs that fit a block, or none."""
-    monkeypatch.setattr("solvers.bounds.game.Game.max_size", 3)
+    monkeypatch.setattr("solvers.bounds.token_game.Game.max_size", 3)
     rng = np.random.default_rng(1)
     ids, homes = tokens(rng, 40, 6, 4), np.zeros(40, np.int64)
     messages, at_home = LayerMessages(ids, homes, 6, level(3, 2), 0), HomeMessages(ids, 6, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -21,9 +21,12 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from placement import Constraints, Objective, Problem, Topology
 from solvers import Limits, Solution, solve
-from solvers.methods.exflow.program import _outcome, crossings, solve_steps
+from solvers.arrange.shares import shares
+from solvers.methods.exflow.cp_sat import solve_with_cp_sat
+from solvers.methods.exflow.program import Solve, _outcome, crossings, solve_steps
 from solvers.methods.exflow.solver import Exflow
-from solvers.methods.exflow.steps import Form, shares, steps_of
+from solvers.methods.exflow.steps import Form, Step, steps_of
+from solvers.searching.search import Search
 from traces import Profile, Trace, load
 
 Ids = npt.NDArray[np.int64]
@@ -151,12 +154,14 @@ def test_model_of_pairs_has_the_optimum_of_the_model_of_tokens(backend: Backend)
 
 def last(given: Problem, form: Form, backend: Backend) -> dict[str, Any]:
     """Solve the models of a form in this process, without limits."""
-    steps = [
-        {"first": s.first, "experts": s.experts, "parts": s.parts, "low": s.low, "high": s.high}
-        for s in steps_of(given, form)
-    ]
-    *_, outcome = solve_steps(affinity_of(given), steps, backend=backend)
+    steps = [step.settings() for step in steps_of(given, form)]
+    *_, outcome = solve_steps(affinity_of(given), steps, solve=solver_of(backend, given))
     return outcome
+
+
+def solver_of(backend: Backend, given: Problem) -> Solve | None:
+    """Return what solves one model."""
+    return None if backend == "pulp" else partial(solve_with_cp_sat, Search(given, Limits()))
 
 
 @cache
@@ -353,7 +358,7 @@ def test_time_limit_keeps_the_plan_in_order(form: Form) -> None:
 def test_steps_without_time_are_in_order() -> None:
     """A deadline that has passed leaves a valid plan in order, and says that nothing was solved."""
     given = problem(experts=8, topology="2x2", mixed=True)
-    steps = [vars(step) for step in steps_of(given, "staged")]
+    steps = [step.settings() for step in steps_of(given, "staged")]
     *_, outcome = solve_steps(affinity_of(given), steps, deadline=time.time() - 1)
     assert outcome["status"] == "none"
     assert outcome["gpu"] == [[0, 0, 1, 1, 2, 2, 3, 3]] * 3
@@ -382,8 +387,8 @@ def test_failure_of_the_solver_keeps_the_plan_and_is_told(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_at_most_all_slots_where_experts_do_not_divide(backend: Backend) -> None:
     """Five experts on two GPUs of three slots: no GPU gets more than three."""
-    step = {"first": 0, "experts": 5, "parts": (0, 1), "low": (0, 0), "high": (3, 3)}
-    *_, outcome = solve_steps(np.ones((1, 5, 5), np.int64), [step], backend=backend)
+    step = Step(first=0, experts=5, parts=(0, 1), low=(0, 0), high=(3, 3)).settings()
+    *_, outcome = solve_steps(np.ones((1, 5, 5), np.int64), [step], solve=solver_of(backend, problem()))
     assert max(np.bincount(row).max() for row in outcome["gpu"]) == 3
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from placement import Constraints, Group, Objective, Pin, Problem, Topology
 from placement.cost.feasibility import broken_constraints
-from placement.cost.score import home_share
+from placement.cost.shares import home_share
 from placement.plan.plan import replicas_on_gpu
 from placement.problem.objective import Ownership
 from solvers import Solution, solve, solver_from

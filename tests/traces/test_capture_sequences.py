@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from traces import InputError
 from traces.capture.sequences import Call, Generation, Placed, Sequences
 from traces.capture.spool import Spool
-from traces.trace import Provenance
+from traces.provenance import Provenance
 
 
 class Cache:

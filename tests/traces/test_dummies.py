@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from traces import LoadCounts, Profile, Trace, load, save
-from traces.profile.repeats import Repeats
+from traces.repeats import Repeats
 
 RNG = np.random.default_rng(0)
 REAL = RNG.random((300, 4, 32)).argsort(axis=2)[:, :, :4]
@@ -27,7 +27,7 @@ def test_repeated_rows_are_reported_and_kept(tmp_path: Path) -> None:
     assert trace.num_tokens == sum(map(len, trace.batches())) == 400
     (note,) = trace.provenance.notes
     assert "25.0% repeat" in note
-    assert "--drop-dummy" in note
+    assert "`drop_dummy_rows`" in note
 
 
 @pytest.mark.parametrize("step", [7, 1000])

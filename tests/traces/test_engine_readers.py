@@ -25,7 +25,7 @@ from tests.engine_files import (
 )
 from tests.torch_files import View, torch_bytes
 from traces import InputError, LoadCounts, ModelLayout, Profile, Trace, load
-from traces.trace import Batch
+from traces.batch import Batch
 
 TOY = Toy()
 SHAPE: dict[str, Any] = {"model": ModelLayout.of(TOY.layers, moe_layers=TOY.moe), "top_k": TOY.top_k}
@@ -144,7 +144,7 @@ def test_sglang_needs_layers_and_top_k(tmp_path: Path) -> None:
     """Both are asked for at once; wrong ones are refused where they can't be right."""
     path = write_bundle(tmp_path / "dump", sglang_responses(TOY))
     message = refused("top_k_needed", path)
-    assert "--model-layers" in message
+    assert "`num_layers`" in message
     assert "routed_experts" in refused("routed_shape", path, model=ModelLayout.of(7), top_k=3)
     refused("top_k_range", path, model=ModelLayout.of(6), top_k=0)
     whole = ModelLayout.of(6, moe_layers=TOY.moe, top_k=3, num_experts=32)
@@ -168,7 +168,7 @@ def test_top_1_is_ambiguous_without_the_caller(tmp_path: Path) -> None:
     """With one expert per token, all zero may be choices."""
     toy = Toy(top_k=1, moe=(1, 2, 3, 4, 5))
     path = write_bundle(tmp_path / "dump", vllm_array(toy))
-    assert "--first-moe-layer" in refused("ambiguous_layers", path)
+    assert "`first_moe_layer`" in refused("ambiguous_layers", path)
     _, tokens = tokens_of(path, model=ModelLayout.of(6, first_moe_layer=1))
     assert np.array_equal(tokens.topk_ids, toy.ids)
     assert np.array_equal(tokens_of(path, layer_ids=range(6))[1].topk_ids, toy.whole)

@@ -476,7 +476,7 @@ def test_transformers_logits_and_indices(tmp_path: Path, save: Callable[..., Non
 
 def test_transformers_selection_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long layers are read in parts; a single position at a time gives the same."""
-    monkeypatch.setattr("traces.formats.shared.selection.PART_BYTES", 1)
+    monkeypatch.setattr("traces.formats.transformers.selection.PART_BYTES", 1)
     logits, mask = padded(logits_of_ids())
     np.savez(tmp_path / "l.npz", router_logits=logits, attention_mask=mask, scoring_func="softmax")
     assert np.array_equal(column(trace_of(tmp_path / "l.npz", top_k=TOP_K), "topk_ids"), IDS)

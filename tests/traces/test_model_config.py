@@ -325,6 +325,6 @@ def test_layers_that_a_trace_lacks_are_told(tmp_path: Path) -> None:
     part = traces.load(tmp_path / "t.npz", model=ModelLayout.of(6, num_experts=8, num_mtp_layers=1)).provenance.notes
     (note,) = [note for note in part if "missing" in note]
     assert "4 layers, the model 6 with experts: [0, 1] are missing" in note
-    assert "--first-moe-layer" in note
+    assert "`first_moe_layer`" in note
     whole = ModelLayout.of(6, first_moe_layer=2, num_experts=8, num_mtp_layers=1)
     assert traces.load(tmp_path / "t.npz", model=whole).provenance.notes == ()

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traces import Batch, InputError, LoadCounts, Profile, Provenance, Trace
-from traces.profile.counting import _buckets
-from traces.profile.profile import SEQUENCE_BUCKETS
+from traces.profile.sequences import SEQUENCE_BUCKETS, bucket_of
 from traces.statistics import imbalance, summary
 
 LAYERS, EXPERTS = 3, 6
@@ -121,15 +120,15 @@ def test_sequence_load_keeps_sequences_together(ids: Ids, seed: int, sequences: 
     for sequence in set(seq_id.tolist()):
         alone = ids[seq_id == sequence]
         if (alone >= 0).any():
-            bucket = int(_buckets(np.array([sequence]))[0])
+            bucket = int(bucket_of(np.array([sequence]))[0])
             for layer in range(LAYERS):
                 np.add.at(expected[bucket, layer], alone[:, layer][alone[:, layer] >= 0], 1)
     assert np.array_equal(found, expected)
 
 
-def test_sequences_are_spread_over_all_buckets() -> None:
+def test_sequences_are_spread_over_allbucket_of() -> None:
     """Ids that are multiples of a large power of two do not share a bucket: 64 buckets of about 100."""
-    count = np.bincount(_buckets(np.arange(6400) << 20), minlength=SEQUENCE_BUCKETS)
+    count = np.bincount(bucket_of(np.arange(6400) << 20), minlength=SEQUENCE_BUCKETS)
     assert len(count) == SEQUENCE_BUCKETS
     assert 50 < count.min() <= count.max() < 150
 

@@ -327,7 +327,7 @@ def test_npy_is_told_where_certain(tmp_path: Path, array: np.ndarray[Any, Any], 
 def test_npy_is_refused_where_uncertain(tmp_path: Path) -> None:
     """A small integer matrix may be either; `format` decides."""
     np.save(tmp_path / "t.npy", np.ones((4, 8), int))
-    assert "format='exflow'" in refused("ambiguous_format", tmp_path / "t.npy")
+    assert "`format`: exflow or eplb" in refused("ambiguous_format", tmp_path / "t.npy")
     assert isinstance(load(tmp_path / "t.npy", format="eplb"), LoadCounts)
     assert isinstance(load(tmp_path / "t.npy", format="exflow"), Trace)
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from traces.batch import Batch
 from traces.profile.sample import SampleBuilder, TokenSample, row_priority
-from traces.trace import Batch
 
 
 def sample_rows(

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import traces.profile.shards
+import traces.profile.locations
 from traces import InputError, Profile, Trace, load, profile_shards
-from traces.profile.shards import list_shards
+from traces.profile.locations import list_shards
 
 LAYERS, EXPERTS = 3, 6
 SMALL: dict[str, Any] = {"window_tokens": 4, "sample_tokens": 16, "distances": (1, 2)}
@@ -260,7 +260,7 @@ def test_urls_are_counted_like_files(bucket: Any, tmp_path: Path) -> None:
 
 def test_a_store_that_stutters_is_asked_again(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading goes on after a failure; the last failure is told with the address."""
-    monkeypatch.setattr(traces.profile.shards, "PAUSE_S", 0.0)
+    monkeypatch.setattr(traces.profile.locations, "PAUSE_S", 0.0)
     failures = [OSError("reset by peer")] * 3
     opened = type(bucket).open
 
@@ -294,7 +294,7 @@ def test_signatures_of_addresses_are_not_kept(bucket: Any, monkeypatch: pytest.M
     """The query of an http address is no pattern, and the profile keeps the file's name only."""
     address = "https://host/traces/part-000.npz?signature=secret"
     monkeypatch.setattr(
-        traces.profile.shards, "_store", lambda url: (bucket, "/traces/part-000.npz") if url == address else None
+        traces.profile.locations, "_store", lambda url: (bucket, "/traces/part-000.npz") if url == address else None
     )
     merged = profile_shards([address], **SMALL)
     assert [item.source for item in merged.sources] == ["part-000.npz"]

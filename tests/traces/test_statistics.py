@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from traces.counts import LoadCounts
 from traces.profile.profile import Profile
+from traces.provenance import Provenance
 from traces.statistics import affinity_strength, coactivation_share, enough_tokens, imbalance, summary, topk_share
 from traces.support.errors import InputError
 from traces.synthetic import Synthetic, generate
-from traces.trace import LoadCounts, Provenance, Trace
+from traces.trace import Trace
 
 DATA = Path(os.environ.get("MOE_PLACEMENT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PLANTED = Synthetic(

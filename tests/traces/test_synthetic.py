@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from traces.counts import LoadCounts
 from traces.profile.profile import Profile
+from traces.provenance import Provenance
 from traces.statistics import affinity_strength, imbalance
 from traces.support.errors import InputError
 from traces.synthetic import Synthetic, generate, like
 from traces.synthetic.tables import Tables
 from traces.synthetic.teams import team_share
-from traces.trace import LoadCounts, Provenance
 
 SMALL = Synthetic(num_layers=4, num_experts=16, top_k=3, num_tokens=2000, tokens_per_sequence=50)
 

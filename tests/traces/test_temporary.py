@@ -15,7 +15,7 @@ from traces.support.temporary import PREFIX, HeldFolder, held_folder, sweep_fold
 
 KEEP = """
 import sys, time
-from traces.temporary import HeldFolder
+from traces.support.temporary import HeldFolder
 folder = HeldFolder()
 (folder.path / "unpacked").write_bytes(bytes(1000))
 print(folder.path, flush=True)

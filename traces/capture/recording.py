@@ -17,8 +17,9 @@ from traces.capture.sequences import Call, Generation, Sequences
 from traces.capture.spool import Spool
 from traces.formats import load
 from traces.formats.writers import save
+from traces.provenance import Provenance
 from traces.support.errors import InputError
-from traces.trace import Provenance, Trace
+from traces.trace import Trace
 
 __all__ = ["Recording", "compiled"]
 
@@ -207,7 +208,7 @@ class Recording:
                     "ids_range",
                     f"/{router.name}",
                     f"Experts {part.min()} to {part.max()} were chosen out of {router.num_experts}.",
-                    "Give num_experts=, or choose= with logical experts (-1 for none).",
+                    "Give `num_experts`, or `choose` with logical experts (-1 for none).",
                 )
             ordered = np.sort(part, axis=1)
             if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():

@@ -93,7 +93,7 @@ def find_routers(
             layer = place if number is None else int(number.group(1))
         experts = num_experts or _count_experts(modules, name)
         if experts is None:
-            found.add("num_experts_unknown", f"/{name}", f"{kind} has no num_experts.", "Give num_experts=.")
+            found.add("num_experts_unknown", f"/{name}", f"{kind} has no num_experts.", "Give `num_experts`.")
         routers.append(Router(name=name, module=modules[name], layer=layer, num_experts=experts or 0, read=read))
     _check(routers, found)
     return sorted(routers, key=lambda router: router.layer)

@@ -12,11 +12,12 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from traces.batch import COLUMNS, Batch
 from traces.capture.sequences import Placed
-from traces.columns import COLUMNS
+from traces.provenance import Provenance
 from traces.support.atomic import PREFIX
 from traces.support.errors import InputError
-from traces.trace import Batch, Provenance, Trace
+from traces.trace import Trace
 
 __all__ = ["Spool"]
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
+
+import numpy.typing as npt
 
 from traces.decoding.files import TraceFile, guarded
 from traces.decoding.npy import ArrayHeader, ArrayStream
 from traces.support.errors import InputError
 
-__all__ = ["MAGIC", "Archive", "check_zip", "is_torch_archive", "open_archive"]
+__all__ = ["MAGIC", "Archive", "check_zip", "is_torch_archive", "open_archive", "read_arrays"]
 
 MAGIC = b"PK\x03\x04"
 DIRECTORY_BYTES = 16 << 20  # of a zip; it is read as a whole, and takes about ten times as much in memory
+ARRAYS_LIMIT = 4 << 30  # bytes of the arrays that are read as a whole
 END_BYTES = 22 + 65_535  # the record at the end and the longest comment
 
 
@@ -88,3 +92,29 @@ def is_torch_archive(file: TraceFile) -> bool:
     length = int.from_bytes(file.head[26:28], "little")
     first = file.head[30 : 30 + length]
     return file.head.startswith(MAGIC) and first.endswith(b"/data.pkl") and first.count(b"/") == 1
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read all arrays of an `.npz` that is known to be small, such as a saved profile.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Raises
+    ------
+    InputError
+        If the file is no archive of plain arrays, is damaged, or would take more than 4 GB.
+    """
+    file = TraceFile.of(path)
+    with file.open() as stream, open_archive(stream, file.name) as archive:
+        streams = {key: archive.stream(key) for key in archive.keys}
+        if sum(part.header.data_bytes for part in streams.values()) > ARRAYS_LIMIT:
+            raise InputError.of(
+                "too_large", file.name, "The arrays take more than 4 GB.", "Check that this is the right file."
+            )
+        return {key: part.whole() for key, part in streams.items()}

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from io import BufferedReader
 from pathlib import Path
 
@@ -92,7 +93,7 @@ class TraceFile:
         except InputError:
             raise
         except FileNotFoundError as error:
-            raise InputError.of("file_missing", str(target), "There is no such file.", "Check the path.") from error
+            raise _missing(target) from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError.of(
@@ -117,6 +118,17 @@ class TraceFile:
         """Return the SHA-256 of the content, as hexadecimal digits."""
         with self.open() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _missing(target: Path) -> InputError:
+    """Return the error for a file that is not there, with the name that comes closest."""
+    try:
+        near = get_close_matches(target.name, [entry.name for entry in target.parent.iterdir()], n=1)
+    except OSError:
+        detail = f"There is no such file, nor its folder {str(target.parent)!r}."
+        return InputError.of("file_missing", str(target), detail, "Check the path.")
+    remedy = f"Did you mean {near[0]!r}?" if near else "Check the path."
+    return InputError.of("file_missing", str(target), "There is no such file.", remedy)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class Layout:
                         "layout_unknown",
                         f"{place}#/topk_ids",
                         f"A flat list of {width} ids doesn't say how many layers it holds.",
-                        "Give layer_ids, or the schema metadata top_k and layer_ids.",
+                        "Give `layer_ids`, or the schema metadata top_k and layer_ids.",
                     )
                 found_layers = num_layers or width // max(top_k or 1, 1)
                 found_k = top_k or width // max(found_layers, 1)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy.typing as npt
 
+from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
 from traces.decoding.sources import open_path
 from traces.decoding.unpacking import UnpackLimits
+from traces.formats.mistaken import no_such_format, refuse_config, refuse_unrouted, unknown_content
 from traces.formats.reader import Hints, Reader
 from traces.formats.registry import READERS
 from traces.formats.shared.dummies import settle_dummies
+from traces.model.config import load_model_config
 from traces.model.layout import ModelLayout
 from traces.support.errors import InputError
 from traces.support.text_marks import refuse_marks
-from traces.trace import LoadCounts, Trace
+from traces.trace import Trace
 
 __all__ = ["READERS", "Reader", "UnpackLimits", "load"]
 
@@ -29,7 +31,7 @@ def load(
     format: str | None = None,  # noqa: A002  the word that users expect
     num_experts: int | None = None,
     layer_ids: npt.ArrayLike | None = None,
-    model: ModelLayout | None = None,
+    model: ModelLayout | str | Path | None = None,
     top_k: int | None = None,
     drop_dummy_rows: bool = False,
     unpack: UnpackLimits | None = None,
@@ -52,8 +54,8 @@ def load(
         Experts per layer, for files that don't state it. By default, the largest id plus one.
     layer_ids : (L,) integers, optional
         Model layers, for files that don't state them. By default, 0..L-1, or what has no filler.
-    model : ModelLayout, optional
-        The model's layers (`traces.model.config.load_model_config`, `ModelLayout.of`), in place of the two above.
+    model : ModelLayout or path, optional
+        The model's layers, in place of the two above: its ``config.json``, or a `ModelLayout`.
     top_k : int, optional
         Experts per token, for files that don't state it.
     drop_dummy_rows : bool
@@ -71,6 +73,8 @@ def load(
     InputError
         If the file can't be read, is damaged or ambiguous, or breaks a rule of its format.
     """
+    if isinstance(model, str | Path):
+        model = load_model_config(model)
     hints = Hints(
         num_experts=num_experts,
         layer_ids=layer_ids,
@@ -80,13 +84,13 @@ def load(
         unpack=unpack or UnpackLimits(),
     )
     if model is not None and num_experts not in (None, model.num_experts) and model.num_experts is not None:
-        detail = f"num_experts is {num_experts}, but the model has {model.num_experts}."
-        raise InputError.of("num_experts_differ", "/num_experts", detail, "Leave num_experts (--num-experts) out.")
+        detail = f"`num_experts` is {num_experts}, but the model has {model.num_experts}."
+        raise InputError.of("num_experts_differ", "/num_experts", detail, "Leave `num_experts` out.")
     named = None
     if format is not None:
         named = next((reader for reader in READERS if reader.is_named(format)), None)
         if named is None:
-            raise InputError.of("unknown_format", "/format", f"There is no format {format!r}.", _formats())
+            raise no_such_format(format, READERS)
     source = open_path(path, hints.unpack)
     if isinstance(source, TraceFile):
         loaded = _open_file(source, named, hints)
@@ -96,7 +100,7 @@ def load(
         loaded = replace(loaded, provenance=provenance)
     if isinstance(loaded, Trace) and top_k not in (None, loaded.top_k):
         detail = f"The trace has top-{loaded.top_k}, not top-{top_k}."
-        raise InputError.of("top_k_differ", loaded.provenance.source, detail, "Leave top_k (--top-k) out.")
+        raise InputError.of("top_k_differ", loaded.provenance.source, detail, "Leave `top_k` out.")
     if isinstance(loaded, Trace) and hints.experts_per_token not in (None, loaded.top_k):
         note = (
             f"The trace has top-{loaded.top_k}, the model top-{hints.experts_per_token}: is it this model's, and whole?"
@@ -108,11 +112,17 @@ def load(
 
 def _open_file(file: TraceFile, named: Reader | None, hints: Hints) -> Trace | LoadCounts:
     refuse_marks(file.head, file.name)
+    refuse_config(file)
     reader = named or next((reader for reader in READERS if reader.sniff(file)), None)
     if reader is None:
         refuse_marks(file.head, file.name, utf8=True)
-        raise InputError.of("unknown_format", file.name, "The content is no known trace format.", _formats())
-    return reader.open(file, hints)
+        refuse_unrouted(file)
+        raise unknown_content(file, READERS)
+    return _of_engine(reader, reader.open(file, hints))
+
+
+def _of_engine(reader: Reader, loaded: Trace | LoadCounts) -> Trace | LoadCounts:
+    return replace(loaded, provenance=replace(loaded.provenance, engine=reader.engine))
 
 
 def _open_bundle(bundle: Bundle, named: Reader | None, hints: Hints) -> Trace | LoadCounts:
@@ -120,23 +130,19 @@ def _open_bundle(bundle: Bundle, named: Reader | None, hints: Hints) -> Trace | 
         refuse_marks(file.head, file.name)
     if named is not None:
         if named.open_bundle is not None:
-            return named.open_bundle(bundle, hints)
+            return _of_engine(named, named.open_bundle(bundle, hints))
         if len(bundle.files) == 1:
-            return named.open(bundle.files[0], hints)
+            return _of_engine(named, named.open(bundle.files[0], hints))
         detail = f"{len(bundle.files)} files, where format {named.name} is a single one."
         raise InputError.of("is_a_folder", bundle.name, detail, "Name one of the files.")
     for reader in READERS:
         if reader.sniff_bundle is not None and reader.open_bundle is not None and reader.sniff_bundle(bundle):
-            return reader.open_bundle(bundle, hints)
+            return _of_engine(reader, reader.open_bundle(bundle, hints))
     if len(bundle.files) == 1:
         return _open_file(bundle.files[0], None, hints)
     for file in bundle.files:
         refuse_marks(file.head, file.name, utf8=True)
     several = [reader for reader in READERS if reader.open_bundle is not None]
     detail = f"The {len(bundle.files)} files, {bundle.members[0][:60]!r} among them, are no trace together."
-    remedy = f"Name a single file, or files of one of these. {_formats(several)}"
+    remedy = f"Name a single file, or files of one of these formats: {', '.join(reader.name for reader in several)}."
     raise InputError.of("is_a_folder", bundle.name, detail, remedy)
-
-
-def _formats(readers: Sequence[Reader] = READERS) -> str:
-    return "Formats: " + "; ".join(f"{reader.name} ({reader.content})" for reader in readers) + "."

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traces.counts import LoadCounts
 from traces.decoding.files import TraceFile, guarded
 from traces.decoding.npy import MAGIC, open_npy
 from traces.formats.llama_csv import is_pairs
@@ -21,7 +22,6 @@ from traces.formats.reader import Axes, Hints, Reader
 from traces.formats.shared.counts import checked_counts
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_LAYERS, npy_kind
 from traces.support.errors import InputError
-from traces.trace import LoadCounts
 
 __all__ = ["READER"]
 

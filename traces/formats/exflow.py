@@ -12,12 +12,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from traces import rules as checks
+from traces.batch import Batch
 from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.decoding.npy import open_npy
 from traces.formats.reader import Axes, Hints, Reader
 from traces.formats.shared.matrices import npy_kind
 from traces.support.errors import InputError
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
 __all__ = ["READER"]
 
@@ -50,6 +51,7 @@ def open_exflow(file: TraceFile, hints: Hints) -> Trace:
 
 READER = Reader(
     name="exflow",
+    engine="exflow",
     content=".npy of integers (tokens, layers), top-1",
     sniff=lambda file: npy_kind(file) == "exflow",
     open=open_exflow,

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
+from traces.batch import Batch
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile, guarded, tokens_per_batch
 from traces.decoding.parquet_lists import unnest
@@ -28,7 +29,7 @@ from traces.decoding.parquet_schema import parquet_columns
 from traces.formats.parquet import BUFFER_BYTES, SCAN_TOKENS, import_pyarrow
 from traces.formats.reader import Axes, Hints, Reader
 from traces.support.errors import InputError, Violations
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
 __all__ = ["READER"]
 

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from traces import rules as checks
+from traces.counts import LoadCounts
 from traces.decoding.files import TraceFile, guarded
 from traces.decoding.pair_lines import BAD_LINE, DONE, as_bytes, count_lines
 from traces.formats.reader import Axes, Hints, Reader
 from traces.formats.shared.counts import checked_counts
 from traces.formats.shared.matrices import MAX_LAYERS
 from traces.support.errors import InputError
-from traces.trace import LoadCounts
 
 __all__ = ["READER"]
 
@@ -58,7 +58,7 @@ def is_pairs(file: TraceFile) -> bool:
         "ambiguous_format",
         file.name,
         "Lines of two numbers may be activations (layer,expert), or the loads of two experts per layer.",
-        "Say which: format='llama_csv' or format='eplb', or write the title layer,expert.",
+        "Say which as `format`, llama_csv or eplb, or write the title layer,expert.",
     )
 
 
@@ -92,8 +92,8 @@ def open_llama_csv(file: TraceFile, hints: Hints) -> LoadCounts:
     largest = int(np.flatnonzero(counts.any(axis=0))[-1])
     axes = Axes.settle(file, hints, len(layers), lambda: largest, layer_ids=layers)
     if not largest < axes.num_experts <= checks.MAX_EXPERTS:
-        detail = f"Expert {largest} must be below num_experts = {axes.num_experts}."
-        raise InputError.of("id_out_of_range", file.name, detail, "Correct num_experts (--num-experts).")
+        detail = f"Expert {largest} must be below `num_experts` = {axes.num_experts}."
+        raise InputError.of("id_out_of_range", file.name, detail, "Correct `num_experts`.")
     load = np.zeros((len(layers), axes.num_experts))
     load[:, : largest + 1] = counts[layers, : largest + 1]
     return checked_counts(file.name, "llama_csv", axes, load, f"sha256:{file.sha256()}", notes=notes)

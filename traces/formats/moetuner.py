@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traces.counts import LoadCounts
 from traces.decoding.archive import open_archive
 from traces.decoding.files import TraceFile
 from traces.decoding.npz_keys import STATISTICS, is_foreign, npz_keys
@@ -22,7 +23,6 @@ from traces.formats.reader import Axes, Hints, Reader
 from traces.formats.shared.counts import checked_counts
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_LAYERS
 from traces.support.errors import InputError, Violations
-from traces.trace import LoadCounts
 
 __all__ = ["READER"]
 

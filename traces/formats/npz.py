@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
-from traces.columns import COLUMNS, as_column
+from traces.batch import COLUMNS, Batch, as_column
 from traces.decoding.archive import MAGIC, Archive, is_torch_archive, open_archive
 from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.decoding.npz_keys import is_foreign
 from traces.formats.reader import Axes, Hints, Reader
 from traces.support.errors import InputError, Violations
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
-__all__ = ["READER", "read_arrays"]
+__all__ = ["READER"]
 
 KNOWN = ("topk_ids", *COLUMNS, "layer_ids", "num_experts")
-ARRAYS_LIMIT = 4 << 30
 SCAN_TOKENS = 65_536
 
 
@@ -57,32 +55,6 @@ def open_npz(file: TraceFile, hints: Hints) -> Trace:
         file, hints, num_layers, largest_id, layer_ids=layer_ids, num_experts=None if experts is None else experts[()]
     )
     return axes.trace(file, "npz", notes, top_k=top_k, num_tokens=num_tokens, columns=frozenset(columns), read=read)
-
-
-def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read all arrays of an `.npz` that is known to be small, such as a saved profile.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    dict of str to ndarray
-
-    Raises
-    ------
-    InputError
-        If the file is no archive of plain arrays, is damaged, or would take more than 4 GB.
-    """
-    file = TraceFile.of(path)
-    with file.open() as stream, open_archive(stream, file.name) as archive:
-        streams = {key: archive.stream(key) for key in archive.keys}
-        if sum(part.header.data_bytes for part in streams.values()) > ARRAYS_LIMIT:
-            raise InputError.of(
-                "too_large", file.name, "The arrays take more than 4 GB.", "Check that this is the right file."
-            )
-        return {key: part.whole() for key, part in streams.items()}
 
 
 def _sort_keys(archive: Archive) -> tuple[str, ...]:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from traces import rules as checks
-from traces.columns import COLUMNS, as_column
+from traces.batch import COLUMNS, Batch, as_column
 from traces.decoding.files import TraceFile, guarded, tokens_per_batch
 from traces.decoding.parquet_lists import Layout, numbers, padded, unnest
 from traces.decoding.parquet_pages import check_pages
 from traces.decoding.parquet_schema import PARQUET, parquet_columns
 from traces.formats.reader import Axes, Hints, Reader
 from traces.support.errors import InputError, Violations
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
 __all__ = ["READER", "import_pyarrow"]
 

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from traces.batch import Batch
 from traces.decoding.files import TraceFile, guarded, tokens_per_batch
 from traces.decoding.json_lines import read_objects
 from traces.decoding.json_objects import first_keys
 from traces.formats.reader import Axes, Hints, Reader
 from traces.formats.shared.matrices import MAX_LAYERS
 from traces.support.errors import InputError
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
 __all__ = ["READER"]
 

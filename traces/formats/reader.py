@@ -10,19 +10,22 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
+from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
 from traces.decoding.unpacking import UnpackLimits
 from traces.model.layout import ModelLayout
+from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
-from traces.trace import LoadCounts, Provenance, Trace
+from traces.trace import Trace
 
-__all__ = ["Axes", "Hints", "Reader"]
+__all__ = ["Axes", "Hints", "Reader", "check_largest"]
 
 
 MAX_LAYERS = 100_000
 MAX_TOP_K = 32_767
 DEFAULT_LIMITS = UnpackLimits()
+EXPERTS_REMEDY = "Leave `num_experts` out, and check that `model` is the one that was recorded."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,8 @@ class Reader:
         ``open(file, hints)``: the trace, or its counts.
     sniff_bundle, open_bundle : callable, optional
         The same for several files that belong together (`Bundle`), such as one per rank.
+    engine : str or None
+        Name of the serving engine that alone writes it; None where anything may, or models outside of an engine.
     also_named : tuple of str
         Other names that people give it.
     """
@@ -102,11 +107,26 @@ class Reader:
     open: Callable[[TraceFile, Hints], Trace | LoadCounts]
     sniff_bundle: Callable[[Bundle], bool] | None = None
     open_bundle: Callable[[Bundle, Hints], Trace | LoadCounts] | None = None
+    engine: str | None = None
     also_named: tuple[str, ...] = ()
 
     def is_named(self, name: str) -> bool:
         """Whether it goes by this name; case does not matter, and hyphens are as good as underscores."""
         return name.strip().lower().replace("-", "_") in (self.name, *self.also_named)
+
+
+def check_largest(hints: Hints, largest_id: int, place: str) -> None:
+    """Refuse ids beyond the experts that the caller or the model states, where a pass has found the largest one."""
+    if hints.experts is not None and largest_id >= hints.experts:
+        detail = _experts_differ(hints, f"Tokens chose experts up to {largest_id}")
+        raise InputError.of("num_experts_differ", f"{place}#/num_experts", detail, EXPERTS_REMEDY)
+
+
+def _experts_differ(hints: Hints, what: str) -> str:
+    if hints.num_experts is not None:
+        return f"{what}, but `num_experts` is {hints.num_experts}."
+    name = "" if hints.model is None or not hints.model.name else f" ({hints.model.name[:60]})"
+    return f"{what}, but the model{name} has {hints.experts}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,21 +187,26 @@ class Axes:
                     "layer_ids_differ",
                     f"{file.name}#/layer_ids",
                     f"The file says {layers.tolist()}.",
-                    "Leave layer_ids (--layer-ids) out.",
+                    "Leave `layer_ids` out.",
                 )
         elif hints.layer_ids is None and hints.model is None:
-            notes.append(f"layer_ids are not given; taken as 0..{num_layers - 1}.")
+            notes.append(f"`layer_ids` are not given; taken as 0..{num_layers - 1}.")
         if hints.model is not None:
             notes += hints.model.notes
             if other := sorted(set(layers.tolist()) - set(hints.model.all_moe_layers)):
                 detail = f"Layers {other[:8]} are no MoE layers of the model."
-                found.add("layer_ids_differ", f"{file.name}#/layer_ids", detail, "Check the model's config.")
+                found.add(
+                    "layer_ids_differ",
+                    f"{file.name}#/layer_ids",
+                    detail,
+                    "Check that `model` is the one that was recorded.",
+                )
             if missing := sorted(set(hints.model.moe_layers) - set(layers.tolist())):
                 more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
                 notes.append(
                     f"The trace has {num_layers} layers, the model {len(hints.model.moe_layers)} with experts: "
                     f"{missing[:8]}{more} are missing. Is it this model's, and whole? If they are dense, say so with "
-                    "--first-moe-layer (ModelLayout); engines want every MoE layer in a plan."
+                    "`first_moe_layer`; engines want every MoE layer in a plan."
                 )
         experts = hints.experts if num_experts is None else num_experts
         if experts is not None and (isinstance(experts, bool) or not isinstance(experts, int | np.integer)):
@@ -193,8 +218,8 @@ class Axes:
             found.add(
                 "num_experts_differ",
                 f"{file.name}#/num_experts",
-                f"The file says {experts}.",
-                "Leave num_experts (--num-experts) out, and check the model's config.",
+                _experts_differ(hints, f"The file has {experts} experts per layer"),
+                EXPERTS_REMEDY,
             )
         found.raise_if_any()
         if experts is None:
@@ -204,9 +229,9 @@ class Axes:
                     "zero_tokens",
                     file.name,
                     "There is no id to infer num_experts from.",
-                    "Check the recording, or give num_experts.",
+                    "Check the recording, or give `num_experts`.",
                 )
-            notes.append(f"num_experts is not given; inferred as {experts} from the largest id.")
+            notes.append(f"`num_experts` is not given; inferred as {experts} from the largest id.")
         return cls(layer_ids=layers, num_experts=int(experts), notes=tuple(notes))
 
     def trace(self, file: TraceFile | Bundle, format_name: str, notes: tuple[str, ...] = (), **fields: Any) -> Trace:

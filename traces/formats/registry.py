@@ -1,27 +1,25 @@
 """The trace formats. To add one: write a module with a `Reader` named READER, and list it here."""
 
 from traces.formats import (
-    ascend,
     eplb,
-    eplb_stats,
     exflow,
     flame,
     jsonl,
     llama_csv,
-    megatron,
     moetuner,
     npz,
     parquet,
     policylang,
-    sglang_per_pass,
-    sglang_per_token,
-    sglang_routed,
-    sglang_stat,
-    tensorrt,
-    transformers,
-    vllm_routed,
+    tensorrt_llm,
+    vllm_ascend,
 )
+from traces.formats.megatron import router_trace
 from traces.formats.reader import Reader
+from traces.formats.sglang import per_pass, per_token, stat
+from traces.formats.sglang import routed as sglang_routed
+from traces.formats.transformers import archive
+from traces.formats.vllm import eplb_stats
+from traces.formats.vllm import routed as vllm_routed
 
 __all__ = ["READERS"]
 
@@ -32,17 +30,17 @@ READERS: tuple[Reader, ...] = (
     exflow.READER,
     eplb.READER,
     eplb_stats.READER,
-    megatron.READER,
-    tensorrt.READER,
+    router_trace.READER,
+    tensorrt_llm.READER,
     moetuner.READER,
     flame.READER,
     llama_csv.READER,
     policylang.READER,
-    transformers.READER,
-    ascend.READER,
+    archive.READER,
+    vllm_ascend.READER,
     vllm_routed.READER,
     sglang_routed.READER,
-    sglang_stat.READER,
-    sglang_per_pass.READER,
-    sglang_per_token.READER,
+    stat.READER,
+    per_pass.READER,
+    per_token.READER,
 )

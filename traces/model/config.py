@@ -202,7 +202,7 @@ def layout_from_config(content: Any, place: str = "") -> ModelLayout:
     family = FAMILIES.get(name) if isinstance(name, str) else None
     layer_kinds = fields.get("mlp_layer_types")  # transformers 5 lists them in some families
     if family is None and layer_kinds is None:
-        remedy = "Give --model-layers with --first-moe-layer instead, or list the layers with --layer-ids."
+        remedy = "Give `num_layers` with `first_moe_layer` instead, or list the layers as `layer_ids`."
         detail = f"Model type {name!r:.60} is not known: {', '.join(sorted(FAMILIES))}."
         raise InputError.of("unknown_model_type", f"{place}/model_type", detail, remedy)
     layers = config.whole(("num_hidden_layers",), least=1)

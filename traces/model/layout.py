@@ -15,7 +15,7 @@ from traces.support.errors import InputError, Violations
 __all__ = ["ModelLayout"]
 
 MAX_LAYERS = 100_000
-REMEDY = "Give the model's config.json (--model-config), or --model-layers with --first-moe-layer."
+REMEDY = "Give the config.json of the model that was recorded (`model`), or `num_layers` with `first_moe_layer`."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,18 +106,18 @@ class ModelLayout:
         InputError
         """
         if moe_layers is not None and first_moe_layer:
-            detail = "first_moe_layer and moe_layers say the same thing twice."
+            detail = "`first_moe_layer` and `moe_layers` say the same thing twice."
             raise InputError.of("moe_layers_twice", "/first_moe_layer", detail, "Give one of them.")
         if not 1 <= num_layers <= MAX_LAYERS or not 0 <= num_mtp_layers <= MAX_LAYERS or first_moe_layer < 0:
             detail = f"{num_layers} layers from {first_moe_layer}, and {num_mtp_layers} for multi-token prediction."
             remedy = (
-                f"Give 1 to {MAX_LAYERS} layers (--model-layers), as num_hidden_layers of the model's config.json has "
+                f"Give 1 to {MAX_LAYERS} layers (`num_layers`), as num_hidden_layers of the model's config.json has "
                 f"them, a first MoE layer of at least 0, and 0 to {MAX_LAYERS} layers for multi-token prediction."
             )
             raise InputError.of("model_layers", "/num_layers", detail, remedy)
         if moe_layers is None and first_moe_layer >= num_layers and not num_mtp_layers:
             detail = f"Of {num_layers} layers, none comes at or after layer {first_moe_layer}."
-            remedy = "Layers count from 0: give a first MoE layer (--first-moe-layer) below the number of layers."
+            remedy = "Layers count from 0: give a `first_moe_layer` below the number of layers."
             raise InputError.of("no_layers", "/moe_layers", detail, remedy)
         return cls(
             num_layers=num_layers,
@@ -126,6 +126,10 @@ class ModelLayout:
             num_experts=num_experts,
             top_k=top_k,
         )
+
+    @property
+    def _called(self) -> str:
+        return f" ({self.name[:60]})" if self.name else ""
 
     @property
     def dense_layers(self) -> tuple[int, ...]:
@@ -162,7 +166,9 @@ class ModelLayout:
             if count == len(layers):
                 return np.array(layers, dtype=np.int64)
         also = f", {len(self.all_moe_layers)} with MTP" if self.mtp_layers else ""
-        detail = f"{count} rows, but the model has {len(self.moe_layers)} MoE layers{also}."
+        detail = (
+            f"The file has {count} layers, but the model{self._called} has {len(self.moe_layers)} MoE layers{also}."
+        )
         raise InputError.of("layer_count", place, detail, REMEDY)
 
     def of_rows(self, count: int, place: str) -> npt.NDArray[np.int64]:
@@ -189,5 +195,5 @@ class ModelLayout:
         if self.mtp_layers and count == self.mtp_layers[-1] + 1:
             return np.array(self.all_moe_layers, dtype=np.int64)
         also = f", {self.mtp_layers[-1] + 1} with MTP" if self.mtp_layers else ""
-        detail = f"{count} rows, but the model has {self.num_layers} layers{also}."
+        detail = f"The file has {count} layers, but the model{self._called} has {self.num_layers}{also}."
         raise InputError.of("layer_count", place, detail, REMEDY)

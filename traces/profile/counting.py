@@ -7,22 +7,25 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
+from traces.batch import Batch
+from traces.duplicates import check_duplicates
 from traces.profile.kernels import count_by_source, count_coactivation, count_load, count_pairs
-from traces.profile.profile import SEQUENCE_BUCKETS, Profile, ProfileSource
-from traces.profile.repeats import Repeats
-from traces.profile.sample import SampleBuilder, row_priority
+from traces.profile.sample import SampleBuilder, TokenSample
+from traces.profile.sequences import SEQUENCE_BUCKETS, bucket_of
 from traces.profile.windows import WindowedLoad
+from traces.repeats import Repeats
 from traces.support.errors import InputError
 from traces.support.parallel import available_cores
-from traces.trace import BATCH_TOKENS, Batch, LoadCounts, Trace
+from traces.trace import BATCH_TOKENS, Trace
 
-__all__ = ["profile_counts", "profile_trace"]
+__all__ = ["Tally", "count_trace"]
 
 WINDOW_LIMIT = 64
 KEY_ROWS = 64
@@ -30,6 +33,31 @@ TASKS = 4  # per thread and batch
 MAX_SOURCE_RANKS = 65_536
 Counts = npt.NDArray[np.int64]
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tally:
+    """What one pass over a trace counts; see `Profile` for the matrices.
+
+    Attributes
+    ----------
+    digest : str
+        Of the trace.
+    notes : tuple of str
+        Those of the trace, with what the whole of it tells.
+    """
+
+    tokens: int
+    load: npt.NDArray[np.float64]
+    affinity: Counts
+    coactivation: Counts
+    distant: dict[int, Counts]
+    windows: WindowedLoad
+    source_load: Counts | None
+    sequence_load: Counts | None
+    sample: TokenSample | None
+    digest: str
+    notes: tuple[str, ...]
 
 
 class _Counter:
@@ -65,7 +93,7 @@ class _Counter:
         window_load = np.zeros((len(starts), self.trace.num_layers, self.trace.num_experts), np.int64)
         if batch.source_rank is not None and self.by_source is not None:
             self._grow_sources(int(batch.source_rank.max(initial=-1)) + 1)
-        bucket = None if batch.seq_id is None else _buckets(batch.seq_id)
+        bucket = None if batch.seq_id is None else bucket_of(batch.seq_id)
 
         def count_layer(layer: int) -> None:
             for distance, counts in self.pairs.items():
@@ -84,7 +112,7 @@ class _Counter:
 
         run(count_layer, range(self.trace.num_layers))
         if self.together.diagonal(axis1=1, axis2=2).any():
-            checks.check_duplicates(batch, self.trace)
+            check_duplicates(batch, self.trace)
         self.windows.append(
             WindowedLoad(
                 window_tokens=self.window_tokens,
@@ -115,29 +143,23 @@ class _Counter:
         self.by_source = grown
 
 
-def _buckets(seq_id: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
-    """Hash sequences to buckets, the same in every trace: parts of one sequence meet again when profiles merge."""
-    hashed = row_priority(seq_id.astype(np.int64), 0)
-    return (hashed % np.uint64(SEQUENCE_BUCKETS)).astype(np.int32)
-
-
-def profile_trace(
+def count_trace(
     trace: Trace, workers: int | None, distances: tuple[int, ...], window_tokens: int, sample_tokens: int
-) -> Profile:
+) -> Tally:
     """Count `trace`; see `Profile.of`."""
     if any(d < 1 or d >= max(trace.num_layers, 2) for d in distances):
         raise InputError.of(
             "distance_range",
             "/distances",
             f"Layer distances {distances} don't fit {trace.num_layers} layers.",
-            "Distances start at 1 and are below the number of layers.",
+            "`distances` start at 1 and are below the number of layers.",
         )
     if window_tokens < 1 or sample_tokens < 0:
         raise InputError.of(
             "profile_options",
             "/window_tokens",
             f"{window_tokens} tokens per window, {sample_tokens} to keep.",
-            "Give counts.",
+            "Give counts: `window_tokens` of at least 1, `sample_tokens` of at least 0.",
         )
     _check_memory(trace, len({1, *distances}))
     threads = available_cores() if workers is None else max(1, workers)
@@ -175,10 +197,7 @@ def profile_trace(
     load = windows.load.sum(axis=0)
     diagonal = np.arange(trace.num_experts)
     together[:, diagonal, diagonal] = load
-    return Profile(
-        layer_ids=trace.layer_ids.copy(),
-        num_experts=trace.num_experts,
-        top_k=trace.top_k,
+    return Tally(
         tokens=counter.tokens,
         load=load.astype(np.float64),
         affinity=counter.pairs.pop(1),
@@ -188,36 +207,8 @@ def profile_trace(
         source_load=counter.by_source,
         sequence_load=counter.by_sequence,
         sample=counter.sample.finish(),
-        sources=(
-            ProfileSource(
-                digest=digest.result(),
-                source=trace.provenance.source,
-                tokens=counter.tokens,
-                notes=counter.repeats.notes(trace),
-            ),
-        ),
-    )
-
-
-def profile_counts(counts: LoadCounts) -> Profile:
-    """Return a profile with loads only, and affinity where the counts have it."""
-    return Profile(
-        layer_ids=counts.layer_ids.copy(),
-        num_experts=counts.num_experts,
-        top_k=1,
-        tokens=0,
-        load=counts.load.copy(),
-        affinity=None if counts.affinity is None else counts.affinity.copy(),
-        coactivation=None,
-        distant={},
-        windows=None,
-        source_load=None,
-        sample=None,
-        sources=(
-            ProfileSource(
-                digest=counts.digest, source=counts.provenance.source, tokens=0, notes=counts.provenance.notes
-            ),
-        ),
+        digest=digest.result(),
+        notes=counter.repeats.notes(trace),
     )
 
 
@@ -238,7 +229,7 @@ def _check_memory(trace: Trace, distances: int) -> None:
             "profile_too_large",
             trace.provenance.source,
             f"{trace.num_layers} layers of {trace.num_experts} experts take {size >> 30} of {memory >> 30} GiB.",
-            "Check num_experts and the order of the axes.",
+            "Check `num_experts` and the order of the axes.",
         )
 
 

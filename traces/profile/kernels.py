@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["count_by_source", "count_coactivation", "count_load", "count_pairs", "find_duplicate"]
+__all__ = ["count_by_source", "count_coactivation", "count_load", "count_pairs"]
 
 IntArray = npt.NDArray[np.integer[Any]]
 Counts = npt.NDArray[np.integer[Any]]
@@ -123,18 +123,3 @@ def count_by_source(ids: IntArray, layer: int, source: IntArray, out: Counts) ->
             i = ids[t, layer, a]
             if i >= 0:
                 out[r, i] += 1
-
-
-@numba.njit(nogil=True, cache=True)
-def find_duplicate(ids: IntArray) -> int:
-    """Return the first token that lists an expert twice in one layer, or -1."""
-    for t in range(ids.shape[0]):
-        for layer in range(ids.shape[1]):
-            twice = False
-            for a in range(1, ids.shape[2]):
-                for b in range(a):
-                    # Branch-free, so that the comparison vectorises.
-                    twice |= (ids[t, layer, a] == ids[t, layer, b]) & (ids[t, layer, a] >= 0)
-            if twice:
-                return t
-    return -1

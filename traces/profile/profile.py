@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from traces import rules as checks
+from traces.counts import LoadCounts
+from traces.profile.checks import Counts, check_load, check_matrices, counts_only
+from traces.profile.merging import merged
 from traces.profile.sample import TokenSample
+from traces.profile.saved import read_profile, reading, write_profile
+from traces.profile.sources import ProfileSource
 from traces.profile.windows import WindowedLoad
-from traces.support.atomic import atomic_write
+from traces.rules import check_layout
+from traces.support.content import ByContent
 from traces.support.errors import InputError, Violations
-from traces.trace import LoadCounts, Trace
+from traces.support.frames import import_pandas
+from traces.support.shown import Facts, as_html, as_text, numbers
+from traces.trace import Trace
 
-__all__ = ["SEQUENCE_BUCKETS", "Profile", "ProfileSource"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-SCHEMA_VERSION = 1
-SEQUENCE_BUCKETS = 64
-Counts = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True, order=True)
-class ProfileSource:
-    """One trace that went into a profile: its digest, its tokens, and the notes of its reader."""
-
-    digest: str
-    source: str
-    tokens: int
-    notes: tuple[str, ...] = ()
+__all__ = ["Profile"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Profile:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Profile(ByContent):
     """Mergeable statistics of one or more traces of the same model.
 
     Memory: ``8 E^2 (2 L - 1)`` bytes for the matrices, ``8 L E`` per window (at most 128 windows, 256 while counting)
@@ -85,23 +80,18 @@ class Profile:
 
     def __post_init__(self) -> None:
         found = Violations()
-        checks.check_layout(found, self.layer_ids, self.num_experts, self.top_k)
-        if self.load.shape != (self.num_layers, self.num_experts):
-            found.add(
-                "load_shape", "/load", f"Load has shape {self.load.shape}, not (L, E).", "Give one row per layer."
-            )
-        elif not np.isfinite(self.load).all() or (self.load < 0).any():
-            found.add("load_not_finite", "/load", "Load holds NaN, infinite or negative values.", "Correct the counts.")
-        elif (empty := np.flatnonzero(~self.load.any(axis=1))).size:
-            found.add(
-                "zero_tokens",
-                f"/load/{empty[0]}",
-                f"No token was routed in layer(s) {self.layer_ids[empty].tolist()}.",
-                "Record tokens in every layer, or leave the layer out.",
-            )
-        else:
-            checks.check_load_range(found, self.load, "/load/")
-        self._check_matrices(found)
+        check_layout(found, self.layer_ids, self.num_experts, self.top_k)
+        check_load(found, self.load, self.layer_ids, self.num_experts)
+        check_matrices(
+            found,
+            self.num_layers,
+            self.num_experts,
+            affinity=self.affinity,
+            coactivation=self.coactivation,
+            distant=self.distant,
+            source_load=self.source_load,
+            sequence_load=self.sequence_load,
+        )
         found.raise_if_any()
         for array in (
             self.layer_ids,
@@ -115,27 +105,42 @@ class Profile:
             if array is not None:
                 array.flags.writeable = False
 
-    def _check_matrices(self, found: Violations) -> None:
-        layers, experts = self.num_layers, self.num_experts
-        expected: list[tuple[str, Counts | None, int]] = [
-            ("affinity", self.affinity, layers - 1),
-            ("coactivation", self.coactivation, layers),
-            *((f"distant/{distance}", counts, layers - distance) for distance, counts in self.distant.items()),
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())
+
+    def _shown(self) -> tuple[str, Facts]:
+        hottest = self.load.max(axis=1) / self.load.mean(axis=1)
+        worst = int(hottest.argmax())
+        known = [name for name in ("affinity", "coactivation", "source_load") if getattr(self, name) is not None]
+        known += [f"pairs at distance {numbers(sorted(self.distant))}"] if self.distant else []
+        load = f"hottest expert {hottest[worst]:.2f} times the mean of its layer ({self.layer_ids[worst]})"
+        sources = [f"{item.source} ({item.format}, {item.tokens:,} tokens)" for item in self.sources]
+        title = f"{self.num_layers} MoE layers ({numbers(self.layer_ids.tolist())}), {self.num_experts} experts"
+        of = f"{self.tokens:,} tokens, {title}, top-{self.top_k}" if self.affinity is not None else f"loads, {title}"
+        windows = "none" if self.windows is None else f"{len(self.windows)} of {self.windows.window_tokens:,} tokens"
+        return f"Profile of {of}", [
+            ("load", load),
+            ("counts", ", ".join(known) or "loads only"),
+            ("windows", windows),
+            ("sample", "none" if self.sample is None else f"{len(self.sample):,} tokens"),
+            ("engine", self.engine or "not known from the format"),
+            *(("source", text) for text in sources[:3]),
+            *([("source", f"{len(sources) - 3} more")] if len(sources) > 3 else []),
         ]
-        shapes = [(name, array, (length, experts, experts)) for name, array, length in expected if array is not None]
-        if self.source_load is not None:
-            shapes.append(("source_load", self.source_load, (len(self.source_load), layers, experts)))
-        if self.sequence_load is not None:
-            shapes.append(("sequence_load", self.sequence_load, (SEQUENCE_BUCKETS, layers, experts)))
-        for name, array, shape in shapes:
-            if array.shape != shape or array.dtype != np.int64:
-                detail = f"Expected int64 {shape}; got {array.dtype} {array.shape}."
-                found.add("matrix_shape", f"/{name}", detail, "Profile the trace again.")
 
     @property
     def num_layers(self) -> int:
         """Number of MoE layers, L."""
         return len(self.layer_ids)
+
+    @property
+    def engine(self) -> str | None:
+        """The serving engine whose format all sources were read from, or None where they don't agree on one."""
+        engines = {item.engine for item in self.sources}
+        return engines.pop() if len(engines) == 1 else None
 
     @property
     def conditional(self) -> npt.NDArray[np.float64]:
@@ -191,89 +196,88 @@ class Profile:
         InputError
             If the trace breaks a rule or holds no token, or distances are asked of counts.
         """
-        from traces.profile.counting import profile_counts, profile_trace
-
         if isinstance(trace, LoadCounts):
             if set(distances) - {1}:
                 raise InputError.of(
                     "counts_only",
                     "/distances",
                     f"Counts per expert have no pairs of layers to count at distances {distances}.",
-                    "Leave distances (--distance) out, or give a trace with token identity (topk_ids).",
+                    "Leave `distances` out, or give a trace with token identity (topk_ids).",
                 )
-            return profile_counts(trace)
-        return profile_trace(trace, workers, distances, window_tokens, sample_tokens)
+            return cls._of_counts(trace)
+        from traces.profile.counting import count_trace  # compiles, so it is imported when tokens are counted
+
+        tally = count_trace(trace, workers, distances, window_tokens, sample_tokens)
+        return cls(
+            layer_ids=trace.layer_ids.copy(),
+            num_experts=trace.num_experts,
+            top_k=trace.top_k,
+            tokens=tally.tokens,
+            load=tally.load,
+            affinity=tally.affinity,
+            coactivation=tally.coactivation,
+            distant=tally.distant,
+            windows=tally.windows,
+            source_load=tally.source_load,
+            sequence_load=tally.sequence_load,
+            sample=tally.sample,
+            sources=(ProfileSource.of(trace.provenance, tally.digest, tally.tokens, tally.notes),),
+        )
+
+    @classmethod
+    def _of_counts(cls, counts: LoadCounts) -> Profile:
+        return cls(
+            layer_ids=counts.layer_ids.copy(),
+            num_experts=counts.num_experts,
+            top_k=1,
+            tokens=0,
+            load=counts.load.copy(),
+            affinity=None if counts.affinity is None else counts.affinity.copy(),
+            coactivation=None,
+            distant={},
+            windows=None,
+            source_load=None,
+            sample=None,
+            sources=(ProfileSource.of(counts.provenance, counts.digest, 0, counts.provenance.notes),),
+        )
 
     def __add__(self, other: Profile) -> Profile:
         """Merge: the profile that one pass over both traces gives, bit for bit."""
-        found = Violations()
-        for name in ("num_experts", "top_k"):
-            if getattr(self, name) != getattr(other, name):
-                detail = f"{getattr(self, name)} and {getattr(other, name)} differ."
-                found.add("profiles_differ", f"/{name}", detail, "Merge profiles of the same model only.")
-        if self.layer_ids.tolist() != other.layer_ids.tolist():
-            found.add("profiles_differ", "/layer_ids", "The layers differ.", "Merge profiles of the same layers only.")
-        for name in ("affinity", "coactivation", "distant", "windows", "source_load", "sequence_load", "sample"):
-            mine, others = getattr(self, name), getattr(other, name)
-            if (mine is None) != (others is None) or (name == "distant" and set(mine) != set(others)):
-                found.add(
-                    "profiles_differ",
-                    f"/{name}",
-                    f"One profile has {name}, or distances of it, that the other lacks.",
-                    "Profile both traces with the same options, from traces with the same columns; loads alone can't "
-                    "be merged with tokens.",
-                )
-        if self.windows and other.windows and not self.windows.aligned_to(other.windows.window_tokens):
-            found.add(
-                "profiles_differ",
-                "/windows",
-                f"Windows of {self.windows.window_tokens} and {other.windows.window_tokens} tokens don't nest.",
-                "Profile both traces with the same window_tokens.",
-            )
-        found.raise_if_any()
-        windows = None
-        if self.windows is not None and other.windows is not None:
-            windows = WindowedLoad.union([self.windows, other.windows])
-        sample = None
-        if self.sample is not None and other.sample is not None:
-            sample = TokenSample.union([self.sample, other.sample])
-        return replace(
-            self,
-            tokens=self.tokens + other.tokens,
-            load=self.load + other.load,
-            affinity=_sum(self.affinity, other.affinity),
-            coactivation=_sum(self.coactivation, other.coactivation),
-            distant={distance: counts + other.distant[distance] for distance, counts in self.distant.items()},
-            windows=windows,
-            source_load=_sum_padded(self.source_load, other.source_load),
-            sample=sample,
-            sources=tuple(sorted(self.sources + other.sources)),
-            sequence_load=_sum(self.sequence_load, other.sequence_load),
+        return Profile(**merged(self._values(), other._values()))
+
+    def _values(self) -> dict[str, Any]:
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the load as a table, a row per layer and expert; needs pandas (the extra ``frame``).
+
+        Returns
+        -------
+        DataFrame
+            Columns ``layer`` (of the model), ``expert``, ``load`` (tokens), ``share`` (of the layer's load), and
+            ``load_over_mean`` (1 is even).
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        layers, experts = self.load.shape
+        total = self.load.sum(axis=1, keepdims=True)
+        frame: pd.DataFrame = import_pandas().DataFrame(
+            {
+                "layer": np.repeat(self.layer_ids, experts),
+                "expert": np.tile(np.arange(experts), layers),
+                "load": self.load.ravel(),
+                "share": (self.load / total).ravel(),
+                "load_over_mean": (self.load / total * experts).ravel(),
+            }
         )
+        return frame
 
     def save(self, path: str | Path) -> None:
         """Write the profile as a compressed `.npz`, whole or not at all."""
-        arrays: dict[str, Any] = {"layer_ids": self.layer_ids, "load": self.load}
-        for name in ("affinity", "coactivation", "source_load", "sequence_load"):
-            if (value := getattr(self, name)) is not None:
-                arrays[name] = value
-        arrays |= {f"distant_{distance}": counts for distance, counts in self.distant.items()}
-        header: dict[str, Any] = {
-            "profile_version": SCHEMA_VERSION,
-            "num_experts": self.num_experts,
-            "top_k": self.top_k,
-            "tokens": self.tokens,
-            "sources": [[item.digest, item.source, item.tokens, list(item.notes)] for item in self.sources],
-        }
-        if self.windows is not None:
-            header["windows"] = [self.windows.window_tokens, self.windows.limit]
-            arrays |= {f"windows_{name}": getattr(self.windows, name) for name in ("source", "index", "tokens", "load")}
-        if self.sample is not None:
-            header["sample"] = self.sample.capacity
-            names = ("topk_ids", "rows", "seq_id", "source_rank", "priority")
-            arrays |= {f"sample_{name}": getattr(self.sample, name) for name in names}
-        with atomic_write(path) as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+        write_profile(path, self._values())
 
     @classmethod
     def load_file(cls, path: str | Path) -> Profile:
@@ -284,77 +288,6 @@ class Profile:
         InputError
             If the file is not a profile of a known version, or is damaged.
         """
-        from traces.formats.npz import read_arrays
-
-        arrays = read_arrays(Path(path))
-        try:
-            header = json.loads(str(arrays.pop("header")))
-            if header["profile_version"] != SCHEMA_VERSION:
-                raise InputError.of(
-                    "profile_version",
-                    f"{Path(path).name}#/profile_version",
-                    f"Version {header['profile_version']} is not {SCHEMA_VERSION}.",
-                    "Profile the trace again with this version of moe-placement.",
-                )
-            return cls._from_arrays(header, arrays)
-        except InputError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise InputError.of(
-                "not_a_profile",
-                Path(path).name,
-                f"This is not a profile: {error}.",
-                "Make one with `moe-placement profile`.",
-            ) from error
-
-    @classmethod
-    def _from_arrays(cls, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Profile:
-        windows = sample = None
-        if "windows" in header:
-            width, limit = header["windows"]
-            parts = {name: arrays[f"windows_{name}"] for name in ("source", "index", "tokens", "load")}
-            windows = WindowedLoad(window_tokens=width, limit=limit, **parts)
-        if "sample" in header:
-            names = ("topk_ids", "rows", "seq_id", "source_rank", "priority")
-            sample = TokenSample(capacity=header["sample"], **{name: arrays[f"sample_{name}"] for name in names})
-        return cls(
-            layer_ids=arrays["layer_ids"],
-            num_experts=header["num_experts"],
-            top_k=header["top_k"],
-            tokens=header["tokens"],
-            load=arrays["load"],
-            affinity=arrays.get("affinity"),
-            coactivation=arrays.get("coactivation"),
-            distant={int(k.removeprefix("distant_")): v for k, v in arrays.items() if k.startswith("distant_")},
-            windows=windows,
-            source_load=arrays.get("source_load"),
-            sequence_load=arrays.get("sequence_load"),
-            sample=sample,
-            sources=tuple(
-                ProfileSource(digest=digest, source=source, tokens=tokens, notes=tuple(notes))
-                for digest, source, tokens, notes in header["sources"]
-            ),
-        )
-
-
-def counts_only(what: str) -> InputError:
-    """Return the error for a statistic that counts can't give."""
-    return InputError.of(
-        "counts_only",
-        "/profile",
-        f"{what} needs tokens, but the profile was made from counts per expert.",
-        "Record a trace with token identity (topk_ids), or choose an objective that needs loads only.",
-    )
-
-
-def _sum(a: Counts | None, b: Counts | None) -> Counts | None:
-    return None if a is None or b is None else a + b
-
-
-def _sum_padded(a: Counts | None, b: Counts | None) -> Counts | None:
-    """Add two source x expert counts whose number of ranks may differ."""
-    if a is None or b is None:
-        return None
-    ranks = max(len(a), len(b))
-    pad = [np.pad(x, ((0, ranks - len(x)), (0, 0), (0, 0))) for x in (a, b)]
-    return pad[0] + pad[1]
+        values = read_profile(path)
+        with reading(path):
+            return cls(**values)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from traces.trace import Batch
+from traces.batch import Batch
+from traces.support.content import ByContent
 
 __all__ = ["SampleBuilder", "TokenSample", "row_priority"]
 
@@ -24,8 +25,8 @@ def row_priority(rows: npt.NDArray[np.int64], source_key: int) -> npt.NDArray[np
     return x
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenSample:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class TokenSample(ByContent):
     """At most `capacity` tokens of a trace, as a bottom-k sample.
 
     A token's priority depends on its source and row alone, so the sample of merged profiles is the one that a single
@@ -55,6 +56,12 @@ class TokenSample:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        known = [name for name in ("seq_id", "source_rank") if len(self) and (getattr(self, name) >= 0).any()]
+        _, layers, top_k = self.topk_ids.shape
+        columns = f", with {' and '.join(known)}" if known else ""
+        return f"TokenSample of {len(self):,} tokens (at most {self.capacity:,}), {layers} layers, top-{top_k}{columns}"
 
     @classmethod
     def of_batch(

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import glob
-import os
-import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from traces.decoding.archive import check_zip
+from traces.batch import Batch
 from traces.formats import load
+from traces.profile.locations import as_file, list_shards, naming
 from traces.profile.profile import Profile
+from traces.profile.saved import is_profile
 from traces.support.errors import InputError, Violations
 from traces.support.parallel import map_executor
-from traces.support.temporary import held_folder
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
-__all__ = ["is_profile", "list_shards", "profile_shards"]
+__all__ = ["profile_shards"]
 
 RUN = 8  # neighbours that one task counts one after the other; part of the shape of the tree, so the same everywhere
-TRIES = 4  # to read from an object store, a pause that doubles between them
-PAUSE_S = 0.5
-CHUNK_BYTES = 1 << 20
 Make = Callable[[], Executor]
 
 
@@ -43,7 +35,7 @@ class _Counting:
 
     def shard(self, shard: str, read: Callable[[int], None] | None = None) -> Profile:
         """Count one shard; `read` is told how many tokens more were read."""
-        with _naming(shard), _as_file(shard) as path:
+        with naming(shard), as_file(shard) as path:
             options = dict(self.load_options)
             if is_profile(path):
                 return self._saved(path, options)
@@ -67,13 +59,13 @@ class _Counting:
 
     def _saved(self, path: Path, options: dict[str, Any]) -> Profile:
         if given := sorted(name for name, value in options.items() if value is not None):
-            raise InputError.of(
-                "profile_options", f"/{given[0]}", f"A saved profile takes no {', '.join(given)}.", "Leave that out."
-            )
+            listed = ", ".join(f"`{name}`" for name in given)
+            detail = f"A saved profile takes no {listed}: it is counted already."
+            raise InputError.of("profile_options", f"/{given[0]}", detail, "Leave that out.")
         profile = Profile.load_file(path)
         if lacking := sorted(set(self.distances) - {1, *profile.distant}):
             detail = f"{path.name} is a saved profile without pairs of layers that are {lacking} apart."
-            remedy = "Leave --distance out, or name the trace that it was made from."
+            remedy = "Leave `distances` out, or name the trace that it was made from."
             raise InputError.of("profile_options", "/distances", detail, remedy)
         return profile
 
@@ -171,76 +163,8 @@ def profile_shards(
     return _tree(_elsewhere(lambda: made.pop() if made else executor(), runs, counting, told)).profile
 
 
-def list_shards(sources: Sequence[str | Path]) -> list[str]:
-    """Return the files that sources stand for, each kind in the order of names.
-
-    Parameters
-    ----------
-    sources : sequence of path or str
-        Files, patterns (``traces/*.parquet``), and URLs of fsspec with or without a pattern (``s3://bucket/*.npz``).
-
-    Returns
-    -------
-    list of str
-        Sorted; local ones absolute. A file that is named twice is there twice.
-
-    Raises
-    ------
-    InputError
-        If a pattern matches nothing, or a URL can't be listed.
-    """
-    found = Violations()
-    shards: list[str] = []
-    for source in map(str, sources):
-        try:
-            shards += _matches(source)
-        except InputError as error:
-            found.extend(error)
-    if not sources:
-        found.add("no_shards", "/sources", "There is nothing to count.", "Name at least one trace.")
-    found.raise_if_any()
-    return sorted(shards)
-
-
-def is_profile(path: Path) -> bool:
-    """Whether a file looks like a profile that `Profile.save` wrote."""
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            return False
-        with path.open("rb") as stream:
-            check_zip(stream, path.name)
-            with zipfile.ZipFile(stream) as archive:
-                return "header.npy" in archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        return False  # whatever it is, the trace readers say what is wrong with it
-
-
 def _silent(counted: int, total: int) -> None:
     """Tell nobody."""
-
-
-def _matches(source: str) -> list[str]:
-    if "://" in source:
-        if not ("*" in source if _is_http(source) else glob.has_magic(source)):  # "?" begins a query there
-            return [source]
-        store, path = _store(source)
-        try:
-            names = [store.unstrip_protocol(name) for name in store.glob(path)]
-        except OSError as error:
-            raise _unreadable(source, error) from error
-    elif not glob.has_magic(source) or Path(source).exists():
-        return [_absolute(source)]
-    else:
-        found = glob.glob(source, recursive=True)  # noqa: PTH207  Path.glob takes no absolute patterns
-        names = [_absolute(name) for name in found if not Path(name).is_dir()]
-    if not names:
-        raise InputError.of("no_shards", source, "No file matches.", "Check the pattern, and quote it for the shell.")
-    return names
-
-
-def _absolute(name: str) -> str:
-    """Return a path that workers with another working directory understand; an empty one stays, to be refused."""
-    return os.path.abspath(name) if name else name  # noqa: PTH100  Path would follow nothing, but drops "./."
 
 
 def _watched(trace: Trace, tell: Callable[[int], None]) -> Trace:
@@ -314,74 +238,6 @@ def _tree(counted: Iterator[Counted]) -> Counted:
     while levels:
         result = merge(levels.pop()[1], result)
     return result
-
-
-@contextmanager
-def _naming(shard: str) -> Iterator[None]:
-    """Let errors begin with the whole name of the shard, not with that of its file alone."""
-    try:
-        yield
-    except InputError as error:
-        name = _base(shard)
-        found = Violations()
-        for item in error.violations:
-            if item.pointer in (shard, name) or item.pointer.startswith((f"{name}#", f"{shard}#")):
-                place = shard + item.pointer.removeprefix(shard).removeprefix(name)
-            else:
-                place = f"{shard}: {item.pointer}"
-            found.add(item.code, place, item.detail, item.remedy)
-        raise InputError(tuple(found.found)) from error
-
-
-@contextmanager
-def _as_file(shard: str) -> Iterator[Path]:
-    """Give a shard as a file with its own name: readers open it several times."""
-    if "://" not in shard:
-        yield Path(shard)
-        return
-    store, key = _store(shard)
-    with held_folder() as folder:
-        path = folder / _base(shard)
-        for left in reversed(range(TRIES)):
-            try:
-                with store.open(key, "rb") as source, path.open("wb") as target:
-                    while data := source.read(CHUNK_BYTES):
-                        target.write(data)
-                break
-            except FileNotFoundError as error:
-                raise InputError.of("file_missing", shard, "There is no such object.", "Check the address.") from error
-            except OSError as error:
-                if not left:
-                    raise _unreadable(shard, error) from error
-                time.sleep(PAUSE_S * 2 ** (TRIES - 1 - left))
-        yield path
-
-
-def _store(url: str) -> tuple[Any, str]:
-    try:
-        from fsspec.core import url_to_fs
-
-        store, path = url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        detail = f"{url.partition('://')[0]}:// can't be read: {error}."
-        remedy = 'Install what reads it; for s3://, pip install "moe-placement[s3]".'
-        raise InputError.of("no_such_store", url, detail, remedy) from error
-    return store, path
-
-
-def _base(shard: str) -> str:
-    """Return the last part of a name, without a query: it may be a signature, and the name is kept in profiles."""
-    name = urlsplit(shard).path if _is_http(shard) else shard
-    return name.rpartition("/")[2] or "shard"
-
-
-def _is_http(url: str) -> bool:
-    return url.startswith(("http://", "https://"))
-
-
-def _unreadable(url: str, error: OSError) -> InputError:
-    reason = str(error).strip().rstrip(".") or type(error).__name__
-    return InputError.of("cannot_read", url, f"Can't read it: {reason}.", "Check the address and its rights.")
 
 
 def _lost(run: Sequence[str], reason: str = "") -> InputError:

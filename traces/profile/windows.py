@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from traces.support.content import ByContent
 from traces.support.errors import InputError
 
 __all__ = ["WindowedLoad"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class WindowedLoad:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class WindowedLoad(ByContent):
     """Tokens per window, layer and expert.
 
     A window is `window_tokens` consecutive rows of one source. Above `limit` windows, neighbours of a source join
@@ -46,6 +47,10 @@ class WindowedLoad:
     def __len__(self) -> int:
         return len(self.index)
 
+    def __repr__(self) -> str:
+        sources = len(np.unique(self.source))
+        return f"WindowedLoad of {len(self)} windows of {self.window_tokens:,} tokens, from {sources} source(s)"
+
     @classmethod
     def union(cls, parts: Sequence[WindowedLoad]) -> WindowedLoad:
         """Return the windows of all `parts`, coarsened to a common width and to the limit."""
@@ -55,7 +60,7 @@ class WindowedLoad:
                 "windows_differ",
                 "/window_tokens",
                 "The windows don't nest.",
-                "Profile both traces with the same window_tokens.",
+                "Profile both traces with the same `window_tokens`.",
             )
         limit = min(part.limit for part in parts)
         joined = cls(

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from traces.profile.profile import Profile
 from traces.statistics.samples import check_successors, information, layer_pair_counts, require_sample, top_columns
+from traces.support.content import ByContent
 from traces.support.errors import InputError
+from traces.support.frames import import_pandas
 from traces.support.parallel import map_threads
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["AffinityStrength", "affinity_strength"]
 
 Floats = npt.NDArray[np.float64]
+PER_PAIR = ("observed", "null_mean", "null_std", "strength", "normalised", "z", "top_share", "top_share_null")
 
 
-@dataclass(frozen=True, kw_only=True)
-class AffinityStrength:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AffinityStrength(ByContent):
     """Mutual information between the experts of consecutive layers, above its permutation null.
 
     All arrays are (L-1,) float64: entry l is about layers l and l+1.
@@ -83,9 +89,20 @@ class AffinityStrength:
         """Mean of `strength` over layer pairs, in bits."""
         return float(self.strength.mean())
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return the figures of each layer pair as a table; needs pandas (the extra ``frame``).
+
+        Returns
+        -------
+        DataFrame
+            A row per pair, indexed by the number l of its first MoE layer; the columns are the arrays and properties.
+        """
+        table = import_pandas().DataFrame({name: getattr(self, name) for name in PER_PAIR})
+        frame: pd.DataFrame = table.rename_axis("layer_pair")
+        return frame
+
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
-        per_pair = ("observed", "null_mean", "null_std", "strength", "normalised", "z", "top_share", "top_share_null")
         return {
             "tokens": self.tokens,
             "permutations": self.permutations,
@@ -97,7 +114,7 @@ class AffinityStrength:
                 "top_share": float(self.top_share.mean()),
                 "top_share_null": float(self.top_share_null.mean()),
             },
-            "layer_pairs": {name: getattr(self, name).tolist() for name in per_pair},
+            "layer_pairs": {name: getattr(self, name).tolist() for name in PER_PAIR},
         }
 
 
@@ -139,7 +156,9 @@ def affinity_strength(
     """
     sample = require_sample(profile, "Affinity strength")
     if permutations < 2:
-        raise InputError.of("permutations_range", "/permutations", f"{permutations} permutations.", "Give at least 2.")
+        raise InputError.of(
+            "permutations_range", "/permutations", f"{permutations} permutations.", "Give `permutations` of at least 2."
+        )
     columns = check_successors(successors, profile.num_experts)
     ids, experts = sample.topk_ids, profile.num_experts
     halves = slice(0, None, 2), slice(1, None, 2)  # the sample is in random order

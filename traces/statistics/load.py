@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from traces.profile.profile import Profile, counts_only
+from traces.profile.checks import counts_only
+from traces.profile.profile import Profile
 from traces.statistics.samples import check_successors, top_columns
 from traces.support.errors import InputError
 
@@ -33,7 +34,7 @@ def topk_share(profile: Profile, k: int) -> Floats:
     """
     if not 1 <= k <= profile.num_experts:
         raise InputError.of(
-            "k_range", "/k", f"There are no {k} hottest of {profile.num_experts} experts.", "Give 1 to num_experts."
+            "k_range", "/k", f"There are no {k} hottest of {profile.num_experts} experts.", "Give a `k` of 1 to E."
         )
     hottest = np.sort(profile.load, axis=1)[:, -k:]
     share: Floats = hottest.sum(axis=1) / profile.load.sum(axis=1)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traces.profile.checks import counts_only
 from traces.profile.kernels import count_pairs
-from traces.profile.profile import Profile, counts_only
+from traces.profile.profile import Profile
 from traces.profile.sample import TokenSample
 from traces.support.errors import InputError
 
@@ -31,7 +32,7 @@ def require_sample(profile: Profile, what: str) -> TokenSample:
             "sample_too_small",
             "/profile/sample",
             f"{what} needs at least {MIN_SAMPLE} sampled tokens; there are {0 if sample is None else len(sample)}.",
-            "Profile a longer trace, with sample_tokens at its default.",
+            "Profile a longer trace, with `sample_tokens` at its default.",
         )
     return sample
 

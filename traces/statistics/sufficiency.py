@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,13 @@ from scipy.special import ndtri
 from traces.profile.profile import Profile
 from traces.profile.sample import TokenSample
 from traces.statistics.samples import check_successors, layer_pair_counts, require_sample
+from traces.support.content import ByContent
 from traces.support.errors import InputError
+from traces.support.frames import import_pandas
 from traces.support.parallel import map_threads
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["EnoughTokens", "enough_tokens"]
 
@@ -26,8 +31,8 @@ ENOUGH_NOISE, BORDERLINE_NOISE = 0.01, 0.03
 MIN_SEQUENCES = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class EnoughTokens:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EnoughTokens(ByContent):
     """Whether the affinity counts suffice, and why.
 
     Attributes
@@ -62,6 +67,20 @@ class EnoughTokens:
     reliability_per_pair: Floats
     counts_per_cell: Floats
     standard_error: Floats
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the figures of each layer pair as a table; needs pandas (the extra ``frame``).
+
+        Returns
+        -------
+        DataFrame
+            A row per pair, indexed by the number l of its first MoE layer: ``reliability``, ``counts_per_cell``,
+            ``standard_error``.
+        """
+        columns = {"reliability": self.reliability_per_pair}
+        columns |= {"counts_per_cell": self.counts_per_cell, "standard_error": self.standard_error}
+        frame: pd.DataFrame = import_pandas().DataFrame(columns).rename_axis("layer_pair")
+        return frame
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from traces.profile.profile import Profile
 from traces.statistics.affinity import affinity_strength
+from traces.statistics.gain import gain
 from traces.statistics.load import coactivation_share, imbalance, topk_share
 from traces.statistics.sufficiency import enough_tokens
 from traces.support.errors import InputError
@@ -15,7 +16,7 @@ __all__ = ["summary"]
 
 
 def summary(profile: Profile, *, permutations: int = 20, seed: int = 0) -> dict[str, Any]:
-    """Return sizes, load, co-activation, affinity and the check for enough tokens as JSON-ready values.
+    """Return sizes, load, co-activation, affinity, the check for enough tokens and the judgement, ready for JSON.
 
     Parameters
     ----------
@@ -27,9 +28,21 @@ def summary(profile: Profile, *, permutations: int = 20, seed: int = 0) -> dict[
     -------
     dict
         ``coactivation``, ``affinity`` and ``enough_tokens`` are None where the profile can't tell; ``not_available``
-        then names the rule and says why.
+        then names the rule and says why. ``gain`` is what follows; see `traces.statistics.Gain`.
     """
     shares = {str(k): topk_share(profile, k).tolist() for k in sorted({1, profile.top_k, -(-profile.num_experts // 8)})}
+    found: dict[str, Any] = {}
+
+    def affinity() -> dict[str, Any]:
+        found["affinity"] = affinity_strength(profile, permutations=permutations, seed=seed)
+        told: dict[str, Any] = found["affinity"].as_dict()
+        return told
+
+    def enough() -> dict[str, Any]:
+        found["enough"] = enough_tokens(profile)
+        told: dict[str, Any] = found["enough"].as_dict()
+        return told
+
     result: dict[str, Any] = {
         "num_layers": profile.num_layers,
         "num_experts": profile.num_experts,
@@ -52,16 +65,16 @@ def summary(profile: Profile, *, permutations: int = 20, seed: int = 0) -> dict[
                 strict=True,
             )
         ),
-        "affinity": lambda: affinity_strength(profile, permutations=permutations, seed=seed).as_dict(),
-        "enough_tokens": lambda: enough_tokens(profile).as_dict(),
+        "affinity": affinity,
+        "enough_tokens": enough,
     }
     for name, compute in parts.items():
         try:
             result[name] = compute()
         except InputError as error:
-            found = error.violations[0]
-            result["not_available"][name] = {"code": found.code, "detail": found.detail, "remedy": found.remedy}
-    return result
+            rule = error.violations[0]
+            result["not_available"][name] = {"code": rule.code, "detail": rule.detail, "remedy": rule.remedy}
+    return result | {"gain": gain(profile, **found, seed=seed).as_dict()}
 
 
 def _sources(profile: Profile) -> list[dict[str, Any]]:

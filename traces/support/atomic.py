@@ -64,7 +64,7 @@ def check_writable(path: str | Path, what: str = "The output") -> Path:
     ----------
     path : path
     what : str
-        What errors call it, such as ``--output``.
+        What errors call it, such as ``plan.json``.
 
     Raises
     ------

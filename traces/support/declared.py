@@ -78,9 +78,14 @@ class Declared:
         return low and high
 
 
-@cache
 def declared(owner: type[Any]) -> Mapping[str, Declared]:
     """Return what is declared of the fields of a dataclass that its constructor takes, by name."""
+    key: Any = owner  # mypy takes no class for hashable
+    return _read(key)
+
+
+@cache
+def _read(owner: Any) -> Mapping[str, Declared]:
     hints = get_type_hints(owner, include_extras=True)
     return {item.name: _declared(item, hints[item.name]) for item in fields(owner) if item.init}
 

@@ -1,4 +1,4 @@
-"""Tables for people who work with pandas (extra ``frame``)."""
+"""Tables for pandas, which is an extra."""
 
 from __future__ import annotations
 
@@ -7,7 +7,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["frame"]
+__all__ = ["frame", "import_pandas"]
+
+
+def import_pandas() -> Any:
+    """Return pandas.
+
+    Raises
+    ------
+    ImportError
+        With the command that installs it.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError('to_frame() needs pandas: pip install "moe-placement[frame]"') from error
+    return pd
 
 
 def frame(data: Any) -> DataFrame:
@@ -18,8 +33,5 @@ def frame(data: Any) -> DataFrame:
     ImportError
         If pandas is not installed.
     """
-    try:
-        from pandas import DataFrame
-    except ImportError as error:
-        raise ImportError('Tables need pandas: pip install "moe-placement[frame]".') from error
-    return DataFrame(data)
+    table: DataFrame = import_pandas().DataFrame(data)
+    return table

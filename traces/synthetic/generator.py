@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traces.batch import Batch
+from traces.provenance import Provenance
 from traces.support.parallel import available_cores, map_threads
 from traces.synthetic.kernel import draw_experts, draw_topics, hash_rows
 from traces.synthetic.parameters import Synthetic
 from traces.synthetic.tables import Tables
-from traces.trace import Batch, Provenance, Trace
+from traces.trace import Trace
 
 __all__ = ["generate"]
 

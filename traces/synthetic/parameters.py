@@ -135,14 +135,14 @@ class Synthetic:
                 "top_k_range",
                 "/top_k",
                 f"A token can't choose {self.top_k} different experts out of {self.num_experts}.",
-                "Lower top_k or raise num_experts.",
+                "Lower `top_k` or raise `num_experts`.",
             )
         if self.num_experts % self.groups:
             found.add(
                 "groups_divide",
                 "/groups",
                 f"{self.num_experts} experts don't split into {self.groups} equal groups.",
-                "Choose a divisor of num_experts.",
+                "Choose a divisor of `num_experts`.",
             )
         if self.limit > self.groups:
             found.add(
@@ -156,10 +156,12 @@ class Synthetic:
                 "group_limit_range",
                 "/group_limit",
                 f"{self.limit} groups hold {self.num_experts // self.groups * self.limit} experts, fewer than top_k.",
-                "Raise group_limit or lower top_k.",
+                "Raise `group_limit` or lower `top_k`.",
             )
         if self.drift and self.topics < 2:
-            found.add("drift_topics", "/drift", "One topic can't drift.", "Plant at least 2 topics, or set drift to 0.")
+            found.add(
+                "drift_topics", "/drift", "One topic can't drift.", "Plant 2 topics or more, or set `drift` to 0."
+            )
         if self.num_layers * self.topics * self.num_experts > 2**27:
             found.add(
                 "tables_too_large",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from traces.profile.profile import Profile, counts_only
+from traces.profile.checks import counts_only
+from traces.profile.profile import Profile
 
 __all__ = ["team_share"]
 

@@ -12,7 +12,7 @@ import typer
 from api.cli.console import Json, print_json, say, write
 
 if TYPE_CHECKING:  # settings take longer to load than --help may
-    from api.service.settings import Settings
+    from api.settings.settings import Settings
     from api.store.backup import Kept
 
 __all__ = ["backup", "restore"]
@@ -52,7 +52,7 @@ def restore(file: BackupFile, data_dir: DataDir = None, as_json: Json = False) -
 
 
 def _settings(data_dir: Path | None) -> Settings:
-    from api.service.settings import read_settings
+    from api.settings.settings import read_settings
 
     return read_settings(data_dir=data_dir)
 

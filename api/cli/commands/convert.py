@@ -7,26 +7,29 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import options as shared
-from api.cli import reading
 from api.cli.commands.exports import (
     FillMissing,
+    Force,
     Layer,
     ModelClass,
     ModelName,
     MtpModelClass,
     Where,
     WithoutMtp,
+    form_of,
     placement_context,
     write_placement,
 )
 from api.cli.console import Json, print_json, say, write
+from api.cli.declared import Asked, asks
+from api.cli.reading import TraceReading
 
 __all__ = ["convert"]
 
 TRACES = ("parquet", "jsonl", "npz")
 
 
+@asks(TraceReading, "reading", without=("format",))
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Placement file, or trace.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
@@ -36,6 +39,7 @@ def convert(
             "--to", metavar="FORMAT", help="Placement format (see `formats`); for traces parquet, jsonl or npz."
         ),
     ],
+    reading: Asked,
     source_format: Annotated[
         str | None, typer.Option("--from", metavar="FORMAT", help="Format of IN; found by content by default.")
     ] = None,
@@ -46,34 +50,27 @@ def convert(
     mtp_model_class: MtpModelClass = None,
     model_name: ModelName = None,
     topology: Where = None,
-    top_k: shared.TopKOption = None,
-    drop_dummy: shared.DropDummyOption = False,
-    num_experts: shared.NumExpertsOption = None,
-    layer_ids: shared.LayerIdsOption = None,
-    model_config: shared.ModelConfigOption = None,
-    model_layers: shared.ModelLayersOption = None,
-    first_moe_layer: shared.FirstMoeLayerOption = None,
-    mtp_layers: shared.MtpLayersOption = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Convert a placement file to another format, or a trace to one of ours."""
-    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    from api.cli.outputs import Checks, check_outputs
 
-    from api.cli.outputs import check_outputs
-
-    check_outputs({"OUT": output}, (source, model_config))
+    with Checks() as checks:
+        read = reading.build(checks)
+        checks.run(lambda: check_outputs({"OUT": output}, (source, reading.get("model"))))
     wanted = to.strip().lower().replace("-", "_")
     names = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
     writing = {"fill_missing": fill_missing, "without_mtp": without_mtp, "layer": layer} | names
     if wanted in TRACES and not (wanted == "npz" and _is_placement(source, source_format)):
-        _refuse_unused(writing | {"topology": topology}, "A trace is converted")
-        loading = reading.load_options(num_experts, layer_ids, source_format, model)
-        loading |= reading.row_options(top_k, drop_dummy)
+        _refuse_unused(writing | {"topology": topology, "force": force}, "A trace is converted")
+        loading = read.load_options(read.layout()) | {"format": source_format}
         _convert_trace(source, output, wanted, loading, as_json=as_json)
         return
-    _refuse_unused({"top_k": top_k, "drop_dummy": drop_dummy}, "A placement is converted")
-    context = placement_context(topology, model, num_experts, layer_ids, **writing)
-    write_placement(source, source_format, context, wanted, output, as_json=as_json)
+    _refuse_unused({"top_k": read.top_k, "drop_dummy": read.drop_dummy_rows}, "A placement is converted")
+    context = placement_context(topology, read, **writing)
+    form, engine = form_of(wanted, "/to")
+    write_placement(source, source_format, context, form, engine, output, force=force, as_json=as_json)
 
 
 def _refuse_unused(options: dict[str, Any], what: str) -> None:

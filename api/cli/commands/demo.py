@@ -7,11 +7,11 @@ from pathlib import Path
 from shutil import which
 from typing import Annotated
 
-import typer
-
 from api.cli import options as shared
-from api.cli import reading
 from api.cli.console import Json, say, write
+from api.cli.declared import Asked, asks
+from api.cli.options import output_option
+from solvers.request import Request
 
 __all__ = ["demo"]
 
@@ -32,32 +32,32 @@ What to do next:
 The trace formats are in docs/formats.md, the tutorial in docs/tutorial.md."""
 
 
+@asks(
+    Request,
+    only=("topology", "time_limit", "seed"),
+    defaults={"topology": "1x4", "time_limit": 5.0},
+)
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the results.")] = Path(
-        "demo-out"
-    ),
-    topology: Annotated[str, typer.Option(metavar="NxG", help="As for `solve`.")] = "1x4",
-    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds to search.")] = 5.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the search.")] = 0,
+    asked: Asked,
     workers: shared.WorkersOption = None,
+    output: Annotated[
+        Path, output_option("--output", "-o", metavar="FOLDER", text="Folder for the results.  [default: demo-out]")
+    ] = Path("demo-out"),
     as_json: Json = False,
 ) -> None:
     """Plan the sample trace, show before and after, and write a plan and a report: start here."""
-    from api.cli.outputs import check_outputs
+    from api.cli.outputs import Checks, check_outputs
     from api.cli.planned import plan_and_tell
-    from api.planning import PlanRequest, open_source
     from api.sample import sample_path
-    from placement import Constraints
-    from solvers import Limits
+    from placement import Constraints, load_topology
+    from solvers.source import open_source
     from traces import InputError
 
     trace = _short(sample_path())
-    request = PlanRequest(
-        topology=reading.read_topology(topology),
-        constraints=Constraints(load_cap=LOAD_CAP),
-        limits=Limits(time_s=time_limit),
-        seed=seed,
-    )
+    with Checks() as checks:
+        machine = checks.run(lambda: load_topology(asked.get("topology")))
+        apart = {"topology": machine or "1x1", "constraints": Constraints(load_cap=LOAD_CAP)}
+        request = asked.build(checks, **apart)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,10 +66,12 @@ def demo(
         ) from error
     plan, report = output / "plan.json", output / "report.html"
     check_outputs({"plan": plan, "report": report}, (trace,))
-    say(f"Planning the sample trace {trace} on {topology} GPUs, load cap {LOAD_CAP:g}, for {time_limit:g} s ...")
+    where, seconds = request.machine.name, request.limits.time_s
+    for_so_long = "" if seconds is None else f", for {seconds:g} s"
+    say(f"Planning the sample trace {trace} on {where} GPUs, load cap {LOAD_CAP:g}{for_so_long} ...")
     told = plan_and_tell(open_source(trace), request, output=plan, report=report, workers=workers, as_json=as_json)
     if not as_json:
-        figures = [told["summary"]["plans"][name]["held_out"] for name in ("contiguous", "plan")]
+        figures = [told["summary"]["plans"][name]["held_out"] for name in (told["summary"]["baseline"], "plan")]
         crossing = [found["cross_gpu_fraction"] for found in figures]
         busiest = [found["imbalance_max_over_mean"] for found in figures]
         write(

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options as shared
-from api.cli import reading
 from api.cli.console import BAD_INPUT, Json, print_json, say, write
+from api.cli.declared import Asked, asks
+from api.cli.knobs import MACHINE, OUTPUT
+from api.cli.options import output_option
+from api.cli.reading import TraceReading, read_topology
 from api.cli.remote.service import ServerOption, fetch_plan, named_plan, refuse_options, service_at
 
 if TYPE_CHECKING:
     from placement import Plan
-    from placement.exports import Context
+    from placement.engines import Engine
+    from placement.exports import Context, Export
 
-__all__ = ["Output", "check", "export", "facts_of", "placement_context", "write_placement"]
+__all__ = ["LAYOUT_OPTIONS", "check", "export", "placement_context", "write_placement"]
 
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")]
-Engine = Annotated[str, typer.Option(metavar="NAME", help="Format to write (see `formats`): sglang, trtllm, ...")]
+LAYOUT_OPTIONS = ("model", "num_experts", "layer_ids", "model_layers", "first_moe_layer", "mtp_layers")
 FillMissing = Annotated[
     bool, typer.Option("--fill-missing", help="Give layers that the plan lacks the contiguous layout.")
 ]
@@ -35,16 +38,28 @@ MtpModelClass = Annotated[
 ModelName = Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model; for hygon.")]
 Where = Annotated[
     str | None,
-    typer.Option(metavar="NxG", help="The machine, for files that don't state the number of GPUs."),
+    typer.Option(
+        metavar="NxG", rich_help_panel=MACHINE, help="The machine, for files that don't state the number of GPUs."
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", rich_help_panel=OUTPUT, help="Write it even for an engine whose tokens travel another way."
+    ),
 ]
 
 
+@asks(TraceReading, "reading", only=LAYOUT_OPTIONS)
 def export(
     plan: Annotated[
         Path, typer.Argument(metavar="PLAN", help="Plan, or placement file of an engine; with --server plan_...")
     ],
-    engine: Engine,
-    output: Output,
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="Engine, or format to write (see `formats`): sglang, trtllm, ...")
+    ],
+    reading: Asked,
+    output: Annotated[Path, output_option("--output", "-o", metavar="FILE", text="File to write.")],
     fill_missing: FillMissing = False,
     without_mtp: WithoutMtp = False,
     layer: Layer = None,
@@ -53,63 +68,58 @@ def export(
     model_name: ModelName = None,
     topology: Where = None,
     plan_format: shared.PlanFormatOption = None,
-    num_experts: shared.NumExpertsOption = None,
-    layer_ids: shared.LayerIdsOption = None,
-    model_config: shared.ModelConfigOption = None,
-    model_layers: shared.ModelLayersOption = None,
-    first_moe_layer: shared.FirstMoeLayerOption = None,
-    mtp_layers: shared.MtpLayersOption = None,
+    force: Force = False,
     server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
     """Write a plan as the file that an engine loads; refuse what the engine would reject or misread."""
+    from api.cli.outputs import Checks, check_outputs
+
     if server is not None:
         named_plan(plan, "PLAN")
         refuse_options({"--plan-format": plan_format})
-    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
-
-    from api.cli.outputs import check_outputs
-
-    check_outputs({"--output": output}, (plan, model_config))
+    with Checks() as checks:
+        read = reading.build(checks)
+        checks.run(lambda: check_outputs({"--output": output}, (plan, reading.get("model"))))
     names = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
     writing = {"fill_missing": fill_missing, "without_mtp": without_mtp, "layer": layer} | names
-    context = placement_context(topology, model, num_experts, layer_ids, **writing)
+    context = placement_context(topology, read, **writing)
+    form, target = form_of(engine, "/engine")
     with TemporaryDirectory() as folder:
         if server is not None:
             with service_at(server) as service:
                 plan = fetch_plan(service, str(plan), Path(folder))
-        write_placement(plan, plan_format, context, engine, output, as_json=as_json)
+        write_placement(plan, plan_format, context, form, target, output, force=force, as_json=as_json)
 
 
+@asks(TraceReading, "reading", only=LAYOUT_OPTIONS)
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Placement file of any engine.")],
+    reading: Asked,
     engine: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Format that it should have; found by content by default.")
+        str | None,
+        typer.Option(metavar="NAME", help="Engine, or format that it should have; found by content by default."),
     ] = None,
     without_mtp: WithoutMtp = False,
     model_class: ModelClass = None,
     mtp_model_class: MtpModelClass = None,
     topology: Where = None,
-    num_experts: shared.NumExpertsOption = None,
-    layer_ids: shared.LayerIdsOption = None,
-    model_config: shared.ModelConfigOption = None,
-    model_layers: shared.ModelLayersOption = None,
-    first_moe_layer: shared.FirstMoeLayerOption = None,
-    mtp_layers: shared.MtpLayersOption = None,
     as_json: Json = False,
 ) -> None:
     """Tell everything in a placement file that its engine would reject or misread; exit code 1 if there is anything."""
-    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    from api.cli.errors import told
+    from api.cli.outputs import Checks
+    from placement.exports import Document, recognised
 
-    from placement.exports import Document, export_named, recognised
-
+    with Checks() as checks:
+        read = reading.build(checks)
     document = Document.of(file)
-    form = recognised(document) if engine is None else export_named(engine)
+    form = recognised(document) if engine is None else form_of(engine, "/engine")[0]
     names = {"model_class": model_class, "mtp_model_class": mtp_model_class}
-    context = placement_context(topology, model, num_experts, layer_ids, without_mtp=without_mtp, **names)
+    context = placement_context(topology, read, without_mtp=without_mtp, **names)
     found, notes = form.check(document, context)
     for violation in found.found:
-        say(str(violation), "error")
+        say(told(violation), "error")
     for note in notes:
         say(note, "note")
     if as_json:
@@ -122,38 +132,81 @@ def check(
         raise typer.Exit(BAD_INPUT)
 
 
-def placement_context(
-    topology: str | None, model: Any, num_experts: int | None, layer_ids: str | None, **writing: Any
-) -> Context:
+def form_of(text: str, pointer: str) -> tuple[Export, Engine | None]:
+    """Return the format that a text names, or that the engine of this name loads, and the engine, if one loads it.
+
+    Raises
+    ------
+    InputError
+    """
+    from placement.engines import ENGINES, engine_of, engine_of_export
+    from placement.exports import EXPORTS, export_named
+    from traces import InputError
+
+    form = next((export for export in EXPORTS if export.is_named(text)), None)
+    if form is not None:
+        return form, engine_of_export(form.name)
+    try:
+        engine = engine_of(text).engine
+    except InputError as error:
+        if error.violations[0].code != "unknown_engine":
+            raise
+        detail = f"There is no engine and no placement format {text!r:.60}."
+        formats = ", ".join(export.name for export in EXPORTS)
+        remedy = f"Engines are {', '.join(ENGINES)}; formats are {formats}."
+        raise InputError.of("unknown_format", pointer, detail, remedy) from None
+    if engine.export is None:
+        detail = f"{engine.title} {engine.version} loads no placement file."
+        raise InputError.of("no_export", pointer, detail, "Choose a format; `moe-placement formats` lists them.")
+    form = export_named(engine.export)
+    say(f"{engine.title} {engine.version} goes by {form.name}: {form.content}.", "note")
+    return form, engine
+
+
+def placement_context(topology: str | None, read: TraceReading, **writing: Any) -> Context:
     """Return what the options say about a placement file."""
     from placement.exports import Context
 
-    layers = reading.read_layer_ids(layer_ids)
     return Context(
-        model=model,
-        layer_ids=None if layers is None else tuple(layers),
-        num_experts=num_experts,
-        gpus_per_node=None if topology is None else reading.read_topology(topology).gpus_per_node,
+        model=read.layout(),
+        layer_ids=read.layers(),
+        num_experts=read.num_experts,
+        gpus_per_node=None if topology is None else read_topology(topology).gpus_per_node,
         **writing,
     )
 
 
 def write_placement(
-    source: Path, source_format: str | None, context: Context, name: str, output: Path, *, as_json: bool
+    source: Path,
+    source_format: str | None,
+    context: Context,
+    form: Export,
+    engine: Engine | None,
+    output: Path,
+    *,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Read a placement file of any format and write it as another; tell what was written and how it is loaded."""
-    from placement.exports import convert_placement, export_named
+    from placement.engines import check_travel
+    from placement.exports import convert_placement
     from traces import InputError
     from traces.support.atomic import atomic_write
 
-    form = export_named(name)
     if form.by_suffix and not output.name.endswith(form.suffix):
         detail = f"{form.engine} goes by the file's name, which has to end in {form.suffix}."
         raise InputError.of("output_suffix", str(output), detail, f"Name it {output.name}{form.suffix}.")
-    plan, exported = convert_placement(source, name, context, format=source_format)
+    plan, exported = convert_placement(source, form.name, context, format=source_format)
     if context.num_gpus not in (None, plan.num_gpus):
         detail = f"The plan is for {plan.num_gpus} GPUs, the topology has {context.num_gpus}."
         raise InputError.of("num_gpus_differ", str(source), detail, "Name the machine that the plan was made for.")
+    if engine is not None:
+        try:
+            check_travel(plan.provenance, engine)
+        except InputError as error:
+            if not force:
+                raise
+            say(error.violations[0].detail, "warning")
     with atomic_write(output) as file:
         file.write(exported.content)
     notes = list(exported.notes)

@@ -11,7 +11,8 @@ import typer
 from api.cli.console import Json, print_json, say, table, write
 
 if TYPE_CHECKING:  # the database library takes longer to load than --help may
-    from api.store.keys import KeyRow, Keys
+    from api.store.keys import Keys
+    from api.store.rows import KeyRow
 
 __all__ = ["key"]
 
@@ -87,7 +88,7 @@ def revoke(
 
 
 def _keys(data_dir: Path | None, *, make: bool = False) -> Keys:
-    from api.service.settings import read_settings
+    from api.settings.settings import read_settings
     from api.store.database import Database
     from api.store.keys import Keys
     from traces import InputError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from traces import Profile
 
 __all__ = ["profile"]
+
+WIDTH = 100
 
 
 def profile(
@@ -71,7 +74,8 @@ def profile(
 
     from api.cli.outputs import check_outputs
     from api.jobs.executors import executor_factory
-    from traces.profile.shards import list_shards, profile_shards
+    from traces.profile.locations import list_shards
+    from traces.profile.shards import profile_shards
     from traces.statistics import summary
 
     loading |= reading.row_options(top_k, drop_dummy)
@@ -141,16 +145,16 @@ def _show(facts: dict[str, Any]) -> None:
     top = "" if facts["top_k"] is None else f", top-{facts['top_k']}"
     counted = f"{facts['tokens']:,} tokens" if facts["tokens"] else "counts without tokens"
     write(f"{counted}, {facts['num_layers']} layers of {facts['num_experts']} experts{top}\n")
-    header = ["layer", "busiest expert\nload / mean"]
+    header = ["layer", "busiest expert\nby the mean"]
     columns: list[list[float]] = [facts["load"]["max_over_mean"]]
     for number, share in facts["load"]["topk_share"].items():
-        header.append(f"share of top\n{number} expert(s)")
+        header.append(f"share of\ntop {number}")
         columns.append(share)
     if (affinity := facts["affinity"]) is not None:
         # One entry per pair of layers: shown with the first of the two.
         titles = {
             "strength": "affinity to next\nlayer, bits",
-            "top_share": f"pairs with the {affinity['successors']}\nbest successors",
+            "top_share": f"share of best\n{affinity['successors']} successors",
             "top_share_null": "the same\nby chance",
         }
         header += titles.values()
@@ -161,7 +165,9 @@ def _show(facts: dict[str, Any]) -> None:
     ]
     write(table(header, rows))
     if (enough := facts["enough_tokens"]) is not None:
-        write(
-            f"\nTokens to trust the affinity: {enough['verdict']} ({enough['tokens']:,} counted, "
+        told = (
+            f"Tokens to trust the affinity: {enough['verdict']} ({enough['tokens']:,} counted, "
             f"about {enough['tokens_needed']:,} needed, reliability {enough['reliability']:.2f})."
         )
+        write("\n" + fill(told, WIDTH))
+    write("\nIs there anything to gain?\n" + fill(facts["gain"]["words"], WIDTH))

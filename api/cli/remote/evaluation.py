@@ -8,16 +8,21 @@ from api.cli.remote.service import body_of
 
 if TYPE_CHECKING:
     from api.client import Client
-    from api.figures import PartFigures
-    from placement import Evaluation, Objective, Plan, Topology
+    from placement import Evaluation, Plan, SettledObjective, Topology
+    from solvers.comparing import PartFigures
 
 __all__ = ["replay_remotely"]
 
 
 def replay_remotely(
-    service: Client, plan: Plan, plan_id: str | None, tokens: dict[str, Any], where: Topology, objective: Objective
+    service: Client,
+    plan: Plan,
+    plan_id: str | None,
+    tokens: dict[str, Any],
+    where: Topology,
+    objective: SettledObjective,
 ) -> tuple[PartFigures, tuple[str, ...]]:
-    """Have a service replay a trace both ways that tokens travel, as `api.figures.replay_both` does.
+    """Have a service replay a trace both ways that tokens travel, as `solvers.comparing.replay_both` does.
 
     Parameters
     ----------
@@ -28,45 +33,35 @@ def replay_remotely(
     tokens : dict
         ``trace``, its id; and, as in an evaluation's request, the ``part`` of it and the share to ``hold_out``.
     where : Topology
-    objective : Objective
+    objective : SettledObjective
         How tokens travel; where activated experts have a weight, they are counted as well.
 
     Returns
     -------
     PartFigures, notes
     """
-    from api.figures import PartFigures
+    from dataclasses import replace
+
     from api.resources.schemas import EvaluationBody
-    from placement.files import plan_to_dict, topology_to_dict
+    from placement import Evaluation
+    from placement.replay.choices import choices_of
+    from placement.topology.file import topology_to_dict
+    from solvers.comparing import PartFigures
 
     sent: dict[str, Any] = tokens | {"topology": topology_to_dict(where)}
     if plan_id is None:
-        content = plan_to_dict(plan)
+        content = plan.as_dict()
         sent["plan"] = {name: value for name, value in content.items() if name not in ("provenance", "warnings")}
     else:
         sent["plan"] = plan_id
 
     def ask(**choices: str | int) -> tuple[Evaluation, tuple[str, ...]]:
         found = service.evaluate(body_of(EvaluationBody, sent | choices))
-        return _evaluation(found.model_dump(exclude={"notes"})), tuple(found.notes)
+        return Evaluation.from_dict(found.model_dump(exclude={"notes"})), tuple(found.notes)
 
-    chosen = {name: str(getattr(objective, name)) for name in ("dedup", "ownership")}
-    batch = {"decode_batch": objective.decode_batch} if objective.activated_weight else {}
-    own, notes = ask(execution=objective.execution, replica_policy=objective.replica_policy, **chosen, **batch)
+    own, notes = ask(**choices_of(objective))
     if objective.execution == "dispatch":
-        other, _ = ask(execution="context_coherent", dedup="gpu", ownership="token", replica_policy="fair")
+        other, _ = ask(execution="context_coherent", replica_policy="fair")
         return PartFigures(evaluation=own, context_coherent=other, dispatch=own), notes
-    other, _ = ask(execution="dispatch", replica_policy="same_node", **chosen)
+    other, _ = ask(**choices_of(replace(objective, execution="dispatch", replica_policy="same_node")))
     return PartFigures(evaluation=own, context_coherent=own, dispatch=other), notes
-
-
-def _evaluation(answer: dict[str, Any]) -> Evaluation:
-    """Return the evaluation that a service has made, as one made here."""
-    import numpy as np
-
-    from placement import Evaluation
-    from placement.replay.evaluation import HotLink
-
-    traffic, load = (np.array(answer.pop(name), dtype=np.int64) for name in ("traffic_matrix", "gpu_load"))
-    links = tuple(HotLink(**link) for link in answer.pop("hottest_links"))
-    return Evaluation(**answer, traffic_matrix=traffic, gpu_load=load, hottest_links=links)

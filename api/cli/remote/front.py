@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from api.cli.console import say
-from api.cli.remote.plan import plan_fields
 from api.cli.remote.service import body_of, raise_failure, service_at
 from api.cli.remote.trace import send_trace
 
 if TYPE_CHECKING:
     from api.cli.progress import Progress
-    from api.planning import PlanRequest
     from placement import Plan
 
 __all__ = ["front_remotely"]
@@ -22,10 +20,8 @@ def front_remotely(
     server: str,
     trace: Path,
     reading: dict[str, Any],
-    request: PlanRequest,
+    body: dict[str, Any],
     *,
-    start: str | None,
-    more: dict[str, Any],
     shown: Progress,
 ) -> tuple[dict[str, Any], list[Plan]]:
     """Upload a trace and have a service search for a front.
@@ -38,18 +34,14 @@ def front_remotely(
         Or id of a trace of the service.
     reading : dict
         Keyword arguments of `traces.load`.
-    request : PlanRequest
-        Without a start plan.
-    start : str or None
-        Id of a plan of the service to start from.
-    more : dict
-        What a request for a front has besides: against, points, num_groups.
+    body : dict
+        What was asked, as a request for a front says it, but the trace.
     shown : Progress
 
     Returns
     -------
     document, plans
-        See `api.fronts.front_document`; with the front's ``id``, and the id of its ``trace``.
+        See `solvers.fronts.judged.front_document`; with the front's ``id``, and the id of its ``trace``.
 
     Raises
     ------
@@ -58,21 +50,24 @@ def front_remotely(
     NoPlanError
         If the searches ended without a plan.
     """
+    from api.cli.summary import warnings_text
+    from placement import Plan
+
     with service_at(server) as service:
         from api.resources.schemas import FrontBody
-        from placement.files import plan_from_dict
+        from placement import Plan
 
         shown.phase("uploading")
         uploaded = send_trace(service, trace, reading)
         shown.phase("waiting for the service")
-        asked = service.front(body_of(FrontBody, plan_fields(uploaded, request, start) | more))
+        asked = service.front(body_of(FrontBody, {"trace": uploaded} | body))
         try:
             found = service.wait_front(asked.id)
         except KeyboardInterrupt:
             say("The searches are asked to stop; their points are kept.", "note")
             service.cancel_front(asked.id)
             found = service.wait_front(asked.id)
-        for warning in found.warnings:
+        for warning in warnings_text(found.warnings):
             say(warning, "warning")
         if found.error is not None:
             raise_failure(asked.id, server, found.error)
@@ -80,5 +75,5 @@ def front_remotely(
         if document is None:
             raise KeyboardInterrupt  # cancelled before there was a point
         shown.phase("fetching the plans")
-        plans = [plan_from_dict(service.point_file(asked.id, number)) for number in range(len(document["points"]))]
+        plans = [Plan.from_dict(service.point_file(asked.id, number)) for number in range(len(document["points"]))]
     return document | {"id": asked.id, "trace": uploaded}, plans

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from api.cli.console import print_json, say, table, write
+from api.cli.hints import balance_hint
 from api.cli.progress import progress
 from api.cli.remote.service import body_of, raise_failure, service_at
 from api.cli.remote.trace import send_trace
-from api.cli.view import balance_hint
 
-if TYPE_CHECKING:
-    from api.planning import PlanRequest
-
-__all__ = ["plan_fields", "plan_remotely"]
+__all__ = ["plan_remotely"]
 
 FIGURES = ("traffic", "cross_gpu_fraction", "cross_node_fraction", "imbalance_max_over_mean", "fanout_gpus")
 
@@ -23,10 +20,9 @@ def plan_remotely(
     server: str,
     trace: Path,
     reading: dict[str, Any],
-    request: PlanRequest,
+    body: dict[str, Any],
     *,
-    start: str | None,
-    output: Path | None,
+    output: Path,
     as_json: bool,
 ) -> dict[str, Any]:
     """Upload a trace, have a service plan for it, write the plan, and print its figures.
@@ -39,11 +35,9 @@ def plan_remotely(
         Or id of a trace of the service.
     reading : dict
         Keyword arguments of `traces.load`.
-    request : PlanRequest
-        Without a start plan.
-    start : str or None
-        Id of a plan of the service to start from.
-    output : Path or None
+    body : dict
+        What was asked, as a request for a plan says it, but the trace.
+    output : Path
         Plan file.
     as_json : bool
 
@@ -59,13 +53,15 @@ def plan_remotely(
     NoPlanError
         If the search ended without a plan.
     """
+    from api.cli.summary import warnings_text
+
     with progress() as shown, service_at(server) as service:
         from api.resources.schemas import PlanBody  # installed with the client, which is here
 
         shown.phase("uploading")
         uploaded = send_trace(service, trace, reading)
         shown.phase("waiting for the service")
-        asked = service.plan(body_of(PlanBody, plan_fields(uploaded, request, start)))
+        asked = service.plan(body_of(PlanBody, {"trace": uploaded} | body))
         try:
             for news in service.watch(asked.id):
                 shown.news(news.score, news.bound, news.gap)
@@ -73,20 +69,19 @@ def plan_remotely(
             say("The search is asked to stop; its best plan is kept.", "note")
             service.cancel(asked.id)
         plan = service.wait(asked.id)
-    if output is not None and plan.plan is not None:
-        from placement import save_plan
-        from placement.files import plan_from_dict
+    if plan.plan is not None:
+        from placement import Plan
 
-        save_plan(plan_from_dict(plan.plan), output)
+        Plan.from_dict(plan.plan).save(output)
     hint = None if plan.summary is None else balance_hint(plan.summary)
     document = plan.model_dump(mode="json", exclude={"plan"}) | {
-        "plan": None if output is None else str(output),
+        "plan": None if plan.plan is None else str(output),
         "report": None,
         "hints": [] if hint is None else [hint],
     }
     for note in () if plan.summary is None else plan.summary["notes"]:
         say(note, "note")
-    for warning in plan.warnings:
+    for warning in warnings_text(plan.warnings):
         say(warning, "warning")
     if plan.error is not None:
         raise_failure(plan.id, server, plan.error)
@@ -100,44 +95,9 @@ def plan_remotely(
     write(f"{plan.id} {plan.status} after {plan.elapsed_s or 0:.1f} s: {', '.join(parts)}")
     if plan.summary is not None:
         write("\n" + _figures(plan.summary) + "\n")
-    if output is not None and plan.plan is not None:
+    if plan.plan is not None:
         write(f"Plan written to {output}")
     return document
-
-
-def plan_fields(trace_id: str, request: PlanRequest, start: str | None) -> dict[str, Any]:
-    """Return the content of a request for a plan."""
-    from dataclasses import asdict
-
-    from placement.files import topology_to_dict
-
-    constraints = {name: value for name, value in asdict(request.constraints).items() if value not in (None, ())}
-    constraints.pop("distinct_replicas", None)
-    limits = request.limits
-    told = {"time_limit_s": limits.time_s, "work": limits.work, "gap": limits.gap, "stall_s": limits.stall_s}
-    if limits.time_s is not None:  # else every null counts: no time limit, rather than the usual one
-        told = {name: value for name, value in told.items() if value is not None}
-    fields: dict[str, Any] = {
-        "trace": trace_id,
-        "topology": topology_to_dict(request.topology),
-        "slots_per_gpu": request.slots_per_gpu,
-        "solver": request.solver,
-        "options": dict(request.options),
-        "execution": request.execution,
-        "dedup": request.dedup,
-        "ownership": request.ownership,
-        "replica_policy": request.replica_policy,
-        "hold_out": request.hold_out,
-        "seed": request.seed,
-        "start": start,
-        "limits": told,
-        "name": None,
-    }
-    if request.activated_weight:
-        fields |= {"activated_weight": request.activated_weight, "decode_batch": request.decode_batch}
-    if request.expert_bytes is not None:
-        fields["expert_bytes"] = request.expert_bytes
-    return fields | constraints
 
 
 def _figures(summary: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from api.client import Client
-    from api.resources.answers import Problem
+    from api.problems import Problem
     from placement import Topology
 
 __all__ = [
@@ -41,7 +41,6 @@ NO_PLAN = "/problems/no-plan"
 REMEDIES = {
     "--workers": "The service deals out its own threads. Leave it out.",
     "--executor": "The service has its own executor (MOE_PLACEMENT_EXECUTOR). Leave it out.",
-    "--seeds": "A service searches with one seed. Ask for a plan per --seed, or leave --server out.",
     "--report": "A service writes no report. Leave it out, or search without --server.",
     "--plan-format": "A plan of the service has no format. Leave it out.",
 }
@@ -49,7 +48,12 @@ REMEDIES = {
 Body = TypeVar("Body", bound="BaseModel")
 ServerOption = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="Have a service do it; its key is in MOE_PLACEMENT_API_KEY.", show_default=False),
+    typer.Option(
+        metavar="URL",
+        rich_help_panel="Output",
+        help="Have a service do it; its key is in MOE_PLACEMENT_API_KEY.",
+        show_default=False,
+    ),
 ]
 
 
@@ -94,7 +98,7 @@ def machine_of(text: str, server: str | None) -> Topology:
     if server is None or re.fullmatch(r"topo_[0-9a-f]{32}", text) is None:
         return read_topology(text)
     from placement import Topology
-    from placement.files import topology_from_dict
+    from placement.topology.file import topology_from_dict
 
     with service_at(server) as service:
         content = service.topology(text).topology

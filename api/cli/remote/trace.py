@@ -35,9 +35,8 @@ def send_trace(service: Client, trace: Path, reading: Mapping[str, Any], *, name
     known = _reading(reading)
     if re.fullmatch(r"sha256:[0-9a-f]{64}", str(trace)):
         if known:
-            option = f"--{next(iter(known)).replace('_', '-')}"
             detail = "A trace of the service was read when it was uploaded."
-            raise InputError.of("trace_known", option, detail, "Leave it out, or give the file.")
+            raise InputError.of("trace_known", f"/{next(iter(known))}", detail, "Leave it out, or give the file.")
         return str(trace)
     if trace.is_dir():
         detail = "A folder can't be uploaded."

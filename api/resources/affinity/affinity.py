@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from api.store.stored import StoredTrace
+from api.resources.traces.stored import StoredTrace
 from traces import LoadCounts, Profile, Trace
 
 __all__ = ["AffinityTask", "affinity_of"]

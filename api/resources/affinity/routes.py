@@ -11,15 +11,15 @@ from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from api.http.access import StoreOf
-from api.http.common import not_modified, problems
-from api.http.problems import ProblemError
+from api.http.conditional import not_modified
+from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.affinity.affinity import AffinityTask, affinity_of
-from api.resources.answers import Affinity, json_response
-from api.service.services import ServicesOf
+from api.resources.affinity.answers import Affinity
+from api.resources.context import ServicesOf, StoreOf
+from api.resources.responses import json_response
+from api.resources.traces.stored import StoredTrace
 from api.store.rows import TraceRow
-from api.store.stored import StoredTrace
 from traces import InputError
 
 __all__ = ["router"]
@@ -51,7 +51,7 @@ async def get_affinity(
     tokens: Tokens = 200_000,
 ) -> Response:
     """Count loads, and the pairs of experts that tokens use in a layer and in the next one."""
-    row = await run_in_threadpool(store.trace, trace_id)
+    row = await run_in_threadpool(store.traces.get, trace_id)
     if row is None:
         raise ProblemError("not-found", f"There is no trace {trace_id[:100]!r}.")
     pair = _pair(row, layer)

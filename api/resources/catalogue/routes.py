@@ -1,4 +1,4 @@
-"""What can be asked for: solvers with the JSON Schema of their options, examples, texts on problems."""
+"""What can be asked for: solvers with the JSON Schema of their options, engines, examples, texts on problems."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from fastapi import APIRouter
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from api.http.common import problems
-from api.http.problems import CATALOGUE, ProblemError
+from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.answers import Example, ExampleList, SolverList, SolverResource, json_response
+from api.problems import CATALOGUE
+from api.resources.catalogue.answers import (
+    EngineList,
+    EngineResource,
+    Example,
+    ExampleList,
+    SolverList,
+    SolverResource,
+)
+from api.resources.responses import json_response
+from placement.engines import ENGINES
 from solvers import names, solver_class
 
 __all__ = ["router"]
@@ -24,7 +33,7 @@ EXAMPLES = [
         title="A plan for one node of 8 GPUs, none of them above 1.05 times the mean",
         method="POST",
         path="/v1/plans",
-        body={"trace": "TRACE", "topology": "1x8", "load_cap": 1.05, "limits": {"time_limit_s": 10}},
+        body={"trace": "TRACE", "topology": "1x8", "constraints": {"load_cap": 1.05}, "limits": {"time_s": 10}},
     ),
     Example(
         title="Four H100 machines, tokens sent to each node once, one redundant expert slot per GPU and more",
@@ -33,10 +42,9 @@ EXAMPLES = [
         body={
             "trace": "TRACE",
             "topology": "hgx_h100:4",
-            "execution": "dispatch",
-            "dedup": "node",
+            "objective": {"execution": "dispatch", "dedup": "node"},
             "slots_per_gpu": 10,
-            "limits": {"time_limit_s": 60},
+            "limits": {"time_s": 60},
         },
     ),
     Example(
@@ -49,7 +57,7 @@ EXAMPLES = [
         title="What less traffic costs in balance: many plans at once",
         method="POST",
         path="/v1/fronts",
-        body={"trace": "TRACE", "topology": "2x4", "against": "imbalance", "limits": {"time_limit_s": 60}},
+        body={"trace": "TRACE", "topology": "2x4", "against": "imbalance", "limits": {"time_s": 60}},
     ),
     Example(
         title="What the tokens of another trace do under a plan",
@@ -64,6 +72,12 @@ EXAMPLES = [
 def list_solvers() -> Response:
     """List the solvers; `auto` is the one to begin with."""
     return json_response(_solvers())
+
+
+@router.get("/v1/engines", response_model=EngineList, summary="List engines", responses=problems())
+def list_engines() -> Response:
+    """List the serving engines: how tokens travel in each, and which placement file it loads."""
+    return json_response(EngineList(items=[EngineResource.of(engine) for engine in ENGINES.values()]))
 
 
 @router.get("/v1/examples", response_model=ExampleList, summary="List examples", responses=problems())

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.choices import CHOICES, decode_batch_of, merge_choices, recorded_choices
-from api.resources.plans.parsing import topology_of
+from api.resources.requests import topology_of
 from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
-from api.store.stored import StoredTrace
+from api.resources.traces.stored import StoredTrace
 from placement import Plan, evaluate
-from placement.files import plan_from_dict, recorded_topology
+from placement.replay.choices import CHOICES, recorded_topology
 from solvers.source import part_of
 from traces import InputError
 
@@ -20,11 +19,11 @@ __all__ = ["Replay", "replay", "replay_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """Everything that a replay needs; pickles."""
+    """Everything that a replay needs; pickles. In `asked`, None is as the plan was made for."""
 
     plan: dict[str, Any]
     topology: str | TopologyFile
-    choices: dict[str, Any]
+    asked: dict[str, Any]
     part: str
     hold_out: float | None
     trace: StoredTrace
@@ -32,7 +31,7 @@ class Replay:
 
 
 def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[str, Any] | None, **known: Any) -> Replay:
-    """Fill in what the body leaves out.
+    """Fill in the topology that the body leaves out; how tokens travel is in the plan's provenance.
 
     Parameters
     ----------
@@ -40,22 +39,19 @@ def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[st
     plan : mapping
         Content of a plan file.
     request : mapping or None
-        The plan's request; None for an inline plan, whose provenance takes its place.
+        The plan's request; None for an inline plan.
     **known
         The other fields of `Replay`.
     """
-    if request is not None:
-        asked = PlanBody.model_validate(request)
-        made_for = {name: getattr(asked, name) for name in CHOICES}
-        topology, objective = asked.topology, asked.model_dump(include={"activated_weight", "decode_batch"})
+    if body.topology is not None:
+        topology = body.topology
+    elif request is not None:
+        topology = PlanBody.model_validate(request).topology
     else:
-        provenance = plan.get("provenance", {})
-        made_for, topology = recorded_choices(provenance), body.topology or _topology(plan)
-        objective = provenance.get("objective")
-    choices = merge_choices(made_for, {name: getattr(body, name) for name in CHOICES})
-    choices["decode_batch"] = decode_batch_of(objective, body.decode_batch, choices.get("execution"))
-    known |= {"choices": choices, "part": body.part, "hold_out": body.hold_out}
-    return Replay(plan=dict(plan), topology=body.topology or topology, **known)
+        topology = _topology(plan)
+    asked = {name: getattr(body, name) for name in (*CHOICES, "decode_batch")}
+    known |= {"asked": asked, "part": body.part, "hold_out": body.hold_out}
+    return Replay(plan=dict(plan), topology=topology, **known)
 
 
 def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
@@ -84,12 +80,12 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
         remedy = f"This service takes evaluations up to {max_bytes / 1e9:.1f} GB."
         raise InputError.of("job_too_large", "/topology", detail, remedy)
     trace, notes = part_of(task.trace.open(), task.part, task.hold_out, "/trace")
-    figures = evaluate(plan, trace, topology, **task.choices, workers=threads).as_dict()
+    figures = evaluate(plan, trace, topology, **task.asked, workers=threads).as_dict()
     return {**figures, "notes": list(notes)}
 
 
 def _plan(content: Mapping[str, Any]) -> Plan:
-    return plan_from_dict({name: value for name, value in content.items() if name != "termination"}, "/plan")
+    return Plan.from_dict({name: value for name, value in content.items() if name != "termination"}, "/plan")
 
 
 def _topology(plan: Mapping[str, Any]) -> str | TopologyFile:

@@ -9,17 +9,16 @@ from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from api.http.access import StoreOf
-from api.http.common import problems
-from api.http.problems import ProblemError
+from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.answers import Evaluation, json_response
+from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.evaluations.answers import Evaluation
 from api.resources.evaluations.evaluating import Replay, replay, replay_of
-from api.resources.plans.ordering import with_topology
+from api.resources.responses import json_response
 from api.resources.schemas import EvaluationBody
-from api.service.services import Services, ServicesOf
-from api.store.stored import StoredTrace
-from api.store.tenant_store import TenantStore
+from api.resources.topologies.named import with_topology
+from api.resources.traces.stored import StoredTrace
+from api.store.tenant import TenantStore
 from traces import Violations
 
 __all__ = ["router"]
@@ -47,7 +46,7 @@ def _task(services: Services, store: TenantStore, body: EvaluationBody) -> Repla
     body, found = with_topology(store, body), Violations()
     plan, request = None, None
     if isinstance(body.plan, str):
-        row, text, _ = store.documents(body.plan)
+        row, text, _ = store.plans.documents(body.plan)
         if row is None:
             found.add("unknown_plan", "/plan", f"There is no plan {body.plan}.", "Name a plan of this service.")
         elif text is None:
@@ -56,7 +55,7 @@ def _task(services: Services, store: TenantStore, body: EvaluationBody) -> Repla
             plan, request = json.loads(text), row.request
     else:
         plan = body.plan.model_dump(exclude_unset=True)
-    trace = store.trace(body.trace)
+    trace = store.traces.get(body.trace)
     if trace is None:
         found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
     found.raise_if_any()

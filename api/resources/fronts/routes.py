@@ -1,38 +1,33 @@
-"""Fronts: many plans in one call, from least traffic to best balance (or fewest replicas, or fewest bytes moved)."""
+"""Routes of fronts: many plans in one call, from least traffic to best balance, fewest replicas or bytes moved."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from api.http.access import StoreOf
-from api.http.common import (
-    Cursor,
-    Key,
-    Limit,
-    Status,
-    TagQuery,
-    decode_cursor,
-    link_next,
-    next_cursor,
-    not_modified,
-    problems,
-)
-from api.http.problems import ProblemError
+from api.http.conditional import not_modified
+from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.answers import FrontList, FrontResource, json_response, loads
-from api.resources.plans.asked import ask, cancel, drop, missing, relabel, state_headers
+from api.resources.context import ServicesOf, StoreOf
+from api.resources.fronts.answers import FrontList, FrontResource
+from api.resources.parameters import Cursor, Key, Limit, Status, TagQuery
 from api.resources.schemas import FrontBody, LabelsBody
-from api.service.services import ServicesOf
-from api.store.tenant_store import TenantStore
+from api.resources.searches.kinds import SearchKind
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/fronts", tags=["fronts"], route_class=StrictRoute)
-RETRY_AFTER_S = "2"
+FRONTS = SearchKind(
+    name="front",
+    finds="points",
+    retry_after_s=2,
+    resource=lambda row, points, _: FrontResource.of(row, points),
+    page=lambda rows, cursor: FrontList(items=[FrontResource.of(row) for row in rows], next_cursor=cursor),
+)
 
 
 @router.post(
@@ -52,8 +47,8 @@ RETRY_AFTER_S = "2"
 )
 def create_front(body: FrontBody, services: ServicesOf, store: StoreOf, idempotency_key: Key = None) -> Response:
     """Queue the searches of a front; they take turns with plans."""
-    front_id = ask(services, store, body, idempotency_key)
-    response = _answer(store, front_id)
+    front_id = FRONTS.queue(services, store, body, idempotency_key)
+    response = FRONTS.answer(store, front_id)
     response.status_code = 202
     response.headers["Location"] = f"/v1/fronts/{front_id}"
     return response
@@ -69,10 +64,7 @@ def list_fronts(
     tag: TagQuery = (),
 ) -> Response:
     """List the fronts without their points, the newest first."""
-    rows = store.list_plans(limit + 1, decode_cursor(cursor), status, "front", tag)
-    following = next_cursor(rows, limit)
-    page = FrontList(items=[FrontResource.of(row, None) for row in rows[:limit]], next_cursor=following)
-    return json_response(page, headers=link_next(request, following))
+    return FRONTS.listed(request, store, limit, cursor, status, tag)
 
 
 @router.get(
@@ -83,7 +75,7 @@ def list_fronts(
 )
 def get_front(front_id: str, request: Request, store: StoreOf) -> Response:
     """Return the state of the searches, and the points once they have ended."""
-    return not_modified(request, _answer(store, front_id))
+    return not_modified(request, FRONTS.answer(store, front_id))
 
 
 @router.get(
@@ -94,15 +86,11 @@ def get_front(front_id: str, request: Request, store: StoreOf) -> Response:
 )
 def get_point(front_id: str, number: Annotated[int, Path(ge=0, le=10_000)], store: StoreOf) -> Response:
     """Return a point's plan as a plan file and nothing else. Points are counted from 0."""
-    row, text, _ = store.documents(front_id, "front")
-    if row is None:
-        raise missing("front", front_id)
-    document = loads(text)
-    if document is None:
-        raise ProblemError("no-plan-yet", f"Front {front_id} is {row.status} and has no points.")
-    if number >= len(document["plans"]):
-        raise ProblemError("not-found", f"Front {front_id} has {len(document['plans'])} points.")
-    return Response(document["plans"][number], 200, media_type="application/json")
+    _, text = FRONTS.found(store, front_id)
+    plans: list[str] = json.loads(text)["plans"]
+    if number >= len(plans):
+        raise ProblemError("not-found", f"Front {front_id} has {len(plans)} points.")
+    return Response(plans[number], 200, media_type="application/json")
 
 
 @router.post(
@@ -110,15 +98,13 @@ def get_point(front_id: str, number: Annotated[int, Path(ge=0, le=10_000)], stor
 )
 def cancel_front(front_id: str, store: StoreOf) -> Response:
     """Stop the searches and keep the points that there are. A finished front stays as it is."""
-    cancel(store, "front", front_id)
-    return _answer(store, front_id)
+    return FRONTS.cancel(store, front_id)
 
 
 @router.patch("/{front_id}", response_model=FrontResource, summary="Rename a front", responses=problems("not-found"))
 def label_front(front_id: str, body: LabelsBody, store: StoreOf) -> Response:
     """Change the name or the tags of a front."""
-    relabel(store, "front", front_id, body)
-    return _answer(store, front_id)
+    return FRONTS.label(store, front_id, body)
 
 
 @router.delete(
@@ -130,13 +116,4 @@ def label_front(front_id: str, body: LabelsBody, store: StoreOf) -> Response:
 )
 def delete_front(front_id: str, store: StoreOf) -> Response:
     """Delete a front with its plans. A running one has to be cancelled first."""
-    return drop(store, "front", front_id)
-
-
-def _answer(store: TenantStore, front_id: str) -> Response:
-    row, text, _ = store.documents(front_id, "front")
-    if row is None:
-        raise missing("front", front_id)
-    document = loads(text)
-    resource = FrontResource.of(row, None if document is None else document["front"])
-    return json_response(resource, headers=state_headers(row, RETRY_AFTER_S))
+    return FRONTS.delete(store, front_id)

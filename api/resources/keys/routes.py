@@ -6,12 +6,12 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.http.access import PrincipalOf
-from api.http.common import problems
-from api.http.problems import ProblemError
+from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.answers import KeyList, KeyResource, NewKey, json_response
+from api.resources.context import ServicesOf
+from api.resources.keys.answers import KeyList, KeyResource, NewKey
+from api.resources.responses import json_response
 from api.resources.schemas import KeyBody
-from api.service.services import ServicesOf
 
 __all__ = ["router"]
 

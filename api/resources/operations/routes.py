@@ -10,11 +10,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
 from api.http.access import PrincipalOf, may
-from api.http.common import problems
-from api.http.problems import ProblemError
-from api.service.gauges import LoadFigures
-from api.service.services import ServicesOf
+from api.http.problems import ProblemError, problems
+from api.resources.context import ServicesOf
 from api.store.disk import disk_problem
+from api.telemetry.gauges import LoadFigures
 
 __all__ = ["router"]
 
@@ -40,7 +39,7 @@ def readyz(services: ServicesOf) -> Response:
         raise ProblemError("unavailable", "The store can't be read.") from None
     if (trouble := services.parts.dispatcher.trouble) is not None:
         raise ProblemError("unavailable", trouble)
-    if (reason := disk_problem(services.settings)) is not None:
+    if (reason := disk_problem(services.settings.data_dir, services.settings.min_free_bytes)) is not None:
         raise ProblemError("unavailable", reason)
     return Response("ok\n", media_type="text/plain")
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from api.http.common import not_modified
+from api.http.conditional import not_modified
 from api.http.problems import ProblemError
 from api.sample import SAMPLE, sample_path
 

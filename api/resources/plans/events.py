@@ -12,14 +12,12 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from api.http.access import StoreOf
-from api.http.common import problems
-from api.http.problems import ProblemError
+from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.answers import PlanNews
-from api.service.services import ServicesOf
+from api.resources.context import ServicesOf, StoreOf
+from api.resources.plans.answers import PlanNews
 from api.store.events import PlanEvent, events_after
-from api.store.tenant_store import TenantStore
+from api.store.tenant import TenantStore
 from traces import Violation
 
 __all__ = ["router"]
@@ -38,7 +36,7 @@ LastEventId = Annotated[
 
 def _after(store: StoreOf, plan_id: str, last_event_id: LastEventId = None) -> int:
     """Return the revision to begin after; errors come as problem documents, before the stream begins."""
-    if store.plan(plan_id) is None:
+    if store.plans.get(plan_id) is None:
         raise ProblemError("not-found", f"There is no plan {plan_id[:100]!r}.")
     if last_event_id is None or last_event_id == "":
         return 0
@@ -85,7 +83,7 @@ async def watch_plan(
 
 def _is_over(store: TenantStore, plan_id: str, after: int) -> bool:
     """Whether nothing will come any more: the plan was deleted, or was finished when the client last heard of it."""
-    row = store.plan(plan_id)
+    row = store.plans.get(plan_id)
     return row is None or (row.finished and row.revision <= after)
 
 

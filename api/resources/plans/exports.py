@@ -8,7 +8,7 @@ from fastapi import Query
 
 from traces import ModelLayout
 
-__all__ = ["FillMissing", "FirstMoeLayer", "Layer", "ModelLayers", "MtpLayers", "Name", "WithoutMtp", "layout"]
+__all__ = ["FillMissing", "FirstMoeLayer", "Force", "Layer", "ModelLayers", "MtpLayers", "Name", "WithoutMtp", "layout"]
 
 MAX_LAYERS = 10_000
 ModelLayers = Annotated[int | None, Query(ge=1, le=MAX_LAYERS, description="Layers of the model, dense ones included.")]
@@ -17,6 +17,9 @@ MtpLayers = Annotated[
     int, Query(ge=0, le=MAX_LAYERS, description="Layers for multi-token prediction; with `model_layers`.")
 ]
 FillMissing = Annotated[bool, Query(description="Give layers that the plan lacks the contiguous layout.")]
+Force = Annotated[
+    bool, Query(description="Write it even if tokens travel otherwise in the engine than the plan was made for.")
+]
 WithoutMtp = Annotated[bool, Query(description="The engine runs without multi-token prediction.")]
 Layer = Annotated[int | None, Query(ge=0, le=MAX_LAYERS, description="The one layer to write; for `deepspeed`.")]
 Name = Annotated[str | None, Query(min_length=1, max_length=200, description="Name in the file; for `hygon`.")]

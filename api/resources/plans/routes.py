@@ -1,4 +1,4 @@
-"""Plans: ask, wait, look, take the plan file, cancel, delete."""
+"""Routes of plans."""
 
 from __future__ import annotations
 
@@ -14,29 +14,16 @@ from fastapi import Path as PathParameter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from api.http.access import StoreOf
-from api.http.common import (
-    Cursor,
-    Key,
-    Limit,
-    Prefer,
-    Status,
-    TagQuery,
-    decode_cursor,
-    link_next,
-    matches,
-    next_cursor,
-    not_modified,
-    problems,
-    wait_of,
-)
-from api.http.problems import ProblemError
+from api.http.conditional import matches, not_modified, wait_of
+from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.answers import PlanList, PlanResource, PlanSummary, ValidPlan, json_response, loads
-from api.resources.plans.asked import ask, cancel, drop, etag_of, missing, relabel, state_headers
+from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.parameters import Cursor, Key, Limit, Prefer, Status, TagQuery
+from api.resources.plans.answers import PlanList, PlanResource, PlanSummary, ValidPlan
 from api.resources.plans.exports import (
     FillMissing,
     FirstMoeLayer,
+    Force,
     Layer,
     ModelLayers,
     MtpLayers,
@@ -44,15 +31,16 @@ from api.resources.plans.exports import (
     WithoutMtp,
     layout,
 )
-from api.resources.plans.ordering import order
+from api.resources.responses import json_response
 from api.resources.schemas import LabelsBody, PlanBody
-from api.service.services import Services, ServicesOf
-from api.store.rows import PlanRow
-from api.store.tenant_store import TenantStore
+from api.resources.searches.kinds import SearchKind, etag_of
+from api.resources.searches.queueing import checked
+from api.store.tenant import TenantStore
+from placement import Plan
+from placement.engines import check_travel, engine_of_export
 from placement.exports import EXPORTS, Context
-from placement.files import plan_from_dict
 
-__all__ = ["plan_text", "router"]
+__all__ = ["PLANS", "router"]
 
 router = APIRouter(prefix="/v1/plans", tags=["plans"], route_class=StrictRoute)
 
@@ -66,7 +54,13 @@ FormatName = Annotated[
     ),
 ]
 POLL_S = 0.1
-RETRY_AFTER_S = "1"
+PLANS = SearchKind(
+    name="plan",
+    finds="plan",
+    retry_after_s=1,
+    resource=PlanResource.of_documents,
+    page=lambda rows, cursor: PlanList(items=[PlanSummary.of(row) for row in rows], next_cursor=cursor),
+)
 
 
 @router.post(
@@ -96,11 +90,11 @@ async def create_plan(
     idempotency_key: Key = None,
 ) -> Response:
     """Queue a search. The answer is 202, or 200 if `Prefer: wait` was asked for and the plan is finished by then."""
-    plan_id = await run_in_threadpool(ask, services, store, body, idempotency_key)
+    plan_id = await run_in_threadpool(PLANS.queue, services, store, body, idempotency_key)
     wait_s = wait_of(request, services.settings.max_wait_s)
     if wait_s is not None:
         await _wait(request, services, store, plan_id, wait_s)
-    response = await run_in_threadpool(_answer, store, plan_id)
+    response = await run_in_threadpool(PLANS.answer, store, plan_id)
     response.headers["Location"] = f"/v1/plans/{plan_id}"
     if "retry-after" in response.headers:
         response.status_code = 202
@@ -117,7 +111,7 @@ async def create_plan(
 )
 def validate_plan(body: PlanBody, services: ServicesOf, store: StoreOf) -> Response:
     """Check a request as `POST /v1/plans` does, and queue nothing. All violations are reported at once."""
-    return json_response(ValidPlan(request=order(services, store, body).request))
+    return json_response(ValidPlan(request=checked(services, store, body).request))
 
 
 @router.get("", response_model=PlanList, summary="List plans", responses=problems())
@@ -130,10 +124,7 @@ def list_plans(
     tag: TagQuery = (),
 ) -> Response:
     """List the plans without their maps, the newest first."""
-    rows = store.list_plans(limit + 1, decode_cursor(cursor), status, tags=tag)
-    following = next_cursor(rows, limit)
-    items = [PlanSummary(**PlanSummary.fields_of(row)) for row in rows[:limit]]
-    return json_response(PlanList(items=items, next_cursor=following), headers=link_next(request, following))
+    return PLANS.listed(request, store, limit, cursor, status, tag)
 
 
 @router.get(
@@ -152,7 +143,7 @@ async def get_plan(
     wait_s = wait_of(request, services.settings.max_wait_s)
     if wait_s is not None:
         await _wait(request, services, store, plan_id, wait_s, request.headers.get("if-none-match"))
-    return not_modified(request, await run_in_threadpool(_answer, store, plan_id))
+    return not_modified(request, await run_in_threadpool(PLANS.answer, store, plan_id))
 
 
 @router.get(
@@ -167,7 +158,7 @@ async def get_plan(
 )
 def get_plan_file(plan_id: str, request: Request, store: StoreOf) -> Response:
     """Return the best plan so far as a plan file and nothing else."""
-    _, text = plan_text(store, plan_id)
+    _, text = PLANS.found(store, plan_id)
     etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
     return not_modified(request, Response(text, 200, {"ETag": etag}, "application/json"))
 
@@ -196,8 +187,12 @@ def export_plan(
     model_class: Name = None,
     mtp_model_class: Name = None,
     model_name: Name = None,
+    force: Force = False,
 ) -> Response:
-    """Return the best plan so far as the placement file of an engine, if the engine would load it as it is meant."""
+    """Return the best plan so far as the placement file of an engine, if the engine would load it as it is meant.
+
+    A plan for tokens that travel otherwise than in that engine is refused, unless `force` is given.
+    """
     export = next((known for known in EXPORTS if known.is_named(format)), None)
     if export is None:
         known = ", ".join(known.name for known in EXPORTS)
@@ -211,8 +206,12 @@ def export_plan(
         mtp_model_class=mtp_model_class,
         model_name=model_name,
     )
-    _, text = plan_text(store, plan_id)
-    content = export.write(plan_from_dict(json.loads(text)), context).content
+    _, text = PLANS.found(store, plan_id)
+    plan = Plan.from_dict(json.loads(text))
+    engine = engine_of_export(export.name)
+    if engine is not None and not force:
+        check_travel(plan.provenance, engine)
+    content = export.write(plan, context).content
     headers = {
         "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
         "Content-Disposition": f'attachment; filename="{plan_id[:60]}-{export.name}{export.suffix}"',
@@ -223,15 +222,13 @@ def export_plan(
 @router.post("/{plan_id}/cancel", response_model=PlanResource, summary="Cancel a plan", responses=problems("not-found"))
 def cancel_plan(plan_id: str, store: StoreOf) -> Response:
     """Stop the search and keep the best plan so far. A finished plan stays as it is."""
-    cancel(store, "plan", plan_id)
-    return _answer(store, plan_id)
+    return PLANS.cancel(store, plan_id)
 
 
 @router.patch("/{plan_id}", response_model=PlanResource, summary="Rename a plan", responses=problems("not-found"))
 def label_plan(plan_id: str, body: LabelsBody, store: StoreOf) -> Response:
     """Change the name or the tags of a plan."""
-    relabel(store, "plan", plan_id, body)
-    return _answer(store, plan_id)
+    return PLANS.label(store, plan_id, body)
 
 
 @router.delete(
@@ -243,18 +240,7 @@ def label_plan(plan_id: str, body: LabelsBody, store: StoreOf) -> Response:
 )
 def delete_plan(plan_id: str, store: StoreOf) -> Response:
     """Delete a plan with everything that was found. A running one has to be cancelled first."""
-    return drop(store, "plan", plan_id)
-
-
-def plan_text(store: TenantStore, plan_id: str) -> tuple[PlanRow, str]:
-    """Return a plan, and the plan file of the best that was found so far."""
-    row, text, _ = store.documents(plan_id)
-    if row is None:
-        raise missing("plan", plan_id)
-    if text is None:
-        retry = {} if row.finished else {"Retry-After": RETRY_AFTER_S}
-        raise ProblemError("no-plan-yet", f"Plan {plan_id} is {row.status} and has no plan.", headers=retry)
-    return row, text
+    return PLANS.delete(store, plan_id)
 
 
 async def _wait(
@@ -263,17 +249,9 @@ async def _wait(
     """Wait until the plan is finished, or differs from what the client knows; without holding a thread."""
     deadline = time.monotonic() + wait_s
     while (left := deadline - time.monotonic()) > 0 and not services.draining.is_set():
-        row = await run_in_threadpool(store.plan, plan_id)
+        row = await run_in_threadpool(store.plans.get, plan_id)
         if row is None or row.finished or (known_etag is not None and not matches(known_etag, etag_of(row))):
             return
         if await request.is_disconnected():
             return
         await asyncio.sleep(min(POLL_S, left))
-
-
-def _answer(store: TenantStore, plan_id: str) -> Response:
-    row, plan, summary = store.documents(plan_id)
-    if row is None:
-        raise missing("plan", plan_id)
-    resource = PlanResource(**PlanSummary.fields_of(row), plan=loads(plan), summary=loads(summary))
-    return json_response(resource, headers=state_headers(row, RETRY_AFTER_S))

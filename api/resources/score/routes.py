@@ -11,17 +11,16 @@ from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from api.http.access import StoreOf
-from api.http.common import not_modified, problems
-from api.http.problems import ProblemError
+from api.http.conditional import not_modified
+from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.answers import json_response
-from api.resources.plans.routes import plan_text
-from api.resources.score.schemas import ScoreAnalysis
+from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.plans.routes import PLANS
+from api.resources.responses import json_response
+from api.resources.score.answers import ScoreAnalysis
 from api.resources.score.scoring import ScoreTask, score_of
-from api.service.services import Services, ServicesOf
-from api.store.stored import StoredTrace
-from api.store.tenant_store import TenantStore
+from api.resources.traces.stored import StoredTrace
+from api.store.tenant import TenantStore
 from traces import InputError
 
 __all__ = ["router"]
@@ -61,8 +60,8 @@ async def get_score(
 
 
 def _task(services: Services, store: TenantStore, plan_id: str, layer: int | None, top: int) -> ScoreTask:
-    row, text = plan_text(store, plan_id)
-    trace = store.trace(row.request["trace"])
+    row, text = PLANS.found(store, plan_id)
+    trace = store.traces.get(row.request["trace"])
     if trace is None:
         detail = f"The trace of plan {plan_id} was deleted; its score is counted from the trace. Upload it again."
         raise ProblemError("not-found", detail)

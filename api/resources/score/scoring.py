@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from api.planning import prepare
-from api.resources.plans.parsing import plan_request
+from api.resources.requests import request_of
 from api.resources.schemas import PlanBody
-from api.store.stored import StoredTrace
-from placement import Problem
+from api.resources.traces.stored import StoredTrace
+from placement import Plan, Problem
 from placement.cost.breakdown import Breakdown, break_down
 from placement.cost.feasibility import load_cap_misses
-from placement.files import plan_from_dict
-from placement.plan.plan import gap_of
+from placement.plan.termination import gap_of
+from solvers import Study
 
 __all__ = ["ScoreTask", "score_of"]
 
@@ -58,16 +57,16 @@ def score_of(task: ScoreTask) -> dict[str, Any]:
     Returns
     -------
     dict
-        The fields of `api.resources.score.schemas.ScoreAnalysis` but ``plan``.
+        The fields of `api.resources.score.answers.ScoreAnalysis` but ``plan``.
 
     Raises
     ------
     InputError
         If the stored file can't be read any more.
     """
-    request = plan_request(PlanBody.model_validate(task.request), math.inf)
-    prepared = prepare(task.trace.open(), request, workers=task.workers)
-    problem, plan = prepared.problem, plan_from_dict(task.plan)
+    request = request_of(PlanBody.model_validate(task.request), math.inf)
+    study = Study.of(task.trace.open(), request=request, workers=task.workers)
+    problem, plan = study.problem, Plan.from_dict(task.plan)
     found = break_down(problem, plan.physical_to_logical_map, task.top)
     score, layer_ids = found.score.total, problem.profile.layer_ids.tolist()
     following = [*layer_ids[1:], None] if _is_chain(problem) else [None] * len(layer_ids)
@@ -84,7 +83,7 @@ def score_of(task: ScoreTask) -> dict[str, Any]:
         "pairs": [_named(item, layer_ids) | {"next_layer_id": layer_ids[item.layer + 1]} for item in found.pairs],
         "replicas": [_named(item, layer_ids) for item in found.replicas],
         "warnings": load_cap_misses(problem, plan.physical_to_logical_map),
-        "notes": list(prepared.notes),
+        "notes": list(study.notes),
     }
 
 

@@ -7,14 +7,16 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from api.http.access import StoreOf
-from api.http.common import Cursor, Limit, TagQuery, decode_cursor, link_next, next_cursor, not_modified, problems
-from api.http.problems import ProblemError
+from api.http.conditional import not_modified
+from api.http.paging import decode_cursor, link_next, next_cursor
+from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.answers import TopologyList, TopologyPreset, TopologyResource, json_response
-from api.resources.plans.parsing import topology_of
+from api.resources.context import StoreOf
+from api.resources.parameters import Cursor, Limit, TagQuery
+from api.resources.requests import topology_of
+from api.resources.responses import json_response
 from api.resources.schemas import LabelsBody, TopologyBody, TopologyFile
-from api.store.models import topologies
+from api.resources.topologies.answers import TopologyList, TopologyPreset, TopologyResource
 from api.store.rows import TopologyRow
 from placement import PRESETS
 
@@ -42,7 +44,7 @@ def create_topology(body: TopologyBody, store: StoreOf) -> Response:
     content = body.topology
     if isinstance(content, TopologyFile):
         content = content.model_dump(mode="json", exclude_unset=True)  # type: ignore[assignment]  # JSON from here on
-    row = store.add_topology(content, body.name, body.tags)
+    row = store.topologies.add(content, body.name, body.tags)
     return json_response(_shown(row), status=201, headers={"Location": f"/v1/topologies/{row.id}"}, strong_etag=True)
 
 
@@ -51,7 +53,7 @@ def list_topologies(
     request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None, tag: TagQuery = ()
 ) -> Response:
     """List one's own topologies, the newest first; the machines that have a name; and the ways to write any other."""
-    rows = store.list_topologies(limit + 1, decode_cursor(cursor), tag)
+    rows = store.topologies.page(limit + 1, decode_cursor(cursor), tag)
     following = next_cursor(rows, limit)
     presets = [
         TopologyPreset(
@@ -78,7 +80,7 @@ def list_topologies(
 )
 def get_topology(topology_id: str, request: Request, store: StoreOf) -> Response:
     """Return a stored topology."""
-    row = store.topology(topology_id)
+    row = store.topologies.get(topology_id)
     if row is None:
         raise _missing(topology_id)
     return not_modified(request, json_response(_shown(row), strong_etag=True))
@@ -89,9 +91,9 @@ def get_topology(topology_id: str, request: Request, store: StoreOf) -> Response
 )
 def label_topology(topology_id: str, body: LabelsBody, store: StoreOf) -> Response:
     """Change the name or the tags of a topology."""
-    if not store.label(topologies, topology_id, body.model_dump(exclude_unset=True)):
+    if not store.topologies.label(topology_id, body.model_dump(exclude_unset=True)):
         raise _missing(topology_id)
-    row = store.topology(topology_id)
+    row = store.topologies.get(topology_id)
     if row is None:
         raise _missing(topology_id)
     return json_response(_shown(row), strong_etag=True)
@@ -106,7 +108,7 @@ def label_topology(topology_id: str, body: LabelsBody, store: StoreOf) -> Respon
 )
 def delete_topology(topology_id: str, store: StoreOf) -> Response:
     """Delete a topology. Plans that were made for it stay, and keep what it was."""
-    if not store.delete_topology(topology_id):
+    if not store.topologies.delete(topology_id):
         raise _missing(topology_id)
     return Response(status_code=204)
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from api.http.problems import ProblemError
 from api.resources.traces.receiving import storage_problem
-from api.service.settings import Settings
+from api.settings.settings import Settings
 from api.store.blobs import Blobs, Incoming
 from traces import InputError
 

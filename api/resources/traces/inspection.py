@@ -16,10 +16,10 @@ import numpy as np
 from solvers.source import Source, open_source
 from traces import InputError, LoadCounts, ModelLayout, Profile, Trace, Violation
 from traces.formats import UnpackLimits
-from traces.profile.profile import SEQUENCE_BUCKETS
-from traces.profile.repeats import Repeats
 from traces.profile.sample import TokenSample
+from traces.profile.sequences import SEQUENCE_BUCKETS
 from traces.profile.windows import WindowedLoad
+from traces.repeats import Repeats
 
 __all__ = ["inspect", "open_stored", "outline", "warm_up"]
 
@@ -156,6 +156,7 @@ def _facts_of_trace(trace: Trace) -> dict[str, Any]:
     return {
         "kind": "trace",
         "format": trace.provenance.format,
+        "engine": trace.engine,
         "num_tokens": tokens,
         "top_k": trace.top_k,
         "columns": sorted(trace.columns),
@@ -175,6 +176,7 @@ def _facts_of_statistics(source: LoadCounts | Profile) -> dict[str, Any]:
     return {
         "kind": "counts" if counts else "profile",
         "format": source.provenance.format if isinstance(source, LoadCounts) else "profile",
+        "engine": source.engine,
         "num_tokens": None if counts else profile.tokens,
         "top_k": None if counts else profile.top_k,
         "columns": [],

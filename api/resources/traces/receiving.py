@@ -15,13 +15,13 @@ from starlette.requests import Request
 
 from api.http.encodings import decoder
 from api.http.problems import ProblemError
+from api.resources.context import Services
 from api.resources.traces.inspection import inspect
-from api.service.services import Services
-from api.service.settings import Settings
+from api.settings.settings import Settings
 from api.store.blobs import ALGORITHMS, Blobs, Incoming
 from api.store.disk import disk_problem
 from api.store.rows import ConflictError, TraceRow
-from api.store.tenant_store import TenantStore
+from api.store.tenant import TenantStore
 from traces import InputError, Violation
 
 __all__ = ["admit", "check_digests", "digests", "receive_trace", "refuse_when_full", "storage_problem"]
@@ -85,7 +85,7 @@ async def admit(
     tags: Sequence[str] = (),
 ) -> tuple[TraceRow, bool]:
     """Read a file that has arrived from start to end, and keep it if it is a valid trace; see `receive_trace`."""
-    known = await run_in_threadpool(store.trace, incoming.blob_id)
+    known = await run_in_threadpool(store.traces.get, incoming.blob_id)
     facts = known.facts if known is not None else await _inspect(services, incoming, name, hints)
     row, new = await run_in_threadpool(_keep, services, store, services.parts.blobs, incoming, name, facts, tags)
     _check_same(row, hints)
@@ -139,14 +139,14 @@ def _keep(
     tags: Sequence[str],
 ) -> tuple[TraceRow, bool]:
     limit = services.settings.tenant_trace_bytes
-    with services.uploads:
+    with services.holding:
         known = services.store.trace_is_known(incoming.blob_id)
         try:
             blobs.keep(incoming)
         except OSError as error:
             raise storage_problem(error) from error
         try:
-            return store.add_trace(incoming.blob_id, name, incoming.size, facts, tags, limit)
+            return store.traces.add(incoming.blob_id, name, incoming.size, facts, tags, limit)
         except ConflictError as conflict:
             if not known:
                 blobs.delete(incoming.blob_id)
@@ -198,7 +198,7 @@ def digests(fields: list[str]) -> dict[str, bytes]:
 
 def refuse_when_full(settings: Settings) -> None:
     """Refuse a file before it is sent, if it would leave plans too little room on the disk."""
-    if (reason := disk_problem(settings)) is not None:
+    if (reason := disk_problem(settings.data_dir, settings.min_free_bytes)) is not None:
         raise ProblemError("storage-full", reason)
 
 

@@ -8,17 +8,18 @@ from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from api.http.access import StoreOf
-from api.http.common import Cursor, Limit, TagQuery, decode_cursor, link_next, next_cursor, not_modified, problems
-from api.http.problems import ProblemError
+from api.http.conditional import not_modified
+from api.http.paging import decode_cursor, link_next, next_cursor
+from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.answers import TraceList, TraceResource, json_response
+from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.parameters import Cursor, Limit, TagQuery
+from api.resources.responses import json_response
 from api.resources.schemas import LabelsBody, Name
+from api.resources.traces.answers import TraceList, TraceResource
 from api.resources.traces.receiving import receive_trace
-from api.service.services import Services, ServicesOf
-from api.store.models import traces
 from api.store.rows import ConflictError
-from api.store.tenant_store import TenantStore
+from api.store.tenant import TenantStore
 from traces import Violation
 from traces.formats import READERS
 
@@ -122,7 +123,7 @@ def list_traces(
     request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None, tag: TagQuery = ()
 ) -> Response:
     """List the traces, the newest first."""
-    rows = store.list_traces(limit + 1, decode_cursor(cursor), tag)
+    rows = store.traces.page(limit + 1, decode_cursor(cursor), tag)
     following = next_cursor(rows, limit)
     page = TraceList(items=[TraceResource.of(row) for row in rows[:limit]], next_cursor=following)
     return json_response(page, headers=link_next(request, following))
@@ -136,7 +137,7 @@ def list_traces(
 )
 def get_trace(trace_id: str, request: Request, store: StoreOf) -> Response:
     """Return what is known about a trace."""
-    row = store.trace(trace_id)
+    row = store.traces.get(trace_id)
     if row is None:
         raise ProblemError("not-found", f"There is no trace {trace_id[:100]!r}.")
     return not_modified(request, json_response(TraceResource.of(row), strong_etag=True))
@@ -145,9 +146,9 @@ def get_trace(trace_id: str, request: Request, store: StoreOf) -> Response:
 @router.patch("/{trace_id}", response_model=TraceResource, summary="Rename a trace", responses=problems("not-found"))
 def label_trace(trace_id: str, body: LabelsBody, store: StoreOf) -> Response:
     """Change the name or the tags of a trace."""
-    if not store.label(traces, trace_id, body.model_dump(exclude_unset=True)):
+    if not store.traces.label(trace_id, body.model_dump(exclude_unset=True)):
         raise ProblemError("not-found", f"There is no trace {trace_id[:100]!r}.")
-    row = store.trace(trace_id)
+    row = store.traces.get(trace_id)
     assert row is not None
     return json_response(TraceResource.of(row), strong_etag=True)
 
@@ -166,9 +167,9 @@ async def delete_trace(trace_id: str, services: ServicesOf, store: StoreOf) -> R
 
 
 def _delete(services: Services, store: TenantStore, trace_id: str) -> None:
-    with services.uploads:
+    with services.holding:
         try:
-            if not store.delete_trace(trace_id):
+            if not store.traces.delete(trace_id):
                 raise ProblemError("not-found", f"There is no trace {trace_id[:100]!r}.")
         except ConflictError as conflict:
             raise ProblemError(conflict.slug, conflict.detail) from None

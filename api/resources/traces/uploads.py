@@ -11,19 +11,18 @@ from fastapi import APIRouter, Header, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from api.http.access import StoreOf
-from api.http.common import problems
-from api.http.problems import ProblemError
+from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute, refuse_encoded
-from api.resources.answers import TraceResource, UploadResource, json_response
+from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.responses import json_response
 from api.resources.schemas import ImportBody, UploadBody
+from api.resources.traces.answers import TraceResource, UploadResource
 from api.resources.traces.imports import fetch
 from api.resources.traces.parts import append, offset_of
 from api.resources.traces.receiving import admit, check_digests, digests, refuse_when_full
 from api.resources.traces.routes import check_format
-from api.service.services import Services, ServicesOf
 from api.store.rows import TraceRow, UploadRow
-from api.store.tenant_store import TenantStore
+from api.store.tenant import TenantStore
 
 __all__ = ["router"]
 
@@ -59,7 +58,7 @@ def begin_upload(body: UploadBody, services: ServicesOf, store: StoreOf) -> Resp
     if body.bytes is not None and body.bytes > settings.max_trace_bytes:
         raise ProblemError("too-large", f"{body.bytes} bytes are more than {settings.max_trace_bytes}.")
     hints = {"reading": body.hints, "tags": body.tags}
-    row = store.add_upload(body.name, hints, body.bytes, time.time() + 3600 * settings.upload_hours)
+    row = store.uploads.add(body.name, hints, body.bytes, time.time() + 3600 * settings.upload_hours)
     return _shown(services, row, status=201)
 
 
@@ -172,14 +171,14 @@ def _turn(services: Services, upload_id: str) -> Iterator[None]:
 
 
 def _upload(store: TenantStore, upload_id: str) -> UploadRow:
-    row = store.upload(upload_id)
+    row = store.uploads.get(upload_id)
     if row is None:
         raise ProblemError("not-found", f"There is no upload {upload_id[:100]!r}.")
     return row
 
 
 def _forget(services: Services, store: TenantStore, upload_id: str) -> None:
-    store.delete_upload(upload_id)
+    store.uploads.delete(upload_id)
     services.parts.blobs.drop_part(upload_id)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from placement.exports.export import Context
+from placement.exports.context import Context
 from traces import InputError
 from traces.rules import as_layer_ids, check_layout
 from traces.support.errors import Violations
@@ -21,7 +21,7 @@ def ordinals(count: int, context: Context, name: str) -> Axis:
         return _given(as_layer_ids(context.layer_ids, count)), ()
     if context.model is not None:
         return context.model.of_ordinals(count, name), ()
-    note = f"The file does not name its layers; taken as 0..{count - 1} (--model-config, --layer-ids)."
+    note = f"The file does not name its layers; taken as 0..{count - 1} (give `model` or `layer_ids`)."
     return np.arange(count, dtype=np.int64), (note,)
 
 
@@ -31,12 +31,12 @@ def rows(count: int, context: Context, name: str) -> Axis:
         layers = _given(as_layer_ids(context.layer_ids, len(context.layer_ids)))
         if layers[-1] >= count:
             detail = f"Layer {layers[-1]} is not among the {count} rows."
-            raise InputError.of("layer_count", name, detail, "Correct --layer-ids.")
+            raise InputError.of("layer_count", name, detail, "Correct `layer_ids`.")
         return layers, ()
     if context.model is not None:
         return context.model.of_rows(count, name), ()
     note = (
-        f"The file does not say which of its {count} rows are MoE layers; all are taken (--model-config, --layer-ids)."
+        f"The file does not say which of its {count} rows are MoE layers; all are taken (give `model` or `layer_ids`)."
     )
     return np.arange(count, dtype=np.int64), (note,)
 
@@ -48,7 +48,7 @@ def every_layer(context: Context) -> Axis:
     if context.model is not None:
         layers = context.model.moe_layers if context.without_mtp else context.model.all_moe_layers
         return np.array(layers, dtype=np.int64), ()
-    note = "The file holds one map and names no layer; taken as layer 0 (--model-config, --layer-ids)."
+    note = "The file holds one map and names no layer; taken as layer 0 (give `model` or `layer_ids`)."
     return np.zeros(1, dtype=np.int64), (note,)
 
 
@@ -63,7 +63,7 @@ def experts_note(experts: int, context: Context) -> tuple[str, ...]:
         return ()
     return (
         f"{experts} experts, by the largest id: if the last ones are missing everywhere, that is not seen "
-        "(--num-experts, --model-config).",
+        "(give `num_experts` or `model`).",
     )
 
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from placement.exports.export import Context, Export, Rules, Table
+from placement.engines.layout import default_slots
+from placement.exports.context import TAKERS, Context
+from placement.exports.table import Rules, Table
 from placement.plan.plan import Plan
 from traces import InputError, Violations
 from traces.rules import MAX_EXPERTS
@@ -18,32 +20,42 @@ __all__ = [
     "check_machine",
     "check_options",
     "check_table",
-    "contiguous_row",
+    "engine_row",
     "layers_lacking",
 ]
 
 SHOWN = 20
-OPTIONS = ("layer", "model_class", "mtp_model_class", "model_name")
-NO_MODEL = "Without the model's config (--model-config), it is not checked that every MoE layer is there."
+NO_MODEL = "Without the model's layers (`model`), it is not checked that every MoE layer is there."
 
 
-def contiguous_row(num_experts: int, num_slots: int) -> npt.NDArray[np.int64]:
-    """Return the layout of an engine that was given none: slot i holds expert ``i % E``."""
-    return np.arange(num_slots, dtype=np.int64) % num_experts
+def engine_row(table: Table) -> npt.NDArray[np.int64]:
+    """Return the slots of a layer that nobody plans, (S,): in order, and again from the first expert."""
+    gpus = table.num_gpus or 1
+    row = default_slots("modulo", table.num_experts, gpus, table.slots.shape[1] // gpus)
+    return np.array(row, dtype=np.int64)
 
 
-def check_options(export: Export, context: Context, found: Violations, *, writing: bool = False) -> None:
-    """Record what the caller says for formats of another kind: it would have no effect."""
-    from placement.exports.registry import EXPORTS
+def check_options(name: str, rules: Rules, context: Context, found: Violations, *, writing: bool = False) -> None:
+    """Record what the caller says for formats of another kind: it would have no effect.
 
-    takers = {name: [other.name for other in EXPORTS if name in other.takes] for name in OPTIONS}
-    if writing:
-        takers["fill_missing"] = [other.name for other in EXPORTS if other.rules.covered]
-    for name, formats in takers.items():
-        if getattr(context, name) not in (None, False) and export.name not in formats:
-            option = f"--{name.replace('_', '-')}"
-            detail = f"Files of {export.name} have no use for {name} ({option})."
-            found.add("option_unused", f"/{name}", detail, f"Leave it out; {', '.join(formats)} take it.")
+    Parameters
+    ----------
+    name : str
+        Of the format.
+    rules : Rules
+        Of the format.
+    context : Context
+    found : Violations
+    writing : bool
+    """
+    for option, formats in TAKERS.items():
+        if getattr(context, option) is not None and name not in formats:
+            detail = f"Files of {name} have no use for {option}."
+            found.add("option_unused", f"/{option}", detail, f"Leave it out; {', '.join(formats)} take it.")
+    if writing and context.fill_missing and not rules.covered:
+        detail = f"Files of {name} may lack layers, so they have no use for fill_missing."
+        remedy = "Leave it out; formats that hold every MoE layer, such as sglang, take it."
+        found.add("option_unused", "/fill_missing", detail, remedy)
 
 
 def check_machine(plan: Plan, context: Context, place: str, found: Violations) -> None:
@@ -60,12 +72,12 @@ def check_machine(plan: Plan, context: Context, place: str, found: Violations) -
         found.add("nodes_differ", f"{place}#/gpus_per_node", detail, remedy)
 
 
-def arrange(plan: Plan, export: Export, context: Context, found: Violations) -> Table:
+def arrange(plan: Plan, rules: Rules, context: Context, found: Violations) -> Table:
     """Return the rows that a file of this format has for a plan: MTP layers left out or kept, missing ones filled.
 
     Violations of the layers are recorded in `found`.
     """
-    rules, model = export.rules, context.model
+    model = context.model
     layers = plan.layer_ids.tolist()
     slots = plan.physical_to_logical_map.astype(np.int64)
     places = [f"/physical_to_logical_map/{row}" for row in range(len(layers))]
@@ -77,12 +89,12 @@ def arrange(plan: Plan, export: Export, context: Context, found: Violations) -> 
             keep = np.array([layer not in mtp for layer in layers], dtype=bool)
             if not keep.any():
                 detail = "The plan has layers for multi-token prediction only."
-                found.add("layer_missing", "/layer_ids", detail, "Leave out --without-mtp.")
+                found.add("layer_missing", "/layer_ids", detail, "Leave out `without_mtp`.")
                 keep[:] = True
     elif context.without_mtp or context.fill_missing:
-        option = "--without-mtp" if context.without_mtp else "--fill-missing"
+        option = "without_mtp" if context.without_mtp else "fill_missing"
         detail = f"{option} needs the model's layers."
-        found.add("model_unknown", "/layer_ids", detail, "Give --model-config, or --model-layers.")
+        found.add("model_unknown", "/layer_ids", detail, "Give `model`, the model's config or layers.")
     table = Table(
         slots=slots[keep],
         layer_ids=plan.layer_ids[keep],
@@ -98,10 +110,10 @@ def arrange(plan: Plan, export: Export, context: Context, found: Violations) -> 
         notes.append(NO_MODEL)
         if rules.layers == "rows":
             detail = "The file has a row for every layer of the model, and nobody says how many there are."
-            found.add("model_unknown", "/layer_ids", detail, "Give --model-config, or --model-layers.")
+            found.add("model_unknown", "/layer_ids", detail, "Give `model`, the model's config or layers.")
         elif rules.layers == "ordinals" and (np.diff(table.layer_ids) > 1).any():
             detail = f"Layers {table.layer_ids.tolist()[:SHOWN]} have gaps, and the file counts MoE layers only."
-            found.add("layers_with_gaps", "/layer_ids", detail, "Give --model-config to say that they are all.")
+            found.add("layers_with_gaps", "/layer_ids", detail, "Give `model` to say that they are all.")
     if model is not None and rules.covered and context.fill_missing:
         table, filled = _filled(table, _expected(rules, context))
         notes += filled
@@ -121,16 +133,16 @@ def check_layers(table: Table, rules: Rules, context: Context, place: str, found
         found.add("layer_unknown", where, detail, "Check the config, and the layer ids.")
     if rules.mtp == "no" and rules.covered and (given := sorted(set(model.mtp_layers) & layers)):
         detail = f"Layers {given} are for multi-token prediction, which this file does not place."
-        found.add("mtp_not_loaded", where, detail, "Leave them out with --without-mtp.")
+        found.add("mtp_not_loaded", where, detail, "Leave them out with `without_mtp`.")
     if not (rules.covered and rules.layers != "none"):
         return
     if missing := sorted(set(_expected(rules, context)) - layers):
         mtp = sorted(set(missing) & set(model.mtp_layers))
         detail = f"MoE layers {missing[:SHOWN]} of the model have no placement."
-        remedy = "Plan from a trace with all layers, or give them the contiguous layout with --fill-missing."
+        remedy = "Plan from a trace with all layers, or give them the contiguous layout with `fill_missing`."
         if mtp:
             detail += f" {mtp} are for multi-token prediction."
-            remedy += " If the engine runs without it, add --without-mtp."
+            remedy += " If the engine runs without it, add `without_mtp`."
         found.add("layer_missing", where, detail, remedy)
 
 
@@ -143,7 +155,7 @@ def layers_lacking(table: Table, rules: Rules, context: Context) -> tuple[str, .
         return ()
     return (
         f"MoE layers {missing[:SHOWN]} of the model have no placement, which engines want: export them with "
-        "--fill-missing, plan from a trace with all layers, or say with --first-moe-layer that they are dense.",
+        "`fill_missing`, plan from a trace with all layers, or correct the model's layers if they are dense.",
     )
 
 
@@ -186,7 +198,7 @@ def _check_gpus(table: Table, rules: Rules, inside: npt.NDArray[np.int64], found
     layers, slots = inside.shape
     if slots % gpus:
         detail = f"{slots} slots do not divide by {gpus} GPUs."
-        found.add("slots_not_divisible", table.places[0], detail, "Give every GPU as many slots; check --topology.")
+        found.add("slots_not_divisible", table.places[0], detail, "Give every GPU as many slots; check `topology`.")
         return
     if not rules.distinct:
         return
@@ -201,7 +213,7 @@ def _check_gpus(table: Table, rules: Rules, inside: npt.NDArray[np.int64], found
 def _expected(rules: Rules, context: Context) -> tuple[int, ...]:
     """Return the layers that the engine looks up."""
     if context.model is None:
-        raise InputError.of("model_unknown", "/layer_ids", "The model's layers are not known.", "Give --model-config.")
+        raise InputError.of("model_unknown", "/layer_ids", "The model's layers are not known.", "Give `model`.")
     with_mtp = rules.mtp == "must" and not context.without_mtp
     return context.model.all_moe_layers if with_mtp else context.model.moe_layers
 
@@ -211,7 +223,7 @@ def _filled(table: Table, expected: tuple[int, ...]) -> tuple[Table, list[str]]:
     missing = sorted(set(expected) - set(table.layer_ids.tolist()))
     if not missing:
         return table, []
-    row = contiguous_row(table.num_experts, table.slots.shape[1])
+    row = engine_row(table)
     layers = np.concatenate([table.layer_ids, np.array(missing, dtype=np.int64)])
     order = np.argsort(layers)
     slots = np.concatenate([table.slots, np.tile(row, (len(missing), 1))])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from placement.exports.export import Context
-from placement.topology.topology import MAX_GPUS
+from placement.exports.context import Context
+from placement.topology.links import MAX_GPUS
 from traces import Violations
 
 __all__ = ["padded", "slots_of_ranks"]

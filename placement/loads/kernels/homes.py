@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from placement.replay.kernels.replay import FAIR, SAME_NODE
+from placement.loads.policies import FAIR, SAME_NODE
 
 __all__ = ["add_home_shares", "add_home_variance", "add_sequence_products"]
 

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from placement.replay.kernels.replay import choose_replica
+from placement.replay.kernels.replay import Replicas, Tokens, choose_replica
 
 __all__ = ["sum_most_active"]
 
-IntArray = npt.NDArray[np.integer[Any]]
-
 
 @numba.njit(nogil=True, cache=True)
-def sum_most_active(
-    ids: IntArray,
-    rows: IntArray,
-    homes: IntArray,
-    replica_gpus: IntArray,
-    replica_counts: IntArray,
-    policy: int,
-    node_of_gpu: IntArray,
-    batch: int,
-    most: npt.NDArray[np.float64],
-) -> None:
+def sum_most_active(tokens: Tokens, replicas: Replicas, batch: int, most: npt.NDArray[np.float64]) -> None:
     """Add to ``most[l]``, for each batch of consecutive tokens, the most experts with tokens on a GPU.
 
     Parameters
     ----------
-    ids, rows, homes, replica_gpus, replica_counts, policy, node_of_gpu
-        As for `placement.replay.kernels.replay.replay_dispatch`.
+    tokens : Tokens
+    replicas : Replicas
     batch : int
         Tokens per batch; the last one may have fewer.
     most : (L,) float64
     """
+    ids, rows, homes = tokens
+    replica_gpus, replica_counts, policy, node_of_gpu = replicas
     T, L, K = ids.shape
     seen = np.zeros((replica_counts.shape[1], len(node_of_gpu)), np.int64)  # the batch that saw the replica last
     active = np.zeros(len(node_of_gpu), np.int64)

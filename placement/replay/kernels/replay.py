@@ -2,19 +2,92 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FAIR", "SAME_GPU", "SAME_NODE", "home_ranks", "replay_context", "replay_dispatch"]
+from placement.loads.policies import FAIR, SAME_GPU, SAME_NODE
+
+__all__ = [
+    "FAIR",
+    "SAME_GPU",
+    "SAME_NODE",
+    "Replicas",
+    "Sums",
+    "Tokens",
+    "choose_replica",
+    "home_ranks",
+    "replay_context",
+    "replay_dispatch",
+]
 
 IntArray = npt.NDArray[np.integer[Any]]
 Counts = npt.NDArray[np.int64]
 
-FAIR, SAME_GPU, SAME_NODE = 0, 1, 2
 DEDUP_NONE, DEDUP_GPU, DEDUP_NODE = 0, 1, 2
+
+
+class Tokens(NamedTuple):
+    """Tokens to replay.
+
+    Attributes
+    ----------
+    ids : (T, L, K) integers
+        Experts; -1 where missing.
+    rows : (T,) int64
+        Numbers of the tokens in their trace.
+    homes : (T,) int32
+        Home rank of each token; empty where tokens have none (context-coherent).
+    """
+
+    ids: IntArray
+    rows: IntArray
+    homes: IntArray
+
+
+class Replicas(NamedTuple):
+    """Where the replicas of each expert are, and which one a token uses.
+
+    Attributes
+    ----------
+    gpus : (L, E, M) int32
+        GPUs of the replicas of each expert.
+    counts : (L, E) int64
+        How many there are.
+    policy : int
+        FAIR, SAME_GPU or SAME_NODE.
+    node_of_gpu : (G,) int64
+    """
+
+    gpus: IntArray
+    counts: IntArray
+    policy: int
+    node_of_gpu: IntArray
+
+
+class Sums(NamedTuple):
+    """What a replay adds up, all int64.
+
+    Attributes
+    ----------
+    traffic : (L-1, G, G) or (L, G, G)
+        Context-coherent: incremented by each pair of an expert on g in layer l and one on h in l+1. Dispatch: by each
+        message from g to h; on the diagonal is what stays.
+    load : (L, G)
+        Incremented by each expert assignment.
+    fanout : (L, 3)
+        Incremented by the distinct GPUs, the distinct nodes, and by 1 for each token with an expert in the layer.
+    away : (L, 4)
+        Dispatch only. Incremented by the assignments off the home GPU, off the home node, and by the distinct GPUs and
+        nodes that are remote.
+    """
+
+    traffic: Counts
+    load: Counts
+    fanout: Counts
+    away: Counts
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -89,36 +162,11 @@ def choose_replica(
 
 
 @numba.njit(nogil=True, cache=True)
-def replay_context(
-    ids: IntArray,
-    rows: IntArray,
-    replica_gpus: IntArray,
-    replica_counts: IntArray,
-    policy: int,
-    node_of_gpu: IntArray,
-    traffic: Counts,
-    load: Counts,
-    fanout: Counts,
-) -> None:
-    """Replay tokens that travel from layer to layer (context-coherent).
-
-    Parameters
-    ----------
-    ids : (T, L, K) integers
-        -1 where missing.
-    rows : (T,) int64
-    replica_gpus : (L, E, M) int32
-        GPUs of the replicas of each expert.
-    replica_counts : (L, E) int64
-    policy : int
-    node_of_gpu : (G,) int64
-    traffic : (L-1, G, G) int64
-        Incremented by each pair of an expert on g in layer l and one on h in l+1.
-    load : (L, G) int64
-        Incremented by each expert assignment.
-    fanout : (L, 3) int64
-        Incremented by the distinct GPUs, the distinct nodes, and by 1 for each token with an expert in the layer.
-    """
+def replay_context(tokens: Tokens, replicas: Replicas, sums: Sums) -> None:
+    """Replay tokens that travel from layer to layer (context-coherent); adds to `sums`."""
+    ids, rows = tokens.ids, tokens.rows
+    replica_gpus, replica_counts, policy, node_of_gpu = replicas
+    traffic, load, fanout = sums.traffic, sums.load, sums.fanout
     K = ids.shape[2]
     here = np.empty(K, np.int64)
     before = np.empty(K, np.int64)
@@ -155,39 +203,22 @@ def replay_context(
 
 
 @numba.njit(nogil=True, cache=True)
-def replay_dispatch(
-    ids: IntArray,
-    rows: IntArray,
-    homes: IntArray,
-    replica_gpus: IntArray,
-    replica_counts: IntArray,
-    policy: int,
-    dedup: int,
-    node_of_gpu: IntArray,
-    entry_gpu: IntArray,
-    traffic: Counts,
-    load: Counts,
-    fanout: Counts,
-    away: Counts,
-) -> None:
-    """Replay tokens that leave their home rank and come back in every layer (dispatch).
+def replay_dispatch(tokens: Tokens, replicas: Replicas, dedup: int, entry_gpu: IntArray, sums: Sums) -> None:
+    """Replay tokens that leave their home rank and come back in every layer (dispatch); adds to `sums`.
 
     Parameters
     ----------
-    ids, rows, replica_gpus, replica_counts, policy, node_of_gpu, load, fanout
-        As for `replay_context`.
-    homes : (T,) int32
-        Home rank of each token.
+    tokens : Tokens
+    replicas : Replicas
     dedup : int
         DEDUP_NONE, DEDUP_GPU or DEDUP_NODE.
     entry_gpu : (G, N) int64
         Where messages of a GPU arrive in a node.
-    traffic : (L, G, G) int64
-        Incremented by each message from g to h (on the diagonal: what stays).
-    away : (L, 4) int64
-        Incremented by the assignments off the home GPU, off the home node, and by the distinct GPUs and nodes that are
-        remote.
+    sums : Sums
     """
+    ids, rows, homes = tokens
+    replica_gpus, replica_counts, policy, node_of_gpu = replicas
+    traffic, load, fanout, away = sums
     K = ids.shape[2]
     here = np.empty(K, np.int64)
     anchor = np.empty(1, np.int64)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from placement.support.json_files import parse_json, read_bytes
+from placement.topology.file import topology_from_dict
 from placement.topology.machines import ibstat, nccl, smi
 from placement.topology.machines.machine import Overrides
 from placement.topology.topology import Topology
@@ -38,8 +39,6 @@ def load_machine(path: str | Path, options: str = "") -> Topology:
     ------
     InputError
     """
-    from placement.files import topology_from_dict
-
     name = Path(path).name
     data = read_bytes(Path(path))
     refuse_marks(data[:4], name)

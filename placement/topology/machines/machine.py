@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from placement.topology.topology import FASTEST, GENERIC, MAX_GPUS, SLOWEST, Topology
+from placement.topology.links import FASTEST, GENERIC, MAX_GPUS, SLOWEST
+from placement.topology.topology import Topology
 from traces import InputError, Violations
 
 __all__ = ["Machine", "Overrides", "joined", "no_nvlink"]

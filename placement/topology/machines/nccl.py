@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from placement.topology.links import FASTEST, SLOWEST
 from placement.topology.machines.machine import Machine, Overrides, joined, no_nvlink
 from placement.topology.machines.smi import PCIE_GB_S, SHARES
-from placement.topology.topology import FASTEST, SLOWEST
 from traces import InputError, Violations
 
 __all__ = ["read", "sniff"]

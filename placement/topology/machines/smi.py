@@ -64,7 +64,7 @@ def read(data: bytes, name: str, overrides: Overrides) -> Machine:
         raise no_nvlink(name)
     if per_link is None and links.max() >= AMBIGUOUS_LINKS:
         detail = f"NV{links.max()} is 25 GB/s per link on H100, H200 and H20, and 50 on B200, B300 and GB200."
-        remedy = "Add nvlink_gb_s=25 or nvlink_gb_s=50: --topology FILE,nvlink_gb_s=25."
+        remedy = "Add nvlink_gb_s=25 or nvlink_gb_s=50 behind the file's name: FILE,nvlink_gb_s=25."
         raise InputError.of("nvlink_generation", name, detail, remedy)
     bandwidth += links * (NVLINK_GB_S if per_link is None else per_link)
     host = np.zeros(gpus, dtype=np.int64)

@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from solvers.arrange.conform import conform, separate_replicas
-from solvers.methods.annealing.budgeted import budgeted_by_load
-from solvers.methods.annealing.chain import Chain, ChainModel
-from solvers.methods.annealing.crossover import Pool
-from solvers.methods.annealing.fanout import improve_fanout
+from solvers.arrange.conform import separate_replicas
+from solvers.arrange.in_order import in_order
+from solvers.methods.annealing.replay.budgets import budgeted_by_load
+from solvers.methods.annealing.replay.improve import improve_fanout
+from solvers.methods.annealing.tables.crossover import Pool
+from solvers.methods.annealing.tables.model import ItemModel
+from solvers.methods.annealing.tables.run import SwapRun
 from solvers.methods.eplb.solver import Eplb
 from solvers.searching.search import Search
 from solvers.searching.threads import run_together
@@ -29,14 +31,19 @@ from traces import Violations
 __all__ = ["Annealing"]
 
 Table = npt.NDArray[np.int32]
-SPEED_TRIALS, SPEED_S = 20_000, 0.03  # at a time, and in all, to tell how many restarts there is time for
-HOT_SLOWDOWN = 1.6  # a run, most of it colder, makes more trials per second than its hot start
-WARM_TRIALS_PER_ITEM = 1000
-WARM_SHARE = 0.4  # first temperature of a run from a good plan, as a share of `hot`
-SPARE_OFFERS = 15  # after the last run, the pool of plans takes about as long
-MAX_TABLE_BYTES = 4_000_000_000
+# At a time, and in all, to tell how many restarts there is time for; some 2 ms at a time, so that a stalled core shows.
+SPEED_TRIALS, SPEED_S = 20_000, 0.03
+# A run, most of it colder, makes more trials per second than its hot start; chosen by
+# trial. It only decides how many restarts there are.
+HOT_SLOWDOWN = 1.6
+WARM_TRIALS_PER_ITEM = 1000  # with fewer, the first temperature falls with them. Chosen by trial
+WARM_SHARE = 0.4  # first temperature of a run from a good plan, as a share of `hot`; chosen by trial; not measured
+# After the last run, the pool of plans takes about as long; chosen by trial.
+SPARE_OFFERS = 15
+MAX_TABLE_BYTES = 4_000_000_000  # of a search; chosen for machines of 16 GB
+# Of a run of useful length: shorter ones are fewer restarts. Chosen by trial.
 WANTED_TRIALS_PER_ITEM = 20_000
-MAX_RESTARTS = 12
+MAX_RESTARTS = 12  # more add little to the pool, whose price is quadratic. Chosen by trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +101,7 @@ class Annealing:
         if _replays(problem):
             improve_fanout(problem, search, hot=self.hot, cold=self.cold)
             return
-        bases = [_plain(problem)]
+        bases = [in_order(problem, search)]
         replicated = _replicated(problem)
         if replicated is not None:
             bases.append(replicated)
@@ -108,19 +115,19 @@ class Annealing:
             search = search.part(1.0, 1)
             search.work = MAX_RESTARTS * WANTED_TRIALS_PER_ITEM * problem.num_layers * problem.num_slots
         part = search.part(1.0, 1, spare_offers=SPARE_OFFERS)
-        models = [ChainModel(problem, base) for base in bases]
+        models = [ItemModel(problem, base) for base in bases]
         if part.progress(0) < 1.0:
             self._anneal(problem, part, models, given)
 
-    def _anneal(self, problem: Problem, search: Search, models: list[ChainModel], given: Table | None) -> None:
+    def _anneal(self, problem: Problem, search: Search, models: list[ItemModel], given: Table | None) -> None:
         restarts, trials = self._restarts(problem, search, models[0])
         scarce = trials < WANTED_TRIALS_PER_ITEM
         # The fewer the trials, the less of a good plan may be given up at the start.
         warmth = max(self.cold, WARM_SHARE * self.hot * min(1.0, trials / WARM_TRIALS_PER_ITEM))
-        warm: ChainModel | None = None
+        warm: ItemModel | None = None
         # Under a work limit only what was asked for: `auto` is then never worse than this alone.
         if given is not None and ((scarce and search.work is None) or search.start is not None):
-            warm = ChainModel(problem, given)
+            warm = ItemModel(problem, given)
         workers = min(search.workers, restarts)
         pool = Pool(problem, limit=MAX_RESTARTS + 4) if models[0].coupled else None
         step = 0
@@ -138,17 +145,17 @@ class Annealing:
 
         def restart(part: Search, number: int) -> Callable[[], Table]:
             if warm is not None and (number == 0 if restarts == 1 else number % 2 == 1):
-                chain = Chain(warm, _in_place(problem), (search.seed, 1, number))
-                return lambda: chain.run(part, warmth, self.cold)
+                run = SwapRun(warm, _in_place(problem), (search.seed, 1, number))
+                return lambda: run.run(part, warmth, self.cold)
             model = models[number % len(models)]
-            chain = Chain(model, _shuffled(model, (search.seed, number)), (search.seed, 1, number))
-            return lambda: chain.run(part, self.hot, self.cold)
+            run = SwapRun(model, _shuffled(model, (search.seed, number)), (search.seed, 1, number))
+            return lambda: run.run(part, self.hot, self.cold)
 
         def reheat(part: Search, number: int) -> Callable[[], Table]:
             assert search.best is not None
             # A run from a given plan keeps its items: they are the plan's slots.
-            chain = Chain(ChainModel(problem, search.best), _in_place(problem), (search.seed, 2, number))
-            return lambda: chain.run(part, self.hot / 4, self.cold, ramp=(0.05, 0.1))
+            run = SwapRun(ItemModel(problem, search.best), _in_place(problem), (search.seed, 2, number))
+            return lambda: run.run(part, self.hot / 4, self.cold, ramp=(0.05, 0.1))
 
         if search.start is not None and pool is not None:
             pool.add(np.asarray(search.start, dtype=np.int32))
@@ -168,18 +175,18 @@ class Annealing:
             part = search.part(0.9, 0, work_share=self.polish / count)
             take(run_together(search, [reheat(part, number) for number in range(count)]))
 
-    def _restarts(self, problem: Problem, search: Search, model: ChainModel) -> tuple[int, float]:
+    def _restarts(self, problem: Problem, search: Search, model: ItemModel) -> tuple[int, float]:
         """Return how many runs there are, and about how many trials each has per item."""
         wanted = WANTED_TRIALS_PER_ITEM * problem.num_layers * problem.num_slots
         if search.work is not None:
             count = int(np.clip(2 * search.work // wanted, 4, MAX_RESTARTS))
             trials = float(search.work)
         else:
-            chain = Chain(model, _in_place(problem), (0,))
-            chain.run_at(1, self.hot)  # loads the compiled loop
+            run = SwapRun(model, _in_place(problem), (0,))
+            run.run_at(1, self.hot)  # loads the compiled loop
             made, begin = 0, time.monotonic()  # the clock, not the CPU's time: others may have the cores
             while (took := time.monotonic() - begin) < SPEED_S:
-                chain.run_at(SPEED_TRIALS, self.hot)
+                run.run_at(SPEED_TRIALS, self.hot)
                 made += SPEED_TRIALS
             speed = HOT_SLOWDOWN * made / took
             trials = (search.remaining_s or 0.0) * speed * search.workers
@@ -194,12 +201,6 @@ def _replays(problem: Problem) -> bool:
     objective = problem.objective
     spare = bool(problem.capacity.sum() > problem.num_experts)
     return objective.execution == "dispatch" and (objective.dedup != "none" or spare or objective.activated_weight > 0)
-
-
-def _plain(problem: Problem) -> Table:
-    """Return one replica of each expert, in order."""
-    gpu = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
-    return conform(problem, np.tile(gpu, (problem.num_layers, 1)))
 
 
 def _replicated(problem: Problem) -> Table | None:
@@ -225,7 +226,7 @@ def _in_place(problem: Problem) -> npt.NDArray[np.int64]:
     return np.tile(np.arange(problem.num_slots) // problem.slots_per_gpu, (problem.num_layers, 1))
 
 
-def _shuffled(model: ChainModel, entropy: tuple[int, ...]) -> npt.NDArray[np.int64]:
+def _shuffled(model: ItemModel, entropy: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """Return random places that keep the constraints; where there are any, the order of the base plan."""
     problem = model.problem
     gpu = _in_place(problem)

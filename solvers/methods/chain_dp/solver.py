@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from placement import Problem
 from placement.cost.feasibility import broken_constraints
-from solvers.arrange.conform import conform, pack
+from solvers.arrange.conform import pack
+from solvers.arrange.in_order import in_order
 from solvers.arrange.symmetry import Arrangements, count_arrangements, renamings
 from solvers.methods.chain_dp.kernels import extend
 from solvers.searching.search import Search
@@ -23,7 +24,7 @@ __all__ = ["ChainDp"]
 Floats = npt.NDArray[np.float64]
 Table = npt.NDArray[np.int32]
 MAX_EXPERTS = 24  # two GPUs of 12 have 2.7 million arrangements
-PRICE_STEPS = 16  # halvings of the interval of prices for the spread
+PRICE_STEPS = 16  # halvings of the interval of prices for the spread; the price is known to 1e-5 then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +74,7 @@ class ChainDp:
 
     def run(self, problem: Problem, search: Search) -> None:
         """Offer the plan in order, then the optimum with its bound."""
-        in_order = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
-        search.offer(conform(problem, np.tile(in_order, (problem.num_layers, 1))))
+        search.offer(in_order(problem, search))
         path = _ShortestPath(problem, search)
         # A fair split over replicas is an average of plans without replicas; only where load counts may replicas be
         # better.

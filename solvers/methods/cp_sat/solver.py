@@ -11,16 +11,17 @@ import numpy.typing as npt
 
 from placement import Problem
 from placement.plan.plan import replicas_on_gpu
-from solvers.arrange.conform import conform
-from solvers.methods.cp_sat.model import PlacementModel, count_booleans
+from solvers.arrange.in_order import in_order
+from solvers.methods.cp_sat.model import PlacementModel
 from solvers.methods.cp_sat.patterns import ReplicaPatterns, count_patterns
-from solvers.searching.cp_sat import TRIALS_PER_UNIT, cp_sat_solver, watch
+from solvers.methods.cp_sat.sizes import count_booleans
+from solvers.searching.cp_sat import run_cp_sat
 from solvers.searching.search import Search
 from traces import Violations
 
 __all__ = ["CpSat"]
 
-LOCAL_UNITS = 1.0  # deterministic time of one neighbourhood
+LOCAL_WORK = 1_000_000  # of one neighbourhood: about a second; chosen by trial
 
 Replicas = npt.NDArray[np.int64]
 
@@ -77,8 +78,7 @@ class CpSat:
     def run(self, problem: Problem, search: Search) -> None:
         """Offer the plan in order, or start from the best so far, then every better one that CP-SAT finds."""
         if search.best is None:
-            in_order = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
-            search.offer(conform(problem, np.tile(in_order, (problem.num_layers, 1))))
+            search.offer(in_order(problem, search))
         run = _Run(problem, search)
         whole = not 0 < self.neighbourhood_layers < problem.num_layers
         spent = run.whole() if whole else run.sweep(self.neighbourhood_layers)
@@ -87,14 +87,13 @@ class CpSat:
 
 
 class _Run:
-    """One search: its patterns, its offers, the deterministic time that it has spent."""
+    """One search: its patterns, its offers, the work that it has spent."""
 
     def __init__(self, problem: Problem, search: Search) -> None:
         self.problem, self.search = problem, search
         self.patterns = ReplicaPatterns.of(problem)
         self.step = 0
-        self.units = 0.0
-        self.failure: BaseException | None = None
+        self.spent = 0
 
     @property
     def best(self) -> Replicas:
@@ -110,7 +109,7 @@ class _Run:
         while solution.tobytes() not in touched:
             touched.add(solution.tobytes())
             model.touch(solution)
-            found = self._solve(model, proves=True, units=self._left())
+            found = self._solve(model, proves=True, work=self._left())
             if found is None or self.search.proven:
                 return self._spent()
             solution = found
@@ -126,7 +125,7 @@ class _Run:
                 before, left = self.search.best_score, self._left()
                 model = PlacementModel(problem, self.patterns, range(first, first + layers), self.best)
                 model.touch(self.best)
-                self._solve(model, proves=False, units=min(LOCAL_UNITS, left))
+                self._solve(model, proves=False, work=min(LOCAL_WORK, left))
                 if self.search.done or self._left() <= 0:
                     return self._spent()
                 idle = 0 if self.search.best_score != before else idle + 1
@@ -136,15 +135,14 @@ class _Run:
 
     def _left(self) -> float:
         work = self.search.work
-        return np.inf if work is None else work / TRIALS_PER_UNIT - self.units
+        return np.inf if work is None else work - self.spent
 
     def _spent(self) -> int:
         """Return the work spent; all of it where CP-SAT stopped a moment before."""
         work = self.search.work
-        spent = int(self.units * TRIALS_PER_UNIT)
-        return spent if work is None or self.search.done or self.search.proven else max(spent, work)
+        return self.spent if work is None or self.search.done or self.search.proven else max(self.spent, work)
 
-    def _solve(self, model: PlacementModel, *, proves: bool, units: float) -> Replicas | None:
+    def _solve(self, model: PlacementModel, *, proves: bool, work: float) -> Replicas | None:
         """Offer the plans that CP-SAT finds, and report bounds where the model `proves` them.
 
         Returns
@@ -152,48 +150,37 @@ class _Run:
         (L, E, G) int64 or None
             Replicas of the model's optimum; None if a limit came first.
         """
-        from ortools.sat.python import cp_model
-
-        solver = cp_sat_solver(self.search.seed, units if np.isfinite(units) else None)
-        solver.parameters.cut_level = 0
-        # Else a load above its optimum may come down by the smallest unit at a time.
-        solver.parameters.binary_search_num_conflicts = 10
-        # A step of the presolve adds up coefficients in 32 bits and cuts off optima (or-tools issue 5293, in 9.15).
-        solver.parameters.presolve_inclusion_work_limit = 0
-        run = self
-
-        class Offer(cp_model.CpSolverSolutionCallback):
-            def on_solution_callback(self) -> None:
-                run._guard(solver, lambda: run._offer(model, self.boolean_value))
+        settings = {
+            "linearization_level": 2,  # pairs and messages are sums, which linear programs bound; chosen by trial
+            "cut_level": 0,  # chosen by trial
+            # Else a load above its optimum may come down by the smallest unit at a time.
+            "binary_search_num_conflicts": 10,
+            # A step of the presolve adds up coefficients in 32 bits and cuts off optima (or-tools issue 5293, in 9.15).
+            "presolve_inclusion_work_limit": 0,
+        }
 
         def bound(value: float) -> None:
             if np.isfinite(value):
-                self._guard(solver, lambda: self.search.bound(max(0.0, model.bound(value))))
+                self.search.bound(max(0.0, model.bound(value)))
 
-        if proves:
-            solver.best_bound_callback = bound
         model.hint(self.best)
-        status = watch(self.search, solver, lambda: solver.solve(model.cp, Offer()))
-        if self.failure is not None:
-            raise self.failure
-        self.units += solver.deterministic_time
-        if status in (cp_model.INFEASIBLE, cp_model.MODEL_INVALID):
-            raise RuntimeError(f"CP-SAT finds the model {solver.status_name(status)} although there is a plan")
-        if status != cp_model.OPTIMAL:
+        found = run_cp_sat(
+            model.cp,
+            self.search,
+            work=work,
+            settings=settings,
+            on_solution=lambda holds: self._offer(model, holds),
+            on_bound=bound if proves else None,
+        )
+        self.spent += found.work
+        if found.status == "infeasible":
+            raise RuntimeError("CP-SAT finds the model infeasible although there is a plan")
+        if found.status != "optimal":
             return None
         if proves:
-            self.search.bound(max(0.0, model.bound(solver.best_objective_bound)))
-        return replicas_on_gpu(model.table(solver.boolean_value), self.problem.num_experts, self.problem.num_gpus)
+            bound(found.bound)
+        return replicas_on_gpu(model.table(found.holds), self.problem.num_experts, self.problem.num_gpus)
 
     def _offer(self, model: PlacementModel, holds: Callable[[Any], bool]) -> None:
         self.step += 1
         self.search.offer(model.table(holds), self.step)
-
-    def _guard(self, solver: Any, call: Callable[[], object]) -> None:
-        """Keep the first failure of a call from the library's own code, to raise it outside."""
-        try:
-            if self.failure is None:
-                call()
-        except BaseException as error:
-            self.failure = error
-            solver.stop_search()

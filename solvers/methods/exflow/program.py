@@ -1,6 +1,6 @@
 """ExFlow's integer programmes, as a program of its own: a solver that ignores cancellation can be killed.
 
-Run as ``python -P exflow_model.py FOLDER``: reads ``model.npz`` and ``model.json`` there and writes ``outcome.json``,
+Run as ``python -P program.py FOLDER``: reads ``model.npz`` and ``model.json`` there and writes ``outcome.json``,
 anew after every step. It imports nothing of this package, so that it starts fast.
 """
 
@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["crossings", "solve_steps"]
+__all__ = ["Effort", "Found", "Solve", "crossings", "renamable", "solve_steps"]
 
-INTEGRALITY = 1e-4
-LEAST_S = 0.05  # library solvers do nothing useful in less
+INTEGRALITY = 1e-4  # distance from 0 and 1 that is rounding: CBC's own tolerance is 1e-6
+LEAST_S = 0.05  # library solvers do nothing useful in less; chosen by trial
+TRIALS_PER_UNIT = 1_000_000  # as in `solvers.searching.cp_sat`, which this program does not import
+TRIALS_PER_NODE = 1000  # of CBC: a node solves a linear program; chosen by trial, not measured
+FEWEST_ITERATIONS, MOST_ITERATIONS = 1000, 2000  # of CBC's relaxations under a work limit; chosen by trial
 
 Ints = npt.NDArray[np.int64]
 Found = tuple[str, Ints]
@@ -56,11 +59,14 @@ class Effort:
         return None if self.deadline is None else max(0.0, self.deadline - time.time())
 
 
+Solve = Callable[[Ints, dict[str, Any], Ints, Effort], Found]
+
+
 def solve_steps(
     affinity: Ints,
     steps: list[dict[str, Any]],
     *,
-    backend: str = "pulp",
+    solve: Solve | None = None,
     deadline: float | None = None,
     work: int | None = None,
     threads: int = 1,
@@ -73,13 +79,15 @@ def solve_steps(
     affinity : (L-1, E, E) int64
     steps : list of dict
         The fields of each `solvers.methods.exflow.steps.Step`.
-    backend : {"pulp", "cp_sat"}
+    solve : callable, optional
+        Solves one model: given its pairs, its step, parts to start from (L, n) and its `Effort`, it returns status and
+        parts, those of the start without a solution. PuLP by default.
     deadline : float, optional
         ``time.time()`` at which to return. Steps share time and work by the sizes of their models.
     work : int, optional
-        Effort after which to stop, in units that don't depend on the clock.
+        Trial changes after which to stop, over all steps.
     threads : int
-        For CP-SAT; CBC runs on one.
+        For solvers that can use several; CBC runs on one.
     folder : str, optional
         Where the solver puts its files.
 
@@ -93,7 +101,7 @@ def solve_steps(
     rows = np.arange(len(affinity) + 1)[:, None]
     gpu = np.zeros((len(rows), affinity.shape[1]), np.int64)  # first GPU of the run that each expert is on
     sizes = [step["experts"] ** 2 * len(step["parts"]) for step in steps]
-    solve = _solve_with_cp_sat if backend == "cp_sat" else _solve_with_pulp
+    solve = _solve_with_pulp if solve is None else solve
     found: list[str] = []
     for number, step in enumerate(steps):
         members = _members(gpu, step)
@@ -125,13 +133,10 @@ def _members(gpu: Ints, step: dict[str, Any]) -> Ints:
 
 def _in_order(step: dict[str, Any], num_layers: int) -> Ints:
     """Return parts (L, n) that are filled one after the other."""
-    experts, count = step["experts"], len(step["parts"])
-    exact = sum(step["low"]) == experts
-    order = np.repeat(np.arange(count), step["low"]) if exact else np.arange(experts) * count // experts
-    return np.tile(order, (num_layers, 1))
+    return np.tile(np.array(step["order"], np.int64), (num_layers, 1))
 
 
-def _renamable(step: dict[str, Any]) -> bool:
+def renamable(step: dict[str, Any]) -> bool:
     """Whether the parts may be renamed freely; then they are numbered by their first expert of layer 0."""
     return len(set(step["low"])) == len(set(step["high"])) == 1
 
@@ -158,7 +163,7 @@ def _solve_with_pulp(affinity: Ints, step: dict[str, Any], start: Ints, effort: 
         for g in parts:
             problem += crossing[name] - x[layer][i][g] + x[layer + 1][j][g] >= 0
             problem += crossing[name] + x[layer][i][g] - x[layer + 1][j][g] >= 0
-    if _renamable(step):
+    if renamable(step):
         for i in experts:
             for g in parts[i + 1 :]:
                 problem += x[0][i][g] == 0
@@ -178,14 +183,14 @@ def _pulp_solver(effort: Effort) -> Any:
 
     work = effort.work
     if hasattr(pulp, "PULP_CBC_CMD"):
-        nodes = None if work is None else max(1, work // 1000)
+        nodes = None if work is None else max(1, work // TRIALS_PER_NODE)
         # A node limit stops neither the root's relaxation nor its cuts and heuristics, which may take minutes.
-        iterations = 0 if work is None else int(np.clip(work // 1000, 1000, 2000))
+        iterations = 0 if work is None else int(np.clip(work // TRIALS_PER_NODE, FEWEST_ITERATIONS, MOST_ITERATIONS))
         options = [] if work is None else ["cuts off", "heuristicsOnOff off", f"maxIterations {iterations}"]
         solver = pulp.getSolver("PULP_CBC_CMD", msg=False, timeLimit=effort.left, maxNodes=nodes, options=options)
         solver.tmpDir = effort.folder or solver.tmpDir
         return solver
-    extra = {} if work is None else {"max_deterministic_time": _deterministic_time(work)}
+    extra = {} if work is None else {"max_deterministic_time": work / TRIALS_PER_UNIT}
     return pulp.getSolver("CPSAT", msg=False, timeLimit=effort.left, threads=effort.threads, random_seed=0, **extra)
 
 
@@ -203,55 +208,6 @@ def _outcome(problem: Any, returned: Any) -> str:
         found = problem.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
         proven = problem.sol_status == pulp.LpSolutionOptimal
     return "none" if not found else "optimal" if proven else "feasible"
-
-
-def _deterministic_time(work: int) -> float:
-    """Return CP-SAT's limit, about in seconds, for an amount of work."""
-    return max(1e-3, work * 1e-5)
-
-
-def _solve_with_cp_sat(affinity: Ints, step: dict[str, Any], start: Ints, effort: Effort) -> Found:
-    """Minimise the pairs that cross with CP-SAT: the same rows, as clauses; `start` is its hint."""
-    from ortools.sat.python import cp_model
-
-    layers, experts, parts = range(len(affinity) + 1), range(affinity.shape[1]), range(len(step["parts"]))
-    model = cp_model.CpModel()
-    x = [[[model.new_bool_var("") for _ in parts] for _ in experts] for _ in layers]
-    for layer in layers:
-        for i in experts:
-            model.add_exactly_one(x[layer][i])
-            for g in parts:
-                model.add_hint(x[layer][i][g], int(start[layer, i] == g))
-        for g, low, high in zip(parts, step["low"], step["high"], strict=True):
-            model.add_linear_constraint(sum(x[layer][i][g] for i in experts), low, high)
-    pairs = np.argwhere(affinity > 0).tolist()
-    crossing = {(layer, i, j): model.new_bool_var("") for layer, i, j in pairs}
-    for (layer, i, j), crosses in crossing.items():
-        for g in parts:
-            model.add_bool_or(crosses, ~x[layer][i][g], x[layer + 1][j][g])
-            model.add_bool_or(crosses, x[layer][i][g], ~x[layer + 1][j][g])
-    # Implied, and what its bound lives on: an expert shares its part with at most max(high) experts of the next layer.
-    for layer in layers[:-1]:
-        for i in experts:
-            for ends in ([(layer, i, j) for j in experts], [(layer, j, i) for j in experts]):
-                model.add(sum(crossing.get(pair, 1) for pair in ends) >= len(experts) - max(step["high"]))
-    if _renamable(step):
-        for i in experts:
-            for g in parts[i + 1 :]:
-                model.add(x[0][i][g] == 0)
-    model.minimize(sum(int(affinity[pair]) * crosses for pair, crosses in crossing.items()))
-    solver = cp_model.CpSolver()
-    solver.parameters.random_seed = 0
-    solver.parameters.num_workers = effort.threads
-    if effort.left is not None:
-        solver.parameters.max_time_in_seconds = effort.left
-    if effort.work is not None:
-        solver.parameters.max_deterministic_time = _deterministic_time(effort.work)
-    status = solver.solve(model)
-    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        return "none", start
-    held = np.array([[[solver.boolean_value(x[layer][i][g]) for g in parts] for i in experts] for layer in layers])
-    return "optimal" if status == cp_model.OPTIMAL else "feasible", held.argmax(axis=2)
 
 
 def main(folder: Path) -> None:

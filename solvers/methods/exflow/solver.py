@@ -14,23 +14,28 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from placement import Problem
-from solvers.arrange.conform import conform, pack
+from solvers.arrange.conform import pack
+from solvers.arrange.in_order import in_order
+from solvers.methods.exflow.cp_sat import solve_with_cp_sat
+from solvers.methods.exflow.program import solve_steps
 from solvers.methods.exflow.steps import Form, steps_of
 from solvers.searching.search import Search
 from traces import Violations
 
 __all__ = ["Exflow"]
 
-POLL_S = 0.05
-RESERVE_S = 0.3  # to read the outcome and to score the plan within the time limit
+POLL_S = 0.05  # between two looks at the search: a twentieth of the second in which it is to end when cancelled
+RESERVE_S = 0.3  # to read the outcome and to score the plan within the time limit; chosen by trial
 PROGRAM = Path(__file__).with_name("program.py")
 
 
@@ -85,8 +90,7 @@ class Exflow:
 
     def run(self, problem: Problem, search: Search) -> None:
         """Offer the plan in order, then that of the models."""
-        in_order = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
-        search.offer(conform(problem, np.tile(in_order, (problem.num_layers, 1))))
+        search.offer(in_order(problem, search))
         affinity = problem.profile.affinity
         assert affinity is not None
         if not affinity.any() or problem.num_gpus == 1:
@@ -120,42 +124,53 @@ class Exflow:
             search.bound(problem.objective.traffic_weight * float(hop) * outcome["crossings"] / float(affinity.sum()))
 
     def _solve(self, problem: Problem, search: Search) -> dict[str, Any] | None:
-        """Run the models in a process of its own; None if it is stopped before the first one is solved."""
+        """Return the outcome of the models; None if none was solved in time."""
         assert problem.profile.affinity is not None
         remaining = search.remaining_s
-        settings = {
-            "steps": [asdict(step) for step in steps_of(problem, self.form)],
-            "backend": self.backend,
+        settings: dict[str, Any] = {
+            "steps": [step.settings() for step in steps_of(problem, self.form)],
             "deadline": None if remaining is None else time.time() + remaining - RESERVE_S,
             "work": search.work,
             # A parallel search may end in another optimum; only a clock allows that.
             "threads": 1 if remaining is None else search.workers,
         }
-        with TemporaryDirectory(prefix="exflow-") as name:
-            folder = Path(name)
-            np.savez(folder / "model.npz", affinity=problem.profile.affinity)
-            (folder / "model.json").write_text(json.dumps(settings))
-            with (folder / "log").open("wb") as log:
-                # A session of its own: killing its group also ends the solver that PuLP starts.
-                process = subprocess.Popen(  # noqa: S603 - our own interpreter and program
-                    [sys.executable, "-P", str(PROGRAM), name],
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-                try:
-                    while process.poll() is None and not search.done:
-                        time.sleep(POLL_S)
-                finally:
-                    _kill(process)
-            if process.returncode > 0:
-                last = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
-                raise RuntimeError(f"the ILP solver failed: {' '.join(last) or f'exit code {process.returncode}'}")
-            if (folder / "outcome.json").exists():
-                outcome: dict[str, Any] = json.loads((folder / "outcome.json").read_text())
-                return outcome
-        return None
+        if self.backend == "pulp":
+            return _in_own_process(problem.profile.affinity, settings, search)
+        last = None
+        for outcome in solve_steps(problem.profile.affinity, solve=partial(solve_with_cp_sat, search), **settings):
+            last = outcome
+            if search.done:
+                break
+        return last
+
+
+def _in_own_process(affinity: npt.NDArray[np.int64], settings: dict[str, Any], search: Search) -> dict[str, Any] | None:
+    """Run the models in a process of their own; None if it is stopped before the first one is solved."""
+    with TemporaryDirectory(prefix="exflow-") as name:
+        folder = Path(name)
+        np.savez(folder / "model.npz", affinity=affinity)
+        (folder / "model.json").write_text(json.dumps(settings))
+        with (folder / "log").open("wb") as log:
+            # A session of its own: killing its group also ends the solver that PuLP starts.
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and program
+                [sys.executable, "-P", str(PROGRAM), name],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            try:
+                while process.poll() is None and not search.done:
+                    time.sleep(POLL_S)
+            finally:
+                _kill(process)
+        if process.returncode > 0:
+            last = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
+            raise RuntimeError(f"the ILP solver failed: {' '.join(last) or f'exit code {process.returncode}'}")
+        if (folder / "outcome.json").exists():
+            outcome: dict[str, Any] = json.loads((folder / "outcome.json").read_text())
+            return outcome
+    return None
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -7,14 +7,16 @@ ExFlow, arXiv 2401.08383, section IV; ``docs/methods/exflow.md``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from placement import Problem
+from solvers.arrange.in_order import gpu_in_order
+from solvers.arrange.shares import shares
 
-__all__ = ["Form", "Step", "shares", "steps_of"]
+__all__ = ["Form", "Step", "steps_of"]
 
 Form = Literal["flat", "staged", "bisection"]
 
@@ -40,6 +42,17 @@ class Step:
     parts: tuple[int, ...]
     low: tuple[int, ...]
     high: tuple[int, ...]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Part of each expert where parts are filled one after the other, (n,)."""
+        if sum(self.low) == self.experts:
+            return tuple(part for part, count in enumerate(self.low) for _ in range(count))
+        return tuple(gpu_in_order(self.experts, len(self.parts)).tolist())
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the program takes: the fields, and the order."""
+        return asdict(self) | {"order": self.order}
 
     def rows(self, num_layers: int) -> int:
         """Return the size of the model in crossing rows, ``(L - 1) n^2 P``."""
@@ -73,18 +86,6 @@ def steps_of(problem: Problem, form: Form) -> list[Step]:
     for first, stop, count in zip(bounds, bounds[1:], counts, strict=False):
         steps += _gpus(first, stop, count, slots)
     return steps
-
-
-def shares(total: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return whole shares of `total` in proportion to `sizes`, by largest remainder; ties go to the first.
-
-    A share is the exact one rounded down or up, so where `total` fits ``c`` slots on each of ``sum(sizes)`` GPUs, every
-    share fits too.
-    """
-    exact = [divmod(total * size, sum(sizes)) for size in sizes]
-    left = total - sum(whole for whole, _ in exact)
-    order = sorted(range(len(sizes)), key=lambda index: -exact[index][1])
-    return tuple(whole + (index in order[:left]) for index, (whole, _) in enumerate(exact))
 
 
 def _gpus(first: int, stop: int, experts: int, slots: int) -> list[Step]:

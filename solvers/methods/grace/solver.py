@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from placement import Problem
 from solvers.arrange.conform import pack
-from solvers.methods.exflow.steps import shares
+from solvers.arrange.in_order import gpu_in_order
+from solvers.arrange.shares import shares
 from solvers.methods.grace.spectral import group
 from solvers.searching.search import Search
 from traces import Violations
@@ -76,11 +77,11 @@ class Grace:
 
     def run(self, problem: Problem, search: Search) -> None:
         """Offer the plan; layers for which no time is left are in order."""
-        in_order = np.arange(problem.num_experts) * problem.num_gpus // problem.num_experts
+        ordered = gpu_in_order(problem.num_experts, problem.num_gpus)
         rows = []
         for layer in range(problem.num_layers):
             late = search.done
-            gpu = in_order if late else self.groups(problem, layer, np.random.default_rng([search.seed, layer]))
+            gpu = ordered if late else self.groups(problem, layer, np.random.default_rng([search.seed, layer]))
             load, fair, slots = problem.relative_load[layer], problem.topology.fair_share, problem.slots_per_gpu
             held = np.argwhere(
                 replicas_by_skew(gpu, load, fair, math.inf if late else self.skew_tolerance, slots=slots)

@@ -7,21 +7,19 @@ MoETuner, arXiv 2502.06643, the load-balancing ILP; Graham, SIAM J. Appl. Math. 
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from solvers.searching.cp_sat import run_cp_sat
 from solvers.searching.search import Search
 
 __all__ = ["Clusters", "balance_exactly", "heaviest_first", "imbalance", "whole_loads"]
 
 Ints = npt.NDArray[np.int64]
-POLL_S = 0.02
-EFFORT = 1e-5  # CP-SAT's deterministic time (about seconds) per trial of a work limit
-RESOLUTION = 2.0**40  # parts of a layer's load, where loads are not whole numbers
+RESOLUTION = 2.0**40  # parts of a layer's load, where loads are not whole numbers: G times it stays below 2^63
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,37 +125,14 @@ def balance_exactly(load: Ints, num_clusters: int, search: Search) -> Clusters:
             model.add(x[expert][c] == 0)
     model.add(2 * sum(above) >= least)
     model.minimize(sum(above))
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1  # the same clusters every time
-    solver.parameters.random_seed = 0
-    solver.parameters.linearization_level = 0  # the relaxation says nothing: it splits experts
-    if search.work is not None:
-        solver.parameters.max_deterministic_time = max(1e-3, search.work * EFFORT)
-    status = _solve(solver, model, search)
-    proven = status == cp_model.OPTIMAL
-    if not proven and search.work is not None:
-        search.progress(search.work)
-    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+    # Without linear relaxations: they split experts and say nothing.
+    outcome = run_cp_sat(model, search, settings={"linearization_level": 0})
+    proven = outcome.status == "optimal"
+    if not proven:
+        search.progress(0 if search.work is None else search.work)
+    if not outcome.found:
         return Clusters(greedy, proven=False)
-    found = np.array([[solver.boolean_value(held) for held in row] for row in x]).argmax(axis=1)
+    found = np.array([[outcome.holds(held) for held in row] for row in x]).argmax(axis=1)
     of_expert = found.astype(np.int64)
     better = proven or imbalance(load, of_expert, G) < start
     return Clusters(of_expert if better else greedy, proven=proven)
-
-
-def _solve(solver: Any, model: Any, search: Search) -> int:
-    """Solve, with a thread that stops the solver once the search's part is used up or cancelled."""
-    finished = threading.Event()
-
-    def watch() -> None:
-        while not finished.wait(POLL_S):
-            if search.progress(0) >= 1.0:
-                solver.stop_search()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        return int(solver.solve(model))
-    finally:
-        finished.set()
-        watcher.join()

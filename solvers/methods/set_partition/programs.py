@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.methods.set_partition.gpu_sets import GpuSets
-from solvers.searching.cp_sat import cp_sat_solver, watch
+from solvers.searching.cp_sat import run_cp_sat
 from solvers.searching.search import Search
 
 __all__ = ["Columns", "Shares", "Whole", "solve_shares", "solve_whole"]
@@ -17,8 +17,8 @@ __all__ = ["Columns", "Shares", "Whole", "solve_shares", "solve_whole"]
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 SCALE = 1e3  # cost of the choice in linear programs: HiGHS takes 1e-7 for nothing
-SMALLEST = 1e-9  # cost of a choice that numbers are scaled by
-UNITS = 1e12  # of a cost in whole numbers
+SMALLEST = 1e-9  # cost of a choice that numbers are scaled by; costs are fractions of the objective, near 1
+UNITS = 1e12  # of a cost in whole numbers; sums of G of them stay far below 2^63
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,13 +82,13 @@ class Whole:
         No choice among the columns costs less; infinite if there is none.
     choice : (G,) int64 or None
         Number of each GPU's set, if a choice was found.
-    units : float
-        Of CP-SAT's deterministic time.
+    work : int
+        Trial changes that it counts for.
     """
 
     bound: float
     choice: Ints | None
-    units: float
+    work: int
 
 
 def solve_shares(columns: Columns, known: float, scale: float) -> Shares | None:
@@ -123,7 +123,7 @@ def solve_shares(columns: Columns, known: float, scale: float) -> Shares | None:
     return Shares(value=found.fun / factor, duals=duals, shares=found.x[:-1], known=float(found.x[-1]))
 
 
-def solve_whole(columns: Columns, scale: float, search: Search, units: float | None) -> Whole:
+def solve_whole(columns: Columns, scale: float, search: Search, work: int | None) -> Whole:
     """Choose among columns in whole numbers: every expert, and every GPU, in one of them.
 
     Parameters
@@ -133,15 +133,15 @@ def solve_whole(columns: Columns, scale: float, search: Search, units: float | N
         As for `solve_shares`.
     search : Search
         Its time is the limit.
-    units : float or None
-        Limit of CP-SAT's deterministic time.
+    work : int or None
+        Trial changes that it may take.
     """
     from ortools.sat.python import cp_model
 
     factor, G = UNITS / max(scale, SMALLEST), columns.sets.problem.num_gpus
     at, row = columns.places()
     if len(np.unique(row)) < columns.num_rows:
-        return Whole(bound=np.inf, choice=None, units=0.0)  # some expert, or GPU, is in none of them
+        return Whole(bound=np.inf, choice=None, work=0)  # some expert, or GPU, is in none of them
     model = cp_model.CpModel()
     held = [model.new_bool_var("") for _ in columns.numbers]
     order = np.argsort(row, kind="stable")
@@ -150,18 +150,15 @@ def solve_whole(columns: Columns, scale: float, search: Search, units: float | N
     # Rounded down, so that CP-SAT's bound is below the true one.
     weights = np.floor(columns.cost.astype(np.float64) * factor).astype(np.int64)
     model.minimize(cp_model.LinearExpr.weighted_sum(held, weights.tolist()))
-    solver = cp_sat_solver(search.seed, units)
-    if search.remaining_s is not None:
-        solver.parameters.max_time_in_seconds = search.remaining_s
-    solver.parameters.cp_model_presolve = False  # it finds little here, and takes longer than the rest
-    status, choice = watch(search, solver, lambda: solver.solve(model)), None
-    if status == cp_model.INFEASIBLE:
-        return Whole(bound=np.inf, choice=None, units=solver.deterministic_time)
-    if status == cp_model.MODEL_INVALID:
-        raise RuntimeError(f"CP-SAT does not take the model of a layer: {model.validate()}")
-    if status != cp_model.UNKNOWN:
-        chosen = np.array([place for place, one in enumerate(held) if solver.boolean_value(one)])
+    settings = {
+        "linearization_level": 2,  # set partitioning is all but integral: linear programs prove most of it
+        "cp_model_presolve": False,  # it finds little here, and takes longer than the rest
+    }
+    found, choice = run_cp_sat(model, search, work=work, settings=settings), None
+    if found.status == "infeasible":
+        return Whole(bound=np.inf, choice=None, work=found.work)
+    if found.found:
+        chosen = np.array([place for place, one in enumerate(held) if found.holds(one)])
         choice = np.zeros(G, np.int64)
         choice[columns.gpus[chosen]] = columns.numbers[chosen]
-    bound = (float(solver.best_objective_bound) - G - 1) / factor
-    return Whole(bound=bound, choice=choice, units=solver.deterministic_time)
+    return Whole(bound=(found.bound - G - 1) / factor, choice=choice, work=found.work)

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
+from traces.counts import LoadCounts
 from traces.formats.reader import Axes
+from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
-from traces.trace import LoadCounts, Provenance
 
 __all__ = ["add_slots", "checked_counts", "grown"]
 

@@ -3,7 +3,7 @@
 They show as rows that repeat the row before, in all layers at once, and as rows of a single id, which no token with
 K > 1 can choose. Both are reported for every format; they are dropped on request only, as nothing proves that two
 tokens in a row can't be alike. (87 % of the rows were such in a public vLLM log.) When a trace is opened, its start is
-looked at; whatever reads it to its end anyway counts all rows (`traces.profile.repeats`).
+looked at; whatever reads it to its end anyway counts all rows (`traces.repeats`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 
-from traces.profile.repeats import Repeats
+from traces.batch import Batch
+from traces.counts import LoadCounts
+from traces.repeats import Repeats
 from traces.support.errors import InputError
-from traces.trace import Batch, LoadCounts, Trace
+from traces.trace import Trace
 
 __all__ = ["settle_dummies"]
 

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traces.columns import COLUMNS, as_column
+from traces.batch import COLUMNS, Batch, as_column
 from traces.decoding.files import guarded
 from traces.support.errors import InputError, Violations
-from traces.trace import Batch
 
 __all__ = ["FORMAT", "VERSION", "Token", "batch_of", "parse_token", "read_header"]
 

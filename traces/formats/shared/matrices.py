@@ -61,5 +61,5 @@ def npy_kind(file: TraceFile) -> Literal["exflow", "eplb", "routed"] | None:
         "ambiguous_format",
         file.name,
         f"{header.dtype} of shape {header.shape} may be ids of (tokens, layers) or counts of (layers, experts).",
-        "Say which: format='exflow' or format='eplb' (--format exflow or --format eplb).",
+        "Say which as `format`: exflow or eplb.",
     )

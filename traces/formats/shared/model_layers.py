@@ -10,13 +10,13 @@ import numpy.typing as npt
 from traces import rules as checks
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
-from traces.formats.reader import Axes, Hints
+from traces.formats.reader import Axes, Hints, check_largest
 from traces.support.errors import InputError, Violations
 
 __all__ = ["axes_of_rows", "moe_rows"]
 
 SHOWN_LAYERS = 16
-REMEDY = "Correct layer_ids, or the model's layers (--layer-ids, --first-moe-layer)."
+REMEDY = "Correct `layer_ids`, or the layers of `model` (`first_moe_layer`): is it the model that was recorded?"
 
 
 def moe_rows(
@@ -62,7 +62,7 @@ def moe_rows(
                 "ambiguous_layers",
                 place,
                 f"Layers {_listed(idle)} hold expert 0 only: dense layers, or top-1 choices.",
-                "Name the MoE layers: layer_ids or model (--layer-ids, --model-config, --first-moe-layer).",
+                "Name the MoE layers: `layer_ids`, or `model` (config.json, or `num_layers` and `first_moe_layer`).",
             )
         return np.flatnonzero(used), (f"Layers {_listed(idle)} hold filler only; taken for dense layers.",)
     stray = np.setdiff1d(np.flatnonzero(used), named)
@@ -81,6 +81,8 @@ def axes_of_rows(
     file: TraceFile | Bundle, hints: Hints, rows: npt.NDArray[np.int64], *, largest_id: int, num_experts: int | None
 ) -> Axes:
     """Return the axes of a trace whose layers are `rows`; `num_experts` as the file states it."""
+    if num_experts is None:
+        check_largest(hints, largest_id, file.name)
     without = replace(hints, layer_ids=None)
     return Axes.settle(file, without, len(rows), lambda: largest_id, layer_ids=rows, num_experts=num_experts)
 

@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import rules as checks
+from traces.batch import Batch
 from traces.decoding.files import TraceFile, tokens_per_batch
+from traces.formats.mistaken import RECORD_ROUTED
 from traces.formats.reader import Hints
 from traces.formats.shared.model_layers import axes_of_rows, moe_rows
 from traces.support.errors import InputError
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
 __all__ = ["Routed", "decode_base64", "open_routed", "token_counts"]
 
@@ -122,17 +124,18 @@ def open_routed(
     for part in parts(SCAN_TOKENS):
         scan.add(part)
     if not scan.tokens:
-        raise InputError.of("zero_tokens", file.name, "There are no rows of routed experts.", "Check the recording.")
+        remedy = RECORD_ROUTED if by_response else "Check the recording."
+        raise InputError.of("zero_tokens", file.name, "There are no rows of routed experts.", remedy)
     rows, layer_notes = moe_rows(file.name, hints, scan.used, certain=scan.top_k > 1)
     if scan.empty_rows and scan.top_k > 1 and not hints.drop_dummy_rows:
         raise InputError.of(
             "unwritten_rows",
             file.name,
             f"{scan.empty_rows} of {scan.tokens} rows are all zero: no token chooses expert 0 {scan.top_k} times.",
-            "They were never written, most likely: leave them out with drop_dummy_rows (--drop-dummy).",
+            "They were never written, most likely: leave them out with `drop_dummy_rows`.",
         )
     if hints.experts_per_token not in (None, scan.top_k):
-        raise InputError.of("top_k_differ", file.name, f"The file has top-{scan.top_k}.", "Leave top_k out.")
+        raise InputError.of("top_k_differ", file.name, f"The file has top-{scan.top_k}.", "Leave `top_k` out.")
     axes = axes_of_rows(file, hints, rows, largest_id=scan.largest, num_experts=None)
     whole = len(rows) == scan.layers
     row_bytes = 8 * scan.layers * scan.top_k

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from traces.columns import COLUMNS
+from traces.batch import COLUMNS
 from traces.trace import Trace
 
 __all__ = ["Survey", "Writer"]

@@ -7,9 +7,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from traces.batch import Batch
 from traces.formats.shared.json_rows import FORMAT, VERSION
 from traces.formats.writers.base import Survey
-from traces.trace import Batch, Trace
+from traces.trace import Trace
 
 __all__ = ["write"]
 

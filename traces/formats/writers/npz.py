@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from traces.columns import COLUMNS
+from traces.batch import COLUMNS
 from traces.formats.writers.base import Survey
 from traces.trace import BATCH_TOKENS, Trace
 

@@ -1,0 +1,81 @@
+"""Errors of the library as the command line tells them: the options by their flags, what to do on a line of its own."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+from api.cli.knobs import knobs_of
+from api.cli.reading import TraceReading
+from solvers.request import FrontRequest
+
+if TYPE_CHECKING:
+    from traces import Violation
+
+__all__ = ["flag_of", "told", "words"]
+
+# Options that are declared by the command that has them.
+OWN = {
+    "executor": "--executor",
+    "fill_missing": "--fill-missing",
+    "force": "--force",
+    "layer": "--layer",
+    "model_class": "--model-class",
+    "model_name": "--model-name",
+    "mtp_model_class": "--mtp-model-class",
+    "part": "--part",
+    "plan_format": "--plan-format",
+    "to": "--to",
+    "without_mtp": "--without-mtp",
+    "workers": "--workers",
+}
+QUOTED = re.compile(r"`(\w+)=?`")
+ASSIGNED = re.compile(r"\b(\w+)=(?![\w'\"\[{])")
+CHOSEN = re.compile(r"\b([a-z]+(?:_[a-z]+)*) ['\"]([\w:-]+)['\"]")
+BARE = re.compile(r"(?<![\w/.`-])[a-z]+(?:_[a-z]+)+\b(?!\.?[\w/(])")
+
+
+@cache
+def _flags() -> tuple[dict[str, str], dict[str, str]]:
+    """Return the flags by JSON pointer, and by the name of the parameter."""
+    knobs = (*knobs_of(FrontRequest), *knobs_of(TraceReading))
+    pointers = {f"/{'/'.join(knob.path)}": knob.flag for knob in knobs}
+    names = OWN | {knob.path[-1]: knob.flag for knob in knobs}
+    return {f"/{name}": flag for name, flag in names.items()} | pointers, names
+
+
+def flag_of(pointer: str) -> str | None:
+    """Return the option that a pointer into a request names, with the place inside it; None if it names none."""
+    pointers, _ = _flags()
+    steps = pointer.split("/")
+    for length in range(len(steps), 1, -1):
+        flag = pointers.get("/".join(steps[:length]))
+        if flag is not None:
+            inside = [f"no. {int(step) + 1}" if step.isdigit() else step for step in steps[length:]]
+            return f"{flag} ({', '.join(inside)})" if inside else flag
+    return None
+
+
+def told(violation: Violation) -> str:
+    """Return a violation on two lines: where and what, then what to do."""
+    flag = flag_of(violation.pointer)
+    detail, remedy = words(violation.detail), words(violation.remedy, bare=flag is not None)
+    place = violation.pointer if flag is None else flag
+    line = f"{place}: {detail} [{violation.code}]" if place else f"{detail} [{violation.code}]"
+    return f"{line}\n       {remedy}" if remedy else line
+
+
+def words(text: str, *, bare: bool = False) -> str:
+    """Return a sentence with the flags of the parameters that it names; `bare` ones if it is about an option."""
+    _, names = _flags()
+
+    def flag(match: re.Match[str]) -> str:
+        return names.get(match[1], match[0])
+
+    def chosen(match: re.Match[str]) -> str:
+        found = names.get(match[1])
+        return match[0] if found is None else f"{found} {match[2].replace('_', '-')}"
+
+    text = CHOSEN.sub(chosen, ASSIGNED.sub(flag, QUOTED.sub(flag, text)))
+    return BARE.sub(lambda match: names.get(match[0], match[0]), text) if bare else text

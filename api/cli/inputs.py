@@ -1,0 +1,110 @@
+"""What ``solve`` and ``front`` are given: the trace, the request, the model, where results go."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from api.cli.reading import TraceReading, open_planned, read_placement
+from api.cli.remote.service import machine_of, named_plan
+
+if TYPE_CHECKING:
+    from api.cli.declared import Asked
+    from api.cli.outputs import Checks
+    from solvers import Request
+    from solvers.source import Source
+    from traces import ModelLayout
+
+__all__ = ["Inputs", "plan_path", "read_inputs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a search is given.
+
+    Attributes
+    ----------
+    reading : TraceReading
+    model : ModelLayout or None
+    source : Source or None
+        None with a service.
+    request : Request or None
+        None with a service, which checks it.
+    body : dict
+        With a service: what was asked, as its requests say it, but the trace.
+    """
+
+    reading: TraceReading
+    model: ModelLayout | None
+    source: Source | None
+    request: Request | None
+    body: dict[str, Any]
+
+
+def read_inputs(
+    checks: Checks, asked: Asked, reading: TraceReading, trace: Path, *, plan_format: str | None, server: str | None
+) -> Inputs:
+    """Read the files that the options name, and build the request; every violation is collected.
+
+    Parameters
+    ----------
+    checks : Checks
+    asked : Asked
+        Of `solvers.Request`, or of a class of it.
+    reading : TraceReading
+    trace : Path
+    plan_format : str or None
+        Of the plan to start from.
+    server : str or None
+    """
+    model = checks.run(reading.layout)
+    machine: Any = checks.run(lambda: machine_of(asked.get("topology"), server))
+    start = asked.get("start")
+    if server is not None:
+        remote = None if start is None else named_plan(start, "--start")
+        body = {} if machine is None else _body(asked, machine, remote)
+        return Inputs(reading=reading, model=model, source=None, request=None, body=body)
+    first: Any = None
+    if start is not None:
+        known: dict[str, Any] = {"topology": machine, "model": model}
+        known |= {"num_experts": reading.num_experts, "layer_ids": reading.layers()}
+        first = checks.run(lambda: read_placement(Path(start), plan_format, **known))
+    source: Any = checks.run(lambda: open_planned(trace, reading, model))
+    apart: dict[str, Any] = {"topology": "1x1" if machine is None else machine}  # reported already
+    if start is not None:
+        if first is None:
+            asked.parts(checks)
+            return Inputs(reading=reading, model=model, source=source, request=None, body={})
+        apart["start"] = first
+    request = asked.build(checks, **apart)
+    return Inputs(reading=reading, model=model, source=source, request=request, body={})
+
+
+def _body(asked: Asked, machine: Any, start: str | None) -> dict[str, Any]:
+    """Return what was asked, and nothing else, as a service takes it."""
+    from placement.topology.file import topology_to_dict
+
+    body: dict[str, Any] = (
+        _plain(asked.nested()) | {"topology": topology_to_dict(machine)} | ({} if start is None else {"start": start})
+    )
+    return body
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: item for name, item in asdict(value).items() if item is not None}
+    return value
+
+
+def plan_path(trace: Path, output: Path | None) -> Path:
+    """Return where the plan goes: as said, else beside nothing, in the working directory, by the trace's name."""
+    if output is not None:
+        return output
+    name = re.sub(r"^(sha256):([0-9a-f]{12})[0-9a-f]*$", r"trace-\2.x", trace.name)
+    return Path(f"{Path(name).stem or 'trace'}.plan.json")

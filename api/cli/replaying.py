@@ -1,0 +1,217 @@
+"""How ``evaluate`` and ``compare`` replay: as asked, as an engine does, else as the plan was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from api.cli.progress import Progress
+from api.cli.reading import TraceReading, open_planned, read_placement
+from api.cli.remote.service import fetch_plan, is_plan, machine_of, service_at
+from api.cli.remote.trace import send_trace
+
+if TYPE_CHECKING:
+    from api.cli.declared import Asked
+    from api.client import Client
+    from placement import Plan, SettledObjective, Topology
+    from solvers.comparing import PartFigures
+    from traces import ModelLayout, Trace
+
+    Replay = Callable[[Path, Plan, Topology, SettledObjective], PartFigures]
+
+__all__ = ["CHOICES", "REPLAY_OPTIONS", "Replays", "check_part", "counted", "local_options", "travel"]
+
+CHOICES = ("execution", "dedup", "ownership", "replica_policy")
+REPLAY_OPTIONS = ("engine", "topology", *CHOICES, "decode_batch", "hold_out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replays:
+    """Plans, the tokens to replay through them, and who does it.
+
+    Attributes
+    ----------
+    plans : list of (Plan, Topology)
+        With the topology of each: as asked, else as recorded in the plan, else from its nodes.
+    tokens : Trace or None
+        None with a service.
+    engine : dict
+        What ``--engine`` says of the way that tokens travel.
+    replay : callable
+    notes : tuple of str
+        On the tokens.
+    """
+
+    plans: list[tuple[Plan, Topology]]
+    tokens: Trace | None
+    engine: dict[str, Any]
+    replay: Replay
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        files: Sequence[Path],
+        trace: Path,
+        asked: Asked,
+        reading: TraceReading,
+        *,
+        part: str,
+        plan_format: str | None,
+        workers: int | None,
+        server: str | None,
+        stack: ExitStack,
+        shown: Progress,
+    ) -> Replays:
+        """Read the plans and the trace that a command names; with a service, fetch and upload them."""
+        model = reading.layout()
+        service = None if server is None else stack.enter_context(service_at(server))
+        fetched = list(files)
+        if service is not None:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            fetched = [fetch_plan(service, str(file), folder) if is_plan(file) else file for file in files]
+        where = asked.get("topology")
+        machine = None if where is None else machine_of(where, server)
+        plans = [_plan_and_topology(file, machine, plan_format, reading, model) for file in fetched]
+        hold_out = asked.get("hold_out")
+        if service is None:
+            tokens, notes = _tokens(trace, part, hold_out, reading, model)
+            engine, more = _engine_choices(asked.get("engine"), tokens)
+            replay = _here(tokens, workers)
+            return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=(*notes, *more))
+        shown.phase("uploading")
+        sent = {"trace": send_trace(service, trace, reading.load_options(model)), "part": part, "hold_out": hold_out}
+        engine, _ = _engine_choices(asked.get("engine"), None)
+        told: list[str] = []
+        return cls(plans=plans, tokens=None, engine=engine, replay=_there(service, sent, told), notes=())
+
+    def objective(self, plan: Plan, asked: Asked) -> SettledObjective:
+        """Return how tokens travel through a plan: as asked, as the engine does, else as it was made for."""
+        given = self.engine | {name: value for name in CHOICES if (value := asked.get("objective", name)) is not None}
+        return travel(plan.provenance, given)
+
+
+def travel(provenance: Mapping[str, Any], given: Mapping[str, Any]) -> SettledObjective:
+    """Return how tokens travel in a replay: what is given, else what a plan's provenance records, else by default.
+
+    Raises
+    ------
+    InputError
+        If something that is given has no effect under the execution that follows.
+    """
+    from dataclasses import replace
+
+    from placement.problem.objective import DECODE_BATCH
+    from placement.replay.choices import replayed_objective
+
+    objective, _ = replayed_objective(provenance, given, None)
+    # What is counted besides is for `counted` to say.
+    return replace(objective.settled(capped=False), activated_weight=0.0, decode_batch=DECODE_BATCH)
+
+
+def counted(objective: SettledObjective, plan: Plan, decode_batch: int | None) -> SettledObjective:
+    """Return the objective with a weight of activated experts if these are to be counted: as asked, else as recorded.
+
+    Raises
+    ------
+    InputError
+        If they are asked for under another execution than dispatch.
+    """
+    from dataclasses import replace
+
+    from placement.replay.choices import decode_batch_of
+    from traces import InputError
+
+    batch = decode_batch_of(plan.provenance.get("objective"), decode_batch, objective.execution)
+    if batch is None:
+        return objective
+    if objective.execution != "dispatch":
+        detail = "Activated experts are counted with home ranks, which only dispatch knows."
+        remedy = "Use execution 'dispatch', or leave it out."
+        raise InputError.of("activated_execution", "/objective/decode_batch", detail, remedy)
+    return replace(objective, activated_weight=1.0, decode_batch=batch)
+
+
+def local_options(plans: Sequence[Path], workers: int | None, plan_format: str | None) -> dict[str, object]:
+    """Return, by name, the options that are for this process or its own files; None where not given."""
+    return {"--workers": workers, "--plan-format": plan_format if any(map(is_plan, plans)) else None}
+
+
+def check_part(part: str, hold_out: float | None) -> None:
+    """Refuse a share that would not be used: all tokens are not split."""
+    if part == "all" and hold_out:
+        raise typer.BadParameter(
+            "All tokens are replayed, so nothing is held out. Add --part fit or --part held-out, or leave it out.",
+            param_hint="--hold-out",
+        )
+
+
+def _engine_choices(text: str | None, tokens: Trace | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what an engine says of the way that tokens travel, as far as the tokens know their sequences."""
+    if text is None:
+        return {}, ()
+    from placement.engines import engine_of
+
+    choice = engine_of(text)
+    engine = choice.engine
+    said: dict[str, Any] = {"execution": engine.execution, "dedup": engine.dedup, "ownership": engine.ownership}
+    said |= {"replica_policy": choice.replica_policy}
+    notes: tuple[str, ...] = ()
+    if engine.ownership == "sequence" and tokens is not None and not _knows_sequences(tokens):
+        said["ownership"] = "token"
+        notes = (f"{engine.title} keeps a sequence on one rank, but this trace has no seq_id: homes are per token.",)
+    return {name: value for name, value in said.items() if value is not None}, notes
+
+
+def _knows_sequences(tokens: Trace) -> bool:
+    first = next(iter(tokens.read(1)), None)
+    return first is not None and first.seq_id is not None
+
+
+def _here(tokens: Trace, workers: int | None) -> Replay:
+    from solvers.comparing import replay_both
+
+    return lambda _, plan, where, objective: replay_both(plan, tokens, where, objective, workers=workers)
+
+
+def _there(service: Client, sent: dict[str, Any], told: list[str]) -> Replay:
+    from api.cli.console import say
+    from api.cli.remote.evaluation import replay_remotely
+
+    def replay(name: Path, plan: Plan, where: Topology, objective: SettledObjective) -> PartFigures:
+        known = str(name) if is_plan(name) else None
+        found, notes = replay_remotely(service, plan, known, sent, where, objective)
+        for note in notes:
+            if note not in told:
+                say(note, "note")
+                told.append(note)
+        return found
+
+    return replay
+
+
+def _plan_and_topology(
+    path: Path, asked: Topology | None, format_name: str | None, reading: TraceReading, model: ModelLayout | None
+) -> tuple[Plan, Topology]:
+    from placement import Topology
+    from placement.replay.choices import recorded_topology
+
+    known: dict[str, Any] = {"model": model, "num_experts": reading.num_experts, "layer_ids": reading.layers()}
+    plan = read_placement(path, format_name, topology=asked, **known)
+    if asked is not None:
+        return plan, asked
+    return plan, recorded_topology(plan, f"{path.name}#") or Topology.of(plan.gpus_per_node)
+
+
+def _tokens(
+    path: Path, part: str, hold_out: float | None, reading: TraceReading, model: ModelLayout | None
+) -> tuple[Trace, tuple[str, ...]]:
+    from solvers.source import part_of
+
+    return part_of(open_planned(path, reading, model), part, hold_out, path.name)

@@ -1,0 +1,277 @@
+"""Running plans: lanes that take them from the store and hand them to an executor, one at a time each.
+
+The queue is the store, so nothing is lost with the process. An executor is anything of ``concurrent.futures``; the
+embedded one is a pool of a single process per lane, so that a worker that dies takes no other plan with it.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures import wait as wait_for
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.jobs.attempts import Job, Outcome
+from api.jobs.errors import ExecutorLostError
+from api.jobs.processes import close, kill
+from api.problems import document
+from api.store.leases import Claim, Leases, StaleAttemptError
+from api.telemetry.metrics import Metrics
+from traces import InputError
+
+__all__ = ["Dispatcher", "DispatcherSettings", "Work"]
+
+IDLE_S = 1.0  # how often an idle lane looks for plans that nobody announced
+POLL_S = 0.5
+RETRY_S = 5.0  # how soon an executor that can't be reached is tried again
+GRACE_S = 15.0  # a worker that should stop and does not is ended after so long
+WORKER_DIED = "The process that searched died {} times, out of memory most likely."
+NOT_RUN = "No worker could run the plan, {} times: {}."
+LOST = "The connection to the cluster was lost."
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DispatcherSettings:
+    """What lanes and workers have to know; see `api.settings.settings.Settings`."""
+
+    database_url: str
+    blobs: Path | None
+    blobs_url: str | None
+    lanes: int
+    threads: int | None
+    lease_s: float
+    max_time_limit_s: float
+    max_crashes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What executors run; both pickle.
+
+    Attributes
+    ----------
+    run : callable
+        Runs a job to its end and writes that to the store.
+    warm_up : callable
+        Loads what most jobs need, before there is any.
+    """
+
+    run: Callable[[Job], Outcome]
+    warm_up: Callable[[], None]
+
+
+class Dispatcher:
+    """The lanes.
+
+    Parameters
+    ----------
+    settings : DispatcherSettings
+    leases : Leases
+    work : Work
+    make_executor : callable
+        Returns a new executor, for one lane.
+    metrics : Metrics
+    """
+
+    def __init__(
+        self,
+        settings: DispatcherSettings,
+        leases: Leases,
+        work: Work,
+        make_executor: Callable[[], Executor],
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._leases = leases
+        self._work = work
+        self._make_executor = make_executor
+        self._metrics = metrics
+        self._stopping = threading.Event()
+        self._deadline = 0.0
+        self._troubles: dict[str, str] = {}  # of lanes that have no executor
+        self._announced: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._lanes = [
+            threading.Thread(target=self._lane, name=f"lane-{number}", daemon=True) for number in range(settings.lanes)
+        ]
+        self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to run plans."""
+        for thread in (*self._lanes, self._reaper):
+            thread.start()
+
+    def announce(self) -> None:
+        """Say that a plan waits."""
+        self._announced.put(None)
+
+    @property
+    def alive(self) -> bool:
+        """Whether plans are run."""
+        return not self._stopping.is_set() and all(lane.is_alive() for lane in self._lanes)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why plans are not run, though they are taken; None if they are."""
+        if not self.alive:
+            return "No plans are run."
+        return next(iter(self._troubles.copy().values()), None)
+
+    def stop(self, timeout_s: float) -> None:
+        """Queue the running plans again, their best plans kept, and end the workers within about `timeout_s`."""
+        self._deadline = time.monotonic() + timeout_s
+        self._stopping.set()
+        for _ in self._lanes:
+            self.announce()
+        for lane in self._lanes:
+            lane.join(timeout_s + 5.0)
+
+    def _reap(self) -> None:
+        while not self._stopping.wait(max(1.0, self._settings.lease_s / 4)):
+            try:
+                for plan_id in self._leases.give_back_expired():
+                    log.warning("plan.lease_expired", plan=plan_id)
+                    self.announce()
+            except SQLAlchemyError:
+                self._unreachable()
+
+    def _lane(self) -> None:
+        executor = self._warm_executor()
+        while executor is not None and not self._stopping.is_set():
+            if getattr(executor, "lost", False):  # noticed without a plan, which would have to wait for the next one
+                log.error("executor.lost")
+                self._troubles[threading.current_thread().name] = LOST
+                kill(executor)
+                executor = self._warm_executor()
+                continue
+            try:
+                claim = self._leases.claim()
+            except SQLAlchemyError:
+                self._unreachable()
+                self._stopping.wait(IDLE_S)
+                continue
+            if claim is None:
+                try:
+                    self._announced.get(timeout=IDLE_S)
+                except queue.Empty:
+                    continue
+                continue
+            try:
+                healthy = self._run(executor, claim)
+            except Exception:
+                log.exception("lane.failed", plan=claim.plan_id)  # the lease gives the plan back
+                healthy = False
+            if not healthy:
+                kill(executor)
+                if self._stopping.is_set():
+                    return
+                executor = self._warm_executor()
+        if executor is not None:
+            close(executor, max(0.0, self._deadline - time.monotonic()))
+
+    def _warm_executor(self) -> Executor | None:
+        """Return a new executor, as soon as there is one; None if the lane is to stop."""
+        lane = threading.current_thread().name
+        while not self._stopping.is_set():
+            try:
+                executor = self._make_executor()
+            except (OSError, InputError) as error:
+                log.error("executor.unreachable", reason=str(error))
+                self._troubles[lane] = error.violations[0].detail if isinstance(error, InputError) else str(error)
+                self._stopping.wait(RETRY_S)
+                continue
+            self._troubles.pop(lane, None)
+            with suppress(BrokenExecutor):  # the first plan notices as well
+                executor.submit(self._work.warm_up)  # so that it does not wait for a process to start
+            return executor
+        return None
+
+    def _unreachable(self) -> None:
+        log.exception("store.unreachable")
+        self._metrics.store_errors.labels("queue").inc()
+
+    def _run(self, executor: Executor, claim: Claim) -> bool:
+        """Run a plan to its end; False if the executor can't be used any more."""
+        settings = self._settings
+        job = Job(
+            claim=claim,
+            database_url=settings.database_url,
+            blobs=settings.blobs,
+            blobs_url=settings.blobs_url,
+            lease_s=settings.lease_s,
+            threads=settings.threads,
+            max_time_limit_s=settings.max_time_limit_s,
+        )
+        try:
+            future = executor.submit(self._work.run, job)
+        except BrokenExecutor:
+            self._leases.give_back(claim)  # the worker had died before: not of this plan
+            return False
+        try:
+            if not self._watch(future, claim):
+                self._leases.give_back(claim)
+                return False
+            outcome = future.result()
+        except ExecutorLostError:
+            self._leases.give_back(claim)
+            log.error("executor.lost", plan=claim.plan_id, attempt=claim.attempt)
+            return False
+        except (BrokenExecutor, CancelledError):
+            self._lost(claim, WORKER_DIED.format(settings.max_crashes))
+            return False
+        except SQLAlchemyError:
+            raise  # the store's fault: the lease gives the plan back
+        except Exception as error:
+            log.exception("worker.unfit", plan=claim.plan_id, attempt=claim.attempt)
+            self._lost(claim, NOT_RUN.format(settings.max_crashes, type(error).__name__))
+            return False
+        if outcome.status is None:
+            self._lost(claim, WORKER_DIED.format(settings.max_crashes))
+        if outcome.solver and outcome.status is not None:
+            self._metrics.finished(outcome.solver, outcome.status, outcome.elapsed_s, outcome.load)
+        return True
+
+    def _lost(self, claim: Claim, detail: str) -> None:
+        """Note that a worker died of an attempt, unless the attempt is over anyway.
+
+        A cluster gives the task of a dead worker to another one, where the attempt finds itself begun and ends.
+        """
+        problem = document("worker-died", detail)
+        status = self._leases.crashed(claim, self._settings.max_crashes, problem)
+        if status is not None:
+            self._metrics.worker_deaths.inc()
+            log.error("worker.died", plan=claim.plan_id, attempt=claim.attempt, status=status)
+
+    def _watch(self, future: Future[Outcome], claim: Claim) -> bool:
+        """Wait for an attempt; False if it should have stopped and does not."""
+        lease = self._leases.lease(claim)
+        give_up: float | None = None
+        held = time.monotonic()
+        while not wait_for([future], POLL_S).done:
+            now = time.monotonic()
+            try:
+                if self._stopping.is_set():
+                    if give_up is None:
+                        self._leases.give_back(claim)  # the worker notices, and stops
+                    give_up = self._deadline
+                elif give_up is None and lease.cancelled():
+                    give_up = now if self._leases.hold(claim) else now + GRACE_S
+                elif give_up is None and now - held > self._settings.lease_s / 4:
+                    held = now if self._leases.hold(claim) else math.inf  # whoever has begun it holds it from then on
+            except StaleAttemptError:
+                give_up = now + GRACE_S if give_up is None else give_up
+            except SQLAlchemyError:
+                self._unreachable()
+            if give_up is not None and now > give_up:
+                log.error("worker.unresponsive", plan=claim.plan_id, attempt=claim.attempt)
+                return False
+        return True

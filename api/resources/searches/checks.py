@@ -1,0 +1,54 @@
+"""What is checked of a request before it is queued, without reading the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from api.resources.traces.answers import engine_of_facts
+from api.resources.traces.inspection import outline
+from solvers import Request, Study, check_start, solver_from
+from traces import InputError
+
+__all__ = ["check"]
+
+CHECK_CELLS = 50_000_000  # above it, a request is checked by its worker only
+
+
+def check(request: Request, facts: Mapping[str, Any], max_job_bytes: int) -> None:
+    """Check a request against what is known of its trace, without reading the trace.
+
+    Parameters
+    ----------
+    request : Request
+    facts : mapping
+        See `api.resources.traces.inspection.inspect`.
+    max_job_bytes : int
+        Largest estimate of memory to let pass.
+
+    Raises
+    ------
+    InputError
+    """
+    layers, experts, gpus = len(facts["layer_ids"]), facts["num_experts"], request.machine.num_gpus
+    matrices = 2 * layers * experts * experts if facts["has_affinity"] else 0
+    need = 8 * (matrices + 4 * layers * experts * gpus + (layers + 8) * gpus * gpus)
+    if need > max_job_bytes:
+        detail = f"{layers} layers, {experts} experts and {gpus} GPUs need about {need / 1e9:.1f} GB."
+        remedy = f"This service takes jobs up to {max_job_bytes / 1e9:.1f} GB. Use fewer layers, experts or GPUs."
+        raise InputError.of("job_too_large", "/topology", detail, remedy)
+    if request.hold_out and facts["kind"] != "trace":
+        detail = "Only a trace with tokens can be split; this one holds statistics."
+        raise InputError.of("hold_out_counts", "/hold_out", detail, "Leave hold_out out, or give 0.")
+    if layers * experts * gpus > CHECK_CELLS:
+        return
+    request = replace(request, hold_out=None)
+    if request.engine is None and request.objective.execution is None:  # the outline does not say who recorded it
+        request = replace(request, engine=engine_of_facts(facts))
+    problem = Study.of(outline(facts), request=request).problem
+    if reason := solver_from(request.solver, dict(request.options)).supports(problem):
+        detail = f"{request.solver}: {reason}"
+        raise InputError.of("unsupported", "/solver", detail, "Choose another solver, such as 'auto'.")
+    if request.start is not None:
+        check_start(problem, request.start)

@@ -1,0 +1,115 @@
+"""Queueing a search: the body is checked against the stored trace, and defaults that matter later are written out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from threading import BoundedSemaphore
+from typing import Any
+
+from api.http.problems import ProblemError
+from api.resources.context import Services
+from api.resources.requests import request_of
+from api.resources.schemas import FrontBody, PlanBody
+from api.resources.searches.checks import check
+from api.resources.topologies.named import with_topology
+from api.store.rows import ConflictError, Created
+from api.store.tenant import TenantStore
+from placement import Plan
+from solvers import Request
+from traces import InputError, Violations
+
+__all__ = ["Checked", "checked", "queue"]
+
+_checks = BoundedSemaphore(2)  # bounds the memory of topologies and constraints, whatever the number of requests
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What the store keeps of a request: the body, and the text of the plan to start from."""
+
+    request: dict[str, Any]
+    start: str | None
+
+
+def checked(services: Services, store: TenantStore, body: PlanBody | FrontBody) -> Checked:
+    """Check a body.
+
+    Raises
+    ------
+    InputError
+        With all violations that can be told without reading the trace.
+    """
+    with _checks:
+        return _checked(services, store, body)
+
+
+def _checked(services: Services, store: TenantStore, body: PlanBody | FrontBody) -> Checked:
+    settings, found = services.settings, Violations()
+    text = _start(store, body, found)
+    request: Request | None = None
+    try:
+        body = with_topology(store, body)
+        start = None if text is None else Plan.from_dict(json.loads(text), "/start")
+        request = request_of(body, settings.max_time_limit_s, start)
+    except InputError as error:
+        found.extend(error)
+    trace = store.traces.get(body.trace)
+    if trace is None:
+        found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
+    found.raise_if_any()
+    assert request is not None
+    assert trace is not None
+    check(request, trace.facts, settings.max_job_bytes)
+    content = body.model_dump(mode="json")
+    content["limits"]["time_s"] = request.limits.time_s  # left out means the default, null means none
+    return Checked(request=content, start=text)
+
+
+def queue(services: Services, store: TenantStore, body: PlanBody | FrontBody, key: str | None) -> Created:
+    """Check a body and queue what it asks for; what was queued before, if the idempotency key says so.
+
+    Raises
+    ------
+    InputError
+    ProblemError
+        If the key came with another body, or too much waits.
+    """
+    kind = "front" if isinstance(body, FrontBody) else "plan"
+    # What was left out stays out: a limit that is null means something else than one that is not there.
+    content = kind + json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True)
+    body_hash = hashlib.sha256(content.encode()).hexdigest()
+    settings = services.settings
+    key_age_s = settings.idempotency_hours * 3600
+    try:
+        if key is not None and (earlier := store.plans.of_key(key, body_hash, key_age_s, kind)) is not None:
+            return Created(row=earlier, new=False)
+        found = checked(services, store, body)
+        return store.plans.add(
+            found.request,
+            max_queued=settings.max_queued_plans,
+            max_active=settings.tenant_active_plans,
+            kind=kind,
+            tags=body.tags,
+            start=found.start,
+            key=key,
+            body_hash=body_hash,
+            key_age_s=key_age_s,
+        )
+    except ConflictError as conflict:
+        retry = {"Retry-After": "10"} if conflict.slug in ("queue-full", "quota-exceeded") else {}
+        raise ProblemError(conflict.slug, conflict.detail, headers=retry) from None
+
+
+def _start(store: TenantStore, body: PlanBody | FrontBody, found: Violations) -> str | None:
+    if body.start is None:
+        return None
+    row, text, _ = store.plans.documents(body.start)
+    if row is None:
+        found.add("unknown_plan", "/start", f"There is no plan {body.start}.", "Name a plan of this service.")
+    elif text is None:
+        found.add(
+            "no_plan_yet", "/start", f"Plan {body.start} has found nothing so far.", "Wait for it, or name another."
+        )
+    return text

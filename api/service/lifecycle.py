@@ -1,0 +1,183 @@
+"""A service from start to stop: what it is made of, its data folder, what an earlier server left."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import IO
+
+import structlog
+
+from api.http.access import Access
+from api.http.oidc import Oidc
+from api.http.rates import Rates
+from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
+from api.jobs.executors import check_installed, executor_factory
+from api.jobs.processes import Helpers, process_pool
+from api.resources.context import Running, Services
+from api.resources.traces.inspection import warm_up as load_readers
+from api.resources.worker import run_search, warm_up
+from api.service.cleanup import Cleanup
+from api.settings.addresses import Cluster, parse_executor
+from api.settings.settings import Settings
+from api.store.audit import AuditLog
+from api.store.blobs import open_blobs
+from api.store.database import Database
+from api.store.keys import Keys
+from api.store.leases import Leases
+from api.store.store import Store
+from api.telemetry.metrics import Metrics
+from traces import InputError
+
+__all__ = ["Service"]
+
+HELPER_EXIT_S = 1.0  # nobody waits for a helper any more when the server ends
+log = structlog.get_logger(__name__)
+
+
+class Service:
+    """A service. Making it reads and writes nothing; `start` does.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Attributes
+    ----------
+    database : Database
+    leases : Leases
+    services : Services
+        What the routes share.
+    access : Access
+        What requests are authenticated by.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.store_url)
+        # A server is its data folder, which no two share: after a crash it finds its own plans again.
+        server = f"{socket.gethostname()}:{settings.data_dir.absolute()}"[-80:]
+        self.leases = Leases(self.database, settings.lease_s, server)
+        store, keys = Store(self.database), Keys(self.database)
+        self.services = Services(
+            settings=settings,
+            store=store,
+            keys=keys,
+            audit=AuditLog(self.database),
+            metrics=Metrics(store, settings.data_dir),
+        )
+        self.access = Access(
+            required=settings.auth == "required",
+            keys=keys,
+            oidc=_oidc(settings),
+            rates=Rates(settings.rate_per_s, settings.rate_burst),
+        )
+        self._cleanup: Cleanup | None = None
+        self._lock: IO[str] | None = None  # held from `open` to `stop`
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """Where plans run, if not on this machine."""
+        return parse_executor(self.settings.executor)
+
+    def open(self) -> None:
+        """Take the data folder and bring its database up to date; again, it does nothing.
+
+        Raises
+        ------
+        InputError
+            If the folder can't be used: no access, another server, a database of a later version; or plans are to run
+            on a cluster, and its package is missing.
+        """
+        if self._lock is not None:
+            return
+        if self.cluster is not None:
+            check_installed()
+        folder = self.settings.data_dir
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / "service.lock").open("a+")
+        except OSError as error:
+            detail = f"Can't write to {folder}: {error.strerror}."
+            raise InputError.of("data_dir", "/data_dir", detail, "Give a data folder that is writable.") from error
+        try:
+            # The system frees it when the process ends, however it does.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            detail = f"Another server uses {folder}."
+            raise InputError.of("data_dir_in_use", "/data_dir", detail, "Stop it, or give another folder.") from None
+        try:
+            self.database.upgrade()
+        except BaseException:
+            lock.close()
+            raise
+        self._lock = lock
+
+    def start(self) -> None:
+        """Take up what an earlier server left, and begin to run plans."""
+        self.open()
+        settings, services = self.settings, self.services
+        blobs = open_blobs(settings.data_dir / "blobs", settings.blobs_url)
+        for missing in blobs.sweep(services.store.trace_ids(), services.store.drop_uploads(time.time())):
+            log.error("blob.missing", trace=missing)
+        taken_up = self.leases.give_back_mine()
+        helpers = Helpers(self._pool(settings.helpers))
+        dispatcher = Dispatcher(
+            DispatcherSettings(
+                database_url=settings.store_url,
+                blobs=None if self.cluster and settings.blobs_url else (settings.data_dir / "blobs").absolute(),
+                blobs_url=settings.blobs_url,
+                lanes=settings.max_workers,
+                threads=settings.threads_per_plan,
+                lease_s=settings.lease_s,
+                max_time_limit_s=settings.max_time_limit_s,
+                max_crashes=settings.max_crashes,
+            ),
+            self.leases,
+            Work(run=run_search, warm_up=warm_up),
+            self._pool(1) if self.cluster is None else executor_factory(settings.executor),
+            services.metrics,
+        )
+        self._cleanup = Cleanup(services.store, services.audit, blobs, services.holding, settings)
+        services.running = Running(blobs=blobs, dispatcher=dispatcher, helpers=helpers)
+        self._cleanup.start()
+        dispatcher.start()
+        helpers.start(load_readers)
+        log.info("service.started", data_dir=str(settings.data_dir), plans_taken_up=len(taken_up))
+
+    def stop(self) -> None:
+        """Queue running plans again and end all processes."""
+        services = self.services
+        services.draining.set()
+        if self._cleanup is not None:
+            self._cleanup.stop()
+            self._cleanup = None
+        if services.running is not None:
+            services.running.dispatcher.stop(self.settings.shutdown_s)
+            services.running.helpers.close(HELPER_EXIT_S)
+            services.running = None
+        self.database.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        log.info("service.stopped")
+
+    def _pool(self, workers: int) -> Callable[[], Executor]:
+        settings = self.settings
+        return lambda: process_pool(workers, settings.niceness, settings.log_level, settings.job_memory_bytes)
+
+
+def _oidc(settings: Settings) -> Oidc | None:
+    if settings.oidc_issuer is None or settings.oidc_jwks_url is None:
+        return None
+    return Oidc(
+        issuer=settings.oidc_issuer,
+        audience=settings.oidc_audience,
+        jwks_url=settings.oidc_jwks_url,
+        tenant_claim=settings.oidc_tenant_claim,
+        scope_prefix=settings.oidc_scope_prefix,
+    )

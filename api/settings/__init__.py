@@ -1,0 +1,1 @@
+"""What an operator sets: environment variables, and the addresses that they hold."""

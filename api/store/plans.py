@@ -1,0 +1,205 @@
+"""Plans and fronts of a tenant, and the idempotency keys that they were asked for with."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from api.store.database import Database
+from api.store.events import EVENT_COLUMNS, record_events
+from api.store.labels import tagged
+from api.store.models import idempotency_keys, plan_documents, plans, traces
+from api.store.rows import ACTIVE, ConflictError, Created, PlanRow
+
+__all__ = ["Plans"]
+
+HIDDEN = ("trace_seq", "lease_until", "begun", "crashes", "claimed_by")
+PLAN_COLUMNS = [column for column in plans.columns if column.name not in HIDDEN]
+
+
+class Plans:
+    """Plans and fronts of one tenant, which `kind` tells apart; nothing of others can be read or changed through it.
+
+    Parameters
+    ----------
+    database : Database
+    tenant : str
+    """
+
+    def __init__(self, database: Database, tenant: str) -> None:
+        self.database = database
+        self.tenant = tenant
+
+    def add(
+        self,
+        request: Mapping[str, Any],
+        *,
+        max_queued: int,
+        max_active: int | None = None,
+        kind: str = "plan",
+        tags: Sequence[str] = (),
+        start: str | None = None,
+        key: str | None = None,
+        body_hash: str = "",
+        key_age_s: float = 86_400.0,
+    ) -> Created:
+        """Queue a plan.
+
+        Parameters
+        ----------
+        request : mapping
+            The validated body.
+        max_queued : int
+            Of all tenants.
+        max_active : int, optional
+            Of this tenant, running ones included.
+        kind : str
+            ``plan`` or ``front``.
+        tags : sequence of str
+        start : str, optional
+            Plan file to start from.
+        key : str, optional
+            Idempotency key; the same key and `body_hash` give the plan of the first request.
+        key_age_s : float
+            How long keys are remembered.
+
+        Raises
+        ------
+        ConflictError
+            ``idempotency-key-reused``, ``queue-full``, ``quota-exceeded``, or ``not-found`` if the trace has gone.
+        """
+        now = time.time()
+        with self.database.write() as connection:
+            connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < now - key_age_s))
+            if (
+                key is not None
+                and (earlier := self._plan_of_key(connection, key, body_hash, now - key_age_s, kind)) is not None
+            ):
+                return Created(row=earlier, new=False)
+            known = (traces.c.tenant == self.tenant) & (traces.c.id == request["trace"])
+            trace_seq = connection.execute(select(traces.c.seq).where(known)).scalar_one_or_none()
+            if trace_seq is None:
+                raise ConflictError("not-found", "The trace was deleted meanwhile.")
+            waiting = connection.execute(select(func.count()).where(plans.c.status == "queued")).scalar_one()
+            if waiting >= max_queued:
+                raise ConflictError("queue-full", f"{waiting} plans are waiting.")
+            own = select(func.count()).where(plans.c.tenant == self.tenant, plans.c.status.in_(ACTIVE))
+            if max_active is not None and (count := connection.execute(own).scalar_one()) >= max_active:
+                raise ConflictError("quota-exceeded", f"{count} of your plans wait or run, of {max_active}.")
+            plan_id = f"{kind}_{secrets.token_hex(16)}"
+            values = {
+                "tenant": self.tenant,
+                "id": plan_id,
+                "kind": kind,
+                "name": request.get("name"),
+                "tags": list(tags),
+                "trace_seq": trace_seq,
+                "request": dict(request),
+                "status": "queued",
+                "cancel_requested": False,
+                "revision": 1,
+                "attempt": 0,
+                "crashes": 0,
+                "created_at": now,
+                "updated_at": now,
+                "warnings": [],
+            }
+            record_events(connection, connection.execute(insert(plans).values(values).returning(*EVENT_COLUMNS)).all())
+            connection.execute(insert(plan_documents).values(plan_id=plan_id, start=start))
+            if key is not None:
+                values = {"tenant": self.tenant, "key": key, "body_hash": body_hash, "plan_id": plan_id}
+                connection.execute(insert(idempotency_keys).values({**values, "created_at": now}))
+            added = self._plan(connection, plan_id, kind)
+            assert added is not None
+            return Created(row=added, new=True)
+
+    def get(self, plan_id: str, kind: str = "plan") -> PlanRow | None:
+        """Return a plan (or front)."""
+        with self.database.read() as connection:
+            return self._plan(connection, plan_id, kind)
+
+    def of_key(self, key: str, body_hash: str, key_age_s: float, kind: str = "plan") -> PlanRow | None:
+        """Return the plan that an idempotency key stands for. `ConflictError` if it came with another body."""
+        with self.database.read() as connection:
+            return self._plan_of_key(connection, key, body_hash, time.time() - key_age_s, kind)
+
+    def documents(self, plan_id: str, kind: str = "plan") -> tuple[PlanRow | None, str | None, str | None]:
+        """Return a plan (or front) with the texts of its plan file (or points) and its summary."""
+        query = select(plan_documents.c.plan, plan_documents.c.summary).where(plan_documents.c.plan_id == plan_id)
+        with self.database.read() as connection:
+            row = self._plan(connection, plan_id, kind)
+            texts = None if row is None else connection.execute(query).one_or_none()
+            return row, *(texts or (None, None))
+
+    def page(
+        self,
+        limit: int,
+        before: int | None,
+        statuses: Sequence[str] = (),
+        kind: str = "plan",
+        tags: Sequence[str] = (),
+    ) -> list[PlanRow]:
+        """Return up to `limit` plans of a kind, the newest first, older than `before`, in any of `statuses`."""
+        mine = (plans.c.tenant == self.tenant) & (plans.c.kind == kind) & tagged(plans, tags)
+        query = select(*PLAN_COLUMNS).where(mine).order_by(plans.c.seq.desc()).limit(limit)
+        if before is not None:
+            query = query.where(plans.c.seq < before)
+        if statuses:
+            query = query.where(plans.c.status.in_(statuses))
+        with self.database.read() as connection:
+            return [PlanRow(**row._mapping) for row in connection.execute(query)]
+
+    def cancel(self, plan_id: str, kind: str = "plan") -> PlanRow | None:
+        """Cancel a plan (or front): at once if it is queued; a running one is asked to stop. None if there is none."""
+        now = time.time()
+        bump = {"revision": plans.c.revision + 1, "updated_at": now, "cancel_requested": True}
+        with self.database.write() as connection:
+            own = (plans.c.tenant == self.tenant) & (plans.c.id == plan_id) & (plans.c.kind == kind)
+            mine = update(plans).where(own).returning(*EVENT_COLUMNS)
+            running = mine.where(plans.c.status == "running", ~plans.c.cancel_requested)
+            ended = {"status": "cancelled", "finished_at": now}
+            for change in (running.values(bump), mine.where(plans.c.status == "queued").values({**bump, **ended})):
+                record_events(connection, connection.execute(change).all())
+            return self._plan(connection, plan_id, kind)
+
+    def label(self, plan_id: str, changes: Mapping[str, Any], kind: str = "plan") -> bool:
+        """Change `name` or `tags` of a plan (or front); False if there is none."""
+        if not changes:
+            return self.get(plan_id, kind) is not None
+        values = {**changes, "revision": plans.c.revision + 1, "updated_at": time.time()}
+        mine = (plans.c.tenant == self.tenant) & (plans.c.id == plan_id) & (plans.c.kind == kind)
+        with self.database.write() as connection:
+            rows = connection.execute(update(plans).where(mine).values(values).returning(*EVENT_COLUMNS)).all()
+            record_events(connection, rows)
+            return bool(rows)
+
+    def delete(self, plan_id: str, kind: str = "plan") -> bool:
+        """Delete a plan (or front); False if there is none. `ConflictError` if it runs and was not cancelled."""
+        with self.database.write() as connection:
+            row = self._plan(connection, plan_id, kind)
+            if row is not None and row.status == "running" and not row.cancel_requested:
+                raise ConflictError("not-finished", "The plan is running.")
+            if row is None:
+                return False
+            connection.execute(delete(plans).where(plans.c.seq == row.seq))
+            return True
+
+    def _plan(self, connection: Connection, plan_id: str, kind: str) -> PlanRow | None:
+        mine = (plans.c.tenant == self.tenant) & (plans.c.id == plan_id) & (plans.c.kind == kind)
+        row: Row[Any] | None = connection.execute(select(*PLAN_COLUMNS).where(mine)).one_or_none()
+        return None if row is None else PlanRow(**row._mapping)
+
+    def _plan_of_key(self, connection: Connection, key: str, body_hash: str, since: float, kind: str) -> PlanRow | None:
+        columns = (idempotency_keys.c.plan_id, idempotency_keys.c.body_hash)
+        mine = (idempotency_keys.c.tenant == self.tenant) & (idempotency_keys.c.key == key)
+        query = select(*columns).where(mine, idempotency_keys.c.created_at >= since)
+        known = connection.execute(query).one_or_none()
+        if known is None:
+            return None
+        if known.body_hash != body_hash:
+            raise ConflictError("idempotency-key-reused", "The key was sent before with another body.")
+        return self._plan(connection, known.plan_id, kind)

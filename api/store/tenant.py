@@ -1,0 +1,36 @@
+"""The store as one tenant sees it."""
+
+from __future__ import annotations
+
+from api.store.database import Database
+from api.store.plans import Plans
+from api.store.topologies import Topologies
+from api.store.traces import Traces, Uploads
+
+__all__ = ["TenantStore"]
+
+
+class TenantStore:
+    """What one tenant has; nothing of others can be read or changed through it.
+
+    Parameters
+    ----------
+    database : Database
+    tenant : str
+
+    Attributes
+    ----------
+    traces : Traces
+    uploads : Uploads
+        Traces that arrive in parts.
+    plans : Plans
+        Plans and fronts.
+    topologies : Topologies
+    """
+
+    def __init__(self, database: Database, tenant: str) -> None:
+        self.database = database
+        self.traces = Traces(database, tenant)
+        self.uploads = Uploads(database, tenant)
+        self.plans = Plans(database, tenant)
+        self.topologies = Topologies(database, tenant)

@@ -1,0 +1,1 @@
+"""Logs and figures of a running service."""

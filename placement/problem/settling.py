@@ -1,0 +1,59 @@
+"""What a problem leaves open, settled: slots from redundant experts, the objective from engine and caps."""
+
+from __future__ import annotations
+
+import math
+
+from placement.engines import engine_of, travel_of
+from placement.problem.constraints import Constraints
+from placement.problem.objective import Objective, SettledObjective
+from traces import Profile, Violations
+
+__all__ = ["settle_objective", "settle_slots"]
+
+
+def settle_slots(slots: int, redundant: int | None, num_experts: int, num_gpus: int, found: Violations) -> int:
+    """Return the slots per GPU.
+
+    Parameters
+    ----------
+    slots : int
+        As asked; 0 is not asked.
+    redundant : int or None
+        Slots of a layer beyond one per expert.
+    num_experts, num_gpus : int
+    found : Violations
+        Takes what does not fit.
+    """
+    if redundant is None:
+        return slots or math.ceil(num_experts / num_gpus)
+    wanted = math.ceil((num_experts + redundant) / num_gpus)
+    pointer = "/redundant_experts"
+    if redundant < 0:
+        found.add("redundant_experts_range", pointer, f"{redundant} redundant experts.", "Give at least 0.")
+    elif wanted * num_gpus != num_experts + redundant:
+        detail = f"{num_experts} + {redundant} experts can't be spread evenly over {num_gpus} GPUs."
+        few, many = (wanted - 1) * num_gpus - num_experts, wanted * num_gpus - num_experts
+        found.add("redundant_experts_uneven", pointer, detail, f"Give {f'{few} or ' if few >= 0 else ''}{many}.")
+    elif slots not in (0, wanted):
+        detail = f"{redundant} redundant experts make {wanted} slots per GPU, not {slots}."
+        found.add("slots_differ", pointer, detail, "Give redundant_experts or slots_per_gpu, not both.")
+    return wanted
+
+
+def settle_objective(
+    objective: Objective, engine: str | None, constraints: Constraints, profile: Profile
+) -> tuple[SettledObjective, str | None]:
+    """Return the objective with everything said, and the engine with its algorithm.
+
+    Raises
+    ------
+    InputError
+        If the engine is unknown, or a choice has no effect.
+    """
+    defaults = None
+    if engine is not None:
+        choice = engine_of(engine)
+        engine, (defaults, _) = str(choice), travel_of(choice, profile)
+    capped = constraints.load_cap is not None or bool(constraints.layer_load_caps)
+    return objective.settled(capped=capped, defaults=defaults), engine

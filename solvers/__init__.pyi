@@ -1,0 +1,83 @@
+from . import plotting as plotting
+from . import testing as testing
+from .comparing import Comparison as Comparison
+from .fronts.front import front as front
+from .fronts.points import Against as Against
+from .fronts.points import Front as Front
+from .fronts.points import FrontPoint as FrontPoint
+from .methods.annealing.solver import Annealing as Annealing
+from .methods.assignment.solver import Assignment as Assignment
+from .methods.auto import Auto as Auto
+from .methods.baselines import Contiguous as Contiguous
+from .methods.baselines import Random as Random
+from .methods.baselines import RoundRobin as RoundRobin
+from .methods.chain_dp.solver import ChainDp as ChainDp
+from .methods.cp_sat.solver import CpSat as CpSat
+from .methods.eplb.solver import Eplb as Eplb
+from .methods.exflow.solver import Exflow as Exflow
+from .methods.grace.solver import Grace as Grace
+from .methods.load_balance.solver import LoadBalance as LoadBalance
+from .methods.moetuner.solver import MoeTuner as MoeTuner
+from .methods.mtkahypar import MtKaHyPar as MtKaHyPar
+from .methods.set_partition.solver import SetPartition as SetPartition
+from .methods.topology_load import TopologyLoad as TopologyLoad
+from .plans import make_plan as make_plan
+from .registry import Solver as Solver
+from .registry import names as names
+from .registry import parameters_of as parameters_of
+from .registry import solver_class as solver_class
+from .registry import solver_from as solver_from
+from .request import FrontRequest as FrontRequest
+from .request import Request as Request
+from .searching.events import Event as Event
+from .searching.limits import Limits as Limits
+from .searching.search import Search as Search
+from .searching.solution import NoPlanError as NoPlanError
+from .searching.solution import Solution as Solution
+from .searching.solution import Step as Step
+from .solving import check_start as check_start
+from .solving import solve as solve
+from .study import Study as Study
+
+__all__ = [
+    "Against",
+    "Annealing",
+    "Assignment",
+    "Auto",
+    "ChainDp",
+    "Comparison",
+    "Contiguous",
+    "CpSat",
+    "Eplb",
+    "Event",
+    "Exflow",
+    "Front",
+    "FrontPoint",
+    "FrontRequest",
+    "Grace",
+    "Limits",
+    "LoadBalance",
+    "MoeTuner",
+    "MtKaHyPar",
+    "NoPlanError",
+    "Random",
+    "Request",
+    "RoundRobin",
+    "Search",
+    "SetPartition",
+    "Solution",
+    "Solver",
+    "Step",
+    "Study",
+    "TopologyLoad",
+    "check_start",
+    "front",
+    "make_plan",
+    "names",
+    "parameters_of",
+    "plotting",
+    "solve",
+    "solver_class",
+    "solver_from",
+    "testing",
+]

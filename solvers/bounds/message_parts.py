@@ -1,0 +1,146 @@
+"""Dispatch: at least so many GPUs and nodes per token, from the experts that a layer's tokens use together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from placement import Problem
+from placement.cost.bounds import levels_of
+from placement.replay.replay import homes_of
+from solvers.bounds.home_messages import HomeMessages
+from solvers.bounds.kernels.shares import give_shares
+from solvers.bounds.layer_messages import LayerMessages
+from solvers.bounds.loads import load_rows, spare_in_layer
+from solvers.bounds.token_game import STEPS_PER_CHOICE, Game
+
+__all__ = ["DispatchBound", "LayerPart", "least_absent"]
+
+Ints = npt.NDArray[np.integer[Any]]
+MOST_STEPS = 600  # as many as the longest windows of a chain get; most parts settle before
+# Of a token's experts that are looked at in the time of an entry of the matrix; chosen
+# by trial.
+PAIRS_PER_ENTRY = 12
+
+
+@dataclass(frozen=True)
+class LayerPart:
+    """A layer on one level of hop costs: all of its tokens, or those of one home."""
+
+    level: int
+    layer: int
+    home: int | None = None
+
+
+class DispatchBound:
+    """A lower bound of the messages of dispatch and combine with one message per GPU or node.
+
+    What a layer's tokens send on a level of hop costs is bounded from the pairs of their experts: for two blocks and
+    replicas home by home, see `HomeMessages`, else see `LayerMessages`; and from what a block lacks, see
+    `least_absent`. A message path to a block of some level crosses into that block, so the levels add up
+    (`placement.cost.bounds.levels_of`). At least ``ceil(experts / room) - 1`` blocks are remote in any case.
+
+    Parameters
+    ----------
+    problem : Problem
+        Dispatch with deduplication, at least two GPUs.
+    """
+
+    patience = 100  # steps, as a bound falls and rises while tokens choose
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        sample = problem.profile.sample
+        assert sample is not None
+        self._ids = sample.topk_ids
+        homes = homes_of(problem.objective, problem.num_gpus, sample.rows, sample.seq_id, sample.source_rank)
+        present = (self._ids >= 0).sum(axis=2)
+        self._unit = problem.objective.traffic_weight / max(1, int((present > 0).sum()))
+        self._spare = spare_in_layer(problem)
+        # The dearest first: it has most to gain.
+        self.levels = sorted(levels_of(problem), key=lambda level: -level.cost)
+        self._homes: list[Ints] = [level.block_of_gpu[homes] for level in self.levels]
+        self._found: dict[LayerPart, float] = {}
+        for number, level in enumerate(self.levels):
+            spread = np.maximum(-(-present // level.room) - 1, 0).sum(axis=0)
+            for layer, remote in enumerate(spread):
+                ids = self._ids[:, layer]
+                least = max(float(remote), least_absent(ids, self._homes[number], problem.num_experts, level.room))
+                self._found[LayerPart(number, layer)] = least
+
+    def passes(self) -> list[tuple[list[LayerPart], int]]:
+        """Return the parts of each level, dearest level first, and the steps that each may take."""
+        parts = []
+        for number, level in enumerate(self.levels):
+            homes = range(level.blocks) if self._spare and level.blocks == 2 else (None,)
+            layers = range(self.problem.num_layers)
+            parts += [LayerPart(number, layer, home) for layer in layers for home in homes]
+        return [(parts, MOST_STEPS)] if parts else []
+
+    def size(self, part: LayerPart) -> int:
+        """Return the rows of a part's matrix."""
+        level = self.levels[part.level]
+        return LayerMessages.places_for(level) if part.home is None else HomeMessages.places_for(level.room)
+
+    def step_cost(self, part: LayerPart) -> int:
+        """Return what a step takes beside those of the matrix, in its entries: the share of the tokens' choices."""
+        tokens, _, top_k = self._ids.shape
+        cost: int = tokens * top_k**2 // PAIRS_PER_ENTRY // STEPS_PER_CHOICE
+        return cost if part.home is None else cost // 2
+
+    def relaxation(self, part: LayerPart) -> Game | None:
+        """Return the relaxation of a part's messages; None where it is too large."""
+        level, problem = self.levels[part.level], self.problem
+        ids, homes = self._ids[:, part.layer], self._homes[part.level]
+        game: Game
+        if part.home is None:
+            share = level.cost * self._unit * len(self.levels)  # a layer's price is shared by its levels
+            rows = load_rows(problem, range(part.layer, part.layer + 1), level, share)
+            game = LayerMessages(ids, homes, problem.num_experts, level, self._spare, rows)
+        else:
+            game = HomeMessages(ids[homes == part.home], problem.num_experts, level.room)
+        self.found(part, game.value)
+        return game if game.relaxation is not None else None
+
+    def found(self, part: LayerPart, remote: float) -> None:
+        """Take note that a part's tokens send at least so many messages."""
+        self._found[part] = max(self._found.get(part, 0.0), remote)
+
+    def total(self) -> float:
+        """Return the bound on the traffic term."""
+        found, total = dict(self._found), 0.0  # a replica: other threads go on
+        for number, level in enumerate(self.levels):
+            for layer in range(self.problem.num_layers):
+                by_home = sum(found.get(LayerPart(number, layer, home), 0.0) for home in range(level.blocks))
+                total += max(found[LayerPart(number, layer)], by_home) * level.cost * self._unit
+        return total
+
+
+def least_absent(
+    ids: npt.NDArray[np.integer[Any]], homes: npt.NDArray[np.integer[Any]], num_experts: int, room: int
+) -> float:
+    """Return the least messages to other blocks, as a block has no replica of most experts.
+
+    A block of `room` slots lacks ``E - room`` experts at least. A token that uses any that its home's block lacks sends
+    a message; one that uses a of them sends ``a / room`` at least, rounded up. So each token may give out shares to its
+    experts, one in all (or ``1 / room`` to each, if it uses more than fit a block): whatever a block lacks, its tokens
+    send at least the shares of that, no less than those of the ``E - room`` experts with the fewest. Tokens give to the
+    expert that has fewest so far, which evens them out; any other way is as safe.
+
+    Parameters
+    ----------
+    ids : (n, K) integers
+        A layer's experts, -1 for none.
+    homes : (n,) int64
+        Block of each token's home.
+    num_experts, room : int
+    """
+    lacking = num_experts - room
+    if lacking <= 0:
+        return 0.0
+    shares = np.zeros((int(homes.max(initial=0)) + 1, num_experts))
+    give_shares(ids, homes, room, shares)
+    return float(np.sort(shares, axis=1)[:, :lacking].sum())

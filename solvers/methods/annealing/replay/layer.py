@@ -1,0 +1,226 @@
+"""One layer under dispatch: the search state that the compiled loops take, and annealing it once or in several runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from placement import Problem
+from placement.cost.shares import home_share
+from placement.replay.replay import POLICIES, homes_of, replica_table
+from solvers.methods.annealing.replay.kernels.loads import load_cost
+from solvers.methods.annealing.replay.kernels.routing import route_all
+from solvers.methods.annealing.replay.kernels.state import LayerModel, LayerState, Loads, Prices
+from solvers.methods.annealing.replay.kernels.trials import anneal_layer, most_active
+from solvers.searching.kernels.random import State, seeded
+from solvers.searching.search import Search
+from traces import TokenSample
+
+__all__ = ["Layer", "anneal_once", "search_layer"]
+
+Row = npt.NDArray[np.integer[Any]]
+STEP = 1024  # trials between two looks at the clock: some 10 ms
+# Until so much of a run is used up: this many tokens; then all; chosen by trial: a hot search accepts most trials,
+# whose price is per token.
+STAGES = ((0.3, 2048), (0.5, 4096), (0.7, 8192))
+# A trial that costs this many typical changes of traffic in load alone is not priced further; exp(-8) of such trials
+# would pass.
+HOPELESS = 8.0
+# With as much for each, several runs per layer are better than a longer one; chosen by trial.
+RUN_TRIALS, RUN_S = 4_000_000, 1.5
+RUN_TRIALS_PER_PAIR = 40  # of slots, where that is less; chosen by trial
+MAX_RUNS = 4  # more gain less than longer ones. Chosen by trial
+
+
+def _messages(problem: Problem, sample: TokenSample, tokens: int) -> int:
+    """Return how many assignments (dedup none) or tokens and layers (else) the traffic is a mean over."""
+    present = sample.topk_ids[:tokens] >= 0
+    return max(1, int((present if problem.objective.dedup == "none" else present.any(axis=2)).sum()))
+
+
+class Layer:
+    """Search state of one layer, in the form that the kernel takes.
+
+    Parameters
+    ----------
+    problem : Problem
+        Dispatch, with a sample of tokens.
+    row : (S,) integers
+        The layer's row of a map; no GPU holds two replicas of an expert.
+    layer : int
+    tokens : int, optional
+        How many of the sampled tokens to price on; all by default.
+    most : int, optional
+        Used slots at most; by default all that there are.
+    """
+
+    def __init__(
+        self, problem: Problem, row: Row, layer: int, *, tokens: int | None = None, most: int | None = None
+    ) -> None:
+        self.problem, self.layer = problem, layer
+        sample = problem.profile.sample
+        assert sample is not None  # Annealing.supports refuses counts
+        topology, objective = problem.topology, problem.objective
+        E, G, S, N = problem.num_experts, problem.num_gpus, problem.num_slots, topology.num_nodes
+        ids = sample.topk_ids[:tokens, layer].astype(np.int64)
+        n = len(ids)
+        homes = homes_of(objective, G, sample.rows[:n], sample.seq_id[:n], sample.source_rank[:n])
+        token, place = np.nonzero(ids >= 0)
+        expert = ids[token, place]
+        order = np.argsort(expert, kind="stable")
+        hop, node = topology.hop_cost, topology.node_of_gpu
+        by_node = objective.dedup == "node"
+        gpu_cost, node_cost = hop, np.zeros((G, N))
+        if by_node:
+            gpu_cost = hop[topology.entry_gpu[:, node], np.arange(G)[None, :]]
+            node_cost = hop[np.arange(G)[:, None], topology.entry_gpu]
+        shares, deviations, moments = home_share(problem), problem.load_deviations, problem.home_moments
+        own = np.zeros((E, 0)) if deviations is None else deviations[layer]
+        position = np.arange(S) % problem.slots_per_gpu
+        weights, layers, caps = objective, problem.num_layers, problem.load_caps
+        batch = objective.decode_batch if weights.activated_weight else 0
+        batches = -(-n // batch) if batch else 0
+        self.model = LayerModel(
+            start=np.searchsorted(expert[order], np.arange(E + 1)),
+            token=token[order],
+            place=place[order],
+            rows=sample.rows[:n],
+            home=homes.astype(np.int64),
+            load=problem.relative_load[layer],
+            covariance=np.ascontiguousarray(own @ own.T) if own.shape[1] else np.zeros((0, 0)),
+            moments=np.zeros((0, 0)) if moments is None else moments[layer],
+            homes=np.full((1, G), 1 / G) if shares is None else shares[layer],
+            fair=topology.fair_share,
+            policy=POLICIES[objective.replica_policy],
+            node_of_gpu=node,
+            gpu_cost=np.ascontiguousarray(gpu_cost),
+            node_cost=np.ascontiguousarray(node_cost),
+            distinct=objective.dedup != "none",
+            by_node=by_node and N > 1,
+            layer=layer,
+            lock=self._locks(),
+            allowed=np.ascontiguousarray(problem.allowed[layer]),
+            usable=position < np.repeat(problem.capacity, problem.slots_per_gpu),
+            most=S if most is None else most,
+            batch=batch,
+            scale=weights.traffic_weight / _messages(problem, sample, n),
+            activated_weight=weights.activated_weight / layers / max(batches, 1),
+            prices=Prices(
+                cap=np.inf if caps is None else float(caps[layer]),
+                excess=0.0 if caps is None else weights.load_excess_weight / layers,
+                largest=weights.imbalance_weight / layers,
+                margin=problem.load_margin,
+                spread=problem.spread_weight / layers,
+                spread_free=problem.spread_tolerance,
+            ),
+        )
+        gpus, counts = replica_table(row[None], E, problem.slots_per_gpu)
+        room = np.full((E, G + 1), -1, np.int64)
+        room[:, : gpus.shape[2]] = gpus[0]
+        slot = np.flatnonzero(row >= 0)
+        item_at = np.full((E, G), -1, np.int64)
+        item_at[row[slot], slot // problem.slots_per_gpu] = slot
+        table = 0 if objective.dedup == "none" else S
+        self.state = LayerState(
+            expert_of=row.astype(np.int64),
+            gpu_of=np.arange(S) // problem.slots_per_gpu,
+            replicas=room,
+            counts=counts[0].copy(),
+            item_at=item_at,
+            used=np.full(ids.shape, -1, np.int32),
+            at=np.full(ids.shape, -1, np.int32),
+            on_gpu=np.zeros((n, G), np.uint16),
+            on_node=np.zeros((n, N), np.uint16),
+            fresh=np.zeros((S, G)),
+            fresh_node=np.zeros((S, N)),
+            lone=np.zeros((table, table)),
+            lone_node=np.zeros((table, table) if self.model.by_node else (0, 0)),
+            gpu_load=np.zeros(G),
+            overlap=np.zeros((E, G)),
+            variance=np.zeros(G),
+            active=np.zeros((batches, E if batch else 0, G), np.int32),
+            active_on=np.zeros((batches, G), np.int32),
+            home_overlap=np.zeros((0 if moments is None else E, G, G)),
+            share=np.zeros((3, G + 1)),
+            by_home=np.zeros((2, G, G)),
+            value=np.zeros(2),
+        )
+        messages = route_all(self.state, self.model)
+        none, state, model = np.zeros(G), self.state, self.model
+        varies = deviations is not None or moments is not None
+        known = Loads(model.load, model.covariance, varies, state.gpu_load, state.overlap, state.variance)
+        loads = load_cost(-1, -1, none, none, none, known, model.prices)
+        state.value[:] = loads, most_active(state.active_on)
+        # What the layer adds to the objective, on these tokens.
+        self.cost = model.scale * messages + loads + model.activated_weight * float(state.value[1])
+
+    @property
+    def row(self) -> Row:
+        """The layer's row of the map, (S,)."""
+        expert, gpu = self.state.expert_of, self.state.gpu_of
+        order = np.lexsort((expert, expert < 0, gpu))  # empty slots last: a GPU may have no room there
+        return expert[order].astype(np.int32)
+
+    def _locks(self) -> npt.NDArray[np.int8]:
+        """Return 1 for experts of a group (they stay on their node), 2 for pinned ones."""
+        lock = np.zeros(self.problem.num_experts, np.int8)
+        layer_id = int(self.problem.profile.layer_ids[self.layer])
+        for group in self.problem.constraints.groups:
+            if group.layer_id in (None, layer_id):
+                lock[list(group.experts)] = 1
+        for pin in self.problem.constraints.pins:
+            if pin.layer_id in (None, layer_id):
+                lock[pin.expert] = 2
+        return lock
+
+    def anneal(self, trials: int, temperature: float, hopeless: float, rng: State) -> float:
+        """See `anneal_layer`."""
+        change = anneal_layer(self.state, self.model, trials, temperature, hopeless, rng)
+        if temperature >= 0:
+            self.cost += change
+        return change
+
+
+def search_layer(
+    problem: Problem, row: Row, layer: int, search: Search, most: int, *, hot: float, cold: float
+) -> Layer:
+    """Anneal one layer over the whole of `search`, in one or more runs; return the best state."""
+    trials = search.work if search.work is not None else (search.remaining_s or 0.0) * RUN_TRIALS / RUN_S
+    runs = int(np.clip(trials // min(RUN_TRIALS, RUN_TRIALS_PER_PAIR * problem.num_slots**2), 1, MAX_RUNS))
+    best = Layer(problem, row, layer, most=most)
+    for number in range(runs):
+        part = search.part(1 / (runs - number), number, work_share=1 / runs)
+        found = anneal_once(problem, row, layer, part, number, most, hot=hot, cold=cold)
+        if found.cost < best.cost:
+            best = found
+    return best
+
+
+def anneal_once(
+    problem: Problem, row: Row, layer: int, search: Search, number: int, most: int, *, hot: float, cold: float
+) -> Layer:
+    """Anneal one layer once, on ever more tokens.
+
+    While it is hot, most trials are accepted, which takes time per token, and a few tokens are as good as many. When it
+    is cold, few are, and the others cost the same whatever the number of tokens.
+    """
+    rng = seeded(search.seed, 3, layer, number)
+    sample = problem.profile.sample
+    tokens = 0 if sample is None else len(sample)
+    stages = [(end, count) for end, count in STAGES if count < tokens] + [(1.0, tokens)]
+    state = Layer(problem, row, layer, tokens=stages[0][1], most=most)
+    unit = max(state.anneal(200, -1.0, np.inf, rng), 1e-15)
+    spent = 0
+    while (used := search.progress(spent)) < 1.0:
+        if used >= stages[0][0]:
+            stages = [stage for stage in stages if used < stage[0]]
+            state = Layer(problem, state.row, layer, tokens=stages[0][1], most=most)
+        trials = STEP if search.work is None else max(1, min(STEP, search.work - spent))
+        state.anneal(trials, unit * hot * (cold / hot) ** used, HOPELESS * unit, rng)
+        spent += trials
+    if len(stages) > 1:
+        state = Layer(problem, state.row, layer, most=most)
+    state.anneal(STEP, 0.0, HOPELESS * unit, rng)
+    return state

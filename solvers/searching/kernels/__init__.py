@@ -1,0 +1,1 @@
+"""Compiled random numbers."""

@@ -1,0 +1,37 @@
+from . import capture as capture
+from . import statistics as statistics
+from . import synthetic as synthetic
+from .batch import Batch as Batch
+from .counts import LoadCounts as LoadCounts
+from .formats import load as load
+from .formats.writers import save as save
+from .model.layout import ModelLayout as ModelLayout
+from .profile.profile import Profile as Profile
+from .profile.sample import TokenSample as TokenSample
+from .profile.shards import profile_shards as profile_shards
+from .profile.sources import ProfileSource as ProfileSource
+from .provenance import Provenance as Provenance
+from .support.errors import InputError as InputError
+from .support.errors import Violation as Violation
+from .support.errors import Violations as Violations
+from .trace import Trace as Trace
+
+__all__ = [
+    "Batch",
+    "InputError",
+    "LoadCounts",
+    "ModelLayout",
+    "Profile",
+    "ProfileSource",
+    "Provenance",
+    "TokenSample",
+    "Trace",
+    "Violation",
+    "Violations",
+    "capture",
+    "load",
+    "profile_shards",
+    "save",
+    "statistics",
+    "synthetic",
+]

@@ -1,0 +1,1 @@
+"""Router traces of Megatron-LM: the format, and the steps that its rank files hold."""

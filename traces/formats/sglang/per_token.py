@@ -1,0 +1,158 @@
+"""SGLang's recorder dumps `per_token`: physical ids of every token by pass and rank, folded to logical ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from traces.batch import Batch
+from traces.decoding.bundles import Bundle
+from traces.decoding.files import tokens_per_batch
+from traces.decoding.torch_file import torch_keys
+from traces.formats.reader import Hints, Reader
+from traces.formats.sglang.records import Record, Recording, bundle_keys, open_recording, opened_in_turn
+from traces.formats.shared.model_layers import axes_of_rows, moe_rows
+from traces.support.errors import InputError
+from traces.trace import Trace
+
+__all__ = ["READER"]
+
+PREFILL, DECODE = 1, 2
+EXTENDED = "records.topk_ids_of_layer"
+
+
+@dataclass
+class _Scan:
+    """What a pass over all ids finds."""
+
+    used: npt.NDArray[np.bool_]
+    tokens: int = 0
+    padding: int = 0
+    top_k: int = 0
+    positions: bool = True
+    modes: set[int | None] = field(default_factory=set)
+
+    def add(self, record: Record, ids: npt.NDArray[Any], slots: int) -> None:
+        """Take in the (layers, tokens, width) ids of one record."""
+        if ids.size == 0:
+            return
+        if ids.min() < -1 or ids.max() >= slots:
+            detail = f"A physical id is not between -1 and {slots - 1}, as the map has {slots}."
+            raise InputError.of("id_out_of_range", record.place, detail, "Check the recording.")
+        there = ids >= 0
+        self.used |= there.any(axis=(1, 2))
+        columns = np.flatnonzero(there.any(axis=(0, 1)))
+        self.top_k = max(self.top_k, int(columns.max(initial=-1)) + 1)
+        padding = ids.shape[1] - int(np.count_nonzero(there.any(axis=(0, 2))))
+        self.padding += padding
+        self.tokens += ids.shape[1] - padding
+        self.positions &= record.positions is not None and len(record.positions) == ids.shape[1]
+        self.modes.add(record.mode)
+
+
+def open_per_token(bundle: Bundle, hints: Hints) -> Trace:
+    """Open a recording; all ids are read once, to find MoE layers, top-k and padding."""
+    recording = open_recording(bundle, tokens=True)
+    slots = recording.files[0].logical.shape[1]
+    scan = _Scan(used=np.zeros(recording.num_layers, np.bool_))
+    for record, ids in _distinct(recording, copies := Counter[int]()):
+        scan.add(record, ids, slots)
+    if not scan.tokens:
+        raise InputError.of(
+            "zero_tokens", bundle.name, "No token chose an expert.", "Record while requests are served."
+        )
+    rows, layer_notes = moe_rows(bundle.name, hints, scan.used, certain=True)
+    if hints.experts_per_token not in (None, scan.top_k):
+        raise InputError.of("top_k_differ", bundle.name, f"The file has top-{scan.top_k}.", "Leave `top_k` out.")
+    experts = recording.num_experts(rows)
+    axes = axes_of_rows(bundle, hints, rows, largest_id=-1, num_experts=experts)
+    notes = (*recording.notes, *layer_notes)
+    if scan.padding:
+        notes = (*notes, f"{scan.padding} rows without any expert, padding of the batch, were left out.")
+    notes = (
+        *notes,
+        *(
+            f"{count} passes of rank {rank} have the very tokens of another rank and were left out, as tensor-parallel "
+            "ranks record the same ones."
+            for rank, count in sorted(copies.items())
+        ),
+    )
+    columns = ["source_rank"]
+    if scan.positions:
+        columns.append("token_pos")
+    if scan.modes <= {PREFILL, DECODE}:
+        columns.append("phase")
+    tokens_per_batch(1, len(rows) * scan.top_k * 8, bundle.name)
+
+    def read(max_tokens: int) -> Iterator[Batch]:
+        step = tokens_per_batch(max_tokens, len(rows) * scan.top_k * 8, bundle.name)
+        return _batches(recording, rows, scan.top_k, step, columns)
+
+    return axes.trace(
+        bundle,
+        READER.name,
+        notes,
+        top_k=scan.top_k,
+        num_tokens=scan.tokens,
+        columns=frozenset(columns),
+        read=read,
+    )
+
+
+def _distinct(recording: Recording, copies: Counter[int]) -> Iterator[tuple[Record, npt.NDArray[np.integer[Any]]]]:
+    """Yield the records that are no copies of another rank's in the same pass; `copies` counts those, by rank."""
+    current, seen = -1, set[bytes]()
+    for record, numbers in opened_in_turn(recording):
+        assert record.ids is not None
+        ids = numbers.array(record.ids)
+        if record.order[0] != current:
+            current, seen = record.order[0], set()
+        positions = b"" if record.positions is None else np.ascontiguousarray(record.positions).tobytes()
+        digest = hashlib.sha256(np.ascontiguousarray(ids).tobytes() + positions).digest()
+        if digest in seen and (ids >= 0).any():
+            copies[record.order[1]] += 1
+            continue
+        seen.add(digest)
+        yield record, ids
+
+
+def _batches(
+    recording: Recording, rows: npt.NDArray[np.int64], top_k: int, step: int, columns: list[str]
+) -> Iterator[Batch]:
+    # The last entry stands for -1: that is where NumPy finds it.
+    tables = [
+        np.pad(file.logical[rows], ((0, 0), (0, 1)), constant_values=-1).astype(np.int16) for file in recording.files
+    ]
+    start = 0
+    for record, ids in _distinct(recording, Counter()):
+        physical = ids[rows, :, :top_k]
+        there = np.flatnonzero((physical >= 0).any(axis=(0, 2)))
+        for first in range(0, len(there), step):
+            kept = there[first : first + step]
+            chosen = np.empty((len(kept), len(rows), top_k), np.int16)
+            for layer, table in enumerate(tables[record.source]):
+                chosen[:, layer] = table[physical[layer, kept]]
+            extra: dict[str, Any] = {"source_rank": np.full(len(kept), record.order[1], np.int32)}
+            if "token_pos" in columns and record.positions is not None:
+                extra["token_pos"] = record.positions[kept]
+            if "phase" in columns:
+                extra["phase"] = np.full(len(kept), int(record.mode == DECODE), np.uint8)
+            yield Batch(topk_ids=chosen, rows=np.arange(start, start + len(kept)), **extra)
+            start += len(kept)
+
+
+READER = Reader(
+    name="sglang_per_token",
+    engine="sglang",
+    content="SGLang recorder dumps per_token (.pt, one per rank)",
+    sniff=lambda file: EXTENDED in torch_keys(file),
+    open=lambda file, hints: open_per_token(Bundle.single(file), hints),
+    sniff_bundle=lambda bundle: EXTENDED in bundle_keys(bundle),
+    open_bundle=open_per_token,
+)

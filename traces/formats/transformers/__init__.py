@@ -1,0 +1,1 @@
+"""Router logits of models in transformers, saved layer by layer: the format, and the experts they choose."""

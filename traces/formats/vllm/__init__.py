@@ -1,0 +1,1 @@
+"""What vLLM records: routed experts, and the load statistics of its EPLB."""

@@ -1,0 +1,92 @@
+"""vLLM's `routed_experts`: a `.npy` array (tokens, layers, top-k), or responses with such arrays in base64.
+
+Layers are all those of the model, dense ones all zero; ids are logical.
+
+References
+----------
+vLLM 0.33, ``--enable-return-routed-experts``.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from traces.decoding.files import TraceFile
+from traces.decoding.json_objects import first_keys, split_objects
+from traces.decoding.npy import MAGIC, ArrayStream, open_npy
+from traces.formats.reader import Hints, Reader
+from traces.formats.shared.matrices import npy_kind
+from traces.formats.shared.routed import Routed, decode_base64, open_routed, place_rows, token_counts
+from traces.support.errors import InputError
+from traces.trace import Trace
+
+__all__ = ["READER"]
+
+
+def open_vllm(file: TraceFile, hints: Hints) -> Trace:
+    """Open an array or responses; all is read once, to tell dense layers from others."""
+    if file.head.startswith(MAGIC):
+        return open_routed(file, hints, READER.name, lambda step: _array(file, step), by_response=False)
+    skipped = [0]
+    return open_routed(
+        file,
+        hints,
+        READER.name,
+        lambda _: _responses(file, skipped),
+        by_response=True,
+        notes=lambda: (f"{skipped[0]} choices have no routed_experts.",) if skipped[0] else (),
+    )
+
+
+def _array(file: TraceFile, step: int) -> Iterator[Routed]:
+    with file.open() as stream:
+        array = open_npy(file, stream)
+        if array.header.ndim != 3:
+            raise InputError.of(
+                "routed_shape",
+                file.name,
+                f"Shape {array.header.shape} is not (tokens, layers, top-k).",
+                "Save the array as it came.",
+            )
+        for ids in array.batches(step):
+            yield Routed(ids=ids, place=file.name)
+
+
+def _responses(file: TraceFile, skipped: list[int]) -> Iterator[Routed]:
+    skipped[0] = 0
+    with file.open() as stream:
+        for place, response in split_objects(stream, file.name):
+            choices = response.get("choices")
+            if not isinstance(choices, list):
+                raise InputError.of("response_schema", place, "The response has no choices.", "Copy it as it is.")
+            counts = token_counts(response.get("usage")) if len(choices) == 1 else None
+            for number, choice in enumerate(choices):
+                text = choice.get("routed_experts") if isinstance(choice, dict) else None
+                if text is None:
+                    skipped[0] += 1
+                    continue
+                where = f"{place}/choices/{number}/routed_experts"
+                yield place_rows(_decoded(text, where), where, counts)
+
+
+def _decoded(text: Any, place: str) -> Any:
+    data = decode_base64(text, place)
+    return ArrayStream(io.BytesIO(data), len(data), place).whole()
+
+
+def sniff(file: TraceFile) -> bool:
+    """Recognise a `.npy` of integers with three axes, and responses with the field."""
+    if file.head.startswith(MAGIC):
+        return npy_kind(file) == "routed"
+    return file.head.lstrip()[:1] in (b"{", b"[") and "choices.routed_experts" in first_keys(file)
+
+
+READER = Reader(
+    name="vllm_routed_experts",
+    engine="vllm",
+    content="vLLM routed_experts as .npy (tokens, layers, top-k) or JSON responses",
+    sniff=sniff,
+    open=open_vllm,
+)

@@ -1,0 +1,55 @@
+"""What a profile was counted from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from traces.provenance import Provenance
+
+__all__ = ["ProfileSource"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileSource:
+    """One trace that went into a profile.
+
+    Attributes
+    ----------
+    digest : str
+        Of its content: `Trace.digest`.
+    source : str
+        File name, or ``memory``.
+    tokens : int
+        Tokens that were counted; 0 where only loads are known.
+    format : str
+        Name of the reader, or of the function that made the trace.
+    engine : str or None
+        Name of the serving engine whose format that is; None where anything may write it.
+    notes : tuple of str
+        What its reader had to tell.
+    """
+
+    digest: str
+    source: str
+    tokens: int
+    format: str = "arrays"
+    engine: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, provenance: Provenance, digest: str, tokens: int, notes: tuple[str, ...]) -> ProfileSource:
+        """Return the source that a provenance describes, with the notes of a whole pass in place of its own."""
+        return cls(
+            digest=digest,
+            source=provenance.source,
+            tokens=tokens,
+            format=provenance.format,
+            engine=provenance.engine,
+            notes=notes,
+        )
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The order of sources in a profile: total, so that merging does not depend on the order of merging."""
+        return (self.digest, self.source, self.tokens, self.notes, self.format, self.engine or "")

@@ -1,0 +1,36 @@
+"""Where a trace comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+__all__ = ["Provenance"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a trace comes from.
+
+    Attributes
+    ----------
+    source : str
+        File name, or ``memory``.
+    format : str
+        Name of the reader, or of the function that made the trace.
+    engine : str or None
+        Name of the serving engine whose format that is, such as ``sglang``; None where anything may write it.
+    notes : tuple of str
+        What was inferred, dropped or selected on the way, as sentences.
+    """
+
+    source: str = "memory"
+    format: str = "arrays"
+    engine: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.source} ({self.format}{f', {self.engine}' if self.engine else ''})"
+
+    def noting(self, *notes: str) -> Provenance:
+        """Return the same with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
