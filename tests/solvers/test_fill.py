@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,7 +175,8 @@ def test_a_budget_that_leaves_slots_empty_is_refused_where_they_must_be_full(
     """4 spare slots in each of 2 layers take 8 replicas; a smaller budget can't fill them, a larger one can."""
 
     def asked(replicas: int) -> Problem:
-        limited = Constraints(**{budget: replicas * (size or 1)})
+        given: dict[str, Any] = {budget: replicas * (size or 1)}
+        limited = Constraints(**given)
         return Problem(profile(), Topology.parse("2x2"), 3, constraints=limited, expert_bytes=size, engine=ENGINE)
 
     with pytest.raises(InputError) as error:
