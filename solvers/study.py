@@ -15,7 +15,7 @@ from solvers.comparing import Comparison, judge
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
 from solvers.registry import Solver, solver_from
-from solvers.request import FrontRequest, Request
+from solvers.request import FrontRequest, Request, request_of
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
@@ -283,21 +283,3 @@ class Study:
 
 
 BASELINE_WORK = 1_000  # a plan that needs no search is not cut short by a clock
-
-
-def request_of(kind: type[Request], **asked: Any) -> Any:
-    """Return a request from its fields; unknown ones are refused with the name that is meant, most likely.
-
-    Raises
-    ------
-    InputError
-    """
-    import difflib
-
-    known = [item.name for item in fields(kind)]
-    for name in asked:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            remedy = f"Did you mean {near[0]}?" if near else f"Fields are {', '.join(known)}."
-            raise InputError.of("unknown_field", f"/{name}", f"There is no field {name!r} of a request.", remedy)
-    return kind(**asked)

@@ -19,8 +19,8 @@ from traces import Profile, Trace
 __all__ = ["warm_up"]
 
 COMPILED = ("auto", "annealing", "set_partition")  # the others compile little, or nothing
-WORK = 200
-BOUND_WORK = 1_000_000  # until triangles are looked for
+WORK = 200  # trials: enough to enter every loop
+BOUND_WORK = 1_000_000  # until triangles are looked for; more than the 40 steps of a tiny relaxation
 
 _done: set[tuple[str, str, str]] = set()
 

@@ -84,7 +84,7 @@ def plan_and_tell(
             from api.report.report import write_report
 
             shown.phase("writing the report")
-            write_report(report, study.problem, solution, comparison.rows, summary)
+            write_report(report, study, solution, comparison)
     assumed, hint = engine_note(study), balance_hint(summary)
     _say(study, solution, hint)
     document = {

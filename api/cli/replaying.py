@@ -105,10 +105,14 @@ def travel(provenance: Mapping[str, Any], given: Mapping[str, Any]) -> SettledOb
     InputError
         If something that is given has no effect under the execution that follows.
     """
+    from dataclasses import replace
+
+    from placement.problem.objective import DECODE_BATCH
     from placement.replay.choices import replayed_objective
 
     objective, _ = replayed_objective(provenance, given, None)
-    return objective.settled(capped=False)
+    # What is counted besides is for `counted` to say.
+    return replace(objective.settled(capped=False), activated_weight=0.0, decode_batch=DECODE_BATCH)
 
 
 def counted(objective: SettledObjective, plan: Plan, decode_batch: int | None) -> SettledObjective:
@@ -156,7 +160,7 @@ def _engine_choices(text: str | None, tokens: Trace | None) -> tuple[dict[str, A
 
     choice = engine_of(text)
     engine = choice.engine
-    said = {"execution": engine.execution, "dedup": engine.dedup, "ownership": engine.ownership}
+    said: dict[str, Any] = {"execution": engine.execution, "dedup": engine.dedup, "ownership": engine.ownership}
     said |= {"replica_policy": choice.replica_policy}
     notes: tuple[str, ...] = ()
     if engine.ownership == "sequence" and tokens is not None and not _knows_sequences(tokens):

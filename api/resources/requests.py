@@ -55,7 +55,7 @@ def request_of(body: PlanBody | FrontBody, max_time_limit_s: float, start: Plan 
     if kind is FrontRequest and said.get("against") == "bytes_moved" and start is None:
         detail = "Bytes moved are counted from the plan that runs now."
         found.add("start_missing", "/start", detail, "Name that plan, as one of this service's.")
-    request: Request | None = build(kind, said, "", found, topology=topology, start=start) if not found.found else None
+    request: Request | None = build(kind, said, "", found, topology=topology, start=start)
     try:
         solver_from(said.get("solver", "auto"), body.options)
         if said.get("baseline") is not None:

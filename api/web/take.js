@@ -52,7 +52,7 @@ async function save(path, name) {
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   } catch (error) {
     show($("take-problem"), error);
-    $("force").hidden = !(error.content?.errors ?? []).some((item) => item.code === "travel_differs");
+    $("force").hidden = !(error.content?.errors ?? []).some((item) => item.code === "engine_travels_otherwise");
   }
 }
 

@@ -7,7 +7,6 @@ from placement.exports.context import Context as Context
 from placement.exports.export import Export as Export
 from placement.exports.export import Exported as Exported
 from placement.exports.files import check_suffix as check_suffix
-from placement.exports.files import check_travel as check_travel
 from placement.exports.files import convert_placement as convert_placement
 from placement.exports.files import export_named as export_named
 from placement.exports.files import export_plan as export_plan
@@ -26,7 +25,6 @@ __all__ = [
     "Exported",
     "Rules",
     "check_suffix",
-    "check_travel",
     "convert_placement",
     "export_named",
     "export_plan",

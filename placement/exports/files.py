@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from placement.engines.engine import Engine
+from placement.engines.fit import check_travel, engine_of_export
 from placement.engines.registry import ENGINES
 from placement.exports.context import Context
 from placement.exports.export import Export, Exported
@@ -20,7 +20,6 @@ from traces.support.text_marks import refuse_marks
 
 __all__ = [
     "check_suffix",
-    "check_travel",
     "convert_placement",
     "export_named",
     "export_plan",
@@ -166,7 +165,7 @@ def export_plan(
     model : path or ModelLayout, optional
         The model's ``config.json``, or its layers. Engines that want every layer need it.
     force : bool
-        Write it even for an engine where tokens travel otherwise than the plan was made for (`check_travel`).
+        Write it even for an engine where tokens travel otherwise than the plan was made for.
     **known
         Other fields of `Context`, such as `fill_missing`.
 
@@ -182,8 +181,9 @@ def export_plan(
     """
     form, target = export_named(to), Path(path)
     check_suffix(form, target)
-    if not force:
-        check_travel(plan, form)
+    engine = engine_of_export(form.name)
+    if engine is not None and not force:
+        check_travel(plan.provenance, engine)
     layers = model if isinstance(model, ModelLayout) or model is None else load_model_config(model)
     exported = form.write(plan, Context(model=layers, **known))
     with atomic_write(target) as file:
@@ -201,30 +201,3 @@ def check_suffix(form: Export, path: Path) -> None:
     if form.by_suffix and not path.name.endswith(form.suffix):
         detail = f"{form.engine} goes by the file's name, which has to end in {form.suffix}."
         raise InputError.of("output_suffix", str(path), detail, f"Name it {path.name}{form.suffix}.")
-
-
-def check_travel(plan: Plan, form: Export) -> None:
-    """Refuse a plan that was made for tokens that travel otherwise than in the format's engine.
-
-    Experts that are used one after the other are close in a plan for `context_coherent`; under `dispatch` such a plan
-    overloads GPUs and saves nothing. A plan that does not say what it was made for is let pass.
-
-    Raises
-    ------
-    InputError
-    """
-    engine, objective = _engine_of(form), plan.provenance.get("objective")
-    made_for = objective.get("execution") if isinstance(objective, dict) else None
-    if engine is None or made_for not in ("context_coherent", "dispatch") or made_for == engine.execution:
-        return
-    detail = f"The plan was made for execution {made_for!r}, but in {engine.title} tokens travel by {engine.execution}."
-    remedy = f"Plan with execution={engine.execution!r}, or give `force` to write it all the same."
-    raise InputError.of("travel_differs", "/objective/execution", detail, remedy)
-
-
-def _engine_of(form: Export) -> Engine | None:
-    """Return the engine that loads a format; None for formats of no engine."""
-    engines = ENGINES.values()
-    own = next((engine for engine in engines if engine.export == form.name), None)
-    # Formats that were proposed for an engine, beside the one that is its own.
-    return own or next((engine for engine in engines if form.engine.startswith(f"{engine.title} ")), None)

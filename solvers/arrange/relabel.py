@@ -13,7 +13,9 @@ from placement import Problem, Topology
 __all__ = ["Relabelling", "relabel_all", "tier_costs"]
 
 Array = npt.NDArray[np.float64]
-MAX_EXACT_NODES = 4  # above it, the nested problems of all pairs of nodes take too long
+# Above it, the nested problems of all pairs of nodes take too long; 16 small assignment problems per boundary. Chosen
+# by trial.
+MAX_EXACT_NODES = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from placement import Problem
 
 __all__ = ["Arrangements", "count_arrangements"]
 
-MAX_GPUS = 8  # renamings are looked for among all G! permutations
+MAX_GPUS = 8  # renamings are looked for among all G! permutations; 40,320 of them
 Ints = npt.NDArray[np.integer[Any]]
 
 

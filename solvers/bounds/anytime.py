@@ -20,14 +20,21 @@ from solvers.searching.threads import run_together
 __all__ = ["raise_bound"]
 
 Item = TypeVar("Item")
-CHUNK_ENTRIES = 1_300_000  # steps between two safe bounds, times entries of the matrix
+# Steps between two safe bounds, times entries of the matrix: 20 steps of 256 rows. Chosen by trial.
+CHUNK_ENTRIES = 1_300_000
 SETTLED = 80  # steps before a small gain ends a relaxation: triangles come in after 40
-STALL = 1e-4  # relative gain of 20 steps below which a relaxation is done
+STALL = 1e-4  # relative gain of 20 steps below which a relaxation is done; chosen by trial; not measured
 QUICK_STEPS = 0  # the first round: one chunk
-SHARES = (0.9, 0.9, 0.6)  # of what is left, per round; what a round does not need is for the next, the last has all
-ENTRIES_PER_STEP = 4000  # what a step costs besides those of the matrix; an entry takes about as long as a trial
-KEPT_BYTES = 256_000_000  # relaxations that wait for the second round may take so much
-SETUP_STEPS = 2  # what a relaxation's first bounds cost, in steps
+# Of what is left, per round; what a round does not need is for the next, the last has all; chosen by trial; not
+# measured.
+SHARES = (0.9, 0.9, 0.6)
+# What a step costs besides those of the matrix; an entry takes about as long as a trial; from the times by size in
+# docs/bounds.md.
+ENTRIES_PER_STEP = 4000
+# Relaxations that wait for the second round may take so much; chosen by trial: others
+# start anew.
+KEPT_BYTES = 256_000_000
+SETUP_STEPS = 2  # what a relaxation's first bounds cost, in steps; chosen by trial
 
 
 class Improvable(Protocol):

@@ -16,9 +16,11 @@ from solvers.bounds.relaxation import LoadRows, Relaxation
 __all__ = ["ChainBound", "Window"]
 
 Array = npt.NDArray[np.float64]
-MAX_SIZE = 1024  # rows of the largest matrix over several pairs of layers
-MOST_STEPS = (150, 300, 600)  # per pass; each pass has longer windows
-MAX_PAIR_SIZE = 1536  # of a single pair: a step takes half a second
+# Rows of the largest matrix over several pairs of layers; a step takes 100 to 200 ms there (docs/bounds.md).
+MAX_SIZE = 1024
+# Per pass; each pass has longer windows; chosen by trial: gains of longer windows come later.
+MOST_STEPS = (150, 300, 600)
+MAX_PAIR_SIZE = 1536  # of a single pair: a step takes half a second; by docs/bounds.md
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ from solvers.bounds.token_game import STEPS_PER_CHOICE, Game
 __all__ = ["DispatchBound", "LayerPart", "least_absent"]
 
 Ints = npt.NDArray[np.integer[Any]]
-MOST_STEPS = 600
-PAIRS_PER_ENTRY = 12  # of a token's experts that are looked at in the time of an entry of the matrix
+MOST_STEPS = 600  # as many as the longest windows of a chain get; most parts settle before
+# Of a token's experts that are looked at in the time of an entry of the matrix; chosen
+# by trial.
+PAIRS_PER_ENTRY = 12
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,11 @@ from traces import InputError, Violations
 
 __all__ = ["front"]
 
-FLOOR = 0.01  # of the imbalance: points are spaced by ratios above it, evenly below
-EXTRA_SLOTS = 4
-FREE_SHARES = (0.5, 0.25, 0.1)  # of the experts of a layer
+# Of the imbalance: points are spaced by ratios above it, evenly below. Chosen by
+# trial.
+FLOOR = 0.01
+EXTRA_SLOTS = 4  # per GPU, where the problem has no spare ones; chosen by trial
+FREE_SHARES = (0.5, 0.25, 0.1)  # of the experts of a layer; chosen by trial
 MOVE_SEARCHES = 1 + len(FREE_SHARES)
 
 

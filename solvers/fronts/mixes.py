@@ -26,9 +26,11 @@ __all__ = ["add_balanced_mixes", "add_mixes", "cycles", "renamed", "with_few_fre
 Table = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 Cycles = list[list[tuple[int, int, int]]]  # (expert, from, to)
-BUNDLES = 8
-MAX_TARGETS = 6
-MAX_MIXED = 24  # plans; under context-coherent execution every two of them are priced in every layer
+BUNDLES = 8  # of cycles, in which moves are offered: finer ones cost a pairwise price each. Chosen by trial
+MAX_TARGETS = 6  # better plans that moves may lead to, each in two namings. Chosen by trial
+# Plans; under context-coherent execution every two of them are priced in every layer; 576 prices per layer. Chosen by
+# trial.
+MAX_MIXED = 24
 DEAR = 1e6  # a price at which nothing moves that need not
 OUTSIDE = -1  # where replicas come from that are new, and go to that are dropped
 

@@ -26,8 +26,10 @@ from solvers.solving import check_start, solve
 __all__ = ["FrontSearch"]
 
 Table = npt.NDArray[np.int32]
-SEARCH_SHARE = 0.85  # of the time; the rest is for mixes of what was found
-GENTLE_HOT = 0.08  # a search between neighbours of the front: about the last third of a usual one
+# Of the time; the rest is for mixes of what was found; chosen by trial.
+SEARCH_SHARE = 0.85
+# A search between neighbours of the front: about the last third of a usual one; chosen by trial; not measured.
+GENTLE_HOT = 0.08
 
 
 class FrontSearch:

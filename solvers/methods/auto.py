@@ -16,22 +16,30 @@ from solvers.searching.search import Search
 
 __all__ = ["Auto", "search_share"]
 
-QUICK_STEPS = 2_000_000_000  # a second or two
-QUICK_BOOLEANS = 2_000  # of a model that is often solved in seconds
+QUICK_STEPS = 2_000_000_000  # a second or two; at a step per nanosecond and core
+QUICK_BOOLEANS = 2_000  # of a model that is often solved in seconds; chosen by trial
 BASELINES = ("contiguous", "round_robin", "random", "eplb", "load_balance")
 NULL_CASES = ("round_robin", "random")  # hardly ever better than the others
-TINY_SETS = 20_000  # of a layer, times GPUs: decided in tenths of a second, whatever it starts from
-QUICK_SETS = 3_000_000  # of a layer, times GPUs: a program is solved in less than a second
-SETS_PER_S = 700_000  # of all layers, times GPUs, that a core prices and decides
-SETS_ROUNDS = 20  # that look at all of them
-SETS_START, SETS_START_S = 0.4, 5.0  # of the time, and seconds at most, for a plan that sets of experts start from
-SETS_SHARE = 0.85  # of what is left then; what they don't decide is for a last search
-SHORT_S, LONG_S = 10.0, 60.0  # searches of which the bound gets a tenth, and half
-GAP_SHARE = 0.15  # of the search before the bound, where a gap is all that is asked for
-LARGE = 5_000  # slots in all layers from which on annealing is slow to get anywhere from random plans
-BOUND_WORK = 0.5  # of the work of the search, whose trials take about as long as an entry of the bound's matrices
-MORE_ROUNDS = 2  # without a better plan, before a search without limits on time and work ends
-SETTLED = 1e-5  # relative gain of a round that counts as none
+# Of a layer, times GPUs: decided in tenths of a second, whatever it starts from;
+# chosen by trial.
+TINY_SETS = 20_000
+QUICK_SETS = 3_000_000  # of a layer, times GPUs: a program is solved in less than a second; chosen by trial
+SETS_PER_S = 700_000  # of all layers, times GPUs, that a core prices and decides; chosen by trial
+SETS_ROUNDS = 20  # that look at all of them; most layers need 5 to 20
+# Of the time, and seconds at most, for a plan that sets of experts start from; chosen by trial.
+SETS_START, SETS_START_S = 0.4, 5.0
+SETS_SHARE = 0.85  # of what is left then; what they don't decide is for a last search; chosen by trial
+# Searches of which the bound gets a tenth, and half; see docs/decisions/0008-auto-splits-its-time.md.
+SHORT_S, LONG_S = 10.0, 60.0
+GAP_SHARE = 0.15  # of the search before the bound, where a gap is all that is asked for; chosen by trial
+# Slots in all layers from which on annealing is slow to get anywhere from random plans; chosen by
+# trial.
+LARGE = 5_000
+# Of the work of the search, whose trials take about as long as an entry of the bound's matrices; from the times by size
+# in docs/bounds.md.
+BOUND_WORK = 0.5
+MORE_ROUNDS = 2  # without a better plan, before a search without limits on time and work ends; chosen by trial
+SETTLED = 1e-5  # relative gain of a round that counts as none; chosen by trial; far below what other tokens leave open
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -144,7 +144,7 @@ def test_the_engines_file_never_overwrites_an_input(trace: Path) -> None:
 
 
 def test_export_to_an_engine_that_travels_otherwise_is_refused(trace: Path) -> None:
-    """Two lines: what the plan was made for, what the engine does, what to do; `--force` writes it, with a warning."""
+    """Two lines: what the plan was made for, and what the engine does; `--force` writes it, with a warning."""
     for made, engine, other in (("exflow", "vllm", "home"), ("vllm", "exflow", "straight")):
         assert command("solve", trace, "--engine", made, "--topology", "1x4", *QUICK, "-o", "p.json").exit_code == 0
         out = ("export", "p.json", "--engine", engine, "-o", "out.jsonl" if engine == "vllm" else "out.csv")
@@ -185,7 +185,7 @@ def test_evaluate_replays_as_the_engine_does(trace: Path) -> None:
     assert choices("--engine", "sglang") == ["dispatch", "node", "token", "same_node"]
     assert choices("--engine", "vllm", "--dedup", "gpu") == ["dispatch", "gpu", "sequence", "fair"]
     assert choices("--engine", "exflow")[0] == "context_coherent"
-    refused(command("evaluate", "p.json", trace, "--dedup", "gpu"), "without_effect", "--dedup", "--execution dispatch")
+    refused(command("evaluate", "p.json", trace, "--dedup", "gpu"), "option_unused", "--dedup", "--execution dispatch")
 
 
 def test_compare_has_the_plan_of_nobody_and_a_winner(trace: Path) -> None:
@@ -212,7 +212,7 @@ def test_what_is_no_trace_is_told_in_two_lines(trace: Path, config: Path) -> Non
     refused(command(*solve, "--model", "qwen3"), "unknown_model", "config.json")
     refused(command("export", "p.json", "--engine", "vlm", "-o", "x.json"), "unknown_format", "--engine", "vllm")
     refused(command("convert", "p.json", "x.json", "--to", "vlm"), "unknown_format", "--to")
-    refused(command("solve", config, "--topology", "1x4"), "unknown_format", "config.json")
+    refused(command("solve", config, "--topology", "1x4"), "is_a_config", "config.json")
 
 
 def test_an_answer_without_routed_experts_is_told(tmp_path: Path, config: Path) -> None:

@@ -45,7 +45,9 @@ def test_from_a_file_to_a_plan(service: Client, trace_file: Path) -> None:
     assert (trace.name, trace.num_experts) == ("tiny.npz", 32)
     assert [item.id for item in service.traces(("c",))] == [trace.id]
     kept = service.keep_topology(TopologyBody(topology="1x4"))
-    plan = service.plan(PlanBody.model_validate({"trace": trace.id, "topology": kept.id, "limits": {"work": 1000000}, "tags": ["c"]}))
+    plan = service.plan(
+        PlanBody.model_validate({"trace": trace.id, "topology": kept.id, "limits": {"work": 1000000}, "tags": ["c"]})
+    )
     news = list(service.watch(plan.id))
     assert news[-1].status == "succeeded"
     finished = service.wait(plan.id)
@@ -58,17 +60,22 @@ def test_from_a_file_to_a_plan(service: Client, trace_file: Path) -> None:
     assert analysis.score == pytest.approx(finished.score)
     assert [item.id for item in service.plans(("c",))] == [plan.id]
     assert service.solvers()[0].name == "auto"
+    assert service.engines()[0].name == "sglang"
     assert service.topology(kept.id).num_gpus == 4
     with pytest.raises(ServiceError, match="layer"):
-        service.export(plan.id, "sglang")
-    exported = json.loads(service.export(plan.id, "sglang", model_layers=7, first_moe_layer=1, layer=None))
+        service.export(plan.id, "sglang", force=True)
+    with pytest.raises(ServiceError, match="travel"):
+        service.export(plan.id, "sglang", model_layers=7, first_moe_layer=1)
+    exported = json.loads(service.export(plan.id, "sglang", model_layers=7, first_moe_layer=1, layer=None, force=True))
     assert len(exported["physical_to_logical_map"]) == 7
 
 
 def test_front_and_cancel(service: Client, trace_file: Path) -> None:
     """Fronts are asked for like plans; a cancelled plan keeps what it has."""
     trace = service.upload(trace_file)
-    front = service.front(FrontBody.model_validate({"trace": trace.id, "topology": "1x4", "limits": {"work": 1000}, "points": 3}))
+    front = service.front(
+        FrontBody.model_validate({"trace": trace.id, "topology": "1x4", "limits": {"work": 1000}, "points": 3})
+    )
     assert service.front_state(front.id).id == front.id
     finished = service.wait_front(front.id, poll_s=0.1)
     assert finished.front is not None
@@ -135,7 +142,9 @@ def test_a_bad_network_changes_nothing(
             except ServiceError:  # its beginning or its end was lost, which is not repeated by itself
                 continue
         assert trace.bytes == len(content)
-        body = PlanBody.model_validate({"trace": trace.id, "topology": "1x2", "solver": "contiguous", "tags": ["flaky"]})
+        body = PlanBody.model_validate(
+            {"trace": trace.id, "topology": "1x2", "solver": "contiguous", "tags": ["flaky"]}
+        )
         plan = client.plan(body)
         assert client.wait(plan.id).status == "succeeded"
         assert len(list(client.plans(("flaky",)))) == 1

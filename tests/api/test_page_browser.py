@@ -146,7 +146,7 @@ def test_sample_from_button_to_plan(
     assert download.value.suggested_filename == f"{plan_id}-csv.csv"
     engines.select_option("sglang")
     page.locator("#export").click()
-    assert "travel" in page.locator("#take-problem li").inner_text()
+    assert "go home after every layer" in page.locator("#take-problem li").inner_text()
     page.get_by_label("Layers of the model").fill("8")
     page.get_by_label("First with experts").fill("0")
     with page.expect_download() as download:
@@ -165,23 +165,31 @@ def test_sample_from_button_to_plan(
     page.screenshot(path=artefacts() / "page-dark.png", full_page=True)
 
 
-def sent(page: Any, prepare: Callable[[], None]) -> dict[str, Any]:
-    """Fill in the form, ask for a plan, and return the body that went to the service."""
-    prepare()
+def sent(page: Any) -> dict[str, Any]:
+    """Ask for a plan, and return what the body says beside trace, topology and limits; the service does not see it."""
+    refusal = {"title": "Refused", "detail": "by the test.", "errors": []}
+    page.route("**/v1/plans", lambda route: route.fulfill(status=422, json=refusal))
     with page.expect_request(lambda request: request.method == "POST" and request.url.endswith("/v1/plans")) as asked:
         page.get_by_role("button", name="Find a plan").click()
+    page.get_by_text("by the test.").wait_for()
+    page.unroute("**/v1/plans")
     found: dict[str, Any] = asked.value.post_data_json
-    until(lambda: page.locator("#solve").is_enabled())
-    return {name: value for name, value in found.items() if name not in ("trace", "topology", "constraints", "limits")}
+    return {name: value for name, value in found.items() if name not in ("trace", "topology", "limits")}
+
+
+def recorded(folder: Path) -> Path:
+    """Write what SGLang's recorder leaves, as one file."""
+    records = write_bundle(folder / "dump", sglang_records(Toy(layers=4, moe=(1, 2, 3)), tokens=True))
+    with tarfile.open(folder / "dump.tar", "w") as archive:
+        archive.add(records, "dump")
+    return folder / "dump.tar"
 
 
 def test_engine_comes_first(tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]) -> None:
     """The engine of the trace is chosen; the body names it and nothing that it settles, unless that is changed."""
-    with tarfile.open(tmp_path / "dump.tar", "w") as archive:
-        archive.add(write_bundle(tmp_path / "dump", sglang_records(Toy(layers=4, moe=(1, 2, 3)), tokens=True)), "dump")
     server = start_server(tmp_path / "data")
     page = open_page(str(server.http.base_url), color_scheme="light", expected_errors=("status of 422",))
-    page.locator("#file").set_input_files(tmp_path / "dump.tar")
+    page.locator("#file").set_input_files(recorded(tmp_path))
     page.locator("#affinity-map canvas.map").wait_for()
     engine, algorithm = page.get_by_label("Engine", exact=True), page.get_by_label("Algorithm")
     assert engine.input_value() == "sglang"
@@ -192,50 +200,61 @@ def test_engine_comes_first(tmp_path: Path, start_server: Callable[..., Any], op
         ENGINES["sglang"].algorithms
     )
     assert not page.get_by_label("Execution").is_visible()
+    page.get_by_label("Load cap").fill("")
+    page.get_by_label("Redundant experts").fill("4")
+    assert page.get_by_label("Slots per GPU").is_disabled()
+    assert sent(page) == {"engine": "sglang:static", "constraints": {}, "redundant_experts": 4}
+    page.get_by_label("Redundant experts").fill("")
+    page.get_by_label("Slots per GPU").fill("5")
+    algorithm.select_option("dynamic")
+    assert sent(page) == {"engine": "sglang:dynamic", "constraints": {}, "slots_per_gpu": 5}
+    page.get_by_text("Advanced").click()
+    page.get_by_label("Sent once per").select_option("gpu")
+    assert sent(page)["objective"] == {"dedup": "gpu"}
+    page.get_by_label("Slots per GPU").fill("")
+    page.get_by_label("Load cap").fill("1.1")
+    engine.select_option("megatron")
+    assert sent(page) == {"engine": "megatron", "constraints": {"load_cap": 1.1}}
+    assert not algorithm.is_visible()
+    # A trace of an engine is planned for it where a body says nothing: "none named" has to say something.
+    engine.select_option("")
+    assert page.get_by_label("Execution").is_visible()
+    assert sent(page) == {"objective": {"execution": "context_coherent"}, "constraints": {"load_cap": 1.1}}
+
+
+def test_plan_for_an_engine(tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]) -> None:
+    """A plan for an engine is compared with the layout that the engine has, and its file is the one that is offered."""
+    server = start_server(tmp_path / "data", threads_per_plan=2)
+    page = open_page(str(server.http.base_url), color_scheme="light")
+    page.locator("#file").set_input_files(recorded(tmp_path))
     page.get_by_label("Topology").fill("2x2")
     page.get_by_label("Load cap").fill("")
+    page.get_by_label("Redundant experts").fill("4")
     page.get_by_label("Time limit").fill("1")
-    page.get_by_label("or redundant experts").fill("4")
-    assert page.get_by_label("Slots per GPU").is_disabled()
-
-    asked = sent(page, lambda: None)
-    assert asked == {"engine": "sglang:static", "redundant_experts": 4}
+    page.get_by_role("button", name="Find a plan").click()
     until(lambda: page.locator("#status").inner_text() == "succeeded")
     page.locator("#replayed").wait_for()
-    assert page.locator("#before-note").inner_text() == (
-        "Before is the modulo layout, which SGLang uses when nobody plans."
-    )
+    before = "Before is the modulo layout, which SGLang uses when nobody plans."
+    assert page.locator("#before-note").inner_text() == before
     assert page.locator("#travel-note").is_hidden()
     assert page.locator("#figures tbody th").first.inner_text().startswith("Messages")
+    assert "–" not in page.locator("#figures tbody tr").first.inner_text().split("\t"), "before, after and change"
     assert page.locator("#format").input_value() == "sglang"
     page.get_by_label("Layers of the model").fill("4")
     page.get_by_label("First with experts").fill("1")
     with page.expect_download() as download:
         page.locator("#export").click()
     assert download.value.suggested_filename.endswith("-sglang.json")
+    (item,) = server.http.get("/v1/plans").json()["items"]
+    assert item["request"]["engine"] == "sglang:static"
     page.screenshot(path=artefacts() / "page-engine-light.png", full_page=True)
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size({"width": 390, "height": 844})
     page.wait_for_timeout(300)
-    width = page.evaluate("document.documentElement.scrollWidth")
-    assert width <= 390, "nothing sticks out of a narrow screen"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing sticks out of a narrow screen"
+    right = "parts => parts.map(part => part.getBoundingClientRect().right)"
+    assert max(page.locator("section > *, .choices > *").evaluate_all(right)) <= 390 - 8
     page.screenshot(path=artefacts() / "page-engine-narrow.png", full_page=True)
-
-    page.set_viewport_size({"width": 1120, "height": 900})
-    page.emulate_media(color_scheme="light")
-    page.get_by_label("or redundant experts").fill("")
-    page.get_by_label("Slots per GPU").fill("5")
-    assert sent(page, lambda: algorithm.select_option("dynamic")) == {"engine": "sglang:dynamic", "slots_per_gpu": 5}
-    page.get_by_text("Advanced").click()
-    changed = sent(page, lambda: page.get_by_label("Sent once per").select_option("gpu"))
-    assert changed == {"engine": "sglang:dynamic", "slots_per_gpu": 5, "objective": {"dedup": "gpu"}}
-
-    page.get_by_label("Slots per GPU").fill("")
-    assert sent(page, lambda: engine.select_option("megatron")) == {"engine": "megatron"}
-    assert not algorithm.is_visible()
-    # A trace of an engine is planned for it where a body says nothing, so that "none named" has to say something.
-    assert sent(page, lambda: engine.select_option("")) == {"objective": {"execution": "context_coherent"}}
-    assert page.get_by_label("Execution").is_visible()
 
 
 def used(page: Any) -> list[str]:

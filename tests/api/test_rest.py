@@ -181,7 +181,7 @@ class TestPlans:
         layers = plan["plan"]["layer_ids"]
         model = {"model_layers": layers[-1] + 1, "first_moe_layer": layers[0], "force": True}
         unforced = client.get(f"{url}/sglang", params=model | {"force": False})
-        assert (unforced.status_code, codes(unforced)) == (422, {"/objective/execution": "travel_differs"})
+        assert (unforced.status_code, codes(unforced)) == (422, {"/engine": "engine_travels_otherwise"})
         response = client.get(f"{url}/sglang", params=model)
         assert response.status_code == 200, response.text
         assert "sglang.json" in response.headers["content-disposition"]
@@ -410,7 +410,6 @@ class TestViolations:
                 {"/objective/ownership": "no_source_rank"},
             ),
             ({"objective": {"dedup": "node"}}, {"/objective/dedup": "without_effect"}),
-            ({"seeds": 3}, {"/seeds": "seeds_unsupported"}),
             ({"objective": {"replica_policy": "same_gpu"}}, {"/objective/replica_policy": "replica_policy"}),
             ({"solver": "anealing"}, {"/solver": "unknown_solver"}),
         ],
@@ -434,7 +433,7 @@ class TestViolations:
         np.save(file, np.random.default_rng(0).random((3, 8)))
         trace_id = upload(client, file.getvalue())
         response = client.post("/v1/plans", json={"trace": trace_id, "topology": "1x2"})
-        assert codes(response) == {"/execution": "counts_only"}
+        assert codes(response) == {"/objective/execution": "counts_only"}
 
     def test_too_large_a_job(self, client: TestClient, body: dict[str, Any]) -> None:
         """A job that needs more memory than the service grants is refused before any array is made."""

@@ -99,8 +99,9 @@ def test_plans_for_another_way_to_travel_are_refused(tmp_path: Path, to: str) ->
     with pytest.raises(InputError) as caught:
         plan_for("context_coherent").export(to, path, model=MODEL)
     (violation,) = caught.value.violations
-    assert (violation.code, violation.pointer) == ("travel_differs", "/objective/execution")
-    assert "dispatch" in violation.remedy
+    assert (violation.code, violation.pointer) == ("engine_travels_otherwise", "/engine")
+    assert "(dispatch and combine)" in violation.detail
+    assert f"engine '{to.partition('_')[0]}'" in violation.remedy
     assert "`force`" in violation.remedy
     assert not path.exists()
     plan_for("context_coherent").export(to, path, model=MODEL, force=True)
@@ -109,7 +110,7 @@ def test_plans_for_another_way_to_travel_are_refused(tmp_path: Path, to: str) ->
 
 def test_dispatch_plans_are_not_for_exflow(tmp_path: Path) -> None:
     """And the other way round."""
-    with pytest.raises(InputError, match="travel_differs"):
+    with pytest.raises(InputError, match="engine_travels_otherwise"):
         plan_for("dispatch").export("exflow", tmp_path / "map.csv", model=MODEL)
     plan_for("context_coherent").export("exflow", tmp_path / "map.csv", model=MODEL)
 

@@ -20,8 +20,9 @@ from placement.cost.score import score
 from placement.plan.plan import replicas_on_gpu
 from placement.problem.objective import Dedup, Ownership, ReplicaPolicy
 from solvers import Event, Limits, solve
-from solvers.methods.cp_sat.model import PlacementModel, count_booleans
+from solvers.methods.cp_sat.model import PlacementModel
 from solvers.methods.cp_sat.patterns import ReplicaPatterns, count_patterns, interchangeable
+from solvers.methods.cp_sat.sizes import count_booleans
 from solvers.methods.cp_sat.solver import CpSat
 from traces import InputError, Profile, Trace
 
@@ -225,9 +226,8 @@ def test_patterns_are_sets_of_gpus_or_multisets() -> None:
 @pytest.mark.parametrize("slots", [2, 3])
 def test_count_is_at_least_the_booleans_of_the_model(execution: Any, slots: int) -> None:
     """The size that `supports` goes by covers every boolean of traffic and places."""
-    problem = Problem(
-        profile(experts=4, top_k=2), Topology.parse("2x1"), slots, Objective(execution=execution, dedup="node")
-    )
+    objective = Objective(execution=execution, dedup="node" if execution == "dispatch" else None)
+    problem = Problem(profile(experts=4, top_k=2), Topology.parse("2x1"), slots, objective)
     patterns = ReplicaPatterns.of(problem)
     around = replicas_on_gpu(solve(problem, "contiguous").plan.physical_to_logical_map, 4, 2)
     model = PlacementModel(problem, patterns, range(2), around)

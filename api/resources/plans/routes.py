@@ -37,7 +37,8 @@ from api.resources.searches.kinds import SearchKind, etag_of
 from api.resources.searches.queueing import checked
 from api.store.tenant import TenantStore
 from placement import Plan
-from placement.exports import EXPORTS, Context, check_travel
+from placement.engines import check_travel, engine_of_export
+from placement.exports import EXPORTS, Context
 
 __all__ = ["PLANS", "router"]
 
@@ -207,8 +208,9 @@ def export_plan(
     )
     _, text = PLANS.found(store, plan_id)
     plan = Plan.from_dict(json.loads(text))
-    if not force:
-        check_travel(plan, export)
+    engine = engine_of_export(export.name)
+    if engine is not None and not force:
+        check_travel(plan.provenance, engine)
     content = export.write(plan, context).content
     headers = {
         "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',

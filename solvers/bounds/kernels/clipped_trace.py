@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 __all__ = ["shift_for_trace"]
 
-HALVINGS = 60
+HALVINGS = 60  # of an interval of numbers of double precision, which have 53 bits
 
 
 @numba.njit(nogil=True, cache=True)

@@ -12,7 +12,7 @@ __all__ = ["choose_representatives"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
-STARTS = 2  # beginnings with each of the first two that the token lists
+STARTS = 2  # beginnings with each of the first two that the token lists; chosen by trial
 
 
 @numba.njit(nogil=True, cache=True)

@@ -31,14 +31,19 @@ from traces import Violations
 __all__ = ["Annealing"]
 
 Table = npt.NDArray[np.int32]
-SPEED_TRIALS, SPEED_S = 20_000, 0.03  # at a time, and in all, to tell how many restarts there is time for
-HOT_SLOWDOWN = 1.6  # a run, most of it colder, makes more trials per second than its hot start
-WARM_TRIALS_PER_ITEM = 1000
-WARM_SHARE = 0.4  # first temperature of a run from a good plan, as a share of `hot`
-SPARE_OFFERS = 15  # after the last run, the pool of plans takes about as long
-MAX_TABLE_BYTES = 4_000_000_000
+# At a time, and in all, to tell how many restarts there is time for; some 2 ms at a time, so that a stalled core shows.
+SPEED_TRIALS, SPEED_S = 20_000, 0.03
+# A run, most of it colder, makes more trials per second than its hot start; chosen by
+# trial. It only decides how many restarts there are.
+HOT_SLOWDOWN = 1.6
+WARM_TRIALS_PER_ITEM = 1000  # with fewer, the first temperature falls with them. Chosen by trial
+WARM_SHARE = 0.4  # first temperature of a run from a good plan, as a share of `hot`; chosen by trial; not measured
+# After the last run, the pool of plans takes about as long; chosen by trial.
+SPARE_OFFERS = 15
+MAX_TABLE_BYTES = 4_000_000_000  # of a search; chosen for machines of 16 GB
+# Of a run of useful length: shorter ones are fewer restarts. Chosen by trial.
 WANTED_TRIALS_PER_ITEM = 20_000
-MAX_RESTARTS = 12
+MAX_RESTARTS = 12  # more add little to the pool, whose price is quadratic. Chosen by trial
 
 
 @dataclass(frozen=True, kw_only=True)

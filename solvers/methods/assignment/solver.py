@@ -30,7 +30,8 @@ Table = npt.NDArray[np.int32]
 Array = npt.NDArray[np.float64]
 Gpus = npt.NDArray[np.int64]
 THREADED_EXPERTS = 64  # smaller assignment problems are done before a thread has started
-PATIENCE = 30  # sweeps without a better plan before a priced run ends; prices swing, so one bad sweep says little
+# Sweeps without a better plan before a priced run ends; prices swing, so one bad sweep says little; chosen by trial.
+PATIENCE = 30
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ __all__ = ["ChainDp"]
 Floats = npt.NDArray[np.float64]
 Table = npt.NDArray[np.int32]
 MAX_EXPERTS = 24  # two GPUs of 12 have 2.7 million arrangements
-PRICE_STEPS = 16  # halvings of the interval of prices for the spread
+PRICE_STEPS = 16  # halvings of the interval of prices for the spread; the price is known to 1e-5 then
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from placement import Problem
 from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.in_order import in_order
-from solvers.methods.cp_sat.model import PlacementModel, count_booleans
+from solvers.methods.cp_sat.model import PlacementModel
 from solvers.methods.cp_sat.patterns import ReplicaPatterns, count_patterns
+from solvers.methods.cp_sat.sizes import count_booleans
 from solvers.searching.cp_sat import run_cp_sat
 from solvers.searching.search import Search
 from traces import Violations
@@ -150,8 +151,8 @@ class _Run:
             Replicas of the model's optimum; None if a limit came first.
         """
         settings = {
-            "linearization_level": 2,  # pairs and messages are sums: linear programs prove most of the bound
-            "cut_level": 0,  # cuts cost more than they prove here
+            "linearization_level": 2,  # pairs and messages are sums, which linear programs bound; chosen by trial
+            "cut_level": 0,  # chosen by trial
             # Else a load above its optimum may come down by the smallest unit at a time.
             "binary_search_num_conflicts": 10,
             # A step of the presolve adds up coefficients in 32 bits and cuts off optima (or-tools issue 5293, in 9.15).

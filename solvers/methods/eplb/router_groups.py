@@ -20,7 +20,7 @@ from solvers.methods.eplb.solver import Eplb
 
 __all__ = ["grouped_eplb", "router_groups"]
 
-TOKENS = (64, 2048)  # most routers without groups are told from the first few
+TOKENS = (64, 2048)  # most routers without groups are told from the first few; chosen by trial
 LEAST_ROWS = 1000  # tokens and layers; fewer may miss the combination of groups that proves there is no limit
 
 Ids = npt.NDArray[np.integer[Any]]

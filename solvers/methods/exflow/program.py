@@ -22,10 +22,10 @@ import numpy.typing as npt
 
 __all__ = ["Effort", "Found", "Solve", "crossings", "renamable", "solve_steps"]
 
-INTEGRALITY = 1e-4  # distance from 0 and 1 that is rounding: CBC's own tolerance is 1e-6, relaxations are far from it
-LEAST_S = 0.05  # library solvers do nothing useful in less: CBC takes about as long to start
+INTEGRALITY = 1e-4  # distance from 0 and 1 that is rounding: CBC's own tolerance is 1e-6
+LEAST_S = 0.05  # library solvers do nothing useful in less; chosen by trial
 TRIALS_PER_UNIT = 1_000_000  # as in `solvers.searching.cp_sat`, which this program does not import
-TRIALS_PER_NODE = 1000  # of CBC: a node solves a linear program; by the order of magnitude of its time
+TRIALS_PER_NODE = 1000  # of CBC: a node solves a linear program; chosen by trial, not measured
 FEWEST_ITERATIONS, MOST_ITERATIONS = 1000, 2000  # of CBC's relaxations under a work limit; chosen by trial
 
 Ints = npt.NDArray[np.int64]

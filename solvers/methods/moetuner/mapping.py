@@ -22,8 +22,8 @@ __all__ = ["assign_in_turns", "busiest_links", "link_times", "map_exactly", "tra
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-PAIRS_PER_TRIAL = 10  # pairs of permutations that take about as long as a trial of annealing
-MAX_SWEEPS = 50
+PAIRS_PER_TRIAL = 10  # pairs of permutations that take about as long as a trial of annealing; by the order of magnitude
+MAX_SWEEPS = 50  # it settles in a few; this ends a cycle of equally good mappings
 
 
 def transitions(affinity: npt.NDArray[np.int64], of_expert: Ints, num_clusters: int) -> Floats:

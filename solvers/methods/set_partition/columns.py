@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from solvers.methods.set_partition.gpu_sets import GpuSets
+from solvers.methods.set_partition.pieces import Piece, columns_near
 from solvers.methods.set_partition.programs import Columns, solve_shares, solve_whole
 from solvers.searching.search import Search
 
@@ -19,25 +20,14 @@ Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Row = npt.NDArray[np.integer[Any]]
 ROUNDS = 200  # of column generation; most layers need 5 to 20
-ENTERING = 100  # columns per GPU and round
-CLOSED = 1e-5  # relative distance of the program over some columns from the bound over all
-PROVEN = 1e-10  # relative distance of choice and bound that counts as none
-NARROW = 1e-3  # weight of the width of a piece, relative to the choice, from which on it is not halved
-ROUNDINGS = 16  # of a number, at most, in a sum of costs
-
-
-@dataclass(kw_only=True)
-class _Piece:
-    """Choices whose largest load is between two values: what they cost at least, and the duals that say so."""
-
-    low: float
-    high: float
-    bound: float  # costs are never negative
-    base: float = -np.inf  # of the linear program, without the largest load
-    duals: tuple[Array, Array] | None = None
-    least: Array | None = None  # reduced cost of each GPU
-    solved: bool = False
-    decided: int = 0  # columns that were decided in whole numbers
+ENTERING = 100  # columns per GPU and round; fewer need more rounds, more a larger program. Chosen by trial
+# Relative distance of the program over some columns from the bound over all; whole numbers close the rest faster.
+# Chosen by trial.
+CLOSED = 1e-5
+PROVEN = 1e-10  # relative distance of choice and bound that counts as none; below the 1e-9 to which scores are compared
+NARROW = 1e-3  # weight of the width of a piece, relative to the choice, from which on it is not halved; chosen by trial
+# Of a number, at most, in a sum of costs; a sum over at most so many numbers of a like size, or pairwise over more.
+ROUNDINGS = 16
 
 
 class SetColumns:
@@ -87,7 +77,7 @@ class SetColumns:
     def __init__(self, sets: GpuSets, price: float, row: Row, *, weight: float = 0.0, floor: float = 1.0) -> None:
         self.sets, self.weight, self.floor = sets, weight, floor
         self.gpus = sets.problem.num_gpus
-        self.columns = self._near(row)
+        self.columns = columns_near(sets, row)
         self.choice = sets.number(row)
         self.spread = 0.0
         self.set_price(price)
@@ -97,7 +87,7 @@ class SetColumns:
         self.price, self.cost = price, self.sets.cost(price)
         self._rounding = ROUNDINGS * float(np.finfo(self.cost.dtype).eps)
         self.upper = self._value(self.choice)
-        self.pieces = [_Piece(low=self.floor, high=np.inf, bound=self.weight * self.floor)]
+        self.pieces = [Piece(low=self.floor, high=np.inf, bound=self.weight * self.floor)]
 
     @property
     def bound(self) -> float:
@@ -208,7 +198,7 @@ class SetColumns:
         piece.bound = max(piece.bound, lower + self.weight * piece.low)
         return len(columns.numbers) + found.work
 
-    def _next(self) -> _Piece | None:
+    def _next(self) -> Piece | None:
         """Return the piece that a linear program may raise the bound of; None where only whole numbers can."""
         piece = min(self.pieces, key=lambda piece: piece.bound)
         if piece.solved and piece.duals is None:
@@ -216,13 +206,13 @@ class SetColumns:
         narrow = self.weight * (self._top(piece) - piece.low) <= NARROW * abs(self.upper)
         return None if piece.solved and (narrow or piece.decided) else piece
 
-    def _top(self, piece: _Piece) -> float:
+    def _top(self, piece: Piece) -> float:
         """Return the largest load that a better choice of the piece may have."""
         if not self.weight:
             return piece.low
         return min(piece.high, (self.upper - piece.base) / self.weight)
 
-    def _halve(self, piece: _Piece) -> _Piece:
+    def _halve(self, piece: Piece) -> Piece:
         """Cut a piece in two; return the one with the smaller loads, whose program is another one."""
         middle = (piece.low + self._top(piece)) / 2
         smaller = replace(piece, high=middle, solved=False)
@@ -231,7 +221,7 @@ class SetColumns:
         self.pieces.append(smaller)
         return smaller
 
-    def _price(self, piece: _Piece, dual: Array) -> None:
+    def _price(self, piece: Piece, dual: Array) -> None:
         """Take the bound that duals (E + G,) give, and the columns that they price lowest."""
         E, G = self.sets.problem.num_experts, self.gpus
         duals = dual[:E], dual[E:]
@@ -249,7 +239,7 @@ class SetColumns:
             piece.bound = max(piece.bound, base + self.weight * piece.low)
         self.columns = np.union1d(self.columns, np.concatenate(entering))
 
-    def _within(self, piece: _Piece, most: int) -> tuple[Columns, float]:
+    def _within(self, piece: Piece, most: int) -> tuple[Columns, float]:
         """Return the columns that a better choice may use, at most so many, and what one with any other costs.
 
         Without the largest load, which costs the piece's least.
@@ -277,21 +267,6 @@ class SetColumns:
         if self.weight:
             value += self.weight * max(self.floor, float(self.sets.relative_load(choice, gpus).max()))
         return value
-
-    def _near(self, row: Row) -> Ints:
-        """Return columns of a row (G, C): each set on each GPU, and with one expert exchanged on its own."""
-        G, E = self.gpus, self.sets.problem.num_experts
-        everywhere = (self.sets.number(row)[:, None] * G + np.arange(G)).ravel()
-        result = [everywhere]
-        for gpu, members in enumerate(row):
-            others = np.setdiff1d(np.arange(E), members)
-            swapped = np.repeat(members[None], len(members) * len(others), axis=0)
-            swapped[np.arange(len(swapped)), np.repeat(np.arange(len(members)), len(others))] = np.tile(
-                others, len(members)
-            )
-            if len(swapped):
-                result.append(self.sets.number(swapped) * G + gpu)
-        return np.unique(np.concatenate(result))
 
     def _below(self, high: float) -> Columns:
         """Return the present columns, without those that a constraint or their load rules out."""

@@ -18,8 +18,10 @@ __all__ = ["GpuSets", "count_sets", "sets_fit"]
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Costs = npt.NDArray[np.floating[Any]]
-CANCELLED = 1e-13  # of a sum of variances, relative
-EXACT = 5_000_000  # costs of a layer that are kept in double precision
+CANCELLED = 1e-13  # of a sum of variances, relative; double precision times the hundreds of operations behind a sum
+# Costs of a layer that are kept in double precision; 40 MB; above it, single precision, whose rounding the bounds allow
+# for.
+EXACT = 5_000_000
 
 
 def sets_fit(problem: Problem) -> str | None:

@@ -17,8 +17,8 @@ __all__ = ["Columns", "Shares", "Whole", "solve_shares", "solve_whole"]
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 SCALE = 1e3  # cost of the choice in linear programs: HiGHS takes 1e-7 for nothing
-SMALLEST = 1e-9  # cost of a choice that numbers are scaled by
-UNITS = 1e12  # of a cost in whole numbers
+SMALLEST = 1e-9  # cost of a choice that numbers are scaled by; costs are fractions of the objective, near 1
+UNITS = 1e12  # of a cost in whole numbers; sums of G of them stay far below 2^63
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

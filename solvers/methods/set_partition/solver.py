@@ -29,12 +29,15 @@ __all__ = ["SetPartition"]
 
 Array = npt.NDArray[np.float64]
 Table = npt.NDArray[np.int32]
-KEPT = 100_000_000  # costs of all layers that are kept for the next price of the spread
-PRICES = 8  # of the spread that are tried
-SETTLED = 1e-3  # relative to the tolerance: a spread this near to it settles the price
-PRICED_PER_S = 4_000_000  # sets times GPUs that a core prices and looks at a few times
-PROGRAM_SHARE = 0.5  # of the time for the linear programs, the rest for whole numbers
-MOST = (1_000, 4_000, 16_000, 64_000)  # columns of a program in whole numbers, pass by pass
+KEPT = 100_000_000  # costs of all layers that are kept for the next price of the spread; 0.4 to 0.8 GB
+PRICES = 8  # of the spread that are tried; halvings: the price is known to 1/128
+# Relative to the tolerance: a spread this near to it settles the price; chosen by trial.
+SETTLED = 1e-3
+# Sets times GPUs that a core prices and looks at a few times; chosen by trial.
+PRICED_PER_S = 4_000_000
+PROGRAM_SHARE = 0.5  # of the time for the linear programs, the rest for whole numbers; chosen by trial
+# Columns of a program in whole numbers, pass by pass; chosen by trial.
+MOST = (1_000, 4_000, 16_000, 64_000)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,9 @@ from solvers.searching.threads import each_layer
 __all__ = ["budgeted_by_load", "budgeted_rows"]
 
 Table = npt.NDArray[np.int32]
-HOT = 2.0
-EVEN_TRIALS_PER_PAIR = 40  # of slots; with fewer, half of them is too much for a second start at each level
+HOT = 2.0  # first temperature: these searches are short and start from good rows; chosen by trial
+# Of slots; with fewer, half of them is too much for a second start at each level; chosen by trial.
+EVEN_TRIALS_PER_PAIR = 40
 
 
 def budgeted_rows(

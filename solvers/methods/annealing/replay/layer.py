@@ -10,8 +10,10 @@ import numpy.typing as npt
 from placement import Problem
 from placement.cost.shares import home_share
 from placement.replay.replay import POLICIES, homes_of, replica_table
-from solvers.methods.annealing.replay.kernels.routing import LayerModel, LayerState, route_all
-from solvers.methods.annealing.replay.kernels.trials import anneal_layer, load_cost, most_active
+from solvers.methods.annealing.replay.kernels.loads import load_cost
+from solvers.methods.annealing.replay.kernels.routing import route_all
+from solvers.methods.annealing.replay.kernels.state import LayerModel, LayerState, Loads, Prices
+from solvers.methods.annealing.replay.kernels.trials import anneal_layer, most_active
 from solvers.searching.kernels.random import State, seeded
 from solvers.searching.search import Search
 from traces import TokenSample
@@ -19,12 +21,17 @@ from traces import TokenSample
 __all__ = ["Layer", "anneal_once", "search_layer"]
 
 Row = npt.NDArray[np.integer[Any]]
-STEP = 1024
-STAGES = ((0.3, 2048), (0.5, 4096), (0.7, 8192))  # until so much of a run is used up: this many tokens; then all
-HOPELESS = 8.0  # a trial that costs this many typical changes of traffic in load alone is not priced further
-RUN_TRIALS, RUN_S = 4_000_000, 1.5  # with as much for each, several runs per layer are better than a longer one
-RUN_TRIALS_PER_PAIR = 40  # of slots, where that is less
-MAX_RUNS = 4
+STEP = 1024  # trials between two looks at the clock: some 10 ms
+# Until so much of a run is used up: this many tokens; then all; chosen by trial: a hot search accepts most trials,
+# whose price is per token.
+STAGES = ((0.3, 2048), (0.5, 4096), (0.7, 8192))
+# A trial that costs this many typical changes of traffic in load alone is not priced further; exp(-8) of such trials
+# would pass.
+HOPELESS = 8.0
+# With as much for each, several runs per layer are better than a longer one; chosen by trial.
+RUN_TRIALS, RUN_S = 4_000_000, 1.5
+RUN_TRIALS_PER_PAIR = 40  # of slots, where that is less; chosen by trial
+MAX_RUNS = 4  # more gain less than longer ones. Chosen by trial
 
 
 def _messages(problem: Problem, sample: TokenSample, tokens: int) -> int:
@@ -100,12 +107,14 @@ class Layer:
             batch=batch,
             scale=weights.traffic_weight / _messages(problem, sample, n),
             activated_weight=weights.activated_weight / layers / max(batches, 1),
-            cap=np.inf if caps is None else float(caps[layer]),
-            excess_weight=0.0 if caps is None else weights.load_excess_weight / layers,
-            max_weight=weights.imbalance_weight / layers,
-            margin=problem.load_margin,
-            spread_weight=problem.spread_weight / layers,
-            spread_free=problem.spread_tolerance,
+            prices=Prices(
+                cap=np.inf if caps is None else float(caps[layer]),
+                excess=0.0 if caps is None else weights.load_excess_weight / layers,
+                largest=weights.imbalance_weight / layers,
+                margin=problem.load_margin,
+                spread=problem.spread_weight / layers,
+                spread_free=problem.spread_tolerance,
+            ),
         )
         gpus, counts = replica_table(row[None], E, problem.slots_per_gpu)
         room = np.full((E, G + 1), -1, np.int64)
@@ -141,20 +150,8 @@ class Layer:
         messages = route_all(self.state, self.model)
         none, state, model = np.zeros(G), self.state, self.model
         varies = deviations is not None or moments is not None
-        loads = load_cost(
-            -1,
-            -1,
-            none,
-            none,
-            state.gpu_load,
-            state.overlap,
-            state.variance,
-            none,
-            varies,
-            model.covariance,
-            model.load,
-            *model[-6:],
-        )
+        known = Loads(model.load, model.covariance, varies, state.gpu_load, state.overlap, state.variance)
+        loads = load_cost(-1, -1, none, none, none, known, model.prices)
         state.value[:] = loads, most_active(state.active_on)
         # What the layer adds to the objective, on these tokens.
         self.cost = model.scale * messages + loads + model.activated_weight * float(state.value[1])

@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Table = npt.NDArray[np.int32]
 
-STALLED = 1.005  # times the lower bound: below it, other numbers of replicas are not worth their time
+STALLED = 1.005  # times the lower bound: below it, other numbers of replicas are not worth their time; chosen by trial
 
 
 @numba.njit(nogil=True, cache=True)

@@ -7,127 +7,26 @@ import numpy as np
 
 from placement.loads.kernels.homes import add_home_shares
 from placement.replay.kernels.replay import FAIR, SAME_NODE
-from solvers.methods.annealing.replay.kernels.routing import (
+from solvers.methods.annealing.replay.kernels.loads import (
+    add_shares,
+    home_variance_change,
+    load_cost,
+    take_home_shares,
+    take_loads,
+)
+from solvers.methods.annealing.replay.kernels.routing import move_tokens, route
+from solvers.methods.annealing.replay.kernels.state import (
     Floats,
     Ints,
     LayerModel,
     LayerState,
+    Loads,
+    Split,
     edit_replicas,
-    expert_share,
-    move_tokens,
-    route,
-    take_home_shares,
 )
 from solvers.searching.kernels.random import State, next_below, next_unit
 
-__all__ = ["anneal_layer", "load_cost", "most_active"]
-
-
-@numba.njit(nogil=True, cache=True)
-def _add_shares(
-    e: int,
-    sign: float,
-    change: Floats,
-    replicas: Ints,
-    counts: Ints,
-    share: Floats,
-    fair: Floats,
-    homes: Floats,
-    policy: int,
-    node_of_gpu: Ints,
-) -> None:
-    """Add the expert's share of its tokens on each GPU, relative to the fair shares, to `change` (G,)."""
-    if counts[e] == 1:
-        change[replicas[e, 0]] += sign / fair[replicas[e, 0]]
-        return
-    expert_share(replicas[e], counts[e], policy, homes[min(e, len(homes) - 1)], node_of_gpu, share)
-    for c in range(counts[e]):
-        change[replicas[e, c]] += sign * share[c] / fair[replicas[e, c]]
-
-
-@numba.njit(nogil=True, cache=True)
-def load_cost(
-    x: int,
-    y: int,
-    dx: Floats,
-    dy: Floats,
-    gpu_load: Floats,
-    overlap: Floats,
-    variance: Floats,
-    by_homes: Floats,
-    varies: bool,
-    covariance: Floats,
-    load: Floats,
-    cap: float,
-    excess_weight: float,
-    max_weight: float,
-    margin: float,
-    spread_weight: float,
-    spread_free: float,
-) -> float:
-    """Return the cost of the layer's loads if the relative shares of experts x and y (-1: none) change by dx, dy.
-
-    And the variances by `by_homes`, (G,). `varies`: whether variances count at all.
-    """
-    known = len(covariance) > 0
-    largest = 0.0
-    excess = 0.0
-    spread = 0.0
-    for g in range(len(gpu_load)):
-        value, square = gpu_load[g], variance[g] + by_homes[g]
-        if x >= 0 and dx[g] != 0.0:
-            value += dx[g] * load[x]
-            if known:
-                square += dx[g] * (2.0 * overlap[x, g] + dx[g] * covariance[x, x])
-                if y >= 0:
-                    square += 2.0 * dx[g] * dy[g] * covariance[x, y]
-        if y >= 0 and dy[g] != 0.0:
-            value += dy[g] * load[y]
-            if known:
-                square += dy[g] * (2.0 * overlap[y, g] + dy[g] * covariance[y, y])
-        largest = max(largest, value)
-        if varies:
-            spread += square
-            if margin != 0.0:
-                value += margin * np.sqrt(max(square, 0.0))
-        if value > cap:
-            excess += value - cap
-    cost = max_weight * largest + excess_weight * excess
-    if varies and spread_weight != 0.0:
-        cost += spread_weight * max(np.sqrt(max(spread, 0.0) / len(gpu_load)) - spread_free, 0.0)
-    return cost
-
-
-@numba.njit(nogil=True, cache=True)
-def _home_variance_change(
-    x: int, y: int, bx: Floats, by: Floats, home_overlap: Floats, moments: Floats, by_homes: Floats
-) -> None:
-    """Fill `by_homes` (G,), the change of the variances if the homes' shares of experts x, y (-1: none) change."""
-    G = len(by_homes)
-    both = moments[x, y] if x >= 0 and y >= 0 else 0.0
-    for g in range(G):
-        added = 0.0
-        for h in range(G):
-            if x >= 0 and bx[g, h] != 0.0:
-                added += bx[g, h] * (2.0 * (home_overlap[x, g, h] + both * by[g, h]) + bx[g, h] * moments[x, x])
-            if y >= 0 and by[g, h] != 0.0:
-                added += by[g, h] * (2.0 * home_overlap[y, g, h] + by[g, h] * moments[y, y])
-        by_homes[g] = added / G
-
-
-@numba.njit(nogil=True, cache=True)
-def _take_loads(x: int, dx: Floats, state: LayerState, model: LayerModel) -> None:
-    """Book the change of expert x's relative shares."""
-    covariance, overlap = model.covariance, state.overlap
-    for g in range(len(dx)):
-        d = dx[g]
-        if d == 0.0:
-            continue
-        state.gpu_load[g] += d * model.load[x]
-        if len(covariance):
-            state.variance[g] += d * (2.0 * overlap[x, g] + d * covariance[x, x])
-            for e in range(len(covariance)):
-                overlap[e, g] += d * covariance[x, e]
+__all__ = ["anneal_layer", "most_active"]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -205,28 +104,23 @@ def anneal_layer(
         state.item_at,
     )
     fresh, lone, fresh_node, lone_node = state.fresh, state.lone, state.fresh_node, state.lone_node
-    gpu_load, overlap, variance, value = state.gpu_load, state.overlap, state.variance, state.value
+    gpu_load, variance, value = state.gpu_load, state.variance, state.value
     moments, home_overlap, bx, by = model.moments, state.home_overlap, state.by_home[0], state.by_home[1]
-    sways = len(moments) > 0
-    varies = sways or len(model.covariance) > 0
+    homes_count = len(moments) > 0
+    varies = homes_count or len(model.covariance) > 0
     by_homes = np.zeros(len(gpu_load))
     node_of_gpu, lock, allowed, usable = model.node_of_gpu, model.lock, model.allowed, model.usable
-    load, covariance, fair, homes, policy = model.load, model.covariance, model.fair, model.homes, model.policy
+    fair, policy, prices = model.fair, model.policy, model.prices
+    loads = Loads(model.load, model.covariance, varies, gpu_load, state.overlap, variance)
+    split = Split(policy, model.homes, node_of_gpu, fair, state.share[0])
     distinct, by_node, batch, most = model.distinct, model.by_node, model.batch, model.most
-    scale, activated_weight, cap, excess_weight = model.scale, model.activated_weight, model.cap, model.excess_weight
-    max_weight, margin, spread_weight, spread_free = (
-        model.max_weight,
-        model.margin,
-        model.spread_weight,
-        model.spread_free,
-    )
-    share, dx, dy = state.share[0], state.share[1], state.share[2]
+    scale, activated_weight, dx, dy = model.scale, model.activated_weight, state.share[1], state.share[2]
     S, E = len(expert_of), len(counts)
-    least_loads = max_weight * (1.0 - 1e-9)  # the largest load is at least the fair share
+    least_loads = prices.largest * (1.0 - 1e-9)  # the largest load is at least the fair share
     used_slots = 0
     for i in range(S):
         used_slots += expert_of[i] >= 0
-    recopies = S > E
+    fills_spare = S > E
     total = 0.0
     tried = 0
     for _ in range(trials):
@@ -236,7 +130,7 @@ def anneal_layer(
         if not usable[i] or (x >= 0 and lock[x] == 2):
             continue
         j = -1
-        if recopies and next_below(rng, 4) == 0:
+        if fills_spare and next_below(rng, 4) == 0:
             # Turn a spare replica, or an empty slot, into a replica of another expert, or a spare replica into an empty
             # slot.
             y = next_below(rng, E + 1) - 1
@@ -285,7 +179,7 @@ def anneal_layer(
         dx[:] = 0.0
         dy[:] = 0.0
         # An expert with a single replica before and after goes where it goes, whatever the homes.
-        turns = sways and (j < 0 or (x >= 0 and counts[x] > 1) or (y >= 0 and counts[y] > 1))
+        turns = homes_count and (j < 0 or (x >= 0 and counts[x] > 1) or (y >= 0 and counts[y] > 1))
         if turns:
             bx[:] = 0.0
             by[:] = 0.0
@@ -294,41 +188,23 @@ def anneal_layer(
             if y >= 0:
                 add_home_shares(replicas[y], counts[y], -1.0, policy, node_of_gpu, fair, by)
         if x >= 0:
-            _add_shares(x, -1.0, dx, replicas, counts, share, fair, homes, policy, node_of_gpu)
+            add_shares(x, -1.0, dx, replicas, counts, split)
             edit_replicas(x, i, a, b, replicas, counts, item_at)
-            _add_shares(x, 1.0, dx, replicas, counts, share, fair, homes, policy, node_of_gpu)
+            add_shares(x, 1.0, dx, replicas, counts, split)
         if y >= 0:
-            _add_shares(y, -1.0, dy, replicas, counts, share, fair, homes, policy, node_of_gpu)
+            add_shares(y, -1.0, dy, replicas, counts, split)
             edit_replicas(y, j if j >= 0 else i, b, a, replicas, counts, item_at)
-            _add_shares(y, 1.0, dy, replicas, counts, share, fair, homes, policy, node_of_gpu)
+            add_shares(y, 1.0, dy, replicas, counts, split)
         if turns:
             if x >= 0:
                 add_home_shares(replicas[x], counts[x], 1.0, policy, node_of_gpu, fair, bx)
             if y >= 0:
                 add_home_shares(replicas[y], counts[y], 1.0, policy, node_of_gpu, fair, by)
-            _home_variance_change(x, y, bx, by, home_overlap, moments, by_homes)
+            home_variance_change(x, y, bx, by, home_overlap, moments, by_homes)
         else:
             by_homes[:] = 0.0
-        loads = load_cost(
-            x,
-            y,
-            dx,
-            dy,
-            gpu_load,
-            overlap,
-            variance,
-            by_homes,
-            varies,
-            covariance,
-            load,
-            cap,
-            excess_weight,
-            max_weight,
-            margin,
-            spread_weight,
-            spread_free,
-        )
-        delta = loads - value[0]
+        cost = load_cost(x, y, dx, dy, by_homes, loads, prices)
+        delta = cost - value[0]
         activated = value[1]
         priced = by_table or temperature < 0.0 or delta <= hopeless + limit
         if priced and not by_table:
@@ -369,16 +245,16 @@ def anneal_layer(
             used_slots += (x < 0) - (y < 0)
         if x >= 0:
             move_tokens(x, state, model)
-            _take_loads(x, dx, state, model)
+            take_loads(x, dx, state, model)
         if y >= 0:
             move_tokens(y, state, model)
-            _take_loads(y, dy, state, model)
+            take_loads(y, dy, state, model)
         if turns:
             if x >= 0:
                 take_home_shares(x, bx, moments, home_overlap, variance)
             if y >= 0:
                 take_home_shares(y, by, moments, home_overlap, variance)
-        value[0] = loads
+        value[0] = cost
         value[1] = activated
         total += delta
     return total / max(tried, 1) if temperature < 0.0 else total

@@ -1,0 +1,163 @@
+"""A layer's loads: what each replica serves, what a change costs, and the books after it."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from placement.replay.kernels.replay import FAIR, SAME_NODE
+from solvers.methods.annealing.replay.kernels.state import (
+    Floats,
+    Ints,
+    LayerModel,
+    LayerState,
+    Loads,
+    Prices,
+    Split,
+)
+
+__all__ = ["add_shares", "expert_share", "home_variance_change", "load_cost", "take_home_shares", "take_loads"]
+
+
+@numba.njit(nogil=True, cache=True)
+def expert_share(gpus: Ints, count: int, policy: int, homes: Floats, node_of_gpu: Ints, share: Floats) -> None:
+    """Fill ``share[c]``, what replica c serves of an expert's tokens (as `placement.cost.shares.replica_share`).
+
+    Parameters
+    ----------
+    gpus : (>= count,) integers
+    homes : (G,) float64
+        Share of the expert's tokens by home GPU.
+    """
+    G = len(homes)
+    for c in range(count):
+        share[c] = 0.0
+    far = 1.0
+    if policy != FAIR:
+        far = 0.0
+        for h in range(G):
+            near = 0
+            own = -1
+            for c in range(count):
+                if gpus[c] == h:
+                    own = c
+                elif policy == SAME_NODE and node_of_gpu[gpus[c]] == node_of_gpu[h]:
+                    near += 1
+            if own >= 0:
+                share[own] += homes[h]
+            elif near:
+                for c in range(count):
+                    if node_of_gpu[gpus[c]] == node_of_gpu[h]:
+                        share[c] += homes[h] / near
+            else:
+                far += homes[h]
+    for c in range(count):
+        share[c] += far / count
+
+
+@numba.njit(nogil=True, cache=True)
+def add_shares(e: int, sign: float, change: Floats, replicas: Ints, counts: Ints, split: Split) -> None:
+    """Add the expert's share of its tokens on each GPU, relative to the fair shares, to `change` (G,)."""
+    fair, share, homes = split.fair, split.share, split.homes
+    if counts[e] == 1:
+        change[replicas[e, 0]] += sign / fair[replicas[e, 0]]
+        return
+    expert_share(replicas[e], counts[e], split.policy, homes[min(e, len(homes) - 1)], split.node_of_gpu, share)
+    for c in range(counts[e]):
+        change[replicas[e, c]] += sign * share[c] / fair[replicas[e, c]]
+
+
+@numba.njit(nogil=True, cache=True)
+def load_cost(x: int, y: int, dx: Floats, dy: Floats, by_homes: Floats, loads: Loads, prices: Prices) -> float:
+    """Return the cost of a layer's loads if the shares of experts x and y (-1: none) change.
+
+    Parameters
+    ----------
+    x, y : int
+    dx, dy : (G,) float64
+        Change of the experts' shares on each GPU, relative to the fair shares.
+    by_homes : (G,) float64
+        Change of the variances by homes.
+    loads : Loads
+    prices : Prices
+    """
+    load, covariance, varies, gpu_load, overlap, variance = loads
+    cap, excess_weight, max_weight, margin, spread_weight, spread_free = prices
+    known = len(covariance) > 0
+    largest = 0.0
+    excess = 0.0
+    spread = 0.0
+    for g in range(len(gpu_load)):
+        value, square = gpu_load[g], variance[g] + by_homes[g]
+        if x >= 0 and dx[g] != 0.0:
+            value += dx[g] * load[x]
+            if known:
+                square += dx[g] * (2.0 * overlap[x, g] + dx[g] * covariance[x, x])
+                if y >= 0:
+                    square += 2.0 * dx[g] * dy[g] * covariance[x, y]
+        if y >= 0 and dy[g] != 0.0:
+            value += dy[g] * load[y]
+            if known:
+                square += dy[g] * (2.0 * overlap[y, g] + dy[g] * covariance[y, y])
+        largest = max(largest, value)
+        if varies:
+            spread += square
+            if margin != 0.0:
+                value += margin * np.sqrt(max(square, 0.0))
+        if value > cap:
+            excess += value - cap
+    cost = max_weight * largest + excess_weight * excess
+    if varies and spread_weight != 0.0:
+        cost += spread_weight * max(np.sqrt(max(spread, 0.0) / len(gpu_load)) - spread_free, 0.0)
+    return cost
+
+
+@numba.njit(nogil=True, cache=True)
+def home_variance_change(
+    x: int, y: int, bx: Floats, by: Floats, home_overlap: Floats, moments: Floats, by_homes: Floats
+) -> None:
+    """Fill `by_homes` (G,), the change of the variances if the homes' shares of experts x, y (-1: none) change."""
+    G = len(by_homes)
+    both = moments[x, y] if x >= 0 and y >= 0 else 0.0
+    for g in range(G):
+        added = 0.0
+        for h in range(G):
+            if x >= 0 and bx[g, h] != 0.0:
+                added += bx[g, h] * (2.0 * (home_overlap[x, g, h] + both * by[g, h]) + bx[g, h] * moments[x, x])
+            if y >= 0 and by[g, h] != 0.0:
+                added += by[g, h] * (2.0 * home_overlap[y, g, h] + by[g, h] * moments[y, y])
+        by_homes[g] = added / G
+
+
+@numba.njit(nogil=True, cache=True)
+def take_loads(x: int, dx: Floats, state: LayerState, model: LayerModel) -> None:
+    """Book the change of expert x's relative shares."""
+    covariance, overlap = model.covariance, state.overlap
+    for g in range(len(dx)):
+        d = dx[g]
+        if d == 0.0:
+            continue
+        state.gpu_load[g] += d * model.load[x]
+        if len(covariance):
+            state.variance[g] += d * (2.0 * overlap[x, g] + d * covariance[x, x])
+            for e in range(len(covariance)):
+                overlap[e, g] += d * covariance[x, e]
+
+
+@numba.njit(nogil=True, cache=True)
+def take_home_shares(x: int, change: Floats, moments: Floats, home_overlap: Floats, variance: Floats) -> None:
+    """Book the change of what each home adds to expert x's relative shares, ``change[g, h]``."""
+    G = len(variance)
+    for g in range(G):
+        added = 0.0
+        for h in range(G):
+            d = change[g, h]
+            added += d * (2.0 * home_overlap[x, g, h] + d * moments[x, x])
+        variance[g] += added / G
+    for e in range(len(moments)):
+        moment = moments[x, e]
+        if moment == 0.0:
+            continue
+        for g in range(G):
+            for h in range(G):
+                home_overlap[e, g, h] += moment * change[g, h]

@@ -1,0 +1,127 @@
+"""What the search of a layer knows and changes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Floats", "Ints", "LayerModel", "LayerState", "Loads", "Prices", "Split", "edit_replicas"]
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.integer[Any]]
+Bools = npt.NDArray[np.bool_]
+
+
+class Prices(NamedTuple):
+    """What a layer's loads cost."""
+
+    cap: float  # infinite for none
+    excess: float  # per unit of load above the cap
+    largest: float  # per unit of the largest load
+    margin: float  # standard errors that are added to a load before the cap is held against it
+    spread: float  # per unit of the root mean square over GPUs of the loads' standard errors
+    spread_free: float  # that costs nothing; the objective frees the mean over layers, a layer its own part
+
+
+class Loads(NamedTuple):
+    """The loads of a layer, as `load_cost` takes them: parts of the model, then of the state."""
+
+    load: Floats  # (E,) of the experts
+    covariance: Floats  # (E, E) of the experts' loads; (0, 0) where it doesn't count
+    varies: bool  # whether variances count at all
+    gpu_load: Floats  # (G,)
+    overlap: Floats  # (E, G)
+    variance: Floats  # (G,)
+
+
+class Split(NamedTuple):
+    """How an expert's tokens are split over its replicas."""
+
+    policy: int
+    homes: Floats  # (E or 1, G) share of the expert's tokens by home rank
+    node_of_gpu: Ints  # (G,)
+    fair: Floats  # (G,)
+    share: Floats  # (G + 1,) room for an expert's shares
+
+
+class LayerState(NamedTuple):
+    """What the search changes in place. An *item* is what a slot holds: a replica of an expert, or nothing."""
+
+    expert_of: Ints  # (S,) expert of each item, -1 none
+    gpu_of: Ints  # (S,) where the item is
+    replicas: Ints  # (E, M) GPUs of each expert's replicas, ascending
+    counts: Ints  # (E,) replicas of each expert
+    item_at: Ints  # (E, G) the expert's item on the GPU, -1 none
+    used: Ints  # (n, K) item that serves each assignment, -1 not yet routed
+    at: Ints  # (n, K) and its GPU
+    on_gpu: Ints  # (n, G) assignments of each token on each GPU
+    on_node: Ints  # (n, N)
+    fresh: Floats  # (S, G) cost of first messages to g by the item's tokens that don't go to g
+    fresh_node: Floats  # (S, N) likewise, to a node
+    lone: Floats  # (S, S) cost of i's messages over tokens that j serves too, where no other item is on i's GPU
+    lone_node: Floats  # (S, S) likewise, nothing else on its node
+    gpu_load: Floats  # (G,) relative to the fair share
+    overlap: Floats  # (E, G) expert's load deviations times the GPU's, summed over windows
+    variance: Floats  # (G,) of the GPU's load; 0 where deviations don't count
+    active: Ints  # (b, E, G) assignments to the expert that the GPU serves in each batch of tokens
+    active_on: Ints  # (b, G) experts with tokens on each GPU
+    home_overlap: Floats  # (E, G, G) [e, g, h] moment of the expert's load and what home h adds to the GPU's; or empty
+    share: Floats  # (3, G + 1) room: an expert's shares, changes of x's and y's relative loads
+    by_home: Floats  # (2, G, G) room: changes of what each home adds to x's and y's relative loads, [g, h]
+    value: Floats  # (2,) cost of the loads as they are; sum over batches of the largest active_on
+
+
+class LayerModel(NamedTuple):
+    """What stays: the layer's tokens, its loads, the topology, the constraints and the weights."""
+
+    start: Ints  # (E+1,) where each expert's assignments start in token and place
+    token: Ints
+    place: Ints  # column of the assignment in the token's top-k
+    rows: Ints  # (n,)
+    home: Ints  # (n,) home rank
+    load: Floats  # (E,)
+    covariance: Floats  # (E, E) of the experts' loads; (0, 0) where it doesn't count
+    moments: Floats  # (E, E) of the experts' loads within sequences; (0, 0) where homes don't count
+    homes: Floats  # (E or 1, G) share of the expert's tokens by home rank
+    fair: Floats  # (G,)
+    policy: int
+    node_of_gpu: Ints  # (G,)
+    gpu_cost: Floats  # (G, G)
+    node_cost: Floats  # (G, N)
+    distinct: bool  # one message per GPU or node, not per assignment
+    by_node: bool  # node_cost counts
+    layer: int
+    lock: Ints  # (E,) 1 stays on its node, 2 stays where it is
+    allowed: Bools  # (E, G)
+    usable: Bools  # (S,) items that may hold a replica
+    most: int  # used slots at most
+    batch: int  # tokens per batch; 0 where activated experts don't count
+    scale: float  # objective per unit of message cost
+    activated_weight: float  # objective per activated expert of one batch
+    prices: Prices
+
+
+@numba.njit(nogil=True, cache=True)
+def edit_replicas(e: int, item: int, remove: int, add: int, replicas: Ints, counts: Ints, item_at: Ints) -> None:
+    """Take the item of e off GPU `remove` and put it on `add` (-1: none); replicas stay in the order of the GPUs."""
+    n = counts[e]
+    if remove >= 0:
+        item_at[e, remove] = -1
+        c = 0
+        while replicas[e, c] != remove:
+            c += 1
+        for d in range(c, n - 1):
+            replicas[e, d] = replicas[e, d + 1]
+        n -= 1
+    if add >= 0:
+        item_at[e, add] = item
+        c = n
+        while c > 0 and replicas[e, c - 1] > add:
+            replicas[e, c] = replicas[e, c - 1]
+            c -= 1
+        replicas[e, c] = add
+        n += 1
+    counts[e] = n
