@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from placement import Constraints, Group, Pin, Problem, Topology
+from placement import Constraints, Group, Pin, Problem, Topology, score
 from placement.cost.feasibility import broken_constraints
 from placement.plan.plan import replicas_on_gpu
-from solvers import Limits, Solution, names, solve, solver_from
+from solvers import Limits, names, solve, solver_from
 from solvers.arrange.fill import fill_slots
 from traces import InputError, Profile
 from traces.synthetic import Synthetic, generate
@@ -97,10 +99,11 @@ def test_groups_stay_on_their_node() -> None:
 
 
 def test_a_slot_that_no_expert_may_be_in_stays_empty() -> None:
-    """Two GPUs of nine slots for eight experts, none twice on a GPU."""
-    asked = problem("1x2", 9)
+    """Exclusions leave GPU 3 two experts for three slots, and none may be there twice."""
+    away = tuple(Pin(expert=expert, gpu=3) for expert in range(8) if expert % 4 != 3)
+    asked = problem(constraints=Constraints(forbidden=away))
     filled = fill_slots(asked, bare(asked))
-    assert ((filled < 0).reshape(2, 2, 9).sum(axis=2) == 1).all()
+    assert (filled < 0).reshape(2, 4, 3).sum(axis=2).tolist() == [[0, 0, 0, 1]] * 2
 
 
 def test_only_the_slots_that_a_gpu_has_are_filled() -> None:
@@ -113,17 +116,38 @@ def test_only_the_slots_that_a_gpu_has_are_filled() -> None:
     assert (filled >= 0).reshape(2, 3, 4).sum(axis=2).tolist() == [[2, 3, 4]] * 2
 
 
-@pytest.mark.parametrize("name", names())
-@settings(max_examples=6)
-@given(gpus=st.sampled_from(["1x2", "2x2", "1x4"]), more=st.integers(0, 2), experts=st.sampled_from([6, 8]))
-def test_no_plan_of_any_method_has_an_empty_slot(name: str, gpus: str, more: int, experts: int) -> None:
-    """Under an engine that wants every slot full; the score is that of the plan with its replicas."""
-    slots = -(-experts // Topology.parse(gpus).num_gpus) + more
-    asked = problem(gpus, slots, experts=experts)
-    assume(solver_from(name).supports(asked) is None)
-    found: Solution = solve(asked, name, limits=Limits(work=300), workers=1)
+@cache
+def cases(name: str) -> list[Problem]:
+    """Return problems that want every slot full, under both executions, of sizes that a method takes."""
+    sizes = itertools.product(("1x2", "2x2", "1x4"), (4, 6, 8), (0, 1, 2), (ENGINE, None))
+    made = [
+        Problem(
+            profile(experts),
+            machine,
+            min(experts, -(-experts // machine.num_gpus) + more),
+            constraints=Constraints(full_slots=True if engine is None else None),
+            engine=engine,
+        )
+        for text, experts, more, engine in sizes
+        for machine in (Topology.parse(text),)
+    ]
+    return [item for item in made if solver_from(name).supports(item) is None]
+
+
+SLOW = {"auto"}
+METHODS = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names()]
+
+
+@pytest.mark.parametrize("name", METHODS)
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_no_plan_of_any_method_has_an_empty_slot(name: str, data: st.DataObject) -> None:
+    """Under an engine that wants every slot full, or a constraint; the score is that of the plan with its replicas."""
+    asked = data.draw(st.sampled_from(cases(name)))
+    found = solve(asked, name, limits=Limits(work=300), workers=1)
     assert (found.plan.physical_to_logical_map >= 0).all()
     assert broken_constraints(asked, found.plan.physical_to_logical_map).found == []
+    assert found.plan.score == score(asked, found.plan).total
 
 
 def test_slots_stay_empty_where_nobody_wants_them_full() -> None:
@@ -151,7 +175,8 @@ def test_a_budget_that_leaves_slots_empty_is_refused_where_they_must_be_full(
     """4 spare slots in each of 2 layers take 8 replicas; a smaller budget can't fill them, a larger one can."""
 
     def asked(replicas: int) -> Problem:
-        limited = Constraints(**{budget: replicas * (size or 1)})
+        given: dict[str, Any] = {budget: replicas * (size or 1)}
+        limited = Constraints(**given)
         return Problem(profile(), Topology.parse("2x2"), 3, constraints=limited, expert_bytes=size, engine=ENGINE)
 
     with pytest.raises(InputError) as error:

@@ -46,7 +46,7 @@ def test_whether_a_time_was_said_is_known_and_makes_no_limits_differ() -> None:
     ("name", "value"),
     [("time_s", 0), ("time_s", float("inf")), ("work", 0), ("gap", 1), ("gap", -0.1), ("stall_s", 0)],
 )
-def test_limits_out_of_range_are_refused(name: str, value: float) -> None:
+def test_limits_out_of_range_are_refused(name: str, value: Any) -> None:
     """A limit that nothing could keep, or that would never end a search."""
     with pytest.raises(InputError) as error:
         Limits(**{name: value})

@@ -37,7 +37,13 @@ def problem(profile: Profile) -> Problem:
 
 def request(seeds: int = SEEDS, **changes: Any) -> Request:
     """Ask for random plans, from seed 10 on: each seed has another."""
-    asked = {"topology": "1x4", "solver": "random", "limits": Limits(work=3), "seed": 10, "seeds": seeds}
+    asked: dict[str, Any] = {
+        "topology": "1x4",
+        "solver": "random",
+        "limits": Limits(work=3),
+        "seed": 10,
+        "seeds": seeds,
+    }
     return Request(**(asked | changes))
 
 

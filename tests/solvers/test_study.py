@@ -228,8 +228,9 @@ def test_fields_of_the_request_can_be_given_one_by_one() -> None:
 )
 def test_an_unknown_field_is_refused_with_the_one_that_is_meant(name: str, remedy: str) -> None:
     """Most likely a slip of the pen; where none is near, all are listed."""
+    asked: dict[str, Any] = {name: 4}
     with pytest.raises(InputError) as error:
-        Study.of(generate(PARAMS), "1x4", **{name: 4})
+        Study.of(generate(PARAMS), "1x4", **asked)
     (violation,) = error.value.violations
     assert (violation.code, violation.pointer) == ("unknown_field", f"/{name}")
     assert violation.remedy.startswith(remedy)
