@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from placement import Plan, Problem, lower_bound, score
 from placement.cost.feasibility import broken_constraints
-from solvers.arrange.fill import fill_slots
 from solvers.fronts.candidates import Candidate
 from solvers.fronts.pareto import nondominated, thinned
 from solvers.fronts.points import Against, Front
 from solvers.methods.annealing.solver import Annealing
 from solvers.registry import Solver
 from solvers.searching.events import Event, Observer
+from solvers.searching.fill import fill_slots
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.solving import check_start, solve

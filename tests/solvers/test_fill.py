@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from solvers.arrange.fill import fill_slots
 
 from placement import Constraints, Group, Pin, Problem, Topology, score
 from placement.cost.feasibility import broken_constraints
 from placement.plan.plan import replicas_on_gpu
 from solvers import Limits, names, solve, solver_from
+from solvers.searching.fill import fill_slots
 from traces import InputError, Profile
 from traces.synthetic import Synthetic, generate
 
