@@ -15,6 +15,12 @@ from solvers import Front, Limits, Study, front
 FRONT = ("--solver", "assignment", "--work-limit", "8000", "--points", "4")
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a folder of its own: plans without a name are written where the command runs."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory, trace_bytes: bytes) -> Path:
     """Write the small valid trace."""
