@@ -2,7 +2,7 @@
 
 with Client("http://127.0.0.1:8000") as service:
     trace = service.upload("examples/tiny_moe/tiny_moe.npz")
-    plan = service.plan(PlanBody(trace=trace.id, topology="1x4", load_cap=1.05))
+    plan = service.plan(PlanBody(trace=trace.id, topology="1x4", engine="vllm"))
     for news in service.watch(plan.id):
         print(news.score, news.gap)
     plan = service.wait(plan.id)
