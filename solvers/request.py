@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt, Unit, doc
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 else:  # help texts are made from the fields: the classes themselves take long to import
     Plan = Topology = object
 
-__all__ = ["Against", "FrontRequest", "Request"]
+__all__ = ["Against", "FrontRequest", "Request", "request_of"]
 
 Against = Literal["imbalance", "replicas", "bytes_moved"]
 MAX_SLOTS = 32_767
@@ -145,3 +146,19 @@ class FrontRequest(Request):
         if self.against == "bytes_moved" and self.start is None:
             detail = "Bytes moved are counted from the plan that runs now."
             raise InputError.of("start_missing", "/start", detail, "Give that plan as start.")
+
+
+def request_of(kind: type[Request], **asked: Any) -> Any:
+    """Return a request from its fields; unknown ones are refused with the name that is meant, most likely.
+
+    Raises
+    ------
+    InputError
+    """
+    known = [item.name for item in fields(kind)]
+    for name in asked:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            remedy = f"Did you mean {near[0]}?" if near else f"Fields are {', '.join(known)}."
+            raise InputError.of("unknown_field", f"/{name}", f"There is no field {name!r} of a request.", remedy)
+    return kind(**asked)

@@ -199,6 +199,8 @@ def front_of_seeds(
                 fronts.append(found)
             if progress is not None:
                 progress(len(fronts) + len(failed))
+            if executor is None and fronts and fronts[-1].stopped:  # whoever ended it wants no other
+                break
     except KeyboardInterrupt:
         if not fronts:
             raise

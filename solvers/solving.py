@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from placement import Plan, Problem, Termination, lower_bound
 from placement.cost.feasibility import broken_constraints, load_cap_misses
@@ -179,7 +180,7 @@ def _finish(
         score=total,
         bound=bound,
         termination=termination,
-        warnings=tuple(misses),
+        warnings=(*misses, *_left_empty(problem, outcome.table)),
         provenance={
             "trace_digest": problem.profile.digest,
             "trace": [asdict(source) for source in problem.profile.sources],
@@ -192,6 +193,7 @@ def _finish(
             "objective": asdict(problem.objective),
             "constraints": asdict(problem.constraints),
             "topology": topology_to_dict(problem.topology),
+            **({} if problem.engine is None else {"engine": problem.engine}),
             **({} if problem.expert_bytes is None else {"expert_bytes": problem.expert_bytes}),
             **({"notes": list(outcome.notes)} if outcome.notes else {}),
         },
@@ -203,6 +205,15 @@ def _finish(
         elapsed_s=outcome.elapsed_s,
         history=tuple(history),
     )
+
+
+def _left_empty(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> tuple[str, ...]:
+    """Return a warning where slots that should be full are empty, as no expert may be there."""
+    usable = problem.num_layers * int(problem.capacity.sum())
+    empty = usable - int((table >= 0).sum())
+    if not problem.full_slots or not empty:
+        return ()
+    return (f"{empty} of {usable} slots stay empty though all should be full: exclusions and groups let no expert in.",)
 
 
 def _version() -> str:

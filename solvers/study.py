@@ -15,7 +15,7 @@ from solvers.comparing import Comparison, judge
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
 from solvers.registry import Solver, solver_from
-from solvers.request import FrontRequest, Request
+from solvers.request import FrontRequest, Request, request_of
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
@@ -230,9 +230,7 @@ class Study:
             If no plan was found.
         """
         own = {item.name: getattr(self.request, item.name) for item in fields(self.request)}
-        if not isinstance(self.request, FrontRequest) and not self.request.limits.said:
-            own.pop("limits")
-        request = FrontRequest(**(own | asked))
+        request = request_of(FrontRequest, **(own | asked))
         many = request.seeds > 1 or executor is not None
         search = partial(
             front,
@@ -249,7 +247,7 @@ class Study:
         if not many:
             return search(seed=request.seed, observe=observe, interrupt=interrupt)
         if executor is None:
-            search = partial(search, interrupt=interrupt)
+            search = partial(search, observe=observe, interrupt=interrupt)
         seeds = range(request.seed, request.seed + request.seeds)
         return front_of_seeds(search, seeds, points=request.points, executor=executor, progress=progress)
 
@@ -285,21 +283,3 @@ class Study:
 
 
 BASELINE_WORK = 1_000  # a plan that needs no search is not cut short by a clock
-
-
-def request_of(kind: type[Request], **asked: Any) -> Any:
-    """Return a request from its fields; unknown ones are refused with the name that is meant, most likely.
-
-    Raises
-    ------
-    InputError
-    """
-    import difflib
-
-    known = [item.name for item in fields(kind)]
-    for name in asked:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            remedy = f"Did you mean {near[0]}?" if near else f"Fields are {', '.join(known)}."
-            raise InputError.of("unknown_field", f"/{name}", f"There is no field {name!r} of a request.", remedy)
-    return kind(**asked)

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
-from api.cli.declared import knobs_of
+from api.cli.knobs import knobs_of
 from api.cli.reading import TraceReading
 from solvers.request import FrontRequest
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from api.cli.declared import CONSTRAINTS, ENGINE, LIMITS, MACHINE, OUTPUT, WHAT
+from api.cli.knobs import CONSTRAINTS, ENGINE, LIMITS, MACHINE, OUTPUT, WHAT
 
 __all__ = ["GroupedCommand"]
 

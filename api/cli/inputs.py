@@ -60,18 +60,18 @@ def read_inputs(
     server : str or None
     """
     model = checks.run(reading.layout)
-    machine = checks.run(lambda: machine_of(asked.get("topology"), server))
+    machine: Any = checks.run(lambda: machine_of(asked.get("topology"), server))
     start = asked.get("start")
     if server is not None:
         remote = None if start is None else named_plan(start, "--start")
         body = {} if machine is None else _body(asked, machine, remote)
         return Inputs(reading=reading, model=model, source=None, request=None, body=body)
-    first = None
+    first: Any = None
     if start is not None:
         known: dict[str, Any] = {"topology": machine, "model": model}
         known |= {"num_experts": reading.num_experts, "layer_ids": reading.layers()}
         first = checks.run(lambda: read_placement(Path(start), plan_format, **known))
-    source = checks.run(lambda: open_planned(trace, reading, model))
+    source: Any = checks.run(lambda: open_planned(trace, reading, model))
     apart: dict[str, Any] = {"topology": "1x1" if machine is None else machine}  # reported already
     if start is not None:
         if first is None:
@@ -86,9 +86,10 @@ def _body(asked: Asked, machine: Any, start: str | None) -> dict[str, Any]:
     """Return what was asked, and nothing else, as a service takes it."""
     from placement.topology.file import topology_to_dict
 
-    return (
+    body: dict[str, Any] = (
         _plain(asked.nested()) | {"topology": topology_to_dict(machine)} | ({} if start is None else {"start": start})
     )
+    return body
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from api.cli.console import say
-from api.cli.declared import LIMITS, OUTPUT, WHAT
+from api.cli.knobs import LIMITS, OUTPUT, WHAT
 from api.cli.texts import choice
 
 __all__ = [

@@ -112,7 +112,7 @@ def open_planned(trace: Path, reading: TraceReading, model: ModelLayout | None) 
     InputError
     """
     from solvers.source import open_source
-    from traces.profile.shards import is_profile
+    from traces.profile.saved import is_profile
 
     if model is None or not is_profile(trace):
         return open_source(trace, **reading.load_options(model))

@@ -160,7 +160,7 @@ def _engine_choices(text: str | None, tokens: Trace | None) -> tuple[dict[str, A
 
     choice = engine_of(text)
     engine = choice.engine
-    said = {"execution": engine.execution, "dedup": engine.dedup, "ownership": engine.ownership}
+    said: dict[str, Any] = {"execution": engine.execution, "dedup": engine.dedup, "ownership": engine.ownership}
     said |= {"replica_policy": choice.replica_policy}
     notes: tuple[str, ...] = ()
     if engine.ownership == "sequence" and tokens is not None and not _knows_sequences(tokens):

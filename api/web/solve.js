@@ -8,6 +8,7 @@ import { lineChart } from "./linechart.js";
 import { fixed, percent, short } from "./numbers.js";
 import { mark, show } from "./problems.js";
 
+const USELESS_GAP = .9; // a bound of a tenth of the score says that the search could not bound it, not that the plan is bad
 let trace = null;
 let running = null; // AbortController of the search that is watched
 let current = null; // id of its plan
@@ -121,7 +122,7 @@ function state({ status, cancel_requested: stopping, score, bound, gap, elapsed_
   $("status").textContent = status === "running" && stopping ? "stopping" : status;
   $("score").textContent = short(score);
   $("bound").textContent = short(bound);
-  $("gap").textContent = percent(gap);
+  $("gap").textContent = percent(gap > USELESS_GAP ? null : gap);
   $("elapsed").textContent = fixed(elapsed, 1);
 }
 

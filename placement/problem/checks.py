@@ -15,7 +15,7 @@ from placement.problem.objective import Objective
 from placement.problem.sizes import Sizes
 from traces import Profile, Violations
 
-__all__ = ["check_constraints", "check_objective", "check_slots"]
+__all__ = ["check_constraints", "check_full_slots", "check_objective", "check_slots"]
 
 
 def check_slots(sizes: Sizes, found: Violations) -> None:
@@ -121,6 +121,16 @@ def check_constraints(sizes: Sizes, loads: LoadModel, found: Violations) -> None
             else:
                 found.add("extra_replicas_range", "/constraints/extra_replicas", detail, f"Give at least {pinned}.")
         _check_conflicts(sizes, found)
+
+
+def check_full_slots(sizes: Sizes, found: Violations) -> None:
+    """Record a budget of replicas that leaves slots empty, where every slot has to hold an expert."""
+    if sizes.replicas_limited:
+        name = "extra_bytes" if sizes.constraints.extra_replicas is None else "extra_replicas"
+        detail = f"Every slot is to hold an expert, which takes {sizes.spare_replicas} replicas beyond one of each; "
+        detail += f"{sizes.replica_budget} are allowed."
+        remedy = f"Leave {name} out, use fewer slots_per_gpu, or set full_slots to False."
+        found.add("budget_below_slots", f"/constraints/{name}", detail, remedy)
 
 
 def _check_caps(sizes: Sizes, found: Violations) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from placement.engines import engine_of
 from placement.plan.plan import Plan
-from placement.problem.checks import check_constraints, check_objective, check_slots
+from placement.problem.checks import check_constraints, check_full_slots, check_objective, check_slots
 from placement.problem.constraints import Constraints, Group, LoadGroups, Pin
 from placement.problem.load_model import LoadModel
 from placement.problem.objective import Objective, SettledObjective
@@ -97,6 +97,8 @@ class Problem:
         check_slots(self.sizes, found)
         check_objective(self.objective, self.profile, self.num_gpus, found)
         check_constraints(self.sizes, self.loads, found)
+        if not found.found and self.full_slots:
+            check_full_slots(self.sizes, found)
         found.raise_if_any()
 
     @cached_property

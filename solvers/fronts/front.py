@@ -101,6 +101,8 @@ def front(
     _check(problem, points, start, against, num_groups)
     if isinstance(solver, str):
         solver, options = solver_from(solver, options), None
+    if problem.redundant_experts is not None:  # a front may try other numbers of slots
+        problem = replace(problem, redundant_experts=None)
     if problem.objective.traffic_weight == 0:
         problem = replace(problem, objective=replace(problem.objective, traffic_weight=1.0))
     sizes = _sizes(problem, points) if against == "replicas" else []

@@ -18,6 +18,7 @@ from solvers.fronts.points import Against, Front
 from solvers.methods.annealing.solver import Annealing
 from solvers.registry import Solver
 from solvers.searching.events import Event, Observer
+from solvers.searching.fill import fill_slots
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.solving import check_start, solve
@@ -225,6 +226,8 @@ class FrontSearch:
         self._insert(own, own_table, provenance, solution.termination.limit)
 
     def _insert(self, problem: Problem, table: Table, provenance: dict[str, Any], limit: Any) -> None:
+        if problem.full_slots and (table < 0).any():
+            table = fill_slots(problem, table)
         key = table.tobytes()
         if key in self._known:
             return

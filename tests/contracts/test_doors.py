@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -226,7 +226,13 @@ def text(plan: dict[str, Any] | None) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],
+)
 @given(said=REQUESTS)
 def test_the_same_words_mean_the_same_problem(doors: Doors, said: Said) -> None:
     """A request gives byte-identical plan files with their scores, or the same refusal, whoever is asked."""

@@ -72,7 +72,7 @@ def test_change_equals_change_of_score(
         load_spread_weight=SPREAD,
         load_spread_tolerance=0,
         activated_weight=activated,
-        decode_batch=16,
+        decode_batch=16 if activated else None,
     )
     problem = Problem(
         Profile.of(trace, workers=1, window_tokens=8),

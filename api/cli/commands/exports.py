@@ -10,7 +10,8 @@ import typer
 
 from api.cli import options as shared
 from api.cli.console import BAD_INPUT, Json, print_json, say, write
-from api.cli.declared import MACHINE, OUTPUT, Asked, asks
+from api.cli.declared import Asked, asks
+from api.cli.knobs import MACHINE, OUTPUT
 from api.cli.options import output_option
 from api.cli.reading import TraceReading, read_topology
 from api.cli.remote.service import ServerOption, fetch_plan, named_plan, refuse_options, service_at

@@ -10,7 +10,8 @@ import typer
 
 from api.cli import options as shared
 from api.cli.console import Json, print_json, say, table, write
-from api.cli.declared import OUTPUT, Asked, asks
+from api.cli.declared import Asked, asks
+from api.cli.knobs import OUTPUT
 from api.cli.options import output_option
 from api.cli.progress import Progress, progress
 from api.cli.reading import TraceReading, read_executor
