@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from placement import Evaluation, Objective, Plan, Problem, SettledObjective, Topology, evaluate, score
@@ -25,6 +26,7 @@ __all__ = [
     "replay_both",
 ]
 
+SHOWN_PLANS = 8  # what fits ten lines, with the title and the rest
 FIGURES = (
     "tokens",
     "cross_gpu_fraction",
@@ -101,6 +103,34 @@ class Comparison:
                 return row
         names = ", ".join(row.name for row in self.rows)
         raise InputError.of("unknown_plan", "/plan", f"There is no plan {name!r:.60}.", f"Plans are {names}.")
+
+    def __repr__(self) -> str:
+        lines = [f"Comparison on {self.problem.topology.name}: baseline {self.baseline}, best {self.best.name}"]
+        lines += [f"{name}: {', '.join(told)}" for name, *told in self._shown()[:SHOWN_PLANS]]
+        if len(self.rows) > SHOWN_PLANS:
+            lines.append(f"... and {len(self.rows) - SHOWN_PLANS} more; to_frame() has all")
+        return "\n  ".join(lines)
+
+    def _repr_html_(self) -> str:
+        body = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._shown()[:SHOWN_PLANS]
+        )
+        return f"<table><caption>{escape(repr(self).splitlines()[0])}</caption><tbody>{body}</tbody></table>"
+
+    def _shown(self) -> list[list[str]]:
+        """Return each plan's name, its score, and its traffic and largest load over the mean on each part."""
+        return [
+            [
+                row.name,
+                f"score {row.score:.5g}",
+                *(
+                    f"{part.replace('_', ' ')} traffic {found.evaluation.traffic:.4g}, "
+                    f"max/mean {found.evaluation.imbalance_max_over_mean:.4g}"
+                    for part, found in row.parts.items()
+                ),
+            ]
+            for row in self.rows
+        ]
 
     @property
     def best(self) -> Judged:

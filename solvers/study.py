@@ -117,6 +117,12 @@ class Study:
                 pass  # reading checks: a fault in the tokens held out is told before the search as well
         return cls(request=request, problem=problem, fit=fit, held_out=held_out, notes=notes)
 
+    def __repr__(self) -> str:
+        tokens = {"fit": "fitted", "held_out": "held out"}
+        parts = ", ".join(f"{words}: {'yes' if name in self.parts else 'no'}" for name, words in tokens.items())
+        lines = [f"Study ({parts}; baseline {self.baseline_name})", *repr(self.problem).splitlines()]
+        return "\n  ".join(line.strip() for line in lines)
+
     @property
     def parts(self) -> dict[str, Trace]:
         """The parts that have tokens, by name: ``fit``, ``held_out``."""
