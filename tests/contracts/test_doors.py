@@ -22,7 +22,7 @@ from tests.api.conftest import Server
 from tests.builders.service import npz_bytes
 from traces import InputError
 
-EXAMPLES = 15
+EXAMPLES = 200
 FLAGS = {"work": "--work-limit", "layer_load_caps": "--layer-load-cap", "groups": "--group"}
 MEMBERS = {"pins": Pin, "forbidden": Pin, "groups": Group, "layer_load_caps": LayerCap}
 REFUSED = 422
