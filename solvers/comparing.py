@@ -10,6 +10,8 @@ from placement import Evaluation, Objective, Plan, Problem, SettledObjective, To
 from placement.cost.shares import expected_gpu_load
 from placement.problem.objective import Execution
 from traces import InputError, Trace
+from traces.support.content import ByContent
+from traces.support.shown import Facts, as_html, as_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -49,8 +51,8 @@ DISPATCH_FIGURES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PartFigures:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PartFigures(ByContent):
     """A plan on one part of the trace, for both ways that tokens travel.
 
     Attributes
@@ -64,9 +66,12 @@ class PartFigures:
     context_coherent: Evaluation
     dispatch: Evaluation
 
+    def __repr__(self) -> str:
+        return repr(self.evaluation)
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Judged:
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Judged(ByContent):
     """A named plan, its score under the problem, and its figures on each part that has tokens."""
 
     name: str
@@ -75,9 +80,12 @@ class Judged:
     parts: dict[str, PartFigures]
     expected_load: dict[str, float]
 
+    def __repr__(self) -> str:
+        return as_text(f"Plan {self.name}", _facts(self))
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Comparison:
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Comparison(ByContent):
     """Plans side by side, on the tokens that were fitted and on those held out.
 
     Attributes
@@ -94,6 +102,17 @@ class Comparison:
     rows: tuple[Judged, ...]
     baseline: str
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())
+
+    def _shown(self) -> tuple[str, Facts]:
+        rows = [(row.name, "; ".join(f"{part} {figures}" for part, figures in _facts(row))) for row in self.rows]
+        facts = [("lowest score", self.best.name), *rows] if rows else []
+        return f"Comparison of {len(self.rows)} plans, before: {self.baseline}", facts
 
     def __getitem__(self, name: str) -> Judged:
         for row in self.rows:
@@ -153,6 +172,17 @@ class Comparison:
         return frame(rows or [{"plan": row.name, "score": row.score} | row.expected_load for row in self.rows])
 
 
+def _facts(row: Judged) -> list[tuple[str, str]]:
+    """Return the figures of a plan in words: its score, and traffic and load of each part."""
+    facts = [("score", f"{row.score:.6g}")]
+    for part, found in row.parts.items():
+        tokens = found.evaluation
+        facts.append((part, f"traffic {tokens.traffic:.4f}, busiest GPU {tokens.imbalance_max_over_mean:.4f}"))
+    if not row.parts:
+        facts.append(("expected", f"busiest GPU {row.expected_load['imbalance_max_over_mean']:.4f}"))
+    return facts
+
+
 def judge(
     problem: Problem,
     parts: Mapping[str, Trace],
@@ -181,7 +211,7 @@ def judge(
         Judged(
             name=name,
             plan=plan,
-            score=score(problem, plan.physical_to_logical_map).total,  # the problem's, whatever the plan was made for
+            score=score(problem, problem.table_of(plan)).total,  # the problem's, whatever the plan was made for
             parts={
                 part: replay_both(plan, trace, problem.topology, problem.objective, workers=workers)
                 for part, trace in parts.items()
