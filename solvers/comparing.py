@@ -211,11 +211,11 @@ def judge(
         Judged(
             name=name,
             plan=plan,
-            score=score(problem, problem.table_of(plan)).total,  # the problem's, whatever the plan was made for
             parts={
                 part: replay_both(plan, trace, problem.topology, problem.objective, workers=workers)
                 for part, trace in parts.items()
             },
+            score=score(problem, problem.table_of(plan)).total,  # the problem's, whatever the plan was made for
             expected_load=expected_load(problem, plan),
         )
         for name, plan in plans.items()

@@ -15,7 +15,7 @@ from placement.problem.checks import check_constraints, check_full_slots, check_
 from placement.problem.constraints import Constraints, Group, LoadGroups, Pin
 from placement.problem.load_model import LoadModel
 from placement.problem.objective import Objective, SettledObjective
-from placement.problem.settling import check_kinds, settle_objective, settle_slots
+from placement.problem.settling import check_kinds, check_replicas, settle_objective, settle_slots
 from placement.problem.sizes import Sizes
 from placement.problem.tables import checked_table
 from placement.problem.text import problem_text
@@ -88,6 +88,7 @@ class Problem(ByContent):
             objective, engine = settle_objective(self.objective, self.engine, self.constraints, self.profile)
             object.__setattr__(self, "objective", objective)
             object.__setattr__(self, "engine", engine)
+            check_replicas(engine, self.redundant_experts, found)
         except InputError as error:
             found.extend(error)
         found.raise_if_any()

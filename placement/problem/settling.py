@@ -13,7 +13,7 @@ from placement.problem.objective import Objective, SettledObjective
 from placement.topology.topology import Topology
 from traces import Profile, Violations
 
-__all__ = ["check_kinds", "settle_objective", "settle_slots"]
+__all__ = ["check_kinds", "check_replicas", "settle_objective", "settle_slots"]
 
 KINDS: dict[str, tuple[type, str]] = {
     "profile": (Profile, "Use traces.Profile.of(trace)."),
@@ -84,3 +84,20 @@ def settle_objective(
         engine, (defaults, _) = str(choice), travel_of(choice, profile)
     capped = constraints.load_cap is not None or bool(constraints.layer_load_caps)
     return objective.settled(capped=capped, defaults=defaults), engine
+
+
+def check_replicas(engine: str | None, redundant: int | None, found: Violations) -> None:
+    """Check that an engine that is to have redundant experts takes any.
+
+    Parameters
+    ----------
+    engine : str or None
+    redundant : int or None
+        Slots of a layer beyond one per expert, as asked.
+    found : Violations
+        Takes what does not fit.
+    """
+    if engine is None or not redundant or (owner := engine_of(engine).engine).has_replicas:
+        return
+    detail = f"{owner.title} has no redundant experts: it could not load the plan."
+    found.add("no_redundant_experts", "/redundant_experts", detail, "Leave them out, or name another engine.")
