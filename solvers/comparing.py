@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from placement import Evaluation, Objective, Plan, Problem, SettledObjective, Topology, evaluate, score
 from placement.cost.shares import expected_gpu_load
 from placement.problem.objective import Execution
 from traces import InputError, Trace
+from traces.support.content import ByContent
+from traces.support.shown import Facts, as_html, as_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -26,7 +27,6 @@ __all__ = [
     "replay_both",
 ]
 
-SHOWN_PLANS = 8  # what fits ten lines, with the title and the rest
 FIGURES = (
     "tokens",
     "cross_gpu_fraction",
@@ -51,8 +51,8 @@ DISPATCH_FIGURES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PartFigures:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PartFigures(ByContent):
     """A plan on one part of the trace, for both ways that tokens travel.
 
     Attributes
@@ -66,9 +66,12 @@ class PartFigures:
     context_coherent: Evaluation
     dispatch: Evaluation
 
+    def __repr__(self) -> str:
+        return repr(self.evaluation)
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Judged:
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Judged(ByContent):
     """A named plan, its score under the problem, and its figures on each part that has tokens."""
 
     name: str
@@ -77,9 +80,12 @@ class Judged:
     parts: dict[str, PartFigures]
     expected_load: dict[str, float]
 
+    def __repr__(self) -> str:
+        return as_text(f"Plan {self.name}", _facts(self))
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Comparison:
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Comparison(ByContent):
     """Plans side by side, on the tokens that were fitted and on those held out.
 
     Attributes
@@ -97,40 +103,23 @@ class Comparison:
     baseline: str
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())
+
+    def _shown(self) -> tuple[str, Facts]:
+        rows = [(row.name, "; ".join(f"{part} {figures}" for part, figures in _facts(row))) for row in self.rows]
+        facts = [("lowest score", self.best.name), *rows] if rows else []
+        return f"Comparison of {len(self.rows)} plans, before: {self.baseline}", facts
+
     def __getitem__(self, name: str) -> Judged:
         for row in self.rows:
             if row.name == name:
                 return row
         names = ", ".join(row.name for row in self.rows)
         raise InputError.of("unknown_plan", "/plan", f"There is no plan {name!r:.60}.", f"Plans are {names}.")
-
-    def __repr__(self) -> str:
-        lines = [f"Comparison on {self.problem.topology.name}: baseline {self.baseline}, best {self.best.name}"]
-        lines += [f"{name}: {', '.join(told)}" for name, *told in self._shown()[:SHOWN_PLANS]]
-        if len(self.rows) > SHOWN_PLANS:
-            lines.append(f"... and {len(self.rows) - SHOWN_PLANS} more; to_frame() has all")
-        return "\n  ".join(lines)
-
-    def _repr_html_(self) -> str:
-        body = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._shown()[:SHOWN_PLANS]
-        )
-        return f"<table><caption>{escape(repr(self).splitlines()[0])}</caption><tbody>{body}</tbody></table>"
-
-    def _shown(self) -> list[list[str]]:
-        """Return each plan's name, its score, and its traffic and largest load over the mean on each part."""
-        return [
-            [
-                row.name,
-                f"score {row.score:.5g}",
-                *(
-                    f"{part.replace('_', ' ')} traffic {found.evaluation.traffic:.4g}, "
-                    f"max/mean {found.evaluation.imbalance_max_over_mean:.4g}"
-                    for part, found in row.parts.items()
-                ),
-            ]
-            for row in self.rows
-        ]
 
     @property
     def best(self) -> Judged:
@@ -183,6 +172,17 @@ class Comparison:
         return frame(rows or [{"plan": row.name, "score": row.score} | row.expected_load for row in self.rows])
 
 
+def _facts(row: Judged) -> list[tuple[str, str]]:
+    """Return the figures of a plan in words: its score, and traffic and load of each part."""
+    facts = [("score", f"{row.score:.6g}")]
+    for part, found in row.parts.items():
+        tokens = found.evaluation
+        facts.append((part, f"traffic {tokens.traffic:.4f}, busiest GPU {tokens.imbalance_max_over_mean:.4f}"))
+    if not row.parts:
+        facts.append(("expected", f"busiest GPU {row.expected_load['imbalance_max_over_mean']:.4f}"))
+    return facts
+
+
 def judge(
     problem: Problem,
     parts: Mapping[str, Trace],
@@ -211,11 +211,11 @@ def judge(
         Judged(
             name=name,
             plan=plan,
-            score=score(problem, plan.physical_to_logical_map).total,  # the problem's, whatever the plan was made for
             parts={
                 part: replay_both(plan, trace, problem.topology, problem.objective, workers=workers)
                 for part, trace in parts.items()
             },
+            score=score(problem, problem.table_of(plan)).total,  # the problem's, whatever the plan was made for
             expected_load=expected_load(problem, plan),
         )
         for name, plan in plans.items()

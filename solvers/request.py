@@ -12,6 +12,7 @@ from annotated_types import Ge, Le, Lt, Unit, doc
 from placement.problem.constraints import Constraints
 from placement.problem.objective import Objective
 from solvers.searching.limits import Limits
+from traces.support.content import ByContent
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 
@@ -27,8 +28,8 @@ MAX_SLOTS = 32_767
 FRONT_TIME_S = 60.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request(ByContent):
     """Everything that is asked of a plan but the trace.
 
     Attributes
@@ -94,14 +95,22 @@ class Request:
     def __post_init__(self) -> None:
         found = Violations()
         check_declared(self, "", found)
-        if isinstance(self.topology, str):
-            from placement import Topology
+        from placement import Topology
 
+        if isinstance(self.topology, str):
             try:
                 object.__setattr__(self, "topology", Topology.parse(self.topology))
             except InputError as error:
                 found.extend(error)
-        if self.engine is not None:
+        elif not isinstance(self.topology, Topology):
+            detail = f"{type(self.topology).__name__} is no Topology."
+            found.add("wrong_type", "/topology", detail, "Give '1x8' or '4x8', say, or a placement.Topology.")
+        if self.start is not None:
+            from placement import Plan
+
+            if not isinstance(self.start, Plan):
+                found.add("wrong_type", "/start", f"{type(self.start).__name__} is no Plan.", "Give a placement.Plan.")
+        if isinstance(self.engine, str):
             from placement.engines import engine_of
 
             try:
@@ -117,7 +126,7 @@ class Request:
         return self.topology
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FrontRequest(Request):
     """Everything that is asked of a front but the trace: many plans at once.
 

@@ -52,8 +52,11 @@ def split(source: Source, hold_out: float | None) -> tuple[Trace | None, Trace |
     Raises
     ------
     InputError
-        If the share is out of range or leaves a part without tokens, or the source can't be split.
+        If the share is out of range or leaves a part without tokens, or the source is none or can't be split.
     """
+    if not isinstance(source, Source):
+        detail = f"{type(source).__name__} is no trace."
+        raise InputError.of("wrong_type", "/source", detail, "Give a Trace, LoadCounts, a Profile or a path.")
     if isinstance(source, Trace):
         notes = source.provenance.notes
         if hold_out == 0:

@@ -23,11 +23,12 @@ from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
 from solvers.solving import solve
 from solvers.source import Source, open_source, split
 from traces import InputError, Profile, Trace
+from traces.support.shown import Facts, as_html, as_text
 
 __all__ = ["Study"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Study:
     """A checked problem, and the tokens to judge its plans by.
 
@@ -118,10 +119,15 @@ class Study:
         return cls(request=request, problem=problem, fit=fit, held_out=held_out, notes=notes)
 
     def __repr__(self) -> str:
-        tokens = {"fit": "fitted", "held_out": "held out"}
-        parts = ", ".join(f"{words}: {'yes' if name in self.parts else 'no'}" for name, words in tokens.items())
-        lines = [f"Study ({parts}; baseline {self.baseline_name})", *repr(self.problem).splitlines()]
-        return "\n  ".join(line.strip() for line in lines)
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())
+
+    def _shown(self) -> tuple[str, Facts]:
+        rows = [line.strip().partition(": ") for line in repr(self.problem).split("\n")[1:]]
+        parts = [(name, repr(trace).split("\n")[0]) for name, trace in self.parts.items()]
+        return "Study", [*((name, text) for name, _, text in rows), *parts]
 
     @property
     def parts(self) -> dict[str, Trace]:
@@ -278,8 +284,10 @@ class Study:
         rows: dict[str, Plan] = {}
         if self.baseline is not None:
             rows[self.baseline_name] = self.baseline
-        asked: dict[str, Plan | Solver | str] = {**({} if plans is None else plans), **named}
-        for name, item in asked.items():
+        for name, item in (*({} if plans is None else plans).items(), *named.items()):
+            if name in rows:
+                detail = f"Two plans have the name {name!r}."
+                raise InputError.of("name_taken", f"/{name}", detail, f"Call one of them otherwise than {[*rows]}.")
             rows[name] = item if isinstance(item, Plan) else self._plan_of(item, workers)
         return judge(self.problem, self.parts, rows, baseline=self.baseline_name, notes=self.notes, workers=workers)
 

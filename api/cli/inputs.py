@@ -67,6 +67,8 @@ def read_inputs(
         body = {} if machine is None else _body(asked, machine, remote)
         return Inputs(reading=reading, model=model, source=None, request=None, body=body)
     first: Any = None
+    if start is None and plan_format is not None:
+        checks.run(_format_of_nothing)
     if start is not None:
         known: dict[str, Any] = {"topology": machine, "model": model}
         known |= {"num_experts": reading.num_experts, "layer_ids": reading.layers()}
@@ -80,6 +82,13 @@ def read_inputs(
         apart["start"] = first
     request = asked.build(checks, **apart)
     return Inputs(reading=reading, model=model, source=source, request=request, body={})
+
+
+def _format_of_nothing() -> None:
+    from traces import InputError
+
+    detail = "It is the format of the plan to start from, and there is none: it has no effect."
+    raise InputError.of("without_effect", "/plan_format", detail, "Give the plan as start, or leave the format out.")
 
 
 def _body(asked: Asked, machine: Any, start: str | None) -> dict[str, Any]:

@@ -84,6 +84,8 @@ class Replays:
             tokens, notes = _tokens(trace, part, hold_out, reading, model)
             engine, more = _engine_choices(asked.get("engine"), tokens)
             replay = _here(tokens, workers)
+            if "execution" not in engine and asked.get("objective", "execution") is None:
+                more = (*more, *_untold(files[0], plans[0][0]))
             return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=(*notes, *more))
         shown.phase("uploading")
         sent = {"trace": send_trace(service, trace, reading.load_options(model)), "part": part, "hold_out": hold_out}
@@ -167,6 +169,18 @@ def _engine_choices(text: str | None, tokens: Trace | None) -> tuple[dict[str, A
         said["ownership"] = "token"
         notes = (f"{engine.title} keeps a sequence on one rank, but this trace has no seq_id: homes are per token.",)
     return {name: value for name, value in said.items() if value is not None}, notes
+
+
+def _untold(path: Path, plan: Plan) -> tuple[str, ...]:
+    """Say how tokens are taken to travel through a plan that does not tell: an engine's file, say."""
+    from placement.replay.choices import recorded_choices
+
+    if "execution" in recorded_choices(plan.provenance):
+        return ()
+    taken = "they are taken to go straight from one layer's experts to the next (ExFlow)"
+    return (
+        f"{path.name} does not say how tokens travel: {taken}. Most engines send them home: name it with --engine.",
+    )
 
 
 def _knows_sequences(tokens: Trace) -> bool:

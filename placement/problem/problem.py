@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +15,11 @@ from placement.problem.checks import check_constraints, check_full_slots, check_
 from placement.problem.constraints import Constraints, Group, LoadGroups, Pin
 from placement.problem.load_model import LoadModel
 from placement.problem.objective import Objective, SettledObjective
-from placement.problem.settling import settle_objective, settle_slots
+from placement.problem.settling import check_kinds, check_replicas, settle_objective, settle_slots
 from placement.problem.sizes import Sizes
 from placement.problem.tables import checked_table
 from placement.problem.text import problem_text
+from placement.support.content import ByContent
 from placement.topology.topology import Topology
 from traces import InputError, Profile, Violations
 
@@ -29,7 +29,7 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Problem:
+class Problem(ByContent):
     """A placement problem that is known to be well formed.
 
     Attributes
@@ -79,10 +79,7 @@ class Problem:
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        for name, kind in (("profile", Profile), ("topology", Topology), ("slots_per_gpu", Integral)):
-            if not isinstance(value := getattr(self, name), kind):
-                detail = f"{type(value).__name__} is not a {kind.__name__}."
-                raise InputError.of("wrong_type", f"/{name}", detail, "Use traces.Profile.of(trace) for a profile.")
+        check_kinds({name: getattr(self, name) for name in self.__dataclass_fields__})
         object.__setattr__(self, "slots_per_gpu", int(self.slots_per_gpu))
         found = Violations()
         slots = settle_slots(self.slots_per_gpu, self.redundant_experts, self.num_experts, self.num_gpus, found)
@@ -91,6 +88,7 @@ class Problem:
             objective, engine = settle_objective(self.objective, self.engine, self.constraints, self.profile)
             object.__setattr__(self, "objective", objective)
             object.__setattr__(self, "engine", engine)
+            check_replicas(engine, self.redundant_experts, found)
         except InputError as error:
             found.extend(error)
         found.raise_if_any()

@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any
 
 from placement.engines import engine_of, travel_of
 from placement.problem.constraints import Constraints
 from placement.problem.objective import Objective, SettledObjective
+from placement.topology.topology import Topology
 from traces import Profile, Violations
 
-__all__ = ["settle_objective", "settle_slots"]
+__all__ = ["check_kinds", "check_replicas", "settle_objective", "settle_slots"]
+
+KINDS: dict[str, tuple[type, str]] = {
+    "profile": (Profile, "Use traces.Profile.of(trace)."),
+    "topology": (Topology, "Use placement.Topology.parse('4x8')."),
+    "slots_per_gpu": (Integral, "Give a whole number."),
+    "objective": (Objective, "Give a placement.Objective."),
+    "constraints": (Constraints, "Give placement.Constraints."),
+}
+
+
+def check_kinds(given: Mapping[str, Any]) -> None:
+    """Refuse fields of a problem that are of another type.
+
+    Raises
+    ------
+    InputError
+        With every such field.
+    """
+    found = Violations()
+    for name, (kind, remedy) in KINDS.items():
+        if not isinstance(value := given[name], kind):
+            found.add("wrong_type", f"/{name}", f"{type(value).__name__} is no {kind.__name__}.", remedy)
+    found.raise_if_any()
 
 
 def settle_slots(slots: int, redundant: int | None, num_experts: int, num_gpus: int, found: Violations) -> int:
@@ -57,3 +84,20 @@ def settle_objective(
         engine, (defaults, _) = str(choice), travel_of(choice, profile)
     capped = constraints.load_cap is not None or bool(constraints.layer_load_caps)
     return objective.settled(capped=capped, defaults=defaults), engine
+
+
+def check_replicas(engine: str | None, redundant: int | None, found: Violations) -> None:
+    """Check that an engine that is to have redundant experts takes any.
+
+    Parameters
+    ----------
+    engine : str or None
+    redundant : int or None
+        Slots of a layer beyond one per expert, as asked.
+    found : Violations
+        Takes what does not fit.
+    """
+    if engine is None or not redundant or (owner := engine_of(engine).engine).has_replicas:
+        return
+    detail = f"{owner.title} has no redundant experts: it could not load the plan."
+    found.add("no_redundant_experts", "/redundant_experts", detail, "Leave them out, or name another engine.")

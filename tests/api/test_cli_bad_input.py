@@ -178,6 +178,8 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--engine", "sglang:fastest"), "unknown_algorithm"),
         (("--engine", "exflow", "--dedup", "gpu"), "without_effect"),
         (("--redundant-experts", 3), "redundant_experts_uneven"),
+        (("--engine", "megatron", "--redundant-experts", 4), "no_redundant_experts"),
+        (("--plan-format", "csv"), "without_effect"),
         (("--seeds", 0), "seeds_range"),
         (("--model", "deepseek-v3"), "unknown_model"),
         (("--execution", "dispatch", "--ownership", "measured"), "no_source_rank"),

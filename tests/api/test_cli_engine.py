@@ -245,3 +245,13 @@ def test_options_without_effect_are_refused(trace: Path) -> None:
         )
     both = command("solve", trace, "--topology", "1x4", "--engine", "exflow", "--dedup", "gpu", "--ownership", "token")
     assert both.stderr.count("error: ") == 2
+
+
+def test_a_file_that_does_not_tell_how_tokens_travel_is_replayed_with_a_word(trace: Path) -> None:
+    """An engine's file records no objective; nothing is said where the engine or the execution is named."""
+    command("solve", trace, "--topology", "1x4", "--engine", "vllm", "--solver", "eplb", *QUICK, "-o", "plan.json")
+    replay = ("evaluate", "plan.vllm.jsonl", trace, "--topology", "1x4")
+    assert "plan.vllm.jsonl does not say how tokens travel" in " ".join(command(*replay).stderr.split())
+    for named in (("--engine", "vllm"), ("--execution", "dispatch")):
+        assert "how tokens travel" not in " ".join(command(*replay, *named).stderr.split())
+    assert "how tokens travel" not in " ".join(command("evaluate", "plan.json", trace).stderr.split())

@@ -1,5 +1,7 @@
 """Problems: every violation with its pointer, several at once; what is not a violation."""
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,10 @@ SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zero
         ({"slots_per_gpu": 7}, "slots_range", "/slots_per_gpu"),
         ({"slots_per_gpu": 2.0}, "wrong_type", "/slots_per_gpu"),
         ({"profile": Trace.of(IDS, num_experts=6)}, "wrong_type", "/profile"),
+        ({"topology": "2x2"}, "wrong_type", "/topology"),
+        ({"engine": "megatron", "redundant_experts": 2}, "no_redundant_experts", "/redundant_experts"),
+        ({"objective": {"execution": "dispatch"}}, "wrong_type", "/objective"),
+        ({"constraints": {"load_cap": 1.1}}, "wrong_type", "/constraints"),
         ({"slots_per_gpu": 1}, "more_experts_than_slots", "/slots_per_gpu"),
         ({"topology": Topology.of((2,), slots=[3, 2])}, "more_experts_than_slots", "/slots_per_gpu"),
         (
@@ -312,3 +318,12 @@ def test_layers_by_model_id() -> None:
     problem = Problem(PROFILE, GRID, constraints=C(forbidden=(Pin(expert=2, gpu=1, layer_id=5),)))
     assert np.argwhere(~problem.allowed).tolist() == [[1, 2, 1]]
     assert not problem.is_free
+
+
+def test_problems_of_the_same_content_are_equal() -> None:
+    """Copies and what comes back from another process, too."""
+    one, other = Problem(PROFILE, GRID, 2), Problem(PROFILE, GRID, 3)
+    for same in (Problem(PROFILE, GRID, 2), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        assert same == one
+        assert hash(same) == hash(one)
+    assert one != other

@@ -115,3 +115,24 @@ def test_a_frame_of_counts_has_the_expected_loads() -> None:
     table = found.to_frame()
     share = (load / load.sum(axis=1, keepdims=True)).reshape(2, 4, 2).sum(axis=2)
     assert table["imbalance_max_over_mean"].tolist() == pytest.approx([share.max(axis=1).mean() * 4])
+
+
+def test_a_comparison_fits_ten_lines_and_equals_one_like_it(problem: Problem, trace: Trace) -> None:
+    """However many plans there are."""
+    plan = solve(problem, "contiguous", workers=1).plan
+    one, same = (judge(problem, {"fit": trace}, {f"plan{n}": plan for n in range(20)}, workers=1) for _ in range(2))
+    for shown in (one, one["plan0"], one["plan0"].parts["fit"]):
+        assert len(repr(shown).splitlines()) <= 10
+    assert "plan0: score" in repr(one)
+    assert "plan19" in one._repr_html_()
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != judge(problem, {"fit": trace}, {"plan0": plan}, workers=1)
+
+
+def test_a_plan_of_other_layers_is_refused_without_tokens(problem: Problem) -> None:
+    """Where nothing is replayed, too."""
+    plan = solve(problem, "contiguous", workers=1).plan
+    with pytest.raises(InputError) as error:
+        judge(problem, {}, {"other": plan.replacing(layer_ids=np.array([4, 5, 6]))})
+    assert [item.code for item in error.value.violations] == ["plan_differs"]

@@ -100,3 +100,37 @@ def test_a_front_has_a_minute_unless_a_time_is_said(given: Limits, expected: Lim
 def test_a_front_checks_its_own_fields(asked: dict[str, Any], expected: tuple[str, str]) -> None:
     """Ranges, choices, and a start to count moves from."""
     assert violations(FrontRequest, **asked) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("engine", 3),
+        ("solver", None),
+        ("options", [1]),
+        ("topology", 4),
+        ("start", "plan.json"),
+        ("objective", {"execution": "dispatch"}),
+        ("constraints", {"load_cap": 1.1}),
+        ("limits", 3),
+    ],
+)
+def test_objects_of_another_kind_are_refused(name: str, value: Any) -> None:
+    """With the field's name, before anything is read from them."""
+    assert violations(Request, **{name: value}) == [("wrong_type", f"/{name}")]
+
+
+def test_integers_beyond_every_float_are_out_of_range() -> None:
+    """They can't be compared with a range as numbers, and the message does not show all digits."""
+    with pytest.raises(InputError) as error:
+        Request(topology="1x4", seed=10**400, hold_out=10**400)
+    assert {item.code for item in error.value.violations} == {"seed_range", "hold_out_range"}
+    assert len(str(error.value)) < 400
+
+
+def test_equal_requests_have_one_hash() -> None:
+    """Options are a mapping, which has none of its own."""
+    one, same, other = (Request(topology="1x4", options={"num_groups": n}) for n in (2, 2, 4))
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other

@@ -570,3 +570,29 @@ def test_a_front_fills_the_start_where_the_engine_wants_it() -> None:
     found = study(engine="sglang", redundant_experts=4, limits=Limits(work=3000), solver="contiguous")
     for point in found.front(start=start, points=3, workers=1).points:
         assert (point.plan.physical_to_logical_map >= 0).all()
+
+
+def test_no_plan_takes_the_name_of_another() -> None:
+    """Neither that of the baseline, which it would replace, nor one of the mapping."""
+    found = study()
+    plan = found.solve("random").plan
+    for plans, named in (({}, {"contiguous": plan}), ({"mine": plan}, {"mine": plan})):
+        with pytest.raises(InputError) as error:
+            found.compare(plans, **named)
+        assert codes(error) == {"name_taken"}
+
+
+def test_a_source_of_another_kind_is_refused() -> None:
+    """Say a list."""
+    with pytest.raises(InputError) as error:
+        Study.of([1, 2], "1x4")  # type: ignore[arg-type]
+    assert codes(error) == {"wrong_type"}
+
+
+def test_a_study_fits_ten_lines() -> None:
+    """Its problem and its parts."""
+    lines = repr(study()).splitlines()
+    assert lines[0] == "Study"
+    assert len(lines) <= 10
+    assert lines[-1].startswith("  held_out: Trace of")
+    assert study()._repr_html_().startswith("<table>")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -18,6 +18,8 @@ from annotated_types import DocInfo, Ge, Gt, Le, Lt, Unit
 from traces.support.errors import Violations
 
 __all__ = ["Declared", "check_declared", "declared"]
+
+SHOWN = 60  # characters of a value in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,10 @@ class Declared:
 
     def holds(self, value: Any) -> bool:
         """Whether a number is in the range, and finite."""
-        if not math.isfinite(value):
+        try:
+            if not math.isfinite(value):
+                return False
+        except OverflowError:  # an integer beyond every float
             return False
         low = self.low is None or (value > self.low if self.open_low else value >= self.low)
         high = self.high is None or (value < self.high if self.open_high else value <= self.high)
@@ -157,14 +162,20 @@ def check_declared(
                 found.add("unknown_choice", place, detail, "Choose one of them.")
             continue
         if item.kind not in (int, float, bool):
+            kind = get_origin(item.kind) or item.kind
+            if (kind in (str, Mapping) or is_dataclass(kind)) and not isinstance(given, kind):
+                words = {str: "text", Mapping: "mapping"}.get(kind, kind.__name__)
+                found.add("wrong_type", place, f"{type(given).__name__} is no {words}.", f"Give {words}.")
             continue
         number = isinstance(given, (int, float)) or hasattr(given, "__index__") or hasattr(given, "__float__")
         if item.kind is bool or isinstance(given, bool) or not number:
             if not (item.kind is bool and isinstance(given, bool)):
                 words = {int: "a whole number", float: "a number", bool: "True or False"}[item.kind]
                 found.add("wrong_type", place, f"{given!r} is not {words}.", f"Give {words}.")
-        elif item.kind is int and given != int(given if math.isfinite(given) else 0):
+        elif item.kind is int and not isinstance(given, int) and given != int(given if math.isfinite(given) else 0):
             found.add("wrong_type", place, f"{given!r} is not a whole number.", "Give a whole number.")
         elif not item.holds(given):
             words = item.range or "finite"
-            found.add(code or f"{item.name}_range", place, f"{given} is out of range.", f"Give a number {words}.")
+            found.add(
+                code or f"{item.name}_range", place, f"{str(given)[:SHOWN]} is out of range.", f"Give a number {words}."
+            )
