@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.builders.traces import full_trace
+from tests.builders.traces import full_trace, random_ids
 from traces import InputError, LoadCounts, Profile, Trace, load, save
 
 CHANGES = 150  # per reader and kind of damage
@@ -41,7 +41,7 @@ def make(kind: str, path: Path) -> bytes:
 
 def engine_file(kind: str, path: Path) -> bytes:
     """Return one file of an engine's format."""
-    ids = next(full_trace(1, 60).batches()).topk_ids
+    ids = random_ids(1, 60, 3, 8)
     if kind == "llama-csv":
         return b"layer,expert\n" + b"".join(b"%d,%d\n" % (layer, e) for layer in range(3) for e in range(8))
     if kind == "tensorrt":

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.builders.traces import load_counts
+from tests.builders.traces import load_counts, random_ids
 from traces import Batch, InputError, LoadCounts, Profile, Provenance, Trace
 from traces.profile.sequences import SEQUENCE_BUCKETS, bucket_of
 from traces.statistics import imbalance, summary
@@ -26,7 +26,7 @@ def ids_arrays(draw: st.DrawFn, max_tokens: int = 40, top_k: int | None = None) 
     tokens = draw(st.integers(1, max_tokens))
     k = top_k or draw(st.integers(1, 4))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    ids = rng.random((tokens, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :k].astype(np.int8)
+    ids = random_ids(rng, tokens, LAYERS, EXPERTS, k).astype(np.int8)
     if draw(st.booleans()):
         ids[rng.random(ids.shape) < 0.3] = -1
         ids[0, :, 0] = rng.integers(0, EXPERTS, LAYERS)
