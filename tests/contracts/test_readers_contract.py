@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.traces import random_trace
 from tests.engine_files import ENGINE_FILES, Toy, write_bundle
 from traces import LoadCounts, ModelLayout, Profile, Trace, save
 from traces import load as load_any
@@ -20,6 +21,7 @@ from traces.formats import READERS, Reader
 from traces.formats.reader import Hints
 
 TOKENS = 1200
+TRACE = random_trace(0, TOKENS, 3, 8, 1, seq_id=np.arange(TOKENS) // 10)
 
 
 def load(path: Path, **options: Any) -> Trace | LoadCounts:
@@ -27,24 +29,18 @@ def load(path: Path, **options: Any) -> Trace | LoadCounts:
     return load_any(path, **(NEEDED.get(path, {}) | options))
 
 
-def _trace() -> Trace:
-    rng = np.random.default_rng(0)
-    ids = rng.random((TOKENS, 3, 8)).argsort(axis=2)[:, :, :1]
-    return Trace.of(ids, num_experts=8, seq_id=np.arange(TOKENS) // 10)
-
-
 def _saved(suffix: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         if suffix == ".parquet":
             pytest.importorskip("pyarrow")
-        save(_trace(), folder / f"example{suffix}")
+        save(TRACE, folder / f"example{suffix}")
         return folder / f"example{suffix}"
 
     return write
 
 
 def _exflow(folder: Path) -> Path:
-    np.save(folder / "example.npy", next(_trace().batches()).topk_ids[:, :, 0])
+    np.save(folder / "example.npy", next(TRACE.batches()).topk_ids[:, :, 0])
     return folder / "example.npy"
 
 
@@ -55,7 +51,7 @@ def _eplb(folder: Path) -> Path:
 
 @functools.cache
 def _ids() -> np.ndarray[Any, Any]:
-    return next(_trace().batches(TOKENS)).topk_ids
+    return next(TRACE.batches(TOKENS)).topk_ids
 
 
 def _lines(path: Path, objects: list[dict[str, Any]]) -> Path:
@@ -141,7 +137,7 @@ def _engine(name: str) -> Callable[[Path], Path]:
     """Write the example as an engine does, whose layers are 0, 1 and 2."""
 
     def write(folder: Path) -> Path:
-        toy = ToyOf(ids=next(_trace().batches()).topk_ids.astype(np.int64))
+        toy = ToyOf(ids=next(TRACE.batches()).topk_ids.astype(np.int64))
         return write_bundle(folder / "engine", ENGINE_FILES[name](toy))
 
     return write
@@ -290,9 +286,9 @@ def test_profiles_agree_across_formats(example: tuple[Reader, Path]) -> None:
     profile = Profile.of(loaded)
     if isinstance(loaded, LoadCounts):
         assert (profile.affinity is None) == (reader.name != "moetuner")
-        assert (profile.load == 1).all() or np.array_equal(profile.load, Profile.of(_trace()).load)
+        assert (profile.load == 1).all() or np.array_equal(profile.load, Profile.of(TRACE).load)
     else:
-        assert np.array_equal(profile.load, Profile.of(_trace()).load)
+        assert np.array_equal(profile.load, Profile.of(TRACE).load)
     assert profile.digest.startswith("sha256:")
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from placement import Objective, Plan, Problem, Topology, evaluate, score
 from placement.replay.kernels.replay import choose_replica
 from placement.replay.replay import POLICIES, homes_of
+from tests.builders.traces import random_trace
 from traces import InputError, Profile, Trace
 
 EXPERTS, SLOTS, BATCH = 6, 2, 8
@@ -18,8 +19,7 @@ EXPERTS, SLOTS, BATCH = 6, 2, 8
 def case(seed: int, policy: Any = "same_node") -> tuple[Trace, Problem, Any]:
     """Return random tokens, a problem that counts activated experts, and a map with replicas."""
     rng = np.random.default_rng(seed)
-    ids = rng.random((45, 2, EXPERTS)).argsort(axis=2)[:, :, :2]
-    trace = Trace.of(ids, num_experts=EXPERTS)
+    trace = random_trace(rng, 45, 2, EXPERTS)
     objective = Objective(
         execution="dispatch",
         replica_policy=policy,

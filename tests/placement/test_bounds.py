@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 
 from placement import Objective, Problem, Topology, lower_bound, score
 from placement.cost.bounds import most_kept
+from tests.builders.problems import problem_of
 from traces import Profile, Trace
 
 
-def problem_of(seed: int, topology: Topology, experts: int, slots: int, layers: int = 2) -> Problem:
+def chained(seed: int, topology: Topology, experts: int, slots: int, layers: int = 2) -> Problem:
     """Problem over random tokens with some affinity."""
     rng = np.random.default_rng(seed)
     ids = (rng.integers(experts, size=(30, 1, 1)) + rng.integers(0, 2, (30, layers, 1))) % experts
     trace = Trace.of(ids.astype(np.int16), num_experts=experts)
-    return Problem(Profile.of(trace, workers=1), topology, slots_per_gpu=slots)
+    return problem_of(trace, topology, slots)
 
 
 @settings(max_examples=10)
@@ -25,7 +26,7 @@ def problem_of(seed: int, topology: Topology, experts: int, slots: int, layers: 
 def test_below_the_optimum(seed: int, text: str) -> None:
     """For four experts, with and without node costs, over all pairs of arrangements."""
     topology = Topology.parse(text)
-    problem = problem_of(seed, topology, 4, 4 // topology.num_gpus)
+    problem = chained(seed, topology, 4, 4 // topology.num_gpus)
     rows = sorted(set(permutations(range(4))))
     first = [row for row in rows if row[0] == 0] if text != "2x2" else rows[:8]
     best = min(score(problem, np.array(pair)).total for pair in product(first, rows))
@@ -37,7 +38,7 @@ def test_below_the_optimum(seed: int, text: str) -> None:
 @given(seed=st.integers(0, 2**32), text=st.sampled_from(["1x2", "2x1"]))
 def test_below_the_optimum_with_replicas(seed: int, text: str) -> None:
     """For three experts in four slots, over all maps with a replica or an empty slot."""
-    problem = problem_of(seed, Topology.parse(text), 3, 2)
+    problem = chained(seed, Topology.parse(text), 3, 2)
     rows = [row for row in product(range(-1, 3), repeat=4) if set(row) >= {0, 1, 2}]
     best = min(score(problem, np.array(pair)).total for pair in product(rows, rows))
     bound = lower_bound(problem)
@@ -57,7 +58,7 @@ def test_tight_for_one_expert_per_gpu() -> None:
 
 def test_known_cases() -> None:
     """One GPU costs nothing; dispatch needs as many GPUs as a token's experts fill, one of which may be its home."""
-    assert lower_bound(problem_of(0, Topology.parse("1x1"), 4, 4)) == 0
+    assert lower_bound(chained(0, Topology.parse("1x1"), 4, 4)) == 0
     every = Profile.of(Trace.of(np.tile(np.arange(4), (8, 2, 1)), num_experts=4), workers=1)
     by_gpu, by_expert = (
         Objective(

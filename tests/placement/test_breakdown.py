@@ -15,9 +15,11 @@ from placement.cost.bounds import load_floor
 from placement.cost.breakdown import break_down
 from placement.cost.shares import expected_gpu_load
 from placement.plan.plan import replicas_on_gpu
-from tests.placement.test_cost import EXPERTS, FLAT, HOPS, LAYERS, plan_of, random_table, random_trace
-from traces import Profile
+from tests.builders.problems import plan_of, problem_of, random_table
+from tests.builders.traces import random_trace
 
+TOKENS, LAYERS, EXPERTS = 40, 3, 6
+FLAT, HOPS = Topology.parse("1x4"), Topology.parse("2x2")
 OBJECTIVES = (
     Objective(),
     Objective(
@@ -50,9 +52,9 @@ OBJECTIVES = (
 def case(seed: int, objective: Objective, topology: Topology, *, replicas: bool = True) -> tuple[Problem, Any]:
     """Return a problem and a map of it."""
     rng = np.random.default_rng(seed)
-    profile = Profile.of(random_trace(rng), workers=1)
-    problem = Problem(profile, topology, 3, replace(objective, imbalance_weight=1.0), Constraints(load_cap=1.1))
-    return problem, random_table(rng, problem.num_gpus, 3, replicas=replicas)
+    trace = random_trace(rng, TOKENS, LAYERS, EXPERTS)
+    problem = problem_of(trace, topology, 3, replace(objective, imbalance_weight=1.0), Constraints(load_cap=1.1))
+    return problem, random_table(rng, LAYERS, EXPERTS, problem.num_gpus, 3, "replicas" if replicas else "empty")
 
 
 @given(seed=st.integers(0, 2**32), objective=st.sampled_from(OBJECTIVES), topology=st.sampled_from([FLAT, HOPS]))
@@ -131,8 +133,8 @@ def test_hot_replicas_add_up_to_the_loads() -> None:
 def test_flow_is_what_a_replay_counts() -> None:
     """Without replicas, the flows are those of the same tokens, replayed."""
     rng = np.random.default_rng(11)
-    trace = random_trace(rng)
-    problem = Problem(Profile.of(trace, workers=1), HOPS, 3)
-    table = random_table(rng, 4, 3, replicas=False)
+    trace = random_trace(rng, TOKENS, LAYERS, EXPERTS)
+    problem = problem_of(trace, HOPS, 3)
+    table = random_table(rng, LAYERS, EXPERTS, 4, 3, "empty")
     matrix = evaluate(plan_of(problem, table), trace, HOPS).traffic_matrix
     assert break_down(problem, table).flow.sum(axis=0) == pytest.approx(matrix / matrix.sum())

@@ -11,7 +11,8 @@ import pytest
 from placement import Objective, Plan, Topology, evaluate
 from placement.replay.choices import choices_of, decode_batch_of, merge_choices, recorded_choices, replayed_objective
 from placement.topology.file import topology_to_dict
-from traces import InputError, Trace
+from tests.builders.traces import random_trace
+from traces import InputError
 
 MACHINE = Topology.parse("2x2")
 DISPATCH = Objective(
@@ -22,6 +23,8 @@ DISPATCH = Objective(
     activated_weight=1.0,
     decode_batch=7,
 )
+# Tokens of 5 sequences.
+TOKENS = random_trace(0, 60, 2, 6, seq_id=np.arange(60) // 12)
 
 
 def plan_for(objective: Objective | None, topology: Topology | None = MACHINE) -> Plan:
@@ -33,16 +36,9 @@ def plan_for(objective: Objective | None, topology: Topology | None = MACHINE) -
     return Plan.of(np.array(table), layer_ids=[0, 1], num_experts=6, gpus_per_node=(2, 2), provenance=provenance)
 
 
-def tokens() -> Trace:
-    """Tokens of 5 sequences."""
-    rng = np.random.default_rng(0)
-    ids = rng.random((60, 2, 6)).argsort(axis=2)[:, :, :2].astype(np.int16)
-    return Trace.of(ids, num_experts=6, seq_id=np.arange(60) // 12)
-
-
 def test_everything_is_as_the_plan_records_it() -> None:
     """Without any option: the same as with all of them."""
-    plan, trace = plan_for(DISPATCH), tokens()
+    plan, trace = plan_for(DISPATCH), TOKENS
     found = evaluate(plan, trace)
     assert (found.execution, found.dedup, found.ownership, found.replica_policy) == (
         "dispatch",
@@ -59,7 +55,7 @@ def test_everything_is_as_the_plan_records_it() -> None:
 
 def test_what_is_given_wins() -> None:
     """One option changes one thing; another execution brings its own replica policy."""
-    plan, trace = plan_for(DISPATCH), tokens()
+    plan, trace = plan_for(DISPATCH), TOKENS
     assert evaluate(plan, trace, dedup="none").dedup == "none"
     assert evaluate(plan, trace, dedup="none").ownership == "sequence"
     context = evaluate(plan, trace, execution="context_coherent")
@@ -73,13 +69,13 @@ def test_what_is_given_wins() -> None:
 
 def test_a_bare_plan_travels_from_layer_to_layer() -> None:
     """Where neither plan nor caller says it, it is context-coherent."""
-    assert evaluate(plan_for(None), tokens()).execution == "context_coherent"
+    assert evaluate(plan_for(None), TOKENS).execution == "context_coherent"
 
 
 def test_a_plan_without_topology_needs_one() -> None:
     """Links can't be guessed."""
     with pytest.raises(InputError) as caught:
-        evaluate(plan_for(DISPATCH, None), tokens())
+        evaluate(plan_for(DISPATCH, None), TOKENS)
     (violation,) = caught.value.violations
     assert (violation.code, violation.pointer) == ("topology_unknown", "/topology")
     assert "`topology`" in violation.remedy
@@ -88,7 +84,7 @@ def test_a_plan_without_topology_needs_one() -> None:
 def test_a_recorded_topology_of_other_nodes_is_refused() -> None:
     """Which of the two is meant can't be known."""
     with pytest.raises(InputError, match="nodes_differ"):
-        evaluate(plan_for(DISPATCH, Topology.parse("1x4")), tokens())
+        evaluate(plan_for(DISPATCH, Topology.parse("1x4")), TOKENS)
 
 
 @pytest.mark.parametrize("execution", [None, "context_coherent"])
@@ -96,7 +92,7 @@ def test_options_without_effect_are_refused_at_once(execution: Any) -> None:
     """Messages, homes and batches are those of a dispatch; an unknown policy is told beside them."""
     options: dict[str, Any] = {"dedup": "gpu", "ownership": "token", "replica_policy": "nearest", "decode_batch": 8}
     with pytest.raises(InputError) as caught:
-        evaluate(plan_for(Objective()), tokens(), execution=execution, **options)
+        evaluate(plan_for(Objective()), TOKENS, execution=execution, **options)
     found = [(item.code, item.pointer) for item in caught.value.violations]
     assert found == [
         ("option_unused", "/dedup"),
@@ -109,13 +105,13 @@ def test_options_without_effect_are_refused_at_once(execution: Any) -> None:
 
 def test_options_of_a_recorded_dispatch_have_an_effect() -> None:
     """What the plan records counts, so nothing has to be said twice."""
-    assert evaluate(plan_for(DISPATCH), tokens(), ownership="token", decode_batch=3).ownership == "token"
+    assert evaluate(plan_for(DISPATCH), TOKENS, ownership="token", decode_batch=3).ownership == "token"
 
 
 def test_unknown_execution_is_refused() -> None:
     """Whatever else is asked."""
     with pytest.raises(InputError, match="unknown_choice"):
-        evaluate(plan_for(None), tokens(), execution="teleport", dedup="gpu")  # type: ignore[arg-type]
+        evaluate(plan_for(None), TOKENS, execution="teleport", dedup="gpu")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("objective", [None, 3, "x", {"execution": "teleport", "dedup": None}, {}])

@@ -8,43 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement import Constraints, LayerCap, Objective, Plan, Problem, Topology, evaluate, score
+from placement import Constraints, LayerCap, Objective, Problem, Topology, evaluate, score
 from placement.cost.feasibility import load_cap_misses
 from placement.cost.shares import expected_gpu_load, replica_share
+from tests.builders.problems import plan_of, random_table
+from tests.builders.traces import random_ids, random_trace
 from traces import Profile, Trace
 
 LAYERS, EXPERTS, TOKENS = 3, 6, 40
 FLAT, HOPS = Topology.parse("1x4"), Topology.parse("2x2")
-
-
-def random_trace(rng: np.random.Generator, top_k: int = 2) -> Trace:
-    """Tokens with distinct experts in every layer."""
-    ids = rng.random((TOKENS, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :top_k].astype(np.int16)
-    return Trace.of(ids, num_experts=EXPERTS)
-
-
-def random_table(rng: np.random.Generator, gpus: int, slots: int, *, replicas: bool) -> Any:
-    """Every expert once; spare slots empty, or with a replica on another GPU."""
-    table = np.full((LAYERS, gpus * slots), -1)
-    for row in table:
-        row[rng.permutation(len(row))[:EXPERTS]] = rng.permutation(EXPERTS)
-        for slot in np.flatnonzero(row < 0) if replicas else ():
-            expert = rng.integers(EXPERTS)
-            if expert not in row[slot // slots * slots : (slot // slots + 1) * slots]:
-                row[slot] = expert
-    return table
-
-
-def plan_of(problem: Problem, table: Any) -> Plan:
-    """Plan with the map `table`."""
-    return Plan(
-        physical_to_logical_map=table,
-        layer_ids=problem.profile.layer_ids,
-        num_experts=EXPERTS,
-        num_gpus=problem.num_gpus,
-        slots_per_gpu=problem.slots_per_gpu,
-        gpus_per_node=problem.topology.gpus_per_node,
-    )
 
 
 def traffic(problem: Problem, table: Any) -> float:
@@ -56,9 +28,9 @@ def traffic(problem: Problem, table: Any) -> float:
 def test_context_score_equals_evaluation(seed: int, topology: Topology) -> None:
     """Without replicas the traffic and the loads are those of the same tokens, replayed."""
     rng = np.random.default_rng(seed)
-    trace = random_trace(rng)
+    trace = random_trace(rng, TOKENS, LAYERS, EXPERTS)
     problem = Problem(Profile.of(trace, workers=1), topology, slots_per_gpu=3)
-    table = random_table(rng, 4, 3, replicas=False)
+    table = random_table(rng, LAYERS, EXPERTS, 4, 3, "empty")
     found, wanted = score(problem, table), evaluate(plan_of(problem, table), trace, topology, workers=1)
     assert traffic(problem, table) == pytest.approx(wanted.traffic)
     assert found.traffic_by_layer.sum() == pytest.approx(wanted.traffic)
@@ -71,8 +43,8 @@ def test_context_score_equals_evaluation(seed: int, topology: Topology) -> None:
 def test_pair_traffic_with_replicas(seed: int, topology: Topology) -> None:
     """With replicas, a pair is spread evenly over the pairs of replicas."""
     rng = np.random.default_rng(seed)
-    problem = Problem(Profile.of(random_trace(rng), workers=1), topology, slots_per_gpu=3)
-    table = random_table(rng, 4, 3, replicas=True)
+    problem = Problem(Profile.of(random_trace(rng, TOKENS, LAYERS, EXPERTS), workers=1), topology, slots_per_gpu=3)
+    table = random_table(rng, LAYERS, EXPERTS, 4, 3)
     affinity = problem.profile.affinity
     assert affinity is not None
     cost = 0.0
@@ -94,7 +66,7 @@ def test_pair_traffic_with_replicas(seed: int, topology: Topology) -> None:
 def test_message_score_equals_evaluation(seed: int, topology: Topology, dedup: Any, policy: Any) -> None:
     """With all tokens in the sample, messages cost what the evaluation of the same tokens says, replicas included."""
     rng = np.random.default_rng(seed)
-    trace = random_trace(rng, 3)
+    trace = random_trace(rng, TOKENS, LAYERS, EXPERTS, 3)
     objective = Objective(
         execution="dispatch",
         dedup=dedup,
@@ -104,7 +76,7 @@ def test_message_score_equals_evaluation(seed: int, topology: Topology, dedup: A
         load_spread_tolerance=0.0088,
     )
     problem = Problem(Profile.of(trace, workers=1), topology, slots_per_gpu=3, objective=objective)
-    table = random_table(rng, 4, 3, replicas=True)
+    table = random_table(rng, LAYERS, EXPERTS, 4, 3)
     options: Any = {"execution": "dispatch", "dedup": dedup, "replica_policy": policy, "workers": 1}
     assert traffic(problem, table) == pytest.approx(
         evaluate(plan_of(problem, table), trace, topology, **options).traffic
@@ -123,8 +95,10 @@ def test_assignment_score_averages_over_homes(seed: int) -> None:
         load_spread_weight=3.0,
         load_spread_tolerance=0.0088,
     )
-    problem = Problem(Profile.of(random_trace(rng), workers=1), HOPS, slots_per_gpu=3, objective=objective)
-    table = random_table(rng, 4, 3, replicas=False)
+    problem = Problem(
+        Profile.of(random_trace(rng, TOKENS, LAYERS, EXPERTS), workers=1), HOPS, slots_per_gpu=3, objective=objective
+    )
+    table = random_table(rng, LAYERS, EXPERTS, 4, 3, "empty")
     load = problem.profile.load
     cost = sum(
         load[layer, e] * HOPS.hop_cost[:, np.flatnonzero(table[layer] == e)[0] // 3].mean()
@@ -137,7 +111,7 @@ def test_assignment_score_averages_over_homes(seed: int) -> None:
 def test_assignment_score_with_measured_homes_equals_evaluation() -> None:
     """With measured homes and no replicas the expectation is exact."""
     rng = np.random.default_rng(0)
-    ids = rng.random((TOKENS, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :2].astype(np.int16)
+    ids = random_ids(rng, TOKENS, LAYERS, EXPERTS)
     trace = Trace.of(ids, num_experts=EXPERTS, source_rank=rng.integers(0, 4, TOKENS))
     objective = Objective(
         execution="dispatch",
@@ -149,7 +123,7 @@ def test_assignment_score_with_measured_homes_equals_evaluation() -> None:
         load_spread_tolerance=0.0088,
     )
     problem = Problem(Profile.of(trace, workers=1), HOPS, slots_per_gpu=3, objective=objective)
-    table = random_table(rng, 4, 3, replicas=False)
+    table = random_table(rng, LAYERS, EXPERTS, 4, 3, "empty")
     wanted = evaluate(
         plan_of(problem, table), trace, HOPS, execution="dispatch", dedup="none", ownership="measured", workers=1
     )
@@ -189,9 +163,9 @@ def test_relabelling_gpus_of_a_node_changes_nothing(seed: int) -> None:
     """GPUs of one node are interchangeable, if the same change is made in every layer."""
     rng = np.random.default_rng(seed)
     constraints = Constraints(load_cap=1.0)
-    profile = Profile.of(random_trace(rng), workers=1)
+    profile = Profile.of(random_trace(rng, TOKENS, LAYERS, EXPERTS), workers=1)
     problem = Problem(profile, HOPS, slots_per_gpu=3, objective=Objective(imbalance_weight=1), constraints=constraints)
-    table = random_table(rng, 4, 3, replicas=True)
+    table = random_table(rng, LAYERS, EXPERTS, 4, 3)
     order = np.concatenate([rng.permutation(2), 2 + rng.permutation(2)])
     swapped = table.reshape(LAYERS, 4, 3)[:, order].reshape(LAYERS, 12)
     assert score(problem, swapped).total == pytest.approx(score(problem, table).total)
@@ -201,7 +175,10 @@ def test_relabelling_gpus_of_a_node_changes_nothing(seed: int) -> None:
 def test_excess_is_that_of_each_layers_own_cap(seed: int) -> None:
     """A layer's cap replaces the one for all; without one for all, the other layers have none."""
     rng = np.random.default_rng(seed)
-    profile, table = Profile.of(random_trace(rng), workers=1), random_table(rng, 4, 3, replicas=True)
+    profile, table = (
+        Profile.of(random_trace(rng, TOKENS, LAYERS, EXPERTS), workers=1),
+        random_table(rng, LAYERS, EXPERTS, 4, 3),
+    )
     for cap, wanted in ((1.1, (1.1, 1.5, 1.1)), (None, (np.inf, 1.5, np.inf))):
         constraints = Constraints(load_cap=cap, layer_load_caps=(LayerCap(layer_id=1, load_cap=1.5),))
         problem = Problem(profile, FLAT, 3, constraints=constraints)
@@ -220,10 +197,10 @@ def test_total_is_the_weighted_sum(seed: int) -> None:
     rng = np.random.default_rng(seed)
     topology = replace(HOPS, speed=np.array([1.0, 2, 1, 1]))
     objective = Objective(imbalance_weight=2, load_excess_weight=5, load_spread_weight=0)
-    profile = Profile.of(random_trace(rng), workers=1)
+    profile = Profile.of(random_trace(rng, TOKENS, LAYERS, EXPERTS), workers=1)
     constraints = Constraints(load_cap=1.1)
     problem = Problem(profile, topology, slots_per_gpu=3, objective=objective, constraints=constraints)
-    table = random_table(rng, 4, 3, replicas=True)
+    table = random_table(rng, LAYERS, EXPERTS, 4, 3)
     relative = expected_gpu_load(problem, plan_of(problem, table).replicas_on_gpu)
     values = {term.name: term.value for term in score(problem, table).terms}
     assert np.allclose((relative * topology.fair_share).sum(axis=1), 1)

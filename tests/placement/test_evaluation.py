@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Plan, Topology, evaluate
+from tests.builders.problems import random_table
+from tests.builders.traces import random_ids, random_trace
 from traces import InputError, Trace
 
 LAYERS, EXPERTS = 3, 6
@@ -52,30 +54,8 @@ def choose(gpus: list[int], anchors: list[int], policy: str, node: Any, where: t
 
 def random_plan(rng: np.random.Generator, sizes: tuple[int, ...], slots: int, layers: int = LAYERS) -> Plan:
     """Every expert once, the spare slots empty or with a replica on another GPU."""
-    gpus = sum(sizes)
-    table = np.full((layers, gpus * slots), -1)
-    for row in table:
-        row[rng.permutation(len(row))[:EXPERTS]] = rng.permutation(EXPERTS)
-        for slot in np.flatnonzero(row < 0):
-            own = row[slot // slots * slots : (slot // slots + 1) * slots]
-            expert = rng.integers(-1, EXPERTS)
-            if expert not in own:
-                row[slot] = expert
-    return Plan(
-        physical_to_logical_map=table,
-        layer_ids=np.arange(layers),
-        num_experts=EXPERTS,
-        num_gpus=gpus,
-        slots_per_gpu=slots,
-        gpus_per_node=sizes,
-    )
-
-
-def random_ids(rng: np.random.Generator, tokens: int, top_k: int, missing: float) -> Any:
-    """Distinct experts, a share of the entries missing; the first token has one in every layer."""
-    ids = rng.random((tokens, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :top_k].astype(np.int16)
-    ids[1:][rng.random(ids[1:].shape) < missing] = -1
-    return ids
+    table = random_table(rng, layers, EXPERTS, sum(sizes), slots, "either")
+    return Plan.of(table, layer_ids=np.arange(layers), num_experts=EXPERTS, gpus_per_node=sizes)
 
 
 def replay(
@@ -170,7 +150,8 @@ def test_context_coherent_equals_plain_replay(
     if sum(sizes) * slots < EXPERTS:
         slots = EXPERTS
     rng = np.random.default_rng(seed)
-    plan, ids, topology = random_plan(rng, sizes, slots), random_ids(rng, 30, 2, missing), Topology.of(sizes)
+    plan, ids, topology = random_plan(rng, sizes, slots), random_ids(rng, 30, LAYERS, EXPERTS), Topology.of(sizes)
+    ids[1:][rng.random(ids[1:].shape) < missing] = -1
     result = evaluate(plan, Trace.of(ids, num_experts=EXPERTS), topology, replica_policy=policy, workers=1)
     check(result, replay(plan, ids, None, topology, "gpu", policy))
     assert result.dedup is None
@@ -190,7 +171,8 @@ def test_dispatch_equals_plain_replay(
 ) -> None:
     """Every metric is what a loop over tokens and messages counts, whatever the homes, messages and replicas."""
     rng = np.random.default_rng(seed)
-    plan, ids, topology = random_plan(rng, sizes, 4), random_ids(rng, 30, 3, missing), Topology.of(sizes)
+    plan, ids, topology = random_plan(rng, sizes, 4), random_ids(rng, 30, LAYERS, EXPERTS, 3), Topology.of(sizes)
+    ids[1:][rng.random(ids[1:].shape) < missing] = -1
     seq, rank = rng.integers(0, 5, 30), rng.integers(0, sum(sizes), 30)
     homes = {
         "token": [home_of(row, sum(sizes)) for row in range(30)],
@@ -213,7 +195,7 @@ def test_dispatch_equals_plain_replay(
 def test_judge_definitions() -> None:
     """Without replicas the metrics are those of a few lines of NumPy over the expert-to-GPU table."""
     rng = np.random.default_rng(0)
-    ids, topology = random_ids(rng, 200, 2, 0.0), Topology.parse("2x1")
+    ids, topology = random_ids(rng, 200, LAYERS, EXPERTS), Topology.parse("2x1")
     plan = random_plan(rng, (1, 1), 3)
     gpu = np.take_along_axis(plan.gpu_of_expert[None].repeat(200, 0), ids.astype(int), axis=2)
     result = evaluate(plan, Trace.of(ids, num_experts=EXPERTS), topology)
@@ -228,7 +210,7 @@ def test_judge_definitions() -> None:
 def test_workers_and_id_types_do_not_matter(execution: Any) -> None:
     """Threads and the type of the ids change nothing."""
     rng = np.random.default_rng(1)
-    ids, plan = random_ids(rng, 101, 2, 0.0), random_plan(rng, (2, 2), 3)
+    ids, plan = random_ids(rng, 101, LAYERS, EXPERTS), random_plan(rng, (2, 2), 3)
     one = evaluate(plan, Trace.of(ids, num_experts=EXPERTS), Topology.parse("2x2"), execution=execution, workers=1)
     trace = Trace.of(ids.astype(np.uint8), num_experts=EXPERTS)
     many = evaluate(plan, trace, Topology.parse("2x2"), execution=execution, workers=7)
@@ -239,7 +221,7 @@ def test_hottest_links_rank_what_leaves() -> None:
     """The hottest links are the largest entries off the diagonal, with their share."""
     rng = np.random.default_rng(2)
     plan = random_plan(rng, (2, 2), 3)
-    result = evaluate(plan, Trace.of(random_ids(rng, 50, 2, 0.0), num_experts=EXPERTS), Topology.parse("2x2"))
+    result = evaluate(plan, random_trace(rng, 50, LAYERS, EXPERTS), Topology.parse("2x2"))
     leaving = result.traffic_matrix * ~np.eye(4, dtype=bool)
     assert [link.messages for link in result.hottest_links] == sorted(leaving[leaving > 0].tolist(), reverse=True)[:8]
     for link in result.hottest_links:
@@ -267,6 +249,6 @@ def test_empty_trace_is_refused() -> None:
 def test_missing_column_is_refused(ownership: Any) -> None:
     """Homes by a column that the trace lacks are an input error."""
     rng = np.random.default_rng(5)
-    trace = Trace.of(random_ids(rng, 4, 2, 0.0), num_experts=EXPERTS)
+    trace = random_trace(rng, 4, LAYERS, EXPERTS)
     with pytest.raises(InputError, match="/objective/ownership"):
         evaluate(random_plan(rng, (2, 2), 3), trace, Topology.parse("2x2"), execution="dispatch", ownership=ownership)

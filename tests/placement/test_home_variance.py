@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement import Constraints, Objective, Problem, Topology
+from placement import Constraints, Objective, Problem
 from placement.cost.shares import home_variance, load_variance
 from placement.plan.plan import replicas_on_gpu
-from traces import Profile, Trace
+from tests.builders.problems import problem_of, random_table
+from traces import Trace
 
 EXPERTS, SEQUENCES, LENGTH = 5, 4, 6
 
@@ -33,20 +34,13 @@ def problem(seed: int, text: str, policy: Any, ownership: Any = "sequence", quan
         load_spread_tolerance=0.0088,
     )
     constraints = Constraints(load_cap=1.1, load_quantile=quantile, load_groups="sequences")
-    return Problem(Profile.of(trace, workers=1), Topology.parse(text), 3, objective, constraints)
+    return problem_of(trace, text, 3, objective, constraints)
 
 
 def random_replicas(seed: int, gpus: int) -> Any:
-    """Every expert on one to three GPUs, (1, E, G)."""
+    """Every expert on one GPU or more, (1, E, G)."""
     rng = np.random.default_rng(seed)
-    table = np.full((1, gpus, 3), -1, np.int64)
-    spots = rng.permutation(gpus * 3)
-    for number, spot in enumerate(spots):
-        expert = number if number < EXPERTS else rng.integers(EXPERTS)
-        gpu, place = divmod(int(spot), 3)
-        if expert not in table[0, gpu]:
-            table[0, gpu, place] = expert
-    return replicas_on_gpu(table.reshape(1, -1), EXPERTS, gpus)
+    return replicas_on_gpu(random_table(rng, 1, EXPERTS, gpus, 3), EXPERTS, gpus)
 
 
 def loads_by_home(task: Problem, replicas: Any) -> Any:

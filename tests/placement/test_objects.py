@@ -30,19 +30,20 @@ from placement import (
 )
 from placement.cost.bounds import levels_of
 from placement.cost.breakdown import break_down
-from traces import InputError, Profile, Trace
+from tests.builders.problems import problem_of
+from tests.builders.traces import random_trace
+from traces import InputError, Trace
 
 MOST_LINES = 10
 
 
 def large_problem() -> tuple[Problem, Plan, Trace]:
     """Return a problem of 32 layers and 128 experts on four nodes, a plan and its tokens."""
-    ids = np.random.default_rng(1).random((40, 32, 128)).argsort(axis=2)[:, :, :4].astype(np.int16)
-    trace = Trace.of(ids, num_experts=128)
-    problem = Problem(
-        Profile.of(trace, workers=1),
-        Topology.parse("hgx_h100:4"),
-        slots_per_gpu=5,
+    trace = random_trace(1, 40, 32, 128, 4)
+    problem = problem_of(
+        trace,
+        "hgx_h100:4",
+        5,
         objective=Objective(execution="dispatch"),
         constraints=Constraints(load_cap=1.5),
     )

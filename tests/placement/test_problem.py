@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from placement import Constraints, Group, LayerCap, Objective, Pin, Problem, Topology
+from tests.builders.traces import random_ids
 from traces import InputError, LoadCounts, Profile, Provenance, Trace
 
 RNG = np.random.default_rng(0)
-IDS = RNG.random((20, 2, 6)).argsort(axis=2)[:, :, :2]
+IDS = random_ids(RNG, 20, 2, 6)
 PROFILE = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5]), workers=1)
 RANKED = Profile.of(Trace.of(IDS, num_experts=6, source_rank=np.arange(20) % 8), workers=1)
 UNSAMPLED = Profile.of(Trace.of(IDS, num_experts=6, source_rank=np.arange(20) % 4 - 1), workers=1, sample_tokens=0)

@@ -15,6 +15,8 @@ from placement.loads.deviations import count_groups, sequence_deviations, window
 from placement.plan.plan import replicas_on_gpu
 from solvers import Limits, solve
 from solvers.methods.annealing.tables.crossover import Pool
+from tests.builders.problems import problem_of
+from tests.builders.traces import profile_of
 from traces import Profile, Trace
 
 LAYERS, EXPERTS, GPUS = 3, 8, 4
@@ -32,8 +34,8 @@ def bursty(seed: int, sequences: int = 30, length: int = 20, experts: int = EXPE
 
 def problem(trace: Trace, *, speed: Any = None, **constraints: Any) -> Problem:
     """Two experts on each of four GPUs, three with replicas."""
-    return Problem(
-        Profile.of(trace, workers=1, window_tokens=16),
+    return problem_of(
+        profile_of(trace, window_tokens=16),
         Topology.of((GPUS,), speed=speed),
         3,
         constraints=Constraints(**constraints),

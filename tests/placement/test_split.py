@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, optimal_split
 from placement.cost.shares import expected_gpu_load
 from placement.plan.plan import replicas_on_gpu
-from traces import InputError, Profile, Trace
+from tests.builders.problems import problem_of
+from tests.builders.traces import skewed_trace
+from traces import InputError, Trace
 
 TOLERANCE = 1e-7  # that of the solver for linear programs
 
@@ -26,10 +28,10 @@ def case(seed: int) -> tuple[Problem, Table]:
     rng = np.random.default_rng(seed)
     experts, gpus = int(rng.integers(1, 8)), int(rng.integers(1, 5))
     slots = -(-experts // gpus) + int(rng.integers(0, 4))
-    ids = (rng.zipf(1.5, (60, 2, 1)) - 1) % experts
+    trace = skewed_trace(rng, 60, 2, experts, 1.5)
     speed = rng.choice([1.0, 1.5, 4.0], gpus)
-    problem = Problem(
-        Profile.of(Trace.of(ids, num_experts=experts)),
+    problem = problem_of(
+        trace,
         Topology.of((gpus,), speed=speed.tolist()),
         slots,
         objective=Objective(
@@ -92,7 +94,7 @@ def small(table: list[list[int]], counts: list[int]) -> tuple[Problem, Table]:
     """Return a problem of one layer with these loads on two GPUs, and a map."""
     ids = np.repeat(np.arange(len(counts)), counts)[:, None, None]
     trace = Trace.of(ids, num_experts=len(counts))
-    return Problem(Profile.of(trace), Topology.of((2,)), len(table[0]) // 2), np.array(table)
+    return problem_of(trace, "1x2", len(table[0]) // 2), np.array(table)
 
 
 def test_a_replica_evens_out_what_equal_shares_do_not() -> None:

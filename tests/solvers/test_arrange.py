@@ -10,18 +10,11 @@ from placement.cost.feasibility import broken_constraints
 from placement.plan.plan import replicas_on_gpu
 from solvers import NoPlanError
 from solvers.arrange.conform import conform, pack, separate_replicas
+from tests.builders.problems import problem_of
 from traces import Profile, Trace
 
-
-def problem(topology: str = "2x2", slots: int = 0, constraints: Constraints | None = None) -> Problem:
-    """Two layers of eight experts, all used equally."""
-    ids = np.arange(32).reshape(16, 2, 1) % 8
-    return Problem(
-        Profile.of(Trace.of(ids, num_experts=8)),
-        Topology.parse(topology),
-        slots,
-        constraints=constraints or Constraints(),
-    )
+# Two layers of eight experts, all used equally.
+EVEN = Trace.of(np.arange(32).reshape(16, 2, 1) % 8, num_experts=8)
 
 
 def test_pack_sorts_experts_within_a_gpu() -> None:
@@ -32,7 +25,7 @@ def test_pack_sorts_experts_within_a_gpu() -> None:
 @given(st.lists(st.integers(0, 3), min_size=16, max_size=16))
 def test_conform_keeps_all_that_fit(wanted: list[int]) -> None:
     """Any wish becomes a valid map, and as many experts as fit stay where they were wanted."""
-    given_problem, gpu = problem(), np.array(wanted).reshape(2, 8)
+    given_problem, gpu = problem_of(EVEN), np.array(wanted).reshape(2, 8)
     table = conform(given_problem, gpu)
     assert broken_constraints(given_problem, table).found == []
     placed = replicas_on_gpu(table, 8, 4).argmax(axis=2)
@@ -45,7 +38,7 @@ def test_conform_makes_the_replicas_that_pins_ask_for() -> None:
     constraints = Constraints(
         pins=(Pin(expert=0, gpu=1), Pin(expert=0, gpu=3)), groups=(Group(experts=(4, 5), layer_id=1),)
     )
-    asked = problem(slots=3, constraints=constraints)
+    asked = problem_of(EVEN, slots=3, constraints=constraints)
     table = conform(asked, np.zeros((2, 8), int))
     assert broken_constraints(asked, table).found == []
     assert replicas_on_gpu(table, 8, 4)[:, 0].tolist() == [[0, 1, 0, 1]] * 2
@@ -68,7 +61,7 @@ def test_conform_makes_the_replicas_that_pins_ask_for() -> None:
 )
 def test_conform_finds_the_nodes_of_groups(topology: str, slots: int, constraints: Constraints) -> None:
     """Where the quick choice of nodes fails, the exact model finds the arrangement that exists."""
-    given_problem = problem(topology, slots, constraints)
+    given_problem = problem_of(EVEN, topology, slots, constraints=constraints)
     table = conform(given_problem, np.zeros((2, 8), int))
     assert broken_constraints(given_problem, table).found == []
 
@@ -88,7 +81,7 @@ def test_conform_says_when_there_is_no_arrangement() -> None:
     """Three experts that may only be on a GPU with two slots."""
     only_gpu_0 = tuple(Pin(expert=e, gpu=g) for e in range(3) for g in (1, 2, 3))
     with pytest.raises(NoPlanError) as caught:
-        conform(problem(constraints=Constraints(forbidden=only_gpu_0)), np.zeros((2, 8), int))
+        conform(problem_of(EVEN, constraints=Constraints(forbidden=only_gpu_0)), np.zeros((2, 8), int))
     assert caught.value.termination.reason == "no_plan"
 
 

@@ -10,27 +10,17 @@ from placement.cost.feasibility import broken_constraints
 from solvers import Limits, Search, solve
 from solvers.arrange.conform import conform
 from solvers.methods.assignment.solver import Assignment
-from traces import InputError, Profile, Trace
+from tests.builders.problems import problem_of
+from tests.builders.traces import staying_trace
+from traces import InputError
 
-
-def problem(constraints: Constraints | None = None, objective: Objective | None = None, gpus: int = 4) -> Problem:
-    """Three layers of eight experts that follow each other seven times in ten."""
-    rng = np.random.default_rng(2)
-    base = rng.integers(0, 8, 400)
-    hop = np.where(rng.random((400, 3)) < 0.7, 0, rng.integers(0, 8, (400, 3)))
-    shuffles = np.stack([rng.permutation(8) for _ in range(3)])
-    ids = shuffles[np.arange(3)[None, :], (base[:, None] + hop) % 8]
-    return Problem(
-        Profile.of(Trace.of(ids[:, :, None], num_experts=8)),
-        Topology.of((gpus,)),
-        constraints=constraints or Constraints(),
-        objective=objective or Objective(),
-    )
+# Three layers of eight experts that follow each other seven times in ten.
+CHAINED = staying_trace(2, 400, 3, 8, 0.7, mixed=True)
 
 
 def test_no_single_layer_can_be_improved() -> None:
     """At the end no swap of two experts of a layer lowers the score."""
-    given = problem()
+    given = problem_of(CHAINED, "1x4")
     plan = solve(given, Assignment(restarts=1), limits=Limits(work=10**6)).plan
     assert plan.score is not None
     for layer, (a, b) in itertools.product(range(3), itertools.combinations(range(8), 2)):
@@ -41,15 +31,15 @@ def test_no_single_layer_can_be_improved() -> None:
 
 def test_more_restarts_are_never_worse() -> None:
     """The first runs are the same, so further ones can only help."""
-    given = problem()
+    given = problem_of(CHAINED, "1x4")
     scores = [solve(given, Assignment(restarts=count), limits=Limits(work=10**6)).plan.score for count in (1, 4, 12)]
     assert scores == sorted(scores, key=lambda value: -(value or 0.0))
 
 
 def test_prices_bring_the_load_under_the_cap() -> None:
     """With a cap the largest load falls below that of the plan made without it."""
-    free = problem(gpus=2)
-    capped = problem(Constraints(load_cap=1.05), gpus=2)
+    free = problem_of(CHAINED, "1x2")
+    capped = problem_of(CHAINED, "1x2", constraints=Constraints(load_cap=1.05))
     without = solve(free, "assignment", limits=Limits(work=10**6)).plan.physical_to_logical_map
     priced = solve(capped, "assignment", limits=Limits(work=10**6)).score
     assert priced.max_load.max() <= 1.05 + 1e-9
@@ -59,7 +49,7 @@ def test_prices_bring_the_load_under_the_cap() -> None:
 def test_dispatch_without_dedup_is_solved_exactly() -> None:
     """Independent layers, one assignment each: proven optimal."""
     given = Problem(
-        problem().profile,
+        problem_of(CHAINED, "1x4").profile,
         Topology.of((2, 1), rank_cost_matrix=np.array([[0, 0.1, 1], [0.1, 0, 1], [1, 1, 0]]), slots=[3, 3, 2]),
         objective=Objective(
             execution="dispatch",
@@ -82,7 +72,7 @@ def test_dispatch_without_dedup_is_solved_exactly() -> None:
 def test_pins_and_exclusions_hold() -> None:
     """Pinned and forbidden places are kept through all sweeps."""
     constraints = Constraints(pins=(Pin(expert=0, gpu=3),), forbidden=(Pin(expert=1, gpu=0), Pin(expert=2, gpu=0)))
-    given = problem(constraints)
+    given = problem_of(CHAINED, "1x4", constraints=constraints)
     plan = solve(given, "assignment", limits=Limits(work=10**5)).plan
     assert broken_constraints(given, plan.physical_to_logical_map).found == []
 
@@ -90,13 +80,13 @@ def test_pins_and_exclusions_hold() -> None:
 def test_an_expert_pinned_twice_is_refused() -> None:
     """Two pins of an expert ask for a replica, which the method does not make."""
     twice = Constraints(pins=(Pin(expert=0, gpu=0), Pin(expert=0, gpu=1)))
-    given = Problem(problem().profile, Topology.of((4,)), 3, constraints=twice)
+    given = Problem(problem_of(CHAINED, "1x4").profile, Topology.of((4,)), 3, constraints=twice)
     assert "several GPUs" in (Assignment().supports(given) or "")
 
 
 def test_work_bounds_the_layers_placed() -> None:
     """With work for one layer only, the plan in order is still there."""
-    given = problem()
+    given = problem_of(CHAINED, "1x4")
     search = Search(given, Limits(work=8))
     Assignment().run(given, search)
     assert search.best is not None

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from placement import Problem, Topology, lower_bound
+from placement import Problem, lower_bound
 from solvers import Limits, solve
 from solvers.arrange.relabel import Relabelling
 from solvers.methods.auto import search_share
-from traces import Profile
-from traces.synthetic import Synthetic, generate
+from tests.builders.problems import problem_of
+from traces.synthetic import Synthetic
 
 
 def problem(topology: str, layers: int = 4, experts: int = 16) -> Problem:
     """Return a chain with affinity that no exact method of the portfolio takes."""
     made = Synthetic(num_layers=layers, num_experts=experts, top_k=2, num_tokens=4000, seed=3, tokens_per_sequence=64)
-    return Problem(Profile.of(generate(made), workers=1), Topology.parse(topology))
+    return problem_of(made, topology)
 
 
 def test_short_searches_search_and_long_ones_prove() -> None:

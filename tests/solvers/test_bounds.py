@@ -22,7 +22,8 @@ from solvers.bounds.message_parts import least_absent
 from solvers.bounds.threads import single_threaded
 from solvers.searching.events import Event
 from solvers.searching.search import Search
-from traces import LoadCounts, Profile, Provenance, Trace
+from tests.builders.traces import load_counts, planted_trace, profile_of
+from traces import Profile, Trace
 
 Table = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 HOPS = [[0, 2, 3], [1, 0, 5], [4, 6, 0]]
@@ -32,17 +33,19 @@ DISPATCH = Objective(execution="dispatch")
 @cache
 def profile(experts: int, top_k: int = 2, layers: int = 2, tokens: int = 40, seed: int = 0) -> Profile:
     """Tokens whose experts follow each other, some hot, with sources."""
-    rng = np.random.default_rng([seed, experts, top_k, layers])
-    follows = [rng.permutation(experts) for _ in range(layers)]
-    scores = np.zeros((tokens, layers, experts))
-    topic = rng.integers(experts, size=tokens)
-    for layer in range(layers):
-        scores[:, layer] = rng.gumbel(size=(tokens, experts)) - 0.4 * np.arange(experts)
-        scores[np.arange(tokens), layer, follows[layer][topic]] += 2.0
-    ids = np.argsort(-scores, axis=2)[:, :, :top_k].astype(np.int16)
-    sequence = np.arange(tokens, dtype=np.int32) // 5
-    trace = Trace.of(ids, num_experts=experts, seq_id=sequence, source_rank=(sequence % 2).astype(np.int32))
-    return Profile.of(trace, workers=1)
+    trace = planted_trace(
+        [seed, experts, top_k, layers],
+        tokens,
+        layers,
+        experts,
+        top_k,
+        teams=experts,
+        pull=2.0,
+        decline=0.4,
+        sequence=5,
+        sources=2,
+    )
+    return profile_of(trace)
 
 
 def uneven() -> Topology:
@@ -120,14 +123,7 @@ CASES = {
         profile(3), Topology.parse("1x2"), slots_per_gpu=2, objective=replace(DISPATCH, dedup="none")
     ),
     "counts only": lambda: Problem(
-        Profile.of(
-            LoadCounts(
-                load=np.array([[5.0, 3, 9, 4], [9, 9, 1, 2]]),
-                layer_ids=np.arange(2),
-                provenance=Provenance(),
-                digest="sha256:0",
-            )
-        ),
+        profile_of(load_counts([[5.0, 3, 9, 4], [9, 9, 1, 2]])),
         Topology.of((3,), rank_cost_matrix=HOPS, slots=[2, 1, 1]),
         slots_per_gpu=2,
         objective=Objective(execution="dispatch", dedup="none"),

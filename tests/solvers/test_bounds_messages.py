@@ -12,6 +12,7 @@ from solvers.bounds.home_messages import HomeMessages
 from solvers.bounds.kernels.home_pairs import choose_pairs
 from solvers.bounds.kernels.representatives import choose_representatives
 from solvers.bounds.layer_messages import LayerMessages, least_remote, most_more, most_together
+from tests.builders.traces import random_ids
 
 Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Block = tuple[int, ...]
@@ -19,9 +20,7 @@ Block = tuple[int, ...]
 
 def tokens(rng: np.random.Generator, count: int, experts: int, top_k: int) -> Ints:
     """Return experts of tokens, some of which have fewer than the others."""
-    ids = rng.random((count, experts)).argsort(axis=1)[:, :top_k]
-    ids[rng.random(ids.shape) < 0.1] = -1
-    return ids
+    return random_ids(rng, count, 1, experts, top_k, missing=0.1)[:, 0].astype(np.int64)
 
 
 def random_pairs(rng: np.random.Generator, experts: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

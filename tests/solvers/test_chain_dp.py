@@ -17,7 +17,8 @@ from solvers import Limits, solve
 from solvers.arrange.conform import pack
 from solvers.arrange.symmetry import Arrangements, count_arrangements
 from solvers.methods.chain_dp.solver import ChainDp
-from traces import Profile, Trace
+from tests.builders.traces import profile_of, staying_trace
+from traces import Profile
 
 GRIDS = {
     "flat": Topology.parse("1x2"),
@@ -31,10 +32,7 @@ GRIDS = {
 
 def profile(seed: int = 0, layers: int = 3, experts: int = 4) -> Profile:
     """Tokens that like to stay with the experts of their kind, in windows of 16."""
-    rng = np.random.default_rng(seed)
-    kind = rng.integers(0, experts, (200, 1))
-    ids = np.where(rng.random((200, layers)) < 0.5, kind, rng.integers(0, experts, (200, layers)))
-    return Profile.of(Trace.of(ids[:, :, None], num_experts=experts), workers=1, window_tokens=16)
+    return profile_of(staying_trace(seed, 200, layers, experts, 0.5), window_tokens=16)
 
 
 def least(problem: Problem) -> float:

@@ -11,7 +11,9 @@ import pytest
 from placement import Constraints, LayerCap, Objective, Problem, Topology, evaluate, score
 from solvers import Comparison, Limits, solve
 from solvers.comparing import judge
-from traces import InputError, LoadCounts, Profile, Provenance, Trace
+from tests.builders.problems import problem_of
+from tests.builders.traces import load_counts
+from traces import InputError, Profile, Trace
 from traces.synthetic import Synthetic, generate
 
 PARAMS = Synthetic(num_layers=3, num_experts=8, top_k=2, num_tokens=512, tokens_per_sequence=32)
@@ -27,7 +29,7 @@ def trace() -> Trace:
 def problem(trace: Trace) -> Problem:
     """Return a problem of dispatch with caps."""
     caps = Constraints(load_cap=1.5, layer_load_caps=(LayerCap(layer_id=1, load_cap=1.25),))
-    return Problem(Profile.of(trace, workers=1), Topology.parse("2x2"), 2, Objective(execution="dispatch"), caps)
+    return problem_of(trace, "2x2", 2, Objective(execution="dispatch"), caps)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,7 @@ def test_a_frame_has_a_row_per_plan_and_part(problem: Problem, compared: Compari
 def test_a_frame_of_counts_has_the_expected_loads() -> None:
     """A row per plan, as there are no parts."""
     load = np.random.default_rng(0).uniform(1, 9, (2, 8))
-    counts = LoadCounts(load=load, layer_ids=np.arange(2), provenance=Provenance(), digest="sha256:0")
+    counts = load_counts(load)
     own = Problem(Profile.of(counts), Topology.parse("1x4"), objective=Objective(execution="dispatch", dedup="none"))
     found = judge(own, {}, {"plan": solve(own, "contiguous", limits=Limits(work=1), workers=1).plan}, workers=1)
     table = found.to_frame()

@@ -24,7 +24,8 @@ from solvers.methods.cp_sat.model import PlacementModel
 from solvers.methods.cp_sat.patterns import ReplicaPatterns, count_patterns, interchangeable
 from solvers.methods.cp_sat.sizes import count_booleans
 from solvers.methods.cp_sat.solver import CpSat
-from traces import InputError, Profile, Trace
+from tests.builders.traces import profile_of, staying_trace
+from traces import InputError, Profile
 
 TOLERANCE = 1e-9
 GRIDS: dict[str, tuple[Topology, int]] = {
@@ -39,13 +40,8 @@ GRIDS: dict[str, tuple[Topology, int]] = {
 
 def profile(seed: int = 0, layers: int = 2, experts: int = 3, top_k: int = 1, tokens: int = 60) -> Profile:
     """Tokens that like to stay with the experts of their kind, with home ranks 0 and 1."""
-    rng = np.random.default_rng(seed)
-    kind = rng.choice(experts, (tokens, 1), p=rng.dirichlet(np.ones(experts)))
-    ids = np.where(rng.random((tokens, layers)) < 0.6, kind, rng.integers(0, experts, (tokens, layers)))
-    both = np.stack([(ids + k) % experts for k in range(top_k)], axis=2)
-    source = rng.integers(0, 2, tokens)
-    trace = Trace.of(both, num_experts=experts, seq_id=np.arange(tokens) // 6, source_rank=source)
-    return Profile.of(trace, workers=1, window_tokens=16)
+    trace = staying_trace(seed, tokens, layers, experts, 0.6, top_k, popularity="random", sources=2)
+    return profile_of(trace, window_tokens=16)
 
 
 def by_room(experts: int, room: int) -> Iterator[tuple[int, ...]]:

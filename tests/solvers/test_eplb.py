@@ -3,26 +3,19 @@
 import numpy as np
 import pytest
 
-from placement import Constraints, Pin, Problem, Topology
+from placement import Constraints, Pin, Problem
 from solvers import Limits, solve
 from solvers.methods.eplb.solver import Eplb, rebalance
-from traces import InputError, Profile, Trace
+from tests.builders.problems import problem_of
+from tests.builders.traces import skewed_trace
+from traces import InputError
 
 WEIGHT = [
     [90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86],
     [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27],
 ]
-
-
-def problem(topology: str = "2x2", slots: int = 3, constraints: Constraints | None = None) -> Problem:
-    """Two layers of eight experts of very different loads."""
-    ids = np.random.default_rng(0).zipf(1.6, (200, 2, 1)) % 8
-    return Problem(
-        Profile.of(Trace.of(ids, num_experts=8)),
-        Topology.parse(topology),
-        slots,
-        constraints=constraints or Constraints(),
-    )
+# Two layers of eight experts of very different loads.
+SKEWED = skewed_trace(0, 200, 2, 8, 1.6)
 
 
 def test_published_example() -> None:
@@ -51,7 +44,7 @@ def test_all_bad_sizes_are_reported_at_once() -> None:
 
 def test_hottest_expert_gets_the_replicas() -> None:
     """The expert with the largest load has at least as many replicas as any other."""
-    given = problem()
+    given = problem_of(SKEWED, slots=3)
     table = solve(given, "eplb", limits=Limits(work=1)).plan.physical_to_logical_map
     for load, row in zip(given.profile.load, table, strict=True):
         replicas = np.bincount(row[row >= 0], minlength=8)
@@ -61,10 +54,10 @@ def test_hottest_expert_gets_the_replicas() -> None:
 @pytest.mark.parametrize(
     ("solver", "given", "word"),
     [
-        (Eplb(), problem(constraints=Constraints(pins=(Pin(expert=0, gpu=0),))), "pins"),
-        (Eplb(num_groups=3), problem(), "3 groups"),
-        (Eplb(policy="hierarchical"), problem(), "num_groups"),
-        (Eplb(policy="hierarchical", num_groups=4), problem("2+1"), "equal nodes"),
+        (Eplb(), problem_of(SKEWED, slots=3, constraints=Constraints(pins=(Pin(expert=0, gpu=0),))), "pins"),
+        (Eplb(num_groups=3), problem_of(SKEWED, slots=3), "3 groups"),
+        (Eplb(policy="hierarchical"), problem_of(SKEWED, slots=3), "num_groups"),
+        (Eplb(policy="hierarchical", num_groups=4), problem_of(SKEWED, "2+1", 3), "equal nodes"),
     ],
 )
 def test_what_it_does_not_know_is_refused_with_a_reason(solver: Eplb, given: Problem, word: str) -> None:

@@ -27,6 +27,8 @@ from solvers.methods.exflow.program import Solve, _outcome, crossings, solve_ste
 from solvers.methods.exflow.solver import Exflow
 from solvers.methods.exflow.steps import Form, Step, steps_of
 from solvers.searching.search import Search
+from tests.builders.problems import problem_of
+from tests.builders.traces import staying_ids, staying_trace
 from traces import Profile, Trace, load
 
 Ids = npt.NDArray[np.int64]
@@ -36,23 +38,11 @@ BACKENDS: tuple[Backend, ...] = ("pulp", "cp_sat")
 FORMS: tuple[Form, ...] = ("flat", "staged", "bisection")
 
 
-def tokens(layers: int, experts: int, noise: float, count: int = 300) -> Ids:
-    """Return top-1 tokens that keep their expert but for noise, (T, L)."""
-    rng = np.random.default_rng(4)
-    base = rng.integers(0, experts, (count, 1))
-    return np.where(rng.random((count, layers)) < noise, rng.integers(0, experts, (count, layers)), base)
-
-
 def problem(
     layers: int = 3, experts: int = 6, noise: float = 0.2, topology: str = "1x2", slots: int = 0, mixed: bool = False
 ) -> Problem:
-    """Return a problem on such tokens; `mixed` renames the experts of every layer, so that order says nothing."""
-    ids = tokens(layers, experts, noise)
-    if mixed:
-        names = np.random.default_rng(5).permuted(np.tile(np.arange(experts), (layers, 1)), axis=1)
-        ids = names[np.arange(layers), ids]
-    profile = Profile.of(Trace.of(ids[:, :, None], num_experts=experts))
-    return Problem(profile, Topology.parse(topology), slots)
+    """Return a problem on top-1 tokens that keep their expert but for noise; `mixed` renames those of every layer."""
+    return problem_of(staying_trace(4, 300, layers, experts, 1 - noise, mixed=mixed), topology, slots)
 
 
 def affinity_of(given: Problem) -> Ids:
@@ -145,11 +135,10 @@ def optimum_per_token(ids: Ids, experts: int, gpus: int) -> float:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_model_of_pairs_has_the_optimum_of_the_model_of_tokens(backend: Backend) -> None:
     """The programme with one R per token, solved by another library, has the same least crossings."""
-    ids = tokens(3, 4, 0.5, count=25)
-    profile = Profile.of(Trace.of(ids[:, :, None], num_experts=4))
-    outcome = last(Problem(profile, Topology.parse("1x2")), "flat", backend)
+    ids = staying_ids(4, 25, 3, 4, 0.5)
+    outcome = last(problem_of(Trace.of(ids, num_experts=4), "1x2"), "flat", backend)
     assert outcome["status"] == "optimal"
-    assert outcome["crossings"] == round(optimum_per_token(ids, 4, 2))
+    assert outcome["crossings"] == round(optimum_per_token(ids[:, :, 0].astype(np.int64), 4, 2))
 
 
 def last(given: Problem, form: Form, backend: Backend) -> dict[str, Any]:

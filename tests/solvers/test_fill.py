@@ -16,8 +16,10 @@ from placement.cost.feasibility import broken_constraints
 from placement.plan.plan import replicas_on_gpu
 from solvers import Limits, names, solve, solver_from
 from solvers.searching.fill import fill_slots
+from tests.builders.problems import problem_of
+from tests.builders.traces import profile_of
 from traces import InputError, Profile
-from traces.synthetic import Synthetic, generate
+from traces.synthetic import Synthetic
 
 ENGINE = "sglang"
 
@@ -26,14 +28,12 @@ ENGINE = "sglang"
 def profile(experts: int = 8) -> Profile:
     """Return a profile of two layers with a skewed load."""
     params = Synthetic(num_layers=2, num_experts=experts, top_k=2, num_tokens=256, tokens_per_sequence=16)
-    return Profile.of(generate(params), workers=1)
+    return profile_of(params)
 
 
 def problem(topology: str = "2x2", slots: int = 3, constraints: Constraints | None = None, experts: int = 8) -> Problem:
     """Return a problem of an engine that wants every slot full."""
-    return Problem(
-        profile(experts), Topology.parse(topology), slots, constraints=constraints or Constraints(), engine=ENGINE
-    )
+    return problem_of(profile(experts), topology, slots, constraints=constraints, engine=ENGINE)
 
 
 def bare(given_problem: Problem) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:

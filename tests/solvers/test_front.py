@@ -19,6 +19,8 @@ from solvers.fronts.mixes import cycles, renamed
 from solvers.fronts.pareto import knee_index, nondominated, thinned
 from solvers.fronts.points import FrontPoint
 from solvers.methods.eplb.solver import Eplb
+from tests.builders.problems import problem_of
+from tests.builders.traces import profile_of
 from traces import InputError, Profile, Trace
 from traces.synthetic import Synthetic, generate
 
@@ -29,7 +31,7 @@ DISPATCH = Objective(execution="dispatch", dedup="node")
 @cache
 def profile() -> Profile:
     """Count three layers of 16 experts in four groups, of which a token uses two."""
-    return Profile.of(generate(routing(16, 3, 1500)), workers=1)
+    return profile_of(routing(16, 3, 1500))
 
 
 def routing(experts: int, layers: int, tokens: int) -> Synthetic:
@@ -47,8 +49,7 @@ def routing(experts: int, layers: int, tokens: int) -> Synthetic:
 
 def problem(objective: Objective | None = None, slots: int = 5, **constraints: Any) -> Problem:
     """Two nodes of two GPUs."""
-    limits = Constraints(**constraints)
-    return Problem(profile(), Topology.parse("2x2"), slots, objective or Objective(), limits, expert_bytes=100)
+    return problem_of(profile(), "2x2", slots, objective, Constraints(**constraints), expert_bytes=100)
 
 
 def running(of: Problem) -> Plan:

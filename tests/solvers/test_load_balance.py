@@ -11,17 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from placement import Constraints, Group, Objective, Pin, Problem, Topology
+from placement import Constraints, Group, Objective, Pin, Topology
 from placement.plan.plan import replicas_on_gpu
 from solvers import Limits, solve
 from solvers.arrange.conform import separate_replicas
 from solvers.methods.eplb import solver as eplb
 from solvers.methods.load_balance import solver as load_balance
 from solvers.methods.load_balance.solver import LoadBalance
-from traces import InputError, Profile, Trace
+from tests.builders.problems import problem_of
+from tests.builders.traces import skewed_trace
+from traces import InputError
 
 Floats = npt.NDArray[np.float64]
 TOLERANCE = 1e-9
+BALANCE = Objective(imbalance_weight=1.0, traffic_weight=0.0, load_spread_weight=0.0)
+# Two layers of eight experts of very different loads.
+SKEWED = skewed_trace(0, 400, 2, 8, 1.6)
 
 
 def loads(seed: int) -> tuple[Floats, int, int]:
@@ -124,23 +129,11 @@ def test_a_hot_expert_gets_all_gpus_where_only_replicas_help() -> None:
     assert largest(np.array([[1000.0, 0, 0, 0]]), table, 4).tolist() == [250.0]
 
 
-def problem(topology: Topology, slots: int = 3, constraints: Constraints | None = None) -> Problem:
-    """Two layers of eight experts of very different loads; only the imbalance counts."""
-    ids = np.random.default_rng(0).zipf(1.6, (400, 2, 1)) % 8
-    return Problem(
-        Profile.of(Trace.of(ids, num_experts=8)),
-        topology,
-        slots,
-        objective=Objective(imbalance_weight=1.0, traffic_weight=0.0, load_spread_weight=0.0),
-        constraints=constraints or Constraints(),
-    )
-
-
 def test_faster_gpus_get_more_load() -> None:
     """Loads are balanced relative to fair shares: below what the same plan for equal GPUs would give."""
-    fast = problem(Topology.of((4,), speed=[1.0, 1.0, 2.0, 2.0]))
+    fast = problem_of(SKEWED, Topology.of((4,), speed=[1.0, 1.0, 2.0, 2.0]), 3, BALANCE)
     plan = solve(fast, "load_balance", limits=Limits(work=1)).plan
-    unaware = solve(problem(Topology.of((4,))), "load_balance", limits=Limits(work=1)).plan
+    unaware = solve(problem_of(SKEWED, "1x4", 3, BALANCE), "load_balance", limits=Limits(work=1)).plan
     fair, load = fast.topology.fair_share, fast.profile.load
     mine, other = (
         largest(load, found.physical_to_logical_map, 4, fair * load.sum(axis=1, keepdims=True))
@@ -152,7 +145,7 @@ def test_faster_gpus_get_more_load() -> None:
 
 def test_gpus_with_fewer_slots_keep_to_them() -> None:
     """Uneven slots are supported; nothing is put where there is no room."""
-    uneven = problem(Topology.of((4,), slots=[1, 3, 2, 3]))
+    uneven = problem_of(SKEWED, Topology.of((4,), slots=[1, 3, 2, 3]), 3, BALANCE)
     table = solve(uneven, "load_balance", limits=Limits(work=1)).plan.physical_to_logical_map
     used = (table.reshape(2, 4, 3) >= 0).sum(axis=2)
     assert (used <= [1, 3, 2, 3]).all()
@@ -168,7 +161,9 @@ def test_gpus_with_fewer_slots_keep_to_them() -> None:
 )
 def test_constraints_that_it_does_not_know_are_refused(constraints: Constraints) -> None:
     """The reason names them."""
-    assert "pins, exclusions or groups" in (LoadBalance().supports(problem(Topology.of((4,)), 3, constraints)) or "")
+    assert "pins, exclusions or groups" in (
+        LoadBalance().supports(problem_of(SKEWED, "1x4", 3, BALANCE, constraints)) or ""
+    )
 
 
 def test_bad_arguments_are_refused() -> None:

@@ -14,22 +14,19 @@ from placement.plan.plan import replicas_on_gpu
 from solvers import Limits, Search, Solution, solve, solver_from
 from solvers.methods.moetuner.clusters import balance_exactly, heaviest_first, imbalance, whole_loads
 from solvers.methods.moetuner.mapping import assign_in_turns, busiest_links, link_times, map_exactly, transitions
-from traces import InputError, LoadCounts, Profile, Provenance, Trace
+from tests.builders.problems import problem_of
+from tests.builders.traces import load_counts, staying_trace
+from traces import InputError, Trace
 
 
-def problem(topology: str = "2x2", layers: int = 3, experts: int = 8, objective: Objective | None = None) -> Problem:
+def tokens(layers: int = 3, experts: int = 8) -> Trace:
     """Tokens with skew that keep their kind half of the time."""
-    rng = np.random.default_rng(5)
-    share = 1 / np.arange(1, experts + 1)
-    kind = rng.choice(experts, (400, 1), p=share / share.sum())
-    ids = np.where(rng.random((400, layers)) < 0.5, kind, rng.integers(0, experts, (400, layers)))
-    profile = Profile.of(Trace.of(ids[:, :, None], num_experts=experts), workers=1)
-    return Problem(profile, Topology.parse(topology), objective=objective or Objective())
+    return staying_trace(5, 400, layers, experts, 0.5, popularity="falling")
 
 
 def search(limits: Limits | None = None, workers: int = 1) -> Search:
     """Return a search to run parts of the method in."""
-    return Search(problem(), limits or Limits(time_s=None), workers=workers)
+    return Search(problem_of(tokens()), limits or Limits(time_s=None), workers=workers)
 
 
 def notes(solution: Solution) -> str:
@@ -170,7 +167,7 @@ def test_link_times_follow_bandwidth_or_else_hop_costs() -> None:
 
 def test_plan_is_that_of_the_two_optima() -> None:
     """The experts of a cluster share a GPU; loads and links of the plan have the enumerated optima's values."""
-    given = problem(experts=6, topology="1x3")
+    given = problem_of(tokens(experts=6), "1x3")
     found = solve(given, "moetuner", limits=Limits(work=10**6), options={"method": "exact"})
     gpu = gpus_of(found, given)
     for layer in range(given.num_layers):
@@ -186,21 +183,23 @@ def test_plan_is_that_of_the_two_optima() -> None:
 
 def test_heuristics_say_so() -> None:
     """The plan's notes name the method that was used for each programme, and why."""
-    found = solve(problem(), "moetuner", limits=Limits(work=1000), options={"method": "assignment"})
+    found = solve(problem_of(tokens()), "moetuner", limits=Limits(work=1000), options={"method": "assignment"})
     assert "heaviest expert first (LPT)" in notes(found)
     assert "linear assignment in turns (chosen)" in notes(found)
 
 
 def test_auto_falls_back_beyond_its_limits() -> None:
     """More binaries or GPUs than allowed: LPT and assignment, each with its reason."""
-    found = solve(problem(), "moetuner", limits=Limits(work=1000), options={"max_binaries": 31, "max_gpus": 3})
+    found = solve(
+        problem_of(tokens()), "moetuner", limits=Limits(work=1000), options={"max_binaries": 31, "max_gpus": 3}
+    )
     assert "LPT" in notes(found)
     assert "4 GPUs are more than max_gpus = 3" in notes(found)
 
 
 def test_work_that_ends_early_is_told_and_repeats() -> None:
     """A work limit too small for proofs ends with the best so far, says so, and gives the same plan on any cores."""
-    given = problem(experts=32, layers=2)
+    given = problem_of(tokens(2, 32))
     one, two = (solve(given, "moetuner", limits=Limits(work=40), workers=workers) for workers in (1, 2))
     assert one.termination.limit == "work"
     assert one.termination.deterministic
@@ -213,21 +212,21 @@ def test_cancelled_search_still_has_a_plan() -> None:
     """A search that is cancelled before it begins ends with the heuristic's plan."""
     interrupt = threading.Event()
     interrupt.set()
-    found = solve(problem(), "moetuner", limits=Limits(time_s=30), interrupt=interrupt)
+    found = solve(problem_of(tokens()), "moetuner", limits=Limits(time_s=30), interrupt=interrupt)
     assert found.termination.limit == "cancelled"
     assert found.plan.score is not None
 
 
 def test_sizes_differ_by_one_where_experts_do_not_divide() -> None:
     """Seven experts on two GPUs: four and three."""
-    given = problem(topology="1x2", experts=7)
+    given = problem_of(tokens(experts=7), "1x2")
     gpu = gpus_of(solve(given, "moetuner", limits=Limits(work=10**5)), given)
     assert {tuple(sorted(np.bincount(row, minlength=2).tolist())) for row in gpu} == {(3, 4)}
 
 
 def test_spare_slots_stay_empty() -> None:
     """The method makes no replicas."""
-    base = problem()
+    base = problem_of(tokens())
     given = Problem(base.profile, base.topology, 3)
     table = solve(given, "moetuner", limits=Limits(work=10**5)).plan.physical_to_logical_map
     assert (table < 0).sum() == given.num_layers * (given.num_slots - given.num_experts)
@@ -236,23 +235,23 @@ def test_spare_slots_stay_empty() -> None:
 def test_dispatch_is_told_that_pairs_move_nothing() -> None:
     """The plan is made, with a word about what it can't do."""
     found = solve(
-        problem(objective=Objective(execution="dispatch", dedup="none")), "moetuner", limits=Limits(work=1000)
+        problem_of(tokens(), objective=Objective(execution="dispatch", dedup="none")),
+        "moetuner",
+        limits=Limits(work=1000),
     )
     assert "pairs of layers move no bytes" in notes(found)
 
 
 def test_what_it_does_not_know_is_refused() -> None:
     """Pins, uneven slots, counts without tokens, and more GPUs than the exact method can take."""
-    base = problem()
+    base = problem_of(tokens())
     method = solver_from("moetuner")
     pinned = Problem(base.profile, base.topology, constraints=Constraints(pins=(Pin(expert=0, gpu=1),)))
     assert "pins" in (method.supports(pinned) or "")
     uneven = Problem(base.profile, Topology.of((3,), slots=[2, 3, 3]))
     assert "fewer slots" in (method.supports(uneven) or "")
-    counts = Problem(
-        Profile.of(
-            LoadCounts(load=base.profile.load, layer_ids=np.arange(3), provenance=Provenance(), digest="sha256:0")
-        ),
+    counts = problem_of(
+        load_counts(base.profile.load),
         base.topology,
         objective=Objective(execution="dispatch", dedup="none"),
     )

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 import solvers.methods.mtkahypar
-from placement import Constraints, Objective, Problem, Topology, score
+from placement import Constraints, Objective, Problem, score
 from solvers import Limits, solve
 from solvers.methods.mtkahypar import MtKaHyPar, _targets
-from traces import InputError, Profile, Trace
+from tests.builders.problems import problem_of
+from traces import InputError, Trace
 
 
 def teams(text: str) -> Problem:
@@ -17,7 +18,7 @@ def teams(text: str) -> Problem:
     places = (skipped[:, :, None] + np.arange(1, 4)) % 4
     trace = Trace.of(team[:, :, None] + 4 * places, num_experts=16)
     objective = Objective(execution="dispatch", dedup="gpu")
-    return Problem(Profile.of(trace, workers=1), Topology.parse(text), 0, objective, Constraints(load_cap=2.0))
+    return problem_of(trace, text, 0, objective, Constraints(load_cap=2.0))
 
 
 @pytest.mark.parametrize("text", ["1x4", "2x2"])

@@ -14,22 +14,12 @@ from solvers.methods.annealing.replay.improve import _drop_second_replicas
 from solvers.methods.annealing.replay.kernels.trials import anneal_layer
 from solvers.methods.annealing.replay.layer import Layer
 from solvers.searching.kernels.random import seeded
+from tests.builders.problems import random_table
+from tests.builders.traces import random_ids
 from traces import Profile, Trace
 
 LAYERS, EXPERTS, SLOTS, TOKENS = 2, 6, 3, 60
 WEIGHT, EXCESS, SPREAD, CAP = 0.5, 2.0, 1.5, 1.05
-
-
-def random_table(rng: np.random.Generator) -> Any:
-    """Every expert once; most spare slots with a replica on another GPU, the others empty."""
-    table = np.full((LAYERS, 4 * SLOTS), -1, np.int32)
-    for row in table:
-        row[rng.permutation(len(row))[:EXPERTS]] = rng.permutation(EXPERTS)
-        for slot in np.flatnonzero(row < 0):
-            expert = rng.integers(EXPERTS)
-            if expert not in row[slot // SLOTS * SLOTS : (slot // SLOTS + 1) * SLOTS]:
-                row[slot] = expert
-    return table
 
 
 @settings(max_examples=60)
@@ -58,7 +48,7 @@ def test_change_equals_change_of_score(
     Without deduplication the score is an expectation over the homes, so the tokens' own traffic takes its place.
     """
     rng = np.random.default_rng(seed)
-    ids = rng.random((TOKENS, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :2].astype(np.int16)
+    ids = random_ids(rng, TOKENS, LAYERS, EXPERTS)
     ids[rng.random(TOKENS) < ragged, 0] = -1
     trace = Trace.of(ids, num_experts=EXPERTS, source_rank=rng.integers(0, 4, TOKENS), seq_id=np.arange(TOKENS) // 7)
     topology = Topology.parse(text)
@@ -106,7 +96,7 @@ def test_change_equals_change_of_score(
             + activated * terms.get("activated", 0.0)
         )
 
-    table = random_table(rng)
+    table = random_table(rng, LAYERS, EXPERTS, 4, SLOTS).astype(np.int32)
     before = value(table)
     layer = int(rng.integers(LAYERS))
     search = Layer(problem, table[layer], layer, tokens=TOKENS)

@@ -9,24 +9,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement import Constraints, Objective, Pin, Problem, Topology, score
+from placement import Constraints, Objective, Pin, Problem, score
 from placement.cost.feasibility import broken_constraints
 from placement.plan.plan import replicas_on_gpu
 from solvers import Limits, solve
 from solvers.arrange.replica_budget import add_replicas, replica_levels, share_out
-from traces import InputError, Profile, Trace
-from traces.synthetic import Synthetic, generate
+from tests.builders.problems import problem_of
+from tests.builders.traces import random_ids
+from traces import InputError, Trace
+from traces.synthetic import Synthetic
 
 
 def problem(budget: int | None, **constraints: object) -> Problem:
     """Two layers of 8 experts on 4 GPUs of 3 slots, one layer with a hot expert."""
     rng = np.random.default_rng(3)
-    ids = rng.random((400, 2, 8)).argsort(axis=2)[:, :, :2]
+    ids = random_ids(rng, 400, 2, 8)
     ids[:300, 1, 0], ids[:300, 1, 1] = 0, 1 + ids[:300, 1, 1] % 7
     trace = Trace.of(ids, num_experts=8, seq_id=np.arange(400) // 8)
-    return Problem(
-        Profile.of(trace, workers=1),
-        Topology.parse("2x2"),
+    return problem_of(
+        trace,
+        "2x2",
         3,
         Objective(execution="dispatch", dedup="gpu"),
         Constraints(extra_replicas=budget, **constraints),  # type: ignore[arg-type]
@@ -126,10 +128,10 @@ def two_small_layers(budget: int) -> Problem:
     """Four skewed experts on 2 GPUs of 3 slots. The coldest is kept off GPU 1, so that no plan has a mirror image."""
     rng = np.random.default_rng(5)
     ids = (rng.random((300, 2, 4)) ** np.array([1.0, 3.0, 1.5, 2.0])).argsort(axis=2)[:, :, :2]
-    profile = Profile.of(Trace.of(ids, num_experts=4, seq_id=np.arange(300) // 6), workers=1)
+    trace = Trace.of(ids, num_experts=4, seq_id=np.arange(300) // 6)
     objective = replace(Objective(execution="dispatch", dedup="gpu"), imbalance_weight=1.0, load_spread_weight=1.0)
     limits = Constraints(extra_replicas=budget, forbidden=(Pin(expert=0, gpu=1),))
-    return Problem(profile, Topology.parse("1x2"), 3, objective, limits)
+    return problem_of(trace, "1x2", 3, objective, limits)
 
 
 @pytest.mark.parametrize("budget", [0, 1, 2, 3])
@@ -155,9 +157,8 @@ def grouped_routing(slots: int, **constraints: object) -> Problem:
     routing = Synthetic(
         num_layers=3, num_experts=16, top_k=4, num_tokens=1500, groups=4, group_limit=2, tokens_per_sequence=32
     )
-    profile = Profile.of(generate(routing), workers=1)
     objective = Objective(execution="dispatch", dedup="node")
-    return Problem(profile, Topology.parse("2x2"), slots, objective, Constraints(**constraints))  # type: ignore[arg-type]
+    return problem_of(routing, "2x2", slots, objective, Constraints(**constraints))  # type: ignore[arg-type]
 
 
 def cost(given: Problem) -> float:

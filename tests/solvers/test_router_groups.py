@@ -9,6 +9,7 @@ from placement import Objective, Problem, Topology
 from solvers import Limits, solve
 from solvers.methods.eplb.router_groups import grouped_eplb, router_groups
 from solvers.methods.eplb.solver import Eplb
+from tests.builders.traces import profile_of
 from traces import Profile
 from traces.synthetic import Synthetic, generate
 
@@ -28,7 +29,7 @@ def problem(imbalance_weight: float = 0.0, topology: str = "8x4", slots: int = 5
     return Problem(PROFILE, Topology.parse(topology), slots, travel)
 
 
-PROFILE = Profile.of(generate(LIMITED), workers=1)
+PROFILE = profile_of(LIMITED)
 
 
 @settings(max_examples=25, deadline=None)

@@ -6,25 +6,20 @@ import time
 import numpy as np
 import pytest
 
-from placement import Problem, Topology
 from solvers import Event, Limits, Search
-from traces import InputError, Profile, Trace
+from tests.builders.problems import problem_of
+from traces import InputError, Trace
 
 # Expert 0 is followed by 2, and 1 by 3.
-IDS = np.array([[[0], [2]], [[1], [3]], [[0], [2]]])
+TRACE = Trace.of(np.array([[[0], [2]], [[1], [3]], [[0], [2]]]), num_experts=4)
 GOOD = np.array([[0, 3, 1, 2], [1, 2, 0, 3]])  # stays
 BAD = np.array([[0, 3, 1, 2], [0, 3, 1, 2]])  # crosses
-
-
-def problem() -> Problem:
-    """Two layers of four experts on two GPUs."""
-    return Problem(Profile.of(Trace.of(IDS, num_experts=4)), Topology.of((2,)))
 
 
 def test_only_better_plans_become_the_incumbent() -> None:
     """Offers in any order leave the best, and each improvement is one event."""
     events: list[Event] = []
-    search = Search(problem(), Limits(work=1), observe=events.append)
+    search = Search(problem_of(TRACE, "1x2"), Limits(work=1), observe=events.append)
     assert [search.offer(BAD, 0), search.offer(GOOD, 1), search.offer(BAD, 2)] == [1.0, 0.0, 1.0]
     assert search.best is not None
     assert search.best.tolist() == GOOD.tolist()
@@ -34,7 +29,7 @@ def test_only_better_plans_become_the_incumbent() -> None:
 def test_equal_plans_are_told_apart_by_rank_not_by_time() -> None:
     """Whichever part comes first in rank wins a tie, even if it offers later."""
     swapped = GOOD.reshape(2, 2, 2)[:, ::-1].reshape(2, 4)
-    search = Search(problem(), Limits(work=1))
+    search = Search(problem_of(TRACE, "1x2"), Limits(work=1))
     search.part(1.0, 1).offer(swapped)
     search.part(1.0, 0).offer(GOOD)
     assert search.best is not None
@@ -43,7 +38,7 @@ def test_equal_plans_are_told_apart_by_rank_not_by_time() -> None:
 
 def test_an_invalid_plan_is_a_fault_of_the_solver() -> None:
     """A map that loses an expert is refused loudly."""
-    search = Search(problem(), Limits(work=1))
+    search = Search(problem_of(TRACE, "1x2"), Limits(work=1))
     with pytest.raises(RuntimeError, match="invalid plan"):
         search.offer(np.zeros((2, 4), int))
     assert search.best is None
@@ -52,7 +47,7 @@ def test_an_invalid_plan_is_a_fault_of_the_solver() -> None:
 def test_bounds_only_rise() -> None:
     """A weaker bound is ignored."""
     events: list[Event] = []
-    search = Search(problem(), Limits(work=1), observe=events.append)
+    search = Search(problem_of(TRACE, "1x2"), Limits(work=1), observe=events.append)
     for value in (0.1, 0.05, 0.2):
         search.bound(value)
     assert [event.bound for event in events] == [0.1, 0.2]
@@ -60,7 +55,7 @@ def test_bounds_only_rise() -> None:
 
 def test_gap_limit_ends_the_search() -> None:
     """A plan close enough to the bound is good enough."""
-    search = Search(problem(), Limits(gap=0.1))
+    search = Search(problem_of(TRACE, "1x2"), Limits(gap=0.1))
     search.offer(BAD)
     assert search.limit is None
     search.bound(0.95)
@@ -70,7 +65,7 @@ def test_gap_limit_ends_the_search() -> None:
 
 def test_stall_limit_ends_the_search() -> None:
     """Without a better plan for a while, the search ends; before the first plan it does not."""
-    search = Search(problem(), Limits(stall_s=0.05))
+    search = Search(problem_of(TRACE, "1x2"), Limits(stall_s=0.05))
     time.sleep(0.06)
     assert search.limit is None
     search.offer(BAD)
@@ -80,7 +75,7 @@ def test_stall_limit_ends_the_search() -> None:
 
 def test_parts_share_time_and_work() -> None:
     """A part gets its share of what remains, and ends without ending the whole."""
-    search = Search(problem(), Limits(time_s=10, work=1000))
+    search = Search(problem_of(TRACE, "1x2"), Limits(time_s=10, work=1000))
     part = search.part(0.1, 0)
     assert part.work == 100
     assert part.remaining_s == pytest.approx(1.0, abs=0.1)
@@ -94,7 +89,7 @@ def test_parts_share_time_and_work() -> None:
 def test_cancel_reaches_all_parts(where: str) -> None:
     """Cancelling anywhere ends everything, and the incumbent stays."""
     interrupt = threading.Event()
-    search = Search(problem(), Limits(time_s=10), interrupt=interrupt)
+    search = Search(problem_of(TRACE, "1x2"), Limits(time_s=10), interrupt=interrupt)
     part, other = search.part(0.5, 0), search.part(0.5, 1)
     search.offer(GOOD)
     if where == "part":

@@ -16,8 +16,9 @@ from placement import Constraints, Pin, Problem, Termination, Topology
 from solvers import Event, Front, Limits, NoPlanError, Request, front, solve
 from solvers.fronts.pareto import nondominated
 from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
+from tests.builders.traces import profile_of
 from traces import InputError, Profile
-from traces.synthetic import Synthetic, generate
+from traces.synthetic import Synthetic
 
 SEEDS = 5
 PARAMS = Synthetic(num_layers=4, num_experts=16, top_k=2, num_tokens=1024, tokens_per_sequence=32)
@@ -26,7 +27,7 @@ PARAMS = Synthetic(num_layers=4, num_experts=16, top_k=2, num_tokens=1024, token
 @pytest.fixture(scope="module")
 def profile() -> Profile:
     """Return a profile with planted affinity."""
-    return Profile.of(generate(PARAMS), workers=1)
+    return profile_of(PARAMS)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from solvers.methods.set_partition import solver as set_partition
 from solvers.methods.set_partition.gpu_sets import GpuSets
 from solvers.methods.set_partition.kernels import members_of, number_of, sum_subsets
 from solvers.methods.set_partition.solver import SetPartition
-from traces import InputError, Profile, Trace
+from tests.builders.traces import planted_trace, profile_of
+from traces import InputError, Profile
 
 GRIDS = {
     "flat": Topology.parse("1x3"),
@@ -38,12 +39,10 @@ FLAT = Topology.parse("1x3")
 
 def profile(seed: int = 0, layers: int = 1, experts: int = 6, top_k: int = 3, tokens: int = 150) -> Profile:
     """Tokens that use a team of experts more often than others, some experts hot, in windows of 16."""
-    rng = np.random.default_rng([seed, layers, experts, top_k])
-    team = rng.integers(0, 3, (tokens, 1, 1)) == rng.permuted(np.arange(experts) % 3)
-    liking = rng.gumbel(size=(tokens, layers, experts)) + 1.5 * team - 0.2 * np.arange(experts)
-    ids = np.argsort(-liking, axis=2)[:, :, :top_k].astype(np.int16)
-    trace = Trace.of(ids, num_experts=experts, seq_id=np.arange(tokens) // 10)
-    return Profile.of(trace, workers=1, window_tokens=16)
+    trace = planted_trace(
+        [seed, layers, experts, top_k], tokens, layers, experts, top_k, teams=3, pull=1.5, decline=0.2, sequence=10
+    )
+    return profile_of(trace, window_tokens=16)
 
 
 def rows(problem: Problem) -> list[np.ndarray]:

@@ -11,14 +11,12 @@ import pytest
 from placement import Constraints, Objective, Problem, Topology
 from solvers import Event, Limits, NoPlanError, Search, solve
 from solvers.registry import Solver
+from tests.builders.problems import problem_of
+from tests.builders.traces import random_trace
 from traces import Profile, Trace
 
-
-def problem(experts: int = 8, gpus: int = 2) -> Problem:
-    """Three layers of tokens that wander."""
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, experts, (400, 3, 1))
-    return Problem(Profile.of(Trace.of(ids, num_experts=experts), workers=1), Topology.of((gpus,)))
+# Three layers of tokens that wander.
+WANDERING = random_trace(0, 400, 3, 8, 1)
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def test_solver_that_fails_keeps_its_incumbent(error: Exception) -> None:
     def fail(search: Search) -> None:
         raise error
 
-    found = solve(problem(), Scripted(fail))
+    found = solve(problem_of(WANDERING, "1x2"), Scripted(fail))
     assert found.plan.score is not None
     assert "failed after this plan" in found.termination.detail
 
@@ -58,7 +56,7 @@ def test_solver_that_fails_without_a_plan_raises() -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        solve(problem(), Empty(lambda search: None))
+        solve(problem_of(WANDERING, "1x2"), Empty(lambda search: None))
 
 
 def test_exception_of_an_observer_is_passed_on() -> None:
@@ -69,34 +67,34 @@ def test_exception_of_an_observer_is_passed_on() -> None:
             raise RuntimeError("observer's own")
 
     with pytest.raises(RuntimeError, match="observer's own"):
-        solve(problem(), "annealing", limits=Limits(work=10_000), observe=observe)
+        solve(problem_of(WANDERING, "1x2"), "annealing", limits=Limits(work=10_000), observe=observe)
 
 
 def test_bound_above_a_plan_is_a_fault() -> None:
     """A bound that a plan beats is no bound: it is told, not clipped away."""
     with pytest.raises(RuntimeError, match="above the score"):
-        solve(problem(), Scripted(lambda search: search.bound(2.0)))
+        solve(problem_of(WANDERING, "1x2"), Scripted(lambda search: search.bound(2.0)))
 
 
 @pytest.mark.parametrize("solver", ["contiguous", "assignment"])
 @pytest.mark.parametrize("limits", [Limits(work=10**9), Limits(time_s=60)])
 def test_search_that_ends_by_itself_names_no_limit(solver: str, limits: Limits) -> None:
     """A limit that was not reached did not end the search, and took nothing from its plan."""
-    found = solve(problem(), solver, limits=limits)
+    found = solve(problem_of(WANDERING, "1x2"), solver, limits=limits)
     assert found.termination.limit is None
     assert found.termination.deterministic
 
 
 def test_work_that_is_used_up_is_the_limit() -> None:
     """Annealing makes as many trials as it may."""
-    found = solve(problem(16, 4), "annealing", limits=Limits(work=5000))
+    found = solve(problem_of(random_trace(0, 400, 3, 16, 1), "1x4"), "annealing", limits=Limits(work=5000))
     assert found.termination.limit == "work"
     assert found.termination.deterministic
 
 
 def test_one_gpu_is_proven_not_stopped() -> None:
     """Nothing to decide: the clock has no part in it."""
-    found = solve(problem(gpus=1), "auto", limits=Limits(time_s=5))
+    found = solve(problem_of(WANDERING, "1x1"), "auto", limits=Limits(time_s=5))
     assert (found.termination.reason, found.termination.limit) == ("optimal", None)
 
 
@@ -136,7 +134,7 @@ def test_compiling_comes_before_the_clock_and_tells_nothing(monkeypatch: pytest.
 
     monkeypatch.setattr("solvers.solving.warm_up", slow)
     events: list[Event] = []
-    found = solve(problem(gpus=2), "annealing", limits=Limits(time_s=0.3), observe=events.append)
+    found = solve(problem_of(WANDERING, "1x2"), "annealing", limits=Limits(time_s=0.3), observe=events.append)
     assert made == ["annealing"]
     assert found.elapsed_s < 1.4
     assert events[0].elapsed_s < 1.4

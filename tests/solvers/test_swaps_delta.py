@@ -13,7 +13,9 @@ from solvers.arrange.conform import conform, separate_replicas
 from solvers.methods.annealing.tables.model import ItemModel
 from solvers.methods.annealing.tables.run import SwapRun
 from solvers.methods.eplb.solver import rebalance
-from traces import Profile, Trace
+from tests.builders.problems import problem_of
+from tests.builders.traces import profile_of, skewed_ids
+from traces import Trace
 
 Hops = Literal["flat", "tiers", "any"]
 
@@ -37,10 +39,10 @@ def problem(
 ) -> Problem:
     """Three layers of eight experts of very different loads, in windows."""
     rng = np.random.default_rng(seed)
-    ids = (rng.zipf(1.5, (160, 3, 1)) + rng.integers(0, 3, (160, 3, 1))) % 8
+    ids = (skewed_ids(rng, 160, 3, 8, 1.5) + rng.integers(0, 3, (160, 3, 1))) % 8
     own = () if cap is None else (LayerCap(layer_id=1, load_cap=cap + 0.3),)
-    return Problem(
-        Profile.of(Trace.of(ids, num_experts=8), workers=1, window_tokens=16),
+    return problem_of(
+        profile_of(Trace.of(ids, num_experts=8), window_tokens=16),
         topology(hops, speeds),
         3 if replicas else 2,
         objective=Objective(imbalance_weight=imbalance, load_spread_weight=spread),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.traces import random_ids
 from traces import InputError, Profile, Trace, save
 from traces.support.atomic import atomic_write, check_writable
 
@@ -65,7 +66,7 @@ def test_no_writer_lets_a_full_disk_escape(name: str, tmp_path: Path) -> None:
     if name.endswith(".parquet"):
         pytest.importorskip("pyarrow.parquet")
     rng = np.random.default_rng(0)
-    trace = Trace.of(rng.random((5000, 3, 16)).argsort(axis=2)[:, :, :2], num_experts=16)
+    trace = Trace.of(random_ids(rng, 5000, 3, 16), num_experts=16)
     profile = Profile.of(trace)
     list(trace.batches())  # compiles what is needed before the limit, as compiled code is kept in files
     write_it = partial(profile.save, tmp_path / "p.npz") if name == "profile" else partial(save, trace, tmp_path / name)

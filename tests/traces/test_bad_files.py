@@ -9,30 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.traces import full_trace, random_ids
 from traces import InputError, LoadCounts, Profile, Trace, load, save
 
 CHANGES = 150  # per reader and kind of damage
 
 
-def some_trace(tokens: int = 60) -> Trace:
-    """Build a small trace with columns of every kind."""
-    rng = np.random.default_rng(1)
-    ids = rng.random((tokens, 3, 8)).argsort(axis=2)[:, :, :2].astype(np.uint8)
-    weights = rng.random(ids.shape).astype(np.float32)
-    return Trace.of(ids, num_experts=8, seq_id=np.arange(tokens), phase=np.ones(tokens, int), gate_weights=weights)
-
-
 def make(kind: str, path: Path) -> bytes:
     """Write one file of each kind; returns its content."""
     if kind.startswith("npz"):
-        save(some_trace(), path.with_suffix(".npz"), compress=kind == "npz-deflated")
+        save(full_trace(1, 60), path.with_suffix(".npz"), compress=kind == "npz-deflated")
         return path.with_suffix(".npz").read_bytes()
     if kind == "jsonl":
-        save(some_trace(), path.with_suffix(".jsonl"))
+        save(full_trace(1, 60), path.with_suffix(".jsonl"))
         return path.with_suffix(".jsonl").read_bytes()
     if kind.startswith("parquet"):
         pytest.importorskip("pyarrow")
-        save(some_trace(), path.with_suffix(".parquet"), compress=kind == "parquet-zstd")
+        save(full_trace(1, 60), path.with_suffix(".parquet"), compress=kind == "parquet-zstd")
         return path.with_suffix(".parquet").read_bytes()
     if kind in ENGINES:
         return engine_file(kind, path)
@@ -48,7 +41,7 @@ def make(kind: str, path: Path) -> bytes:
 
 def engine_file(kind: str, path: Path) -> bytes:
     """Return one file of an engine's format."""
-    ids = next(some_trace().batches()).topk_ids
+    ids = random_ids(1, 60, 3, 8)
     if kind == "llama-csv":
         return b"layer,expert\n" + b"".join(b"%d,%d\n" % (layer, e) for layer in range(3) for e in range(8))
     if kind == "tensorrt":
@@ -138,7 +131,7 @@ def test_flipped_data_never_goes_unnoticed(tmp_path: Path, kind: str) -> None:
     """Formats with checksums: what loads without an error has the ids that were saved."""
     content = make(kind, tmp_path / "source")
     path = tmp_path / "file"
-    (original,) = some_trace().batches()
+    (original,) = full_trace(1, 60).batches()
     rng = np.random.default_rng(3)
     unharmed = 0
     for _ in range(CHANGES):
@@ -290,7 +283,7 @@ def test_inconsistent_arrays(tmp_path: Path, arrays: dict[str, Any]) -> None:
 
 def test_damaged_profiles(tmp_path: Path) -> None:
     """A profile that is cut off or flipped is an error, or the profile that was saved."""
-    profile = Profile.of(some_trace())
+    profile = Profile.of(full_trace(1, 60))
     profile.save(tmp_path / "p.npz")
     content = (tmp_path / "p.npz").read_bytes()
     rng = np.random.default_rng(5)

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.traces import random_ids
 from traces import LoadCounts, Profile, Trace, load, save
 from traces.repeats import Repeats
 
 RNG = np.random.default_rng(0)
-REAL = RNG.random((300, 4, 32)).argsort(axis=2)[:, :, :4]
+REAL = random_ids(RNG, 300, 4, 32, 4)
 
 
 def saved(path: Path, ids: np.ndarray[Any, Any]) -> Path:

@@ -10,11 +10,12 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import save_file
 
+from tests.builders.traces import random_ids
 from traces import InputError, ModelLayout, Profile, Trace, load
 
 TOKENS, EXPERTS, TOP_K = 90, 16, 2
 LAYERS = [2, 3, 7]
-IDS = np.random.default_rng(0).random((TOKENS, len(LAYERS), EXPERTS)).argsort(axis=2)[:, :, :TOP_K]
+IDS = random_ids(0, TOKENS, len(LAYERS), EXPERTS, TOP_K)
 RANK_OF = np.sort(np.random.default_rng(1).integers(0, 3, TOKENS))
 STEP_OF = np.random.default_rng(2).integers(0, 4, TOKENS)
 Records = list[dict[str, Any]]

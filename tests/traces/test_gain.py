@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from traces import LoadCounts, Profile, Provenance
+from tests.builders.traces import load_counts
+from traces import Profile
 from traces.statistics import Gain, gain, summary
 from traces.synthetic import Synthetic, generate
 
@@ -79,7 +80,7 @@ def test_one_layer_has_teams_only() -> None:
 def test_counts_tell_of_loads(spread: float, answer: str) -> None:
     """Counts per expert know nothing of traffic; 12 experts on 8 GPUs are not unbalanced for that."""
     load = 5_000 * (1 + spread * np.random.default_rng(0).uniform(-1, 1, (3, 12)))
-    counts = LoadCounts(load=load, layer_ids=np.arange(3), provenance=Provenance(), digest="sha256:0")
+    counts = load_counts(load)
     found = gain(Profile.of(counts))
     assert (found.between_layers, found.within_layers, found.balance) == ("unknown", "unknown", answer)
     assert found.words.startswith({"yes": "Yes, in the loads", "no": "Not in the loads"}[answer])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.traces import random_ids
 from traces import InputError, ModelLayout, Profile, Trace, load, save
 from traces.formats import READERS
 
@@ -34,7 +35,7 @@ def refused(path: Path, **options: Any) -> tuple[str, str, str]:
 
 def trace_file(folder: Path, layers: int = 3, experts: int = 16) -> Path:
     """Write a trace that does not state its experts."""
-    ids = np.random.default_rng(0).random((64, layers, experts)).argsort(axis=2)[:, :, :2]
+    ids = random_ids(0, 64, layers, experts)
     ids[0, 0] = [experts - 1, 0]
     np.savez(folder / "trace.npz", topk_ids=ids)
     return folder / "trace.npz"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.traces import random_trace
 from traces import Batch, InputError, LoadCounts, ModelLayout, Profile, Provenance, TokenSample, Trace, load, save
 from traces.profile.windows import WindowedLoad
 from traces.statistics import AffinityStrength, EnoughTokens, affinity_strength, enough_tokens
@@ -21,11 +22,9 @@ TOKENS, LAYERS, EXPERTS = 400, 30, 8
 
 def trace(seed: int = 0) -> Trace:
     """Return a trace with columns and many notes."""
-    rng = np.random.default_rng(seed)
-    ids = rng.random((TOKENS, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :2].astype(np.int16)
     provenance = Provenance(source="<b>made.npz", format="npz").noting(*(f"Note {number}." for number in range(30)))
     seq_id, rank = np.arange(TOKENS) // 10, np.arange(TOKENS) % 4
-    return Trace.of(ids, num_experts=EXPERTS, provenance=provenance, seq_id=seq_id, source_rank=rank)
+    return random_trace(seed, TOKENS, LAYERS, EXPERTS, provenance=provenance, seq_id=seq_id, source_rank=rank)
 
 
 def batch(seed: int = 0) -> Batch:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.traces import random_ids
 from tests.fuzzing import peak_bytes, reset_peak
 from traces import InputError, Trace, load, save
 from traces.decoding.parquet_pages import _Compact
@@ -31,7 +32,7 @@ def header(unpacked: int, packed: int) -> bytes:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """Save a trace of one column chunk that begins with a data page."""
-    ids = np.random.default_rng(0).random((2000, 3, 8)).argsort(axis=2)[:, :, :2]
+    ids = random_ids(0, 2000, 3, 8)
     save(Trace.of(ids, num_experts=8, seq_id=np.arange(2000)), tmp_path / "t.parquet")
     return tmp_path / "t.parquet"
 

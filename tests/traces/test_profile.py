@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.builders.traces import load_counts, random_ids
 from traces import Batch, InputError, LoadCounts, Profile, Provenance, Trace
 from traces.profile.sequences import SEQUENCE_BUCKETS, bucket_of
 from traces.statistics import imbalance, summary
@@ -25,7 +26,7 @@ def ids_arrays(draw: st.DrawFn, max_tokens: int = 40, top_k: int | None = None) 
     tokens = draw(st.integers(1, max_tokens))
     k = top_k or draw(st.integers(1, 4))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    ids = rng.random((tokens, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :k].astype(np.int8)
+    ids = random_ids(rng, tokens, LAYERS, EXPERTS, k).astype(np.int8)
     if draw(st.booleans()):
         ids[rng.random(ids.shape) < 0.3] = -1
         ids[0, :, 0] = rng.integers(0, EXPERTS, LAYERS)
@@ -315,7 +316,7 @@ def test_loads_whose_shares_float64_cannot_hold_are_refused(value: float) -> Non
     """Sums of a layer lie between 1e-100 and 1e100; the layer is named, and numpy has nothing to warn of."""
     load = np.ones((3, 20))
     load[1] = value
-    counts = LoadCounts(load=load, layer_ids=np.arange(3), provenance=Provenance(), digest="sha256:0")
+    counts = load_counts(load)
     with np.errstate(all="raise"), pytest.raises(InputError) as error:
         Profile.of(counts)
     assert [(item.code, item.pointer) for item in error.value.violations] == [("load_range", "/load/1")]
@@ -325,13 +326,13 @@ def test_loads_whose_shares_float64_cannot_hold_are_refused(value: float) -> Non
 def test_loads_at_the_ends_of_the_range_have_exact_shares(value: float) -> None:
     """Neither squares nor shares lose anything there."""
     load = np.full((2, 20), value)
-    counts = LoadCounts(load=load, layer_ids=np.arange(2), provenance=Provenance(), digest="sha256:0")
+    counts = load_counts(load)
     assert imbalance(Profile.of(counts)).tolist() == pytest.approx([1, 1], rel=1e-15)
 
 
 def test_counts_have_no_pairs_of_distant_layers() -> None:
     """Distances that can't be counted are refused, not ignored."""
-    counts = LoadCounts(load=np.ones((3, 4)), layer_ids=np.arange(3), provenance=Provenance(), digest="sha256:0")
+    counts = load_counts(np.ones((3, 4)))
     with pytest.raises(InputError, match="counts_only"):
         Profile.of(counts, distances=(1, 2))
     assert Profile.of(counts, distances=(1,)).distant == {}

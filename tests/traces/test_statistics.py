@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traces.counts import LoadCounts
+from tests.builders.traces import load_counts
 from traces.profile.profile import Profile
-from traces.provenance import Provenance
 from traces.statistics import affinity_strength, coactivation_share, enough_tokens, imbalance, summary, topk_share
 from traces.support.errors import InputError
 from traces.synthetic import Synthetic, generate
@@ -45,7 +44,7 @@ def profile_of(params: Synthetic, **changes: Any) -> Profile:
 def counts_profile() -> Profile:
     """Return a profile of 2 layers x 4 experts made from counts."""
     load = np.array([[1.0, 2.0, 3.0, 2.0], [4.0, 0.0, 0.0, 4.0]])
-    return Profile.of(LoadCounts(load=load, layer_ids=np.arange(2), provenance=Provenance(), digest="sha256:0"))
+    return Profile.of(load_counts(load))
 
 
 @pytest.mark.parametrize(("experts", "tokens"), [(64, 100), (64, 20_000), (256, 200), (256, 2000)])
@@ -209,17 +208,7 @@ def test_load_figures_of_a_small_example() -> None:
 )
 def test_shares_rise_to_one_and_ignore_the_scale(load: list[list[int]], scale: int) -> None:
     """topk_share rises with k up to 1; both load figures are the same for any multiple of the load."""
-    profiles = [
-        Profile.of(
-            LoadCounts(
-                load=np.array(load, float) * factor,
-                layer_ids=np.arange(len(load)),
-                provenance=Provenance(),
-                digest="sha256:0",
-            )
-        )
-        for factor in (1, scale)
-    ]
+    profiles = [Profile.of(load_counts(np.array(load, float) * factor)) for factor in (1, scale)]
     shares = np.array([topk_share(profiles[0], k) for k in range(1, 6)])
     assert (np.diff(shares, axis=0) > 0).all()
     np.testing.assert_allclose(shares[-1], 1.0)

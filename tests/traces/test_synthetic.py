@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traces.counts import LoadCounts
+from tests.builders.traces import load_counts
 from traces.profile.profile import Profile
-from traces.provenance import Provenance
 from traces.statistics import affinity_strength, imbalance
 from traces.support.errors import InputError
 from traces.synthetic import Synthetic, generate, like
@@ -276,6 +275,6 @@ def test_like_invents_no_affinity() -> None:
 
 def test_like_needs_tokens() -> None:
     """Loads alone can't be fitted."""
-    counts = LoadCounts(load=np.ones((2, 4)), layer_ids=np.arange(2), provenance=Provenance(), digest="sha256:0")
+    counts = load_counts(np.ones((2, 4)))
     with pytest.raises(InputError, match="counts_only"):
         like(Profile.of(counts))

@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.builders.traces import random_ids
 from traces import InputError, Trace
-
-
-def some_ids(tokens: int, layers: int = 3, experts: int = 8, top_k: int = 2, seed: int = 0) -> np.ndarray[Any, Any]:
-    """Random ids without duplicates."""
-    draws = np.random.default_rng(seed).random((tokens, layers, experts))
-    return draws.argsort(axis=2)[:, :, :top_k].astype(np.uint8)
 
 
 def rows_of(trace: Trace) -> list[int]:
@@ -30,7 +25,7 @@ def codes(error: pytest.ExceptionInfo[InputError]) -> set[str]:
 
 def test_batches_join_to_the_arrays() -> None:
     """Whatever the batch size, the batches put together are the arrays."""
-    ids = some_ids(100)
+    ids = random_ids(0, 100, 3, 8)
     trace = Trace.of(ids, num_experts=8, seq_id=np.arange(100))
     parts = list(trace.batches(7))
     assert np.array_equal(np.concatenate([part.topk_ids for part in parts]), ids)
@@ -40,15 +35,15 @@ def test_batches_join_to_the_arrays() -> None:
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", ">u4", "int64", "uint64"])
 def test_ids_of_any_integer_type_and_byte_order(dtype: str) -> None:
     """Ids are read in native byte order."""
-    trace = Trace.of(some_ids(10).astype(dtype), num_experts=8)
+    trace = Trace.of(random_ids(0, 10, 3, 8).astype(dtype), num_experts=8)
     batch = next(trace.batches())
     assert batch.topk_ids.dtype.isnative
-    assert np.array_equal(batch.topk_ids, some_ids(10))
+    assert np.array_equal(batch.topk_ids, random_ids(0, 10, 3, 8))
 
 
 def test_columns_are_held_in_their_types() -> None:
     """Columns are converted once, where nothing is lost."""
-    ids = some_ids(4)
+    ids = random_ids(0, 4, 3, 8)
     trace = Trace.of(
         ids, num_experts=8, phase=np.array([0, 1, 0, 1], np.int64), gate_weights=np.ones(ids.shape, np.float16)
     )
@@ -82,7 +77,7 @@ def test_columns_are_held_in_their_types() -> None:
 def test_bad_columns_are_refused(columns: dict[str, Any], code: str) -> None:
     """Each rule of the columns has its own code."""
     with pytest.raises(InputError) as error:
-        list(Trace.of(some_ids(4), num_experts=8, **columns).batches())
+        list(Trace.of(random_ids(0, 4, 3, 8), num_experts=8, **columns).batches())
     assert codes(error) == {code}
 
 
@@ -92,7 +87,7 @@ def test_bad_columns_are_refused(columns: dict[str, Any], code: str) -> None:
 )
 def test_bad_ids_are_refused_with_row_and_layer(entry: int, code: str) -> None:
     """The error names row, layer (the model's number, not the axis index) and k of the entry."""
-    ids = some_ids(50).astype(np.int64)
+    ids = random_ids(0, 50, 3, 8).astype(np.int64)
     ids[31, 2] = [3, entry]
     layer_ids = 3 + 2 * np.arange(ids.shape[1])
     with pytest.raises(InputError) as error:
@@ -131,20 +126,20 @@ def test_impossible_axes_are_refused(ids: np.ndarray[Any, Any], experts: int) ->
 def test_layer_ids_must_name_each_layer_once(layers: list[int]) -> None:
     """Layer ids rise, one per layer axis entry."""
     with pytest.raises(InputError):
-        Trace.of(some_ids(3), num_experts=8, layer_ids=layers)
+        Trace.of(random_ids(0, 3, 3, 8), num_experts=8, layer_ids=layers)
 
 
 def test_half_split_holds_out_odd_sequences() -> None:
     """Share 0.5 fits on even and holds out odd sequences."""
     seq_id = np.repeat([4, 7, 2, 9, 0], 3)
-    fit, held = Trace.of(some_ids(15), num_experts=8, seq_id=seq_id).split(0.5)
+    fit, held = Trace.of(random_ids(0, 15, 3, 8), num_experts=8, seq_id=seq_id).split(0.5)
     assert set(seq_id[rows_of(fit)]) == {0, 2, 4}
     assert set(seq_id[rows_of(held)]) == {7, 9}
 
 
 def test_split_without_sequences_uses_blocks() -> None:
     """Blocks of 64 tokens take the place of sequences, and the provenance says so."""
-    fit, held = Trace.of(some_ids(300), num_experts=8).split(0.5)
+    fit, held = Trace.of(random_ids(0, 300, 3, 8), num_experts=8).split(0.5)
     assert {row // 64 for row in rows_of(held)} == {1, 3}
     assert "blocks of 64" in fit.provenance.notes[-1]
 
@@ -156,7 +151,7 @@ def test_split_without_sequences_uses_blocks() -> None:
 )
 def test_split_is_disjoint_and_complete(share: float, seq_id: list[int], size: int) -> None:
     """Every row is in exactly one part, and no sequence in both, for any share."""
-    trace = Trace.of(some_ids(len(seq_id)), num_experts=8, seq_id=seq_id)
+    trace = Trace.of(random_ids(0, len(seq_id), 3, 8), num_experts=8, seq_id=seq_id)
     parts = [[int(row) for batch in part.batches(size) for row in batch.rows] for part in trace.split(share)]
     assert sorted(parts[0] + parts[1]) == list(range(len(seq_id)))
     assert not {seq_id[row] for row in parts[0]} & {seq_id[row] for row in parts[1]}
@@ -165,14 +160,14 @@ def test_split_is_disjoint_and_complete(share: float, seq_id: list[int], size: i
 @given(share=st.floats(0.01, 0.99))
 def test_split_holds_out_the_share(share: float) -> None:
     """Of n consecutive sequences, n f within one are held out."""
-    _, held = Trace.of(some_ids(500), num_experts=8, seq_id=np.arange(500)).split(share)
+    _, held = Trace.of(random_ids(0, 500, 3, 8), num_experts=8, seq_id=np.arange(500)).split(share)
     assert abs(len(rows_of(held)) - 500 * share) <= 1
 
 
 def held_ids(seq_id: Any, share: float) -> set[int]:
     """Return the sequences that are held out, without the checks, which refuse negative ids."""
     ids = np.asarray(seq_id, np.int64)
-    _, held = Trace.of(some_ids(len(ids)), num_experts=8, seq_id=ids).split(share)
+    _, held = Trace.of(random_ids(0, len(ids), 3, 8), num_experts=8, seq_id=ids).split(share)
     return {int(value) for batch in held.read(1000) for value in np.asarray(batch.seq_id)}
 
 
@@ -214,12 +209,12 @@ def test_half_split_holds_out_odd_hashes() -> None:
 def test_split_refuses_other_shares(share: float) -> None:
     """A share lies between 0 and 1."""
     with pytest.raises(InputError):
-        Trace.of(some_ids(3), num_experts=8).split(share)
+        Trace.of(random_ids(0, 3, 3, 8), num_experts=8).split(share)
 
 
 def test_digest_changes_with_content_and_selection() -> None:
     """Digests tell apart ids, columns, axes and selections."""
-    ids = some_ids(10)
+    ids = random_ids(0, 10, 3, 8)
     plain = Trace.of(ids, num_experts=8)
     others = [
         Trace.of(ids[::-1].copy(), num_experts=8),

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import zstandard
 
+from tests.builders.traces import random_ids
 from traces import InputError, Trace, load, save
 from traces.decoding.bundles import Bundle
 from traces.decoding.sources import open_path
 from traces.formats import UnpackLimits
 
-IDS = np.random.default_rng(0).random((50, 3, 8)).argsort(axis=2)[:, :, :2]
+IDS = random_ids(0, 50, 3, 8)
 Packer = Callable[[bytes], bytes]
 
 

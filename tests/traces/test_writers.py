@@ -10,28 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.builders.traces import full_trace
 from traces import Batch, InputError, Trace, load, save
 
 SUFFIXES = [".npz", ".jsonl", ".parquet"]
 COLUMNS = ("gate_weights", "seq_id", "token_pos", "phase", "source_rank")
-
-
-def some_trace(tokens: int = 20, experts: int = 8, top_k: int = 3, seed: int = 0, missing: bool = False) -> Trace:
-    """Build a trace with all columns."""
-    rng = np.random.default_rng(seed)
-    ids = rng.random((tokens, 2, experts)).argsort(axis=2)[:, :, :top_k].astype(np.int16)
-    if missing:
-        ids[rng.random(ids.shape) < 0.4] = -1
-    return Trace.of(
-        ids,
-        num_experts=experts,
-        layer_ids=[1, 4],
-        gate_weights=rng.random(ids.shape).astype(np.float32),
-        seq_id=rng.integers(0, 2**62, tokens),
-        token_pos=np.arange(tokens),
-        phase=rng.integers(0, 2, tokens),
-        source_rank=rng.integers(-1, 5, tokens),
-    )
 
 
 def arrays_of(trace: Trace, step: int = 7) -> dict[str, Any]:
@@ -66,7 +49,7 @@ def test_round_trip_is_the_identity(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """Ids, columns, layers and E come back, nothing is inferred, and the count of tokens is known."""
-    full = some_trace(tokens, experts, top_k, seed, missing)
+    full = full_trace(seed, tokens, experts, top_k, missing=0.4 if missing else 0.0)
     batch = next(full.batches(100))
     columns = {name: getattr(batch, name) for name in kept}
     trace = Trace.of(batch.topk_ids, num_experts=experts, layer_ids=[1, 4], **columns)
@@ -94,7 +77,7 @@ def test_a_selection_of_unknown_length_is_saved(tmp_path: Path, suffix: str) -> 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_many_batches(tmp_path: Path, suffix: str) -> None:
     """Traces longer than a batch are written and read in parts."""
-    trace = some_trace(10_000)
+    trace = full_trace(0, 10_000, top_k=3)
 
     def read(max_tokens: int) -> Iterator[Batch]:
         return trace.read(min(max_tokens, 999))
@@ -108,15 +91,15 @@ def test_many_batches(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(("experts", "missing", "dtype"), [(256, False, "u1"), (257, False, "u2"), (8, True, "i2")])
 def test_ids_take_the_smallest_type(tmp_path: Path, experts: int, missing: bool, dtype: str) -> None:
     """One byte up to 256 experts, two above, signed where entries are missing."""
-    save(some_trace(50, experts, missing=missing), tmp_path / "t.npz")
+    save(full_trace(0, 50, experts, 3, missing=0.4 if missing else 0.0), tmp_path / "t.npz")
     assert np.load(tmp_path / "t.npz")["topk_ids"].dtype == np.dtype(dtype)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_equal_traces_make_equal_files(tmp_path: Path, suffix: str) -> None:
     """Files don't depend on the time of writing."""
-    save(some_trace(), tmp_path / f"a{suffix}")
-    save(some_trace(), tmp_path / f"b{suffix}")
+    save(full_trace(0, 20, top_k=3), tmp_path / f"a{suffix}")
+    save(full_trace(0, 20, top_k=3), tmp_path / f"b{suffix}")
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
@@ -124,13 +107,13 @@ def test_equal_traces_make_equal_files(tmp_path: Path, suffix: str) -> None:
 def test_a_trace_may_replace_its_own_file(tmp_path: Path, suffix: str) -> None:
     """Reading goes on from the old file until the new one is whole."""
     path = tmp_path / f"t{suffix}"
-    save(some_trace(), path)
+    save(full_trace(0, 20, top_k=3), path)
     trace = load(path)
     assert isinstance(trace, Trace)
     save(trace, path, compress=False)
     again = load(path)
     assert isinstance(again, Trace)
-    assert arrays_of(again) == arrays_of(some_trace())
+    assert arrays_of(again) == arrays_of(full_trace(0, 20, top_k=3))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -144,9 +127,9 @@ def test_a_bad_trace_leaves_no_file(tmp_path: Path, suffix: str) -> None:
 def test_unknown_suffix_and_folder_are_refused(tmp_path: Path) -> None:
     """The message lists the suffixes; a missing folder is no traceback."""
     with pytest.raises(InputError, match=r"\.parquet"):
-        save(some_trace(), tmp_path / "t.csv")
+        save(full_trace(0, 20, top_k=3), tmp_path / "t.csv")
     with pytest.raises(InputError, match="folder"):
-        save(some_trace(), tmp_path / "nowhere" / "t.npz")
+        save(full_trace(0, 20, top_k=3), tmp_path / "nowhere" / "t.npz")
 
 
 def test_jsonl_writes_weights_of_missing_entries_as_zero(tmp_path: Path) -> None:
