@@ -123,7 +123,7 @@ CASES = {
         profile(3), Topology.parse("1x2"), slots_per_gpu=2, objective=replace(DISPATCH, dedup="none")
     ),
     "counts only": lambda: Problem(
-        profile_of(load_counts([[5.0, 3, 9, 4], [9, 9, 1, 2]])),
+        profile_of(load_counts([[5.0, 3.0, 9.0, 4.0], [9.0, 9.0, 1.0, 2.0]])),
         Topology.of((3,), rank_cost_matrix=HOPS, slots=[2, 1, 1]),
         slots_per_gpu=2,
         objective=Objective(execution="dispatch", dedup="none"),

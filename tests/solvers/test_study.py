@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -578,7 +578,7 @@ def test_no_plan_takes_the_name_of_another() -> None:
     plan = found.solve("random").plan
     for plans, named in (({}, {"contiguous": plan}), ({"mine": plan}, {"mine": plan})):
         with pytest.raises(InputError) as error:
-            found.compare(plans, **named)
+            found.compare(plans, **cast("dict[str, Any]", named))
         assert codes(error) == {"name_taken"}
 
 

@@ -56,7 +56,7 @@ def lines(path: Path, objects: Records) -> Path:
     return path
 
 
-def expected() -> npt.NDArray[np.int64]:
+def expected() -> npt.NDArray[np.integer[Any]]:
     """Return the rows in the order of ranks, and of steps within them."""
     return IDS[np.lexsort((STEP_OF, RANK_OF))]
 
