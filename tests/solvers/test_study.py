@@ -578,7 +578,7 @@ def test_no_plan_takes_the_name_of_another() -> None:
     plan = found.solve("random").plan
     for plans, named in (({}, {"contiguous": plan}), ({"mine": plan}, {"mine": plan})):
         with pytest.raises(InputError) as error:
-            found.compare(plans, **named)
+            found.compare(plans, **named)  # type: ignore[arg-type]  # mypy takes the mapping for workers
         assert codes(error) == {"name_taken"}
 
 
