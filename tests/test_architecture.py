@@ -193,3 +193,10 @@ def test_text_names_no_machine() -> None:
     here = str(Path(__file__).relative_to(ROOT))
     named = {name: found.group() for name, text in texts() if name != here and (found := pattern.search(text))}
     assert named == {}
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_lines_of_documents_are_short(document: Path) -> None:
+    """No line of the documentation has more than 120 columns."""
+    lines = document.read_text(encoding="utf-8").splitlines()
+    assert [number for number, line in enumerate(lines, 1) if len(line) > 120] == []

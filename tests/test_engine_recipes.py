@@ -16,6 +16,7 @@ import typer
 import solvers
 from api.cli.entry import app
 from placement import exports
+from placement.engines import ENGINES as ENGINES_BY_NAME
 from traces.formats.registry import READERS
 
 PAGES = sorted((Path(__file__).resolve().parents[1] / "docs" / "engines").glob("*.md"))
@@ -23,7 +24,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(moe-placement [^`]*)`")
 VALUES = {
-    "--engine": {export.name for export in exports.EXPORTS},
+    "--engine": {export.name for export in exports.EXPORTS} | set(ENGINES_BY_NAME),
     "--format": {reader.name for reader in READERS},
     "--solver": set(solvers.names()),
     "--execution": {"dispatch", "context-coherent"},

@@ -22,7 +22,7 @@ from tests.api.conftest import Server
 from tests.builders.service import npz_bytes
 from traces import InputError
 
-EXAMPLES = 15
+EXAMPLES = 200
 FLAGS = {"work": "--work-limit", "layer_load_caps": "--layer-load-cap", "groups": "--group"}
 MEMBERS = {"pins": Pin, "forbidden": Pin, "groups": Group, "layer_load_caps": LayerCap}
 REFUSED = 422
@@ -185,7 +185,7 @@ class Doors:
             return Answer(plan=json.loads(output.read_text()))
         if told.exit_code == 3:
             return Answer(codes=("no_plan",))
-        return Answer(codes=tuple(sorted(item["code"] for item in json.loads(told.stdout)["errors"])))
+        return Answer(codes=tuple(sorted(item["code"] for item in json.loads(told.stdout)["violations"])))
 
     def rest(self, said: Said) -> Answer:
         """Ask the service."""
@@ -198,7 +198,7 @@ class Doors:
             problem = found["error"]
             codes = tuple(sorted(item["code"] for item in problem.get("errors", [])))
             return Answer(codes=codes or ("no_plan",))
-        return Answer(plan=self.server.http.get(f"/v1/plans/{found['id']}/file").raise_for_status().json())
+        return Answer(plan=self.server.http.get(f"/v1/plans/{found['id']}/plan").raise_for_status().json())
 
     def typed(self, said: Said) -> Answer:
         """Ask the service through its client, for a request that it takes."""

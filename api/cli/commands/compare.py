@@ -80,7 +80,8 @@ def compare(
         objective = replaying.counted(objectives[0], replays.plans[0][0], batch)
         names = _names(files)
         shown.phase("replaying tokens" if server is None else "waiting for the service")
-        whole = _judged(replays, names, part, objective, workers)
+        engine = asked.get("engine") or replays.plans[0][0].provenance.get("engine")
+        whole = _judged(replays, names, part, objective, engine, workers)
         if whole is None:
             found = {
                 name: replays.replay(file, loaded, where, objective)
@@ -135,7 +136,12 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 
 def _judged(
-    replays: Replays, names: Sequence[str], part: str, objective: SettledObjective, workers: int | None
+    replays: Replays,
+    names: Sequence[str],
+    part: str,
+    objective: SettledObjective,
+    engine: str | None,
+    workers: int | None,
 ) -> Comparison | None:
     """Score all plans on the tokens, beside what happens when nobody plans.
 
@@ -154,7 +160,7 @@ def _judged(
     plans = {name: plan for name, (plan, _) in zip(names, replays.plans, strict=True)}
     try:
         profile = Profile.of(replays.tokens, workers=workers)
-        problem = Problem(profile, where, first.slots_per_gpu, objective)
+        problem = Problem(profile, where, first.slots_per_gpu, objective, engine=engine)
         request = Request(topology=where, slots_per_gpu=first.slots_per_gpu)
         study = Study(request=request, problem=problem, fit=replays.tokens, held_out=None, notes=())
         base = study.baseline
