@@ -12,7 +12,6 @@ from annotated_types import Ge, Le, Lt, Unit, doc
 from placement.problem.constraints import Constraints
 from placement.problem.objective import Objective
 from solvers.searching.limits import Limits
-from traces.support.content import ByContent
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 
@@ -28,8 +27,8 @@ MAX_SLOTS = 32_767
 FRONT_TIME_S = 60.0
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Request(ByContent):
+@dataclass(frozen=True, kw_only=True)
+class Request:
     """Everything that is asked of a plan but the trace.
 
     Attributes
@@ -81,7 +80,7 @@ class Request(ByContent):
     constraints: Constraints = field(default_factory=Constraints)
     limits: Limits = field(default_factory=Limits)
     solver: Annotated[str, doc("Method; see `solvers`.")] = "auto"
-    options: Annotated[Mapping[str, Any], doc("Parameters of the solver.")] = field(default_factory=dict)
+    options: Annotated[Mapping[str, Any], doc("Parameters of the solver.")] = field(default_factory=dict, hash=False)
     hold_out: Annotated[
         float | None, Ge(0), Lt(1), doc("Share of the sequences to hold out; 0.5 by default where there are tokens.")
     ] = None
@@ -126,7 +125,7 @@ class Request(ByContent):
         return self.topology
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class FrontRequest(Request):
     """Everything that is asked of a front but the trace: many plans at once.
 
