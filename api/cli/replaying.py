@@ -70,6 +70,8 @@ class Replays:
         shown: Progress,
     ) -> Replays:
         """Read the plans and the trace that a command names; with a service, fetch and upload them."""
+        from placement.replay.choices import engine_choices
+
         model = reading.layout()
         service = None if server is None else stack.enter_context(service_at(server))
         fetched = list(files)
@@ -82,14 +84,14 @@ class Replays:
         hold_out = asked.get("hold_out")
         if service is None:
             tokens, notes = _tokens(trace, part, hold_out, reading, model)
-            engine, more = _engine_choices(asked.get("engine"), tokens)
+            engine, more = engine_choices(asked.get("engine"), tokens)
             replay = _here(tokens, workers)
             if "execution" not in engine and asked.get("objective", "execution") is None:
                 more = (*more, *_untold(files[0], plans[0][0]))
             return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=(*notes, *more))
         shown.phase("uploading")
         sent = {"trace": send_trace(service, trace, reading.load_options(model)), "part": part, "hold_out": hold_out}
-        engine, _ = _engine_choices(asked.get("engine"), None)
+        engine, _ = engine_choices(asked.get("engine"), None)
         told: list[str] = []
         return cls(plans=plans, tokens=None, engine=engine, replay=_there(service, sent, told), notes=())
 
@@ -154,23 +156,6 @@ def check_part(part: str, hold_out: float | None) -> None:
         )
 
 
-def _engine_choices(text: str | None, tokens: Trace | None) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return what an engine says of the way that tokens travel, as far as the tokens know their sequences."""
-    if text is None:
-        return {}, ()
-    from placement.engines import engine_of
-
-    choice = engine_of(text)
-    engine = choice.engine
-    said: dict[str, Any] = {"execution": engine.execution, "dedup": engine.dedup, "ownership": engine.ownership}
-    said |= {"replica_policy": choice.replica_policy}
-    notes: tuple[str, ...] = ()
-    if engine.ownership == "sequence" and tokens is not None and not _knows_sequences(tokens):
-        said["ownership"] = "token"
-        notes = (f"{engine.title} keeps a sequence on one rank, but this trace has no seq_id: homes are per token.",)
-    return {name: value for name, value in said.items() if value is not None}, notes
-
-
 def _untold(path: Path, plan: Plan) -> tuple[str, ...]:
     """Say how tokens are taken to travel through a plan that does not tell: an engine's file, say."""
     from placement.replay.choices import recorded_choices
@@ -181,11 +166,6 @@ def _untold(path: Path, plan: Plan) -> tuple[str, ...]:
     return (
         f"{path.name} does not say how tokens travel: {taken}. Most engines send them home: name it with --engine.",
     )
-
-
-def _knows_sequences(tokens: Trace) -> bool:
-    first = next(iter(tokens.read(1)), None)
-    return first is not None and first.seq_id is not None
 
 
 def _here(tokens: Trace, workers: int | None) -> Replay:

@@ -35,7 +35,6 @@ __all__ = [
 
 MAX_ID = 32_767
 MAX_LAYERS = 4096
-MAX_ITEMS = 100_000
 MAX_DEPTH = 16
 INT64 = (1 << 63) - 1
 
@@ -55,7 +54,7 @@ PlanId = Annotated[str, Field(pattern="^plan_[0-9a-f]{32}$", examples=["plan_" +
 
 
 def _scalar(value: Any) -> Any:
-    if value is not None and not isinstance(value, (bool, int, float, str)):
+    if not isinstance(value, (bool, int, float, str, type(None))):
         raise PydanticCustomError("scalar_type", "Options are numbers, texts, booleans or null")
     if isinstance(value, float) and not math.isfinite(value):
         raise PydanticCustomError("finite_number", "Numbers must be finite")
@@ -286,6 +285,7 @@ class EvaluationBody(Strict):
     ]
     trace: TraceId
     topology: TopologyField | None = None
+    engine: Name | None = Field(default=None, description="Replay as this engine does; what else is given wins.")
     execution: Execution | None = None
     dedup: Dedup | None = None
     ownership: Ownership | None = None

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from placement.engines import engine_of
 from placement.plan.plan import Plan
 from placement.problem.objective import Dedup, Execution, Objective, Ownership, ReplicaPolicy, SettledObjective
 from placement.topology.file import topology_from_dict
 from placement.topology.topology import Topology
-from traces import InputError, Violations
+from traces import InputError, Trace, Violations
 
 __all__ = [
     "CHOICES",
     "MAX_DECODE_BATCH",
     "choices_of",
     "decode_batch_of",
+    "engine_choices",
     "merge_choices",
     "recorded_choices",
     "recorded_topology",
@@ -87,6 +89,39 @@ def decode_batch_of(objective: Any, asked: int | None, execution: str | None) ->
     if not isinstance(weight, (int, float)) or not weight > 0 or not isinstance(batch, int):
         return None
     return batch if 1 <= batch <= MAX_DECODE_BATCH else None
+
+
+def engine_choices(text: str | None, tokens: Trace | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what an engine says of the way that tokens travel, as far as the tokens know their sequences, and notes.
+
+    Parameters
+    ----------
+    text : str or None
+        As in ``sglang:static``; None says nothing.
+    tokens : Trace or None
+        None where they are not at hand.
+
+    Raises
+    ------
+    InputError
+        If there is no such engine or algorithm.
+    """
+    if text is None:
+        return {}, ()
+    choice = engine_of(text)
+    engine = choice.engine
+    said: dict[str, Any] = {"execution": engine.execution, "dedup": engine.dedup, "ownership": engine.ownership}
+    said |= {"replica_policy": choice.replica_policy}
+    notes: tuple[str, ...] = ()
+    if engine.ownership == "sequence" and tokens is not None and not _knows_sequences(tokens):
+        said["ownership"] = "token"
+        notes = (f"{engine.title} keeps a sequence on one rank, but this trace has no seq_id: homes are per token.",)
+    return {name: value for name, value in said.items() if value is not None}, notes
+
+
+def _knows_sequences(tokens: Trace) -> bool:
+    first = next(iter(tokens.read(1)), None)
+    return first is not None and first.seq_id is not None
 
 
 def replayed_objective(

@@ -12,7 +12,7 @@ from placement.loads.split import best_split_max_load
 from placement.plan.plan import Plan
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
 from placement.replay.activation import activated_experts
-from placement.replay.choices import recorded_topology, replayed_objective
+from placement.replay.choices import engine_choices, recorded_topology, replayed_objective
 from placement.replay.evaluation import Evaluation, HotLink
 from placement.replay.kernels.crossing import sum_crossing
 from placement.replay.replay import Replay
@@ -32,6 +32,7 @@ def evaluate(
     trace: Trace,
     topology: Topology | None = None,
     *,
+    engine: str | None = None,
     execution: Execution | None = None,
     dedup: Dedup | None = None,
     ownership: Ownership | None = None,
@@ -48,6 +49,8 @@ def evaluate(
     trace : Trace
         Streams; memory does not grow with it.
     topology : Topology, optional
+    engine : str, optional
+        Replay as this engine does, ``sglang`` or ``sglang:static`` say; what else is given wins.
     execution, dedup, ownership, replica_policy : optional
         See `Objective`. With replicas under ``context_coherent``, a token is near the GPUs of its experts in the layer
         before, the first listed first. Where the plan does not record them either: ``context_coherent``; ``gpu`` and
@@ -64,7 +67,9 @@ def evaluate(
         If plan, trace and topology do not fit together, the trace holds no token, an option that is given has no
         effect (`dedup`, `ownership` and `decode_batch` under ``context_coherent``), or nothing names a topology.
     """
-    asked = {"execution": execution, "dedup": dedup, "ownership": ownership, "replica_policy": replica_policy}
+    given = {"execution": execution, "dedup": dedup, "ownership": ownership, "replica_policy": replica_policy}
+    said, _ = engine_choices(engine, trace)
+    asked = said | {name: value for name, value in given.items() if value is not None}
     objective, batch = replayed_objective(plan.provenance, asked, decode_batch)
     machine = recorded_topology(plan, "/plan") if topology is None else topology
     if machine is None:

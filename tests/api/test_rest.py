@@ -504,6 +504,8 @@ class TestEvaluations:
         assert by_id == counted(made["id"], decode_batch=16)["activated_experts"]
         assert by_id < counted(made["id"], decode_batch=256)["activated_experts"]
         assert counted(made["id"], execution="context_coherent")["activated_experts"] is None
+        replayed = counted(made["id"], engine="vllm")
+        assert (replayed["execution"], replayed["dedup"], replayed["replica_policy"]) == ("dispatch", "node", "fair")
         assert counted(plan["id"])["activated_experts"] is None
         refused = client.post("/v1/evaluations", json={"plan": plan["id"], "trace": trace_id, "decode_batch": 16})
         assert codes(refused) == {"/decode_batch": "activated_execution"}

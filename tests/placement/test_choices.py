@@ -158,3 +158,17 @@ def test_choices_of_an_objective_replay_as_it_says(aim: Objective) -> None:
     assert counted == (objective.decode_batch if objective.activated_weight else None)
     if objective.execution == "dispatch":
         assert (replayed.dedup, replayed.ownership) == (objective.dedup, objective.ownership)
+
+
+def test_an_engine_says_how_tokens_travel_and_what_else_is_given_wins() -> None:
+    """As the engine does; per token where the trace knows no sequences; without an effect, refused."""
+    plan, trace = plan_for(None), random_trace(0, 40, 2, 6)
+    found = evaluate(plan, trace, engine="vllm")
+    assert (found.execution, found.dedup, found.replica_policy) == ("dispatch", "node", "fair")
+    assert found.ownership == "token"
+    assert evaluate(plan, trace, engine="vllm", dedup="none").dedup == "none"
+    with pytest.raises(InputError, match="option_unused"):
+        evaluate(plan, trace, engine="exflow", dedup="gpu")
+    with pytest.raises(InputError, match="unknown_engine"):
+        evaluate(plan, trace, engine="nosuch")
+

@@ -10,7 +10,7 @@ from api.resources.requests import topology_of
 from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
 from api.resources.traces.stored import StoredTrace
 from placement import Plan, evaluate
-from placement.replay.choices import CHOICES, recorded_topology
+from placement.replay.choices import CHOICES, engine_choices, recorded_topology
 from solvers.source import part_of
 from traces import InputError
 
@@ -49,7 +49,7 @@ def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[st
         topology = PlanBody.model_validate(request).topology
     else:
         topology = _topology(plan)
-    asked = {name: getattr(body, name) for name in (*CHOICES, "decode_batch")}
+    asked = {name: getattr(body, name) for name in ("engine", *CHOICES, "decode_batch")}
     known |= {"asked": asked, "part": body.part, "hold_out": body.hold_out}
     return Replay(plan=dict(plan), topology=topology, **known)
 
@@ -80,8 +80,9 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
         remedy = f"This service takes evaluations up to {max_bytes / 1e9:.1f} GB."
         raise InputError.of("job_too_large", "/topology", detail, remedy)
     trace, notes = part_of(task.trace.open(), task.part, task.hold_out, "/trace")
+    _, own = engine_choices(task.asked["engine"], trace)
     figures = evaluate(plan, trace, topology, **task.asked, workers=threads).as_dict()
-    return {**figures, "notes": list(notes)}
+    return {**figures, "notes": [*notes, *own]}
 
 
 def _plan(content: Mapping[str, Any]) -> Plan:

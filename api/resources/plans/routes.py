@@ -38,7 +38,8 @@ from api.resources.searches.queueing import checked
 from api.store.tenant import TenantStore
 from placement import Plan
 from placement.engines import check_travel, engine_of_export
-from placement.exports import EXPORTS, Context
+from placement.exports import EXPORTS, Context, export_named
+from traces import InputError
 
 __all__ = ["PLANS", "router"]
 
@@ -193,10 +194,10 @@ def export_plan(
 
     A plan for tokens that travel otherwise than in that engine is refused, unless `force` is given.
     """
-    export = next((known for known in EXPORTS if known.is_named(format)), None)
-    if export is None:
-        known = ", ".join(known.name for known in EXPORTS)
-        raise ProblemError("not-found", f"There is no placement format {format[:60]!r}; there are {known}.")
+    try:
+        export = export_named(format)
+    except InputError as error:
+        raise ProblemError("not-found", error.violations[0].detail + " " + error.violations[0].remedy) from None
     context = Context(
         model=layout(model_layers, first_moe_layer, mtp_layers),
         fill_missing=fill_missing,
