@@ -171,4 +171,3 @@ def test_an_engine_says_how_tokens_travel_and_what_else_is_given_wins() -> None:
         evaluate(plan, trace, engine="exflow", dedup="gpu")
     with pytest.raises(InputError, match="unknown_engine"):
         evaluate(plan, trace, engine="nosuch")
-
