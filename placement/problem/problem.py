@@ -88,7 +88,8 @@ class Problem(ByContent):
             objective, engine = settle_objective(self.objective, self.engine, self.constraints, self.profile)
             object.__setattr__(self, "objective", objective)
             object.__setattr__(self, "engine", engine)
-            check_replicas(engine, self.redundant_experts, found)
+            spare = slots * self.num_gpus - self.num_experts
+            check_replicas(engine, self.redundant_experts, spare, found)
         except InputError as error:
             found.extend(error)
         found.raise_if_any()

@@ -86,7 +86,7 @@ def settle_objective(
     return objective.settled(capped=capped, defaults=defaults), engine
 
 
-def check_replicas(engine: str | None, redundant: int | None, found: Violations) -> None:
+def check_replicas(engine: str | None, redundant: int | None, spare: int, found: Violations) -> None:
     """Check that an engine that is to have redundant experts takes any.
 
     Parameters
@@ -94,10 +94,17 @@ def check_replicas(engine: str | None, redundant: int | None, found: Violations)
     engine : str or None
     redundant : int or None
         Slots of a layer beyond one per expert, as asked.
+    spare : int
+        Those that there are.
     found : Violations
         Takes what does not fit.
     """
-    if engine is None or not redundant or (owner := engine_of(engine).engine).has_replicas:
+    if engine is None or (owner := engine_of(engine).engine).has_replicas or not (redundant or spare > 0):
         return
-    detail = f"{owner.title} has no redundant experts: it could not load the plan."
-    found.add("no_redundant_experts", "/redundant_experts", detail, "Leave them out, or name another engine.")
+    if redundant:
+        detail = f"{owner.title} has no redundant experts: it could not load the plan."
+        found.add("no_redundant_experts", "/redundant_experts", detail, "Leave them out, or name another engine.")
+        return
+    detail = f"{owner.title} has no redundant experts, but a layer has {spare} slots more than experts."
+    remedy = "Use as many slots as experts, on GPUs that divide them, or say the execution in place of the engine."
+    found.add("no_redundant_experts", "/slots_per_gpu", detail, remedy)

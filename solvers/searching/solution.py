@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["NoPlanError", "Solution", "Step"]
 
 
+USELESS_GAP = 0.9  # a bound of a tenth of the score or less says that the search could not bound the problem
+
+
 class NoPlanError(Exception):
     """A search that ended without any plan; `termination` says why."""
 
@@ -107,7 +110,8 @@ class Solution(ByContent):
             if term.weight
         ]
         if plan.bound is not None and plan.gap is not None:
-            facts.append(("bound", f"{plan.bound:.6g}, gap {plan.gap:.1%}"))
+            useful = plan.gap < USELESS_GAP
+            facts.append(("bound", f"{plan.bound:.6g}, gap {plan.gap:.1%}" if useful else "no useful one"))
         load = self.score.max_load
         facts.append(("busiest GPU", f"{load.mean():.4f} times its fair share, {load.max():.4f} in the worst layer"))
         ended = end.reason if end.limit is None else f"{end.reason}, ended by: {end.limit.replace('_', ' ')}"

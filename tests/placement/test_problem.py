@@ -45,6 +45,7 @@ SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zero
         ({"profile": Trace.of(IDS, num_experts=6)}, "wrong_type", "/profile"),
         ({"topology": "2x2"}, "wrong_type", "/topology"),
         ({"engine": "megatron", "redundant_experts": 2}, "no_redundant_experts", "/redundant_experts"),
+        ({"engine": "megatron", "slots_per_gpu": 5}, "no_redundant_experts", "/slots_per_gpu"),
         ({"objective": {"execution": "dispatch"}}, "wrong_type", "/objective"),
         ({"constraints": {"load_cap": 1.1}}, "wrong_type", "/constraints"),
         ({"slots_per_gpu": 1}, "more_experts_than_slots", "/slots_per_gpu"),
