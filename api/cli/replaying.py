@@ -44,15 +44,15 @@ class Replays:
     engine : dict
         What ``--engine`` says of the way that tokens travel.
     replay : callable
-    notes : tuple of str
-        On the tokens.
+    notes : sequence of str
+        On the tokens; with a service, after the replay.
     """
 
     plans: list[tuple[Plan, Topology]]
     tokens: Trace | None
     engine: dict[str, Any]
     replay: Replay
-    notes: tuple[str, ...]
+    notes: Sequence[str]
 
     @classmethod
     def of(
@@ -93,7 +93,7 @@ class Replays:
         sent = {"trace": send_trace(service, trace, reading.load_options(model)), "part": part, "hold_out": hold_out}
         engine, _ = engine_choices(asked.get("engine"), None)
         told: list[str] = []
-        return cls(plans=plans, tokens=None, engine=engine, replay=_there(service, sent, told), notes=())
+        return cls(plans=plans, tokens=None, engine=engine, replay=_there(service, sent, told), notes=told)
 
     def objective(self, plan: Plan, asked: Asked) -> SettledObjective:
         """Return how tokens travel through a plan: as asked, as the engine does, else as it was made for."""
@@ -175,16 +175,12 @@ def _here(tokens: Trace, workers: int | None) -> Replay:
 
 
 def _there(service: Client, sent: dict[str, Any], told: list[str]) -> Replay:
-    from api.cli.console import say
     from api.cli.remote.evaluation import replay_remotely
 
     def replay(name: Path, plan: Plan, where: Topology, objective: SettledObjective) -> PartFigures:
         known = str(name) if is_plan(name) else None
         found, notes = replay_remotely(service, plan, known, sent, where, objective)
-        for note in notes:
-            if note not in told:
-                say(note, "note")
-                told.append(note)
+        told.extend(note for note in notes if note not in told)
         return found
 
     return replay

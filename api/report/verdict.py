@@ -28,14 +28,16 @@ STOPPED = {
 QUALITY = {"optimal": "Best possible plan,", "infeasible": "Plan that misses its load cap (see the warnings),"}
 
 
+NO_ENGINE = (
+    "No engine was named: tokens are taken to go straight from one layer's experts to the next (ExFlow). "
+    "Most engines send them home after every layer: plan with --engine NAME."
+)
+
+
 def engine_note(study: Study) -> str | None:
     """Return what is assumed where nobody said how tokens travel, and how to change it."""
-    if study.problem.engine is not None or study.request.objective.execution is not None:
-        return None
-    return (
-        "No engine was named: tokens are taken to go straight from one layer's experts to the next (ExFlow). "
-        "Most engines send them home after every layer: plan with --engine NAME."
-    )
+    told = study.problem.engine is not None or study.request.objective.execution is not None
+    return None if told else NO_ENGINE
 
 
 def headline(problem: Problem, solution: Solution) -> str:

@@ -56,7 +56,10 @@ def solve(
     if server is not None:
         from api.cli.remote.plan import plan_remotely
 
-        plan_remotely(server, trace, read.load_options(given.model), given.body, output=output, as_json=as_json)
+        loading = read.load_options(given.model)
+        plan_remotely(
+            server, trace, loading, given.body, output=output, as_json=as_json, model=given.model, config=read.model
+        )
         return
     assert given.request is not None and given.source is not None  # noqa: PT018  # the checks have raised otherwise
     plan_and_tell(

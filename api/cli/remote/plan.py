@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from api.cli.console import print_json, say, table, write
 from api.cli.hints import balance_hint
 from api.cli.progress import progress
 from api.cli.remote.service import body_of, raise_failure, service_at
 from api.cli.remote.trace import send_trace
+
+if TYPE_CHECKING:
+    from traces import ModelLayout
 
 __all__ = ["plan_remotely"]
 
@@ -24,6 +27,8 @@ def plan_remotely(
     *,
     output: Path,
     as_json: bool,
+    model: ModelLayout | None = None,
+    config: str | None = None,
 ) -> dict[str, Any]:
     """Upload a trace, have a service plan for it, write the plan, and print its figures.
 
@@ -40,6 +45,10 @@ def plan_remotely(
     output : Path
         Plan file.
     as_json : bool
+    model : ModelLayout, optional
+        For the engine's file.
+    config : str, optional
+        The model's config.json, as it was named.
 
     Returns
     -------
@@ -53,7 +62,9 @@ def plan_remotely(
     NoPlanError
         If the search ended without a plan.
     """
+    from api.cli.engine_file import EngineFile
     from api.cli.summary import warnings_text
+    from api.report.verdict import NO_ENGINE
 
     with progress() as shown, service_at(server) as service:
         from api.resources.schemas import PlanBody  # installed with the client, which is here
@@ -69,14 +80,23 @@ def plan_remotely(
             say("The search is asked to stop; its best plan is kept.", "note")
             service.cancel(asked.id)
         plan = service.wait(asked.id)
+    engine = None if plan.plan is None else plan.plan.get("provenance", {}).get("engine")
+    engine_file = EngineFile.beside(output, engine, model, config)
+    loaded: dict[str, Any] | None = None
     if plan.plan is not None:
         from placement import Plan
 
-        Plan.from_dict(plan.plan).save(output)
+        found = Plan.from_dict(plan.plan)
+        found.save(output)
+        loaded = None if engine_file is None else engine_file.write(found)
     hint = None if plan.summary is None else balance_hint(plan.summary)
     document = plan.model_dump(mode="json", exclude={"plan"}) | {
         "plan": None if plan.plan is None else str(output),
         "report": None,
+        "engine": engine,
+        "engine_file": None if loaded is None else loaded["file"],
+        "load": None if loaded is None else loaded["load"],
+        "assumed": NO_ENGINE if engine is None and body.get("objective", {}).get("execution") is None else None,
         "hints": [] if hint is None else [hint],
     }
     for note in () if plan.summary is None else plan.summary["notes"]:
@@ -95,8 +115,12 @@ def plan_remotely(
     write(f"{plan.id} {plan.status} after {plan.elapsed_s or 0:.1f} s: {', '.join(parts)}")
     if plan.summary is not None:
         write("\n" + _figures(plan.summary) + "\n")
+    if document["assumed"] is not None:
+        write(document["assumed"])
     if plan.plan is not None:
         write(f"Plan written to {output}")
+    if engine_file is not None and loaded is not None:
+        engine_file.tell(loaded)
     return document
 
 
