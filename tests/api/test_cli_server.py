@@ -145,7 +145,8 @@ def test_comparison_is_the_local_one(url: str, trace: str, tmp_path: Path) -> No
 
 def test_plans_and_traces_by_id(url: str, trace: str, tmp_path: Path) -> None:
     """What the service has is named by its id: to evaluate, and to write for an engine."""
-    told = document("solve", trace, "--topology", "1x4", "--solver", "eplb", "--server", url, "-o", tmp_path / "p.json")
+    home = ("--topology", "1x4", "--solver", "eplb", "--execution", "dispatch", "-o", tmp_path / "p.json")
+    told = document("solve", trace, *home, "--server", url)
     by_id = document("evaluate", told["id"], told["trace"], "--server", url)
     by_file = document("evaluate", tmp_path / "p.json", trace)
     differing = {"plan", "trace"}
@@ -235,7 +236,7 @@ def test_front_keeps_the_constraints_there_too(url: str, trace: str) -> None:
     refused = [command(*options, *server) for server in ((), ("--server", url))]
     for answer in refused:
         assert answer.exit_code == 1
-        assert "extra_bytes: A budget of replicas in bytes needs the size of an expert" in answer.stderr
+        assert "--extra-bytes: A budget of replicas in bytes needs the size of an expert" in answer.stderr
 
 
 def test_front_from_a_plan_of_the_service(url: str, trace: str) -> None:
@@ -262,13 +263,11 @@ def test_front_that_can_not_be_picked_from_has_its_exit_code(url: str, trace: st
     [
         (("solve", "--topology", "1x4", "--workers", "2"), "--workers"),
         (("solve", "--topology", "1x4", "--executor", "processes"), "--executor"),
-        (("solve", "--topology", "1x4", "--seeds", "2"), "--seeds"),
         (("solve", "--topology", "1x4", "--report", "r.html"), "--report"),
         (("solve", "--topology", "1x4", "--start", "plan.json"), "--start"),
         (("solve", "--topology", "1x4", "--start", "plan_1"), "--start"),
         (("front", "--topology", "1x4", "--workers", "2"), "--workers"),
         (("front", "--topology", "1x4", "--executor", "processes"), "--executor"),
-        (("front", "--topology", "1x4", "--seeds", "2"), "--seeds"),
         (("front", "--topology", "1x4", "--plan-format", "own"), "--plan-format"),
         (("front", "--topology", "1x4", "--start", "plan.json"), "--start"),
         (("evaluate", "plan.json", "--workers", "2"), "--workers"),
@@ -290,8 +289,8 @@ def test_fields_that_no_service_takes_are_bad_input(trace: str, url: str) -> Non
     """Told before they are sent, each with its place."""
     refused = run(trace, "--topology", "1x4", "--slots-per-gpu", "0", "--seed=-1", "--server", url)
     assert refused.exit_code == 1
-    assert "/slots_per_gpu" in refused.stderr
-    assert "/seed" in refused.stderr
+    assert "--slots-per-gpu: " in refused.stderr
+    assert "--seed: " in refused.stderr
 
 
 def test_refusals(url: str, trace: str) -> None:
@@ -301,3 +300,14 @@ def test_refusals(url: str, trace: str) -> None:
     assert "nobody" in refused.output
     for address in ("http://[::1", "http://a b:x", "ftp://h", "nowhere"):
         assert run(trace, "--topology", "1x4", "--server", address).exit_code == 1, address
+
+
+def test_seeds_are_searched_there_too(url: str, trace: str, tmp_path: Path) -> None:
+    """The best of two seeds is the same plan, and the engine's file lies beside it."""
+    asked = ("solve", trace, "--topology", "1x4", "--engine", "vllm", "--solver", "random", "--work-limit", 3)
+    plans = []
+    for name, server in (("here", ()), ("there", ("--server", url))):
+        told = document(*asked, "--seeds", 2, "-o", tmp_path / f"{name}.json", *server)
+        assert Path(told["engine_file"]).is_file()
+        plans.append(json.loads((tmp_path / f"{name}.json").read_text())["physical_to_logical_map"])
+    assert plans[0] == plans[1]

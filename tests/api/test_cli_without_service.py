@@ -112,7 +112,7 @@ def test_service_says_what_to_install(bare: Any, command: list[str]) -> None:
     done = bare(*command)
     assert done.returncode == 1
     assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    line = " ".join(done.stderr.split())
     assert line.startswith(f"error: moe-placement {command[0]}: This command is a part of the service, ")
     assert 'pip install "moe-placement[service]"' in line
 
