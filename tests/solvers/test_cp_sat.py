@@ -222,7 +222,8 @@ def test_patterns_are_sets_of_gpus_or_multisets() -> None:
 @pytest.mark.parametrize("slots", [2, 3])
 def test_count_is_at_least_the_booleans_of_the_model(execution: Any, slots: int) -> None:
     """The size that `supports` goes by covers every boolean of traffic and places."""
-    objective = Objective(execution=execution, dedup="node" if execution == "dispatch" else None)
+    dedup: Any = "node" if execution == "dispatch" else None
+    objective = Objective(execution=execution, dedup=dedup, imbalance_weight=0.0, load_spread_weight=0.0)
     problem = Problem(profile(experts=4, top_k=2), Topology.parse("2x1"), slots, objective)
     patterns = ReplicaPatterns.of(problem)
     around = replicas_on_gpu(solve(problem, "contiguous").plan.physical_to_logical_map, 4, 2)
