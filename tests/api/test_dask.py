@@ -74,7 +74,7 @@ def test_killed_worker_changes_no_plan(
     places = [server.http.post("/v1/plans", json=body).raise_for_status().headers["location"] for _ in range(2)]
     for place in places:
         server.until(place, lambda plan: plan["score"] is not None)
-    victim = until(lambda: cluster.busy("run_plan"))[0]
+    victim = until(lambda: cluster.busy("run_search"))[0]
     cluster.kill(victim)
     plans = [server.until(place, lambda plan: plan["finished_at"] is not None) for place in places]
     assert [plan["status"] for plan in plans] == ["succeeded"] * 2, server.log.read_text()[-3000:]

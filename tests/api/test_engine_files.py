@@ -68,13 +68,13 @@ def test_uploaded_statistics_have_no_affinity(client: TestClient) -> None:
     assert answer.status_code == 201, answer.text
     trace = answer.json()
     assert (trace["format"], trace["kind"]) == ("vllm_eplb_stats", "counts")
-    refused = plan_of(client, trace["id"])
+    refused = plan_of(client, trace["id"], objective={"execution": "context_coherent"})
     assert refused.status_code == 422
     assert "counts_only" in refused.text
-    assert (
-        plan_of(client, trace["id"], objective={"execution": "dispatch", "dedup": "none"}).json()["status"]
-        == "succeeded"
-    )
+    planned = plan_of(client, trace["id"]).json()
+    assert planned["status"] == "succeeded"
+    assert planned["plan"]["provenance"]["engine"] == "vllm:hash"  # the format tells the engine
+    assert planned["plan"]["provenance"]["objective"]["dedup"] == "none"  # all that counts can carry
 
 
 def test_command_line_takes_archives_of_ranks(tmp_path: Path) -> None:
