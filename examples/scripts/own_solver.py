@@ -9,16 +9,12 @@ from solvers import testing
 
 @dataclass(frozen=True, kw_only=True)
 class Shuffle:
-    """The best of many random plans."""
-
     name, summary = "shuffle", "The best of many random plans."
 
-    def supports(self, problem):
-        """Say why a problem can't be taken; None if it can."""
+    def supports(self, problem):  # why a problem can't be taken; None if it can
         return None if problem.is_free and problem.num_slots == problem.num_experts else "It keeps no constraints."
 
     def run(self, problem, search):
-        """Offer random plans until the search is over."""
         rng, rows = np.random.default_rng(search.seed), np.tile(np.arange(problem.num_slots), (problem.num_layers, 1))
         for trial in range(min(search.work or 100, 100)):
             search.offer(rng.permuted(rows, axis=1), trial)
