@@ -2,6 +2,7 @@ from . import capture as capture
 from . import statistics as statistics
 from . import synthetic as synthetic
 from .batch import Batch as Batch
+from .counts import CountsDump as CountsDump
 from .counts import LoadCounts as LoadCounts
 from .formats import load as load
 from .formats.writers import save as save
@@ -18,6 +19,7 @@ from .trace import Trace as Trace
 
 __all__ = [
     "Batch",
+    "CountsDump",
     "InputError",
     "LoadCounts",
     "ModelLayout",

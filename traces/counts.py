@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,31 @@ from traces.provenance import Provenance
 from traces.support.content import ByContent
 from traces.support.shown import as_text, numbers
 
-__all__ = ["LoadCounts"]
+__all__ = ["CountsDump", "LoadCounts", "single_rank"]
+
+Load = npt.NDArray[np.float64]
+MOSTLY = 0.75  # of a rank's experts have counts; a few may be left out by the router
+# Cells without counts that are no chance, for one rank and for several; chosen by trial.
+SINGLE_CELLS, SEVERAL_CELLS = 8, 32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CountsDump:
+    """The counts of one point in time, out of several that make one recording; they are read again when asked for.
+
+    Attributes
+    ----------
+    name : str
+        Of the file, or of what the file calls the time.
+    time : float or None
+        Where the file or its name says it: seconds, a step or an iteration; only the order counts.
+    read : callable
+        Returns the (L, E) float64 tokens per layer and expert, on the layers and experts of the whole recording.
+    """
+
+    name: str
+    time: float | None
+    read: Callable[[], Load]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -29,22 +54,34 @@ class LoadCounts(ByContent):
     digest : str
     affinity : (L-1, E, E) int64, optional
         Pairs of experts in neighbouring layers, in any unit, where the source has them in place of tokens.
+    source_load : (R, L, E) int64, optional
+        Tokens by the rank that they come from, where the source tells; they sum to `load`.
+    unrecorded : tuple of int
+        Layers of the model that the source has, but without any count: missing in the recording. Plans leave them
+        out, and exports give them the default layout.
+    dumps : tuple of CountsDump
+        The counts of each point in time, in order, where the source has several; they sum to `load`.
     """
 
-    load: npt.NDArray[np.float64]
+    load: Load
     layer_ids: npt.NDArray[np.int64]
     provenance: Provenance = field(compare=False)
     digest: str
     affinity: npt.NDArray[np.int64] | None = None
+    source_load: npt.NDArray[np.int64] | None = None
+    unrecorded: tuple[int, ...] = ()
+    dumps: tuple[CountsDump, ...] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         title = f"LoadCounts of {self.num_layers} MoE layers ({numbers(self.layer_ids.tolist())}), "
         pairs = "no pairs of layers" if self.affinity is None else "with pairs of neighbouring layers"
+        dumps = f"; {len(self.dumps)} dumps over time" if self.dumps else ""
         return as_text(
             f"{title}{self.num_experts} experts",
             [
-                ("load", f"{float(self.load.sum()):,.6g} in all; {pairs}"),
+                ("load", f"{float(self.load.sum()):,.6g} in all; {pairs}{dumps}"),
                 ("source", str(self.provenance)),
+                *(("warning", warning) for warning in self.warnings),
                 *(("note", note) for note in self.provenance.notes),
             ],
         )
@@ -63,3 +100,39 @@ class LoadCounts(ByContent):
     def engine(self) -> str | None:
         """The serving engine whose format the counts were read from, or None."""
         return self.provenance.engine
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the counts unfit to plan from, as sentences."""
+        found = single_rank(self.load)
+        return () if found is None else (found,)
+
+
+def single_rank(load: npt.NDArray[np.floating]) -> str | None:
+    """Return a sentence if loads (L, E) look like those of some ranks only, else None.
+
+    They do if the same contiguous experts, one or more equal shares of all, are without any count in every layer. A
+    router leaves experts out here and there, but not a whole share of them in all layers.
+    """
+    layers, experts = load.shape
+    used = np.asarray(load, dtype=bool).any(axis=0)
+    unused = int(experts - used.sum())
+    if not 0 < unused < experts:
+        return None
+    for size in (size for size in range(experts // 2, 0, -1) if experts % size == 0):
+        part = used.reshape(-1, size).mean(axis=1)
+        there = part > MOSTLY
+        alone = int(there.sum()) == 1
+        if not (there | (part == 0)).all() or (size == 1 and not alone):
+            continue
+        if layers * unused < (SINGLE_CELLS if alone else SEVERAL_CELLS):
+            return None
+        first = np.flatnonzero(there)
+        held = ", ".join(f"{size * block}..{size * (block + 1) - 1}" for block in first[:4].tolist())
+        ranks = "one rank" if len(first) == 1 else f"{len(first)} of {experts // size} ranks"
+        return (
+            f"In all {layers} layers only experts {held}{', ...' if len(first) > 4 else ''} of {experts} have counts: "
+            f"these look like the counts of {ranks} only. A plan from them is worthless for the other experts: sum the "
+            "counts of all ranks, or give the files of all ranks."
+        )
+    return None

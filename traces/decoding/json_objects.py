@@ -15,10 +15,13 @@ from traces.decoding.files import TraceFile, guarded
 from traces.decoding.json_lines import parse_object
 from traces.support.errors import InputError
 
-__all__ = ["ENGINE_KEYS", "OBJECT_BYTES", "first_keys", "split_objects"]
+__all__ = ["COUNT_KEYS", "ENGINE_KEYS", "OBJECT_BYTES", "first_keys", "split_objects"]
 
 # Top-level keys by which engines' JSON is told from our own JSON Lines; a reader of another schema adds its own.
+COUNT_KEYS = frozenset({"logical_count", "activation_freq"})  # of matrices of counts
 ENGINE_KEYS = frozenset({"choices", "meta_info", "sgl_ext", "record_type", "expert_load", "top_indices", "num_entries"})
+ENGINE_KEYS |= COUNT_KEYS | {"tpe"}
+COUNTS = re.compile(rb'"(logical_count|activation_freq)"\s*:\s*\[\s*\[')
 OBJECT_BYTES = 128 << 20
 CHUNK_BYTES = 1 << 20
 MAX_DEPTH = 200
@@ -55,6 +58,8 @@ def first_keys(file: TraceFile) -> frozenset[str]:
 
     Keys of objects inside, or first in a list inside, are joined by dots: ``choices.routed_experts``.
     """
+    if file.head.lstrip().startswith(b"{") and (large := COUNTS.search(file.head)) is not None:
+        return frozenset({large[1].decode()})  # an object of any size, which is not parsed to look at its keys
     try:
         return _parsed_keys(str(file.path), file.size, file.changed_ns)
     except OSError as error:

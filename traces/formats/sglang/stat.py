@@ -16,6 +16,7 @@ import numpy.typing as npt
 from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
+from traces.decoding.json_objects import COUNT_KEYS
 from traces.decoding.torch_file import open_torch, torch_keys
 from traces.decoding.torch_tensors import Tensor
 from traces.formats.reader import MAX_LAYERS, Hints, Reader
@@ -52,18 +53,23 @@ def open_stat(bundle: Bundle, hints: Hints) -> LoadCounts:
 def _read(file: TraceFile) -> tuple[int, npt.NDArray[np.float64], tuple[str, ...]]:
     torch = open_torch(file)
     value: Any = torch.value
-    counts = value.get("logical_count") if type(value) is dict else None
+    key = "activation_freq" if type(value) is dict and "logical_count" not in value else "logical_count"
+    counts = value.get(key) if type(value) is dict else None
     rank = value.get("rank", 0) if type(value) is dict else None
-    place = f"{file.name}#/logical_count"
-    if type(counts) is not Tensor or len(counts.shape) != 3 or counts.kind not in "iuf" or type(rank) is not int:
-        raise _schema(place, "expected counts of shape (steps, layers, experts)")
-    steps, layers, experts = counts.shape
+    place = f"{file.name}#/{key}"
+    if type(counts) is not Tensor or len(counts.shape) not in (2, 3) or counts.kind not in "iuf":
+        raise _schema(place, "expected counts of shape (steps, layers, experts) or (layers, experts)")
+    if type(rank) is not int:
+        raise _schema(f"{file.name}#/rank", "rank is no number")
+    *_, layers, experts = counts.shape
+    steps = counts.shape[0] if len(counts.shape) == 3 else 1
     if not (1 <= layers <= MAX_LAYERS and 1 <= experts <= MAX_EXPERTS and layers * experts <= 1 << 24):
         raise _schema(place, f"{layers} layers of {experts} experts")
     total = np.zeros((layers, experts), np.float64)
     used = 0
     with torch.numbers() as numbers:
-        for part in numbers.rows(counts):
+        for rows in numbers.rows(counts) if len(counts.shape) == 3 else [numbers.array(counts)]:
+            part = rows.reshape(-1, layers, experts)
             if part.size and not part.min() >= 0:
                 raise InputError.of("load_not_finite", place, "A count is negative or NaN.", "Check the recording.")
             used += int(np.count_nonzero(part.any(axis=(1, 2))))
@@ -81,9 +87,9 @@ def _schema(place: str, what: str) -> InputError:
 READER = Reader(
     name="sglang_stat",
     engine="sglang",
-    content="SGLang recorder dump stat or stat_approx (.pt); loads only",
-    sniff=lambda file: "logical_count" in torch_keys(file),
+    content='SGLang recorder dump stat or stat_approx, or counts as {"logical_count": ...} (.pt); loads only',
+    sniff=lambda file: bool(COUNT_KEYS & torch_keys(file)),
     open=lambda file, hints: open_stat(Bundle.single(file), hints),
-    sniff_bundle=lambda bundle: "logical_count" in bundle_keys(bundle),
+    sniff_bundle=lambda bundle: bool(COUNT_KEYS & bundle_keys(bundle)),
     open_bundle=open_stat,
 )
