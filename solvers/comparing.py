@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from placement import Evaluation, Objective, Plan, Problem, SettledObjective, Topology, evaluate, score
+from placement import (
+    Evaluation,
+    ExpectedLoads,
+    Objective,
+    Plan,
+    Problem,
+    SettledObjective,
+    Topology,
+    evaluate,
+    expected_loads,
+    score,
+)
 from placement.cost.shares import expected_gpu_load
 from placement.problem.objective import Execution
-from traces import InputError, Trace
+from traces import CountsDump, InputError, LoadCounts, Trace
 from traces.support.content import ByContent
 from traces.support.shown import Facts, as_html, as_text
 
@@ -18,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparison",
+    "DumpFigures",
     "Judged",
     "PartFigures",
+    "dump_loads",
     "expected_load",
     "judge",
     "part_figures",
@@ -71,14 +85,52 @@ class PartFigures(ByContent):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class DumpFigures(ByContent):
+    """A plan on the counts of one point in time.
+
+    Attributes
+    ----------
+    name : str
+        Of the dump.
+    part : str
+        ``fit`` or ``held_out``.
+    loads : ExpectedLoads
+    """
+
+    name: str
+    part: str
+    loads: ExpectedLoads
+
+    def __repr__(self) -> str:
+        return f"{self.name} ({self.part}): busiest GPU {self.loads.imbalance_max_over_mean:.4f}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Judged(ByContent):
-    """A named plan, its score under the problem, and its figures on each part that has tokens."""
+    """A named plan, its score under the problem, and its figures on each part that has tokens.
+
+    Attributes
+    ----------
+    name : str
+    plan : Plan
+    score : float
+    parts : dict of str to PartFigures
+        By part that has tokens.
+    expected_load : dict of str to float
+        What follows from the profile, without any token.
+    counts : dict of str to ExpectedLoads
+        By part, of counts with several dumps over time.
+    dumps : tuple of DumpFigures
+        Of each of them, in order of time.
+    """
 
     name: str
     plan: Plan
     score: float
     parts: dict[str, PartFigures]
     expected_load: dict[str, float]
+    counts: dict[str, ExpectedLoads] = field(default_factory=dict)
+    dumps: tuple[DumpFigures, ...] = ()
 
     def __repr__(self) -> str:
         return as_text(f"Plan {self.name}", _facts(self))
@@ -135,7 +187,8 @@ class Comparison(ByContent):
             ``objective``, ``tokens`` (per part), ``notes`` and ``plans``: per name the score, bound, gap, termination
             and warnings, and per part (``fit``, ``held_out``; None where there are no tokens) the figures of
             `placement.Evaluation` under the problem's execution, with those of ``context_coherent`` and of ``dispatch``
-            below these names. ``expected_load`` has the load figures that follow from the profile alone.
+            below these names. ``expected_load`` has the load figures that follow from the profile alone; ``counts``
+            has them by part and ``dumps`` by dump, of counts over time.
         """
         problem, constraints = self.problem, self.problem.constraints
         tokens = {part: found.evaluation.tokens for part, found in self.rows[0].parts.items()} if self.rows else {}
@@ -178,7 +231,9 @@ def _facts(row: Judged) -> list[tuple[str, str]]:
     for part, found in row.parts.items():
         tokens = found.evaluation
         facts.append((part, f"traffic {tokens.traffic:.4f}, busiest GPU {tokens.imbalance_max_over_mean:.4f}"))
-    if not row.parts:
+    for part, loads in row.counts.items():
+        facts.append((part, f"expected busiest GPU {loads.imbalance_max_over_mean:.4f}"))
+    if not row.parts and not row.counts:
         facts.append(("expected", f"busiest GPU {row.expected_load['imbalance_max_over_mean']:.4f}"))
     return facts
 
@@ -190,6 +245,7 @@ def judge(
     *,
     baseline: str = "contiguous",
     notes: tuple[str, ...] = (),
+    counts: Mapping[str, LoadCounts] = MappingProxyType({}),
     workers: int | None = None,
 ) -> Comparison:
     """Replay each part through each plan.
@@ -204,9 +260,12 @@ def judge(
     baseline : str
         Which of them is the one to compare with.
     notes : tuple of str
+    counts : mapping of str to LoadCounts
+        By part, where there are counts of several points in time: what loads a plan has at each.
     workers : int, optional
         Threads; all available cores by default.
     """
+    loads = {name: (_of_parts(problem, plan, counts), _of_dumps(problem, plan, counts)) for name, plan in plans.items()}
     rows = [
         Judged(
             name=name,
@@ -217,6 +276,8 @@ def judge(
             },
             score=score(problem, problem.table_of(plan)).total,  # the problem's, whatever the plan was made for
             expected_load=expected_load(problem, plan),
+            counts=loads[name][0],
+            dumps=loads[name][1],
         )
         for name, plan in plans.items()
     ]
@@ -286,7 +347,38 @@ def _row(row: Judged) -> dict[str, Any]:
         "fit": parts.get("fit"),
         "held_out": parts.get("held_out"),
         "expected_load": row.expected_load,
+        "counts": {part: loads.as_dict() for part, loads in row.counts.items()},
+        "dumps": [{"name": dump.name, "part": dump.part} | dump.loads.as_dict() for dump in row.dumps],
     }
+
+
+def _of_parts(problem: Problem, plan: Plan, counts: Mapping[str, LoadCounts]) -> dict[str, ExpectedLoads]:
+    policy = problem.objective.replica_policy
+    return {
+        part: expected_loads(plan, loads, problem.topology, replica_policy=policy) for part, loads in counts.items()
+    }
+
+
+def _of_dumps(problem: Problem, plan: Plan, counts: Mapping[str, LoadCounts]) -> tuple[DumpFigures, ...]:
+    """Return the figures of each dump; one is held at a time."""
+    return tuple(
+        DumpFigures(name=dump.name, part=part, loads=loads)
+        for part, whole in counts.items()
+        for dump, loads in dump_loads(plan, whole, problem.topology, problem.objective.replica_policy)
+    )
+
+
+def dump_loads(
+    plan: Plan, counts: LoadCounts, topology: Topology, replica_policy: str
+) -> Iterator[tuple[CountsDump, ExpectedLoads]]:
+    """Yield the dumps of counts with the loads that a plan has at that time; dumps without any count are left out."""
+    for dump in counts.dumps:
+        load = dump.read()
+        there = load.any(axis=1)
+        if not there.any():
+            continue
+        alone = replace(counts, load=load[there], layer_ids=counts.layer_ids[there], dumps=())
+        yield dump, expected_loads(plan, alone, topology, replica_policy=replica_policy)
 
 
 def expected_load(problem: Problem, plan: Plan) -> dict[str, float]:

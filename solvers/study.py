@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
 from solvers.solving import solve
-from solvers.source import Source, open_source, split
-from traces import InputError, Profile, Trace
+from solvers.source import Source, open_source, split, split_dumps
+from traces import InputError, LoadCounts, Profile, Trace
 from traces.support.shown import Facts, as_html, as_text
 
 __all__ = ["Study"]
@@ -43,6 +43,9 @@ class Study:
         Tokens that the problem has not seen.
     notes : tuple of str
         What was inferred, dropped or selected on the way, as sentences.
+    counts : mapping of str to LoadCounts
+        Of counts with several dumps over time: those behind the problem's profile, ``fit``, and those of the last
+        dumps, ``held_out``.
     """
 
     request: Request
@@ -50,11 +53,12 @@ class Study:
     fit: Trace | None
     held_out: Trace | None
     notes: tuple[str, ...]
+    counts: Mapping[str, LoadCounts] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls,
-        source: Source | str | Path,
+        source: Source | str | Path | Sequence[str | Path],
         topology: Topology | str | None = None,
         *,
         request: Request | None = None,
@@ -65,7 +69,7 @@ class Study:
 
         Parameters
         ----------
-        source : Trace, LoadCounts, Profile or path
+        source : Trace, LoadCounts, Profile, path or paths
         topology : Topology or str
         request : Request, optional
             In place of `topology` and `asked`.
@@ -87,12 +91,17 @@ class Study:
         elif topology is not None or asked:
             detail = "A request says everything already."
             raise InputError.of("request_twice", "/request", detail, "Give the request or its fields, not both.")
-        if isinstance(source, (str, Path)):
+        if isinstance(source, (str, Path, list, tuple)):
             source = open_source(source)
         solver_from(request.solver, dict(request.options))  # an unknown name is told before a long trace is read
         if request.baseline is not None:
             solver_from(request.baseline, {})
-        fit, held_out, notes = split(source, request.hold_out)
+        counts: dict[str, LoadCounts] = {}
+        if isinstance(source, LoadCounts):
+            fitted, later, told = split_dumps(source, request.hold_out)
+            counts = {} if not source.dumps else {"fit": fitted} | ({} if later is None else {"held_out": later})
+            source = replace(fitted, provenance=replace(source.provenance, notes=told))
+        fit, held_out, notes = split(source, None if isinstance(source, LoadCounts) else request.hold_out)
         profile = source if isinstance(source, Profile) else Profile.of(source if fit is None else fit, workers=workers)
         if fit is not None and not isinstance(source, Profile):  # counting has read to the end what opening looked at
             before, counted = fit.provenance.notes, profile.sources[0].notes
@@ -116,7 +125,7 @@ class Study:
         if held_out is not None:
             for _ in held_out.batches():
                 pass  # reading checks: a fault in the tokens held out is told before the search as well
-        return cls(request=request, problem=problem, fit=fit, held_out=held_out, notes=notes)
+        return cls(request=request, problem=problem, fit=fit, held_out=held_out, notes=notes, counts=counts)
 
     def __repr__(self) -> str:
         return as_text(*self._shown())
@@ -289,7 +298,15 @@ class Study:
                 detail = f"Two plans have the name {name!r}."
                 raise InputError.of("name_taken", f"/{name}", detail, f"Call one of them otherwise than {[*rows]}.")
             rows[name] = item if isinstance(item, Plan) else self._plan_of(item, workers)
-        return judge(self.problem, self.parts, rows, baseline=self.baseline_name, notes=self.notes, workers=workers)
+        return judge(
+            self.problem,
+            self.parts,
+            rows,
+            baseline=self.baseline_name,
+            notes=self.notes,
+            counts=self.counts,
+            workers=workers,
+        )
 
     def _plan_of(self, solver: Solver | str, workers: int | None) -> Plan:
         limits, seed = self.request.limits, self.request.seed

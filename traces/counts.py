@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from traces.provenance import Provenance
 from traces.support.content import ByContent
+from traces.support.errors import InputError
 from traces.support.shown import as_text, numbers
 
 __all__ = ["CountsDump", "LoadCounts", "single_rank"]
@@ -61,6 +63,8 @@ class LoadCounts(ByContent):
         out, and exports give them the default layout.
     dumps : tuple of CountsDump
         The counts of each point in time, in order, where the source has several; they sum to `load`.
+    recorded_at : float or None
+        When the counts were dumped, in seconds, where the source says it.
     """
 
     load: Load
@@ -71,6 +75,7 @@ class LoadCounts(ByContent):
     source_load: npt.NDArray[np.int64] | None = None
     unrecorded: tuple[int, ...] = ()
     dumps: tuple[CountsDump, ...] = field(default=(), compare=False)
+    recorded_at: float | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         title = f"LoadCounts of {self.num_layers} MoE layers ({numbers(self.layer_ids.tolist())}), "
@@ -100,6 +105,44 @@ class LoadCounts(ByContent):
     def engine(self) -> str | None:
         """The serving engine whose format the counts were read from, or None."""
         return self.provenance.engine
+
+    def of_dumps(self, dumps: Sequence[CountsDump], note: str) -> LoadCounts:
+        """Return the counts of some of the dumps.
+
+        Parameters
+        ----------
+        dumps : sequence of CountsDump
+            Out of `dumps`, at least one.
+        note : str
+            What was selected; part of the provenance and of the digest.
+
+        Raises
+        ------
+        InputError
+            If they hold no count at all.
+        """
+        load = dumps[0].read()
+        for dump in dumps[1:]:
+            load = load + dump.read()
+        there = load.any(axis=1)
+        if not there.any():
+            detail = "These dumps hold no counts."
+            raise InputError.of("zero_tokens", self.provenance.source, detail, "Choose others.")
+        load = np.ascontiguousarray(load[there])
+        load.flags.writeable = False
+        digest = hashlib.sha256(f"{self.digest}|{note}".encode()).hexdigest()
+        missing = (*self.unrecorded, *self.layer_ids[~there].tolist())
+        return replace(
+            self,
+            load=load,
+            layer_ids=self.layer_ids[there],
+            provenance=self.provenance.noting(note),
+            digest=f"sha256:{digest}",
+            affinity=None,
+            source_load=None,
+            unrecorded=tuple(sorted(missing)),
+            dumps=() if not there.all() else tuple(dumps),
+        )
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from placement.replay.evaluation import Evaluation, HotLink
 from placement.replay.kernels.crossing import sum_crossing
 from placement.replay.replay import Replay
 from placement.topology.topology import Topology
-from traces import Batch, InputError, Trace, Violations
+from traces import Batch, InputError, LoadCounts, Trace, Violations
 from traces.profile.kernels import count_load
 from traces.profile.sample import SampleBuilder
 from traces.support.parallel import available_cores, map_threads
@@ -67,6 +67,10 @@ def evaluate(
         If plan, trace and topology do not fit together, the trace holds no token, an option that is given has no
         effect (`dedup`, `ownership` and `decode_batch` under ``context_coherent``), or nothing names a topology.
     """
+    if isinstance(trace, LoadCounts):
+        detail = "Counts hold no tokens to replay."
+        remedy = "Give a trace with token identity (topk_ids), or use `expected_loads` for the loads of the GPUs."
+        raise InputError.of("counts_only", trace.provenance.source, detail, remedy)
     given = {"execution": execution, "dedup": dedup, "ownership": ownership, "replica_policy": replica_policy}
     said, _ = engine_choices(engine, trace)
     asked = said | {name: value for name, value in given.items() if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from traces.formats.mistaken import no_such_format, refuse_config, refuse_unrout
 from traces.formats.reader import Hints, Reader
 from traces.formats.registry import READERS
 from traces.formats.shared.dummies import settle_dummies
+from traces.formats.shared.dumps import merged_dumps
 from traces.model.config import load_model_config
 from traces.model.layout import ModelLayout
 from traces.support.errors import InputError
@@ -26,7 +28,7 @@ __all__ = ["READERS", "Reader", "UnpackLimits", "load"]
 
 
 def load(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     format: str | None = None,  # noqa: A002  the word that users expect
     num_experts: int | None = None,
@@ -43,10 +45,11 @@ def load(
 
     Parameters
     ----------
-    path : path
-        A regular file, a folder, a ``.tar``, or any of them compressed (``.gz``, ``.zst``). Files are opened again for
-        every pass and must not change meanwhile. Archives are unpacked to a temporary folder, which is gone with the
-        trace.
+    path : path or sequence of paths
+        A regular file, a folder, a ``.tar``, or any of them compressed (``.gz``, ``.zst``); several files, or a pattern
+        such as ``dumps/*.pt``, are what a folder of them is. Files are opened again for every pass and must not change
+        meanwhile. Archives are unpacked to a temporary folder, which is gone with the trace. Several files of counts
+        that one engine dumped over time are one recording, which keeps the counts of each (`LoadCounts.dumps`).
     format : str, optional
         Name of a reader, out of `READERS`; hyphens are as good as underscores. By default, the one that recognises the
         content.
@@ -133,6 +136,8 @@ def _open_bundle(bundle: Bundle, named: Reader | None, hints: Hints) -> Trace | 
             return _of_engine(named, named.open_bundle(bundle, hints))
         if len(bundle.files) == 1:
             return _of_engine(named, named.open(bundle.files[0], hints))
+        if (merged := _dumps(bundle, [named] * len(bundle.files), hints)) is not None:
+            return merged
         detail = f"{len(bundle.files)} files, where format {named.name} is a single one."
         raise InputError.of("is_a_folder", bundle.name, detail, "Name one of the files.")
     for reader in READERS:
@@ -142,7 +147,30 @@ def _open_bundle(bundle: Bundle, named: Reader | None, hints: Hints) -> Trace | 
         return _open_file(bundle.files[0], None, hints)
     for file in bundle.files:
         refuse_marks(file.head, file.name, utf8=True)
+    known = [next((reader for reader in READERS if reader.sniff(file)), None) for file in bundle.files]
+    if (merged := _dumps(bundle, known, hints)) is not None:
+        return merged
     several = [reader for reader in READERS if reader.open_bundle is not None]
     detail = f"The {len(bundle.files)} files, {bundle.members[0][:60]!r} among them, are no trace together."
     remedy = f"Name a single file, or files of one of these formats: {', '.join(reader.name for reader in several)}."
     raise InputError.of("is_a_folder", bundle.name, detail, remedy)
+
+
+def _dumps(bundle: Bundle, readers: Sequence[Reader | None], hints: Hints) -> LoadCounts | None:
+    """Return the counts of files that are dumps over time; None where they are no counts of one format."""
+    found = {reader.name: reader for reader in readers if reader is not None}
+    if None in readers or len(found) != 1:
+        return None
+    (reader,) = found.values()
+
+    def open_one(file: TraceFile) -> LoadCounts:
+        loaded = reader.open(file, hints)
+        if isinstance(loaded, Trace):
+            raise InputError.of("is_a_folder", file.name, "It holds tokens.", "Name a single file.")
+        return loaded
+
+    if isinstance(reader.open(bundle.files[0], hints), Trace):
+        return None
+    merged = _of_engine(reader, merged_dumps(bundle, open_one))
+    assert isinstance(merged, LoadCounts)
+    return merged

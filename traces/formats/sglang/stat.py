@@ -8,6 +8,7 @@ counts are approximate.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from traces.decoding.torch_tensors import Tensor
 from traces.formats.reader import MAX_LAYERS, Hints, Reader
 from traces.formats.sglang.loads import loads_of
 from traces.formats.sglang.records import bundle_keys
+from traces.formats.shared.dumps import merged_dumps
 from traces.rules import MAX_EXPERTS
 from traces.support.errors import InputError
 
@@ -29,38 +31,60 @@ __all__ = ["READER"]
 
 
 def open_stat(bundle: Bundle, hints: Hints) -> LoadCounts:
-    """Sum the counts over all steps. Files of several ranks hold the same counts, so one of them is used."""
-    ranks: dict[int, str] = {}
+    """Sum the counts over all steps. Files of several ranks hold the same counts, those of a rank are dumps over time.
+
+    The recorder's buffer goes round, so that the counts of a dump may be in the next one too: `merged_dumps` tells.
+    """
+    by_rank: dict[int, list[int]] = {}
+    for number, file in enumerate(bundle.files):
+        by_rank.setdefault(_rank(open_torch(file).value, file.name), []).append(number)
+    first = by_rank[min(by_rank)]
+    if len(first) == 1 and len(by_rank) == len(bundle.files):
+        return _of_ranks(bundle, hints)
+    if len(first) == len(bundle.files):
+        return merged_dumps(bundle, lambda file: _of_ranks(Bundle.single(file), hints))
+    kept = replace(
+        bundle,
+        files=tuple(bundle.files[number] for number in first),
+        members=tuple(bundle.members[number] for number in first),
+    )
+    merged = open_stat(kept, hints)
+    note = f"The files of {len(by_rank)} ranks hold the same sums; those of rank {min(by_rank)} were taken."
+    return replace(merged, provenance=merged.provenance.noting(note))
+
+
+def _of_ranks(bundle: Bundle, hints: Hints) -> LoadCounts:
+    """Return the counts of one time, which the files of all ranks hold."""
     first: npt.NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
     for file in bundle.files:
-        rank, load, found = _read(file)
-        if rank in ranks:
-            detail = f"Rank {rank} is in {ranks[rank]} already: these are dumps of different times."
-            raise InputError.of("duplicate_rank", file.name, detail, "Load the dumps of one time.")
-        ranks[rank] = file.name
+        load, found = _read(file)
         if first is None:
             first, notes = load, found
         elif load.shape != first.shape or not np.array_equal(load, first):
             detail = f"The counts differ from those of {bundle.files[0].name}, though they are summed over ranks."
             raise InputError.of("ranks_differ", file.name, detail, "Load the dumps of one recording.")
     assert first is not None
-    if len(ranks) > 1:
-        notes = (*notes, f"The files of {len(ranks)} ranks hold the same sums; they were taken once.")
+    if len(bundle.files) > 1:
+        notes = (*notes, f"The files of {len(bundle.files)} ranks hold the same sums; they were taken once.")
     return loads_of(bundle, hints, READER.name, first, notes)
 
 
-def _read(file: TraceFile) -> tuple[int, npt.NDArray[np.float64], tuple[str, ...]]:
+def _rank(value: Any, name: str) -> int:
+    rank = value.get("rank", 0) if type(value) is dict else 0
+    if type(rank) is not int:
+        raise _schema(f"{name}#/rank", "rank is no number")
+    return rank
+
+
+def _read(file: TraceFile) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
     torch = open_torch(file)
     value: Any = torch.value
     key = "activation_freq" if type(value) is dict and "logical_count" not in value else "logical_count"
     counts = value.get(key) if type(value) is dict else None
-    rank = value.get("rank", 0) if type(value) is dict else None
     place = f"{file.name}#/{key}"
     if type(counts) is not Tensor or len(counts.shape) not in (2, 3) or counts.kind not in "iuf":
         raise _schema(place, "expected counts of shape (steps, layers, experts) or (layers, experts)")
-    if type(rank) is not int:
-        raise _schema(f"{file.name}#/rank", "rank is no number")
     *_, layers, experts = counts.shape
     steps = counts.shape[0] if len(counts.shape) == 3 else 1
     if not (1 <= layers <= MAX_LAYERS and 1 <= experts <= MAX_EXPERTS and layers * experts <= 1 << 24):
@@ -75,7 +99,7 @@ def _read(file: TraceFile) -> tuple[int, npt.NDArray[np.float64], tuple[str, ...
             used += int(np.count_nonzero(part.any(axis=(1, 2))))
             total += part.sum(axis=0, dtype=np.float64)
     notes = (f"{steps - used} of {steps} steps of the buffer were not used.",) if used < steps else ()
-    return rank, total, notes
+    return total, notes
 
 
 def _schema(place: str, what: str) -> InputError:
