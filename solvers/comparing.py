@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from placement import (
-    Evaluation,
-    ExpectedLoads,
-    Objective,
-    Plan,
-    Problem,
-    SettledObjective,
-    Topology,
-    evaluate,
-    expected_loads,
-    score,
-)
-from placement.cost.shares import expected_gpu_load
-from placement.problem.objective import Execution
-from traces import CountsDump, InputError, LoadCounts, Trace
+from placement import ExpectedLoads, Plan, Problem, score
+from solvers.counted import DumpFigures, expected_load, loads_of_dumps, loads_of_parts
+from solvers.replayed import PartFigures, replay_as_planned, replay_both
+from traces import InputError, LoadCounts, Trace
 from traces.support.content import ByContent
 from traces.support.shown import Facts, as_html, as_text
 
@@ -30,11 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparison",
-    "DumpFigures",
     "Judged",
     "PartFigures",
-    "dump_loads",
-    "expected_load",
     "judge",
     "part_figures",
     "replay_as_planned",
@@ -63,46 +49,6 @@ DISPATCH_FIGURES = (
     "remote_gpus",
     "remote_nodes",
 )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class PartFigures(ByContent):
-    """A plan on one part of the trace, for both ways that tokens travel.
-
-    Attributes
-    ----------
-    evaluation : Evaluation
-        Under the problem's execution; the same object as one of the others.
-    context_coherent, dispatch : Evaluation
-    """
-
-    evaluation: Evaluation
-    context_coherent: Evaluation
-    dispatch: Evaluation
-
-    def __repr__(self) -> str:
-        return repr(self.evaluation)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class DumpFigures(ByContent):
-    """A plan on the counts of one point in time.
-
-    Attributes
-    ----------
-    name : str
-        Of the dump.
-    part : str
-        ``fit`` or ``held_out``.
-    loads : ExpectedLoads
-    """
-
-    name: str
-    part: str
-    loads: ExpectedLoads
-
-    def __repr__(self) -> str:
-        return f"{self.name} ({self.part}): busiest GPU {self.loads.imbalance_max_over_mean:.4f}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -265,7 +211,6 @@ def judge(
     workers : int, optional
         Threads; all available cores by default.
     """
-    loads = {name: (_of_parts(problem, plan, counts), _of_dumps(problem, plan, counts)) for name, plan in plans.items()}
     rows = [
         Judged(
             name=name,
@@ -276,53 +221,12 @@ def judge(
             },
             score=score(problem, problem.table_of(plan)).total,  # the problem's, whatever the plan was made for
             expected_load=expected_load(problem, plan),
-            counts=loads[name][0],
-            dumps=loads[name][1],
+            counts=loads_of_parts(problem, plan, counts),
+            dumps=loads_of_dumps(problem, plan, counts),
         )
         for name, plan in plans.items()
     ]
     return Comparison(problem=problem, rows=tuple(rows), baseline=baseline, notes=notes)
-
-
-def replay_as_planned(
-    plan: Plan, trace: Trace, topology: Topology, objective: SettledObjective, *, workers: int | None = None
-) -> Evaluation:
-    """Replay a trace under an objective, whatever the plan was made for.
-
-    Parameters
-    ----------
-    plan : Plan
-    trace : Trace
-    topology : Topology
-    objective : SettledObjective
-    workers : int, optional
-    """
-    policy = objective.replica_policy
-    if objective.execution == "context_coherent":
-        return evaluate(plan, trace, topology, execution="context_coherent", replica_policy=policy, workers=workers)
-    return evaluate(
-        plan,
-        trace,
-        topology,
-        execution="dispatch",
-        dedup=objective.dedup,
-        ownership=objective.ownership,
-        replica_policy=policy,
-        decode_batch=objective.decode_batch if objective.activated_weight else None,
-        workers=workers,
-    )
-
-
-def replay_both(
-    plan: Plan, trace: Trace, topology: Topology, objective: SettledObjective, *, workers: int | None = None
-) -> PartFigures:
-    """Replay a trace under the objective's execution, and under the other one with its usual choices."""
-    other: Execution = "dispatch" if objective.execution == "context_coherent" else "context_coherent"
-    usual = Objective(execution=other).settled(capped=False)
-    own = replay_as_planned(plan, trace, topology, objective, workers=workers)
-    found = replay_as_planned(plan, trace, topology, usual, workers=workers)
-    context, home = (own, found) if other == "dispatch" else (found, own)
-    return PartFigures(evaluation=own, context_coherent=context, dispatch=home)
 
 
 def part_figures(found: PartFigures) -> dict[str, Any]:
@@ -349,44 +253,4 @@ def _row(row: Judged) -> dict[str, Any]:
         "expected_load": row.expected_load,
         "counts": {part: loads.as_dict() for part, loads in row.counts.items()},
         "dumps": [{"name": dump.name, "part": dump.part} | dump.loads.as_dict() for dump in row.dumps],
-    }
-
-
-def _of_parts(problem: Problem, plan: Plan, counts: Mapping[str, LoadCounts]) -> dict[str, ExpectedLoads]:
-    policy = problem.objective.replica_policy
-    return {
-        part: expected_loads(plan, loads, problem.topology, replica_policy=policy) for part, loads in counts.items()
-    }
-
-
-def _of_dumps(problem: Problem, plan: Plan, counts: Mapping[str, LoadCounts]) -> tuple[DumpFigures, ...]:
-    """Return the figures of each dump; one is held at a time."""
-    return tuple(
-        DumpFigures(name=dump.name, part=part, loads=loads)
-        for part, whole in counts.items()
-        for dump, loads in dump_loads(plan, whole, problem.topology, problem.objective.replica_policy)
-    )
-
-
-def dump_loads(
-    plan: Plan, counts: LoadCounts, topology: Topology, replica_policy: str
-) -> Iterator[tuple[CountsDump, ExpectedLoads]]:
-    """Yield the dumps of counts with the loads that a plan has at that time; dumps without any count are left out."""
-    for dump in counts.dumps:
-        load = dump.read()
-        there = load.any(axis=1)
-        if not there.any():
-            continue
-        alone = replace(counts, load=load[there], layer_ids=counts.layer_ids[there], dumps=())
-        yield dump, expected_loads(plan, alone, topology, replica_policy=replica_policy)
-
-
-def expected_load(problem: Problem, plan: Plan) -> dict[str, float]:
-    """Return the load figures that follow from the profile, without any token."""
-    load = expected_gpu_load(problem, plan.replicas_on_gpu) * problem.topology.fair_share  # shares of a layer's, (L, G)
-    largest = load.max(axis=1) * problem.num_gpus  # mean over GPUs is 1 / G
-    return {
-        "imbalance_max_over_mean": float(largest.mean()),
-        "balancedness_vllm": float(len(largest) / largest.sum()),
-        "imbalance_trtllm": float((largest - 1).mean()),
     }

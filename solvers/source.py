@@ -10,7 +10,7 @@ from traces import InputError, LoadCounts, Profile, Trace, load
 from traces.profile.sample import TokenSample
 from traces.profile.saved import is_profile
 
-__all__ = ["Part", "Source", "open_source", "part_of", "split", "split_dumps"]
+__all__ = ["Part", "Source", "open_source", "part_of", "split", "split_dumps", "unfit_of"]
 
 DEFAULT_HOLD_OUT = 0.5
 COUNTS_ONLY = "Counts only: the figures are expected loads."
@@ -40,6 +40,11 @@ def open_source(path: str | Path | Sequence[str | Path], **load_options: Any) ->
             "profile_options", f"/{given[0]}", f"A saved profile takes no {', '.join(given)}.", "Leave that out."
         )
     return Profile.load_file(path)
+
+
+def unfit_of(source: Source) -> tuple[str, ...]:
+    """Return what makes a source unfit to plan from, as sentences."""
+    return source.warnings if isinstance(source, LoadCounts) else ()
 
 
 def split(source: Source, hold_out: float | None) -> tuple[Trace | None, Trace | None, tuple[str, ...]]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 from placement import Plan, Problem, Topology
@@ -14,6 +13,7 @@ from placement.engines import engine_of, travel_of
 from solvers.comparing import Comparison, judge
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
+from solvers.parts import Named, Parts
 from solvers.registry import Solver, solver_from
 from solvers.request import FrontRequest, Request, request_of
 from solvers.searching.events import Observer
@@ -21,8 +21,7 @@ from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
 from solvers.solving import solve
-from solvers.source import Source, open_source, split, split_dumps
-from traces import InputError, LoadCounts, Profile, Trace
+from traces import InputError, LoadCounts, Trace
 from traces.support.shown import Facts, as_html, as_text
 
 __all__ = ["Study"]
@@ -58,7 +57,7 @@ class Study:
     @classmethod
     def of(
         cls,
-        source: Source | str | Path | Sequence[str | Path],
+        source: Named,
         topology: Topology | str | None = None,
         *,
         request: Request | None = None,
@@ -91,22 +90,11 @@ class Study:
         elif topology is not None or asked:
             detail = "A request says everything already."
             raise InputError.of("request_twice", "/request", detail, "Give the request or its fields, not both.")
-        if isinstance(source, (str, Path, list, tuple)):
-            source = open_source(source)
         solver_from(request.solver, dict(request.options))  # an unknown name is told before a long trace is read
         if request.baseline is not None:
             solver_from(request.baseline, {})
-        counts: dict[str, LoadCounts] = {}
-        if isinstance(source, LoadCounts):
-            fitted, later, told = split_dumps(source, request.hold_out)
-            counts = {} if not source.dumps else {"fit": fitted} | ({} if later is None else {"held_out": later})
-            source = replace(fitted, provenance=replace(source.provenance, notes=told))
-        fit, held_out, notes = split(source, None if isinstance(source, LoadCounts) else request.hold_out)
-        profile = source if isinstance(source, Profile) else Profile.of(source if fit is None else fit, workers=workers)
-        if fit is not None and not isinstance(source, Profile):  # counting has read to the end what opening looked at
-            before, counted = fit.provenance.notes, profile.sources[0].notes
-            kept = (note for note in notes if note in counted or note not in before)
-            notes = (*kept, *(note for note in counted if note not in before))
+        parts = Parts.of(source, request.hold_out, workers)
+        profile, notes = parts.profile, parts.notes
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
             request = replace(request, engine=profile.engine)
         if request.engine is not None:
@@ -122,10 +110,11 @@ class Study:
             request.engine,
             request.redundant_experts,
         )
-        if held_out is not None:
-            for _ in held_out.batches():
+        if parts.held_out is not None:
+            for _ in parts.held_out.batches():
                 pass  # reading checks: a fault in the tokens held out is told before the search as well
-        return cls(request=request, problem=problem, fit=fit, held_out=held_out, notes=notes, counts=counts)
+        split: dict[str, Any] = {"fit": parts.fit, "held_out": parts.held_out, "counts": parts.counts}
+        return cls(request=request, problem=problem, notes=notes, **split)
 
     def __repr__(self) -> str:
         return as_text(*self._shown())
@@ -298,15 +287,8 @@ class Study:
                 detail = f"Two plans have the name {name!r}."
                 raise InputError.of("name_taken", f"/{name}", detail, f"Call one of them otherwise than {[*rows]}.")
             rows[name] = item if isinstance(item, Plan) else self._plan_of(item, workers)
-        return judge(
-            self.problem,
-            self.parts,
-            rows,
-            baseline=self.baseline_name,
-            notes=self.notes,
-            counts=self.counts,
-            workers=workers,
-        )
+        more: dict[str, Any] = {"notes": self.notes, "counts": self.counts, "workers": workers}
+        return judge(self.problem, self.parts, rows, baseline=self.baseline_name, **more)
 
     def _plan_of(self, solver: Solver | str, workers: int | None) -> Plan:
         limits, seed = self.request.limits, self.request.seed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -16,7 +16,9 @@ __all__ = [
     "Change",
     "Figure",
     "change_of",
+    "evaluations_of",
     "parts_of",
+    "parts_of_row",
     "replayed_figures",
     "shown_figures",
     "table_cells",
@@ -204,8 +206,18 @@ def _figures(
 
 
 def parts_of(comparison: Comparison) -> list[str | None]:
-    """Return the names of the parts that have tokens; one None where there are only counts."""
-    return [*(comparison.rows[0].parts if comparison.rows else ())] or [None]
+    """Return the names of the parts that have tokens, or counts over time; one None where there are only counts."""
+    return parts_of_row(comparison.rows[0]) if comparison.rows else [None]
+
+
+def parts_of_row(row: Judged) -> list[str | None]:
+    """Return the names of a plan's parts, as `parts_of`."""
+    return [*(row.parts or row.counts)] or [None]
+
+
+def evaluations_of(rows: Iterable[Judged | None], part: str | None) -> list[Evaluation]:
+    """Return the replays of a part by plan; none where a part has counts only."""
+    return [row.parts[part].evaluation for row in rows if row is not None and part is not None and part in row.parts]
 
 
 def tokens_of(comparison: Comparison, part: str) -> int:
@@ -217,6 +229,8 @@ def value_of(row: Judged, part: str | None, figure: Figure) -> float | None:
     """Return a plan's figure on a part; of no part, the expected one."""
     if part is None:
         return row.expected_load.get(figure.name)
+    if part in row.counts:
+        return row.counts[part].as_dict().get(figure.name)
     value: float | None = getattr(row.parts[part].evaluation, figure.name)
     return value
 
@@ -234,7 +248,7 @@ def table_cells(problem: Problem, before: Judged | None, after: Judged) -> list[
 
     Where there is no plan to compare with, a part has the plan's own value only.
     """
-    parts: list[str | None] = [*after.parts] or [None]
+    parts = parts_of_row(after)
     found = [item.evaluation for row in (before, after) if row is not None for item in row.parts.values()]
     rows = []
     for figure in shown_figures(problem, found):

@@ -190,7 +190,7 @@ def _by_rank(
         if number not in ranks and (len(ranks) + 1) * shape[0] * shape[1] * 8 > MATRIX_BYTES:
             raise InputError.of("too_large", place, f"{len(ranks)} ranks and more.", "Sum over the ranks first.")
         mine = rank == number
-        ranks[number] = grown(ranks.get(number, np.zeros((0, 0))), *shape, place)
+        ranks[number] = grown(ranks.get(number, np.zeros((0, 0))), shape[0], shape[1], place)
         np.add.at(ranks[number], (layer[mine], expert[mine]), count[mine])
 
 

@@ -180,7 +180,7 @@ def _facts_of_statistics(source: LoadCounts | Profile) -> dict[str, Any]:
         "num_tokens": None if counts else profile.tokens,
         "top_k": None if counts else profile.top_k,
         "columns": [],
-        "notes": list(source.provenance.notes) if isinstance(source, LoadCounts) else [],
+        "notes": [*source.warnings, *source.provenance.notes] if isinstance(source, LoadCounts) else [],
         "has_affinity": profile.affinity is not None,
         "has_sample": sample is not None and len(sample) > 0,
         "has_seq_id": sample is not None and bool((sample.seq_id >= 0).all()),

@@ -223,7 +223,8 @@ def _counts(rows: Any, place: str) -> npt.NDArray[np.int64]:
         rows = np.array(rows, dtype=np.int64)
     if rows.shape[1] > checks.MAX_EXPERTS or rows.min() < 0 or rows.max() >= MAX_COUNT >> 10:
         raise InputError.of("load_not_finite", place, "A count is negative, or beyond any.", "Record it again.")
-    return rows
+    counts: npt.NDArray[np.int64] = rows
+    return counts
 
 
 READER = Reader(

@@ -1,0 +1,77 @@
+"""The parts of a source: what a problem is made from, and what plans are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from solvers.source import Source, open_source, split, split_dumps
+from traces import LoadCounts, Profile, Trace
+
+__all__ = ["Named", "Parts"]
+
+Named = Source | str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parts:
+    """A source, split and profiled.
+
+    Attributes
+    ----------
+    profile : Profile
+        Of the part to fit.
+    fit, held_out : Trace or None
+        Tokens, where there are any.
+    counts : mapping of str to LoadCounts
+        By part, ``fit`` and ``held_out``, of counts with several dumps over time.
+    notes : tuple of str
+    """
+
+    profile: Profile
+    fit: Trace | None
+    held_out: Trace | None
+    counts: Mapping[str, LoadCounts] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, source: Source | str | Path | Sequence[str | Path], hold_out: float | None, workers: int | None
+    ) -> Parts:
+        """Split a source and profile the part to fit.
+
+        Parameters
+        ----------
+        source : Trace, LoadCounts, Profile, path or paths
+        hold_out : float or None
+            See `solvers.Request`.
+        workers : int or None
+            Threads.
+
+        Raises
+        ------
+        InputError
+            If the source breaks a rule, or can't be split.
+        """
+        opened: Any = source
+        if isinstance(source, (str, Path)) or _paths(source):
+            opened = open_source(source)  # type: ignore[arg-type]  # paths, as was looked at
+        if isinstance(opened, LoadCounts):
+            fitted, later, notes = split_dumps(opened, hold_out)
+            counts = {} if not opened.dumps else {"fit": fitted} | ({} if later is None else {"held_out": later})
+            told = replace(fitted, provenance=replace(opened.provenance, notes=notes))
+            _, _, notes = split(told, None)
+            return cls(profile=Profile.of(told), fit=None, held_out=None, counts=counts, notes=notes)
+        fit, held_out, notes = split(opened, hold_out)
+        profile = opened if isinstance(opened, Profile) else Profile.of(opened if fit is None else fit, workers=workers)
+        if fit is not None and not isinstance(opened, Profile):  # counting has read to the end what opening looked at
+            before, counted = fit.provenance.notes, profile.sources[0].notes
+            kept = (note for note in notes if note in counted or note not in before)
+            notes = (*kept, *(note for note in counted if note not in before))
+        return cls(profile=profile, fit=fit, held_out=held_out, notes=notes)
+
+
+def _paths(source: Any) -> bool:
+    return isinstance(source, (list, tuple)) and bool(source) and all(isinstance(item, (str, Path)) for item in source)
