@@ -7,10 +7,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from placement import Objective
+from placement.engines import engine_of, travel_of
+from placement.problem.settling import counts_defaults
 from solvers.source import Source, open_source, split, split_dumps
 from traces import LoadCounts, Profile, Trace
 
-__all__ = ["Named", "Parts"]
+__all__ = ["Named", "Parts", "travel_notes"]
+
+BY_LOAD = (
+    "Counts don't tell which experts follow each other, or share a message: planned as a dispatch with a message per "
+    "expert, by load."
+)
 
 Named = Source | str | Path | Sequence[str | Path]
 
@@ -71,6 +79,15 @@ class Parts:
             kept = (note for note in notes if note in counted or note not in before)
             notes = (*kept, *(note for note in counted if note not in before))
         return cls(profile=profile, fit=fit, held_out=held_out, notes=notes)
+
+
+def travel_notes(engine: str | None, objective: Objective, profile: Profile) -> tuple[str, ...]:
+    """Return notes on how tokens are taken to travel, where the source can't carry what an engine does, or says none."""
+    if engine is not None:
+        _, notes = travel_of(engine_of(engine), profile)
+        return notes if objective.dedup is None else ()
+    usual = counts_defaults(profile)
+    return () if usual is None or "execution" not in usual or objective.execution is not None else (BY_LOAD,)
 
 
 def _paths(source: Any) -> bool:

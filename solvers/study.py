@@ -9,11 +9,11 @@ from functools import cached_property, partial
 from typing import Any
 
 from placement import Plan, Problem, Topology
-from placement.engines import engine_of, travel_of
+from placement.engines import engine_of
 from solvers.comparing import Comparison, judge
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
-from solvers.parts import Named, Parts
+from solvers.parts import Named, Parts, travel_notes
 from solvers.registry import Solver, solver_from
 from solvers.request import FrontRequest, Request, request_of
 from solvers.searching.events import Observer
@@ -97,9 +97,7 @@ class Study:
         profile, notes = parts.profile, parts.notes
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
             request = replace(request, engine=profile.engine)
-        if request.engine is not None:
-            _, own = travel_of(engine_of(request.engine), profile)
-            notes = (*notes, *(own if request.objective.dedup is None else ()))
+        notes = (*notes, *travel_notes(request.engine, request.objective, profile))
         problem = Problem(
             profile,
             request.machine,
