@@ -82,7 +82,7 @@ class Parts:
 
 
 def travel_notes(engine: str | None, objective: Objective, profile: Profile) -> tuple[str, ...]:
-    """Return notes on how tokens are taken to travel, where the source can't carry what an engine does, or says none."""
+    """Return notes on how tokens are taken to travel, where the source can't carry what an engine does."""
     if engine is not None:
         _, notes = travel_of(engine_of(engine), profile)
         return notes if objective.dedup is None else ()

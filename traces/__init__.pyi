@@ -6,6 +6,7 @@ from .counts import CountsDump as CountsDump
 from .counts import LoadCounts as LoadCounts
 from .formats import load as load
 from .formats.writers import save as save
+from .formats.writers.counts import save_counts as save_counts
 from .model.layout import ModelLayout as ModelLayout
 from .profile.profile import Profile as Profile
 from .profile.sample import TokenSample as TokenSample
@@ -34,6 +35,7 @@ __all__ = [
     "load",
     "profile_shards",
     "save",
+    "save_counts",
     "statistics",
     "synthetic",
 ]

@@ -106,6 +106,39 @@ class LoadCounts(ByContent):
         """The serving engine whose format the counts were read from, or None."""
         return self.provenance.engine
 
+    @classmethod
+    def of(
+        cls, load: npt.ArrayLike, *, layer_ids: npt.ArrayLike | None = None, provenance: Provenance | None = None
+    ) -> LoadCounts:
+        """Return counts that are in memory, such as the load of a profile.
+
+        Parameters
+        ----------
+        load : (L, E) numbers
+            Not negative; every layer has some.
+        layer_ids : (L,) integers, optional
+            0..L-1 by default.
+        provenance : Provenance, optional
+
+        Raises
+        ------
+        InputError
+            If a load is not finite, or negative, or a layer has none.
+        """
+        array = np.array(load, dtype=np.float64)
+        if array.ndim != 2 or not np.isfinite(array).all() or (array < 0).any() or not array.any(axis=1).all():
+            detail = "Expected finite loads (layers, experts), some in every layer."
+            raise InputError.of("load_shape", "/load", detail, "Leave layers without counts out.")
+        layers = np.arange(len(array)) if layer_ids is None else np.array(layer_ids)
+        digest = hashlib.sha256(array.tobytes() + f"{array.shape} {layers.tolist()}".encode()).hexdigest()
+        array.flags.writeable = False
+        return cls(
+            load=array,
+            layer_ids=layers.astype(np.int64),
+            provenance=provenance or Provenance(),
+            digest=f"sha256:{digest}",
+        )
+
     def of_dumps(self, dumps: Sequence[CountsDump], note: str) -> LoadCounts:
         """Return the counts of some of the dumps.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from api.client import Client
     from placement import Plan, SettledObjective, Topology
     from solvers.comparing import PartFigures
-    from traces import ModelLayout, Trace
+    from traces import LoadCounts, ModelLayout, Trace
 
     Replay = Callable[[Path, Plan, Topology, SettledObjective], PartFigures]
 
@@ -39,7 +39,7 @@ class Replays:
     ----------
     plans : list of (Plan, Topology)
         With the topology of each: as asked, else as recorded in the plan, else from its nodes.
-    tokens : Trace or None
+    tokens : Trace, LoadCounts or None
         None with a service.
     engine : dict
         What ``--engine`` says of the way that tokens travel.
@@ -49,7 +49,7 @@ class Replays:
     """
 
     plans: list[tuple[Plan, Topology]]
-    tokens: Trace | None
+    tokens: Trace | LoadCounts | None
     engine: dict[str, Any]
     replay: Replay
     notes: Sequence[str]
@@ -168,10 +168,15 @@ def _untold(path: Path, plan: Plan) -> tuple[str, ...]:
     )
 
 
-def _here(tokens: Trace, workers: int | None) -> Replay:
+def _here(tokens: Trace | LoadCounts, workers: int | None) -> Replay:
     from solvers.comparing import replay_both
+    from traces import Trace
 
-    return lambda _, plan, where, objective: replay_both(plan, tokens, where, objective, workers=workers)
+    def replay(_: Path, plan: Plan, where: Topology, objective: SettledObjective) -> PartFigures:
+        assert isinstance(tokens, Trace)  # counts are told of otherwise
+        return replay_both(plan, tokens, where, objective, workers=workers)
+
+    return replay
 
 
 def _there(service: Client, sent: dict[str, Any], told: list[str]) -> Replay:
@@ -201,7 +206,7 @@ def _plan_and_topology(
 
 def _tokens(
     path: Path, part: str, hold_out: float | None, reading: TraceReading, model: ModelLayout | None
-) -> tuple[Trace, tuple[str, ...]]:
+) -> tuple[Trace | LoadCounts, tuple[str, ...]]:
     from solvers.source import part_of
 
     return part_of(open_planned(path, reading, model), part, hold_out, path.name)

@@ -37,7 +37,8 @@ NO_ENGINE = (
 def engine_note(study: Study) -> str | None:
     """Return what is assumed where nobody said how tokens travel, and how to change it."""
     told = study.problem.engine is not None or study.request.objective.execution is not None
-    return None if told else NO_ENGINE
+    by_load = study.problem.objective.execution == "dispatch"  # of counts, as a note says
+    return None if told or by_load else NO_ENGINE
 
 
 def headline(problem: Problem, solution: Solution) -> str:

@@ -96,8 +96,15 @@ def test_bad_logical_counts_are_refused(tmp_path: Path, content: str, code: str)
 
 @pytest.mark.parametrize(
     "titles",
-    ["layer,expert,count", "layer_id,expert_id,count", "Layer Index,Expert Index,Times Activated", "moe_layer,expert,n"]
-    + ["layer,expert,tokens_per_expert", "layer,logical_expert,expert_load", "l,e,anything"],
+    [
+        "layer,expert,count",
+        "layer_id,expert_id,count",
+        "Layer Index,Expert Index,Times Activated",
+        "moe_layer,expert,n",
+        "layer,expert,tokens_per_expert",
+        "layer,logical_expert,expert_load",
+        "l,e,anything",
+    ],
 )
 def test_a_long_table_is_read_whatever_its_titles(tmp_path: Path, titles: str) -> None:
     """Lines may come in any order."""
@@ -183,7 +190,7 @@ def test_titles_that_say_nothing_are_refused(tmp_path: Path) -> None:
 
 
 def matrix(folder: Path, counts: Any) -> Path:
-    """A matrix as JSON, a row per layer."""
+    """Write a matrix as JSON, a row per layer."""
     return text(folder / "m.json", json.dumps(np.asarray(counts).tolist()))
 
 
@@ -202,7 +209,7 @@ def test_a_matrix_has_a_row_per_moe_layer_or_per_layer_of_the_model(tmp_path: Pa
 
 
 def no_counts(folder: Path, kind: str) -> Path:
-    """Counts of layers 0..5 without any in layers 0 and 3."""
+    """Write counts of layers 0..5 without any in layers 0 and 3."""
     counts = np.concatenate([0 * LOAD[:1], LOAD[:2], 0 * LOAD[:1], LOAD[2:4]])
     if kind == "csv":
         return text(folder / "c.csv", "\n".join(["layer,expert,count", *table(counts)]))

@@ -142,7 +142,8 @@ class _Layers:
         warm = method.hot / (1 + (number - 1) % 4)  # rounds from hot and from cooler
         fill = bool(self.problem.full_slots)
         heat = (warm * price, min(method.cold, warm) * price)
-        cost = anneal_layer(slots, *self._priced(row, self.prices), fill, *heat, trials, state)
+        rest: tuple[Any, ...] = (*self._priced(row, self.prices), fill, *heat, trials, state)
+        cost = float(anneal_layer(slots, *rest))
         if cost >= self.cost[row] - GAIN * abs(self.cost[row]):
             return False
         self.slots[row], self.cost[row] = slots, cost
