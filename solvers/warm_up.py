@@ -50,7 +50,7 @@ def warm_up(problem: Problem, method: Solver) -> None:
         tiny = _tiny(objective, layers, experts, Topology.parse(topology))
         if method.supports(tiny) is None:
             method.run(tiny, Search(tiny, Limits(work=WORK), workers=1))
-    if counts_only and method.name in ("auto", "load_search"):
+    if method.name == "load_search" or (counts_only and method.name == "auto"):
         tiny = _of_counts(objective)
         loads = solver_from("load_search")
         if loads.supports(tiny) is None:

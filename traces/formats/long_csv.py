@@ -25,20 +25,16 @@ from traces.counts import LoadCounts
 from traces.decoding.files import TraceFile, guarded
 from traces.formats.reader import Axes, Hints, Reader
 from traces.formats.shared.counts import checked_counts, grown
+from traces.formats.shared.csv_titles import BOM, by_titles, titles_of
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_IDS, MAX_LAYERS
 from traces.support.errors import InputError
 
 __all__ = ["READER", "is_long"]
 
-BOM = b"\xef\xbb\xbf"
 CHUNK_BYTES = 4 << 20
 LINE_BYTES = 4096
 THREE = 3  # columns: layer, expert, count
 NUMBERS = re.compile(rb"\s*\d{1,18}\s*,\s*\d{1,18}\s*,\s*\d{1,18}\s*\r?")
-# What a title speaks of.
-LAYER, EXPERT = re.compile(r"layer|block"), re.compile(r"expert")
-RANK, TIME = re.compile(r"rank|device|gpu"), re.compile(r"step|iter|time|pass|epoch|batch|dump")
-AMOUNT = re.compile(r"count|token|load|freq|activat|hits|num|weight|total|sum|value|per_|tpe|^n$|^c$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +60,8 @@ def is_long(file: TraceFile) -> bool:
     InputError
         If lines of three whole numbers may as well be the loads of three experts per layer.
     """
-    if (names := _titles(file)) is not None:
-        return len(names) == THREE or (len(names) > THREE and _by_titles(names) is not None)
+    if (names := titles_of(file)) is not None:
+        return len(names) == THREE or (len(names) > THREE and by_titles(names) is not None)
     head = file.head.removeprefix(BOM)
     lines = head.split(b"\n") if file.size > len(file.head) else [*head.rstrip().split(b"\n"), b""]
     whole = lines[:-1]
@@ -194,43 +190,12 @@ def _by_rank(
         np.add.at(ranks[number], (layer[mine], expert[mine]), count[mine])
 
 
-def _titles(file: TraceFile) -> list[str] | None:
-    """Return the titles of the first line, or None where it is no line of titles."""
-    first = file.head.removeprefix(BOM).split(b"\n", 1)[0].strip()
-    if b"," not in first or first[:1] in (b"{", b"[") or not first.isascii():
-        return None
-    names = [name.strip().strip('"').lower() for name in first.decode().split(",")]
-    return names if all(re.match(r"[a-z_]", name) for name in names) else None
-
-
-def _by_titles(names: list[str]) -> dict[str, int] | None:
-    """Return the columns by what their titles speak of; None where layer, expert or count is not among them."""
-    left = dict(enumerate(names))
-    found: dict[str, int] = {}
-
-    def take(meaning: str, wanted: re.Pattern[str], other: re.Pattern[str] | None = None) -> None:
-        fits = [index for index, name in left.items() if wanted.search(name)]
-        fits = [index for index in fits if other is None or not other.search(left[index])] or fits
-        if fits:
-            found[meaning] = fits[0]
-            del left[fits[0]]
-
-    take("layer", LAYER, EXPERT)
-    take("expert", EXPERT, AMOUNT)  # tokens per expert are counts
-    take("count", AMOUNT, TIME)
-    take("rank", RANK)
-    take("time", TIME)
-    if "count" not in found and len(left) == 1:
-        found["count"] = next(iter(left))
-    return found if {"layer", "expert", "count"} <= set(found) else None
-
-
 def _columns(file: TraceFile) -> _Columns:
-    names = _titles(file)
+    names = titles_of(file)
     if names is None:
         note = "There are no titles; the columns are taken for layer, expert and count."
         return _Columns(width=3, layer=0, expert=1, count=2, rank=None, titled=False, notes=(note,))
-    found = _by_titles(names)
+    found = by_titles(names)
     pairs = _pairs(file, skip=True) if found is None and len(names) == THREE else None
     if pairs is not None and _is_grid(pairs):
         note = f"The titles {', '.join(names)[:80]} are taken for layer, expert and count."

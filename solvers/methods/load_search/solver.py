@@ -29,6 +29,7 @@ __all__ = ["LoadSearch"]
 
 POLICIES = ("fair", "same_gpu", "same_node")
 TRIALS_PER_SLOT = 400  # of a layer, in a round; chosen by trial
+ROUND_STEPS = 4_000_000  # trials times GPUs of a layer and round: tenths of a second
 MORE_ROUNDS = 4  # without a better plan, before a search without limits ends; chosen by trial
 GAIN = 1e-7  # relative gain of a round that counts as none
 Table = npt.NDArray[np.int32]
@@ -74,7 +75,7 @@ class LoadSearch:
         if problem.num_gpus == 1:
             search.exhausted()
             return
-        trials = TRIALS_PER_SLOT * problem.num_slots
+        trials = min(TRIALS_PER_SLOT * problem.num_slots, max(1, ROUND_STEPS // problem.num_gpus))
         if search.work is not None:
             trials = max(1, min(trials, search.work // problem.num_layers))
         spent, number, idle = 0, 0, 0

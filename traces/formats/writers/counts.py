@@ -35,8 +35,8 @@ def save_counts(
     counts: LoadCounts,
     path: str | Path,
     *,
-    format: CountsFormat,
-    model: ModelLayout | None = None,  # noqa: A002
+    format: CountsFormat,  # noqa: A002  as in `load`
+    model: ModelLayout | None = None,
 ) -> tuple[str, ...]:
     """Write counts for an engine, whole or not at all.
 
