@@ -23,13 +23,14 @@ from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
 from solvers.solving import solve
 from solvers.source import Source, open_source, split
 from traces import InputError, Profile, Trace
+from traces.support.content import ByContent
 from traces.support.shown import Facts, as_html, as_text
 
 __all__ = ["Study"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Study:
+class Study(ByContent):
     """A checked problem, and the tokens to judge its plans by.
 
     Attributes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,12 +15,12 @@ from traces.batch import COLUMNS, Batch, as_column
 from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
 from traces.support.shown import Facts, as_html, as_text, numbers
+from traces.tokens import Arrays, OfSequences, Selected
 
 __all__ = ["BATCH_TOKENS", "Trace"]
 
 BATCH_TOKENS = 32_768
 IN_MEMORY = Provenance()
-SPLIT_SHIFT = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -29,7 +28,8 @@ class Trace:
     """A routing trace that streams: metadata, and a way to read the batches again and again.
 
     Traces are equal when layers, experts, columns and `digest` are: the same content, wherever it lay. Comparing traces
-    whose axes agree hashes their sources.
+    whose axes agree hashes their sources. A trace pickles: arrays with their tokens, one that was opened from a path as
+    that path with its reading options, a part of either as that and what was selected.
 
     Attributes
     ----------
@@ -72,6 +72,13 @@ class Trace:
 
     def __hash__(self) -> int:
         return hash(self._axes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "digest"}  # the source may change
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.layer_ids.flags.writeable = False
 
     def __repr__(self) -> str:
         return as_text(*self._shown())
@@ -155,19 +162,11 @@ class Trace:
             raise InputError.of(
                 "hold_out_range", "/hold_out", f"The held-out share is {held_out}.", "Give a share between 0 and 1."
             )
-        share, shift = np.uint64(int(held_out * 2.0**64)), np.uint64(int(SPLIT_SHIFT * 2.0**64))
         by_sequence = "seq_id" in self.columns
         unit = "seq_id" if by_sequence else "blocks of 64 tokens, as the trace has no seq_id"
 
-        def held_mask(batch: Batch) -> npt.NDArray[np.bool_]:
-            key = batch.rows // 64 if batch.seq_id is None else np.asarray(batch.seq_id, dtype=np.int64)
-            # The floor rises where the fraction of (s + 1) f + d is below f; uint64 wraps, which leaves the fraction.
-            fraction = (key.astype(np.uint64) + np.uint64(1)) * share + shift
-            mask: npt.NDArray[np.bool_] = fraction < share
-            return mask
-
-        fit = self.where(lambda batch: ~held_mask(batch), f"fit part: all but {held_out:g} of {unit}")
-        held = self.where(held_mask, f"held-out part: {held_out:g} of {unit}")
+        fit = self.where(OfSequences(share=held_out, held_out=False), f"fit part: all but {held_out:g} of {unit}")
+        held = self.where(OfSequences(share=held_out, held_out=True), f"held-out part: {held_out:g} of {unit}")
         return fit, held
 
     def where(self, keep: Callable[[Batch], npt.NDArray[np.bool_]], note: str) -> Trace:
@@ -176,25 +175,15 @@ class Trace:
         Parameters
         ----------
         keep : callable
-            Returns a (T,) mask for a batch.
+            Returns a (T,) mask for a batch. The view pickles if this does: a function at the top of a module, say.
         note : str
             What is selected; part of the provenance and of the digest.
         """
-        read, hash_source = self.read, self.hash_source
-
-        def read_selected(max_tokens: int) -> Iterator[Batch]:
-            for batch in read(max_tokens):
-                selected = batch.select(keep(batch))
-                if len(selected):
-                    yield selected
-
-        def hash_selected() -> str:
-            return hashlib.sha256(f"{hash_source()}|{note}".encode()).hexdigest()
-
+        selected = Selected(read_all=self.read, hash_all=self.hash_source, keep=keep, note=note)
         return replace(
             self,
-            read=read_selected,
-            hash_source=hash_selected,
+            read=selected.read,
+            hash_source=selected.sha256,
             num_tokens=None,
             provenance=self.provenance.noting(note),
         )
@@ -236,26 +225,14 @@ class Trace:
         present = {name: as_column(name, value) for name, value in present.items()}
         layers = np.arange(ids.shape[1]) if layer_ids is None else checks.as_layer_ids(layer_ids, ids.shape[1])
 
-        def read(max_tokens: int) -> Iterator[Batch]:
-            for start in range(0, len(ids), max_tokens):
-                part = slice(start, start + max_tokens)
-                rows = np.arange(start, min(start + max_tokens, len(ids)))
-                yield Batch(topk_ids=ids[part], rows=rows, **{name: value[part] for name, value in present.items()})
-
-        def hash_arrays() -> str:
-            digest = hashlib.sha256(np.ascontiguousarray(ids).tobytes())
-            for name in sorted(present):
-                digest.update(name.encode() + np.ascontiguousarray(present[name]).tobytes())
-            digest.update(f"{ids.shape}{ids.dtype}{layers.tolist()}{num_experts}".encode())
-            return digest.hexdigest()
-
+        arrays = Arrays(topk_ids=ids, layer_ids=layers, num_experts=num_experts, columns=present)
         return cls(
             layer_ids=np.array(layers, dtype=np.int64),
             num_experts=num_experts,
             top_k=ids.shape[2],
             num_tokens=len(ids),
-            read=read,
-            hash_source=hash_arrays,
+            read=arrays.read,
+            hash_source=arrays.sha256,
             columns=frozenset(present),
             provenance=provenance or IN_MEMORY,
         )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from placement.cost.kernels.largest import sum_largest
 from placement.cost.shares import home_share
 from placement.problem.problem import Problem
-from placement.support.content import ByContent
+from traces.support.content import ByContent
 from traces.support.parallel import map_threads
 
 __all__ = ["Level", "least_traffic_by_layer", "levels_of", "load_floor", "lower_bound", "most_kept"]

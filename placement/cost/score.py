@@ -20,8 +20,8 @@ from placement.cost.shares import (
 from placement.plan.plan import Plan, replicas_on_gpu
 from placement.problem.problem import Problem
 from placement.replay.activation import activated_experts
-from placement.support.content import ByContent
 from placement.support.showing import data_frame, html_table, number
+from traces.support.content import ByContent
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from placement.loads.split import split_layer
 from placement.plan.plan import Plan, replicas_on_gpu
 from placement.problem.problem import Problem
-from placement.support.content import ByContent
+from traces.support.content import ByContent
 
 __all__ = ["TokenSplit", "optimal_split"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.plan.plan import Plan
-from placement.support.content import ByContent
 from placement.support.showing import data_frame, html_table, number
 from traces import Violations
+from traces.support.content import ByContent
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +15,11 @@ import numpy.typing as npt
 from placement.plan.checks import check_plan
 from placement.plan.file import plan_arguments, plan_content
 from placement.plan.termination import Termination, gap_of
-from placement.support.content import ByContent
 from placement.support.fields import check_figures
 from placement.support.json_files import read_json, write_json
 from placement.support.showing import data_frame, html_table, number, runs, shorten
 from traces import InputError, ModelLayout, Violations
+from traces.support.content import ByContent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +61,7 @@ class Plan(ByContent):
     score: float | None = None
     bound: float | None = None
     termination: Termination | None = None
-    provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -19,9 +19,9 @@ from placement.problem.settling import check_kinds, check_replicas, settle_objec
 from placement.problem.sizes import Sizes
 from placement.problem.tables import checked_table
 from placement.problem.text import problem_text
-from placement.support.content import ByContent
 from placement.topology.topology import Topology
 from traces import InputError, Profile, Violations
+from traces.support.content import ByContent
 
 __all__ = ["Problem"]
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
-from placement.support.content import ByContent
 from placement.support.showing import data_frame, html_table
 from traces import Violations
+from traces.support.content import ByContent
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,12 +8,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from placement.support.content import ByContent
 from placement.support.showing import html_table, shorten, spread_of
 from placement.topology.arrays import ARRAYS, check_arrays, own_arrays, vector, whole
 from placement.topology.links import FASTEST, GENERIC, LARGEST, MAX_GPUS, SLOWEST, Link
 from placement.topology.shorthand import parse_shorthand
 from traces import InputError, Violations
+from traces.support.content import ByContent
 
 __all__ = ["Topology"]
 
