@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from traces import rules as checks
 from traces.batch import COLUMNS, Batch, as_column
 from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
+from traces.support.kinds import checked
 from traces.support.shown import Facts, as_html, as_text, numbers
 from traces.tokens import Arrays, OfSequences, Selected
 
@@ -49,6 +50,8 @@ class Trace:
     hash_source : callable
         Returns the SHA-256 of the source, as hexadecimal digits.
     """
+
+    MADE_BY: ClassVar = "Open one with traces.load(path)."
 
     layer_ids: npt.NDArray[np.int64]
     num_experts: int
@@ -140,6 +143,7 @@ class Trace:
             check_duplicates(batch, self)
             yield batch
 
+    @checked
     def split(self, held_out: float) -> tuple[Trace, Trace]:
         """Split by whole sequences into a part to fit and a part to hold out.
 
@@ -169,6 +173,7 @@ class Trace:
         held = self.where(OfSequences(share=held_out, held_out=True), f"held-out part: {held_out:g} of {unit}")
         return fit, held
 
+    @checked
     def where(self, keep: Callable[[Batch], npt.NDArray[np.bool_]], note: str) -> Trace:
         """Return a lazy view with only the tokens for which `keep(batch)` is true.
 
@@ -189,6 +194,7 @@ class Trace:
         )
 
     @classmethod
+    @checked
     def of(
         cls,
         topk_ids: npt.ArrayLike,

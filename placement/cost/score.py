@@ -22,6 +22,7 @@ from placement.problem.problem import Problem
 from placement.replay.activation import activated_experts
 from placement.support.showing import data_frame, html_table, number
 from traces.support.content import ByContent
+from traces.support.kinds import checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,6 +100,7 @@ class Score(ByContent):
         return data_frame({"term": list(self), **columns})
 
 
+@checked
 def score(problem: Problem, plan: Plan | npt.NDArray[np.integer[Any]]) -> Score:
     """Score a plan or a map.
 

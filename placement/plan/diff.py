@@ -13,6 +13,7 @@ from placement.plan.plan import Plan
 from placement.support.showing import data_frame, html_table, number
 from traces import Violations
 from traces.support.content import ByContent
+from traces.support.kinds import checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +97,7 @@ class Diff(ByContent):
         return data_frame({name: self.arrivals[:, column] for column, name in enumerate(names)})
 
 
+@checked
 def diff(a: Plan, b: Plan, expert_bytes: int | None = None) -> Diff:
     """Return what changes from plan `a` to plan `b`.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +14,13 @@ import numpy.typing as npt
 from placement.plan.checks import check_plan
 from placement.plan.file import plan_arguments, plan_content
 from placement.plan.termination import Termination, gap_of
+from placement.plan.writing import writer
 from placement.support.fields import check_figures
 from placement.support.json_files import read_json, write_json
 from placement.support.showing import data_frame, html_table, number, runs, shorten
 from traces import InputError, ModelLayout, Violations
 from traces.support.content import ByContent
+from traces.support.kinds import checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +53,8 @@ class Plan(ByContent):
         What the reader of the plan must know, such as a load cap that was missed.
     """
 
+    MADE_BY: ClassVar = "Take one of a solution, or read one with placement.Plan.load(path)."
+
     physical_to_logical_map: npt.NDArray[np.int32]
     layer_ids: npt.NDArray[np.int64]
     num_experts: int
@@ -75,6 +78,7 @@ class Plan(ByContent):
         object.__setattr__(self, "layer_ids", layers)
 
     @classmethod
+    @checked
     def of(
         cls,
         table: npt.ArrayLike,
@@ -166,6 +170,7 @@ class Plan(ByContent):
             found.extend(error, place)
             raise InputError(tuple(found.found)) from None
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write a plan file.
 
@@ -180,6 +185,7 @@ class Plan(ByContent):
         write_json(self.as_dict(), path)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Plan:
         """Read a plan file; `placement.exports.load_placement` reads those of engines as well.
 
@@ -189,6 +195,7 @@ class Plan(ByContent):
         """
         return cls.from_dict(read_json(path), f"{Path(path).name}#")
 
+    @checked
     def export(
         self, to: str, path: str | Path, *, model: str | Path | ModelLayout | None = None, **known: Any
     ) -> tuple[str, ...]:
@@ -214,9 +221,7 @@ class Plan(ByContent):
         InputError
             With everything that the engine would reject or misread; nothing is written then.
         """
-        # By name: the formats build on plans, and are loaded only where one is written.
-        notes: tuple[str, ...] = import_module("placement.exports").export_plan(self, to, path, model=model, **known)
-        return notes
+        return writer()(self, to, path, model=model, **known)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the slots as a pandas DataFrame, one row each: `layer_id`, `gpu`, `slot`, `expert`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,8 @@ class Problem(ByContent):
     InputError
         With a JSON pointer for each violation.
     """
+
+    MADE_BY: ClassVar = "Make one with placement.Problem(profile, topology), or take that of a solvers.Study."
 
     profile: Profile
     topology: Topology

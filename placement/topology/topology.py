@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from placement.topology.links import FASTEST, GENERIC, LARGEST, MAX_GPUS, SLOWES
 from placement.topology.shorthand import parse_shorthand
 from traces import InputError, Violations
 from traces.support.content import ByContent
+from traces.support.kinds import checked
 
 __all__ = ["Topology"]
 
@@ -47,6 +49,8 @@ class Topology(ByContent):
         Expert slots per layer that each GPU has room for; None for no limit.
     host_of_gpu : (G,) int64
     """
+
+    MADE_BY: ClassVar = "Use placement.Topology.parse('4x8')."
 
     name: str
     node_of_gpu: npt.NDArray[np.int64]
@@ -219,6 +223,7 @@ class Topology(ByContent):
         )
 
     @classmethod
+    @checked
     def parse(cls, text: str) -> Topology:
         """Read a shorthand.
 

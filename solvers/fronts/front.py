@@ -29,6 +29,7 @@ from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError
 from solvers.solving import DEFAULT_LIMITS
 from traces import InputError, Violations
+from traces.support.kinds import checked
 
 __all__ = ["front"]
 
@@ -40,6 +41,7 @@ FREE_SHARES = (0.5, 0.25, 0.1)  # of the experts of a layer; chosen by trial
 MOVE_SEARCHES = 1 + len(FREE_SHARES)
 
 
+@checked
 def front(
     problem: Problem,
     *,

@@ -21,12 +21,14 @@ from traces.formats.shared.dummies import settle_dummies
 from traces.model.config import load_model_config
 from traces.model.layout import ModelLayout
 from traces.support.errors import InputError
+from traces.support.kinds import checked
 from traces.support.text_marks import refuse_marks
 from traces.trace import Trace
 
 __all__ = ["READERS", "Reader", "UnpackLimits", "load"]
 
 
+@checked
 def load(
     path: str | Path,
     *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from traces.rules import check_layout
 from traces.support.content import ByContent
 from traces.support.errors import InputError, Violations
 from traces.support.frames import import_pandas
+from traces.support.kinds import checked
 from traces.support.shown import Facts, as_html, as_text, numbers
 from traces.trace import Trace
 
@@ -63,6 +64,8 @@ class Profile(ByContent):
     sources : tuple of ProfileSource
         Sorted by digest.
     """
+
+    MADE_BY: ClassVar = "Use traces.Profile.of(trace)."
 
     layer_ids: npt.NDArray[np.int64]
     num_experts: int
@@ -163,6 +166,7 @@ class Profile(ByContent):
         return f"sha256:{hashlib.sha256(joined.encode()).hexdigest()}"
 
     @classmethod
+    @checked
     def of(
         cls,
         trace: Trace | LoadCounts,
