@@ -15,7 +15,7 @@ from traces.batch import COLUMNS, Batch, as_column
 from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
 from traces.support.kinds import checked
-from traces.support.shown import Facts, as_html, as_text, numbers
+from traces.support.shown import Facts, as_html, as_text, runs
 from traces.tokens import Arrays, OfSequences, Selected
 
 __all__ = ["BATCH_TOKENS", "Trace"]
@@ -91,7 +91,7 @@ class Trace:
 
     def _shown(self) -> tuple[str, Facts]:
         tokens = "tokens not counted yet" if self.num_tokens is None else f"{self.num_tokens:,} tokens"
-        layers = f"{self.num_layers} MoE layers ({numbers(self.layer_ids.tolist())})"
+        layers = f"{self.num_layers} MoE layers ({runs(self.layer_ids.tolist())})"
         facts = [
             ("columns", ", ".join(name for name in COLUMNS if name in self.columns) or "none"),
             ("source", str(self.provenance)),

@@ -17,10 +17,11 @@ from placement.plan.termination import Termination, gap_of
 from placement.plan.writing import writer
 from placement.support.fields import check_figures
 from placement.support.json_files import read_json, write_json
-from placement.support.showing import data_frame, html_table, number, runs, shorten
 from traces import InputError, ModelLayout, Violations
 from traces.support.content import ByContent
+from traces.support.frames import frame
 from traces.support.kinds import checked
+from traces.support.shown import as_html, as_text, number, runs, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,10 +119,10 @@ class Plan(ByContent):
         )
 
     def __repr__(self) -> str:
-        return "\n  ".join(["Plan", *(f"{name}: {value}" for name, value in self._shown().items())])
+        return as_text("Plan", self._shown())
 
     def _repr_html_(self) -> str:
-        return html_table("Plan", self._shown())
+        return as_html("Plan", self._shown())
 
     def _shown(self) -> dict[str, str]:
         nodes = runs(sorted(set(self.gpus_per_node)))
@@ -234,7 +235,7 @@ class Plan(ByContent):
             If pandas is missing.
         """
         slot = np.arange(self.num_gpus * self.slots_per_gpu)
-        return data_frame(
+        return frame(
             {
                 "layer_id": np.repeat(self.layer_ids, len(slot)),
                 "gpu": np.tile(slot // self.slots_per_gpu, self.num_layers),
