@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt, Unit, doc
@@ -24,7 +24,6 @@ __all__ = ["Against", "FrontRequest", "Request", "request_of"]
 
 Against = Literal["imbalance", "replicas", "bytes_moved"]
 MAX_SLOTS = 32_767
-FRONT_TIME_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +148,7 @@ class FrontRequest(Request):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.limits.said and self.limits.time_s is not None:
-            object.__setattr__(self, "limits", replace(self.limits, time_s=FRONT_TIME_S))
+        object.__setattr__(self, "limits", self.limits.of_front())
         if self.against == "bytes_moved" and self.start is None:
             detail = "Bytes moved are counted from the plan that runs now."
             raise InputError.of("start_missing", "/start", detail, "Give that plan as start.")

@@ -54,7 +54,14 @@ def write(text: str) -> None:
 
 
 def say(text: str, kind: str = "") -> None:
-    """Print a message on stderr; `kind` is its first word, such as ``note``."""
+    """Print a message on stderr; `kind` is its first word, such as ``note``.
+
+    A note, a warning or a hint may come from the library: the parameters that it names are told as options.
+    """
+    if kind in ("note", "warning", "hint"):
+        from api.cli.errors import words  # reads what is declared, which takes a moment
+
+        text = words(text)
     typer.echo(f"{kind}: {text}" if kind else text, err=True)
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from api.cli.placements import read_placement
 from api.cli.progress import Progress
-from api.cli.reading import TraceReading, open_planned, read_placement
+from api.cli.reading import TraceReading, open_planned
 from api.cli.remote.service import fetch_plan, is_plan, machine_of, service_at
 from api.cli.remote.trace import send_trace
 

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.plan.checks import check_plan
-from placement.plan.file import plan_arguments, plan_content
+from placement.plan.file import plan_arguments, plan_content, read_plan_file
 from placement.plan.termination import Termination, gap_of
 from placement.plan.writing import writer
 from placement.support.fields import check_figures
-from placement.support.json_files import read_json, write_json
+from placement.support.json_files import write_json
 from traces import InputError, ModelLayout, Violations
 from traces.support.content import ByContent
 from traces.support.frames import frame
@@ -194,7 +194,7 @@ class Plan(ByContent):
         ------
         InputError
         """
-        return cls.from_dict(read_json(path), f"{Path(path).name}#")
+        return cls.from_dict(read_plan_file(path), f"{Path(path).name}#")
 
     @checked
     def export(

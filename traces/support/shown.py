@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Facts", "as_html", "as_text", "number", "runs", "shorten", "spread_of"]
+__all__ = ["Facts", "as_html", "as_text", "layers_that", "number", "runs", "shorten", "spread_of"]
 
 MOST_FACTS = 9  # with the title, ten lines
+MOST_LAYERS = 8  # that a sentence names
 MOST_WIDTH = 100  # columns of a terminal
 Facts = Sequence[tuple[str, str]] | Mapping[str, str]
 
@@ -58,6 +59,14 @@ def number(value: float | None, unknown: str = "unknown") -> str:
     if value is None:
         return unknown
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def layers_that(layers: Iterable[int], one: str, many: str) -> str:
+    """Return the start of a sentence: ``Layer 0 holds``, or ``Layers 0, 3 hold``; at most eight are named."""
+    named = [int(layer) for layer in layers]
+    if len(named) == 1:
+        return f"Layer {named[0]} {one}"
+    return f"Layers {', '.join(map(str, named[:MOST_LAYERS]))}{', ...' * (len(named) > MOST_LAYERS)} {many}"
 
 
 def runs(values: Iterable[int]) -> str:
