@@ -19,6 +19,7 @@ from traces.capture.sequences import Placed
 from traces.capture.spool import Spool
 from traces.profile.windows import WindowedLoad
 from traces.statistics import AffinityStrength, EnoughTokens, affinity_strength, enough_tokens
+from traces.support.shown import layers_that
 from traces.synthetic import Synthetic, generate
 
 TOKENS, LAYERS, EXPERTS = 400, 30, 8
@@ -275,6 +276,19 @@ def test_a_pickled_path_that_holds_another_trace_is_refused(tmp_path: Path) -> N
     path.unlink()
     with pytest.raises(InputError, match="file_missing"):
         pickle.loads(content)
+
+
+@pytest.mark.parametrize(
+    ("layers", "told"),
+    [
+        ([0], "Layer 0 holds filler."),
+        ([0, 3], "Layers 0, 3 hold filler."),
+        (range(10), "Layers 0, 1, 2, 3, 4, 5, 6, 7"),
+    ],
+)
+def test_one_layer_holds_and_two_hold(layers: list[int], told: str) -> None:
+    """The verb follows the number; long lists are cut."""
+    assert f"{layers_that(layers, 'holds', 'hold')} filler.".startswith(told)
 
 
 def test_an_unsaved_recording_says_how_to_pickle_it(tmp_path: Path) -> None:
