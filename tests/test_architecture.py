@@ -86,7 +86,7 @@ def imported(path: Path, known: set[str]) -> set[str]:
             "import_module",
             "__import__",
         ):
-            names |= {part.value for part in node.args[:1] if isinstance(part, ast.Constant)}
+            names |= {str(part.value) for part in node.args[:1] if isinstance(part, ast.Constant)}
     return names & known
 
 
