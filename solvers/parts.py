@@ -10,7 +10,7 @@ from typing import Any
 from placement import Objective
 from placement.engines import engine_of, travel_of
 from placement.problem.settling import counts_defaults
-from solvers.source import Source, open_source, split, split_dumps
+from solvers.source import Source, open_source, split, split_dumps, with_counted
 from traces import LoadCounts, Profile, Trace
 
 __all__ = ["Named", "Parts", "travel_notes"]
@@ -74,10 +74,8 @@ class Parts:
             return cls(profile=Profile.of(told), fit=None, held_out=None, counts=counts, notes=notes)
         fit, held_out, notes = split(opened, hold_out)
         profile = opened if isinstance(opened, Profile) else Profile.of(opened if fit is None else fit, workers=workers)
-        if fit is not None and not isinstance(opened, Profile):  # counting has read to the end what opening looked at
-            before, counted = fit.provenance.notes, profile.sources[0].notes
-            kept = (note for note in notes if note in counted or note not in before)
-            notes = (*kept, *(note for note in counted if note not in before))
+        if fit is not None and not isinstance(opened, Profile):
+            notes = with_counted(notes, fit, profile)
         return cls(profile=profile, fit=fit, held_out=held_out, notes=notes)
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from traces.provenance import Provenance
 from traces.support.content import ByContent
 from traces.support.errors import InputError
-from traces.support.shown import as_text, numbers
+from traces.support.shown import as_text, runs
 
 __all__ = ["CountsDump", "LoadCounts", "single_rank"]
 
@@ -78,7 +78,7 @@ class LoadCounts(ByContent):
     recorded_at: float | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
-        title = f"LoadCounts of {self.num_layers} MoE layers ({numbers(self.layer_ids.tolist())}), "
+        title = f"LoadCounts of {self.num_layers} MoE layers ({runs(self.layer_ids.tolist())}), "
         pairs = "no pairs of layers" if self.affinity is None else "with pairs of neighbouring layers"
         dumps = f"; {len(self.dumps)} dumps over time" if self.dumps else ""
         return as_text(

@@ -40,7 +40,7 @@ def tell_expected(
     InputError
         If an option that is given needs tokens, or a plan is of another model.
     """
-    from api.cli.summary import expected_text
+    from api.report.summary import expected_text
     from placement import expected_loads
     from solvers.counted import DumpFigures, dump_loads
     from traces import Violations

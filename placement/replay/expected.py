@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from placement.cost.shares import replica_share
 from placement.plan.plan import Plan
-from placement.support.content import ByContent
 from placement.topology.topology import Topology
 from traces import InputError, LoadCounts, Violations
+from traces.support.content import ByContent
 
 __all__ = ["ExpectedLoads", "expected_loads"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,16 @@ def recorded(engine: str, **changes: Any) -> Trace:
 def unread(max_tokens: int) -> Any:
     """Fail where a trace is read."""
     raise AssertionError
+
+
+def test_studies_pickle() -> None:
+    """A study comes back equal, with its parts and its problem; one of another request is another."""
+    one = study(constraints=Constraints(load_cap=1.5))
+    again = pickle.loads(pickle.dumps(one))
+    assert again == one
+    assert hash(again) == hash(one)
+    assert again.solve(workers=1).plan == one.solve(workers=1).plan
+    assert study() != one
 
 
 # The trace and its parts
@@ -119,10 +130,11 @@ def test_counts_can_not_be_split() -> None:
 
 
 def test_counts_are_refused_where_the_objective_needs_affinity() -> None:
-    """Counts tell nothing about pairs of layers."""
+    """Counts tell nothing about pairs of layers; where nothing is said, none are asked for."""
     with pytest.raises(InputError) as error:
-        study(counts())
+        study(counts(), objective=Objective(execution="context_coherent"))
     assert codes(error) == {"counts_only"}
+    assert study(counts()).problem.objective.execution == "dispatch"
 
 
 def test_counts_give_expected_loads_and_no_figures_of_tokens() -> None:

@@ -1,6 +1,7 @@
 """Dumps of counts over time are one recording; and counts are written as engines load them."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ def test_a_folder_a_pattern_and_paths_are_one_recording(tmp_path: Path) -> None:
     assert merged(folder / "d_8.json").dumps == ()
     assert merged(f"{folder}/d_8*").dumps == ()
     refused("file_missing", f"{folder}/x_*.json")
+
+
+def test_a_recording_of_dumps_pickles(tmp_path: Path) -> None:
+    """In another process, it is opened again where a dump is read."""
+    counts = merged(f"{written(tmp_path / 'dumps')}/*.json")
+    check(pickle.loads(pickle.dumps(counts)), DUMPS)
 
 
 def test_sglang_dumps_are_ordered_by_the_time_in_their_names(tmp_path: Path) -> None:

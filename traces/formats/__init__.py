@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy.typing as npt
@@ -14,19 +15,22 @@ from traces.decoding.files import TraceFile
 from traces.decoding.sources import open_path
 from traces.decoding.unpacking import UnpackLimits
 from traces.formats.mistaken import no_such_format, refuse_config, refuse_unrouted, unknown_content
+from traces.formats.opened import Opened
 from traces.formats.reader import Hints, Reader
 from traces.formats.registry import READERS
 from traces.formats.shared.dummies import settle_dummies
-from traces.formats.shared.dumps import merged_dumps
+from traces.formats.shared.dumps import merged_dumps, read_again
 from traces.model.config import load_model_config
 from traces.model.layout import ModelLayout
 from traces.support.errors import InputError
+from traces.support.kinds import checked
 from traces.support.text_marks import refuse_marks
 from traces.trace import Trace
 
 __all__ = ["READERS", "Reader", "UnpackLimits", "load"]
 
 
+@checked
 def load(
     path: str | Path | Sequence[str | Path],
     *,
@@ -110,7 +114,14 @@ def load(
         )
         provenance = replace(loaded.provenance, notes=(*loaded.provenance.notes, note))
         loaded = replace(loaded, provenance=provenance)
-    return settle_dummies(loaded, drop_dummy_rows)
+    loaded = settle_dummies(loaded, drop_dummy_rows)
+    options = {item.name: getattr(hints, item.name) for item in fields(hints)} | {"format": format}
+    where = Path(path).absolute() if isinstance(path, str | Path) else [Path(item).absolute() for item in path]
+    again = partial(load, where, **options)
+    if not isinstance(loaded, Trace):
+        return replace(loaded, dumps=read_again(loaded.dumps, again))
+    opened = Opened(again=again, trace=loaded)
+    return replace(loaded, read=opened.read, hash_source=opened.sha256)
 
 
 def _open_file(file: TraceFile, named: Reader | None, hints: Hints) -> Trace | LoadCounts:

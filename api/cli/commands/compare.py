@@ -62,7 +62,7 @@ def compare(
         checks.run(lambda: _check_trace(trace))
 
     from api.cli.expected import tell_expected
-    from api.cli.summary import comparison_text, replay_text
+    from api.report.summary import comparison_text, replay_text
     from solvers.comparing import part_figures
     from traces import LoadCounts
 

@@ -49,7 +49,7 @@ def evaluate(
         read = reading.build(checks)
 
     from api.cli.expected import tell_expected
-    from api.cli.summary import replay_text
+    from api.report.summary import replay_text
     from solvers.comparing import part_figures
     from traces import LoadCounts
 

@@ -12,7 +12,7 @@ from api.resources.traces.stored import StoredTrace
 from placement import Plan, evaluate
 from placement.replay.choices import CHOICES, engine_choices, recorded_topology
 from solvers.source import part_of
-from traces import InputError
+from traces import InputError, LoadCounts
 
 __all__ = ["Replay", "replay", "replay_of"]
 
@@ -80,6 +80,12 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
         remedy = f"This service takes evaluations up to {max_bytes / 1e9:.1f} GB."
         raise InputError.of("job_too_large", "/topology", detail, remedy)
     trace, notes = part_of(task.trace.open(), task.part, task.hold_out, "/trace")
+    if isinstance(trace, LoadCounts):
+        detail = "There are no tokens to replay: it holds counts."
+        remedy = (
+            "Give a trace with token identity (topk_ids), or use the command `evaluate`, which tells expected loads."
+        )
+        raise InputError.of("counts_only", "/trace", detail, remedy)
     _, own = engine_choices(task.asked["engine"], trace)
     figures = evaluate(plan, trace, topology, **task.asked, workers=threads).as_dict()
     return {**figures, "notes": [*notes, *own]}

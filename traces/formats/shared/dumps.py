@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from traces.formats.shared.counts import missing_note
 from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
 
-__all__ = ["merged_dumps"]
+__all__ = ["merged_dumps", "read_again"]
 
 Load = npt.NDArray[np.float64]
 EPOCH = re.compile(r"(?<!\d)([1-4]\d{9}(?:\.\d{1,9})?)(?!\d)")  # seconds since 1970 in a file's name
@@ -92,6 +93,37 @@ def merged_dumps(bundle: Bundle, open_one: Callable[[TraceFile], LoadCounts]) ->
         dumps=tuple(CountsDump(name=name, time=times[name], read=call) for name, call in zip(kept, reads, strict=True)),
         recorded_at=None,
     )
+
+
+def read_again(dumps: tuple[CountsDump, ...], again: Callable[[], Any]) -> tuple[CountsDump, ...]:
+    """Return dumps that pickle: elsewhere, the recording is opened again.
+
+    Parameters
+    ----------
+    dumps : tuple of CountsDump
+    again : callable
+        Opens the recording; pickles.
+    """
+    return tuple(
+        replace(dump, read=_Again(again=again, number=number, read=dump.read)) for number, dump in enumerate(dumps)
+    )
+
+
+@dataclass
+class _Again:
+    """Reads a dump, whose way to read it is left behind where it is pickled."""
+
+    again: Callable[[], Any]
+    number: int
+    read: Callable[[], Load] | None = None
+
+    def __call__(self) -> Load:
+        if self.read is None:
+            self.read = self.again().dumps[self.number].read
+        return self.read()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Again, (self.again, self.number)
 
 
 def _looked_at(bundle: Bundle, open_one: Callable[[TraceFile], LoadCounts]) -> tuple[dict[str, LoadCounts], list[str]]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from api.cli.console import table
 from api.report.figures import (
     change_of,
     evaluations_of,
@@ -18,6 +17,7 @@ from api.report.figures import (
     tokens_of,
     value_of,
 )
+from api.report.tables import table
 from api.report.verdict import PARTS, engine_note, headline, plan_row, score_words, side_note, verdict
 
 if TYPE_CHECKING:
