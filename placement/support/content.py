@@ -16,8 +16,9 @@ HASHED = 1 << 16  # entries of an array, at most
 class ByContent:
     """Base of frozen dataclasses, declared with ``eq=False``, that are equal if all their fields are.
 
-    Arrays are compared entry by entry and by shape, not by dtype; mappings and sequences by what they hold. NaN equals
-    NaN. Fields must not change once an object is hashed, so arrays should be read-only.
+    Fields declared with ``compare=False`` do not count. Arrays are compared entry by entry and by shape, not by dtype;
+    mappings and sequences by what they hold. NaN equals NaN. Fields must not change once an object is hashed, so arrays
+    should be read-only.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -25,12 +26,15 @@ class ByContent:
             return True
         if type(self) is not type(other):
             return NotImplemented
-        names = [field.name for field in fields(self)]  # type: ignore[arg-type]  # subclasses are dataclasses
-        return all(same_content(getattr(self, name), getattr(other, name)) for name in names)
+        return all(same_content(getattr(self, name), getattr(other, name)) for name in _compared(self))
 
     def __hash__(self) -> int:
-        values = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
-        return hash((type(self).__name__, *map(_hashable, values)))
+        return hash((type(self).__name__, *(_hashable(getattr(self, name)) for name in _compared(self))))
+
+
+def _compared(value: Any) -> list[str]:
+    """Return the fields that make a dataclass what it is: those declared with ``compare=False`` do not."""
+    return [field.name for field in fields(value) if field.compare]
 
 
 def same_content(a: Any, b: Any) -> bool:
