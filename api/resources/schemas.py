@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from api.resources.declared import body_model
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
+from placement.topology.file import MAX_NOTE, MAX_NOTES
 from placement.topology.links import MAX_GPUS
 from solvers.request import FrontRequest, Request
 from solvers.source import Part
@@ -36,6 +37,7 @@ __all__ = [
 MAX_ID = 32_767
 MAX_LAYERS = 4096
 MAX_DEPTH = 16
+MAX_DESCRIPTION = 4 << 20
 INT64 = (1 << 63) - 1
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -135,6 +137,9 @@ class TopologyFile(Strict):
     slots: SlotCounts | None = None
     gpus_per_host: Gpus | None = None
     host_of_gpu: Annotated[list[Annotated[int, Field(ge=0, lt=MAX_GPUS)]], Field(max_length=MAX_GPUS)] | None = None
+    notes: Annotated[list[Annotated[str, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES)] | None = Field(
+        default=None, description="What was understood of a description, and what is assumed."
+    )
 
 
 TopologyField = Annotated[
@@ -191,7 +196,18 @@ class FrontBody(_Asked, FrontRequestFields):
 class TopologyBody(Strict):
     """A topology to keep under an id."""
 
-    topology: TopologyField
+    topology: TopologyField | None = None
+    description: Annotated[str, Field(min_length=1, max_length=MAX_DESCRIPTION)] | None = Field(
+        default=None,
+        description="In place of topology, what a machine says of itself: the output of nvidia-smi topo -m, "
+        "rocm-smi --showtopo or amd-smi topology, or the topology XML of NCCL or RCCL.",
+    )
+    options: Annotated[str, Field(max_length=1000)] | None = Field(
+        default=None,
+        description="What the description does not say, as key=value with commas between: hosts, domain, nvlink_gb_s, "
+        "xgmi_gb_s, pcie_gb_s, network_gb_s, gpu_order.",
+        examples=["hosts=4,network_gb_s=50"],
+    )
     name: Name | None = Field(default=None, description="Name to show.")
     tags: Tags = Field(default=[], description="Words to find it by.")
 

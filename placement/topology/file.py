@@ -12,7 +12,7 @@ from placement.topology.links import MAX_GPUS, Link
 from placement.topology.topology import Topology
 from traces import InputError, Violations
 
-__all__ = ["topology_from_dict", "topology_to_dict"]
+__all__ = ["MAX_NOTE", "MAX_NOTES", "topology_from_dict", "topology_to_dict"]
 
 SCHEMA_VERSION = 1
 MAX_NOTES, MAX_NOTE = 100, 2000

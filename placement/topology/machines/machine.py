@@ -83,7 +83,7 @@ class Machine:
             ports=self.network_ports,
         )
         inside = float(self.bandwidth.max(initial=0.0)) or network
-        bandwidth = np.full((hosts * gpus, hosts * gpus), inside if rack else network)
+        bandwidth = np.full((hosts * gpus, hosts * gpus), inside if rack else network, dtype=np.float64)
         own = np.where(self.bandwidth > 0, self.bandwidth, inside if rack else network)
         for number in range(hosts):
             part = slice(number * gpus, (number + 1) * gpus)

@@ -38,7 +38,7 @@ def network_of(
         Network ports of a host that are listed without their speed.
     """
     if overrides.network_gb_s is not None or overrides.nics:
-        speed = overrides.network_gb_s or sum(overrides.nics) / per_host
+        speed = sum(overrides.nics) / per_host if overrides.network_gb_s is None else overrides.network_gb_s
         if port is not None and speed > port:
             note = f"The network is taken as stated, {speed:.4g} GB/s per GPU, but the PCIe port of a GPU, which"
             return speed, (f"{note} carries it, is read or assumed to have {port:.4g}.",)
@@ -55,7 +55,8 @@ def network_of(
     if port is not None:
         most.append((port, "no more than the PCIe port of each GPU"))
     if ports is not None and 0 < ports < per_host:
-        most.append((usual * ports / per_host, f"{per_host} GPUs share {ports} port(s) of 400 Gb/s"))
+        each = usual if port is None else min(usual, port)
+        most.append((each * ports / per_host, f"{per_host} GPUs share {ports} port(s) of {each:.4g} GB/s"))
     speed, reason = min(most, key=lambda pair: pair[0])
     note = f"The network's speed is not known: {speed:.4g} GB/s per GPU between hosts are assumed ({reason})."
     none = " No network port is listed." if ports == 0 else ""
