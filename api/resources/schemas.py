@@ -27,7 +27,6 @@ __all__ = [
     "PlanFile",
     "PlanId",
     "Tags",
-    "TopologyBody",
     "TopologyFile",
     "TopologyId",
     "TraceId",
@@ -37,7 +36,6 @@ __all__ = [
 MAX_ID = 32_767
 MAX_LAYERS = 4096
 MAX_DEPTH = 16
-MAX_DESCRIPTION = 4 << 20
 INT64 = (1 << 63) - 1
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -191,25 +189,6 @@ class PlanBody(_Asked, RequestFields):
 
 class FrontBody(_Asked, FrontRequestFields):
     """A request for a front: many plans at once. Time and work limits are those of all its searches together."""
-
-
-class TopologyBody(Strict):
-    """A topology to keep under an id."""
-
-    topology: TopologyField | None = None
-    description: Annotated[str, Field(min_length=1, max_length=MAX_DESCRIPTION)] | None = Field(
-        default=None,
-        description="In place of topology, what a machine says of itself: the output of nvidia-smi topo -m, "
-        "rocm-smi --showtopo or amd-smi topology, or the topology XML of NCCL or RCCL.",
-    )
-    options: Annotated[str, Field(max_length=1000)] | None = Field(
-        default=None,
-        description="What the description does not say, as key=value with commas between: hosts, domain, nvlink_gb_s, "
-        "xgmi_gb_s, pcie_gb_s, network_gb_s, gpu_order.",
-        examples=["hosts=4,network_gb_s=50"],
-    )
-    name: Name | None = Field(default=None, description="Name to show.")
-    tags: Tags = Field(default=[], description="Words to find it by.")
 
 
 class LabelsBody(Strict):

@@ -49,6 +49,27 @@ def test_bad_topology_is_not_kept(client: TestClient) -> None:
     assert answer["errors"][0]["pointer"].startswith("/topology")
 
 
+def test_description_of_a_machine_is_kept_as_what_it_means(client: TestClient, trace_id: str) -> None:
+    """Pasted text becomes a topology; its notes and warnings are told, and a plan for it carries them."""
+    text = smi(full(4, "SYS"), nics=0, escapes=False)
+    made = post(client, "/v1/topologies", {"description": text, "options": "hosts=2,network_gb_s=50"}, 201)
+    assert (made["num_gpus"], made["num_nodes"]) == (8, 2)
+    assert made["topology"]["bandwidth_gb_s"][0][1] == 12.5
+    assert any("No NVLink was seen" in note for note in made["notes"])
+    assert "costs less than one inside" in made["warnings"][0]
+    body = {"trace": trace_id, "topology": made["id"], "solver": "contiguous"}
+    plan = finished(client, post(client, "/v1/plans", body, 202)["id"])
+    assert {*made["notes"], *made["warnings"]} <= set(plan["summary"]["notes"])
+    for wrong in (
+        {"description": text, "topology": "1x4"},
+        {},
+        {"topology": "1x4", "options": "hosts=2"},
+        {"description": text, "options": "ibstat=/etc/hostname"},
+        {"description": "hello"},
+    ):
+        assert post(client, "/v1/topologies", wrong, 422)["errors"]
+
+
 def test_topologies_list_own_and_known(client: TestClient) -> None:
     """The list has one's own topologies, filtered by tag, and the presets."""
     made = post(client, "/v1/topologies", {"topology": "2x4", "tags": ["rack_7", "x"]}, 201)

@@ -60,7 +60,9 @@ def listing(context: typer.Context, as_json: Json = False) -> None:
 
 @topologies.command(epilog="moe-placement topologies show topo.txt,hosts=4,network_gb_s=50")
 def show(
-    topology: Annotated[str, typer.Argument(help="As for --topology: a shorthand, or a file with its options.")],
+    topology: Annotated[
+        str, typer.Argument(metavar="TOPOLOGY", help="As for --topology: a shorthand, or a file with its options.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Show what is understood of a topology: nodes, hosts, links, costs, and what is assumed."""

@@ -16,8 +16,9 @@ from api.resources.context import StoreOf
 from api.resources.parameters import Cursor, Limit, TagQuery
 from api.resources.requests import topology_of
 from api.resources.responses import json_response
-from api.resources.schemas import LabelsBody, TopologyBody, TopologyFile
+from api.resources.schemas import LabelsBody, TopologyFile
 from api.resources.topologies.answers import TopologyList, TopologyPreset, TopologyResource
+from api.resources.topologies.bodies import TopologyBody
 from api.store.rows import TopologyRow
 from placement import PRESETS
 from placement.topology.file import topology_to_dict
