@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 import solvers
 from api.cli import app
 from api.cli.hints import overtime_note
-from placement import Plan, Termination, Topology, evaluate
+from placement import Plan, Termination, Topology, evaluate, load_topology
+from tests.builders.machines import full, smi, written
 from traces import Profile, Trace, load, save
 from traces.synthetic import Synthetic, generate
 
