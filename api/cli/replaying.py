@@ -82,17 +82,18 @@ class Replays:
         machine = None if where is None else machine_of(where, server)
         plans = [_plan_and_topology(file, machine, plan_format, reading, model) for file in fetched]
         hold_out = asked.get("hold_out")
+        own = () if machine is None else (*machine.notes, *machine.warnings)
         if service is None:
             tokens, notes = _tokens(trace, part, hold_out, reading, model)
             engine, more = engine_choices(asked.get("engine"), tokens)
             replay = _here(tokens, workers)
             if "execution" not in engine and asked.get("objective", "execution") is None:
                 more = (*more, *_untold(files[0], plans[0][0]))
-            return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=(*notes, *more))
+            return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=(*own, *notes, *more))
         shown.phase("uploading")
         sent = {"trace": send_trace(service, trace, reading.load_options(model)), "part": part, "hold_out": hold_out}
         engine, _ = engine_choices(asked.get("engine"), None)
-        told: list[str] = []
+        told: list[str] = [*own]
         return cls(plans=plans, tokens=None, engine=engine, replay=_there(service, sent, told), notes=told)
 
     def objective(self, plan: Plan, asked: Asked) -> SettledObjective:

@@ -163,7 +163,7 @@ def _filled(tables: dict[str, dict[tuple[int, int], str]], gpus: int, name: str)
             raise InputError.of("amd_tables", name, detail, "Record it again, with all GPUs and all tables.")
         if not lacking and (words or gpus == 1):
             full[kind] = tuple(tuple(words.get((a, b), "0") for b in range(gpus)) for a in range(gpus))
-    return Tables(command="", **full)
+    return Tables(command="", numa=(), **full)
 
 
 def _gpus(content: Any) -> list[Any]:

@@ -89,7 +89,8 @@ def read_options(options: str, *, files: bool = True) -> Overrides:
             refuse_marks(output[:4], Path(value).name)
             given = replace(given, nics=ibstat.read(output, Path(value).name))
         else:
-            given = replace(given, **{key: value if key == "domain" else _number(key, value)})
+            read: Any = value if key == "domain" else _number(key, value)
+            given = replace(given, **{key: read})
     if {"ibstat", "network_gb_s"} <= seen:
         detail = "ibstat and network_gb_s both say how fast the network is."
         raise InputError.of("topology_options", "/topology", detail, "Give one of them.")
