@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.topology.links import FASTEST, GENERIC, SLOWEST, Link
+from placement.topology.shorthand import parse_shorthand
 
-__all__ = ["BEYOND", "assumed_links", "assumed_network", "order_warnings"]
+__all__ = ["BEYOND", "assumed_links", "assumed_network", "order_warnings", "shorthand_note"]
 
 # Share of the slowest link inside a host that a message to another host gets where nothing else is known: it passes
 # that link's PCIe, and a host bridge and a network port besides.
@@ -45,11 +46,18 @@ def assumed_links(sizes: tuple[int, ...], intra: Link | None, inter: Link | None
         note = f"Links inside nodes are not given: {speed:g} GB/s per GPU are assumed."
         inside = Link(bandwidth_gb_s=speed, latency_us=GENERIC.intra.latency_us)
         return inside, inter, (note,) if used_inside else ()
-    note = (
+    return GENERIC.intra, GENERIC.inter, ()  # what a shorthand means: it is documented, and `shorthand_note` tells it
+
+
+def shorthand_note(text: str) -> str | None:
+    """Return what a shorthand without a preset, such as ``2x8``, means for links; None of anything else."""
+    said = parse_shorthand(text)
+    if said.name is not None or len(said.gpus_per_node) == 1 or max(said.gpus_per_node) == 1:
+        return None
+    return (
         f"Links are not given: {GENERIC.intra.bandwidth_gb_s:g} GB/s per GPU inside a node and "
         f"{GENERIC.inter.bandwidth_gb_s:g} between nodes are assumed, as on an HGX H100."
     )
-    return GENERIC.intra, GENERIC.inter, (note,) if used_inside and used_between else ()
 
 
 def order_warnings(

@@ -405,6 +405,8 @@ def test_topologies_show_tells_what_was_understood(tmp_path: Path) -> None:
     assert (told["num_nodes"], told["num_gpus"]) == (2, 8)
     assert told["topology"]["notes"] == list(load_topology(spec).notes)
     assert told["warnings"] == list(load_topology(spec).warnings)
+    assert "as on an HGX H100" in command("topologies", "show", "2x4").stderr
+    assert command("topologies", "show", "hgx_h100:2").stderr == ""
     assert command("topologies", "--json", "show", "1x4").exit_code == 2
     assert command("topologies", "show", "4by8").exit_code == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,12 +67,17 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what is understood of a topology: nodes, hosts, links, costs, and what is assumed."""
+    from placement.topology.assumed import shorthand_note
     from placement.topology.file import topology_to_dict
+    from traces import InputError
 
     machine = read_topology(topology)
+    notes = machine.notes
+    with suppress(InputError):  # no shorthand
+        notes = (*notes, *filter(None, [shorthand_note(topology)]))
     if as_json:
         sizes = {"num_nodes": machine.num_nodes, "num_gpus": machine.num_gpus}
-        content = topology_to_dict(machine) | {"notes": list(machine.notes)}
+        content = topology_to_dict(machine) | {"notes": list(notes)}
         print_json({"topology": content, **sizes, "warnings": list(machine.warnings)})
         return
     rows = [line.strip().partition(": ")[::2] for line in repr(machine).split("\n")[1:]]
@@ -79,7 +85,7 @@ def show(
     write(table(["topology", machine.name], facts, left=2))
     if 1 < machine.num_gpus <= SHOWN_GPUS:
         write("\n" + _pairs(machine))
-    for note in machine.notes:
+    for note in notes:
         say(note, "note")
     for warning in machine.warnings:
         say(warning, "warning")
