@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import traces
@@ -29,7 +30,7 @@ BRIDGED = [
 ]
 
 
-def speeds(topology: Topology) -> np.ndarray:
+def speeds(topology: Topology) -> npt.NDArray[np.float64]:
     """Return GB/s between GPUs."""
     assert topology.bandwidth_gb_s is not None
     return topology.bandwidth_gb_s
