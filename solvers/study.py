@@ -116,6 +116,7 @@ class Study(ByContent):
             request.engine,
             request.redundant_experts,
         )
+        notes = (*notes, *problem.topology.notes, *problem.topology.warnings)
         if held_out is not None:
             for _ in held_out.batches():
                 pass  # reading checks: a fault in the tokens held out is told before the search as well

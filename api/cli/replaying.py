@@ -83,17 +83,18 @@ class Replays:
         machine = None if where is None else machine_of(where, server)
         plans = [_plan_and_topology(file, machine, plan_format, reading, model) for file in fetched]
         hold_out = asked.get("hold_out")
+        own = () if machine is None else (*machine.notes, *machine.warnings)
         said = asked.get("engine") is not None or asked.get("objective", "execution") is not None
         untold = () if said else _untold(files[0], plans[0][0])
         if service is None:
             tokens, notes = _tokens(trace, part, hold_out, reading, model)
             engine, more = engine_choices(asked.get("engine"), tokens)
             replay = _here(tokens, workers)
-            return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=(*more, *untold, *notes))
+            return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=(*own, *more, *untold, *notes))
         shown.phase("uploading")
         sent = {"trace": send_trace(service, trace, reading.load_options(model)), "part": part, "hold_out": hold_out}
         engine, more = engine_choices(asked.get("engine"), service.trace(sent["trace"]).columns)
-        told: list[str] = [*more, *untold]
+        told: list[str] = [*own, *more, *untold]
         return cls(plans=plans, tokens=None, engine=engine, replay=_there(service, sent, told), notes=told)
 
     def objective(self, plan: Plan, asked: Asked) -> SettledObjective:

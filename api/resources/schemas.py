@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from api.resources.declared import body_model
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
+from placement.topology.file import MAX_NOTE, MAX_NOTES
 from placement.topology.links import MAX_GPUS
 from solvers.request import FrontRequest, Request
 from solvers.source import Part
@@ -26,7 +27,6 @@ __all__ = [
     "PlanFile",
     "PlanId",
     "Tags",
-    "TopologyBody",
     "TopologyFile",
     "TopologyId",
     "TraceId",
@@ -135,6 +135,9 @@ class TopologyFile(Strict):
     slots: SlotCounts | None = None
     gpus_per_host: Gpus | None = None
     host_of_gpu: Annotated[list[Annotated[int, Field(ge=0, lt=MAX_GPUS)]], Field(max_length=MAX_GPUS)] | None = None
+    notes: Annotated[list[Annotated[str, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES)] | None = Field(
+        default=None, description="What was understood of a description, and what is assumed."
+    )
 
 
 TopologyField = Annotated[
@@ -186,14 +189,6 @@ class PlanBody(_Asked, RequestFields):
 
 class FrontBody(_Asked, FrontRequestFields):
     """A request for a front: many plans at once. Time and work limits are those of all its searches together."""
-
-
-class TopologyBody(Strict):
-    """A topology to keep under an id."""
-
-    topology: TopologyField
-    name: Name | None = Field(default=None, description="Name to show.")
-    tags: Tags = Field(default=[], description="Words to find it by.")
 
 
 class LabelsBody(Strict):
