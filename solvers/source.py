@@ -9,7 +9,7 @@ from traces import InputError, LoadCounts, Profile, Trace, load
 from traces.profile.sample import TokenSample
 from traces.profile.saved import is_profile
 
-__all__ = ["Part", "Source", "open_source", "part_of", "split"]
+__all__ = ["Part", "Source", "counted_notes", "open_source", "part_of", "split"]
 
 DEFAULT_HOLD_OUT = 0.5
 Source = Trace | LoadCounts | Profile
@@ -80,6 +80,22 @@ def split(source: Source, hold_out: float | None) -> tuple[Trace | None, Trace |
     tokens = len(source.sample)
     sample = f"Figures are of the profile's sample of {tokens} of {source.tokens} tokens; nothing is held out."
     return _trace_of(source, source.sample), None, (*notes, sample)
+
+
+def counted_notes(notes: tuple[str, ...], fit: Trace, counted: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the notes on a source whose part to fit was counted: that has read to the end what opening looked at.
+
+    Parameters
+    ----------
+    notes : tuple of str
+        As `split` returns them.
+    fit : Trace
+    counted : tuple of str
+        Those of its profile.
+    """
+    before = fit.provenance.notes
+    kept = (note for note in notes if note in counted or note not in before)
+    return (*kept, *(note for note in counted if note not in before))
 
 
 def part_of(source: Source, part: str, hold_out: float | None, place: str) -> tuple[Trace, tuple[str, ...]]:

@@ -15,13 +15,13 @@ from solvers.comparing import Comparison, judge
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
 from solvers.registry import Solver, solver_from
-from solvers.request import FrontRequest, Request, request_of
+from solvers.request import FrontRequest, Request, asked_of, request_of
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
 from solvers.solving import solve
-from solvers.source import Source, open_source, split
+from solvers.source import Source, counted_notes, open_source, split
 from traces import InputError, Profile, Trace
 from traces.support.shown import Facts, as_html, as_text
 
@@ -79,14 +79,7 @@ class Study:
         InputError
             If the source breaks a rule, or the request does not fit it.
         """
-        if request is None:
-            if topology is None:
-                detail = "A plan needs a machine."
-                raise InputError.of("topology_missing", "/topology", detail, "Give one, such as '1x8' or '4x8'.")
-            request = request_of(Request, topology=topology, **asked)
-        elif topology is not None or asked:
-            detail = "A request says everything already."
-            raise InputError.of("request_twice", "/request", detail, "Give the request or its fields, not both.")
+        request = asked_of(request, topology, asked)
         if isinstance(source, (str, Path)):
             source = open_source(source)
         solver_from(request.solver, dict(request.options))  # an unknown name is told before a long trace is read
@@ -94,10 +87,8 @@ class Study:
             solver_from(request.baseline, {})
         fit, held_out, notes = split(source, request.hold_out)
         profile = source if isinstance(source, Profile) else Profile.of(source if fit is None else fit, workers=workers)
-        if fit is not None and not isinstance(source, Profile):  # counting has read to the end what opening looked at
-            before, counted = fit.provenance.notes, profile.sources[0].notes
-            kept = (note for note in notes if note in counted or note not in before)
-            notes = (*kept, *(note for note in counted if note not in before))
+        if fit is not None and not isinstance(source, Profile):
+            notes = counted_notes(notes, fit, profile.sources[0].notes)
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
             request = replace(request, engine=profile.engine)
         if request.engine is not None:
@@ -289,7 +280,15 @@ class Study:
                 detail = f"Two plans have the name {name!r}."
                 raise InputError.of("name_taken", f"/{name}", detail, f"Call one of them otherwise than {[*rows]}.")
             rows[name] = item if isinstance(item, Plan) else self._plan_of(item, workers)
-        return judge(self.problem, self.parts, rows, baseline=self.baseline_name, notes=self.notes, workers=workers)
+        return judge(
+            self.problem,
+            self.parts,
+            rows,
+            baseline=self.baseline_name,
+            notes=self.notes,
+            pass_tokens=self.request.pass_tokens,
+            workers=workers,
+        )
 
     def _plan_of(self, solver: Solver | str, workers: int | None) -> Plan:
         limits, seed = self.request.limits, self.request.seed

@@ -12,10 +12,11 @@ from typing import Any, Self
 from api.client.connection import Connection
 from api.client.streams import events_of, send_parts
 from api.resources.catalogue.answers import EngineResource, SolverResource
+from api.resources.evaluation_body import EvaluationBody
 from api.resources.evaluations.answers import Evaluation
 from api.resources.fronts.answers import FrontResource
 from api.resources.plans.answers import PlanNews, PlanResource, PlanSummary
-from api.resources.schemas import EvaluationBody, FrontBody, ImportBody, PlanBody, TopologyBody, UploadBody
+from api.resources.schemas import FrontBody, ImportBody, PlanBody, TopologyBody, UploadBody
 from api.resources.score.answers import ScoreAnalysis
 from api.resources.topologies.answers import TopologyResource
 from api.resources.traces.answers import TraceResource, UploadResource

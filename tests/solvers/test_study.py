@@ -452,7 +452,13 @@ def test_the_baseline_comes_first_and_figures_agree_with_evaluate() -> None:
         figures = told["plans"]["plan"][part]
         own = evaluate(plan, trace, FLAT, execution="context_coherent")
         dispatch = evaluate(plan, trace, FLAT, execution="dispatch")
-        for name in ("tokens", "cross_gpu_fraction", "imbalance_max_over_mean", "fanout_gpus", "balancedness_vllm"):
+        for name in (
+            "tokens",
+            "cross_gpu_fraction",
+            "imbalance_max_over_mean",
+            "fanout_gpus",
+            "balancedness_whole_trace",
+        ):
             assert figures[name] == getattr(own, name)
         for name in ("fanout_gpus", "fanout_nodes", "remote_gpus", "remote_nodes"):
             assert figures["dispatch"][name] == getattr(dispatch, name)
