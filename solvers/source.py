@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from traces import InputError, LoadCounts, Profile, Trace, load
+from traces import Diagnosis, InputError, LoadCounts, Profile, Trace, check, load
+from traces.doctor.checking import watched
 from traces.profile.sample import TokenSample
 from traces.profile.saved import is_profile
 
-__all__ = ["Part", "Source", "counted_notes", "open_source", "part_of", "split"]
+__all__ = ["Part", "Source", "counted_notes", "open_source", "part_of", "split", "told_while_read"]
 
 DEFAULT_HOLD_OUT = 0.5
 Source = Trace | LoadCounts | Profile
@@ -98,6 +100,19 @@ def counted_notes(notes: tuple[str, ...], fit: Trace, counted: tuple[str, ...]) 
     return (*kept, *(note for note in counted if note not in before))
 
 
+def told_while_read(source: Source) -> tuple[Source, Callable[[], tuple[str, ...]]]:
+    """Return a source that is diagnosed while it is read to its end, and what tells that in one line, or nothing."""
+    if isinstance(source, Trace):
+        looked, diagnosis = watched(source)
+        return looked, lambda: _line(diagnosis())
+    return source, lambda: _line(check(source))
+
+
+def _line(diagnosis: Diagnosis | None) -> tuple[str, ...]:
+    line = None if diagnosis is None else diagnosis.line
+    return () if line is None else (line,)
+
+
 def part_of(source: Source, part: str, hold_out: float | None, place: str) -> tuple[Trace, tuple[str, ...]]:
     """Return the tokens to replay, and the notes on them.
 
@@ -129,7 +144,7 @@ def part_of(source: Source, part: str, hold_out: float | None, place: str) -> tu
     if chosen is None:
         detail = "Nothing is held out of this source."
         raise InputError.of("hold_out_empty", "/hold_out", detail, "Choose another part.")
-    return chosen, notes
+    return chosen, (*notes, *_line(check(source)))
 
 
 def _is_empty(trace: Trace) -> bool:

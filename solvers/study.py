@@ -21,7 +21,7 @@ from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
 from solvers.solving import solve
-from solvers.source import Source, counted_notes, open_source, split
+from solvers.source import Source, counted_notes, open_source, split, told_while_read
 from traces import InputError, Profile, Trace
 from traces.support.shown import Facts, as_html, as_text
 
@@ -85,10 +85,12 @@ class Study:
         solver_from(request.solver, dict(request.options))  # an unknown name is told before a long trace is read
         if request.baseline is not None:
             solver_from(request.baseline, {})
+        source, diagnosis = told_while_read(source)
         fit, held_out, notes = split(source, request.hold_out)
         profile = source if isinstance(source, Profile) else Profile.of(source if fit is None else fit, workers=workers)
         if fit is not None and not isinstance(source, Profile):
             notes = counted_notes(notes, fit, profile.sources[0].notes)
+        notes = (*notes, *diagnosis())
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
             request = replace(request, engine=profile.engine)
         if request.engine is not None:

@@ -76,7 +76,20 @@ def test_dummies_beyond_the_start_are_told() -> None:
     notes = study(trace, hold_out=0).notes
     assert notes[0] == "kept"
     assert notes[1].startswith("Of all 9,000 rows, ")
-    assert len(notes) == 2
+    assert notes[2].startswith("The recording has repeated rows: ")
+    assert len(notes) == 3
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_what_is_wrong_with_a_recording_is_told_in_a_line(share: float) -> None:
+    """Whatever part is fitted, the whole of it is diagnosed, once; of counts as well."""
+    ids = np.random.default_rng(0).integers(0, 4, (2048, 2, 1))
+    told = [note for note in study(Trace.of(ids, num_experts=8), hold_out=share).notes if "recording" in note]
+    assert told == ["The recording has experts of one rank only: `moe-placement check` says what that does to a plan, "
+                    "and what to do."]  # fmt: skip
+    load = np.array([[300.0, 200, 0, 0], [250, 260, 0, 0]])
+    one_rank = LoadCounts(load=load, layer_ids=np.arange(2), provenance=Provenance(), digest="sha256:0")
+    assert study(one_rank, topology="1x2").notes[-1:] == tuple(told)
 
 
 def test_nothing_is_held_out_on_request() -> None:
