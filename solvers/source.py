@@ -11,7 +11,7 @@ from traces.doctor.checking import watched
 from traces.profile.sample import TokenSample
 from traces.profile.saved import is_profile
 
-__all__ = ["Part", "Source", "counted_notes", "open_source", "part_of", "split", "told_while_read"]
+__all__ = ["Part", "Source", "open_source", "part_of", "split", "told_while_read", "with_counted"]
 
 DEFAULT_HOLD_OUT = 0.5
 Source = Trace | LoadCounts | Profile
@@ -84,22 +84,6 @@ def split(source: Source, hold_out: float | None) -> tuple[Trace | None, Trace |
     return _trace_of(source, source.sample), None, (*notes, sample)
 
 
-def counted_notes(notes: tuple[str, ...], fit: Trace, counted: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the notes on a source whose part to fit was counted: that has read to the end what opening looked at.
-
-    Parameters
-    ----------
-    notes : tuple of str
-        As `split` returns them.
-    fit : Trace
-    counted : tuple of str
-        Those of its profile.
-    """
-    before = fit.provenance.notes
-    kept = (note for note in notes if note in counted or note not in before)
-    return (*kept, *(note for note in counted if note not in before))
-
-
 def told_while_read(source: Source) -> tuple[Source, Callable[[], tuple[str, ...]]]:
     """Return a source that is diagnosed while it is read to its end, and what tells that in one line, or nothing."""
     if isinstance(source, Trace):
@@ -145,6 +129,13 @@ def part_of(source: Source, part: str, hold_out: float | None, place: str) -> tu
         detail = "Nothing is held out of this source."
         raise InputError.of("hold_out_empty", "/hold_out", detail, "Choose another part.")
     return chosen, (*notes, *_line(check(source)))
+
+
+def with_counted(notes: tuple[str, ...], fit: Trace, profile: Profile) -> tuple[str, ...]:
+    """Return the notes with those of a profile: counting has read to the end what opening only looked at."""
+    before, counted = fit.provenance.notes, profile.sources[0].notes
+    kept = (note for note in notes if note in counted or note not in before)
+    return (*kept, *(note for note in counted if note not in before))
 
 
 def _is_empty(trace: Trace) -> bool:

@@ -22,6 +22,7 @@ from placement.topology.topology import Topology
 from traces import Batch, InputError, Trace, Violations
 from traces.profile.kernels import count_load
 from traces.profile.sample import SampleBuilder
+from traces.support.kinds import checked
 from traces.support.parallel import available_cores, map_threads
 from traces.trace import BATCH_TOKENS
 
@@ -33,6 +34,7 @@ CELL_NUMBERS = 1 << 23
 Loads = npt.NDArray[np.int32]
 
 
+@checked
 def evaluate(
     plan: Plan,
     trace: Trace,

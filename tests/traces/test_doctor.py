@@ -167,7 +167,7 @@ def test_a_filler_where_nobody_states_the_experts(tmp_path: Path, ids: Any) -> N
     wide = np.concatenate([ids, np.full((TOKENS, LAYERS, 2), 255)], axis=2).astype(np.uint8)
     diagnosis = check(of_file(tmp_path / "trace.npz", wide))
     found = told(diagnosis, "filler_values")
-    assert "33 % of the entries are 255, in place(s) 4, 5" in found.detail
+    assert "33 % of the entries are 255, in place(s) 4-5" in found.detail
     assert diagnosis.codes == ("filler_values",)
 
 
@@ -211,7 +211,7 @@ def test_zero_experts(tmp_path: Path, ids: Any, stated: str | None) -> None:
     ids[:, :, 3] = np.where(rng.random((TOKENS, LAYERS)) < 0.6, rng.integers(16, 22, (TOKENS, LAYERS)), ids[:, :, 3])
     path = of_file(tmp_path / "trace.npz", ids, **({"num_experts": EXPERTS} if stated == "file" else {}))
     found = told(check(path, num_experts=EXPERTS if stated == "caller" else None), "ids_beyond_experts")
-    assert (found.severity, "16..21" in found.detail) == ("error" if stated else "warning", True)
+    assert (found.severity, "16-21" in found.detail) == ("error" if stated else "warning", True)
 
 
 def test_zero_experts_that_come_out_as_zero(ids: Any) -> None:
@@ -234,7 +234,7 @@ def test_experts_of_some_layers(ids: Any) -> None:
     """Layers with half of the experts are named, with both numbers."""
     small = random_ids(2, TOKENS, 2, 8, TOP_K)
     mixed = np.concatenate([small, ids], axis=1)
-    assert "Layer(s) 0, 1 use 8 experts, others 16" in told(diagnosed(mixed), "layer_specific_experts").detail
+    assert "Layer(s) 0-1 use 8 experts, others 16" in told(diagnosed(mixed), "layer_specific_experts").detail
 
 
 def test_a_degenerate_layer(ids: Any) -> None:

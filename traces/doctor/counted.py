@@ -8,7 +8,7 @@ import numpy as np
 
 from traces.doctor.diagnosis import Finding
 from traces.doctor.evidence import Evidence, share
-from traces.support.shown import numbers
+from traces.support.shown import runs
 
 __all__ = ["settle_counts"]
 
@@ -28,9 +28,7 @@ def settle_counts(evidence: Evidence, stated: int | None) -> tuple[Evidence, lis
     load = evidence.load
     if stated is not None and load[:, stated:].any():
         beyond = stated + np.flatnonzero(load[:, stated:].any(axis=0))
-        detail = (
-            f"Experts {numbers(beyond.tolist())} have {share(load[:, stated:].sum(), load.sum())} of the load, and "
-        )
+        detail = f"Experts {runs(beyond.tolist())} have {share(load[:, stated:].sum(), load.sum())} of the load, and "
         detail += (
             f"`num_experts` is {stated}: a fused shared expert, zero-computation experts, or another model. A plan "
         )

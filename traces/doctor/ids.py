@@ -11,7 +11,7 @@ from traces.doctor.diagnosis import Finding
 from traces.doctor.evidence import share
 from traces.doctor.kernels import MISSING, ZERO_TWICE
 from traces.doctor.observing import FILLERS, Observation
-from traces.support.shown import numbers
+from traces.support.shown import runs
 
 __all__ = ["settle_ids"]
 
@@ -66,7 +66,7 @@ def _missing(seen: Observation) -> list[Finding]:
         detail = "Every entry is -1: there is no id."
         found.append(_filler("error", detail, "Record again, with the routing of every layer returned."))
     elif len(empty) or seen.missing >= LEAST_MISSING * max(seen.entries, 1) > 0:
-        where = f"; place(s) {numbers(empty.tolist())} of every token hold nothing else" if len(empty) else ""
+        where = f"; place(s) {runs(empty.tolist())} of every token hold nothing else" if len(empty) else ""
         detail = (
             f"{share(seen.missing, seen.entries)} of the entries are -1{where}. They count as missing: such tokens "
         )
@@ -96,10 +96,8 @@ def _filler_findings(seen: Observation, fillers: Ints, stated: int | None) -> li
     value, count = int(fillers[-1]), int(seen.by_id[fillers].sum())
     columns = np.flatnonzero(seen.seen.columns[:, fillers].sum(axis=1))
     planned = f"is read as {value + 1} experts" if stated is None else "is refused"
-    detail = f"{share(count, seen.entries)} of the entries are {numbers(fillers.tolist())}, in place(s) "
-    detail += (
-        f"{numbers(columns.tolist())} of the tokens' lists: a filler, -1 in an unsigned type. As it is, the trace "
-    )
+    detail = f"{share(count, seen.entries)} of the entries are {runs(fillers.tolist())}, in place(s) "
+    detail += f"{runs(columns.tolist())} of the tokens' lists: a filler, -1 in an unsigned type. As it is, the trace "
     detail += f"{planned}."
     remedy = "Write -1 there, in a signed type. Or treat them as none: `ids_beyond_experts` none, with `num_experts` "
     return [_filler("error", detail, f"{remedy}the routed experts of a layer.")]
@@ -151,7 +149,7 @@ def _beyond(seen: Observation, ids: Ints, experts: int) -> Finding:
     if int(seen.by_id[ids].sum()) >= EVERY * tokens * len(ids):
         return _fused(seen, ids, experts, "error")
     count = int(seen.by_id[ids].sum())
-    detail = f"{share(count, seen.entries)} of the entries are ids {numbers(ids.tolist())}, and `num_experts` is "
+    detail = f"{share(count, seen.entries)} of the entries are ids {runs(ids.tolist())}, and `num_experts` is "
     detail += (
         f"{experts}. Zero-computation experts have such ids (LongCat-Flash), and so has the wrong model. They hold "
     )
@@ -161,7 +159,7 @@ def _beyond(seen: Observation, ids: Ints, experts: int) -> Finding:
 
 
 def _fused(seen: Observation, ids: Sequence[int] | Ints, experts: int, severity: str) -> Finding:
-    listed = numbers(int(one) for one in ids)
+    listed = runs(int(one) for one in ids)
     detail = f"Every token lists id {listed}, in all layers: a shared expert that is fused with the routed ones, most "
     detail += f"likely. The router chooses among {experts} experts. A plan would place it as one expert of "
     detail += f"{experts + len(ids)}, the hottest of every layer, in a slot that the engine does not have."
@@ -175,7 +173,7 @@ def _fused(seen: Observation, ids: Sequence[int] | Ints, experts: int, severity:
 
 def _split(seen: Observation, ids: Ints, experts: int) -> Finding:
     count = int(seen.by_id[ids].sum())
-    detail = f"Ids {numbers(ids.tolist())} ({share(count, seen.entries)} of the entries) occur in one place of the "
+    detail = f"Ids {runs(ids.tolist())} ({share(count, seen.entries)} of the entries) occur in one place of the "
     detail += "tokens' lists only, never two in a list, and nobody states `num_experts`: zero-computation or shared "
     detail += f"experts above {experts} routed "
     detail += f"ones, most likely. A plan would place them as experts, {experts + len(ids)} in all."

@@ -10,7 +10,7 @@ from traces.doctor.diagnosis import Finding
 from traces.doctor.evidence import Evidence, share
 from traces.doctor.observing import Observation
 from traces.model.layout import ModelLayout
-from traces.support.shown import numbers
+from traces.support.shown import runs
 
 __all__ = ["degenerate", "degenerate_layers", "layer_specific", "unrecorded"]
 
@@ -28,7 +28,7 @@ def unrecorded(evidence: Evidence, seen: Observation | None, model: ModelLayout 
         what = "hold nothing but zeros" if zeros else "have no tokens"
         yield _unrecorded(
             "warning",
-            f"Layer(s) {numbers(idle.tolist())} {what}: dense, hash-routed (DeepSeek-V4), or not recorded. A plan "
+            f"Layer(s) {runs(idle.tolist())} {what}: dense, hash-routed (DeepSeek-V4), or not recorded. A plan "
             "knows "
             "nothing of their experts.",
             "Leave dense ones out with `layer_ids`, or name the model (`model`); record the others again. Layers "
@@ -40,13 +40,13 @@ def unrecorded(evidence: Evidence, seen: Observation | None, model: ModelLayout 
         if lacking := sorted(set(model.moe_layers) - there):
             yield _unrecorded(
                 "warning",
-                f"{len(lacking)} of the model's {len(model.moe_layers)} MoE layers are not there: {numbers(lacking)}.",
+                f"{len(lacking)} of the model's {len(model.moe_layers)} MoE layers are not there: {runs(lacking)}.",
                 "Record them; or have them filled when the plan is exported.",
             )
     elif gaps := sorted(set(range(max(there))) - there):
         yield _unrecorded(
             "note",
-            f"The trace lacks layer(s) {numbers(gaps)}: dense, or not recorded, which only the model tells.",
+            f"The trace lacks layer(s) {runs(gaps)}: dense, or not recorded, which only the model tells.",
             "Name the model (`model`) to be sure. Engines want every MoE layer in a plan.",
         )
 
@@ -71,7 +71,7 @@ def layer_specific(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             code="layer_specific_experts",
             severity="warning",
-            detail=f"Layer(s) {numbers(evidence.layer_ids[fewer].tolist())} use {numbers(counts)} experts, others "
+            detail=f"Layer(s) {runs(evidence.layer_ids[fewer].tolist())} use {runs(counts)} experts, others "
             f"{most}: "
             "their routers have fewer, most likely. A plan gives slots to experts that don't exist there, and the "
             "balance of these layers is that of half-empty GPUs.",
@@ -105,7 +105,7 @@ def degenerate_layers(evidence: Evidence) -> Iterator[Finding]:
     yield Finding(
         code="degenerate_layer",
         severity="warning",
-        detail=f"In layer(s) {numbers(evidence.layer_ids[marked].tolist())} one expert takes nearly all tokens: expert "
+        detail=f"In layer(s) {runs(evidence.layer_ids[marked].tolist())} one expert takes nearly all tokens: expert "
         f"{int(expert[worst])} of layer {int(evidence.layer_ids[worst])} is in {shown} of them.{fixed} No placement "
         "balances such a layer: only replicas of that expert do, and the layer hides what a plan does to the others.",
         remedy="If the model is like that, give it redundant experts, and read the figures layer by layer; else the "

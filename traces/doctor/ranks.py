@@ -11,7 +11,7 @@ import numpy.typing as npt
 from traces.doctor.diagnosis import Finding
 from traces.doctor.evidence import Evidence
 from traces.model.layout import ModelLayout
-from traces.support.shown import numbers
+from traces.support.shown import runs
 
 __all__ = ["Block", "rank_findings", "single_rank"]
 
@@ -82,7 +82,7 @@ def rank_findings(evidence: Evidence, model: ModelLayout | None) -> Iterator[Fin
         yield Finding(
             code="single_rank",
             severity="warning",
-            detail=f"Only layers {numbers(layers_there)} are there, {len(at)} of the model's {len(whole)} MoE "
+            detail=f"Only layers {runs(layers_there)} are there, {len(at)} of the model's {len(whole)} MoE "
             "layers: one "
             "pipeline stage, most likely. Engines want every layer in a plan, and traffic between the stages is not "
             "counted.",

@@ -12,7 +12,7 @@ from traces.doctor.evidence import share
 from traces.doctor.kernels import REPEATED, UNIFORM, ZERO
 from traces.doctor.observing import UNKNOWN, Observation
 from traces.repeats import LEAST_ROWS, LEAST_SHARE, Repeats
-from traces.support.shown import numbers
+from traces.support.shown import runs
 
 __all__ = ["row_findings"]
 
@@ -72,7 +72,7 @@ def _zeros(seen: Observation, zero: int, first: int) -> Finding:
 
 def _partly(seen: Observation, layers: npt.NDArray[np.bool_]) -> Finding:
     """Tell tokens that are all zero in some layers, and not in others."""
-    most, listed = int(seen.seen.blank[layers].max()), numbers(seen.trace.layer_ids[layers].tolist())
+    most, listed = int(seen.seen.blank[layers].max()), runs(seen.trace.layer_ids[layers].tolist())
     detail = f"In layer(s) {listed}, up to {most:,} of {seen.rows:,} tokens are all zero, though they have experts "
     detail += "in other "
     detail += "layers: not written there, or zero-computation experts that come out as 0. Counted, they would make "
