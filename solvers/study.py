@@ -90,9 +90,10 @@ class Study(ByContent):
         solver_from(request.solver, dict(request.options))  # an unknown name is told before a long trace is read
         if request.baseline is not None:
             solver_from(request.baseline, {})
-        source, diagnosis = told_while_read(source)
         fit, held_out, notes = split(source, request.hold_out)
-        profile = source if isinstance(source, Profile) else Profile.of(source if fit is None else fit, workers=workers)
+        looked, diagnosis = told_while_read(source)
+        counted = looked if isinstance(looked, Profile) else split(looked, request.hold_out)[0] or looked
+        profile = counted if isinstance(counted, Profile) else Profile.of(counted, workers=workers)
         if fit is not None and not isinstance(source, Profile):
             notes = with_counted(notes, fit, profile)
         notes = (*notes, *diagnosis())

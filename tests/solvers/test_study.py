@@ -100,7 +100,8 @@ def test_what_is_wrong_with_a_recording_is_told_in_a_line(share: float) -> None:
                     "and what to do."]  # fmt: skip
     load = np.array([[300.0, 200, 0, 0], [250, 260, 0, 0]])
     one_rank = LoadCounts(load=load, layer_ids=np.arange(2), provenance=Provenance(), digest="sha256:0")
-    assert study(one_rank, topology="1x2").notes[-1:] == tuple(told)
+    by_loads = Objective(execution="dispatch", dedup="none")
+    assert study(one_rank, topology="1x2", objective=by_loads).notes[-1:] == tuple(told)
 
 
 def test_nothing_is_held_out_on_request() -> None:
