@@ -18,6 +18,7 @@ from .problem.problem import Problem as Problem
 from .replay.evaluate import evaluate as evaluate
 from .replay.evaluation import Evaluation as Evaluation
 from .replay.evaluation import HotLink as HotLink
+from .replay.passes import PassFigures as PassFigures
 from .topology.links import PRESETS as PRESETS
 from .topology.links import Link as Link
 from .topology.load import load_topology as load_topology
@@ -33,6 +34,7 @@ __all__ = [
     "LayerCap",
     "Link",
     "Objective",
+    "PassFigures",
     "Pin",
     "Plan",
     "Problem",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from placement import Evaluation, Objective, Plan, Problem, SettledObjective, Topology, evaluate, score
+from placement import Plan, Problem, score
 from placement.cost.shares import expected_gpu_load
-from placement.problem.objective import Execution
+from solvers.replays import FIGURES, PartFigures, part_figures, replay_both
 from traces import InputError, Trace
 from traces.support.content import ByContent
 from traces.support.shown import Facts, as_html, as_text
@@ -19,55 +19,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "Judged",
-    "PartFigures",
     "expected_load",
     "judge",
-    "part_figures",
-    "replay_as_planned",
-    "replay_both",
 ]
-
-FIGURES = (
-    "tokens",
-    "cross_gpu_fraction",
-    "cross_node_fraction",
-    "fanout_gpus",
-    "fanout_nodes",
-    "traffic",
-    "traffic_unit",
-    "imbalance_max_over_mean",
-    "balancedness_vllm",
-    "imbalance_trtllm",
-    "imbalance_optimal_split",
-    "activated_experts",
-)
-DISPATCH_FIGURES = (
-    "cross_gpu_fraction",
-    "cross_node_fraction",
-    "fanout_gpus",
-    "fanout_nodes",
-    "remote_gpus",
-    "remote_nodes",
-)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class PartFigures(ByContent):
-    """A plan on one part of the trace, for both ways that tokens travel.
-
-    Attributes
-    ----------
-    evaluation : Evaluation
-        Under the problem's execution; the same object as one of the others.
-    context_coherent, dispatch : Evaluation
-    """
-
-    evaluation: Evaluation
-    context_coherent: Evaluation
-    dispatch: Evaluation
-
-    def __repr__(self) -> str:
-        return repr(self.evaluation)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -190,6 +144,7 @@ def judge(
     *,
     baseline: str = "contiguous",
     notes: tuple[str, ...] = (),
+    pass_tokens: Sequence[int] = (),
     workers: int | None = None,
 ) -> Comparison:
     """Replay each part through each plan.
@@ -204,6 +159,8 @@ def judge(
     baseline : str
         Which of them is the one to compare with.
     notes : tuple of str
+    pass_tokens : sequence of int
+        See `placement.evaluate`.
     workers : int, optional
         Threads; all available cores by default.
     """
@@ -212,7 +169,9 @@ def judge(
             name=name,
             plan=plan,
             parts={
-                part: replay_both(plan, trace, problem.topology, problem.objective, workers=workers)
+                part: replay_both(
+                    plan, trace, problem.topology, problem.objective, pass_tokens=pass_tokens, workers=workers
+                )
                 for part, trace in parts.items()
             },
             score=score(problem, problem.table_of(plan)).total,  # the problem's, whatever the plan was made for
@@ -221,57 +180,6 @@ def judge(
         for name, plan in plans.items()
     ]
     return Comparison(problem=problem, rows=tuple(rows), baseline=baseline, notes=notes)
-
-
-def replay_as_planned(
-    plan: Plan, trace: Trace, topology: Topology, objective: SettledObjective, *, workers: int | None = None
-) -> Evaluation:
-    """Replay a trace under an objective, whatever the plan was made for.
-
-    Parameters
-    ----------
-    plan : Plan
-    trace : Trace
-    topology : Topology
-    objective : SettledObjective
-    workers : int, optional
-    """
-    policy = objective.replica_policy
-    if objective.execution == "context_coherent":
-        return evaluate(plan, trace, topology, execution="context_coherent", replica_policy=policy, workers=workers)
-    return evaluate(
-        plan,
-        trace,
-        topology,
-        execution="dispatch",
-        dedup=objective.dedup,
-        ownership=objective.ownership,
-        replica_policy=policy,
-        decode_batch=objective.decode_batch if objective.activated_weight else None,
-        workers=workers,
-    )
-
-
-def replay_both(
-    plan: Plan, trace: Trace, topology: Topology, objective: SettledObjective, *, workers: int | None = None
-) -> PartFigures:
-    """Replay a trace under the objective's execution, and under the other one with its usual choices."""
-    other: Execution = "dispatch" if objective.execution == "context_coherent" else "context_coherent"
-    usual = Objective(execution=other).settled(capped=False)
-    own = replay_as_planned(plan, trace, topology, objective, workers=workers)
-    found = replay_as_planned(plan, trace, topology, usual, workers=workers)
-    context, home = (own, found) if other == "dispatch" else (found, own)
-    return PartFigures(evaluation=own, context_coherent=context, dispatch=home)
-
-
-def part_figures(found: PartFigures) -> dict[str, Any]:
-    """Return the JSON-ready figures of a plan on a part."""
-    context, dispatch = found.context_coherent, found.dispatch
-    return {name: getattr(found.evaluation, name) for name in FIGURES} | {
-        "context_coherent": {name: getattr(context, name) for name in ("cross_gpu_fraction", "cross_node_fraction")},
-        "dispatch": {name: getattr(dispatch, name) for name in ("ownership", "dedup", "replica_policy")}
-        | {name: getattr(dispatch, name) for name in DISPATCH_FIGURES},
-    }
 
 
 def _row(row: Judged) -> dict[str, Any]:
@@ -295,6 +203,5 @@ def expected_load(problem: Problem, plan: Plan) -> dict[str, float]:
     largest = load.max(axis=1) * problem.num_gpus  # mean over GPUs is 1 / G
     return {
         "imbalance_max_over_mean": float(largest.mean()),
-        "balancedness_vllm": float(len(largest) / largest.sum()),
-        "imbalance_trtllm": float((largest - 1).mean()),
+        "balancedness_whole_trace": float(len(largest) / largest.sum()),
     }

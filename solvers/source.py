@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from traces import InputError, LoadCounts, Profile, Trace, load
+from traces import Diagnosis, InputError, LoadCounts, Profile, Trace, check, load
+from traces.doctor.checking import watched
 from traces.profile.sample import TokenSample
 from traces.profile.saved import is_profile
 
-__all__ = ["Part", "Source", "open_source", "part_of", "split", "with_counted"]
+__all__ = ["Part", "Source", "open_source", "part_of", "split", "told_while_read", "with_counted"]
 
 DEFAULT_HOLD_OUT = 0.5
 Source = Trace | LoadCounts | Profile
@@ -82,6 +84,19 @@ def split(source: Source, hold_out: float | None) -> tuple[Trace | None, Trace |
     return _trace_of(source, source.sample), None, (*notes, sample)
 
 
+def told_while_read(source: Source) -> tuple[Source, Callable[[], tuple[str, ...]]]:
+    """Return a source that is diagnosed while it is read to its end, and what tells that in one line, or nothing."""
+    if isinstance(source, Trace):
+        looked, diagnosis = watched(source)
+        return looked, lambda: _line(diagnosis())
+    return source, lambda: _line(check(source))
+
+
+def _line(diagnosis: Diagnosis | None) -> tuple[str, ...]:
+    line = None if diagnosis is None else diagnosis.line
+    return () if line is None else (line,)
+
+
 def part_of(source: Source, part: str, hold_out: float | None, place: str) -> tuple[Trace, tuple[str, ...]]:
     """Return the tokens to replay, and the notes on them.
 
@@ -113,7 +128,7 @@ def part_of(source: Source, part: str, hold_out: float | None, place: str) -> tu
     if chosen is None:
         detail = "Nothing is held out of this source."
         raise InputError.of("hold_out_empty", "/hold_out", detail, "Choose another part.")
-    return chosen, notes
+    return chosen, (*notes, *_line(check(source)))
 
 
 def with_counted(notes: tuple[str, ...], fit: Trace, profile: Profile) -> tuple[str, ...]:

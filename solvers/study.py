@@ -15,13 +15,13 @@ from solvers.comparing import Comparison, judge
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
 from solvers.registry import Solver, solver_from
-from solvers.request import FrontRequest, Request, request_of
+from solvers.request import FrontRequest, Request, asked_of, request_of
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
 from solvers.solving import solve
-from solvers.source import Source, open_source, split, with_counted
+from solvers.source import Source, open_source, split, told_while_read, with_counted
 from traces import InputError, Profile, Trace
 from traces.support.content import ByContent
 from traces.support.kinds import checked
@@ -84,23 +84,19 @@ class Study(ByContent):
         InputError
             If the source breaks a rule, or the request does not fit it.
         """
-        if request is None:
-            if topology is None:
-                detail = "A plan needs a machine."
-                raise InputError.of("topology_missing", "/topology", detail, "Give one, such as '1x8' or '4x8'.")
-            request = request_of(Request, topology=topology, **asked)
-        elif topology is not None or asked:
-            detail = "A request says everything already."
-            raise InputError.of("request_twice", "/request", detail, "Give the request or its fields, not both.")
+        request = asked_of(request, topology, asked)
         if isinstance(source, (str, Path)):
             source = open_source(source)
         solver_from(request.solver, dict(request.options))  # an unknown name is told before a long trace is read
         if request.baseline is not None:
             solver_from(request.baseline, {})
         fit, held_out, notes = split(source, request.hold_out)
-        profile = source if isinstance(source, Profile) else Profile.of(source if fit is None else fit, workers=workers)
+        looked, diagnosis = told_while_read(source)
+        counted = looked if isinstance(looked, Profile) else split(looked, request.hold_out)[0] or looked
+        profile = counted if isinstance(counted, Profile) else Profile.of(counted, workers=workers)
         if fit is not None and not isinstance(source, Profile):
             notes = with_counted(notes, fit, profile)
+        notes = (*notes, *diagnosis())
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
             request = replace(request, engine=profile.engine)
         if request.engine is not None:
@@ -294,7 +290,12 @@ class Study(ByContent):
                 detail = f"Two plans have the name {name!r}."
                 raise InputError.of("name_taken", f"/{name}", detail, f"Call one of them otherwise than {[*rows]}.")
             rows[name] = item if isinstance(item, Plan) else run(item).plan
-        return judge(self.problem, self.parts, rows, baseline=self.baseline_name, notes=self.notes, workers=workers)
+        told: dict[str, Any] = {
+            "baseline": self.baseline_name,
+            "notes": self.notes,
+            "pass_tokens": self.request.pass_tokens,
+        }
+        return judge(self.problem, self.parts, rows, **told, workers=workers)
 
 
 BASELINE_WORK = 1_000  # a plan that needs no search is not cut short by a clock

@@ -3,6 +3,9 @@ from . import statistics as statistics
 from . import synthetic as synthetic
 from .batch import Batch as Batch
 from .counts import LoadCounts as LoadCounts
+from .doctor.checking import check as check
+from .doctor.diagnosis import Diagnosis as Diagnosis
+from .doctor.diagnosis import Finding as Finding
 from .formats import load as load
 from .formats.writers import save as save
 from .model.layout import ModelLayout as ModelLayout
@@ -18,6 +21,8 @@ from .trace import Trace as Trace
 
 __all__ = [
     "Batch",
+    "Diagnosis",
+    "Finding",
     "InputError",
     "LoadCounts",
     "ModelLayout",
@@ -29,6 +34,7 @@ __all__ = [
     "Violation",
     "Violations",
     "capture",
+    "check",
     "load",
     "profile_shards",
     "save",

@@ -10,11 +10,12 @@ from typer.core import TyperGroup
 
 from api.cli.commands.backup import backup, restore
 from api.cli.commands.catalogue import formats, solvers
+from api.cli.commands.check import check
 from api.cli.commands.compare import compare
 from api.cli.commands.convert import convert
 from api.cli.commands.demo import demo
 from api.cli.commands.evaluate import evaluate
-from api.cli.commands.exports import check, export
+from api.cli.commands.exports import export
 from api.cli.commands.front import front
 from api.cli.commands.key import key
 from api.cli.commands.profile import profile

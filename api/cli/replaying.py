@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from api.cli.declared import Asked
     from api.client import Client
     from placement import Plan, SettledObjective, Topology
-    from solvers.comparing import PartFigures
+    from solvers.replays import PartFigures
     from traces import ModelLayout, Trace
 
     Replay = Callable[[Path, Plan, Topology, SettledObjective], PartFigures]
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CHOICES", "REPLAY_OPTIONS", "Replays", "check_part", "counted", "local_options", "travel"]
 
 CHOICES = ("execution", "dedup", "ownership", "replica_policy")
-REPLAY_OPTIONS = ("engine", "topology", *CHOICES, "decode_batch", "hold_out")
+REPLAY_OPTIONS = ("engine", "topology", *CHOICES, "decode_batch", "pass_tokens", "hold_out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +89,12 @@ class Replays:
         if service is None:
             tokens, notes = _tokens(trace, part, hold_out, reading, model)
             engine, more = engine_choices(asked.get("engine"), tokens)
-            replay = _here(tokens, workers)
+            replay = _here(tokens, workers, asked.get("pass_tokens") or ())
             return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=(*own, *more, *untold, *notes))
         shown.phase("uploading")
         sent = {"trace": send_trace(service, trace, reading.load_options(model)), "part": part, "hold_out": hold_out}
         engine, more = engine_choices(asked.get("engine"), service.trace(sent["trace"]).columns)
+        sent |= {"pass_tokens": list(asked.get("pass_tokens") or ())}
         told: list[str] = [*own, *more, *untold]
         return cls(plans=plans, tokens=None, engine=engine, replay=_there(service, sent, told), notes=told)
 
@@ -170,10 +171,12 @@ def _untold(path: Path, plan: Plan) -> tuple[str, ...]:
     )
 
 
-def _here(tokens: Trace, workers: int | None) -> Replay:
-    from solvers.comparing import replay_both
+def _here(tokens: Trace, workers: int | None, pass_tokens: tuple[int, ...]) -> Replay:
+    from solvers.replays import replay_both
 
-    return lambda _, plan, where, objective: replay_both(plan, tokens, where, objective, workers=workers)
+    return lambda _, plan, where, objective: replay_both(
+        plan, tokens, where, objective, pass_tokens=pass_tokens, workers=workers
+    )
 
 
 def _there(service: Client, sent: dict[str, Any], told: list[str]) -> Replay:

@@ -13,7 +13,8 @@ from api.report.verdict import PARTS, engine_note, headline, plan_row, score_wor
 
 if TYPE_CHECKING:
     from solvers import Solution
-    from solvers.comparing import Comparison, Judged, PartFigures
+    from solvers.comparing import Comparison, Judged
+    from solvers.replays import PartFigures
     from solvers.study import Study
 
 __all__ = [
@@ -91,7 +92,7 @@ def replay_text(part: str, plans: Mapping[str, PartFigures]) -> str:
     found = [item.evaluation for item in plans.values()]
     title = f"{PARTS.get(part, part).capitalize()} tokens ({found[0].tokens:,}):"
     columns = [
-        [["\n".join(_halves(figure.words.strip())), *(figure.show(getattr(item, figure.name)) for item in found)]]
+        [["\n".join(_halves(figure.words.strip())), *(figure.show(figure.of(item)) for item in found)]]
         for figure in replayed_figures(found)
     ]
     return f"{title}\n{_blocks(_short(list(plans)), columns)}"

@@ -46,7 +46,7 @@ def evaluate(
         read = reading.build(checks)
 
     from api.report.summary import replay_text
-    from solvers.comparing import part_figures
+    from solvers.replays import part_figures
 
     with progress() as shown, ExitStack() as stack:
         replays = replaying.Replays.of(

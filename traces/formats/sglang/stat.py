@@ -8,6 +8,7 @@ counts are approximate.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,24 +33,26 @@ def open_stat(bundle: Bundle, hints: Hints) -> LoadCounts:
     ranks: dict[int, str] = {}
     first: npt.NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
+    full: int | None = None
     for file in bundle.files:
-        rank, load, found = _read(file)
+        rank, load, found, steps = _read(file)
         if rank in ranks:
             detail = f"Rank {rank} is in {ranks[rank]} already: these are dumps of different times."
             raise InputError.of("duplicate_rank", file.name, detail, "Load the dumps of one time.")
         ranks[rank] = file.name
         if first is None:
-            first, notes = load, found
+            first, notes, full = load, found, steps
         elif load.shape != first.shape or not np.array_equal(load, first):
             detail = f"The counts differ from those of {bundle.files[0].name}, though they are summed over ranks."
             raise InputError.of("ranks_differ", file.name, detail, "Load the dumps of one recording.")
     assert first is not None
     if len(ranks) > 1:
         notes = (*notes, f"The files of {len(ranks)} ranks hold the same sums; they were taken once.")
-    return loads_of(bundle, hints, READER.name, first, notes)
+    counts = loads_of(bundle, hints, READER.name, first, notes)
+    return replace(counts, provenance=replace(counts.provenance, full_buffer=full))
 
 
-def _read(file: TraceFile) -> tuple[int, npt.NDArray[np.float64], tuple[str, ...]]:
+def _read(file: TraceFile) -> tuple[int, npt.NDArray[np.float64], tuple[str, ...], int | None]:
     torch = open_torch(file)
     value: Any = torch.value
     counts = value.get("logical_count") if type(value) is dict else None
@@ -69,7 +72,7 @@ def _read(file: TraceFile) -> tuple[int, npt.NDArray[np.float64], tuple[str, ...
             used += int(np.count_nonzero(part.any(axis=(1, 2))))
             total += part.sum(axis=0, dtype=np.float64)
     notes = (f"{steps - used} of {steps} steps of the buffer were not used.",) if used < steps else ()
-    return rank, total, notes
+    return rank, total, notes, steps if used == steps else None
 
 
 def _schema(place: str, what: str) -> InputError:
