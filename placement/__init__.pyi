@@ -20,6 +20,7 @@ from .replay.evaluation import Evaluation as Evaluation
 from .replay.evaluation import HotLink as HotLink
 from .replay.expected import ExpectedLoads as ExpectedLoads
 from .replay.expected import expected_loads as expected_loads
+from .replay.passes import PassFigures as PassFigures
 from .topology.links import PRESETS as PRESETS
 from .topology.links import Link as Link
 from .topology.load import load_topology as load_topology
@@ -36,6 +37,7 @@ __all__ = [
     "LayerCap",
     "Link",
     "Objective",
+    "PassFigures",
     "Pin",
     "Plan",
     "Problem",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from placement import ExpectedLoads, Plan, Problem, score
 from solvers.counted import DumpFigures, expected_load, loads_of_dumps, loads_of_parts
-from solvers.replayed import PartFigures, replay_as_planned, replay_both
+from solvers.replays import FIGURES, PartFigures, part_figures, replay_both
 from traces import InputError, LoadCounts, Trace
 from traces.support.content import ByContent
 from traces.support.shown import Facts, as_html, as_text
@@ -20,35 +20,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "Judged",
-    "PartFigures",
     "judge",
-    "part_figures",
-    "replay_as_planned",
-    "replay_both",
 ]
-
-FIGURES = (
-    "tokens",
-    "cross_gpu_fraction",
-    "cross_node_fraction",
-    "fanout_gpus",
-    "fanout_nodes",
-    "traffic",
-    "traffic_unit",
-    "imbalance_max_over_mean",
-    "balancedness_vllm",
-    "imbalance_trtllm",
-    "imbalance_optimal_split",
-    "activated_experts",
-)
-DISPATCH_FIGURES = (
-    "cross_gpu_fraction",
-    "cross_node_fraction",
-    "fanout_gpus",
-    "fanout_nodes",
-    "remote_gpus",
-    "remote_nodes",
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -192,6 +165,7 @@ def judge(
     baseline: str = "contiguous",
     notes: tuple[str, ...] = (),
     counts: Mapping[str, LoadCounts] = MappingProxyType({}),
+    pass_tokens: Sequence[int] = (),
     workers: int | None = None,
 ) -> Comparison:
     """Replay each part through each plan.
@@ -208,6 +182,8 @@ def judge(
     notes : tuple of str
     counts : mapping of str to LoadCounts
         By part, where there are counts of several points in time: what loads a plan has at each.
+    pass_tokens : sequence of int
+        See `placement.evaluate`.
     workers : int, optional
         Threads; all available cores by default.
     """
@@ -216,7 +192,9 @@ def judge(
             name=name,
             plan=plan,
             parts={
-                part: replay_both(plan, trace, problem.topology, problem.objective, workers=workers)
+                part: replay_both(
+                    plan, trace, problem.topology, problem.objective, pass_tokens=pass_tokens, workers=workers
+                )
                 for part, trace in parts.items()
             },
             score=score(problem, problem.table_of(plan)).total,  # the problem's, whatever the plan was made for
@@ -227,16 +205,6 @@ def judge(
         for name, plan in plans.items()
     ]
     return Comparison(problem=problem, rows=tuple(rows), baseline=baseline, notes=notes)
-
-
-def part_figures(found: PartFigures) -> dict[str, Any]:
-    """Return the JSON-ready figures of a plan on a part."""
-    context, dispatch = found.context_coherent, found.dispatch
-    return {name: getattr(found.evaluation, name) for name in FIGURES} | {
-        "context_coherent": {name: getattr(context, name) for name in ("cross_gpu_fraction", "cross_node_fraction")},
-        "dispatch": {name: getattr(dispatch, name) for name in ("ownership", "dedup", "replica_policy")}
-        | {name: getattr(dispatch, name) for name in DISPATCH_FIGURES},
-    }
 
 
 def _row(row: Judged) -> dict[str, Any]:

@@ -70,6 +70,5 @@ def expected_load(problem: Problem, plan: Plan) -> dict[str, float]:
     largest = load.max(axis=1) * problem.num_gpus  # mean over GPUs is 1 / G
     return {
         "imbalance_max_over_mean": float(largest.mean()),
-        "balancedness_vllm": float(len(largest) / largest.sum()),
-        "imbalance_trtllm": float((largest - 1).mean()),
+        "balancedness_whole_trace": float(len(largest) / largest.sum()),
     }

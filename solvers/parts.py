@@ -10,7 +10,7 @@ from typing import Any
 from placement import Objective
 from placement.engines import engine_of, travel_of
 from placement.problem.settling import counts_defaults
-from solvers.source import Source, open_source, split, split_dumps, with_counted
+from solvers.source import Source, open_source, split, split_dumps, told_while_read, with_counted
 from traces import LoadCounts, Profile, Trace
 
 __all__ = ["Named", "Parts", "travel_notes"]
@@ -70,13 +70,16 @@ class Parts:
             fitted, later, notes = split_dumps(opened, hold_out)
             counts = {} if not opened.dumps else {"fit": fitted} | ({} if later is None else {"held_out": later})
             told = replace(fitted, provenance=replace(opened.provenance, notes=notes))
+            _, diagnosis = told_while_read(told)
             _, _, notes = split(told, None)
-            return cls(profile=Profile.of(told), fit=None, held_out=None, counts=counts, notes=notes)
+            return cls(profile=Profile.of(told), fit=None, held_out=None, counts=counts, notes=(*notes, *diagnosis()))
         fit, held_out, notes = split(opened, hold_out)
-        profile = opened if isinstance(opened, Profile) else Profile.of(opened if fit is None else fit, workers=workers)
+        looked, diagnosis = told_while_read(opened)
+        counted = looked if isinstance(looked, Profile) else split(looked, hold_out)[0] or looked
+        profile = counted if isinstance(counted, Profile) else Profile.of(counted, workers=workers)
         if fit is not None and not isinstance(opened, Profile):
             notes = with_counted(notes, fit, profile)
-        return cls(profile=profile, fit=fit, held_out=held_out, notes=notes)
+        return cls(profile=profile, fit=fit, held_out=held_out, notes=(*notes, *diagnosis()))
 
 
 def travel_notes(engine: str | None, objective: Objective, profile: Profile) -> tuple[str, ...]:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from traces import InputError, LoadCounts, Profile, Trace, load
+from traces import Diagnosis, InputError, LoadCounts, Profile, Trace, check, load
+from traces.doctor.checking import watched
 from traces.profile.sample import TokenSample
 from traces.profile.saved import is_profile
 
-__all__ = ["Part", "Source", "open_source", "part_of", "split", "split_dumps", "unfit_of", "with_counted"]
+__all__ = [
+    "Part",
+    "Source",
+    "open_source",
+    "part_of",
+    "split",
+    "split_dumps",
+    "told_while_read",
+    "unfit_of",
+    "with_counted",
+]
 
 DEFAULT_HOLD_OUT = 0.5
 COUNTS_ONLY = "Counts only: the figures are expected loads."
@@ -81,7 +92,7 @@ def split(source: Source, hold_out: float | None) -> tuple[Trace | None, Trace |
         detail = "Only a trace with tokens can be split; this source holds statistics."
         raise InputError.of("hold_out_counts", "/hold_out", detail, "Leave the held-out share out, or give 0.")
     if isinstance(source, LoadCounts):
-        return None, None, (*source.warnings, *source.provenance.notes, COUNTS_ONLY)
+        return None, None, (*source.provenance.notes, COUNTS_ONLY)
     notes = tuple(note for item in source.sources for note in item.notes)
     if source.sample is None or not len(source.sample):
         return None, None, (*notes, "The profile holds no sample of tokens: the figures are expected loads.")
@@ -125,6 +136,19 @@ def split_dumps(counts: LoadCounts, hold_out: float | None) -> tuple[LoadCounts,
     return fit, held, notes
 
 
+def told_while_read(source: Source) -> tuple[Source, Callable[[], tuple[str, ...]]]:
+    """Return a source that is diagnosed while it is read to its end, and what tells that in one line, or nothing."""
+    if isinstance(source, Trace):
+        looked, diagnosis = watched(source)
+        return looked, lambda: _line(diagnosis())
+    return source, lambda: _line(check(source))
+
+
+def _line(diagnosis: Diagnosis | None) -> tuple[str, ...]:
+    line = None if diagnosis is None else diagnosis.line
+    return () if line is None else (line,)
+
+
 def part_of(
     source: Source, part: str, hold_out: float | None, place: str
 ) -> tuple[Trace | LoadCounts, tuple[str, ...]]:
@@ -155,7 +179,8 @@ def part_of(
         if part != "all" and later is None:
             detail = "Nothing is held out of this source."
             raise InputError.of("hold_out_empty", "/hold_out", detail, "Choose another part.")
-        return counts if part != "held_out" or later is None else later, (*source.warnings, *notes, COUNTS_ONLY)
+        chosen_counts = counts if part != "held_out" or later is None else later
+        return chosen_counts, (*notes, *_line(check(source)), COUNTS_ONLY)
     fit, held_out, notes = split(source, 0 if part == "all" else hold_out)
     chosen = held_out if part == "held_out" else fit
     if fit is None:
@@ -164,7 +189,7 @@ def part_of(
     if chosen is None:
         detail = "Nothing is held out of this source."
         raise InputError.of("hold_out_empty", "/hold_out", detail, "Choose another part.")
-    return chosen, notes
+    return chosen, (*notes, *_line(check(source)))
 
 
 def with_counted(notes: tuple[str, ...], fit: Trace, profile: Profile) -> tuple[str, ...]:

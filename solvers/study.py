@@ -15,7 +15,7 @@ from solvers.fronts.front import front
 from solvers.fronts.points import Front
 from solvers.parts import Named, Parts, travel_notes
 from solvers.registry import Solver, solver_from
-from solvers.request import FrontRequest, Request, request_of
+from solvers.request import FrontRequest, Request, asked_of, request_of
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
@@ -87,14 +87,7 @@ class Study(ByContent):
         InputError
             If the source breaks a rule, or the request does not fit it.
         """
-        if request is None:
-            if topology is None:
-                detail = "A plan needs a machine."
-                raise InputError.of("topology_missing", "/topology", detail, "Give one, such as '1x8' or '4x8'.")
-            request = request_of(Request, topology=topology, **asked)
-        elif topology is not None or asked:
-            detail = "A request says everything already."
-            raise InputError.of("request_twice", "/request", detail, "Give the request or its fields, not both.")
+        request = asked_of(request, topology, asked)
         solver_from(request.solver, dict(request.options))  # an unknown name is told before a long trace is read
         if request.baseline is not None:
             solver_from(request.baseline, {})
@@ -113,6 +106,7 @@ class Study(ByContent):
             request.engine,
             request.redundant_experts,
         )
+        notes = (*notes, *problem.topology.notes, *problem.topology.warnings)
         if parts.held_out is not None:
             for _ in parts.held_out.batches():
                 pass  # reading checks: a fault in the tokens held out is told before the search as well
@@ -291,8 +285,8 @@ class Study(ByContent):
                 detail = f"Two plans have the name {name!r}."
                 raise InputError.of("name_taken", f"/{name}", detail, f"Call one of them otherwise than {[*rows]}.")
             rows[name] = item if isinstance(item, Plan) else run(item).plan
-        more: dict[str, Any] = {"notes": self.notes, "counts": self.counts, "workers": workers}
-        return judge(self.problem, self.parts, rows, baseline=self.baseline_name, **more)
+        told: dict[str, Any] = {"baseline": self.baseline_name, "notes": self.notes, "counts": self.counts}
+        return judge(self.problem, self.parts, rows, **told, pass_tokens=self.request.pass_tokens, workers=workers)
 
 
 BASELINE_WORK = 1_000  # a plan that needs no search is not cut short by a clock

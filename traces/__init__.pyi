@@ -4,6 +4,9 @@ from . import synthetic as synthetic
 from .batch import Batch as Batch
 from .counts import CountsDump as CountsDump
 from .counts import LoadCounts as LoadCounts
+from .doctor.checking import check as check
+from .doctor.diagnosis import Diagnosis as Diagnosis
+from .doctor.diagnosis import Finding as Finding
 from .formats import load as load
 from .formats.writers import save as save
 from .formats.writers.counts import save_counts as save_counts
@@ -21,6 +24,8 @@ from .trace import Trace as Trace
 __all__ = [
     "Batch",
     "CountsDump",
+    "Diagnosis",
+    "Finding",
     "InputError",
     "LoadCounts",
     "ModelLayout",
@@ -32,6 +37,7 @@ __all__ = [
     "Violation",
     "Violations",
     "capture",
+    "check",
     "load",
     "profile_shards",
     "save",

@@ -12,12 +12,15 @@ from typing import Any, Self
 from api.client.connection import Connection
 from api.client.streams import events_of, send_parts
 from api.resources.catalogue.answers import EngineResource, SolverResource
+from api.resources.evaluation_body import EvaluationBody
 from api.resources.evaluations.answers import Evaluation
+from api.resources.findings.answers import FindingsResource
 from api.resources.fronts.answers import FrontResource
 from api.resources.plans.answers import PlanNews, PlanResource, PlanSummary
-from api.resources.schemas import EvaluationBody, FrontBody, ImportBody, PlanBody, TopologyBody, UploadBody
+from api.resources.schemas import FrontBody, ImportBody, PlanBody, UploadBody
 from api.resources.score.answers import ScoreAnalysis
 from api.resources.topologies.answers import TopologyResource
+from api.resources.topologies.bodies import TopologyBody
 from api.resources.traces.answers import TraceResource, UploadResource
 
 __all__ = ["Client"]
@@ -83,6 +86,10 @@ class Client:
     def trace(self, trace_id: str) -> TraceResource:
         """Return what is known of a trace."""
         return self._connection.send(TraceResource, "GET", f"/v1/traces/{trace_id}")
+
+    def findings(self, trace_id: str) -> FindingsResource:
+        """Return what is wrong with the recording of a trace; the service reads it from start to end."""
+        return self._connection.send(FindingsResource, "GET", f"/v1/traces/{trace_id}/findings")
 
     def traces(self, tags: tuple[str, ...] = ()) -> Iterator[TraceResource]:
         """Iterate over the traces, the newest first."""

@@ -55,6 +55,11 @@ class Figure:
     instead: str
     kind: Literal["share", "number", "count"] = "number"
 
+    def of(self, evaluation: Evaluation) -> float | None:
+        """Return its value, None where there is none."""
+        value: float | None = getattr(evaluation, self.name)
+        return value
+
     def show(self, value: float | None) -> str:
         """Return a value as text."""
         if value is None:
@@ -62,6 +67,20 @@ class Figure:
         if self.kind == "share":
             return f"{100 * value:.1f} %"
         return f"{value:.1f}" if self.kind == "count" else f"{value:.3f}"
+
+
+@dataclass(frozen=True)
+class PassLoad(Figure):
+    """The busiest GPU's load in forward passes of so many tokens, mean over passes and layers."""
+
+    tokens: int = 0
+
+    def of(self, evaluation: Evaluation) -> float | None:
+        """Return its value, None where the tokens make no whole pass."""
+        for item in evaluation.per_pass:
+            if item.pass_tokens == self.tokens and item.imbalance_trtllm is not None:
+                return 1 + item.imbalance_trtllm
+        return None
 
 
 LOAD = Figure("imbalance_max_over_mean", "busiest GPU's load / mean load", "", "busiest GPU {} times the mean")
@@ -199,10 +218,17 @@ def _figures(
         figures, per = [REMOTE[f"remote_{kind}s"] for kind in kinds], "token and layer"
     if costs:
         figures.append(Figure("traffic", f"hop cost per {per}", "", f"hop cost per {per} {{}}"))
-    more = [
-        figure for figure in (BEST_SPLIT, ACTIVATED) if any(getattr(item, figure.name) is not None for item in found)
-    ]
-    return [*figures, LOAD, *more]
+    sizes = dict.fromkeys(item.pass_tokens for one in found for item in one.per_pass)
+    further = [*map(_per_pass, sizes), BEST_SPLIT, ACTIVATED]
+    return [*figures, LOAD, *(figure for figure in further if any(figure.of(item) is not None for item in found))]
+
+
+def _per_pass(tokens: int) -> PassLoad:
+    words, instead = (
+        f"  in passes of {tokens:,} tokens",
+        f"busiest GPU {{}} times the mean in passes of {tokens:,} tokens",
+    )
+    return PassLoad(f"pass_load_{tokens}", words, "", instead, tokens=tokens)
 
 
 def parts_of(comparison: Comparison) -> list[str | None]:
@@ -231,8 +257,7 @@ def value_of(row: Judged, part: str | None, figure: Figure) -> float | None:
         return row.expected_load.get(figure.name)
     if part in row.counts:
         return row.counts[part].as_dict().get(figure.name)
-    value: float | None = getattr(row.parts[part].evaluation, figure.name)
-    return value
+    return figure.of(row.parts[part].evaluation)
 
 
 def change_of(before: Judged, after: Judged, part: str | None, figure: Figure) -> Change | None:

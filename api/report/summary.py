@@ -23,8 +23,9 @@ from api.report.verdict import PARTS, engine_note, headline, plan_row, score_wor
 if TYPE_CHECKING:
     from placement import ExpectedLoads
     from solvers import Solution
-    from solvers.comparing import Comparison, Judged, PartFigures
+    from solvers.comparing import Comparison, Judged
     from solvers.counted import DumpFigures
+    from solvers.replays import PartFigures
     from solvers.study import Study
 
 __all__ = [
@@ -135,7 +136,7 @@ def replay_text(part: str, plans: Mapping[str, PartFigures]) -> str:
     found = [item.evaluation for item in plans.values()]
     title = f"{PARTS.get(part, part).capitalize()} tokens ({found[0].tokens:,}):"
     columns = [
-        [["\n".join(_halves(figure.words.strip())), *(figure.show(getattr(item, figure.name)) for item in found)]]
+        [["\n".join(_halves(figure.words.strip())), *(figure.show(figure.of(item)) for item in found)]]
         for figure in replayed_figures(found)
     ]
     return f"{title}\n{_blocks(_short(list(plans)), columns)}"
@@ -145,7 +146,7 @@ def expected_text(plans: Mapping[str, ExpectedLoads], dumps: Mapping[str, Sequen
     """Return what plans make of counts: expected loads in all, and by dump where there are several."""
     found = list(plans.values())
     title = f"Expected load of {found[0].layers} layers, from counts alone (traffic needs a trace with tokens):"
-    names = ("imbalance_max_over_mean", "balancedness_vllm", "imbalance_trtllm")
+    names = ("imbalance_max_over_mean", "balancedness_whole_trace", "imbalance_trtllm")
     header = ["plan", "busiest GPU /\nmean load", "balancedness\n(vLLM)", "imbalance\n(TensorRT-LLM)"]
     rows = [
         [name, *(f"{getattr(loads, figure):.3f}" for figure in names)]

@@ -27,7 +27,7 @@ class ExpectedLoads(ByContent):
     ----------
     imbalance_max_over_mean : float
         Busiest GPU's load over the mean GPU's, the mean over layers; 1 is balanced.
-    balancedness_vllm : float
+    balancedness_whole_trace : float
         Mean load over the busiest GPU's load, both summed over layers.
     imbalance_trtllm : float
         Mean over layers of the busiest GPU's load over the mean, less 1.
@@ -38,7 +38,7 @@ class ExpectedLoads(ByContent):
     """
 
     imbalance_max_over_mean: float
-    balancedness_vllm: float
+    balancedness_whole_trace: float
     imbalance_trtllm: float
     count: float
     layers: int
@@ -49,7 +49,7 @@ class ExpectedLoads(ByContent):
         largest = gpu_load.max(axis=1) * gpu_load.shape[1]
         return cls(
             imbalance_max_over_mean=float(largest.mean()),
-            balancedness_vllm=float(len(largest) / largest.sum()),
+            balancedness_whole_trace=float(len(largest) / largest.sum()),
             imbalance_trtllm=float((largest - 1).mean()),
             count=count,
             layers=len(gpu_load),

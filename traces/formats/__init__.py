@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy.typing as npt
 
@@ -27,7 +28,7 @@ from traces.support.kinds import checked
 from traces.support.text_marks import refuse_marks
 from traces.trace import Trace
 
-__all__ = ["READERS", "Reader", "UnpackLimits", "load"]
+__all__ = ["READERS", "Reader", "UnpackLimits", "load", "load_leniently"]
 
 
 @checked
@@ -80,15 +81,43 @@ def load(
     InputError
         If the file can't be read, is damaged or ambiguous, or breaks a rule of its format.
     """
-    if isinstance(model, str | Path):
-        model = load_model_config(model)
-    hints = Hints(
+    return _open(
+        path,
+        format,
         num_experts=num_experts,
         layer_ids=layer_ids,
         model=model,
         top_k=top_k,
         drop_dummy_rows=drop_dummy_rows,
+        unpack=unpack,
+    )
+
+
+def load_leniently(path: str | Path, *, format: str | None = None, **said: Any) -> Trace | LoadCounts:  # noqa: A002  as above
+    """Open a trace as `load` does, and take what it refuses though its content can be told: see `Hints.lenient`."""
+    return _open(path, format, lenient=True, **said)
+
+
+def _open(
+    path: str | Path | Sequence[str | Path],
+    format: str | None,  # noqa: A002  as above
+    *,
+    model: ModelLayout | str | Path | None = None,
+    num_experts: int | None = None,
+    top_k: int | None = None,
+    drop_dummy_rows: bool = False,
+    unpack: UnpackLimits | None = None,
+    **said: Any,
+) -> Trace | LoadCounts:
+    if isinstance(model, str | Path):
+        model = load_model_config(model)
+    hints = Hints(
+        num_experts=num_experts,
+        model=model,
+        top_k=top_k,
+        drop_dummy_rows=drop_dummy_rows,
         unpack=unpack or UnpackLimits(),
+        **said,
     )
     if model is not None and num_experts not in (None, model.num_experts) and model.num_experts is not None:
         detail = f"`num_experts` is {num_experts}, but the model has {model.num_experts}."
@@ -115,7 +144,8 @@ def load(
         provenance = replace(loaded.provenance, notes=(*loaded.provenance.notes, note))
         loaded = replace(loaded, provenance=provenance)
     loaded = settle_dummies(loaded, drop_dummy_rows)
-    options = {item.name: getattr(hints, item.name) for item in fields(hints)} | {"format": format}
+    hinted = {item.name: getattr(hints, item.name) for item in fields(hints) if item.name != "lenient"}
+    options = hinted | {"format": format}
     where = Path(path).absolute() if isinstance(path, str | Path) else [Path(item).absolute() for item in path]
     again = partial(load, where, **options)
     if not isinstance(loaded, Trace):

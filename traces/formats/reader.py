@@ -48,6 +48,9 @@ class Hints:
         Leave out rows that repeat the row before, and rows of a single id: `traces.formats.shared.dummies`.
     unpack : UnpackLimits
         How much an archive may hold.
+    lenient : bool
+        Read what is refused otherwise, though its content can be told: ids beyond the experts, rows and layers of
+        nothing but zeros. For the doctor (`traces.doctor`), which says what is wrong with it.
     """
 
     num_experts: int | None = None
@@ -56,6 +59,7 @@ class Hints:
     top_k: int | None = None
     drop_dummy_rows: bool = False
     unpack: UnpackLimits = DEFAULT_LIMITS
+    lenient: bool = False
 
     def __post_init__(self) -> None:
         value: Any = self.top_k
@@ -117,7 +121,7 @@ class Reader:
 
 def check_largest(hints: Hints, largest_id: int, place: str) -> None:
     """Refuse ids beyond the experts that the caller or the model states, where a pass has found the largest one."""
-    if hints.experts is not None and largest_id >= hints.experts:
+    if hints.experts is not None and largest_id >= hints.experts and not hints.lenient:
         detail = _experts_differ(hints, f"Tokens chose experts up to {largest_id}")
         raise InputError.of("num_experts_differ", f"{place}#/num_experts", detail, _experts_remedy(hints))
 
@@ -139,11 +143,24 @@ def _experts_remedy(hints: Hints) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """The layers and experts of a file, and the notes on how they were found."""
+    """The layers and experts of a file, and the notes on how they were found.
+
+    Attributes
+    ----------
+    layer_ids : (L,) int64
+    num_experts : int
+    notes : tuple of str
+    inferred : bool
+        Whether the number of experts is the largest id plus one, as nobody states it.
+    lenient : bool
+        See `Hints`.
+    """
 
     layer_ids: npt.NDArray[np.int64]
     num_experts: int
     notes: tuple[str, ...]
+    inferred: bool = False
+    lenient: bool = False
 
     @classmethod
     def settle(
@@ -222,7 +239,7 @@ class Axes:
                 "num_experts_type", f"{file.name}#/num_experts", f"{experts!r:.40} is no integer.", "Give an integer."
             )
             experts = None
-        elif experts is not None and hints.experts not in (None, experts):
+        elif experts is not None and hints.experts not in (None, experts) and not hints.lenient:
             found.add(
                 "num_experts_differ",
                 f"{file.name}#/num_experts",
@@ -230,8 +247,11 @@ class Axes:
                 _experts_remedy(hints),
             )
         found.raise_if_any()
+        inferred = experts is None
         if experts is None:
             experts = largest_id() + 1
+            if hints.lenient:
+                experts = min(max(experts, 1), checks.MAX_EXPERTS)  # fillers are no experts
             if experts < 1:
                 raise InputError.of(
                     "zero_tokens",
@@ -240,14 +260,20 @@ class Axes:
                     "Check the recording, or give `num_experts`.",
                 )
             notes.append(f"`num_experts` is not given; inferred as {experts} from the largest id.")
-        return cls(layer_ids=layers, num_experts=int(experts), notes=tuple(notes))
+        return cls(
+            layer_ids=layers, num_experts=int(experts), notes=tuple(notes), inferred=inferred, lenient=hints.lenient
+        )
 
     def trace(self, file: TraceFile | Bundle, format_name: str, notes: tuple[str, ...] = (), **fields: Any) -> Trace:
         """Return the trace of `file`; `fields` are those that the reader knows: top_k, num_tokens, columns, read."""
+        # A trace of nothing but zeros is for the doctor to tell.
+        experts = max(self.num_experts, fields["top_k"]) if self.lenient and self.inferred else self.num_experts
         return Trace(
             layer_ids=self.layer_ids,
-            num_experts=self.num_experts,
+            num_experts=experts,
             hash_source=file.sha256,
-            provenance=Provenance(source=file.name, format=format_name, notes=(*self.notes, *notes)),
+            provenance=Provenance(
+                source=file.name, format=format_name, notes=(*self.notes, *notes), experts_inferred=self.inferred
+            ),
             **fields,
         )

@@ -63,7 +63,7 @@ def compare(
 
     from api.cli.expected import tell_expected
     from api.report.summary import comparison_text, replay_text
-    from solvers.comparing import part_figures
+    from solvers.replays import part_figures
     from traces import LoadCounts
 
     with progress() as shown, ExitStack() as stack:
@@ -91,7 +91,7 @@ def compare(
         names = _names(files)
         shown.phase("replaying tokens" if server is None else "waiting for the service")
         engine = asked.get("engine") or replays.plans[0][0].provenance.get("engine")
-        whole = _judged(replays, names, part, objective, engine, workers)
+        whole = _judged(replays, names, part, objective, engine, asked.get("pass_tokens") or (), workers)
         if whole is None:
             found = {
                 name: replays.replay(file, loaded, where, objective)
@@ -151,6 +151,7 @@ def _judged(
     part: str,
     objective: SettledObjective,
     engine: str | None,
+    pass_tokens: tuple[int, ...],
     workers: int | None,
 ) -> Comparison | None:
     """Score all plans on the tokens, beside what happens when nobody plans.
@@ -177,7 +178,7 @@ def _judged(
     except InputError:
         return None  # a problem refuses what a replay allows: replicas by node where tokens have no home, say
     rows = ({} if base is None else {study.baseline_name: base}) | plans
-    return judge(problem, parts, rows, baseline=study.baseline_name, workers=workers)
+    return judge(problem, parts, rows, baseline=study.baseline_name, pass_tokens=pass_tokens, workers=workers)
 
 
 def _differences(files: Sequence[Path], objectives: Sequence[SettledObjective]) -> tuple[str, ...]:

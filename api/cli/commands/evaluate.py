@@ -50,7 +50,7 @@ def evaluate(
 
     from api.cli.expected import tell_expected
     from api.report.summary import replay_text
-    from solvers.comparing import part_figures
+    from solvers.replays import part_figures
     from traces import LoadCounts
 
     with progress() as shown, ExitStack() as stack:

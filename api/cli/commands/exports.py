@@ -1,4 +1,4 @@
-"""``moe-placement export`` and ``moe-placement check``: placement files for engines, and existing ones examined."""
+"""``moe-placement export``: placement files for engines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options as shared
-from api.cli.console import BAD_INPUT, Json, print_json, say, write
+from api.cli.console import Json, print_json, say, write
 from api.cli.declared import Asked, asks
 from api.cli.knobs import MACHINE, OUTPUT
 from api.cli.options import output_option
@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from placement.engines import Engine
     from placement.exports import Context, Export
 
-__all__ = ["LAYOUT_OPTIONS", "check", "export", "placement_context", "write_placement"]
+__all__ = [
+    "LAYOUT_OPTIONS",
+    "ModelClass",
+    "MtpModelClass",
+    "Where",
+    "WithoutMtp",
+    "export",
+    "form_of",
+    "placement_context",
+    "write_placement",
+]
 
 LAYOUT_OPTIONS = ("model", "num_experts", "layer_ids", "model_layers", "first_moe_layer", "mtp_layers")
 FillMissing = Annotated[
@@ -90,46 +100,6 @@ def export(
             with service_at(server) as service:
                 plan = fetch_plan(service, str(plan), Path(folder))
         write_placement(plan, plan_format, context, form, target, output, force=force, as_json=as_json)
-
-
-@asks(TraceReading, "reading", only=LAYOUT_OPTIONS)
-def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Placement file of any engine.")],
-    reading: Asked,
-    engine: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Engine, or format that it should have; found by content by default."),
-    ] = None,
-    without_mtp: WithoutMtp = False,
-    model_class: ModelClass = None,
-    mtp_model_class: MtpModelClass = None,
-    topology: Where = None,
-    as_json: Json = False,
-) -> None:
-    """Tell everything in a placement file that its engine would reject or misread; exit code 1 if there is anything."""
-    from api.cli.errors import told
-    from api.cli.outputs import Checks
-    from placement.exports import Document, recognised
-
-    with Checks() as checks:
-        read = reading.build(checks)
-    document = Document.of(file)
-    form = recognised(document) if engine is None else form_of(engine, "/engine")[0]
-    names = {"model_class": model_class, "mtp_model_class": mtp_model_class}
-    context = placement_context(topology, read, without_mtp=without_mtp, **names)
-    found, notes = form.check(document, context)
-    for violation in found.found:
-        say(told(violation), "error")
-    for note in notes:
-        say(note, "note")
-    if as_json:
-        violations = [violation.as_dict() for violation in found.found]
-        both = {"format": form.name, "engine": form.engine, "notes": list(notes)}
-        print_json({"file": str(file), "valid": not violations, "violations": violations} | both)
-    elif not found.found:
-        write(f"{file}: a valid file of {form.engine} ({form.name}).")
-    if found.found:
-        raise typer.Exit(BAD_INPUT)
 
 
 def form_of(text: str, pointer: str) -> tuple[Export, Engine | None]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from api.resources.evaluation_body import EvaluationBody
 from api.resources.requests import topology_of
-from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
+from api.resources.schemas import PlanBody, TopologyFile
 from api.resources.traces.stored import StoredTrace
 from placement import Plan, evaluate
 from placement.replay.choices import CHOICES, engine_choices, recorded_topology
@@ -49,7 +50,7 @@ def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[st
         topology = PlanBody.model_validate(request).topology
     else:
         topology = _topology(plan)
-    asked = {name: getattr(body, name) for name in ("engine", *CHOICES, "decode_batch")}
+    asked = {name: getattr(body, name) for name in ("engine", *CHOICES, "decode_batch", "pass_tokens")}
     known |= {"asked": asked, "part": body.part, "hold_out": body.hold_out}
     return Replay(plan=dict(plan), topology=topology, **known)
 

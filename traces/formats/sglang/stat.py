@@ -57,17 +57,19 @@ def _of_ranks(bundle: Bundle, hints: Hints) -> LoadCounts:
     """Return the counts of one time, which the files of all ranks hold."""
     first: npt.NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
+    full: int | None = None
     for file in bundle.files:
-        load, found = _read(file)
+        load, found, steps = _read(file)
         if first is None:
-            first, notes = load, found
+            first, notes, full = load, found, steps
         elif load.shape != first.shape or not np.array_equal(load, first):
             detail = f"The counts differ from those of {bundle.files[0].name}, though they are summed over ranks."
             raise InputError.of("ranks_differ", file.name, detail, "Load the dumps of one recording.")
     assert first is not None
     if len(bundle.files) > 1:
         notes = (*notes, f"The files of {len(bundle.files)} ranks hold the same sums; they were taken once.")
-    return loads_of(bundle, hints, READER.name, first, notes)
+    counts = loads_of(bundle, hints, READER.name, first, notes)
+    return replace(counts, provenance=replace(counts.provenance, full_buffer=full))
 
 
 def _rank(value: Any, name: str) -> int:
@@ -77,7 +79,7 @@ def _rank(value: Any, name: str) -> int:
     return rank
 
 
-def _read(file: TraceFile) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
+def _read(file: TraceFile) -> tuple[npt.NDArray[np.float64], tuple[str, ...], int | None]:
     torch = open_torch(file)
     value: Any = torch.value
     key = "activation_freq" if type(value) is dict and "logical_count" not in value else "logical_count"
@@ -99,7 +101,7 @@ def _read(file: TraceFile) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
             used += int(np.count_nonzero(part.any(axis=(1, 2))))
             total += part.sum(axis=0, dtype=np.float64)
     notes = (f"{steps - used} of {steps} steps of the buffer were not used.",) if used < steps else ()
-    return total, notes
+    return total, notes, steps if used == steps and len(counts.shape) == 3 else None
 
 
 def _schema(place: str, what: str) -> InputError:

@@ -53,6 +53,8 @@ def moe_rows(
     if hints.layer_ids is not None:
         named = _listed_rows(hints.layer_ids, count)
     if not used.any():
+        if hints.lenient:
+            return np.arange(count, dtype=np.int64) if named is None else named, ()
         raise InputError.of("zero_tokens", place, "Every layer holds filler only.", "Check the recording.")
     idle = np.flatnonzero(~used)
     if named is None:
@@ -76,7 +78,7 @@ def moe_rows(
         )
         found.add("layer_not_named", place, detail, REMEDY)
     empty = np.intersect1d(idle, named)
-    if certain and len(empty):
+    if certain and len(empty) and not hints.lenient:
         filler = layers_that(empty, "is named as an MoE layer, but holds", "are named as MoE layers, but hold")
         detail = f"{filler} filler only."
         found.add("layer_is_dense", place, detail, REMEDY)

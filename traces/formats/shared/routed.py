@@ -127,7 +127,7 @@ def open_routed(
         remedy = RECORD_ROUTED if by_response else "Check the recording."
         raise InputError.of("zero_tokens", file.name, "There are no rows of routed experts.", remedy)
     rows, layer_notes = moe_rows(file.name, hints, scan.used, certain=scan.top_k > 1)
-    if scan.empty_rows and scan.top_k > 1 and not hints.drop_dummy_rows:
+    if scan.empty_rows and scan.top_k > 1 and not (hints.drop_dummy_rows or hints.lenient):
         raise InputError.of(
             "unwritten_rows",
             file.name,
