@@ -15,7 +15,8 @@ from api.resources.catalogue.answers import EngineResource, SolverResource
 from api.resources.evaluations.answers import Evaluation
 from api.resources.fronts.answers import FrontResource
 from api.resources.plans.answers import PlanNews, PlanResource, PlanSummary
-from api.resources.schemas import EvaluationBody, FrontBody, ImportBody, PlanBody, TopologyBody, UploadBody
+from api.resources.reading import ImportBody, UploadBody
+from api.resources.schemas import EvaluationBody, FrontBody, PlanBody, TopologyBody
 from api.resources.score.answers import ScoreAnalysis
 from api.resources.topologies.answers import TopologyResource
 from api.resources.traces.answers import TraceResource, UploadResource

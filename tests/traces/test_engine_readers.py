@@ -251,6 +251,19 @@ def test_dense_layers_are_told_by_rule_or_by_the_caller(tmp_path: Path) -> None:
     refused("layer_count", path, model=ModelLayout.of(7, first_moe_layer=1))
 
 
+def test_arrays_of_moe_layers_only(tmp_path: Path) -> None:
+    """As TensorRT-LLM returns them: told by the model, or by names that are no rows; nothing is shifted."""
+    path = written(tmp_path / "r.npy", npy_bytes(TOY.ids.astype(np.int32)))
+    model = ModelLayout.of(TOY.layers, moe_layers=TOY.moe, num_experts=TOY.experts)
+    for said in ({"model": model}, {"layer_ids": list(TOY.moe)}):
+        trace, tokens = tokens_of(path, **said)
+        assert trace.layer_ids.tolist() == list(TOY.moe)
+        assert np.array_equal(tokens.topk_ids, TOY.ids)
+        assert trace.engine == "tensorrt-llm"
+    assert load(path).layer_ids.tolist() == [0, 1, 2, 3]
+    refused("layer_count", path, model=ModelLayout.of(9, first_moe_layer=1))
+
+
 def test_top_1_is_ambiguous_without_the_caller(tmp_path: Path) -> None:
     """With one expert per token, all zero may be choices."""
     toy = Toy(top_k=1, moe=(1, 2, 3, 4, 5))

@@ -67,7 +67,9 @@ def convert(
         loading = read.load_options(read.layout()) | {"format": source_format}
         _convert_trace(source, output, wanted, loading, as_json=as_json)
         return
-    _refuse_unused({"top_k": read.top_k, "drop_dummy": read.drop_dummy_rows}, "A placement is converted")
+    rows = {"ids_beyond_experts": read.ids_beyond_experts, "layer_base": read.layer_base, "phase": read.phase}
+    rows |= {"top_k": read.top_k, "drop_dummy": read.drop_dummy_rows}
+    _refuse_unused(rows, "A placement is converted")
     context = placement_context(topology, read, **writing)
     form, engine = form_of(wanted, "/to")
     write_placement(source, source_format, context, form, engine, output, force=force, as_json=as_json)

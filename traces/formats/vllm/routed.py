@@ -5,6 +5,8 @@ Layers are all those of the model, dense ones all zero; ids are logical.
 References
 ----------
 vLLM 0.33, ``--enable-return-routed-experts``; streamed answers have the field in the last line of a choice only.
+ATOM returns the same array (pull request 2274), TensorRT-LLM's Router Replay one of MoE layers only (pull request
+18397).
 """
 
 from __future__ import annotations
@@ -29,6 +31,13 @@ __all__ = ["READER"]
 
 def open_vllm(file: TraceFile, hints: Hints) -> Trace:
     """Open an array or responses; all is read once, to tell dense layers from others."""
+    if hints.model is not None and hints.model.zero_experts:
+        detail = (
+            f"The model has {hints.model.zero_experts} zero-computation experts, and vLLM writes id 0 for each of "
+            "them: they can't be told from expert 0."
+        )
+        remedy = "Record with an engine that keeps their ids, such as SGLang, and give `ids_beyond_experts` none."
+        raise InputError.of("zero_experts_lost", file.name, detail, remedy)
     if file.head.startswith(MAGIC):
         return open_routed(file, hints, READER.name, lambda step: _array(file, step), by_response=False)
     skipped = [0]
