@@ -5,6 +5,8 @@ Their routing differs, and engines that serve them by different instances want a
 
 from __future__ import annotations
 
+import numpy as np
+
 from traces.counts import LoadCounts
 from traces.support.errors import InputError
 from traces.support.words import Phase
@@ -40,4 +42,4 @@ def of_phase(loaded: Trace | LoadCounts, phase: Phase | None) -> Trace | LoadCou
             "their numbers of prompt and completion tokens.",
         )
     code = PHASES[phase]
-    return loaded.where(lambda batch: batch.phase == code, f"Tokens of one phase only: {phase}.")
+    return loaded.where(lambda batch: np.asarray(batch.phase) == code, f"Tokens of one phase only: {phase}.")

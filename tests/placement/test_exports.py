@@ -140,6 +140,41 @@ def test_vllm_ascend() -> None:
     }
 
 
+def mixed(shared: int = 1, slots: int = 2) -> dict[str, Any]:
+    """Return a map of 3 layers and 4 devices, whose shared experts have ids from 8 on."""
+    layers = []
+    for layer in range(3):
+        order = np.roll(np.arange(4 * slots), layer).reshape(4, slots).tolist()
+        devices = [{"device_id": n, "device_expert": [*held, 8 + n % shared]} for n, held in enumerate(order)]
+        layers.append({"layer_id": layer, "device_count": 4, "device_list": devices})
+    return {"moe_layer_count": 3, "layer_list": layers}
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+def test_vllm_ascend_leaves_shared_experts_of_mix_placement_out(shared: int) -> None:
+    """Ids from E on, one on every device, are no routed experts; without E, they are told."""
+    export = export_named("vllm_ascend")
+    document = Document("f", json.dumps(mixed(shared)).encode())
+    plan = export.read(document, Context(num_experts=8))
+    expected = np.stack([np.roll(np.arange(8), layer) for layer in range(3)])
+    assert np.array_equal(plan.physical_to_logical_map, expected)
+    assert (plan.num_experts, plan.num_gpus) == (8, 4)
+    assert "mix_placement" in str(plan.provenance["placement"])
+    if shared == 1:
+        unknown = export.read(document)
+        assert unknown.num_experts == 9
+        assert "mix_placement" in str(unknown.provenance["placement"])
+
+
+def test_vllm_ascend_refuses_ids_beyond_the_experts_on_some_devices() -> None:
+    """Where devices hold different numbers of them, they are no shared experts."""
+    content = mixed()
+    content["layer_list"][1]["device_list"][2]["device_expert"][2] = 3
+    with pytest.raises(InputError) as caught:
+        export_named("vllm_ascend").read(Document("f", json.dumps(content).encode()), Context(num_experts=8))
+    assert any("layer_list/1" in item.pointer or "8" in item.detail for item in caught.value.violations)
+
+
 def test_vllm_ascend_reads_the_published_example() -> None:
     """The example of its documentation: eight experts and two replicas on two devices."""
     devices = [{"device_id": 0, "device_expert": [7, 2, 0, 3, 5]}, {"device_id": 1, "device_expert": [6, 1, 4, 7, 2]}]

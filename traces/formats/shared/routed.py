@@ -146,7 +146,7 @@ def open_routed(
             "They were never written, most likely: leave them out with `drop_dummy_rows`.",
         )
     asked = hints.experts_per_token
-    if asked not in (None, scan.top_k) and not (hints.beyond_is_none and asked is not None and asked < scan.top_k):
+    if asked is not None and asked != scan.top_k and not (hints.beyond_is_none and asked < scan.top_k):
         raise InputError.of("top_k_differ", file.name, f"The file has top-{scan.top_k}.", "Leave `top_k` out.")
     layers = rows if named is None else named
     axes = axes_of_rows(file, hints, layers, largest_id=scan.largest, num_experts=None)
