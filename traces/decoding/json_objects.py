@@ -25,7 +25,7 @@ OBJECT_BYTES = 128 << 20
 CHUNK_BYTES = 1 << 20
 MAX_DEPTH = 200
 OUTSIDE = re.compile(rb'["{}\[\],]|[^\s"{}\[\],]')  # between objects
-INSIDE = re.compile(rb'["{}\[\]]')
+INSIDE = re.compile(rb'["{}]')  # brackets are left to the parser: arrays have many
 STRING = re.compile(rb'["\\]')
 
 
@@ -130,7 +130,7 @@ def _pieces(stream: IO[bytes], name: str, limit: int) -> Iterator[bytes]:
             elif depth:
                 if found == b'"':
                     in_string = True
-                elif found in b"{[":
+                elif found == b"{":
                     depth += 1
                     if depth > MAX_DEPTH:
                         raise bad(f"Nested more than {MAX_DEPTH} deep.")
