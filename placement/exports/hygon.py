@@ -1,7 +1,9 @@
 """HYGON's vLLM plug-in, version 2: a map per model class, MoE layers counted from 0.
 
 ``vllm_hcu`` static EPLB plans: metadata that disagrees with the running model is refused, and the layers for
-multi-token prediction are a model of their own.
+multi-token prediction are a model of their own. With pipeline parallelism, versions with pull request 69 have a map
+per stage, under ``CLASS#pp_rank=0`` and so on; they are read in the order of the stages. Later versions refuse
+pipelines.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ __all__ = ["EXPORT"]
 
 FORMAT = "vllm_offline_eplb_physical_to_logical_by_model"
 MAP = "physical_to_logical_map"
+STAGE = "#pp_rank="
 COUNTS = ("num_moe_layers", "num_logical_experts", "num_physical_experts", "num_redundant_experts")
 FIELDS = {"record_kind": str, "model_name": str, "model_class": str, MAP: list} | dict.fromkeys(COUNTS, int)
 
@@ -99,16 +102,36 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
 def _chosen(maps: dict[str, Any], context: Context, place: str) -> list[str]:
     """Return the maps to read: those that the caller names, or the only one; the main model's first."""
     named = [name for name in (context.model_class, context.mtp_model_class) if name]
-    if missing := [name for name in named if name not in maps]:
+    stages = {name: _stages(maps, name, place) for name in {key.partition(STAGE)[0] for key in maps}}
+    if missing := [name for name in named if name not in stages]:
         detail = f"There is no map for {missing}."
-        raise InputError.of("model_class", place, detail, f"Name one of {sorted(maps)[:8]}.")
+        raise InputError.of("model_class", place, detail, f"Name one of {sorted(stages)[:8]}.")
     if named:
-        return named
-    if len(maps) != 1:
-        detail = f"Maps of {len(maps)} models: {sorted(maps)[:8]}."
+        return [key for name in named for key in stages[name]]
+    if len(stages) != 1:
+        detail = f"Maps of {len(stages)} models: {sorted(stages)[:8]}."
         remedy = "Name one with `model_class`, and the one for multi-token prediction with `mtp_model_class`."
         raise InputError.of("model_class", place, detail, remedy)
-    return list(maps)
+    return next(iter(stages.values()))
+
+
+def _stages(maps: dict[str, Any], name: str, place: str) -> list[str]:
+    """Return the keys of a model: its own, or those of its pipeline stages in their order.
+
+    Raises
+    ------
+    InputError
+        If a stage is missing, or there are stages beside a map of the whole model.
+    """
+    keys = [key for key in maps if key.partition(STAGE)[0] == name]
+    if keys == [name]:
+        return keys
+    expected = [f"{name}{STAGE}{rank}" for rank in range(len(keys))]
+    if set(keys) != set(expected):
+        detail = f"The stages of {name[:60]} are {sorted(keys)[:8]}."
+        remedy = f"Give a map of the model, or one per stage: {expected[0][:80]} and so on."
+        raise InputError.of("pipeline_stages", place, detail, remedy)
+    return expected
 
 
 def _check_record(record: dict[str, Any], name: str, shape: tuple[int, ...], place: str, found: Violations) -> None:

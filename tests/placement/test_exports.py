@@ -442,6 +442,24 @@ def test_hygon_refusals(field: str, value: Any, code: str) -> None:
     assert code in {item[0] for item in found("hygon", content)}
 
 
+def test_hygon_reads_the_stages_of_a_pipeline_in_their_order() -> None:
+    """A map per stage, whose key names it; a stage that is missing is told."""
+    content = json.loads(written("hygon", context=replace(CONTEXT, model_class="A", model_name="m")))
+    whole = content["model_maps"].pop("A")
+    rows = whole["physical_to_logical_map"]
+    for rank, part in ((1, rows[1:]), (0, rows[:1])):
+        key = f"A#pp_rank={rank}"
+        stage = {"model_class": key, "num_moe_layers": len(part), "physical_to_logical_map": part}
+        content["model_maps"][key] = whole | stage
+    for context in (CONTEXT, replace(CONTEXT, model_class="A")):
+        plan = export_named("hygon").read(Document("f", json.dumps(content).encode()), context)
+        assert plan.physical_to_logical_map.tolist() == rows
+    del content["model_maps"]["A#pp_rank=0"]
+    with pytest.raises(InputError) as caught:
+        export_named("hygon").read(Document("f", json.dumps(content).encode()), CONTEXT)
+    assert {item.code for item in caught.value.violations} == {"pipeline_stages"}
+
+
 def test_hygon_with_two_models_asks_which() -> None:
     """A file with the maps of two models is read with their names only."""
     both = Context(model=MODEL, model_class="A", mtp_model_class="B", model_name="m", gpus_per_node=(2,))
