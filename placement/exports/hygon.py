@@ -2,16 +2,19 @@
 
 ``vllm_hcu`` static EPLB plans: metadata that disagrees with the running model is refused, and the layers for
 multi-token prediction are a model of their own. With pipeline parallelism, versions with pull request 69 have a map
-per stage, under ``CLASS#pp_rank=0`` and so on; they are read in the order of the stages. Later versions refuse
-pipelines.
+per stage, under ``CLASS#pp_rank=0`` and so on, and the layers for multi-token prediction in the last. Later versions
+refuse pipelines.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from placement.exports.context import Context
 from placement.exports.export import Export
@@ -48,18 +51,38 @@ def _also(table: Table, context: Context, found: Violations) -> None:
         if not getattr(context, name):
             detail = f"The file names the engine's {name.replace('_', ' ')}, which nobody said."
             found.add("model_class", f"/{name}", detail, f"Give `{name}`: DeepseekV3ForCausalLM, say.")
+    sizes, model = context.pipeline_stages, context.model
+    if sizes is not None and (model is None or min(sizes, default=0) < 1 or sum(sizes) != model.num_layers):
+        layers = "is not known" if model is None else f"has {model.num_layers}"
+        detail = f"Stages of {list(sizes[:16])} layers are {sum(sizes)} in all, and the model {layers}."
+        remedy = "Give `model`, and how many of its layers each stage has, dense ones included."
+        found.add("pipeline_stages", "/pipeline_stages", detail, remedy)
+
+
+def _maps(table: Table, context: Context) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """Yield the key of each map, and which rows it has, (L,) bool: by model, and by stage of a pipeline."""
+    mtp = _mtp_rows(table, context)
+    sizes = context.pipeline_stages
+    if sizes is None:
+        yield str(context.model_class), ~mtp
+        yield str(context.mtp_model_class), mtp
+        return
+    ends = np.cumsum(sizes)
+    stage = np.searchsorted(ends, table.layer_ids, side="right")
+    for rank in range(len(sizes)):
+        yield f"{context.model_class}{STAGE}{rank}", ~mtp & (stage == rank)
+    yield f"{context.mtp_model_class}{STAGE}{len(sizes) - 1}", mtp
 
 
 def _encode(table: Table, context: Context) -> bytes:
-    mtp = _mtp_rows(table, context)
     maps = {}
-    for model_class, kept in ((context.model_class, ~mtp), (context.mtp_model_class, mtp)):
+    for model_class, kept in _maps(table, context):
         if not kept.any():
             continue
         slots = table.slots[kept]
         counts = (len(slots), table.num_experts, slots.shape[1], slots.shape[1] - table.num_experts)
         record = {"record_kind": "proposal", "model_name": context.model_name, "model_class": model_class}
-        maps[str(model_class)] = record | dict(zip(COUNTS, counts, strict=True)) | {MAP: slots.tolist()}
+        maps[model_class] = record | dict(zip(COUNTS, counts, strict=True)) | {MAP: slots.tolist()}
     return json.dumps({"version": 2, "format": FORMAT, "model_maps": maps}).encode() + b"\n"
 
 
@@ -127,6 +150,9 @@ def _stages(maps: dict[str, Any], name: str, place: str) -> list[str]:
     if keys == [name]:
         return keys
     expected = [f"{name}{STAGE}{rank}" for rank in range(len(keys))]
+    others = Counter(base for base, mark, _ in (key.partition(STAGE) for key in maps) if mark and base != name)
+    if len(keys) == 1 and keys[0] in {f"{name}{STAGE}{stages - 1}" for stages in others.values()}:
+        return keys  # layers for multi-token prediction, which are in the last stage only
     if set(keys) != set(expected):
         detail = f"The stages of {name[:60]} are {sorted(keys)[:8]}."
         remedy = f"Give a map of the model, or one per stage: {expected[0][:80]} and so on."

@@ -122,6 +122,26 @@ def test_hygon() -> None:
     assert json.loads(written("hygon", context=Context(model=MODEL, **names))) == expected
 
 
+def test_hygon_writes_a_map_per_stage_of_a_pipeline() -> None:
+    """Layers go where the stages end; those for multi-token prediction are in the last one. It is read as it was."""
+    names: dict[str, Any] = {"model_class": "A", "mtp_model_class": "B", "model_name": "m", "gpus_per_node": (2,)}
+    layers = MODEL.num_layers
+    context = Context(model=MODEL, pipeline_stages=(MODEL.moe_layers[0] + 1, layers - MODEL.moe_layers[0] - 1), **names)
+    content = written("hygon", context=context)
+    maps = json.loads(content)["model_maps"]
+    assert {key: item["physical_to_logical_map"] for key, item in maps.items()} == {
+        "A#pp_rank=0": TABLE[:1],
+        "A#pp_rank=1": TABLE[1:3],
+        "B#pp_rank=1": TABLE[3:],
+    }
+    assert all(item["model_class"] == key for key, item in maps.items())
+    plan = export_named("hygon").read(Document("f", content), Context(model=MODEL, **names))
+    assert plan.physical_to_logical_map.tolist() == TABLE
+    with pytest.raises(InputError) as caught:
+        written("hygon", context=replace(context, pipeline_stages=(1, layers)))
+    assert {item.code for item in caught.value.violations} == {"pipeline_stages"}
+
+
 def test_hygon_needs_the_names() -> None:
     """What the engine compares with the running model has to be said."""
     with pytest.raises(InputError) as caught:
