@@ -1,5 +1,6 @@
 """Plans for one phase: the tokens of the other are left out, and traces without phases are refused."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -36,3 +37,14 @@ def test_what_has_no_phases_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             load(tmp_path / name, phase=phase)  # type: ignore[arg-type]  # a wrong word, too
         assert caught.value.violations[0].code == code
+
+
+def test_a_part_of_one_phase_pickles(tmp_path: Path) -> None:
+    """It is opened again with how it was read: its phase, and what ids beyond the experts are."""
+    save(random_trace(0, 40, 3, 8, 2, phase=PHASE), tmp_path / "t.npz")
+    part = load(tmp_path / "t.npz", phase="decode", ids_beyond_experts="none")
+    assert isinstance(part, Trace)
+    again = pickle.loads(pickle.dumps(part))  # noqa: S301  our own bytes
+    (ids,), (same,) = ([batch.topk_ids for batch in trace.batches()] for trace in (part, again))
+    assert np.array_equal(ids, same)
+    assert again.digest == part.digest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from traces.decoding.files import TraceFile
 from traces.decoding.sources import open_path
 from traces.decoding.unpacking import UnpackLimits
 from traces.formats.mistaken import no_such_format, refuse_config, refuse_unrouted, unknown_content
+from traces.formats.opened import Opened
 from traces.formats.reader import Hints, Reader
 from traces.formats.registry import READERS
 from traces.formats.shared.beyond import settle_beyond
@@ -24,6 +25,7 @@ from traces.model.layout import ModelLayout
 from traces.phases import of_phase
 from traces.support.declared import check_word
 from traces.support.errors import InputError
+from traces.support.kinds import checked
 from traces.support.text_marks import refuse_marks
 from traces.support.words import Beyond, Phase
 from traces.trace import Trace
@@ -31,6 +33,7 @@ from traces.trace import Trace
 __all__ = ["READERS", "Reader", "UnpackLimits", "load"]
 
 
+@checked
 def load(
     path: str | Path,
     *,
@@ -127,7 +130,12 @@ def load(
         )
         provenance = replace(loaded.provenance, notes=(*loaded.provenance.notes, note))
         loaded = replace(loaded, provenance=provenance)
-    return of_phase(settle_dummies(loaded, drop_dummy_rows), phase)
+    loaded = of_phase(settle_dummies(loaded, drop_dummy_rows), phase)
+    if not isinstance(loaded, Trace):
+        return loaded
+    options = {item.name: getattr(hints, item.name) for item in fields(hints)} | {"format": format, "phase": phase}
+    opened = Opened(again=partial(load, Path(path).absolute(), **options), trace=loaded)
+    return replace(loaded, read=opened.read, hash_source=opened.sha256)
 
 
 def _open_file(file: TraceFile, named: Reader | None, hints: Hints) -> Trace | LoadCounts:
