@@ -44,7 +44,7 @@ def test_a_part_of_one_phase_pickles(tmp_path: Path) -> None:
     save(random_trace(0, 40, 3, 8, 2, phase=PHASE), tmp_path / "t.npz")
     part = load(tmp_path / "t.npz", phase="decode", ids_beyond_experts="none")
     assert isinstance(part, Trace)
-    again = pickle.loads(pickle.dumps(part))  # noqa: S301  our own bytes
+    again = pickle.loads(pickle.dumps(part))
     (ids,), (same,) = ([batch.topk_ids for batch in trace.batches()] for trace in (part, again))
     assert np.array_equal(ids, same)
     assert again.digest == part.digest
