@@ -17,7 +17,8 @@ from api.resources.evaluations.answers import Evaluation
 from api.resources.findings.answers import FindingsResource
 from api.resources.fronts.answers import FrontResource
 from api.resources.plans.answers import PlanNews, PlanResource, PlanSummary
-from api.resources.schemas import FrontBody, ImportBody, PlanBody, UploadBody
+from api.resources.reading import ImportBody, UploadBody
+from api.resources.schemas import FrontBody, PlanBody
 from api.resources.score.answers import ScoreAnalysis
 from api.resources.topologies.answers import TopologyResource
 from api.resources.topologies.bodies import TopologyBody
@@ -160,8 +161,8 @@ class Client:
             Format: ``sglang``, ``trtllm``, ...
         **writing
             The model's layers and what the file is keyed by: model_layers, first_moe_layer, mtp_layers, fill_missing,
-            without_mtp, layer, model_class, mtp_model_class, model_name; and force, for an engine where tokens travel
-            otherwise than the plan was made for.
+            without_mtp, layer, model_class, mtp_model_class, model_name, pipeline_stages; and force, for an engine
+            where tokens travel otherwise than the plan was made for.
         """
         query = {name: value for name, value in writing.items() if value is not None}
         content: bytes = self._connection.ask("GET", f"/v1/plans/{plan_id}/exports/{engine}", params=query).content

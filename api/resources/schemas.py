@@ -16,7 +16,6 @@ from solvers.request import FrontRequest, Request
 __all__ = [
     "FrontBody",
     "FrontId",
-    "ImportBody",
     "KeyBody",
     "LabelsBody",
     "Name",
@@ -28,7 +27,6 @@ __all__ = [
     "TopologyFile",
     "TopologyId",
     "TraceId",
-    "UploadBody",
     "form",
 ]
 
@@ -227,40 +225,3 @@ class KeyBody(Strict):
     days: Annotated[float, Field(gt=0, le=36_500, allow_inf_nan=False)] | None = Field(
         default=None, description="Days that it is valid; until it is revoked if null."
     )
-
-
-class ReadingBody(Strict):
-    """How to read a file that does not say everything itself; see the parameters of `POST /v1/traces`."""
-
-    format: Annotated[str, Field(min_length=1, max_length=40)] | None = None
-    num_experts: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
-    layer_ids: Annotated[list[LayerId], Field(min_length=1, max_length=MAX_LAYERS)] | None = None
-    top_k: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
-    model_layers: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    first_moe_layer: Annotated[int, Field(ge=0, le=100_000)] | None = None
-    drop_dummy_rows: Literal[True] | None = None
-
-    @property
-    def hints(self) -> dict[str, Any]:
-        """What is given, as `traces.load` takes it."""
-        return self.model_dump(include=set(ReadingBody.model_fields), exclude_none=True)
-
-
-class UploadBody(ReadingBody):
-    """The beginning of an upload in parts."""
-
-    name: Name | None = Field(default=None, description="Name to show, such as the file's.")
-    tags: Tags = Field(default=[], description="Words to find it by.")
-    bytes: Annotated[int, Field(ge=1, le=INT64)] | None = Field(
-        default=None, description="Size of the whole file, if it is known; the last part completes it."
-    )
-
-
-class ImportBody(ReadingBody):
-    """A file for the service to fetch."""
-
-    source: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
-        description="Absolute path on the service's machine, or an address, that the operator allows."
-    )
-    name: Name | None = Field(default=None, description="Name to show, such as the file's.")
-    tags: Tags = Field(default=[], description="Words to find it by.")

@@ -196,6 +196,7 @@ EXAMPLES: dict[str, Callable[[Path], Path]] = {
     "vllm_ascend": _ascend,
     "vllm_routed_experts": _engine("vllm_routed_experts"),
     "sglang_routed_experts": _engine("sglang_routed_experts"),
+    "lmdeploy_routed_experts": _engine("lmdeploy_routed_experts"),
     "sglang_stat": _engine("sglang_stat"),
     "logical_count": _logical_count,
     "sglang_per_pass": _engine("sglang_per_pass"),

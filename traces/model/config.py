@@ -227,6 +227,7 @@ def layout_from_config(content: Any, place: str = "") -> ModelLayout:
     # Routers that take the best experts of all ignore the groups, whatever the config says.
     limited = groups > 1 and fields.get("topk_method") != "greedy"
     experts, top_k = config.whole(EXPERTS, least=1), config.whole(TOP_K, least=1)
+    zero = config.whole(("zero_expert_num",), 0)
     found.raise_if_any()
     try:
         return ModelLayout(
@@ -237,6 +238,7 @@ def layout_from_config(content: Any, place: str = "") -> ModelLayout:
             top_k=top_k,
             num_groups=groups if limited else None,
             groups_per_token=chosen if limited else None,
+            zero_experts=zero or None,
             name=str(name),
             notes=notes,
         )

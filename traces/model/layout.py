@@ -37,6 +37,8 @@ class ModelLayout:
         E and K, where known. Shared experts are not counted: no router chooses them.
     num_groups, groups_per_token : int or None
         Groups of experts that the router limits a token to (``n_group``, ``topk_group``); None where it does not.
+    zero_experts : int or None
+        Experts that compute nothing, which the router may choose beside the routed ones; engines number them from E.
     name : str
         Model type, to show.
     notes : tuple of str
@@ -50,6 +52,7 @@ class ModelLayout:
     top_k: int | None = None
     num_groups: int | None = None
     groups_per_token: int | None = None
+    zero_experts: int | None = None
     name: str = ""
     notes: tuple[str, ...] = ()
 

@@ -14,6 +14,7 @@ from api.cli.commands.exports import (
     ModelClass,
     ModelName,
     MtpModelClass,
+    PipelineStages,
     Where,
     WithoutMtp,
     form_of,
@@ -56,6 +57,7 @@ def convert(
     model_class: ModelClass = None,
     mtp_model_class: MtpModelClass = None,
     model_name: ModelName = None,
+    pipeline_stages: PipelineStages = None,
     topology: Where = None,
     force: Force = False,
     as_json: Json = False,
@@ -67,7 +69,8 @@ def convert(
         read = reading.build(checks)
         checks.run(lambda: check_outputs({"OUT": output}, (source, reading.get("model"))))
     wanted = to.strip().lower().replace("-", "_")
-    names = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
+    names: dict[str, Any] = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
+    names |= {"pipeline_stages": pipeline_stages}
     writing = {"fill_missing": fill_missing, "without_mtp": without_mtp, "layer": layer} | names
     if wanted in COUNTS:
         _refuse_unused(writing | {"topology": topology, "force": force}, "Counts are written")
@@ -80,7 +83,9 @@ def convert(
         loading = read.load_options(read.layout()) | {"format": source_format}
         _convert_trace(source, output, wanted, loading, as_json=as_json)
         return
-    _refuse_unused({"top_k": read.top_k, "drop_dummy": read.drop_dummy_rows}, "A placement is converted")
+    rows = {"ids_beyond_experts": read.ids_beyond_experts, "layer_base": read.layer_base, "phase": read.phase}
+    rows |= {"top_k": read.top_k, "drop_dummy": read.drop_dummy_rows}
+    _refuse_unused(rows, "A placement is converted")
     context = placement_context(topology, read, **writing)
     form, engine = form_of(wanted, "/to")
     write_placement(source, source_format, context, form, engine, output, force=force, as_json=as_json)

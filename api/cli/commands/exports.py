@@ -15,6 +15,7 @@ from api.cli.knobs import MACHINE, OUTPUT
 from api.cli.options import output_option
 from api.cli.reading import TraceReading, read_topology
 from api.cli.remote.service import ServerOption, fetch_plan, named_plan, refuse_options, service_at
+from api.cli.texts import wholes
 
 if TYPE_CHECKING:
     from placement import Plan
@@ -46,6 +47,12 @@ MtpModelClass = Annotated[
     str | None, typer.Option(metavar="NAME", help="Engine's class for multi-token prediction; for hygon.")
 ]
 ModelName = Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model; for hygon.")]
+PipelineStages = Annotated[
+    str | None,
+    typer.Option(
+        parser=wholes, metavar="N,N", help="Layers of the model in each stage of its pipeline, as 30,31; for hygon."
+    ),
+]
 Where = Annotated[
     str | None,
     typer.Option(
@@ -76,6 +83,7 @@ def export(
     model_class: ModelClass = None,
     mtp_model_class: MtpModelClass = None,
     model_name: ModelName = None,
+    pipeline_stages: PipelineStages = None,
     topology: Where = None,
     plan_format: shared.PlanFormatOption = None,
     force: Force = False,
@@ -91,7 +99,8 @@ def export(
     with Checks() as checks:
         read = reading.build(checks)
         checks.run(lambda: check_outputs({"--output": output}, (plan, reading.get("model"))))
-    names = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
+    names: dict[str, Any] = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
+    names |= {"pipeline_stages": pipeline_stages}
     writing = {"fill_missing": fill_missing, "without_mtp": without_mtp, "layer": layer} | names
     context = placement_context(topology, read, **writing)
     form, target = form_of(engine, "/engine")

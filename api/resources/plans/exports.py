@@ -8,7 +8,18 @@ from fastapi import Query
 
 from traces import ModelLayout
 
-__all__ = ["FillMissing", "FirstMoeLayer", "Force", "Layer", "ModelLayers", "MtpLayers", "Name", "WithoutMtp", "layout"]
+__all__ = [
+    "FillMissing",
+    "FirstMoeLayer",
+    "Force",
+    "Layer",
+    "ModelLayers",
+    "MtpLayers",
+    "Name",
+    "PipelineStages",
+    "WithoutMtp",
+    "layout",
+]
 
 MAX_LAYERS = 10_000
 ModelLayers = Annotated[int | None, Query(ge=1, le=MAX_LAYERS, description="Layers of the model, dense ones included.")]
@@ -23,6 +34,14 @@ Force = Annotated[
 WithoutMtp = Annotated[bool, Query(description="The engine runs without multi-token prediction.")]
 Layer = Annotated[int | None, Query(ge=0, le=MAX_LAYERS, description="The one layer to write; for `deepspeed`.")]
 Name = Annotated[str | None, Query(min_length=1, max_length=200, description="Name in the file; for `hygon`.")]
+PipelineStages = Annotated[
+    str | None,
+    Query(
+        pattern=r"^[0-9]{1,6}(,[0-9]{1,6})*$",
+        max_length=2000,
+        description="Layers of the model in each stage of its pipeline, as 30,31; for `hygon`.",
+    ),
+]
 
 
 def layout(model_layers: int | None, first_moe_layer: int, mtp_layers: int) -> ModelLayout | None:

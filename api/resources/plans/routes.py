@@ -28,6 +28,7 @@ from api.resources.plans.exports import (
     ModelLayers,
     MtpLayers,
     Name,
+    PipelineStages,
     WithoutMtp,
     layout,
 )
@@ -188,6 +189,7 @@ def export_plan(
     model_class: Name = None,
     mtp_model_class: Name = None,
     model_name: Name = None,
+    pipeline_stages: PipelineStages = None,
     force: Force = False,
 ) -> Response:
     """Return the best plan so far as the placement file of an engine, if the engine would load it as it is meant.
@@ -206,6 +208,7 @@ def export_plan(
         model_class=model_class,
         mtp_model_class=mtp_model_class,
         model_name=model_name,
+        pipeline_stages=None if pipeline_stages is None else tuple(map(int, pipeline_stages.split(","))),
     )
     _, text = PLANS.found(store, plan_id)
     plan = Plan.from_dict(json.loads(text))
