@@ -122,7 +122,10 @@ def diagnose(seen: Observation, stated: int | None, model: ModelLayout | None) -
 
 
 def _of_counts(counts: LoadCounts | Profile, stated: int | None, model: ModelLayout | None) -> Diagnosis:
-    provenance = counts.provenance if isinstance(counts, LoadCounts) else Provenance(source=counts.sources[0].source)
+    if isinstance(counts, LoadCounts):
+        provenance = counts.provenance
+    else:  # a profile that was not counted from a file has no source
+        provenance = Provenance(source=next((part.source for part in counts.sources), "profile"))
     evidence, found = settle_counts(Evidence.of_counts(counts), stated)
     return Diagnosis.of(provenance.source, [*found, *_of_loads(evidence, provenance, model, None)])
 
