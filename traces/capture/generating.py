@@ -13,7 +13,7 @@ from traces.support.errors import InputError
 
 __all__ = ["allow_reorder", "forbid_reorder", "watched_generate"]
 
-# What makes generate() draft tokens that it may throw away again (transformers 5.24, generation/configuration_utils.py).
+# What makes generate() draft tokens that it may throw away again (transformers 5.24).
 DRAFTING = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp", "speculation_type")
 
 
