@@ -51,8 +51,8 @@ WITHOUT_FIELDS = {
     0: (
         "aria cohere2_moe dbrx deepseek deepseek_v2 dots1 ernie4_5_moe flex_olmo flint gpt_oss granitemoe"
         " granitemoe_swa granitemoehybrid granitemoeshared hunyuan_v1_moe inkling inkling2 inkling2_loop jetmoe"
-        " kolibri1 lara_mini llama4 mellum minimax minimax_m2 minimax_m3_vl mistral4 mixtral muse_spark nemotron_h olmoe"
-        " openai_privacy_filter qwen2_moe qwen3_5_moe qwen3_moe qwen3_next qwen3_omni_moe qwen3_omni_moe_talker"
+        " kolibri1 lara_mini llama4 mellum minimax minimax_m2 minimax_m3_vl mistral4 mixtral muse_spark nemotron_h"
+        " olmoe openai_privacy_filter qwen2_moe qwen3_5_moe qwen3_moe qwen3_next qwen3_omni_moe qwen3_omni_moe_talker"
         " qwen3_vl_moe qwen4_exp solar_open"
     ),
     1: (

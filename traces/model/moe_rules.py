@@ -73,7 +73,7 @@ def block_layers(fields: Fields) -> list[bool] | None:
 
 
 def _kinds(fields: Fields, layers: int, extra: int) -> Chosen | None:
-    """A word per layer: dense or sparse; DeepSeek-V4 has hash_moe, which routes by a fixed table, and moe."""
+    """Read a word per layer: dense or sparse; DeepSeek-V4 has hash_moe, which routes by a fixed table, and moe."""
     words = fields.words("mlp_layer_types")
     if words is None:
         return None
