@@ -87,6 +87,13 @@ def _generation(model: Any, given: dict[str, Any]) -> Generation:
             "Speculative decoding runs tokens that are thrown away again.",
             f"Record without {drafting[0]}.",
         )
+    if any("Diffusion" in kind.__name__ for kind in type(model).__mro__):
+        raise InputError.of(
+            "diffusion",
+            "/model",
+            f"{type(model).__name__} runs the same positions again and again, with other tokens.",
+            "Record calls of the model itself, not generate().",
+        )
     ends = tokens("eos_token_id")
     if setting("stop_strings") or setting("stopping_criteria"):
         ends += tokens("pad_token_id")  # a row may end without an end token; what follows is padding
