@@ -1,5 +1,5 @@
 """Step 4 of 4: the command line and the REST service."""
 
-from moe_placement import require
+from moe_placement.distribution import require
 
 require("traces", "placement", "solvers")

@@ -6,10 +6,21 @@ Names are imported when they are first used, as `__init__.pyi` lists them, so th
 `placement.engines`, loads little.
 """
 
-from moe_placement import require
+from moe_placement.distribution import require
 
 require("traces")
 
 import lazy_loader
 
+from placement.plan.writing import Writer, set_writer
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def _export_plan() -> Writer:
+    from placement.exports import export_plan
+
+    return export_plan
+
+
+set_writer(_export_plan)  # `Plan.export`: here, where both are known

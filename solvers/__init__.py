@@ -4,7 +4,7 @@ Names are imported when they are first used, as `__init__.pyi` lists them, so th
 `solvers.request`, loads little.
 """
 
-from moe_placement import require
+from moe_placement.distribution import require
 
 require("traces", "placement")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt, Unit, doc
@@ -14,6 +13,7 @@ from placement.problem.objective import Objective
 from solvers.searching.limits import Limits
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
+from traces.support.kinds import check_names
 
 if TYPE_CHECKING:
     from placement import Plan, Topology
@@ -24,7 +24,6 @@ __all__ = ["Against", "FrontRequest", "Request", "request_of"]
 
 Against = Literal["imbalance", "replicas", "bytes_moved"]
 MAX_SLOTS = 32_767
-FRONT_TIME_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +148,7 @@ class FrontRequest(Request):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.limits.said and self.limits.time_s is not None:
-            object.__setattr__(self, "limits", replace(self.limits, time_s=FRONT_TIME_S))
+        object.__setattr__(self, "limits", self.limits.of_front())
         if self.against == "bytes_moved" and self.start is None:
             detail = "Bytes moved are counted from the plan that runs now."
             raise InputError.of("start_missing", "/start", detail, "Give that plan as start.")
@@ -163,10 +161,5 @@ def request_of(kind: type[Request], **asked: Any) -> Any:
     ------
     InputError
     """
-    known = [item.name for item in fields(kind)]
-    for name in asked:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            remedy = f"Did you mean {near[0]}?" if near else f"Fields are {', '.join(known)}."
-            raise InputError.of("unknown_field", f"/{name}", f"There is no field {name!r} of a request.", remedy)
+    check_names(asked, kind, "a request")
     return kind(**asked)

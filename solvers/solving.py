@@ -22,6 +22,7 @@ from solvers.searching.search import Search
 from solvers.searching.solution import NoPlanError, Solution, Step
 from solvers.warm_up import warm_up
 from traces import InputError, Violations
+from traces.support.kinds import checked
 from traces.support.parallel import available_cores
 
 __all__ = ["check_start", "solve"]
@@ -31,6 +32,7 @@ ROUNDING = 1e-6  # relative; a bound is the sum of up to millions of products, e
 DEFAULT_LIMITS = Limits()
 
 
+@checked
 def solve(
     problem: Problem,
     solver: str | Solver = "auto",

@@ -9,7 +9,7 @@ from traces import InputError, LoadCounts, Profile, Trace, load
 from traces.profile.sample import TokenSample
 from traces.profile.saved import is_profile
 
-__all__ = ["Part", "Source", "open_source", "part_of", "split"]
+__all__ = ["Part", "Source", "open_source", "part_of", "split", "with_counted"]
 
 DEFAULT_HOLD_OUT = 0.5
 Source = Trace | LoadCounts | Profile
@@ -114,6 +114,13 @@ def part_of(source: Source, part: str, hold_out: float | None, place: str) -> tu
         detail = "Nothing is held out of this source."
         raise InputError.of("hold_out_empty", "/hold_out", detail, "Choose another part.")
     return chosen, notes
+
+
+def with_counted(notes: tuple[str, ...], fit: Trace, profile: Profile) -> tuple[str, ...]:
+    """Return the notes with those of a profile: counting has read to the end what opening only looked at."""
+    before, counted = fit.provenance.notes, profile.sources[0].notes
+    kept = (note for note in notes if note in counted or note not in before)
+    return (*kept, *(note for note in counted if note not in before))
 
 
 def _is_empty(trace: Trace) -> bool:

@@ -21,15 +21,19 @@ from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
 from solvers.solving import solve
-from solvers.source import Source, open_source, split
+from solvers.source import Source, open_source, split, with_counted
 from traces import InputError, Profile, Trace
+from traces.support.content import ByContent
+from traces.support.kinds import checked
 from traces.support.shown import Facts, as_html, as_text
 
 __all__ = ["Study"]
 
+Planned = Plan | Solver | str
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Study:
+class Study(ByContent):
     """A checked problem, and the tokens to judge its plans by.
 
     Attributes
@@ -52,6 +56,7 @@ class Study:
     notes: tuple[str, ...]
 
     @classmethod
+    @checked
     def of(
         cls,
         source: Source | str | Path,
@@ -94,10 +99,8 @@ class Study:
             solver_from(request.baseline, {})
         fit, held_out, notes = split(source, request.hold_out)
         profile = source if isinstance(source, Profile) else Profile.of(source if fit is None else fit, workers=workers)
-        if fit is not None and not isinstance(source, Profile):  # counting has read to the end what opening looked at
-            before, counted = fit.provenance.notes, profile.sources[0].notes
-            kept = (note for note in notes if note in counted or note not in before)
-            notes = (*kept, *(note for note in counted if note not in before))
+        if fit is not None and not isinstance(source, Profile):
+            notes = with_counted(notes, fit, profile)
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
             request = replace(request, engine=profile.engine)
         if request.engine is not None:
@@ -263,37 +266,34 @@ class Study:
         seeds = range(request.seed, request.seed + request.seeds)
         return front_of_seeds(search, seeds, points=request.points, executor=executor, progress=progress)
 
+    @checked
     def compare(
-        self, plans: Mapping[str, Plan] | None = None, *, workers: int | None = None, **named: Plan | Solver | str
+        self, plans: Mapping[str, Planned] | None = None, *, workers: int | None = None, **named: Planned
     ) -> Comparison:
         """Replay each part through each plan, the baseline first.
 
         Parameters
         ----------
-        plans : mapping of str to Plan, optional
+        plans : mapping of str to Plan, Solver or str, optional
+            A solver, or the name of one, is run under the study's limits and seed first.
         workers : int, optional
             Threads; all available cores by default.
         **named : Plan, Solver or str
-            Further plans; a solver, or the name of one, is run under the study's limits and seed first.
+            Further ones.
 
         Raises
         ------
         InputError
             If a plan does not fit the problem.
         """
-        rows: dict[str, Plan] = {}
-        if self.baseline is not None:
-            rows[self.baseline_name] = self.baseline
-        for name, item in (*({} if plans is None else plans).items(), *named.items()):
+        run = partial(solve, self.problem, limits=self.request.limits, seed=self.request.seed, workers=workers)
+        rows = {} if self.baseline is None else {self.baseline_name: self.baseline}
+        for name, item in (*(plans or {}).items(), *named.items()):
             if name in rows:
                 detail = f"Two plans have the name {name!r}."
                 raise InputError.of("name_taken", f"/{name}", detail, f"Call one of them otherwise than {[*rows]}.")
-            rows[name] = item if isinstance(item, Plan) else self._plan_of(item, workers)
+            rows[name] = item if isinstance(item, Plan) else run(item).plan
         return judge(self.problem, self.parts, rows, baseline=self.baseline_name, notes=self.notes, workers=workers)
-
-    def _plan_of(self, solver: Solver | str, workers: int | None) -> Plan:
-        limits, seed = self.request.limits, self.request.seed
-        return solve(self.problem, solver, limits=limits, seed=seed, workers=workers).plan
 
 
 BASELINE_WORK = 1_000  # a plan that needs no search is not cut short by a clock

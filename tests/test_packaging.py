@@ -78,7 +78,7 @@ def test_what_hides_a_package_is_named(package: str, hidden: list[str], form: st
         path.write_text("raise SystemExit('it was run')\n")
     done = run(f"import {package}", tmp_path)
     assert done.returncode == 1
-    (told,) = re.findall(r"^moe_placement.PackageError: (.*)\Z", done.stderr, re.MULTILINE | re.DOTALL)
+    (told,) = re.findall(r"^moe_placement.distribution.PackageError: (.*)\Z", done.stderr, re.MULTILINE | re.DOTALL)
     lines = told.splitlines()
     assert len(lines) == len(hidden)
     for name, line in zip(hidden, lines, strict=True):

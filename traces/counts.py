@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from traces.provenance import Provenance
 from traces.support.content import ByContent
-from traces.support.shown import as_text, numbers
+from traces.support.shown import as_text, runs
 
 __all__ = ["LoadCounts"]
 
@@ -38,7 +38,7 @@ class LoadCounts(ByContent):
     affinity: npt.NDArray[np.int64] | None = None
 
     def __repr__(self) -> str:
-        title = f"LoadCounts of {self.num_layers} MoE layers ({numbers(self.layer_ids.tolist())}), "
+        title = f"LoadCounts of {self.num_layers} MoE layers ({runs(self.layer_ids.tolist())}), "
         pairs = "no pairs of layers" if self.affinity is None else "with pairs of neighbouring layers"
         return as_text(
             f"{title}{self.num_experts} experts",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +14,14 @@ from traces import rules as checks
 from traces.batch import COLUMNS, Batch, as_column
 from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
-from traces.support.shown import Facts, as_html, as_text, numbers
+from traces.support.kinds import checked
+from traces.support.shown import Facts, as_html, as_text, runs
+from traces.tokens import Arrays, OfSequences, Selected
 
 __all__ = ["BATCH_TOKENS", "Trace"]
 
 BATCH_TOKENS = 32_768
 IN_MEMORY = Provenance()
-SPLIT_SHIFT = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -29,7 +29,8 @@ class Trace:
     """A routing trace that streams: metadata, and a way to read the batches again and again.
 
     Traces are equal when layers, experts, columns and `digest` are: the same content, wherever it lay. Comparing traces
-    whose axes agree hashes their sources.
+    whose axes agree hashes their sources. A trace pickles: arrays with their tokens, one that was opened from a path as
+    that path with its reading options, a part of either as that and what was selected.
 
     Attributes
     ----------
@@ -49,6 +50,8 @@ class Trace:
     hash_source : callable
         Returns the SHA-256 of the source, as hexadecimal digits.
     """
+
+    MADE_BY: ClassVar = "Open one with traces.load(path)."
 
     layer_ids: npt.NDArray[np.int64]
     num_experts: int
@@ -73,6 +76,13 @@ class Trace:
     def __hash__(self) -> int:
         return hash(self._axes)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "digest"}  # the source may change
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.layer_ids.flags.writeable = False
+
     def __repr__(self) -> str:
         return as_text(*self._shown())
 
@@ -81,7 +91,7 @@ class Trace:
 
     def _shown(self) -> tuple[str, Facts]:
         tokens = "tokens not counted yet" if self.num_tokens is None else f"{self.num_tokens:,} tokens"
-        layers = f"{self.num_layers} MoE layers ({numbers(self.layer_ids.tolist())})"
+        layers = f"{self.num_layers} MoE layers ({runs(self.layer_ids.tolist())})"
         facts = [
             ("columns", ", ".join(name for name in COLUMNS if name in self.columns) or "none"),
             ("source", str(self.provenance)),
@@ -133,6 +143,7 @@ class Trace:
             check_duplicates(batch, self)
             yield batch
 
+    @checked
     def split(self, held_out: float) -> tuple[Trace, Trace]:
         """Split by whole sequences into a part to fit and a part to hold out.
 
@@ -155,51 +166,35 @@ class Trace:
             raise InputError.of(
                 "hold_out_range", "/hold_out", f"The held-out share is {held_out}.", "Give a share between 0 and 1."
             )
-        share, shift = np.uint64(int(held_out * 2.0**64)), np.uint64(int(SPLIT_SHIFT * 2.0**64))
         by_sequence = "seq_id" in self.columns
         unit = "seq_id" if by_sequence else "blocks of 64 tokens, as the trace has no seq_id"
 
-        def held_mask(batch: Batch) -> npt.NDArray[np.bool_]:
-            key = batch.rows // 64 if batch.seq_id is None else np.asarray(batch.seq_id, dtype=np.int64)
-            # The floor rises where the fraction of (s + 1) f + d is below f; uint64 wraps, which leaves the fraction.
-            fraction = (key.astype(np.uint64) + np.uint64(1)) * share + shift
-            mask: npt.NDArray[np.bool_] = fraction < share
-            return mask
-
-        fit = self.where(lambda batch: ~held_mask(batch), f"fit part: all but {held_out:g} of {unit}")
-        held = self.where(held_mask, f"held-out part: {held_out:g} of {unit}")
+        fit = self.where(OfSequences(share=held_out, held_out=False), f"fit part: all but {held_out:g} of {unit}")
+        held = self.where(OfSequences(share=held_out, held_out=True), f"held-out part: {held_out:g} of {unit}")
         return fit, held
 
+    @checked
     def where(self, keep: Callable[[Batch], npt.NDArray[np.bool_]], note: str) -> Trace:
         """Return a lazy view with only the tokens for which `keep(batch)` is true.
 
         Parameters
         ----------
         keep : callable
-            Returns a (T,) mask for a batch.
+            Returns a (T,) mask for a batch. The view pickles if this does: a function at the top of a module, say.
         note : str
             What is selected; part of the provenance and of the digest.
         """
-        read, hash_source = self.read, self.hash_source
-
-        def read_selected(max_tokens: int) -> Iterator[Batch]:
-            for batch in read(max_tokens):
-                selected = batch.select(keep(batch))
-                if len(selected):
-                    yield selected
-
-        def hash_selected() -> str:
-            return hashlib.sha256(f"{hash_source()}|{note}".encode()).hexdigest()
-
+        selected = Selected(read_all=self.read, hash_all=self.hash_source, keep=keep, note=note)
         return replace(
             self,
-            read=read_selected,
-            hash_source=hash_selected,
+            read=selected.read,
+            hash_source=selected.sha256,
             num_tokens=None,
             provenance=self.provenance.noting(note),
         )
 
     @classmethod
+    @checked
     def of(
         cls,
         topk_ids: npt.ArrayLike,
@@ -236,26 +231,14 @@ class Trace:
         present = {name: as_column(name, value) for name, value in present.items()}
         layers = np.arange(ids.shape[1]) if layer_ids is None else checks.as_layer_ids(layer_ids, ids.shape[1])
 
-        def read(max_tokens: int) -> Iterator[Batch]:
-            for start in range(0, len(ids), max_tokens):
-                part = slice(start, start + max_tokens)
-                rows = np.arange(start, min(start + max_tokens, len(ids)))
-                yield Batch(topk_ids=ids[part], rows=rows, **{name: value[part] for name, value in present.items()})
-
-        def hash_arrays() -> str:
-            digest = hashlib.sha256(np.ascontiguousarray(ids).tobytes())
-            for name in sorted(present):
-                digest.update(name.encode() + np.ascontiguousarray(present[name]).tobytes())
-            digest.update(f"{ids.shape}{ids.dtype}{layers.tolist()}{num_experts}".encode())
-            return digest.hexdigest()
-
+        arrays = Arrays(topk_ids=ids, layer_ids=layers, num_experts=num_experts, columns=present)
         return cls(
             layer_ids=np.array(layers, dtype=np.int64),
             num_experts=num_experts,
             top_k=ids.shape[2],
             num_tokens=len(ids),
-            read=read,
-            hash_source=hash_arrays,
+            read=arrays.read,
+            hash_source=arrays.sha256,
             columns=frozenset(present),
             provenance=provenance or IN_MEMORY,
         )

@@ -17,7 +17,6 @@ __all__ = [
     "error_document",
     "print_json",
     "say",
-    "table",
     "wants_json",
     "write",
 ]
@@ -54,7 +53,14 @@ def write(text: str) -> None:
 
 
 def say(text: str, kind: str = "") -> None:
-    """Print a message on stderr; `kind` is its first word, such as ``note``."""
+    """Print a message on stderr; `kind` is its first word, such as ``note``.
+
+    A note, a warning or a hint may come from the library: the parameters that it names are told as options.
+    """
+    if kind in ("note", "warning", "hint"):
+        from api.cli.errors import words  # reads what is declared, which takes a moment
+
+        text = words(text)
     typer.echo(f"{kind}: {text}" if kind else text, err=True)
 
 
@@ -67,30 +73,3 @@ def print_json(document: Any) -> None:
 def error_document(code: str, violations: Sequence[Any] = (), **more: Any) -> dict[str, Any]:
     """Return the JSON document of a command that failed."""
     return {"error": code, "violations": [violation.as_dict() for violation in violations]} | more
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Return aligned text: the first `left` columns to the left, the others to the right.
-
-    Parameters
-    ----------
-    header : sequence of str
-        May hold line breaks.
-    rows : sequence of sequence of str
-    left : int
-    """
-    lines = [title.split("\n") for title in header]
-    height = max(len(title) for title in lines)
-    stacked = [[title[line] if line < len(title) else "" for title in lines] for line in range(height)]
-    cells = [*stacked, *rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-
-    def line(row: Sequence[str]) -> str:
-        parts = [
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "  ".join(parts).rstrip()
-
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([*map(line, stacked), rule, *map(line, rows)])

@@ -64,9 +64,9 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        import moe_placement
+        from moe_placement.distribution import version
 
-        typer.echo(moe_placement.__version__)
+        typer.echo(version())
         raise typer.Exit
 
 

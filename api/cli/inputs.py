@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from api.cli.reading import TraceReading, open_planned, read_placement
+from api.cli.placements import read_placement
+from api.cli.reading import TraceReading, open_planned
 from api.cli.remote.service import machine_of, named_plan
 
 if TYPE_CHECKING:

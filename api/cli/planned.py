@@ -62,7 +62,7 @@ def plan_and_tell(
         JSON-ready: plan (its file), report, engine, engine_file, load, score, bound, gap, termination, summary,
         elapsed_s, warnings, assumed, hints.
     """
-    from api.cli.summary import summary_text
+    from api.report.summary import summary_text
     from api.report.verdict import engine_note
     from solvers import Study
 
@@ -132,7 +132,7 @@ def _search(study: Study, shown: Progress, workers: int | None, executor: MakeEx
 
 def _say(study: Study, solution: Solution, hint: str | None) -> None:
     """Print notes, warnings and the hint on stderr."""
-    from api.cli.summary import warnings_text
+    from api.report.summary import warnings_text
 
     for note in study.notes:
         say(note, "note")

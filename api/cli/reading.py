@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from annotated_types import Ge, doc
 
-from api.cli.console import say
 from api.cli.texts import read_layer_ids
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 
 if TYPE_CHECKING:
-    from placement import Plan, Topology
+    from placement import Topology
     from solvers.seeds import MakeExecutor
     from solvers.source import Source
     from traces import ModelLayout
@@ -27,7 +26,6 @@ __all__ = [
     "read_executor",
     "read_layer_ids",
     "read_model",
-    "read_placement",
     "read_topology",
     "row_options",
 ]
@@ -187,34 +185,6 @@ def read_model(
     return ModelLayout.of(
         model_layers, first_moe_layer=first_moe_layer or 0, moe_layers=listed, num_mtp_layers=mtp_layers or 0
     )
-
-
-def read_placement(
-    path: Path,
-    format_name: str | None,
-    *,
-    topology: Topology | None = None,
-    model: ModelLayout | None = None,
-    num_experts: int | None = None,
-    layer_ids: tuple[int, ...] | None = None,
-) -> Plan:
-    """Read a plan, or a placement file of an engine, and tell what was assumed."""
-    from placement.exports import Context, load_placement
-
-    plan = load_placement(
-        path,
-        Context(
-            model=model,
-            layer_ids=layer_ids,
-            num_experts=num_experts,
-            gpus_per_node=None if topology is None else topology.gpus_per_node,
-        ),
-        format=format_name,
-    )
-    source = plan.provenance.get("placement")
-    for note in source.get("notes", ()) if isinstance(source, dict) else ():
-        say(f"{path.name}: {note}", "note")
-    return plan
 
 
 def read_topology(text: str) -> Topology:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from api.cli.placements import read_placement
 from api.cli.progress import Progress
-from api.cli.reading import TraceReading, open_planned, read_placement
+from api.cli.reading import TraceReading, open_planned
 from api.cli.remote.service import fetch_plan, is_plan, machine_of, service_at
 from api.cli.remote.trace import send_trace
 
@@ -82,17 +83,17 @@ class Replays:
         machine = None if where is None else machine_of(where, server)
         plans = [_plan_and_topology(file, machine, plan_format, reading, model) for file in fetched]
         hold_out = asked.get("hold_out")
+        said = asked.get("engine") is not None or asked.get("objective", "execution") is not None
+        untold = () if said else _untold(files[0], plans[0][0])
         if service is None:
             tokens, notes = _tokens(trace, part, hold_out, reading, model)
             engine, more = engine_choices(asked.get("engine"), tokens)
             replay = _here(tokens, workers)
-            if "execution" not in engine and asked.get("objective", "execution") is None:
-                more = (*more, *_untold(files[0], plans[0][0]))
-            return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=(*notes, *more))
+            return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=(*more, *untold, *notes))
         shown.phase("uploading")
         sent = {"trace": send_trace(service, trace, reading.load_options(model)), "part": part, "hold_out": hold_out}
-        engine, _ = engine_choices(asked.get("engine"), None)
-        told: list[str] = []
+        engine, more = engine_choices(asked.get("engine"), service.trace(sent["trace"]).columns)
+        told: list[str] = [*more, *untold]
         return cls(plans=plans, tokens=None, engine=engine, replay=_there(service, sent, told), notes=told)
 
     def objective(self, plan: Plan, asked: Asked) -> SettledObjective:

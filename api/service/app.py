@@ -17,7 +17,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-import moe_placement
 from api.http.access import may
 from api.http.audit import Audited
 from api.http.drain import DrainBody
@@ -45,6 +44,7 @@ from api.resources.traces import uploads
 from api.service.lifecycle import Service
 from api.settings.settings import Settings
 from api.store.disk import disk_problem
+from moe_placement.distribution import version
 from traces import InputError
 
 __all__ = ["create_app"]
@@ -80,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="moe-placement",
         description=DESCRIPTION,
-        version=moe_placement.__version__,
+        version=version(),
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from placement.cost.kernels.largest import sum_largest
 from placement.cost.shares import home_share
 from placement.problem.problem import Problem
-from placement.support.content import ByContent
+from traces.support.content import ByContent
+from traces.support.kinds import checked
 from traces.support.parallel import map_threads
 
 __all__ = ["Level", "least_traffic_by_layer", "levels_of", "load_floor", "lower_bound", "most_kept"]
@@ -87,6 +88,7 @@ def levels_of(problem: Problem) -> tuple[Level, ...]:
     return tuple(result)
 
 
+@checked
 def lower_bound(problem: Problem) -> float:
     """Return a lower bound of the problem's objective.
 

@@ -15,7 +15,7 @@ from placement.cost.score import Score, score
 from placement.cost.shares import assignments_by_home, expected_gpu_load, expected_share, guarded_gpu_load, load_spread
 from placement.plan.plan import Plan, replicas_on_gpu
 from placement.problem.problem import Problem
-from placement.support.content import ByContent
+from traces.support.content import ByContent
 
 __all__ = ["Breakdown", "CostlyExpert", "CostlyPair", "HotReplica", "break_down"]
 

@@ -20,8 +20,10 @@ from placement.cost.shares import (
 from placement.plan.plan import Plan, replicas_on_gpu
 from placement.problem.problem import Problem
 from placement.replay.activation import activated_experts
-from placement.support.content import ByContent
-from placement.support.showing import data_frame, html_table, number
+from traces.support.content import ByContent
+from traces.support.frames import frame
+from traces.support.kinds import checked
+from traces.support.shown import as_html, as_text, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,12 +82,12 @@ class Score(ByContent):
         return (term.name for term in self.terms)
 
     def __repr__(self) -> str:
-        rows = [f"{term.name}: {number(term.value)} * {number(term.weight)} ({term.unit})" for term in self.terms]
-        return "\n  ".join([f"Score {self.total:.6g}", *rows])
+        rows = [(t.name, f"{number(t.value)} * {number(t.weight)} ({t.unit})") for t in self.terms]
+        return as_text(f"Score {self.total:.6g}", rows)
 
     def _repr_html_(self) -> str:
         rows = [(t.name, number(t.value), number(t.weight), number(t.cost), t.unit) for t in self.terms]
-        return html_table(f"Score {self.total:.6g}", rows, ("term", "value", "weight", "cost", "unit"))
+        return as_html(f"Score {self.total:.6g}", rows, ("term", "value", "weight", "cost", "unit"))
 
     def to_frame(self) -> pd.DataFrame:
         """Return the terms as a pandas DataFrame, one row each: `term`, `value`, `weight`, `cost`, `unit`.
@@ -96,9 +98,10 @@ class Score(ByContent):
             If pandas is missing.
         """
         columns = {name: [getattr(term, name) for term in self.terms] for name in ("value", "weight", "cost", "unit")}
-        return data_frame({"term": list(self), **columns})
+        return frame({"term": list(self), **columns})
 
 
+@checked
 def score(problem: Problem, plan: Plan | npt.NDArray[np.integer[Any]]) -> Score:
     """Score a plan or a map.
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from placement.loads.split import split_layer
 from placement.plan.plan import Plan, replicas_on_gpu
 from placement.problem.problem import Problem
-from placement.support.content import ByContent
+from traces.support.content import ByContent
+from traces.support.kinds import checked
 
 __all__ = ["TokenSplit", "optimal_split"]
 
@@ -39,6 +40,7 @@ class TokenSplit(ByContent):
         return f"TokenSplit of {experts} experts over {gpus} GPUs in {layers} layers: {largest}"
 
 
+@checked
 def optimal_split(problem: Problem, plan: Plan | npt.NDArray[np.integer[Any]]) -> TokenSplit:
     """Split the problem's loads over the replicas of a map, so that the largest GPU load of each layer is least.
 

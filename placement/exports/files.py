@@ -16,6 +16,7 @@ from placement.plan.plan import Plan
 from traces import InputError, ModelLayout
 from traces.model.config import load_model_config
 from traces.support.atomic import atomic_write
+from traces.support.kinds import check_names, checked
 from traces.support.text_marks import refuse_marks
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 
+@checked
 def export_named(name: str) -> Export:
     """Return the format of this name, or the one that an engine of this name loads.
 
@@ -72,6 +74,7 @@ def recognised(document: Document) -> Export:
     raise InputError.of("unknown_format", document.name, detail, f"Formats: {names}.")
 
 
+@checked
 def load_placement(path: str | Path, context: Context | None = None, *, format: str | None = None) -> Plan:  # noqa: A002  the word that users expect
     """Read a placement file of any format as a plan.
 
@@ -98,6 +101,7 @@ def load_placement(path: str | Path, context: Context | None = None, *, format: 
     return export.read(document, context)
 
 
+@checked
 def convert_placement(
     path: str | Path,
     to: str,
@@ -145,6 +149,7 @@ def convert_placement(
     return plan, Exported(content=exported.content, notes=(*notes, *exported.notes))
 
 
+@checked
 def export_plan(
     plan: Plan,
     to: str,
@@ -179,6 +184,7 @@ def export_plan(
     InputError
         With everything that the engine would reject or misread; nothing is written then.
     """
+    check_names(known, [name for name in Context.__dataclass_fields__ if name != "model"], "an export")
     form, target = export_named(to), Path(path)
     check_suffix(form, target)
     engine = engine_of_export(form.name)

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.plan.plan import Plan
-from placement.support.content import ByContent
-from placement.support.showing import data_frame, html_table, number
 from traces import Violations
+from traces.support.content import ByContent
+from traces.support.frames import frame
+from traces.support.kinds import checked
+from traces.support.shown import as_html, as_text, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,10 +69,10 @@ class Diff(ByContent):
         return np.bincount(rows, minlength=len(self.layer_ids)).astype(np.int64)
 
     def __repr__(self) -> str:
-        return "\n  ".join(["Diff", *(f"{name}: {value}" for name, value in self._shown().items())])
+        return as_text("Diff", self._shown())
 
     def _repr_html_(self) -> str:
-        return html_table("Diff", self._shown())
+        return as_html("Diff", self._shown())
 
     def _shown(self) -> dict[str, str]:
         layers = int((self.moved_by_layer > 0).sum())
@@ -93,9 +95,10 @@ class Diff(ByContent):
             If pandas is missing.
         """
         names = ("layer_id", "expert", "gpu", "from_gpu")
-        return data_frame({name: self.arrivals[:, column] for column, name in enumerate(names)})
+        return frame({name: self.arrivals[:, column] for column, name in enumerate(names)})
 
 
+@checked
 def diff(a: Plan, b: Plan, expert_bytes: int | None = None) -> Diff:
     """Return what changes from plan `a` to plan `b`.
 

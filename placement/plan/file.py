@@ -6,15 +6,17 @@ Nothing here knows `Plan`: what a plan file holds are the arguments that make on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, get_args
 
 from placement.plan.termination import Limit, Reason, Termination
 from placement.support.fields import check_fields, check_figures, check_texts, integers
+from placement.support.json_files import read_json
 from placement.topology.links import MAX_GPUS
 from traces import InputError, Violations
 
-__all__ = ["plan_arguments", "plan_content"]
+__all__ = ["plan_arguments", "plan_content", "read_plan_file"]
 
 SCHEMA_VERSION = 1
 PLAN_FIELDS = {
@@ -34,6 +36,8 @@ PLAN_OPTIONAL = {
     "provenance": dict,
     "warnings": list,
 }
+UNREADABLE = ("cannot_read", "not_a_file", "file_too_large")  # whatever the file is
+OTHERS = "Read placement files of engines with placement.exports.load_placement."
 TERMINATION_FIELDS = {"reason": str}
 TERMINATION_OPTIONAL = {"limit": (str, type(None)), "detail": str, "deterministic": bool}
 
@@ -63,6 +67,27 @@ def plan_content(plan: Mapping[str, Any], gap: float | None) -> dict[str, Any]:
         "provenance": dict(plan["provenance"]),
         "warnings": list(plan["warnings"]),
     }
+
+
+def read_plan_file(path: str | Path) -> Any:
+    """Return the content of a plan file, as JSON gives it.
+
+    Raises
+    ------
+    InputError
+        If it can't be read, or has the fields of something else; it names what reads placement files of engines.
+    """
+    found, content = Violations(), None
+    try:
+        content = read_json(path)
+        check_fields(found, content, PLAN_FIELDS, PLAN_OPTIONAL, f"{Path(path).name}#")
+    except InputError as error:
+        found.extend(error)
+    like_ours = isinstance(content, Mapping) and 2 * len(PLAN_FIELDS.keys() & content.keys()) > len(PLAN_FIELDS)
+    if found.found and not like_ours and found.found[0].code not in UNREADABLE:
+        found.found[0] = replace(found.found[0], remedy=f"{found.found[0].remedy} {OTHERS}".strip())
+    found.raise_if_any()
+    return content
 
 
 def plan_arguments(content: Any, place: str) -> dict[str, Any]:

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from placement.plan.checks import check_plan
-from placement.plan.file import plan_arguments, plan_content
+from placement.plan.file import plan_arguments, plan_content, read_plan_file
 from placement.plan.termination import Termination, gap_of
-from placement.support.content import ByContent
+from placement.plan.writing import writer
 from placement.support.fields import check_figures
-from placement.support.json_files import read_json, write_json
-from placement.support.showing import data_frame, html_table, number, runs, shorten
+from placement.support.json_files import write_json
 from traces import InputError, ModelLayout, Violations
+from traces.support.content import ByContent
+from traces.support.frames import frame
+from traces.support.kinds import checked
+from traces.support.shown import as_html, as_text, number, runs, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +54,8 @@ class Plan(ByContent):
         What the reader of the plan must know, such as a load cap that was missed.
     """
 
+    MADE_BY: ClassVar = "Take one of a solution, or read one with placement.Plan.load(path)."
+
     physical_to_logical_map: npt.NDArray[np.int32]
     layer_ids: npt.NDArray[np.int64]
     num_experts: int
@@ -62,7 +65,7 @@ class Plan(ByContent):
     score: float | None = None
     bound: float | None = None
     termination: Termination | None = None
-    provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -76,6 +79,7 @@ class Plan(ByContent):
         object.__setattr__(self, "layer_ids", layers)
 
     @classmethod
+    @checked
     def of(
         cls,
         table: npt.ArrayLike,
@@ -115,10 +119,10 @@ class Plan(ByContent):
         )
 
     def __repr__(self) -> str:
-        return "\n  ".join(["Plan", *(f"{name}: {value}" for name, value in self._shown().items())])
+        return as_text("Plan", self._shown())
 
     def _repr_html_(self) -> str:
-        return html_table("Plan", self._shown())
+        return as_html("Plan", self._shown())
 
     def _shown(self) -> dict[str, str]:
         nodes = runs(sorted(set(self.gpus_per_node)))
@@ -167,6 +171,7 @@ class Plan(ByContent):
             found.extend(error, place)
             raise InputError(tuple(found.found)) from None
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write a plan file.
 
@@ -181,6 +186,7 @@ class Plan(ByContent):
         write_json(self.as_dict(), path)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Plan:
         """Read a plan file; `placement.exports.load_placement` reads those of engines as well.
 
@@ -188,8 +194,9 @@ class Plan(ByContent):
         ------
         InputError
         """
-        return cls.from_dict(read_json(path), f"{Path(path).name}#")
+        return cls.from_dict(read_plan_file(path), f"{Path(path).name}#")
 
+    @checked
     def export(
         self, to: str, path: str | Path, *, model: str | Path | ModelLayout | None = None, **known: Any
     ) -> tuple[str, ...]:
@@ -215,9 +222,7 @@ class Plan(ByContent):
         InputError
             With everything that the engine would reject or misread; nothing is written then.
         """
-        # By name: the formats build on plans, and are loaded only where one is written.
-        notes: tuple[str, ...] = import_module("placement.exports").export_plan(self, to, path, model=model, **known)
-        return notes
+        return writer()(self, to, path, model=model, **known)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the slots as a pandas DataFrame, one row each: `layer_id`, `gpu`, `slot`, `expert`.
@@ -230,7 +235,7 @@ class Plan(ByContent):
             If pandas is missing.
         """
         slot = np.arange(self.num_gpus * self.slots_per_gpu)
-        return data_frame(
+        return frame(
             {
                 "layer_id": np.repeat(self.layer_ids, len(slot)),
                 "gpu": np.tile(slot // self.slots_per_gpu, self.num_layers),

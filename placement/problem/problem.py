@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,9 @@ from placement.problem.settling import check_kinds, check_replicas, settle_objec
 from placement.problem.sizes import Sizes
 from placement.problem.tables import checked_table
 from placement.problem.text import problem_text
-from placement.support.content import ByContent
 from placement.topology.topology import Topology
 from traces import InputError, Profile, Violations
+from traces.support.content import ByContent
 
 __all__ = ["Problem"]
 
@@ -54,6 +54,8 @@ class Problem(ByContent):
     InputError
         With a JSON pointer for each violation.
     """
+
+    MADE_BY: ClassVar = "Make one with placement.Problem(profile, topology), or take that of a solvers.Study."
 
     profile: Profile
     topology: Topology

@@ -16,8 +16,8 @@ from traces import Profile, Violations
 __all__ = ["check_kinds", "check_replicas", "settle_objective", "settle_slots"]
 
 KINDS: dict[str, tuple[type, str]] = {
-    "profile": (Profile, "Use traces.Profile.of(trace)."),
-    "topology": (Topology, "Use placement.Topology.parse('4x8')."),
+    "profile": (Profile, Profile.MADE_BY),
+    "topology": (Topology, Topology.MADE_BY),
     "slots_per_gpu": (Integral, "Give a whole number."),
     "objective": (Objective, "Give a placement.Objective."),
     "constraints": (Constraints, "Give placement.Constraints."),

@@ -7,7 +7,7 @@ from dataclasses import fields
 from placement.problem.constraints import Constraints
 from placement.problem.objective import SettledObjective
 from placement.problem.sizes import Sizes
-from placement.support.showing import number, runs, shorten
+from traces.support.shown import as_text, number, runs, shorten
 
 __all__ = ["problem_text"]
 
@@ -41,4 +41,4 @@ def problem_text(sizes: Sizes, objective: SettledObjective, engine: str | None) 
     }
     if engine is not None:
         rows["engine"] = engine
-    return "\n  ".join(["Problem", *(f"{name}: {text}" for name, text in rows.items())])
+    return as_text("Problem", rows)

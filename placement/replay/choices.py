@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, get_args
 
 from placement.engines import engine_of
@@ -91,15 +91,15 @@ def decode_batch_of(objective: Any, asked: int | None, execution: str | None) ->
     return batch if 1 <= batch <= MAX_DECODE_BATCH else None
 
 
-def engine_choices(text: str | None, tokens: Trace | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+def engine_choices(text: str | None, tokens: Trace | Collection[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return what an engine says of the way that tokens travel, as far as the tokens know their sequences, and notes.
 
     Parameters
     ----------
     text : str or None
         As in ``sglang:static``; None says nothing.
-    tokens : Trace or None
-        None where they are not at hand.
+    tokens : Trace, or collection of str
+        The columns that they have, where they are not at hand.
 
     Raises
     ------
@@ -113,13 +113,15 @@ def engine_choices(text: str | None, tokens: Trace | None) -> tuple[dict[str, An
     said: dict[str, Any] = {"execution": engine.execution, "dedup": engine.dedup, "ownership": engine.ownership}
     said |= {"replica_policy": choice.replica_policy}
     notes: tuple[str, ...] = ()
-    if engine.ownership == "sequence" and tokens is not None and not _knows_sequences(tokens):
+    if engine.ownership == "sequence" and not _knows_sequences(tokens):
         said["ownership"] = "token"
         notes = (f"{engine.title} keeps a sequence on one rank, but this trace has no seq_id: homes are per token.",)
     return {name: value for name, value in said.items() if value is not None}, notes
 
 
-def _knows_sequences(tokens: Trace) -> bool:
+def _knows_sequences(tokens: Trace | Collection[str]) -> bool:
+    if not isinstance(tokens, Trace):
+        return "seq_id" in tokens
     first = next(iter(tokens.read(1)), None)
     return first is not None and first.seq_id is not None
 

@@ -20,6 +20,7 @@ from placement.topology.topology import Topology
 from traces import Batch, InputError, Trace, Violations
 from traces.profile.kernels import count_load
 from traces.profile.sample import SampleBuilder
+from traces.support.kinds import checked
 from traces.support.parallel import available_cores, map_threads
 
 __all__ = ["evaluate"]
@@ -27,6 +28,7 @@ __all__ = ["evaluate"]
 BATCHED_TOKENS = 32_768
 
 
+@checked
 def evaluate(
     plan: Plan,
     trace: Trace,

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
-from placement.support.content import ByContent
-from placement.support.showing import data_frame, html_table
 from traces import Violations
+from traces.support.content import ByContent
+from traces.support.frames import frame
+from traces.support.shown import as_html, as_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,10 +125,10 @@ class Evaluation(ByContent):
         return cls(**{**content, **arrays, "hottest_links": links})
 
     def __repr__(self) -> str:
-        return "\n  ".join(["Evaluation", *(f"{name}: {value}" for name, value in self._shown().items())])
+        return as_text("Evaluation", self._shown())
 
     def _repr_html_(self) -> str:
-        return html_table("Evaluation", self._shown())
+        return as_html("Evaluation", self._shown())
 
     def _shown(self) -> dict[str, str]:
         how = "" if self.dedup is None else f", dedup {self.dedup}, ownership {self.ownership}"
@@ -160,6 +161,4 @@ class Evaluation(ByContent):
         """
         layers = len(self.per_layer["layer_id"])
         missing = [math.nan]
-        return data_frame(
-            {name: [*values, *missing * (layers - len(values))] for name, values in self.per_layer.items()}
-        )
+        return frame({name: [*values, *missing * (layers - len(values))] for name, values in self.per_layer.items()})

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from placement.topology.machines import load_machine
 from placement.topology.topology import Topology
+from traces.support.kinds import checked
 
 __all__ = ["load_topology"]
 
 
+@checked
 def load_topology(text: str | Path) -> Topology:
     """Read a topology from a file, or parse a shorthand such as ``4x8``.
 

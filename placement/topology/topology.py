@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from placement.support.content import ByContent
-from placement.support.showing import html_table, shorten, spread_of
 from placement.topology.arrays import ARRAYS, check_arrays, own_arrays, vector, whole
 from placement.topology.links import FASTEST, GENERIC, LARGEST, MAX_GPUS, SLOWEST, Link
 from placement.topology.shorthand import parse_shorthand
 from traces import InputError, Violations
+from traces.support.content import ByContent
+from traces.support.kinds import checked
+from traces.support.shown import as_html, as_text, shorten, spread_of
 
 __all__ = ["Topology"]
 
@@ -48,6 +50,8 @@ class Topology(ByContent):
     host_of_gpu : (G,) int64
     """
 
+    MADE_BY: ClassVar = "Use placement.Topology.parse('4x8')."
+
     name: str
     node_of_gpu: npt.NDArray[np.int64]
     hop_cost: Array
@@ -74,11 +78,10 @@ class Topology(ByContent):
         found.raise_if_any()
 
     def __repr__(self) -> str:
-        rows = [f"{name}: {value}" for name, value in self._shown().items()]
-        return "\n  ".join([f"Topology {shorten(self.name)!r}", *rows])
+        return as_text(f"Topology {shorten(self.name)!r}", self._shown())
 
     def _repr_html_(self) -> str:
-        return html_table(f"Topology {self.name}", self._shown())
+        return as_html(f"Topology {self.name}", self._shown())
 
     def _shown(self) -> dict[str, str]:
         sizes = spread_of(self.gpus_per_node)
@@ -219,6 +222,7 @@ class Topology(ByContent):
         )
 
     @classmethod
+    @checked
     def parse(cls, text: str) -> Topology:
         """Read a shorthand.
 

@@ -29,6 +29,7 @@ from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError
 from solvers.solving import DEFAULT_LIMITS
 from traces import InputError, Violations
+from traces.support.kinds import checked
 
 __all__ = ["front"]
 
@@ -40,6 +41,7 @@ FREE_SHARES = (0.5, 0.25, 0.1)  # of the experts of a layer; chosen by trial
 MOVE_SEARCHES = 1 + len(FREE_SHARES)
 
 
+@checked
 def front(
     problem: Problem,
     *,
@@ -65,7 +67,8 @@ def front(
     solver : str or Solver
         Searches for each point, from the best plan that is known for it.
     limits : Limits
-        Time and work are those of the whole front, shared evenly; `gap` and `stall_s` are those of each point.
+        Time and work are those of the whole front, shared evenly, 60 s by default; `gap` and `stall_s` are those of
+        each point.
     points : int
         Searches, and most points of the front; at least 3.
     seed : int
@@ -98,6 +101,7 @@ def front(
     NoPlanError
         If no plan was found.
     """
+    limits = limits.of_front()
     _check(problem, points, start, against, num_groups)
     if isinstance(solver, str):
         solver, options = solver_from(solver, options), None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Lt, Unit, doc
@@ -10,9 +10,9 @@ from annotated_types import Ge, Gt, Lt, Unit, doc
 from traces.support.declared import check_declared
 from traces.support.errors import Violations
 
-__all__ = ["DEFAULT_TIME_S", "Limits"]
+__all__ = ["DEFAULT_TIME_S", "FRONT_TIME_S", "Limits"]
 
-DEFAULT_TIME_S = 10.0
+DEFAULT_TIME_S, FRONT_TIME_S = 10.0, 60.0
 UNSAID: Any = object()  # not None, which says that there is no limit
 
 
@@ -55,6 +55,10 @@ class Limits:
         """Whether the caller gave `time_s`."""
         said: bool = self._said  # type: ignore[attr-defined]  # no field: equal limits are equal, however they came about
         return said
+
+    def of_front(self) -> Limits:
+        """Return the same for a front, all its searches together: 60 s where nobody gave a time."""
+        return self if self.said or self.time_s is None else replace(self, time_s=FRONT_TIME_S)
 
     @property
     def deterministic(self) -> bool:

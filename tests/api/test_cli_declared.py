@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from api.cli import app
 from api.cli.commands.front import front
 from api.cli.commands.solve import solve
+from api.cli.console import say
 from api.cli.declared import Asked, asks
 from api.cli.errors import flag_of, told, words
 from api.cli.grouped import GROUPS, GroupedCommand
@@ -210,6 +211,18 @@ def test_remedies_name_options() -> None:
     assert words("Run `moe-placement profile a_b/load_cap.npz`.", bare=True).endswith("a_b/load_cap.npz`.")
     violation = Violation(code="c", pointer="/slots_per_gpu", detail="It is 0.", remedy="Give redundant_experts.")
     assert told(violation) == "--slots-per-gpu: It is 0. [c]\n       Give --redundant-experts."
+
+
+def test_notes_name_options_and_results_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the library says beside a result is told like its errors."""
+    say("It is not checked (`model`); give `layer_ids`, or dedup='node'.", "note")
+    say("`drop_dummy_rows` leaves them out.", "warning")
+    say("`model`")
+    assert capsys.readouterr().err.splitlines() == [
+        "note: It is not checked (--model); give --layer-ids, or --dedup='node'.",
+        "warning: --drop-dummy leaves them out.",
+        "`model`",
+    ]
 
 
 def test_json_keeps_the_pointers(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.cli.summary import comparison_text, replay_text, summary_text, warnings_text
+from api.report.summary import comparison_text, replay_text, summary_text, warnings_text
 from placement import Constraints, Objective
 from placement.cost.feasibility import load_cap_misses
 from solvers.comparing import Comparison, PartFigures

@@ -389,3 +389,19 @@ def test_a_recorded_topology_that_contradicts_the_plan_is_refused() -> None:
     assert {(item.code, item.pointer) for item in error.value.violations} == {
         ("nodes_differ", "p.json#/provenance/topology/gpus_per_node")
     }
+
+
+@pytest.mark.parametrize("content", ['{"physical_to_logical_map": [[0, 1]]}', "[[0, 1]]", "layer,gpu", "\x93NUMPY"])
+def test_a_file_of_an_engine_is_not_loaded_as_a_plan(content: str, tmp_path: Path) -> None:
+    """The error names what reads it; a plan file with a fault, and a missing one, are told without that."""
+    path = tmp_path / "engine.json"
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(InputError, match=r"placement\.exports\.load_placement"):
+        Plan.load(path)
+    ours = Plan.of([[0, 1]], layer_ids=[0], num_experts=2, gpus_per_node=(2,)).as_dict()
+    del ours["layer_ids"]
+    path.write_text(json.dumps(ours), encoding="utf-8")
+    for wrong in (path, tmp_path / "none.json"):
+        with pytest.raises(InputError) as error:
+            Plan.load(wrong)
+        assert "load_placement" not in str(error.value)

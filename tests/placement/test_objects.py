@@ -99,6 +99,14 @@ def test_copies_are_equal_and_hash_alike(item: object) -> None:
     assert item != "something else"
 
 
+def test_bare_plans_pickle() -> None:
+    """A plan with nothing recorded comes back equal, and as read-only as it was."""
+    plan = Plan.of([[0, 1, 2, 3]], layer_ids=[0], num_experts=4, gpus_per_node=(2,))
+    again = pickle.loads(pickle.dumps(plan))
+    assert again == plan
+    assert not again.physical_to_logical_map.flags.writeable
+
+
 def test_topologies_that_differ_are_unequal() -> None:
     """One entry of one array is enough, and so is an array that only one of them has."""
     one, other = Topology.parse("2x4"), Topology.parse("2x4")

@@ -59,3 +59,12 @@ def test_all_limits_out_of_range_are_told_at_once() -> None:
     with pytest.raises(InputError) as error:
         Limits(**wrong)
     assert [item.pointer for item in error.value.violations] == [f"/limits/{name}" for name in wrong]
+
+
+def test_a_front_has_sixty_seconds_where_nobody_gives_a_time() -> None:
+    """All its searches together; a time or a work limit that is given stays."""
+    assert Limits().of_front().time_s == 60
+    assert Limits(gap=0.1).of_front() == Limits(gap=0.1, time_s=60)
+    assert Limits(time_s=10).of_front().time_s == 10
+    assert Limits(work=5).of_front() == Limits(work=5)
+    assert Limits().of_front().of_front() == Limits().of_front()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,16 @@ def recorded(engine: str, **changes: Any) -> Trace:
 def unread(max_tokens: int) -> Any:
     """Fail where a trace is read."""
     raise AssertionError
+
+
+def test_studies_pickle() -> None:
+    """A study comes back equal, with its parts and its problem; one of another request is another."""
+    one = study(constraints=Constraints(load_cap=1.5))
+    again = pickle.loads(pickle.dumps(one))
+    assert again == one
+    assert hash(again) == hash(one)
+    assert again.solve(workers=1).plan == one.solve(workers=1).plan
+    assert study() != one
 
 
 # The trace and its parts

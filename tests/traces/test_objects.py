@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +15,12 @@ import pytest
 
 from tests.builders.traces import random_trace
 from traces import Batch, InputError, LoadCounts, ModelLayout, Profile, Provenance, TokenSample, Trace, load, save
+from traces.capture.sequences import Placed
+from traces.capture.spool import Spool
 from traces.profile.windows import WindowedLoad
 from traces.statistics import AffinityStrength, EnoughTokens, affinity_strength, enough_tokens
+from traces.support.shown import layers_that
+from traces.synthetic import Synthetic, generate
 
 TOKENS, LAYERS, EXPERTS = 400, 30, 8
 
@@ -215,3 +220,96 @@ def test_a_saved_profile_names_the_format_of_each_source(tmp_path: Path) -> None
     np.savez(tmp_path / "old.npz", **arrays)
     with pytest.raises(InputError, match="Version 1 is not 2"):
         Profile.load_file(tmp_path / "old.npz")
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_objects_pickle(make: Callable[[int], Any]) -> None:
+    """What comes back is equal, has the same hash, and shows itself alike."""
+    one = make(0)
+    again = pickle.loads(pickle.dumps(one))
+    assert again == one
+    assert hash(again) == hash(one)
+    assert repr(again) == repr(one)
+
+
+def test_arrays_stay_read_only_when_they_are_pickled() -> None:
+    """Nobody changes a hashed object by writing to its arrays, here or there."""
+    assert not pickle.loads(pickle.dumps(profile())).load.flags.writeable
+    assert not pickle.loads(pickle.dumps(trace())).layer_ids.flags.writeable
+
+
+def test_parts_and_generated_traces_pickle() -> None:
+    """A part pickles as the whole and its rule; a generated trace as its parameters."""
+    made = generate(Synthetic(num_layers=2, num_experts=8, top_k=2, num_tokens=4000))
+    content = pickle.dumps(made)
+    assert len(content) < 2000
+    assert pickle.loads(content) == made
+    for part in trace().split(0.3):
+        again = pickle.loads(pickle.dumps(part))
+        assert again == part
+        assert list(again.batches()) == list(part.batches())
+
+
+def test_a_trace_of_a_file_pickles_as_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Path and reading options travel, not the tokens; a relative path holds in another working directory."""
+    save(trace(), tmp_path / "t.npz")
+    monkeypatch.chdir(tmp_path)
+    part, _ = load("t.npz", num_experts=EXPERTS).split(0.5)  # type: ignore[union-attr]  # tokens
+    content = pickle.dumps(part)
+    monkeypatch.chdir("/")
+    assert len(content) < 8000
+    again = pickle.loads(content)
+    assert repr(again) == repr(part)
+    read = list(again.batches())
+    monkeypatch.chdir(tmp_path)
+    assert read == list(part.batches())
+
+
+def test_a_pickled_path_that_holds_another_trace_is_refused(tmp_path: Path) -> None:
+    """Layers, experts and tokens were pickled; a file that has others by now is not read in their place."""
+    path = tmp_path / "t.npz"
+    save(trace(), path)
+    content = pickle.dumps(load(path))
+    save(random_trace(0, 50, LAYERS, EXPERTS), path)
+    with pytest.raises(InputError, match="source_changed"):
+        pickle.loads(content)
+    path.unlink()
+    with pytest.raises(InputError, match="file_missing"):
+        pickle.loads(content)
+
+
+@pytest.mark.parametrize(
+    ("layers", "told"),
+    [
+        ([0], "Layer 0 holds filler."),
+        ([0, 3], "Layers 0, 3 hold filler."),
+        (range(10), "Layers 0, 1, 2, 3, 4, 5, 6, 7"),
+    ],
+)
+def test_one_layer_holds_and_two_hold(layers: list[int], told: str) -> None:
+    """The verb follows the number; long lists are cut."""
+    assert f"{layers_that(layers, 'holds', 'hold')} filler.".startswith(told)
+
+
+def test_an_unsaved_recording_says_how_to_pickle_it(tmp_path: Path) -> None:
+    """Its tokens lie in a temporary folder that goes with the process."""
+    spool = Spool(tmp_path, 2, 1, weights=False)
+    places = np.arange(3)
+    placed = Placed(keep=np.ones(3, bool), seq_id=places, token_pos=places, phase=np.zeros(3, np.uint8))
+    spool.append(np.zeros((3, 2, 1), np.int64), None, placed)
+    spool.close()
+    recorded = spool.trace(num_experts=2, layer_ids=np.arange(2), provenance=Provenance())
+    assert len(list(recorded.batches())) == 1
+    with pytest.raises(InputError, match=r"temporary folder.*traces\.save"):
+        pickle.dumps(recorded)
+
+
+def test_the_digest_is_taken_anew(tmp_path: Path) -> None:
+    """A digest is no part of a pickle: the file may have changed."""
+    path = tmp_path / "t.npz"
+    save(trace(0), path)
+    one = load(path)
+    assert one.digest
+    content = pickle.dumps(one)
+    save(trace(1), path)
+    assert pickle.loads(content).digest == load(path).digest != one.digest

@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,7 +43,7 @@ class Spool:
         self.row = (num_layers, top_k)
         self.columns = ("seq_id", "token_pos", "phase", *(("gate_weights",) if weights else ()))
         self._folder = tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder, ignore_cleanup_errors=True)
-        self._files: dict[str, IO[bytes]] = {name: self._path(name).open("wb") for name in ("topk_ids", *self.columns)}
+        self._files: dict[str, IO[bytes]] = {name: self.path(name).open("wb") for name in ("topk_ids", *self.columns)}
 
     def append(
         self, ids: npt.NDArray[np.integer[Any]], weights: npt.NDArray[np.float32] | None, placed: Placed
@@ -94,37 +95,57 @@ class Spool:
 
     def trace(self, *, num_experts: int, layer_ids: npt.NDArray[np.int64], provenance: Provenance) -> Trace:
         """Return the tokens as a trace that holds on to the folder; the files must be closed."""
-        tokens, row, names = self.tokens, self.row, ("topk_ids", *self.columns)
-
-        def read(max_tokens: int) -> Iterator[Batch]:
-            with ExitStack() as stack:
-                files = {name: stack.enter_context(self._path(name).open("rb")) for name in names}
-                for start in range(0, tokens, max_tokens):
-                    count = min(max_tokens, tokens - start)
-                    part: dict[str, Any] = {name: _read(file, name, count, row) for name, file in files.items()}
-                    yield Batch(rows=np.arange(start, start + count), **part)
-
-        def hash_files() -> str:
-            digest = hashlib.sha256(f"{row}{layer_ids.tolist()}{num_experts}{names}".encode())
-            for name in names:
-                with self._path(name).open("rb") as file:
-                    while block := file.read(HASH_BYTES):
-                        digest.update(block)
-            return digest.hexdigest()
-
+        stored = _Stored(spool=self, layer_ids=layer_ids, num_experts=num_experts)
         return Trace(
             layer_ids=layer_ids,
             num_experts=num_experts,
-            top_k=row[1],
-            num_tokens=tokens,
-            read=read,
-            hash_source=hash_files,
+            top_k=self.row[1],
+            num_tokens=self.tokens,
+            read=stored.read,
+            hash_source=stored.sha256,
             columns=frozenset(self.columns),
             provenance=provenance,
         )
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Return the file of a column."""
         return Path(self._folder.name) / name
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Stored:
+    """The tokens of a spool."""
+
+    spool: Spool
+    layer_ids: npt.NDArray[np.int64]
+    num_experts: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("topk_ids", *self.spool.columns)
+
+    def read(self, max_tokens: int) -> Iterator[Batch]:
+        tokens, row = self.spool.tokens, self.spool.row
+        with ExitStack() as stack:
+            files = {name: stack.enter_context(self.spool.path(name).open("rb")) for name in self.names}
+            for start in range(0, tokens, max_tokens):
+                count = min(max_tokens, tokens - start)
+                part: dict[str, Any] = {name: _read(file, name, count, row) for name, file in files.items()}
+                yield Batch(rows=np.arange(start, start + count), **part)
+
+    def sha256(self) -> str:
+        content = f"{self.spool.row}{self.layer_ids.tolist()}{self.num_experts}{self.names}"
+        digest = hashlib.sha256(content.encode())
+        for name in self.names:
+            with self.spool.path(name).open("rb") as file:
+                while block := file.read(HASH_BYTES):
+                    digest.update(block)
+        return digest.hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        detail = "A recording lies in a temporary folder, which goes with this process: it can't be pickled."
+        remedy = "Save it (`traces.save`), and pickle the trace that `traces.load` makes of the file."
+        raise InputError.of("recording_unsaved", "/trace", detail, remedy)
 
 
 def _dtype(name: str) -> np.dtype[Any]:

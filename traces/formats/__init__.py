@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy.typing as npt
@@ -13,18 +14,21 @@ from traces.decoding.files import TraceFile
 from traces.decoding.sources import open_path
 from traces.decoding.unpacking import UnpackLimits
 from traces.formats.mistaken import no_such_format, refuse_config, refuse_unrouted, unknown_content
+from traces.formats.opened import Opened
 from traces.formats.reader import Hints, Reader
 from traces.formats.registry import READERS
 from traces.formats.shared.dummies import settle_dummies
 from traces.model.config import load_model_config
 from traces.model.layout import ModelLayout
 from traces.support.errors import InputError
+from traces.support.kinds import checked
 from traces.support.text_marks import refuse_marks
 from traces.trace import Trace
 
 __all__ = ["READERS", "Reader", "UnpackLimits", "load"]
 
 
+@checked
 def load(
     path: str | Path,
     *,
@@ -107,7 +111,12 @@ def load(
         )
         provenance = replace(loaded.provenance, notes=(*loaded.provenance.notes, note))
         loaded = replace(loaded, provenance=provenance)
-    return settle_dummies(loaded, drop_dummy_rows)
+    loaded = settle_dummies(loaded, drop_dummy_rows)
+    if not isinstance(loaded, Trace):
+        return loaded
+    options = {item.name: getattr(hints, item.name) for item in fields(hints)} | {"format": format}
+    opened = Opened(again=partial(load, Path(path).absolute(), **options), trace=loaded)
+    return replace(loaded, read=opened.read, hash_source=opened.sha256)
 
 
 def _open_file(file: TraceFile, named: Reader | None, hints: Hints) -> Trace | LoadCounts:

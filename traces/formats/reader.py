@@ -17,6 +17,7 @@ from traces.decoding.unpacking import UnpackLimits
 from traces.model.layout import ModelLayout
 from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
+from traces.support.shown import layers_that
 from traces.trace import Trace
 
 __all__ = ["Axes", "Hints", "Reader", "check_largest"]
@@ -25,7 +26,6 @@ __all__ = ["Axes", "Hints", "Reader", "check_largest"]
 MAX_LAYERS = 100_000
 MAX_TOP_K = 32_767
 DEFAULT_LIMITS = UnpackLimits()
-EXPERTS_REMEDY = "Leave `num_experts` out, and check that `model` is the one that was recorded."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ def check_largest(hints: Hints, largest_id: int, place: str) -> None:
     """Refuse ids beyond the experts that the caller or the model states, where a pass has found the largest one."""
     if hints.experts is not None and largest_id >= hints.experts:
         detail = _experts_differ(hints, f"Tokens chose experts up to {largest_id}")
-        raise InputError.of("num_experts_differ", f"{place}#/num_experts", detail, EXPERTS_REMEDY)
+        raise InputError.of("num_experts_differ", f"{place}#/num_experts", detail, _experts_remedy(hints))
 
 
 def _experts_differ(hints: Hints, what: str) -> str:
@@ -127,6 +127,14 @@ def _experts_differ(hints: Hints, what: str) -> str:
         return f"{what}, but `num_experts` is {hints.num_experts}."
     name = "" if hints.model is None or not hints.model.name else f" ({hints.model.name[:60]})"
     return f"{what}, but the model{name} has {hints.experts}."
+
+
+def _experts_remedy(hints: Hints) -> str:
+    wrong = "Leave `num_experts` out"
+    if hints.model is None:
+        return f"{wrong}."
+    check = f"heck that {hints.model.parameter} says what was recorded."
+    return f"C{check}" if hints.num_experts is None else f"{wrong}, and c{check}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,12 +202,12 @@ class Axes:
         if hints.model is not None:
             notes += hints.model.notes
             if other := sorted(set(layers.tolist()) - set(hints.model.all_moe_layers)):
-                detail = f"Layers {other[:8]} are no MoE layers of the model."
+                detail = f"{layers_that(other, 'is no MoE layer', 'are no MoE layers')} of the model."
                 found.add(
                     "layer_ids_differ",
                     f"{file.name}#/layer_ids",
                     detail,
-                    "Check that `model` is the one that was recorded.",
+                    f"Check that {hints.model.parameter} says the layers of the model that was recorded.",
                 )
             if missing := sorted(set(hints.model.moe_layers) - set(layers.tolist())):
                 more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
@@ -219,7 +227,7 @@ class Axes:
                 "num_experts_differ",
                 f"{file.name}#/num_experts",
                 _experts_differ(hints, f"The file has {experts} experts per layer"),
-                EXPERTS_REMEDY,
+                _experts_remedy(hints),
             )
         found.raise_if_any()
         if experts is None:

@@ -29,6 +29,7 @@ from traces.formats.reader import Axes, Hints, Reader
 from traces.formats.shared.counts import MAX_CELLS, checked_counts
 from traces.formats.shared.matrices import MAX_LAYERS
 from traces.support.errors import InputError, Violations
+from traces.support.shown import layers_that
 from traces.trace import Trace
 
 __all__ = ["READER"]
@@ -235,7 +236,12 @@ def _ranks(parts: list[tuple[str, TensorFile]]) -> tuple[list[_Rank], list[int],
         for iteration, present in iterations.items():
             if present != layers:
                 lacking = sorted(set(layers) - set(present))[:8]
-                found.add("layer_missing", f"{name}#/{iteration}", f"Layers {lacking} are missing.", "Record it again.")
+                found.add(
+                    "layer_missing",
+                    f"{name}#/{iteration}",
+                    f"{layers_that(lacking, 'is', 'are')} missing.",
+                    "Record it again.",
+                )
         ranks[rank] = _Rank(number=rank, tensors=tensors, iterations=iterations)
     if found.found:
         raise InputError(tuple(found.found[:20]))

@@ -60,6 +60,11 @@ class ModelLayout:
     name: str = ""
     notes: tuple[str, ...] = ()
 
+    @property
+    def parameter(self) -> str:
+        """What the caller gave to say it, as messages name it: a config, or numbers."""
+        return "`model`" if self.name else "`num_layers`"
+
     def __post_init__(self) -> None:
         found = Violations()
         layers, experts = self.num_layers, self.num_experts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,9 @@ from traces.profile.windows import WindowedLoad
 from traces.rules import check_layout
 from traces.support.content import ByContent
 from traces.support.errors import InputError, Violations
-from traces.support.frames import import_pandas
-from traces.support.shown import Facts, as_html, as_text, numbers
+from traces.support.frames import frame
+from traces.support.kinds import checked
+from traces.support.shown import Facts, as_html, as_text, runs
 from traces.trace import Trace
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class Profile(ByContent):
     sources : tuple of ProfileSource
         Sorted by digest.
     """
+
+    MADE_BY: ClassVar = "Use traces.Profile.of(trace)."
 
     layer_ids: npt.NDArray[np.int64]
     num_experts: int
@@ -115,10 +118,10 @@ class Profile(ByContent):
         hottest = self.load.max(axis=1) / self.load.mean(axis=1)
         worst = int(hottest.argmax())
         known = [name for name in ("affinity", "coactivation", "source_load") if getattr(self, name) is not None]
-        known += [f"pairs at distance {numbers(sorted(self.distant))}"] if self.distant else []
+        known += [f"pairs at distance {runs(sorted(self.distant))}"] if self.distant else []
         load = f"hottest expert {hottest[worst]:.2f} times the mean of its layer ({self.layer_ids[worst]})"
         sources = [f"{item.source} ({item.format}, {item.tokens:,} tokens)" for item in self.sources]
-        title = f"{self.num_layers} MoE layers ({numbers(self.layer_ids.tolist())}), {self.num_experts} experts"
+        title = f"{self.num_layers} MoE layers ({runs(self.layer_ids.tolist())}), {self.num_experts} experts"
         of = f"{self.tokens:,} tokens, {title}, top-{self.top_k}" if self.affinity is not None else f"loads, {title}"
         windows = "none" if self.windows is None else f"{len(self.windows)} of {self.windows.window_tokens:,} tokens"
         return f"Profile of {of}", [
@@ -163,6 +166,7 @@ class Profile(ByContent):
         return f"sha256:{hashlib.sha256(joined.encode()).hexdigest()}"
 
     @classmethod
+    @checked
     def of(
         cls,
         trace: Trace | LoadCounts,
@@ -264,7 +268,7 @@ class Profile(ByContent):
         """
         layers, experts = self.load.shape
         total = self.load.sum(axis=1, keepdims=True)
-        frame: pd.DataFrame = import_pandas().DataFrame(
+        return frame(
             {
                 "layer": np.repeat(self.layer_ids, experts),
                 "expert": np.tile(np.arange(experts), layers),
@@ -273,7 +277,6 @@ class Profile(ByContent):
                 "load_over_mean": (self.load / total * experts).ravel(),
             }
         )
-        return frame
 
     def save(self, path: str | Path) -> None:
         """Write the profile as a compressed `.npz`, whole or not at all."""

@@ -12,7 +12,7 @@ from traces.profile.profile import Profile
 from traces.statistics.samples import check_successors, information, layer_pair_counts, require_sample, top_columns
 from traces.support.content import ByContent
 from traces.support.errors import InputError
-from traces.support.frames import import_pandas
+from traces.support.frames import frame
 from traces.support.parallel import map_threads
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ class AffinityStrength(ByContent):
         DataFrame
             A row per pair, indexed by the number l of its first MoE layer; the columns are the arrays and properties.
         """
-        table = import_pandas().DataFrame({name: getattr(self, name) for name in PER_PAIR})
-        frame: pd.DataFrame = table.rename_axis("layer_pair")
-        return frame
+        return frame({name: getattr(self, name) for name in PER_PAIR}, index="layer_pair")
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""

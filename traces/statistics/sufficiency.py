@@ -15,7 +15,7 @@ from traces.profile.sample import TokenSample
 from traces.statistics.samples import check_successors, layer_pair_counts, require_sample
 from traces.support.content import ByContent
 from traces.support.errors import InputError
-from traces.support.frames import import_pandas
+from traces.support.frames import frame
 from traces.support.parallel import map_threads
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ class EnoughTokens(ByContent):
         """
         columns = {"reliability": self.reliability_per_pair}
         columns |= {"counts_per_cell": self.counts_per_cell, "standard_error": self.standard_error}
-        frame: pd.DataFrame = import_pandas().DataFrame(columns).rename_axis("layer_pair")
-        return frame
+        return frame(columns, index="layer_pair")
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""

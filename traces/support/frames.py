@@ -7,31 +7,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["frame", "import_pandas"]
+__all__ = ["frame"]
 
 
-def import_pandas() -> Any:
-    """Return pandas.
+def frame(data: Any, index: str | None = None) -> DataFrame:
+    """Return a pandas table of rows (a list of dicts) or columns (a dict of arrays).
+
+    Parameters
+    ----------
+    data : list of dict, or dict of arrays
+    index : str, optional
+        Name of the row numbers.
 
     Raises
     ------
     ImportError
-        With the command that installs it.
+        If pandas is missing, with the command that installs it.
     """
     try:
         import pandas as pd
     except ImportError as error:
         raise ImportError('to_frame() needs pandas: pip install "moe-placement[frame]"') from error
-    return pd
-
-
-def frame(data: Any) -> DataFrame:
-    """Return a pandas table of rows (a list of dicts) or columns (a dict of arrays).
-
-    Raises
-    ------
-    ImportError
-        If pandas is not installed.
-    """
-    table: DataFrame = import_pandas().DataFrame(data)
-    return table
+    table = pd.DataFrame(data)
+    return table if index is None else table.rename_axis(index)

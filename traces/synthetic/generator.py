@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -44,27 +44,44 @@ def generate(params: Synthetic) -> Trace:
        noise: J. Yellott, J. Math. Psychol. 15 (1977), doi:10.1016/0022-2496(77)90026-8; W. Kool et al., ICML 2019,
        arXiv:1903.06059.
     """
-
-    @cache
-    def tables() -> Tables:
-        return Tables.of(params)
-
-    def read(max_tokens: int) -> Iterator[Batch]:
-        for start in range(0, params.num_tokens, max_tokens):
-            yield _batch(params, tables(), np.arange(start, min(start + max_tokens, params.num_tokens)))
-
     columns = {"seq_id", "token_pos", "phase"} | ({"source_rank"} if params.source_ranks else set())
-    described = ", ".join(f"{name}={value}" for name, value in asdict(params).items())
+    made = _Generated(params=params)
     return Trace(
         layer_ids=np.arange(params.num_layers, dtype=np.int64),
         num_experts=params.num_experts,
         top_k=params.top_k,
         num_tokens=params.num_tokens,
-        read=read,
-        hash_source=lambda: hashlib.sha256(f"synthetic {MODEL_VERSION}: {described}".encode()).hexdigest(),
+        read=made.read,
+        hash_source=made.sha256,
         columns=frozenset(columns),
-        provenance=Provenance(source="synthetic", format="synthetic", notes=(f"Generated with {described}.",)),
+        provenance=Provenance(source="synthetic", format="synthetic", notes=(f"Generated with {made.described}.",)),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Generated:
+    """The tokens of `params`; pickles as these."""
+
+    params: Synthetic
+
+    @cached_property
+    def tables(self) -> Tables:
+        return Tables.of(self.params)
+
+    @property
+    def described(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in asdict(self.params).items())
+
+    def read(self, max_tokens: int) -> Iterator[Batch]:
+        count = self.params.num_tokens
+        for start in range(0, count, max_tokens):
+            yield _batch(self.params, self.tables, np.arange(start, min(start + max_tokens, count)))
+
+    def sha256(self) -> str:
+        return hashlib.sha256(f"synthetic {MODEL_VERSION}: {self.described}".encode()).hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (partial(_Generated, params=self.params), ())
 
 
 def _key(params: Synthetic, purpose: int) -> np.uint64:

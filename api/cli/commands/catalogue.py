@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, fields
 from typing import Any
 
-from api.cli.console import Json, print_json, table, write
+from api.cli.console import Json, print_json, write
+from api.report.tables import table
 
 __all__ = ["formats", "solvers", "topologies"]
 

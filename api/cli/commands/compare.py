@@ -58,7 +58,7 @@ def compare(
         read = reading.build(checks)
         checks.run(lambda: _check_trace(trace))
 
-    from api.cli.summary import comparison_text, replay_text
+    from api.report.summary import comparison_text, replay_text
     from solvers.comparing import part_figures
 
     with progress() as shown, ExitStack() as stack:

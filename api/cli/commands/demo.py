@@ -27,8 +27,8 @@ What to do next:
     {command} evaluate {plan} {trace}
   Is there any affinity to use in a trace of yours?
     {command} profile YOUR_TRACE
-  Plan it for 4 nodes of 8 GPUs:
-    {command} solve YOUR_TRACE --topology 4x8 --load-cap 1.05 -o plan.json
+  Plan it for SGLang on 4 nodes of 8 GPUs (other engines: vllm, tensorrt-llm, ...; --help):
+    {command} solve YOUR_TRACE --engine sglang --topology 4x8 --load-cap 1.05 -o plan.json
 The trace formats are in docs/formats.md, the tutorial in docs/tutorial.md."""
 
 

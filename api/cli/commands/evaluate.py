@@ -45,7 +45,7 @@ def evaluate(
     with Checks() as checks:
         read = reading.build(checks)
 
-    from api.cli.summary import replay_text
+    from api.report.summary import replay_text
     from solvers.comparing import part_figures
 
     with progress() as shown, ExitStack() as stack:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options as shared
-from api.cli.console import Json, print_json, say, table, write
+from api.cli.console import Json, print_json, say, write
 from api.cli.declared import Asked, asks
 from api.cli.knobs import OUTPUT
 from api.cli.options import output_option
 from api.cli.progress import Progress, progress
 from api.cli.reading import TraceReading, read_executor
 from api.cli.remote.service import ServerOption, refuse_options
+from api.report.tables import table
 from solvers.request import FrontRequest
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def front(
 
     from api.cli.inputs import plan_path, read_inputs
     from api.cli.outputs import Checks, check_outputs
-    from api.cli.summary import warnings_text
+    from api.report.summary import warnings_text
     from solvers.fronts.judged import pick as pick_point
     from solvers.plotting.chart import check_chart, write_chart
 

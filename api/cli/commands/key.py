@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.console import Json, print_json, say, table, write
+from api.cli.console import Json, print_json, say, write
+from api.report.tables import table
 
 if TYPE_CHECKING:  # the database library takes longer to load than --help may
     from api.store.keys import Keys

@@ -12,10 +12,11 @@ import typer
 
 from api.cli import options as shared
 from api.cli import reading
-from api.cli.console import Json, print_json, say, table, write
+from api.cli.console import Json, print_json, say, write
 from api.cli.progress import Progress, progress
 from api.cli.remote.service import ServerOption, check_server, service_at
 from api.cli.remote.trace import send_trace
+from api.report.tables import table
 
 if TYPE_CHECKING:
     from traces import Profile

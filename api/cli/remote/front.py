@@ -50,7 +50,7 @@ def front_remotely(
     NoPlanError
         If the searches ended without a plan.
     """
-    from api.cli.summary import warnings_text
+    from api.report.summary import warnings_text
     from placement import Plan
 
     with service_at(server) as service:

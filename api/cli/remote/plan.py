@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from api.cli.console import print_json, say, table, write
+from api.cli.console import print_json, say, write
 from api.cli.hints import balance_hint
 from api.cli.progress import progress
 from api.cli.remote.service import body_of, raise_failure, service_at
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from traces import ModelLayout
 
 __all__ = ["plan_remotely"]
-
-FIGURES = ("traffic", "cross_gpu_fraction", "cross_node_fraction", "imbalance_max_over_mean", "fanout_gpus")
 
 
 def plan_remotely(
@@ -63,7 +61,7 @@ def plan_remotely(
         If the search ended without a plan.
     """
     from api.cli.engine_file import EngineFile
-    from api.cli.summary import warnings_text
+    from api.report.summary import warnings_text
     from api.report.verdict import NO_ENGINE
 
     with progress() as shown, service_at(server) as service:
@@ -89,6 +87,7 @@ def plan_remotely(
         found = Plan.from_dict(plan.plan)
         found.save(output)
         loaded = None if engine_file is None else engine_file.write(found)
+    text = None if plan.summary is None else plan.summary.pop("text", None)  # for people; the figures are those of here
     hint = None if plan.summary is None else balance_hint(plan.summary)
     document = plan.model_dump(mode="json", exclude={"plan"}) | {
         "plan": None if plan.plan is None else str(output),
@@ -110,30 +109,15 @@ def plan_remotely(
     if as_json:
         print_json(document)
         return document
-    parts = [f"{name} {value:.5f}" for name in ("score", "bound") if (value := getattr(plan, name)) is not None]
-    parts += [] if plan.gap is None else [f"gap {plan.gap:.2%}"]
-    write(f"{plan.id} {plan.status} after {plan.elapsed_s or 0:.1f} s: {', '.join(parts)}")
-    if plan.summary is not None:
-        write("\n" + _figures(plan.summary) + "\n")
-    if document["assumed"] is not None:
-        write(document["assumed"])
+    if text is not None:
+        write(f"{text}\n")
+    else:  # cancelled before it was made
+        parts = [f"{name} {value:.5f}" for name in ("score", "bound") if (value := getattr(plan, name)) is not None]
+        write(f"{plan.id} {plan.status} after {plan.elapsed_s or 0:.1f} s: {', '.join(parts)}")
+        if document["assumed"] is not None:
+            write(document["assumed"])
     if plan.plan is not None:
         write(f"Plan written to {output}")
     if engine_file is not None and loaded is not None:
         engine_file.tell(loaded)
     return document
-
-
-def _figures(summary: dict[str, Any]) -> str:
-    """Return a table of the plans of a summary, fitted and held out."""
-    rows = []
-    for name, plan in summary["plans"].items():
-        for part in ("fit", "held_out"):
-            figures = plan.get(part)
-            if figures is not None:
-                rows.append([name, part.replace("_", " "), *(_number(figures.get(key)) for key in FIGURES)])
-    return table(["plan", "tokens", *(key.replace("_", "\n", 1) for key in FIGURES)], rows, left=2)
-
-
-def _number(value: Any) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -42,7 +42,8 @@ class PlanResource(PlanSummary):
 
     plan: dict[str, Any] | None = Field(description="The plan file's content; null as long as there is no plan.")
     summary: dict[str, Any] | None = Field(
-        description="Figures of the plan and of the `baseline`, on the part that was fitted and the part held out."
+        description="Figures of the plan and of the `baseline`, on the part that was fitted and the part held out; "
+        "`text` has them for people."
     )
 
     @classmethod

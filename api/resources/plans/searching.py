@@ -9,6 +9,7 @@ from typing import Any
 
 from api.jobs.attempts import Attempt, Outcome
 from api.jobs.reporter import AttemptInterruptedError, Reporter
+from api.report.summary import summary_text
 from api.resources.requests import request_of
 from api.resources.schemas import PlanBody
 from api.resources.searches.running import overtime_note, plan_text, study_of
@@ -48,7 +49,7 @@ def search_plan(attempt: Attempt, task: Task) -> Outcome:
     plan = _final_plan(solution, reporter, job.max_time_limit_s)
     text = plan_text(plan)
     lease.report(score=plan.score, bound=plan.bound, elapsed_s=solution.elapsed_s, plan=text)
-    summary, warnings = _summary(attempt, study, plan)
+    summary, warnings = _summary(attempt, study, replace(solution, plan=plan))
     assert plan.termination is not None
     status = "cancelled" if reporter.cancelled else "succeeded"
     lease.finish(
@@ -67,16 +68,17 @@ def search_plan(attempt: Attempt, task: Task) -> Outcome:
     return Outcome(status=status, solver=request.solver, elapsed_s=solution.elapsed_s, load=load)
 
 
-def _summary(attempt: Attempt, study: Study, plan: Plan) -> tuple[dict[str, Any] | None, list[str]]:
+def _summary(attempt: Attempt, study: Study, solution: Solution) -> tuple[dict[str, Any] | None, list[str]]:
     """Return the summary, unless the search was cancelled or it can't be made, and the plan's warnings."""
-    reporter, warnings = attempt.reporter, list(plan.warnings)
+    reporter, warnings = attempt.reporter, list(solution.plan.warnings)
     if reporter.cancelled:
         return None, warnings
     reporter.deadline = None
     if reporter.overtime:
         reporter.interrupt.clear()
     try:
-        return study.compare(plan=plan, workers=attempt.job.threads).as_dict(), warnings
+        comparison = study.compare(plan=solution.plan, workers=attempt.job.threads)
+        return comparison.as_dict() | {"text": summary_text(study, solution, comparison)}, warnings
     except AttemptInterruptedError:
         warnings.append("There is no summary: the plan was cancelled before it was made.")
     except (InputError, MemoryError) as error:

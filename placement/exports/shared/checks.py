@@ -13,6 +13,7 @@ from placement.exports.table import Rules, Table
 from placement.plan.plan import Plan
 from traces import InputError, Violations
 from traces.rules import MAX_EXPERTS
+from traces.support.shown import layers_that
 
 __all__ = [
     "arrange",
@@ -129,7 +130,7 @@ def check_layers(table: Table, rules: Rules, context: Context, place: str, found
     where = f"{place}#/layer_ids" if place else "/layer_ids"
     layers = set(table.layer_ids.tolist())
     if other := sorted(layers - set(model.all_moe_layers)):
-        detail = f"Layers {other[:SHOWN]} are no MoE layers of the model."
+        detail = f"{layers_that(other, 'is no MoE layer', 'are no MoE layers')} of the model."
         found.add("layer_unknown", where, detail, "Check the config, and the layer ids.")
     if rules.mtp == "no" and rules.covered and (given := sorted(set(model.mtp_layers) & layers)):
         detail = f"Layers {given} are for multi-token prediction, which this file does not place."
@@ -228,7 +229,9 @@ def _filled(table: Table, expected: tuple[int, ...]) -> tuple[Table, list[str]]:
     order = np.argsort(layers)
     slots = np.concatenate([table.slots, np.tile(row, (len(missing), 1))])
     places = [*table.places, *(f"/layer {layer}" for layer in missing)]
-    note = f"Layers {missing[:SHOWN]} are not in the plan; they have the contiguous layout."
+    note = (
+        f"{layers_that(missing, 'is not in the plan; it has', 'are not in the plan; they have')} the contiguous layout."
+    )
     inserted = replace(
         table,
         slots=slots[order],

@@ -12,6 +12,7 @@ from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
 from traces.formats.reader import Axes, Hints, check_largest
 from traces.support.errors import InputError, Violations
+from traces.support.shown import layers_that
 
 __all__ = ["axes_of_rows", "moe_rows"]
 
@@ -61,17 +62,23 @@ def moe_rows(
             raise InputError.of(
                 "ambiguous_layers",
                 place,
-                f"Layers {_listed(idle)} hold expert 0 only: dense layers, or top-1 choices.",
+                f"{layers_that(idle, 'holds', 'hold')} expert 0 only: dense layers, or top-1 choices.",
                 "Name the MoE layers: `layer_ids`, or `model` (config.json, or `num_layers` and `first_moe_layer`).",
             )
-        return np.flatnonzero(used), (f"Layers {_listed(idle)} hold filler only; taken for dense layers.",)
+        taken = layers_that(
+            idle, "holds filler only; taken for a dense layer", "hold filler only; taken for dense layers"
+        )
+        return np.flatnonzero(used), (f"{taken}.",)
     stray = np.setdiff1d(np.flatnonzero(used), named)
     if len(stray):
-        detail = f"Layers {_listed(stray)} are not among the MoE layers that are named, but hold experts."
+        detail = (
+            f"{layers_that(stray, 'is', 'are')} not among the MoE layers that are named, and yet there are experts."
+        )
         found.add("layer_not_named", place, detail, REMEDY)
     empty = np.intersect1d(idle, named)
     if certain and len(empty):
-        detail = f"Layers {_listed(empty)} are named as MoE layers, but hold filler only."
+        filler = layers_that(empty, "is named as an MoE layer, but holds", "are named as MoE layers, but hold")
+        detail = f"{filler} filler only."
         found.add("layer_is_dense", place, detail, REMEDY)
     found.raise_if_any()
     return named, ()
@@ -94,8 +101,3 @@ def _listed_rows(layer_ids: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
         detail = f"Layers of the file are 0..{count - 1}; got {rows.tolist()[:SHOWN_LAYERS]}."
         raise InputError.of("layer_ids_range", "/layer_ids", detail, "Name each MoE layer once, in rising order.")
     return rows
-
-
-def _listed(layers: npt.NDArray[np.int64]) -> str:
-    shown = ", ".join(map(str, layers[:SHOWN_LAYERS]))
-    return shown + (", ..." if len(layers) > SHOWN_LAYERS else "")

@@ -8,6 +8,7 @@ from traces.formats.writers import jsonl, npz, parquet
 from traces.formats.writers.base import Survey, Writer
 from traces.support.atomic import atomic_write
 from traces.support.errors import InputError
+from traces.support.kinds import checked
 from traces.trace import Trace
 
 __all__ = ["WRITERS", "save"]
@@ -15,6 +16,7 @@ __all__ = ["WRITERS", "save"]
 WRITERS: dict[str, Writer] = {".npz": npz.write, ".jsonl": jsonl.write, ".parquet": parquet.write}
 
 
+@checked
 def save(trace: Trace, path: str | Path, *, compress: bool = True) -> None:
     """Write a trace whole or not at all, in constant memory.
 

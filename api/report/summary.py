@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from api.cli.console import table
 from api.report.figures import change_of, parts_of, replayed_figures, shown_figures, table_cells, tokens_of, value_of
+from api.report.tables import table
 from api.report.verdict import PARTS, engine_note, headline, plan_row, score_words, side_note, verdict
 
 if TYPE_CHECKING:
