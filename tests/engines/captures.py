@@ -7,6 +7,7 @@ import logging
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,17 +43,29 @@ class Outcome:
     detail: str = ""
 
 
+@lru_cache(maxsize=1)
+def model_of(family: str) -> Any:
+    """Return the family's tiny model, the same for all modes."""
+    return tiny_of(family)
+
+
 class Spy:
     """Keeps what the experts of each layer are called with, without hooks: their `forward` is replaced."""
 
     def __init__(self, model: Any) -> None:
         self.calls: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
-        for name, module in expert_modules(model):
+        self.modules = list(expert_modules(model))
+        for name, module in self.modules:
             kind = type(module).__name__
             see = self.see_llama if kind == "Llama4TextExperts" else self.see
             if kind == "JetMoeMoE":
                 see = self.see_jetmoe
             module.forward = self.replaced(name, module, see)
+
+    def leave(self) -> None:
+        """Give the modules their own `forward` back."""
+        for _, module in self.modules:
+            del module.forward
 
     def replaced(self, name: str, module: Any, see: Any) -> Any:
         """Return a `forward` that looks first."""
@@ -130,7 +143,7 @@ def run(model: Any, mode: str) -> None:
 
 def outcome(family: str, mode: str) -> Outcome:
     """Capture a tiny model of a family, and compare with what its experts were given."""
-    model = tiny_of(family)
+    model = model_of(family)
     name = type(model).__name__
     if mode != "forward" and not callable(getattr(model, "generate", None)):
         return Outcome(model=name, result="none")
@@ -140,6 +153,8 @@ def outcome(family: str, mode: str) -> Outcome:
             run(model, mode)
     except InputError as error:
         return Outcome(model=name, result="refused", detail=error.violations[0].code)
+    finally:
+        spy.leave()
     trace = recording.trace
     batch = next(trace.batches(10_000))
     steps = 0 if mode == "forward" else STEPS

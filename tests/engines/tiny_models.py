@@ -59,6 +59,7 @@ SMALL: dict[str, Any] = {
     "d_model": 32,
     "encoder_ffn_dim": 24,
     "decoder_ffn_dim": 24,
+    "out_hidden_size": 32,
 }
 SMALL |= dict.fromkeys(("shared_expert_intermediate_size", "shared_intermediate_size", "share_expert_dim"), 16)
 SMALL |= dict.fromkeys(("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts"), EXPERTS)
