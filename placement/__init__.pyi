@@ -18,6 +18,9 @@ from .problem.problem import Problem as Problem
 from .replay.evaluate import evaluate as evaluate
 from .replay.evaluation import Evaluation as Evaluation
 from .replay.evaluation import HotLink as HotLink
+from .replay.expected import ExpectedLoads as ExpectedLoads
+from .replay.expected import expected_loads as expected_loads
+from .replay.passes import PassFigures as PassFigures
 from .topology.links import PRESETS as PRESETS
 from .topology.links import Link as Link
 from .topology.load import load_topology as load_topology
@@ -28,11 +31,13 @@ __all__ = [
     "Constraints",
     "Diff",
     "Evaluation",
+    "ExpectedLoads",
     "Group",
     "HotLink",
     "LayerCap",
     "Link",
     "Objective",
+    "PassFigures",
     "Pin",
     "Plan",
     "Problem",
@@ -44,6 +49,7 @@ __all__ = [
     "Topology",
     "diff",
     "evaluate",
+    "expected_loads",
     "load_topology",
     "lower_bound",
     "optimal_split",

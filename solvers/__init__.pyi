@@ -17,6 +17,7 @@ from .methods.eplb.solver import Eplb as Eplb
 from .methods.exflow.solver import Exflow as Exflow
 from .methods.grace.solver import Grace as Grace
 from .methods.load_balance.solver import LoadBalance as LoadBalance
+from .methods.load_search.solver import LoadSearch as LoadSearch
 from .methods.moetuner.solver import MoeTuner as MoeTuner
 from .methods.mtkahypar import MtKaHyPar as MtKaHyPar
 from .methods.set_partition.solver import SetPartition as SetPartition
@@ -57,6 +58,7 @@ __all__ = [
     "Grace",
     "Limits",
     "LoadBalance",
+    "LoadSearch",
     "MoeTuner",
     "MtKaHyPar",
     "NoPlanError",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from placement import Evaluation, Objective, Plan, Problem, SettledObjective, Topology, evaluate, score
-from placement.cost.shares import expected_gpu_load
-from placement.problem.objective import Execution
-from traces import InputError, Trace
+from placement import ExpectedLoads, Plan, Problem, score
+from solvers.counted import DumpFigures, expected_load, loads_of_dumps, loads_of_parts
+from solvers.replays import FIGURES, PartFigures, part_figures, replay_both
+from traces import InputError, LoadCounts, Trace
 from traces.support.content import ByContent
 from traces.support.shown import Facts, as_html, as_text
 
@@ -19,66 +20,36 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "Judged",
-    "PartFigures",
-    "expected_load",
     "judge",
-    "part_figures",
-    "replay_as_planned",
-    "replay_both",
 ]
-
-FIGURES = (
-    "tokens",
-    "cross_gpu_fraction",
-    "cross_node_fraction",
-    "fanout_gpus",
-    "fanout_nodes",
-    "traffic",
-    "traffic_unit",
-    "imbalance_max_over_mean",
-    "balancedness_vllm",
-    "imbalance_trtllm",
-    "imbalance_optimal_split",
-    "activated_experts",
-)
-DISPATCH_FIGURES = (
-    "cross_gpu_fraction",
-    "cross_node_fraction",
-    "fanout_gpus",
-    "fanout_nodes",
-    "remote_gpus",
-    "remote_nodes",
-)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class PartFigures(ByContent):
-    """A plan on one part of the trace, for both ways that tokens travel.
-
-    Attributes
-    ----------
-    evaluation : Evaluation
-        Under the problem's execution; the same object as one of the others.
-    context_coherent, dispatch : Evaluation
-    """
-
-    evaluation: Evaluation
-    context_coherent: Evaluation
-    dispatch: Evaluation
-
-    def __repr__(self) -> str:
-        return repr(self.evaluation)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Judged(ByContent):
-    """A named plan, its score under the problem, and its figures on each part that has tokens."""
+    """A named plan, its score under the problem, and its figures on each part that has tokens.
+
+    Attributes
+    ----------
+    name : str
+    plan : Plan
+    score : float
+    parts : dict of str to PartFigures
+        By part that has tokens.
+    expected_load : dict of str to float
+        What follows from the profile, without any token.
+    counts : dict of str to ExpectedLoads
+        By part, of counts with several dumps over time.
+    dumps : tuple of DumpFigures
+        Of each of them, in order of time.
+    """
 
     name: str
     plan: Plan
     score: float
     parts: dict[str, PartFigures]
     expected_load: dict[str, float]
+    counts: dict[str, ExpectedLoads] = field(default_factory=dict)
+    dumps: tuple[DumpFigures, ...] = ()
 
     def __repr__(self) -> str:
         return as_text(f"Plan {self.name}", _facts(self))
@@ -135,7 +106,8 @@ class Comparison(ByContent):
             ``objective``, ``tokens`` (per part), ``notes`` and ``plans``: per name the score, bound, gap, termination
             and warnings, and per part (``fit``, ``held_out``; None where there are no tokens) the figures of
             `placement.Evaluation` under the problem's execution, with those of ``context_coherent`` and of ``dispatch``
-            below these names. ``expected_load`` has the load figures that follow from the profile alone.
+            below these names. ``expected_load`` has the load figures that follow from the profile alone; ``counts``
+            has them by part and ``dumps`` by dump, of counts over time.
         """
         problem, constraints = self.problem, self.problem.constraints
         tokens = {part: found.evaluation.tokens for part, found in self.rows[0].parts.items()} if self.rows else {}
@@ -178,7 +150,9 @@ def _facts(row: Judged) -> list[tuple[str, str]]:
     for part, found in row.parts.items():
         tokens = found.evaluation
         facts.append((part, f"traffic {tokens.traffic:.4f}, busiest GPU {tokens.imbalance_max_over_mean:.4f}"))
-    if not row.parts:
+    for part, loads in row.counts.items():
+        facts.append((part, f"expected busiest GPU {loads.imbalance_max_over_mean:.4f}"))
+    if not row.parts and not row.counts:
         facts.append(("expected", f"busiest GPU {row.expected_load['imbalance_max_over_mean']:.4f}"))
     return facts
 
@@ -190,6 +164,8 @@ def judge(
     *,
     baseline: str = "contiguous",
     notes: tuple[str, ...] = (),
+    counts: Mapping[str, LoadCounts] = MappingProxyType({}),
+    pass_tokens: Sequence[int] = (),
     workers: int | None = None,
 ) -> Comparison:
     """Replay each part through each plan.
@@ -204,6 +180,10 @@ def judge(
     baseline : str
         Which of them is the one to compare with.
     notes : tuple of str
+    counts : mapping of str to LoadCounts
+        By part, where there are counts of several points in time: what loads a plan has at each.
+    pass_tokens : sequence of int
+        See `placement.evaluate`.
     workers : int, optional
         Threads; all available cores by default.
     """
@@ -212,66 +192,19 @@ def judge(
             name=name,
             plan=plan,
             parts={
-                part: replay_both(plan, trace, problem.topology, problem.objective, workers=workers)
+                part: replay_both(
+                    plan, trace, problem.topology, problem.objective, pass_tokens=pass_tokens, workers=workers
+                )
                 for part, trace in parts.items()
             },
             score=score(problem, problem.table_of(plan)).total,  # the problem's, whatever the plan was made for
             expected_load=expected_load(problem, plan),
+            counts=loads_of_parts(problem, plan, counts),
+            dumps=loads_of_dumps(problem, plan, counts),
         )
         for name, plan in plans.items()
     ]
     return Comparison(problem=problem, rows=tuple(rows), baseline=baseline, notes=notes)
-
-
-def replay_as_planned(
-    plan: Plan, trace: Trace, topology: Topology, objective: SettledObjective, *, workers: int | None = None
-) -> Evaluation:
-    """Replay a trace under an objective, whatever the plan was made for.
-
-    Parameters
-    ----------
-    plan : Plan
-    trace : Trace
-    topology : Topology
-    objective : SettledObjective
-    workers : int, optional
-    """
-    policy = objective.replica_policy
-    if objective.execution == "context_coherent":
-        return evaluate(plan, trace, topology, execution="context_coherent", replica_policy=policy, workers=workers)
-    return evaluate(
-        plan,
-        trace,
-        topology,
-        execution="dispatch",
-        dedup=objective.dedup,
-        ownership=objective.ownership,
-        replica_policy=policy,
-        decode_batch=objective.decode_batch if objective.activated_weight else None,
-        workers=workers,
-    )
-
-
-def replay_both(
-    plan: Plan, trace: Trace, topology: Topology, objective: SettledObjective, *, workers: int | None = None
-) -> PartFigures:
-    """Replay a trace under the objective's execution, and under the other one with its usual choices."""
-    other: Execution = "dispatch" if objective.execution == "context_coherent" else "context_coherent"
-    usual = Objective(execution=other).settled(capped=False)
-    own = replay_as_planned(plan, trace, topology, objective, workers=workers)
-    found = replay_as_planned(plan, trace, topology, usual, workers=workers)
-    context, home = (own, found) if other == "dispatch" else (found, own)
-    return PartFigures(evaluation=own, context_coherent=context, dispatch=home)
-
-
-def part_figures(found: PartFigures) -> dict[str, Any]:
-    """Return the JSON-ready figures of a plan on a part."""
-    context, dispatch = found.context_coherent, found.dispatch
-    return {name: getattr(found.evaluation, name) for name in FIGURES} | {
-        "context_coherent": {name: getattr(context, name) for name in ("cross_gpu_fraction", "cross_node_fraction")},
-        "dispatch": {name: getattr(dispatch, name) for name in ("ownership", "dedup", "replica_policy")}
-        | {name: getattr(dispatch, name) for name in DISPATCH_FIGURES},
-    }
 
 
 def _row(row: Judged) -> dict[str, Any]:
@@ -286,15 +219,6 @@ def _row(row: Judged) -> dict[str, Any]:
         "fit": parts.get("fit"),
         "held_out": parts.get("held_out"),
         "expected_load": row.expected_load,
-    }
-
-
-def expected_load(problem: Problem, plan: Plan) -> dict[str, float]:
-    """Return the load figures that follow from the profile, without any token."""
-    load = expected_gpu_load(problem, plan.replicas_on_gpu) * problem.topology.fair_share  # shares of a layer's, (L, G)
-    largest = load.max(axis=1) * problem.num_gpus  # mean over GPUs is 1 / G
-    return {
-        "imbalance_max_over_mean": float(largest.mean()),
-        "balancedness_vllm": float(len(largest) / largest.sum()),
-        "imbalance_trtllm": float((largest - 1).mean()),
+        "counts": {part: loads.as_dict() for part, loads in row.counts.items()},
+        "dumps": [{"name": dump.name, "part": dump.part} | dump.loads.as_dict() for dump in row.dumps],
     }

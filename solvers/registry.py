@@ -26,6 +26,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "random": ("solvers.methods.baselines", "Random"),
     "eplb": ("solvers.methods.eplb.solver", "Eplb"),
     "load_balance": ("solvers.methods.load_balance.solver", "LoadBalance"),
+    "load_search": ("solvers.methods.load_search.solver", "LoadSearch"),
     "assignment": ("solvers.methods.assignment.solver", "Assignment"),
     "annealing": ("solvers.methods.annealing.solver", "Annealing"),
     "chain_dp": ("solvers.methods.chain_dp.solver", "ChainDp"),

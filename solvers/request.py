@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:  # help texts are made from the fields: the classes themselves take long to import
     Plan = Topology = object
 
-__all__ = ["Against", "FrontRequest", "Request", "request_of"]
+__all__ = ["Against", "FrontRequest", "Request", "asked_of", "request_of"]
 
 Against = Literal["imbalance", "replicas", "bytes_moved"]
 MAX_SLOTS = 32_767
@@ -41,6 +41,8 @@ class Request:
         See `placement.Problem`.
     hold_out : float or None
         Share of the sequences to hold out; 0 fits on everything. None: 0.5 if the source has tokens, else 0.
+    pass_tokens : tuple of int
+        Tokens of a forward pass, for the balance per pass of the comparison; 64, 256 and 2,048 if it is empty.
     baseline : str or None
         Solver whose plan stands beside the one that is found. None: the engine's own layout when nobody plans.
     solver : str
@@ -83,6 +85,11 @@ class Request:
     hold_out: Annotated[
         float | None, Ge(0), Lt(1), doc("Share of the sequences to hold out; 0.5 by default where there are tokens.")
     ] = None
+    pass_tokens: Annotated[
+        tuple[int, ...],
+        Unit("tokens"),
+        doc("Tokens of a forward pass, for balance per pass as engines log it; 64, 256 and 2,048 by default."),
+    ] = ()
     baseline: Annotated[
         str | None, doc("Solver to compare with; by default the engine's own layout when nobody plans.")
     ] = None
@@ -103,6 +110,12 @@ class Request:
         elif not isinstance(self.topology, Topology):
             detail = f"{type(self.topology).__name__} is no Topology."
             found.add("wrong_type", "/topology", detail, "Give '1x8' or '4x8', say, or a placement.Topology.")
+        try:
+            from placement.replay.passes import settled_pass_tokens
+
+            settled_pass_tokens(self.pass_tokens)
+        except InputError as error:
+            found.extend(error)
         if self.start is not None:
             from placement import Plan
 
@@ -152,6 +165,26 @@ class FrontRequest(Request):
         if self.against == "bytes_moved" and self.start is None:
             detail = "Bytes moved are counted from the plan that runs now."
             raise InputError.of("start_missing", "/start", detail, "Give that plan as start.")
+
+
+def asked_of(request: Request | None, topology: Topology | str | None, asked: Mapping[str, Any]) -> Request:
+    """Return a request that was given whole, or by its fields.
+
+    Raises
+    ------
+    InputError
+        If it was given in both ways, or in neither.
+    """
+    if request is None:
+        if topology is None:
+            detail = "A plan needs a machine."
+            raise InputError.of("topology_missing", "/topology", detail, "Give one, such as '1x8' or '4x8'.")
+        made: Request = request_of(Request, topology=topology, **asked)
+        return made
+    if topology is not None or asked:
+        detail = "A request says everything already."
+        raise InputError.of("request_twice", "/request", detail, "Give the request or its fields, not both.")
+    return request
 
 
 def request_of(kind: type[Request], **asked: Any) -> Any:

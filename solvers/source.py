@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from traces import InputError, LoadCounts, Profile, Trace, load
+from traces import Diagnosis, InputError, LoadCounts, Profile, Trace, check, load
+from traces.doctor.checking import watched
 from traces.profile.sample import TokenSample
 from traces.profile.saved import is_profile
 
-__all__ = ["Part", "Source", "open_source", "part_of", "split", "with_counted"]
+__all__ = [
+    "Part",
+    "Source",
+    "open_source",
+    "part_of",
+    "split",
+    "split_dumps",
+    "told_while_read",
+    "unfit_of",
+    "with_counted",
+]
 
 DEFAULT_HOLD_OUT = 0.5
+COUNTS_ONLY = "Counts only: the figures are expected loads."
 Source = Trace | LoadCounts | Profile
 Part = Literal["all", "fit", "held_out"]
 
 
-def open_source(path: str | Path, **load_options: Any) -> Source:
+def open_source(path: str | Path | Sequence[str | Path], **load_options: Any) -> Source:
     """Open a trace, a load matrix, or a profile that `Profile.save` wrote.
 
     Parameters
     ----------
-    path : path
+    path : path or sequence of paths
+        Several files are dumps over time, or those of several ranks.
     **load_options
         See `traces.load`: format, num_experts, layer_ids and others. A profile knows what they say, so it takes none
         but `unpack`, which it has no use for.
@@ -30,13 +44,18 @@ def open_source(path: str | Path, **load_options: Any) -> Source:
     ------
     InputError
     """
-    if not is_profile(Path(path)):
+    if not isinstance(path, str | Path) or not is_profile(Path(path)):
         return load(path, **load_options)
     if given := sorted(name for name, value in load_options.items() if value is not None and name != "unpack"):
         raise InputError.of(
             "profile_options", f"/{given[0]}", f"A saved profile takes no {', '.join(given)}.", "Leave that out."
         )
     return Profile.load_file(path)
+
+
+def unfit_of(source: Source) -> tuple[str, ...]:
+    """Return what makes a source unfit to plan from, as sentences."""
+    return source.warnings if isinstance(source, LoadCounts) else ()
 
 
 def split(source: Source, hold_out: float | None) -> tuple[Trace | None, Trace | None, tuple[str, ...]]:
@@ -73,7 +92,7 @@ def split(source: Source, hold_out: float | None) -> tuple[Trace | None, Trace |
         detail = "Only a trace with tokens can be split; this source holds statistics."
         raise InputError.of("hold_out_counts", "/hold_out", detail, "Leave the held-out share out, or give 0.")
     if isinstance(source, LoadCounts):
-        return None, None, (*source.provenance.notes, "Counts only: the figures are expected loads.")
+        return None, None, (*source.provenance.notes, COUNTS_ONLY)
     notes = tuple(note for item in source.sources for note in item.notes)
     if source.sample is None or not len(source.sample):
         return None, None, (*notes, "The profile holds no sample of tokens: the figures are expected loads.")
@@ -82,8 +101,58 @@ def split(source: Source, hold_out: float | None) -> tuple[Trace | None, Trace |
     return _trace_of(source, source.sample), None, (*notes, sample)
 
 
-def part_of(source: Source, part: str, hold_out: float | None, place: str) -> tuple[Trace, tuple[str, ...]]:
-    """Return the tokens to replay, and the notes on them.
+def split_dumps(counts: LoadCounts, hold_out: float | None) -> tuple[LoadCounts, LoadCounts | None, tuple[str, ...]]:
+    """Return the counts to fit, those of the last dumps, which are held out, and notes.
+
+    Parameters
+    ----------
+    counts : LoadCounts
+    hold_out : float or None
+        Share of the dumps, rounded, at least one of each part. None: 0.5 of counts with several dumps, else 0.
+
+    Raises
+    ------
+    InputError
+        If the share is out of range, or there are not several dumps.
+    """
+    share = (DEFAULT_HOLD_OUT if counts.dumps else 0.0) if hold_out is None else hold_out
+    if not 0 <= share < 1:
+        detail = f"The held-out share is {share}."
+        raise InputError.of("hold_out_range", "/hold_out", detail, "Give a share between 0 and 1.")
+    if not share:
+        return counts, None, counts.provenance.notes
+    if not counts.dumps:
+        detail = "Counts of one time can't be split: they hold no tokens."
+        remedy = (
+            "Leave the held-out share out, or give several dumps over time: a folder, or a pattern such as dumps/*.pt."
+        )
+        raise InputError.of("hold_out_counts", "/hold_out", detail, remedy)
+    total = len(counts.dumps)
+    later = min(total - 1, max(1, round(share * total)))
+    first, last = counts.dumps[: total - later], counts.dumps[total - later :]
+    fit = counts.of_dumps(first, f"fit part: the first {len(first)} of {total} dumps, up to {first[-1].name}")
+    held = counts.of_dumps(last, f"held-out part: the last {later} of {total} dumps, from {last[0].name}")
+    notes = (*counts.provenance.notes, fit.provenance.notes[-1], held.provenance.notes[-1])
+    return fit, held, notes
+
+
+def told_while_read(source: Source) -> tuple[Source, Callable[[], tuple[str, ...]]]:
+    """Return a source that is diagnosed while it is read to its end, and what tells that in one line, or nothing."""
+    if isinstance(source, Trace):
+        looked, diagnosis = watched(source)
+        return looked, lambda: _line(diagnosis())
+    return source, lambda: _line(check(source))
+
+
+def _line(diagnosis: Diagnosis | None) -> tuple[str, ...]:
+    line = None if diagnosis is None else diagnosis.line
+    return () if line is None else (line,)
+
+
+def part_of(
+    source: Source, part: str, hold_out: float | None, place: str
+) -> tuple[Trace | LoadCounts, tuple[str, ...]]:
+    """Return the tokens to replay, or the counts to expect loads from, and the notes on them.
 
     Parameters
     ----------
@@ -98,13 +167,20 @@ def part_of(source: Source, part: str, hold_out: float | None, place: str) -> tu
     Raises
     ------
     InputError
-        If there are no such tokens, or a share would not be used.
+        If there are no such tokens or counts, or a share would not be used.
     """
     if part not in get_args(Part):
         raise InputError.of("unknown_choice", "/part", f"{part!r} is not one of {list(get_args(Part))}.", "Choose one.")
     if part == "all" and hold_out:
-        detail = "All tokens are replayed, so nothing is held out."
+        detail = "Everything is replayed, so nothing is held out."
         raise InputError.of("hold_out_unused", "/hold_out", detail, "Choose the part fit or held_out, or leave it out.")
+    if isinstance(source, LoadCounts):
+        counts, later, notes = split_dumps(source, 0 if part == "all" else hold_out)
+        if part != "all" and later is None:
+            detail = "Nothing is held out of this source."
+            raise InputError.of("hold_out_empty", "/hold_out", detail, "Choose another part.")
+        chosen_counts = counts if part != "held_out" or later is None else later
+        return chosen_counts, (*notes, *_line(check(source)), COUNTS_ONLY)
     fit, held_out, notes = split(source, 0 if part == "all" else hold_out)
     chosen = held_out if part == "held_out" else fit
     if fit is None:
@@ -113,7 +189,7 @@ def part_of(source: Source, part: str, hold_out: float | None, place: str) -> tu
     if chosen is None:
         detail = "Nothing is held out of this source."
         raise InputError.of("hold_out_empty", "/hold_out", detail, "Choose another part.")
-    return chosen, notes
+    return chosen, (*notes, *_line(check(source)))
 
 
 def with_counted(notes: tuple[str, ...], fit: Trace, profile: Profile) -> tuple[str, ...]:

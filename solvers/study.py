@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 from placement import Plan, Problem, Topology
-from placement.engines import engine_of, travel_of
+from placement.engines import engine_of
 from solvers.comparing import Comparison, judge
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
+from solvers.parts import Named, Parts, travel_notes
 from solvers.registry import Solver, solver_from
-from solvers.request import FrontRequest, Request, request_of
+from solvers.request import FrontRequest, Request, asked_of, request_of
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
 from solvers.solving import solve
-from solvers.source import Source, open_source, split, with_counted
-from traces import InputError, Profile, Trace
+from traces import InputError, LoadCounts, Trace
 from traces.support.content import ByContent
 from traces.support.kinds import checked
 from traces.support.shown import Facts, as_html, as_text
@@ -47,6 +46,9 @@ class Study(ByContent):
         Tokens that the problem has not seen.
     notes : tuple of str
         What was inferred, dropped or selected on the way, as sentences.
+    counts : mapping of str to LoadCounts
+        Of counts with several dumps over time: those behind the problem's profile, ``fit``, and those of the last
+        dumps, ``held_out``.
     """
 
     request: Request
@@ -54,12 +56,13 @@ class Study(ByContent):
     fit: Trace | None
     held_out: Trace | None
     notes: tuple[str, ...]
+    counts: Mapping[str, LoadCounts] = field(default_factory=dict)
 
     @classmethod
     @checked
     def of(
         cls,
-        source: Source | str | Path,
+        source: Named,
         topology: Topology | str | None = None,
         *,
         request: Request | None = None,
@@ -70,7 +73,7 @@ class Study(ByContent):
 
         Parameters
         ----------
-        source : Trace, LoadCounts, Profile or path
+        source : Trace, LoadCounts, Profile, path or paths
         topology : Topology or str
         request : Request, optional
             In place of `topology` and `asked`.
@@ -84,28 +87,15 @@ class Study(ByContent):
         InputError
             If the source breaks a rule, or the request does not fit it.
         """
-        if request is None:
-            if topology is None:
-                detail = "A plan needs a machine."
-                raise InputError.of("topology_missing", "/topology", detail, "Give one, such as '1x8' or '4x8'.")
-            request = request_of(Request, topology=topology, **asked)
-        elif topology is not None or asked:
-            detail = "A request says everything already."
-            raise InputError.of("request_twice", "/request", detail, "Give the request or its fields, not both.")
-        if isinstance(source, (str, Path)):
-            source = open_source(source)
+        request = asked_of(request, topology, asked)
         solver_from(request.solver, dict(request.options))  # an unknown name is told before a long trace is read
         if request.baseline is not None:
             solver_from(request.baseline, {})
-        fit, held_out, notes = split(source, request.hold_out)
-        profile = source if isinstance(source, Profile) else Profile.of(source if fit is None else fit, workers=workers)
-        if fit is not None and not isinstance(source, Profile):
-            notes = with_counted(notes, fit, profile)
+        parts = Parts.of(source, request.hold_out, workers)
+        profile, notes = parts.profile, parts.notes
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
             request = replace(request, engine=profile.engine)
-        if request.engine is not None:
-            _, own = travel_of(engine_of(request.engine), profile)
-            notes = (*notes, *(own if request.objective.dedup is None else ()))
+        notes = (*notes, *travel_notes(request.engine, request.objective, profile))
         problem = Problem(
             profile,
             request.machine,
@@ -116,10 +106,12 @@ class Study(ByContent):
             request.engine,
             request.redundant_experts,
         )
-        if held_out is not None:
-            for _ in held_out.batches():
+        notes = (*notes, *problem.topology.notes, *problem.topology.warnings)
+        if parts.held_out is not None:
+            for _ in parts.held_out.batches():
                 pass  # reading checks: a fault in the tokens held out is told before the search as well
-        return cls(request=request, problem=problem, fit=fit, held_out=held_out, notes=notes)
+        split: dict[str, Any] = {"fit": parts.fit, "held_out": parts.held_out, "counts": parts.counts}
+        return cls(request=request, problem=problem, notes=notes, **split)
 
     def __repr__(self) -> str:
         return as_text(*self._shown())
@@ -293,7 +285,8 @@ class Study(ByContent):
                 detail = f"Two plans have the name {name!r}."
                 raise InputError.of("name_taken", f"/{name}", detail, f"Call one of them otherwise than {[*rows]}.")
             rows[name] = item if isinstance(item, Plan) else run(item).plan
-        return judge(self.problem, self.parts, rows, baseline=self.baseline_name, notes=self.notes, workers=workers)
+        told: dict[str, Any] = {"baseline": self.baseline_name, "notes": self.notes, "counts": self.counts}
+        return judge(self.problem, self.parts, rows, **told, pass_tokens=self.request.pass_tokens, workers=workers)
 
 
 BASELINE_WORK = 1_000  # a plan that needs no search is not cut short by a clock

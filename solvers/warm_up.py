@@ -11,14 +11,14 @@ from placement.cost.bounds import HEAP_SHARE, most_kept
 from placement.cost.shares import home_variance
 from solvers.bounds import raise_bound
 from solvers.bounds.home_messages import HomeMessages
-from solvers.registry import Solver
+from solvers.registry import Solver, solver_from
 from solvers.searching.limits import Limits
 from solvers.searching.search import Search
-from traces import Profile, Trace
+from traces import LoadCounts, Profile, Provenance, Trace
 
 __all__ = ["warm_up"]
 
-COMPILED = ("auto", "annealing", "set_partition")  # the others compile little, or nothing
+COMPILED = ("auto", "annealing", "load_search", "set_partition")  # the others compile little, or nothing
 WORK = 200  # trials: enough to enter every loop
 BOUND_WORK = 1_000_000  # until triangles are looked for; more than the 40 steps of a tiny relaxation
 
@@ -35,7 +35,8 @@ def warm_up(problem: Problem, method: Solver) -> None:
         none = np.zeros((1, HEAP_SHARE, HEAP_SHARE), np.int64)
         none.flags.writeable = False  # as the arrays of a profile, which numba tells apart
         most_kept(none, 1)
-    kind = (method.name, objective.execution, objective.dedup)
+    counts_only = problem.profile.sample is None
+    kind = (method.name, objective.execution, f"{objective.dedup}, counts {counts_only}")
     if method.name not in COMPILED:
         return
     if problem.home_moments is not None:  # the tiny problem has no replicas, which homes are about
@@ -49,11 +50,23 @@ def warm_up(problem: Problem, method: Solver) -> None:
         tiny = _tiny(objective, layers, experts, Topology.parse(topology))
         if method.supports(tiny) is None:
             method.run(tiny, Search(tiny, Limits(work=WORK), workers=1))
+    if method.name == "load_search" or (counts_only and method.name == "auto"):
+        tiny = _of_counts(objective)
+        loads = solver_from("load_search")
+        if loads.supports(tiny) is None:
+            loads.run(tiny, Search(tiny, Limits(work=WORK), workers=1))
     if method.name == "auto":
         tiny = _tiny(objective, 2, 4, Topology.parse("1x2"))
         raise_bound(tiny, Search(tiny, Limits(work=BOUND_WORK), workers=1))
         if objective.execution == "dispatch":  # none of them has replicas
             HomeMessages(np.zeros((1, 1), np.int32), num_experts=1, room=1)
+
+
+def _of_counts(objective: Objective) -> Problem:
+    """Return a problem of counts, with a slot to spare on each GPU."""
+    layer = np.arange(1, 5, dtype=np.float64)[np.newaxis]
+    counts = LoadCounts(load=layer, layer_ids=np.zeros(1, np.int64), provenance=Provenance(), digest="sha256:")
+    return Problem(Profile.of(counts), Topology.parse("1x2"), 3, objective=objective)
 
 
 def _tiny(objective: Objective, layers: int, experts: int, topology: Topology) -> Problem:

@@ -139,6 +139,44 @@ def sglang_responses(toy: Toy) -> dict[str, bytes]:
     return {"routed.json": json.dumps([sglang_response(rows) for rows in toy.requests()], indent=1).encode()}
 
 
+def dynamo_vllm(toy: Toy) -> dict[str, bytes]:
+    """Responses of Dynamo before vLLM: raw bytes beside shape, start and dtype, in both places by turns."""
+
+    def answer(number: int, rows: Ints) -> dict[str, Any]:
+        data = text(rows.astype("<u2").tobytes())
+        field = {"data": data, "shape": list(rows.shape), "start": 0, "dtype": "uint16"}
+        holder: dict[str, Any] = {"routed_experts": field}
+        usage = {"prompt_tokens": 3, "completion_tokens": len(rows) - 2}
+        return {"choices": [{"index": 0}], "nvext": {"engine_data": holder} if number % 2 else holder, "usage": usage}
+
+    return {"dynamo.json": json.dumps([answer(n, rows) for n, rows in enumerate(toy.requests())]).encode()}
+
+
+def dynamo_sglang(toy: Toy) -> dict[str, bytes]:
+    """Responses of Dynamo before SGLang, after a line that has no routed experts yet."""
+    answers: list[dict[str, Any]] = [{"choices": [{"index": 0}]}]
+    for rows in toy.requests():
+        usage = {"prompt_tokens": 3, "completion_tokens": len(rows) - 2}
+        nvext = {"routed_experts": sglang_response(rows)["meta_info"]["routed_experts"]}
+        answers.append({"choices": [{"index": 0}], "nvext": nvext, "usage": usage})
+    return {"dynamo.jsonl": "\n".join(map(json.dumps, answers)).encode()}
+
+
+def lmdeploy_responses(toy: Toy) -> dict[str, bytes]:
+    """Nested lists in answers of each of the three interfaces."""
+    answers: list[dict[str, Any]] = []
+    for number, rows in enumerate(toy.requests()):
+        counts = {"prompt_tokens": 3, "completion_tokens": len(rows) - 2}
+        field = {"routed_experts": rows.tolist()}
+        if number % 3 == 0:
+            answers.append({"text": "x", "output_ids": [1], "meta_info": counts | field})
+        elif number % 3 == 1:
+            answers.append({"choices": [{"index": 0} | field], "usage": counts})
+        else:
+            answers.append({"content": [{"text": "x"}], "usage": counts} | field)
+    return {"lmdeploy.json": json.dumps(answers, indent=1).encode()}
+
+
 def sglang_stat(toy: Toy, rank: int = 0) -> dict[str, bytes]:
     """Count by step, summed over ranks, with steps that were not used."""
     counts = np.zeros((7, toy.layers, toy.experts), np.int32)
@@ -180,7 +218,10 @@ def sglang_records(toy: Toy, *, tokens: bool, maps: dict[int, Ints] | None = Non
 ENGINE_FILES: dict[str, Callable[[Toy], dict[str, bytes]]] = {
     "vllm_routed_experts": vllm_array,
     "vllm_routed_experts responses": vllm_responses,
+    "vllm_routed_experts dynamo": dynamo_vllm,
     "sglang_routed_experts": sglang_responses,
+    "sglang_routed_experts dynamo": dynamo_sglang,
+    "lmdeploy_routed_experts": lmdeploy_responses,
     "sglang_stat": sglang_stat,
     "sglang_per_pass": lambda toy: sglang_records(toy, tokens=False),
     "sglang_per_token": lambda toy: sglang_records(toy, tokens=True),

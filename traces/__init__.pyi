@@ -2,9 +2,14 @@ from . import capture as capture
 from . import statistics as statistics
 from . import synthetic as synthetic
 from .batch import Batch as Batch
+from .counts import CountsDump as CountsDump
 from .counts import LoadCounts as LoadCounts
+from .doctor.checking import check as check
+from .doctor.diagnosis import Diagnosis as Diagnosis
+from .doctor.diagnosis import Finding as Finding
 from .formats import load as load
 from .formats.writers import save as save
+from .formats.writers.counts import save_counts as save_counts
 from .model.layout import ModelLayout as ModelLayout
 from .profile.profile import Profile as Profile
 from .profile.sample import TokenSample as TokenSample
@@ -18,6 +23,9 @@ from .trace import Trace as Trace
 
 __all__ = [
     "Batch",
+    "CountsDump",
+    "Diagnosis",
+    "Finding",
     "InputError",
     "LoadCounts",
     "ModelLayout",
@@ -29,9 +37,11 @@ __all__ = [
     "Violation",
     "Violations",
     "capture",
+    "check",
     "load",
     "profile_shards",
     "save",
+    "save_counts",
     "statistics",
     "synthetic",
 ]

@@ -11,6 +11,12 @@ from traces.support.errors import Violations
 
 __all__ = ["check_duplicates", "find_duplicate"]
 
+DENSE = "If these are dense layers filled with zeros, leave them out (`layer_ids`)."
+ZERO_EXPERTS = (
+    "If the model has zero-computation experts (LongCat-Flash), vLLM writes them as 0, where they can't be told from "
+    "expert 0: record with an engine that keeps their ids, such as SGLang."
+)
+
 
 def check_duplicates(batch: Batch, trace: HasAxes) -> None:
     """Check that no token lists an expert twice in a layer; ids must be in range."""
@@ -24,6 +30,7 @@ def check_duplicates(batch: Batch, trace: HasAxes) -> None:
         equal = (part[:, :, :, np.newaxis] == part[:, :, np.newaxis, :]) & (part >= 0)[:, :, :, np.newaxis]
         twice = (equal & earlier).any(axis=3)
         if twice.any():
+            zeros_only = not part[twice].any()
             report_entries(
                 found,
                 "duplicate_expert",
@@ -31,7 +38,7 @@ def check_duplicates(batch: Batch, trace: HasAxes) -> None:
                 twice,
                 trace,
                 "is chosen twice: the experts of a token and layer must differ",
-                "If these are dense layers filled with zeros, leave them out (`layer_ids`).",
+                f"{DENSE} {ZERO_EXPERTS}" if zeros_only else DENSE,
             )
             break
     found.raise_if_any()

@@ -21,12 +21,18 @@ class Provenance:
         Name of the serving engine whose format that is, such as ``sglang``; None where anything may write it.
     notes : tuple of str
         What was inferred, dropped or selected on the way, as sentences.
+    experts_inferred : bool
+        Whether nobody states the number of experts: it is the largest id plus one.
+    full_buffer : int or None
+        Passes that a recorder's buffer holds, where all of them are used: it may have wrapped.
     """
 
     source: str = "memory"
     format: str = "arrays"
     engine: str | None = None
     notes: tuple[str, ...] = ()
+    experts_inferred: bool = False
+    full_buffer: int | None = None
 
     def __str__(self) -> str:
         return f"{self.source} ({self.format}{f', {self.engine}' if self.engine else ''})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from traces.support.errors import InputError, Violations
 __all__ = [
     "HasAxes",
     "as_layer_ids",
+    "as_none",
     "check_batch",
     "check_columns",
     "check_ids_dtype",
@@ -27,6 +28,31 @@ __all__ = [
 MAX_EXPERTS = 32_767  # ids fit int16 wherever they are kept
 SHOWN_ROWS = 5
 LEAST_LOAD, MOST_LOAD = 1e-100, 1e100  # sums of a layer whose shares and squares neither vanish nor overflow
+
+
+FILLERS = {255: "uint8", 65_535: "uint16"}
+
+
+def as_none(ids: Collection[int], num_experts: int) -> str:
+    """Say what ids beyond the routed experts are, most likely, and how to read them.
+
+    Parameters
+    ----------
+    ids : collection of int
+        Ids of `num_experts` and above.
+    num_experts : int
+    """
+    fillers = sorted(set(ids) & FILLERS.keys())
+    others = sorted(set(ids) - FILLERS.keys())
+    said = [f"{value} is what -1 becomes in {FILLERS[value]}: filler, where there is no expert." for value in fillers]
+    if others == [num_experts]:
+        said.append(f"{num_experts} may be a shared expert that is fused with the routed ones.")
+    elif others:
+        said.append(
+            f"Ids from {num_experts} on may be shared experts that are fused with the routed ones, or zero-computation "
+            "experts, such as LongCat-Flash has."
+        )
+    return " ".join([*said, "`ids_beyond_experts` none reads them as no routed expert."])
 
 
 def as_layer_ids(layer_ids: npt.ArrayLike, num_layers: int) -> npt.NDArray[np.int64]:
@@ -194,6 +220,8 @@ def check_batch(batch: Batch, trace: HasAxes) -> None:
     found = Violations()
     if ids.max() >= trace.num_experts or (ids.dtype.kind == "i" and ids.min() < -1):
         bad = (ids >= trace.num_experts) | (ids.astype(np.int64) < -1)
+        remedy = "Correct `num_experts`, or check that `model` is the one that was recorded."
+        beyond = np.unique(ids[ids >= trace.num_experts]).tolist()
         report_entries(
             found,
             "id_out_of_range",
@@ -201,7 +229,7 @@ def check_batch(batch: Batch, trace: HasAxes) -> None:
             bad,
             trace,
             f"must be below `num_experts` = {trace.num_experts}, or -1",
-            "Correct `num_experts`, or check that `model` is the one that was recorded.",
+            f"{remedy} {as_none(beyond, trace.num_experts)}" if beyond else remedy,
         )
     weights = batch.gate_weights
     if weights is not None:

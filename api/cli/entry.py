@@ -9,18 +9,20 @@ import typer
 from typer.core import TyperGroup
 
 from api.cli.commands.backup import backup, restore
-from api.cli.commands.catalogue import formats, solvers, topologies
+from api.cli.commands.catalogue import formats, solvers
+from api.cli.commands.check import check
 from api.cli.commands.compare import compare
 from api.cli.commands.convert import convert
 from api.cli.commands.demo import demo
 from api.cli.commands.evaluate import evaluate
-from api.cli.commands.exports import check, export
+from api.cli.commands.exports import export
 from api.cli.commands.front import front
 from api.cli.commands.key import key
 from api.cli.commands.profile import profile
 from api.cli.commands.serve import serve
 from api.cli.commands.solve import solve
 from api.cli.commands.synthetic import synthetic
+from api.cli.commands.topologies import topologies
 from api.cli.console import BAD_INPUT, INTERRUPTED, NO_PLAN, error_document, print_json, say, wants_json
 from api.cli.grouped import GroupedCommand
 from api.cli.stdout import OutputError, stdout_told
@@ -89,7 +91,6 @@ EXAMPLES = {
     "check": "moe-placement check location.json --engine sglang --model config.json --topology 2x8",
     "convert": "moe-placement convert location.json map.yaml --to trtllm --model config.json --topology 2x8",
     "solvers": "moe-placement solvers --json",
-    "topologies": "moe-placement topologies",
     "formats": "moe-placement formats",
     "synthetic": "moe-placement synthetic --layers 24 --experts 64 --top-k 4 -o trace.npz",
     "demo": "moe-placement demo",
@@ -100,11 +101,12 @@ EXAMPLES = {
 COMMANDS = (
     *(profile, solve, front, evaluate, compare),
     *(export, check, convert),
-    *(solvers, topologies, formats, synthetic, demo, serve),
+    *(solvers, formats, synthetic, demo, serve),
     *(backup, restore),
 )
 for command in COMMANDS:
     app.command(cls=GroupedCommand, epilog=EXAMPLES[command.__name__])(command)
+app.add_typer(topologies, name="topologies")
 app.add_typer(key, name="key")
 
 

@@ -25,6 +25,7 @@ OWN = {
     "model_name": "--model-name",
     "mtp_model_class": "--mtp-model-class",
     "part": "--part",
+    "pipeline_stages": "--pipeline-stages",
     "plan_format": "--plan-format",
     "to": "--to",
     "without_mtp": "--without-mtp",

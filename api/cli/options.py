@@ -13,10 +13,12 @@ from api.cli.knobs import LIMITS, OUTPUT, WHAT
 from api.cli.texts import choice
 
 __all__ = [
+    "BeyondOption",
     "DropDummyOption",
     "ExecutorOption",
     "FirstMoeLayerOption",
     "FormatOption",
+    "LayerBaseOption",
     "LayerIdsOption",
     "ModelConfigOption",
     "ModelLayersOption",
@@ -24,6 +26,7 @@ __all__ = [
     "MtpLayersOption",
     "NumExpertsOption",
     "PartOption",
+    "PhaseOption",
     "PlanFormatOption",
     "TopKOption",
     "TraceArgument",
@@ -97,6 +100,30 @@ TopKOption = Annotated[
 DropDummyOption = Annotated[
     bool,
     typer.Option("--drop-dummy", help="Leave out rows of warm-up: repeats of the row before, and rows of a single id."),
+]
+BeyondOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ids-beyond-experts",
+        parser=choice("refuse", "none"),
+        metavar="refuse|none",
+        help="Ids of --num-experts and above, as of fused shared or zero-computation experts: none takes them as no "
+        "routed expert; refused by default.",
+    ),
+]
+LayerBaseOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="0|1", min=0, max=1, help="What layers of a Megatron trace are counted from, where it does not tell."
+    ),
+]
+PhaseOption = Annotated[
+    str | None,
+    typer.Option(
+        parser=choice("prefill", "decode"),
+        metavar="prefill|decode",
+        help="Only the tokens of one phase, of traces that have phases.",
+    ),
 ]
 NumExpertsOption = Annotated[
     int | None, typer.Option(metavar="E", help="Experts per layer, where the file does not say it.")

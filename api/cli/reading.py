@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from annotated_types import Ge, doc
+from annotated_types import Ge, Le, doc
 
 from api.cli.texts import read_layer_ids
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
+from traces.support.words import Beyond, Phase
 
 if TYPE_CHECKING:
     from placement import Topology
@@ -45,6 +46,9 @@ class TraceReading:
         Model layers, ``1,2,5`` or ``1-26``.
     num_experts, top_k : int or None
     drop_dummy_rows : bool
+    ids_beyond_experts : {"refuse", "none"} or None
+    layer_base : int or None
+    phase : {"prefill", "decode"} or None
     num_layers, first_moe_layer, num_mtp_layers : int or None
         The model's layers, in place of `model`.
     moe_layers : str or None
@@ -59,6 +63,17 @@ class TraceReading:
     drop_dummy_rows: Annotated[
         bool, doc("Leave out rows of warm-up: repeats of the row before, and rows of a single id.")
     ] = False
+    ids_beyond_experts: Annotated[
+        Beyond | None,
+        doc(
+            "Ids of num_experts and above, as of fused shared or zero-computation experts: none takes them as no "
+            "routed expert; refused by default."
+        ),
+    ] = None
+    layer_base: Annotated[
+        int | None, Ge(0), Le(1), doc("What layers of a Megatron trace are counted from, where it does not tell.")
+    ] = None
+    phase: Annotated[Phase | None, doc("Only the tokens of one phase, of traces that have phases.")] = None
     num_layers: Annotated[int | None, doc("Layers of the model, dense ones included; without a config.json.")] = None
     first_moe_layer: Annotated[int | None, doc("First layer with experts, counted from 0; with --model-layers.")] = None
     moe_layers: Annotated[
@@ -80,7 +95,11 @@ class TraceReading:
     def load_options(self, model: ModelLayout | None) -> dict[str, Any]:
         """Return the keyword arguments of `traces.load`."""
         return load_options(self.num_experts, self.layer_ids, self.format, model) | row_options(
-            self.top_k, self.drop_dummy_rows
+            self.top_k,
+            self.drop_dummy_rows,
+            ids_beyond_experts=self.ids_beyond_experts,
+            layer_base=self.layer_base,
+            phase=self.phase,
         )
 
     def layers(self) -> tuple[int, ...] | None:
@@ -101,9 +120,10 @@ def load_options(
     return options if model is None else options | {"model": model}
 
 
-def row_options(top_k: int | None, drop_dummy: bool) -> dict[str, Any]:
+def row_options(top_k: int | None, drop_dummy: bool, **others: Any) -> dict[str, Any]:
     """Return further keyword arguments of `traces.load`, as far as they are given."""
-    return {} | ({} if top_k is None else {"top_k": top_k}) | ({"drop_dummy_rows": True} if drop_dummy else {})
+    given = {"top_k": top_k, "drop_dummy_rows": True if drop_dummy else None} | others
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def open_planned(trace: Path, reading: TraceReading, model: ModelLayout | None) -> Source:

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from api.cli.declared import Asked
     from api.client import Client
     from placement import Plan, SettledObjective, Topology
-    from solvers.comparing import PartFigures
-    from traces import ModelLayout, Trace
+    from solvers.replays import PartFigures
+    from traces import LoadCounts, ModelLayout, Trace
 
     Replay = Callable[[Path, Plan, Topology, SettledObjective], PartFigures]
 
 __all__ = ["CHOICES", "REPLAY_OPTIONS", "Replays", "check_part", "counted", "local_options", "travel"]
 
 CHOICES = ("execution", "dedup", "ownership", "replica_policy")
-REPLAY_OPTIONS = ("engine", "topology", *CHOICES, "decode_batch", "hold_out")
+REPLAY_OPTIONS = ("engine", "topology", *CHOICES, "decode_batch", "pass_tokens", "hold_out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Replays:
     ----------
     plans : list of (Plan, Topology)
         With the topology of each: as asked, else as recorded in the plan, else from its nodes.
-    tokens : Trace or None
+    tokens : Trace, LoadCounts or None
         None with a service.
     engine : dict
         What ``--engine`` says of the way that tokens travel.
@@ -50,7 +50,7 @@ class Replays:
     """
 
     plans: list[tuple[Plan, Topology]]
-    tokens: Trace | None
+    tokens: Trace | LoadCounts | None
     engine: dict[str, Any]
     replay: Replay
     notes: Sequence[str]
@@ -83,17 +83,19 @@ class Replays:
         machine = None if where is None else machine_of(where, server)
         plans = [_plan_and_topology(file, machine, plan_format, reading, model) for file in fetched]
         hold_out = asked.get("hold_out")
+        own = () if machine is None else (*machine.notes, *machine.warnings)
         said = asked.get("engine") is not None or asked.get("objective", "execution") is not None
         untold = () if said else _untold(files[0], plans[0][0])
         if service is None:
             tokens, notes = _tokens(trace, part, hold_out, reading, model)
             engine, more = engine_choices(asked.get("engine"), tokens)
-            replay = _here(tokens, workers)
-            return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=(*more, *untold, *notes))
+            replay = _here(tokens, workers, asked.get("pass_tokens") or ())
+            return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=(*own, *more, *untold, *notes))
         shown.phase("uploading")
         sent = {"trace": send_trace(service, trace, reading.load_options(model)), "part": part, "hold_out": hold_out}
         engine, more = engine_choices(asked.get("engine"), service.trace(sent["trace"]).columns)
-        told: list[str] = [*more, *untold]
+        sent |= {"pass_tokens": list(asked.get("pass_tokens") or ())}
+        told: list[str] = [*own, *more, *untold]
         return cls(plans=plans, tokens=None, engine=engine, replay=_there(service, sent, told), notes=told)
 
     def objective(self, plan: Plan, asked: Asked) -> SettledObjective:
@@ -169,10 +171,15 @@ def _untold(path: Path, plan: Plan) -> tuple[str, ...]:
     )
 
 
-def _here(tokens: Trace, workers: int | None) -> Replay:
-    from solvers.comparing import replay_both
+def _here(tokens: Trace | LoadCounts, workers: int | None, pass_tokens: tuple[int, ...]) -> Replay:
+    from solvers.replays import replay_both
+    from traces import Trace
 
-    return lambda _, plan, where, objective: replay_both(plan, tokens, where, objective, workers=workers)
+    def replay(_: Path, plan: Plan, where: Topology, objective: SettledObjective) -> PartFigures:
+        assert isinstance(tokens, Trace)  # counts are told of otherwise
+        return replay_both(plan, tokens, where, objective, pass_tokens=pass_tokens, workers=workers)
+
+    return replay
 
 
 def _there(service: Client, sent: dict[str, Any], told: list[str]) -> Replay:
@@ -202,7 +209,7 @@ def _plan_and_topology(
 
 def _tokens(
     path: Path, part: str, hold_out: float | None, reading: TraceReading, model: ModelLayout | None
-) -> tuple[Trace, tuple[str, ...]]:
+) -> tuple[Trace | LoadCounts, tuple[str, ...]]:
     from solvers.source import part_of
 
     return part_of(open_planned(path, reading, model), part, hold_out, path.name)

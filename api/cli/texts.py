@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["NONE", "choice", "number", "or_none", "read_layer_ids", "read_options", "whole"]
+__all__ = ["NONE", "choice", "number", "or_none", "read_layer_ids", "read_options", "whole", "wholes"]
 
 MAX_LAYERS = 100_000
 
@@ -50,6 +50,11 @@ def whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r:.60} is not a whole number.") from None
+
+
+def wholes(text: str) -> tuple[int, ...]:
+    """Read whole numbers between commas."""
+    return tuple(whole(part) for part in text.split(","))
 
 
 def number(text: str) -> float:

@@ -12,12 +12,16 @@ from typing import Any, Self
 from api.client.connection import Connection
 from api.client.streams import events_of, send_parts
 from api.resources.catalogue.answers import EngineResource, SolverResource
+from api.resources.evaluation_body import EvaluationBody
 from api.resources.evaluations.answers import Evaluation
+from api.resources.findings.answers import FindingsResource
 from api.resources.fronts.answers import FrontResource
 from api.resources.plans.answers import PlanNews, PlanResource, PlanSummary
-from api.resources.schemas import EvaluationBody, FrontBody, ImportBody, PlanBody, TopologyBody, UploadBody
+from api.resources.reading import ImportBody, UploadBody
+from api.resources.schemas import FrontBody, PlanBody
 from api.resources.score.answers import ScoreAnalysis
 from api.resources.topologies.answers import TopologyResource
+from api.resources.topologies.bodies import TopologyBody
 from api.resources.traces.answers import TraceResource, UploadResource
 
 __all__ = ["Client"]
@@ -83,6 +87,10 @@ class Client:
     def trace(self, trace_id: str) -> TraceResource:
         """Return what is known of a trace."""
         return self._connection.send(TraceResource, "GET", f"/v1/traces/{trace_id}")
+
+    def findings(self, trace_id: str) -> FindingsResource:
+        """Return what is wrong with the recording of a trace; the service reads it from start to end."""
+        return self._connection.send(FindingsResource, "GET", f"/v1/traces/{trace_id}/findings")
 
     def traces(self, tags: tuple[str, ...] = ()) -> Iterator[TraceResource]:
         """Iterate over the traces, the newest first."""
@@ -153,8 +161,8 @@ class Client:
             Format: ``sglang``, ``trtllm``, ...
         **writing
             The model's layers and what the file is keyed by: model_layers, first_moe_layer, moe_layers, mtp_layers,
-            fill_missing, without_mtp, layer, model_class, mtp_model_class, model_name; and force, for an engine where
-            tokens travel otherwise than the plan was made for.
+            fill_missing, without_mtp, layer, model_class, mtp_model_class, model_name, pipeline_stages; and force, for
+            an engine where tokens travel otherwise than the plan was made for.
         """
         query = {name: value for name, value in writing.items() if value is not None}
         content: bytes = self._connection.ask("GET", f"/v1/plans/{plan_id}/exports/{engine}", params=query).content

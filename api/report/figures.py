@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -16,7 +16,9 @@ __all__ = [
     "Change",
     "Figure",
     "change_of",
+    "evaluations_of",
     "parts_of",
+    "parts_of_row",
     "replayed_figures",
     "shown_figures",
     "table_cells",
@@ -53,6 +55,11 @@ class Figure:
     instead: str
     kind: Literal["share", "number", "count"] = "number"
 
+    def of(self, evaluation: Evaluation) -> float | None:
+        """Return its value, None where there is none."""
+        value: float | None = getattr(evaluation, self.name)
+        return value
+
     def show(self, value: float | None) -> str:
         """Return a value as text."""
         if value is None:
@@ -60,6 +67,20 @@ class Figure:
         if self.kind == "share":
             return f"{100 * value:.1f} %"
         return f"{value:.1f}" if self.kind == "count" else f"{value:.3f}"
+
+
+@dataclass(frozen=True)
+class PassLoad(Figure):
+    """The busiest GPU's load in forward passes of so many tokens, mean over passes and layers."""
+
+    tokens: int = 0
+
+    def of(self, evaluation: Evaluation) -> float | None:
+        """Return its value, None where the tokens make no whole pass."""
+        for item in evaluation.per_pass:
+            if item.pass_tokens == self.tokens and item.imbalance_trtllm is not None:
+                return 1 + item.imbalance_trtllm
+        return None
 
 
 LOAD = Figure("imbalance_max_over_mean", "busiest GPU's load / mean load", "", "busiest GPU {} times the mean")
@@ -197,15 +218,32 @@ def _figures(
         figures, per = [REMOTE[f"remote_{kind}s"] for kind in kinds], "token and layer"
     if costs:
         figures.append(Figure("traffic", f"hop cost per {per}", "", f"hop cost per {per} {{}}"))
-    more = [
-        figure for figure in (BEST_SPLIT, ACTIVATED) if any(getattr(item, figure.name) is not None for item in found)
-    ]
-    return [*figures, LOAD, *more]
+    sizes = dict.fromkeys(item.pass_tokens for one in found for item in one.per_pass)
+    further = [*map(_per_pass, sizes), BEST_SPLIT, ACTIVATED]
+    return [*figures, LOAD, *(figure for figure in further if any(figure.of(item) is not None for item in found))]
+
+
+def _per_pass(tokens: int) -> PassLoad:
+    words, instead = (
+        f"  in passes of {tokens:,} tokens",
+        f"busiest GPU {{}} times the mean in passes of {tokens:,} tokens",
+    )
+    return PassLoad(f"pass_load_{tokens}", words, "", instead, tokens=tokens)
 
 
 def parts_of(comparison: Comparison) -> list[str | None]:
-    """Return the names of the parts that have tokens; one None where there are only counts."""
-    return [*(comparison.rows[0].parts if comparison.rows else ())] or [None]
+    """Return the names of the parts that have tokens, or counts over time; one None where there are only counts."""
+    return parts_of_row(comparison.rows[0]) if comparison.rows else [None]
+
+
+def parts_of_row(row: Judged) -> list[str | None]:
+    """Return the names of a plan's parts, as `parts_of`."""
+    return [*(row.parts or row.counts)] or [None]
+
+
+def evaluations_of(rows: Iterable[Judged | None], part: str | None) -> list[Evaluation]:
+    """Return the replays of a part by plan; none where a part has counts only."""
+    return [row.parts[part].evaluation for row in rows if row is not None and part is not None and part in row.parts]
 
 
 def tokens_of(comparison: Comparison, part: str) -> int:
@@ -217,8 +255,9 @@ def value_of(row: Judged, part: str | None, figure: Figure) -> float | None:
     """Return a plan's figure on a part; of no part, the expected one."""
     if part is None:
         return row.expected_load.get(figure.name)
-    value: float | None = getattr(row.parts[part].evaluation, figure.name)
-    return value
+    if part in row.counts:
+        return row.counts[part].as_dict().get(figure.name)
+    return figure.of(row.parts[part].evaluation)
 
 
 def change_of(before: Judged, after: Judged, part: str | None, figure: Figure) -> Change | None:
@@ -234,7 +273,7 @@ def table_cells(problem: Problem, before: Judged | None, after: Judged) -> list[
 
     Where there is no plan to compare with, a part has the plan's own value only.
     """
-    parts: list[str | None] = [*after.parts] or [None]
+    parts = parts_of_row(after)
     found = [item.evaluation for row in (before, after) if row is not None for item in row.parts.values()]
     rows = []
     for figure in shown_figures(problem, found):

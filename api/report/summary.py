@@ -7,17 +7,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from api.report.figures import change_of, parts_of, replayed_figures, shown_figures, table_cells, tokens_of, value_of
+from api.report.figures import (
+    change_of,
+    evaluations_of,
+    parts_of,
+    replayed_figures,
+    shown_figures,
+    table_cells,
+    tokens_of,
+    value_of,
+)
 from api.report.tables import table
 from api.report.verdict import PARTS, engine_note, headline, plan_row, score_words, side_note, verdict
 
 if TYPE_CHECKING:
+    from placement import ExpectedLoads
     from solvers import Solution
-    from solvers.comparing import Comparison, Judged, PartFigures
+    from solvers.comparing import Comparison, Judged
+    from solvers.counted import DumpFigures
+    from solvers.replays import PartFigures
     from solvers.study import Study
 
 __all__ = [
     "comparison_text",
+    "dumps_text",
+    "expected_text",
     "replay_text",
     "summary_text",
     "warnings_text",
@@ -54,9 +68,37 @@ def summary_text(study: Study, solution: Solution, comparison: Comparison) -> st
     blocks = [] if note is None else [_wrap(note)]
     blocks += [_wrap(headline(study.problem, solution)), _wrap(side_note(comparison, before))]
     blocks[-1] += "\n" + _before_after(comparison, before, row)
+    if row.dumps:
+        blocks.append(dumps_text({plan.name: plan.dumps for plan in (before, row) if plan is not None}))
     if before is not None and before is not row:
         blocks.append(_wrap(verdict(comparison, row)))
     return "\n\n".join(blocks)
+
+
+def dumps_text(plans: Mapping[str, Sequence[DumpFigures]]) -> str:
+    """Return the busiest GPU's expected load at each time of counts that were dumped several times, a row per dump.
+
+    Parameters
+    ----------
+    plans : mapping of str to sequence of DumpFigures
+        By the name of the plan; the same dumps of each.
+    """
+    dumps = next(iter(plans.values()))
+    rows = [
+        [
+            _end_of(dump.name),
+            PARTS.get(dump.part, dump.part),
+            *(f"{found[number].loads.imbalance_max_over_mean:.3f}" for found in plans.values()),
+        ]
+        for number, dump in enumerate(dumps)
+    ]
+    title = "Busiest GPU's expected load / mean load, by dump in order of time:"
+    return f"{title}\n{table(['dump', 'part', *_short(list(plans))], rows, left=2)}"
+
+
+def _end_of(name: str) -> str:
+    """Return a name that fits a column: its end, which tells dumps apart."""
+    return name if len(name) <= LONGEST_NAME else f"...{name[3 - LONGEST_NAME :]}"
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -77,11 +119,14 @@ def comparison_text(comparison: Comparison) -> str:
     parts = parts_of(comparison)
     blocks = []
     for part in parts:
-        if part is None:
-            title = "Expected load, from counts alone (traffic needs a trace with tokens):"
+        if part is None or part in rows[0].counts:
+            of = "" if part is None else f" of {PARTS.get(part, part)} dumps"
+            title = f"Expected load{of}, from counts alone (traffic needs a trace with tokens):"
         else:
             title = f"{PARTS.get(part, part).capitalize()} tokens ({tokens_of(comparison, part):,}):"
         blocks.append(f"{title}\n{_side_by_side(comparison, part, rows, names)}")
+    if rows[0].dumps:
+        blocks.append(dumps_text({row.name: row.dumps for row in rows}))
     blocks.append(_wrap(_winner(comparison, rows, before)))
     return "\n\n".join(blocks)
 
@@ -91,10 +136,26 @@ def replay_text(part: str, plans: Mapping[str, PartFigures]) -> str:
     found = [item.evaluation for item in plans.values()]
     title = f"{PARTS.get(part, part).capitalize()} tokens ({found[0].tokens:,}):"
     columns = [
-        [["\n".join(_halves(figure.words.strip())), *(figure.show(getattr(item, figure.name)) for item in found)]]
+        [["\n".join(_halves(figure.words.strip())), *(figure.show(figure.of(item)) for item in found)]]
         for figure in replayed_figures(found)
     ]
     return f"{title}\n{_blocks(_short(list(plans)), columns)}"
+
+
+def expected_text(plans: Mapping[str, ExpectedLoads], dumps: Mapping[str, Sequence[DumpFigures]]) -> str:
+    """Return what plans make of counts: expected loads in all, and by dump where there are several."""
+    found = list(plans.values())
+    title = f"Expected load of {found[0].layers} layers, from counts alone (traffic needs a trace with tokens):"
+    names = ("imbalance_max_over_mean", "balancedness_whole_trace", "imbalance_trtllm")
+    header = ["plan", "busiest GPU /\nmean load", "balancedness\n(vLLM)", "imbalance\n(TensorRT-LLM)"]
+    rows = [
+        [name, *(f"{getattr(loads, figure):.3f}" for figure in names)]
+        for name, loads in zip(_short(list(plans)), found, strict=True)
+    ]
+    blocks = [f"{title}\n{table(header, rows)}"]
+    if dumps and any(dumps.values()):
+        blocks.append(dumps_text(dumps))
+    return "\n\n".join(blocks)
 
 
 def warnings_text(warnings: Iterable[str]) -> list[str]:
@@ -133,7 +194,7 @@ def _before_after(comparison: Comparison, before: Judged | None, row: Judged) ->
 def _side_by_side(comparison: Comparison, part: str | None, rows: Sequence[Judged], names: Sequence[str]) -> str:
     """Return a table of plans, in as many blocks as fit the width."""
     problem, before = comparison.problem, _baseline(comparison)
-    found = [] if part is None else [row.parts[part].evaluation for row in rows]
+    found = evaluations_of(rows, part)
     columns = []
     for figure in shown_figures(problem, found):
         values = [figure.show(value_of(row, part, figure)) for row in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from api.report.figures import LOAD, NOTICEABLE, Change, change_of, parts_of, shown_figures, tokens_of
+from api.report.figures import LOAD, NOTICEABLE, Change, change_of, evaluations_of, parts_of, shown_figures, tokens_of
 
 if TYPE_CHECKING:
     from placement import Problem
@@ -37,7 +37,8 @@ NO_ENGINE = (
 def engine_note(study: Study) -> str | None:
     """Return what is assumed where nobody said how tokens travel, and how to change it."""
     told = study.problem.engine is not None or study.request.objective.execution is not None
-    return None if told else NO_ENGINE
+    by_load = study.problem.objective.execution == "dispatch"  # of counts, as a note says
+    return None if told or by_load else NO_ENGINE
 
 
 def headline(problem: Problem, solution: Solution) -> str:
@@ -78,9 +79,19 @@ def plan_row(comparison: Comparison, solution: Solution) -> Judged:
 
 def side_note(comparison: Comparison, before: Judged | None) -> str:
     """Return what is before, what is after, and how many tokens are behind the figures."""
+    dumps = comparison.rows[0].dumps if comparison.rows else ()
+    if dumps:
+        parts = list(dict.fromkeys(dump.part for dump in dumps))
+        numbers = [f"{sum(dump.part == part for dump in dumps)} {PARTS.get(part, part)}" for part in parts]
+        tokens = f"the counts of {' and '.join(numbers)} dumps alone: traffic needs a trace with tokens"
+        return _sides(comparison, before, tokens)
     parts = [part for part in parts_of(comparison) if part is not None]
     counted = [f"{tokens_of(comparison, part):,} {PARTS.get(part, part)}" for part in parts]
     tokens = f"{' and '.join(counted)} tokens" if counted else "counts alone: traffic needs a trace with tokens"
+    return _sides(comparison, before, tokens)
+
+
+def _sides(comparison: Comparison, before: Judged | None, tokens: str) -> str:
     if before is None:
         return (
             f"From {tokens}. No {comparison.baseline} plan keeps the constraints: there is nothing to compare it with."
@@ -101,7 +112,11 @@ def verdict(comparison: Comparison, row: Judged) -> str:
     before = comparison[comparison.baseline]
     part = parts_of(comparison)[-1]  # held out, if anything is
     changes = _changes(comparison, before, row, part)
-    where = comparison.baseline + (" by expected loads" if part is None else f" on {PARTS.get(part, part)} tokens")
+    where = comparison.baseline
+    if part in row.counts:
+        where += f" by expected loads of the {PARTS.get(part, part)} dumps"
+    else:
+        where += " by expected loads" if part is None else f" on {PARTS.get(part, part)} tokens"
     better, worse = ([item for item in changes if item.sign == sign] for sign in (-1, 1))
     gains, losses = (_sentence(comparison, before, row, part, found) for found in (better, worse))
     if better and worse:
@@ -122,9 +137,9 @@ def verdict(comparison: Comparison, row: Judged) -> str:
 
 def _changes(comparison: Comparison, before: Judged, row: Judged, part: str | None) -> list[Change]:
     """Return what decides: the traffic by its cost, the busiest GPU, and activated experts where they are counted."""
-    found = [] if part is None else [item.parts[part].evaluation for item in (before, row)]
+    found = evaluations_of((before, row), part)
     figures = shown_figures(comparison.problem, found)
-    if part is not None:
+    if found:
         traffic = figures[: [item.name for item in figures].index(LOAD.name)]
         # Where hops differ, their cost weighs GPUs against nodes; else all of these tell the same.
         figures = [*traffic[-1:], *(item for item in figures if item.name in (LOAD.name, "activated_experts"))]
@@ -148,7 +163,7 @@ def _sentence(comparison: Comparison, before: Judged, row: Judged, part: str | N
 def _details(comparison: Comparison, before: Judged, row: Judged, part: str | None) -> str:
     """Return how the crossings behind the traffic's cost change."""
     problem = comparison.problem
-    found = [item.parts[part].evaluation for item in (before, row)] if part is not None else []
+    found = evaluations_of((before, row), part)
     names = ("remote_nodes", "remote_gpus", "cross_node_fraction", "cross_gpu_fraction")
     figures = [item for item in shown_figures(problem, found) if item.name in names]
     changes = (change_of(before, row, part, figure) for figure in figures[-2:])  # of messages, where each is paid for

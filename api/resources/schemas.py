@@ -9,28 +9,25 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from pydantic_core import PydanticCustomError
 
 from api.resources.declared import body_model
-from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
+from placement.topology.file import MAX_NOTE, MAX_NOTES
 from placement.topology.links import MAX_GPUS
 from solvers.request import FrontRequest, Request
-from solvers.source import Part
 
 __all__ = [
-    "EvaluationBody",
     "FrontBody",
     "FrontId",
-    "ImportBody",
     "KeyBody",
     "LabelsBody",
     "Name",
     "PlanBody",
     "PlanFile",
     "PlanId",
+    "Strict",
     "Tags",
-    "TopologyBody",
     "TopologyFile",
     "TopologyId",
     "TraceId",
-    "UploadBody",
+    "form",
 ]
 
 MAX_ID = 32_767
@@ -77,26 +74,26 @@ Scalar = Annotated[Any, AfterValidator(_scalar), WithJsonSchema({"type": ["numbe
 Document = Annotated[dict[str, Any], AfterValidator(_shallow)]
 
 
-def _form(value: Any) -> str:
+def form(value: Any) -> str:
     """Tell apart the forms of a field, so that only the errors of the form that was sent are reported."""
     return "<text>" if isinstance(value, str) else "<object>"
 
 
-def _form_of_numbers(value: Any) -> str:
+def form_of_numbers(value: Any) -> str:
     return "<list>" if isinstance(value, list) else "<number>"
 
 
 Speeds = Annotated[
     Annotated[Positive, Tag("<number>")] | Annotated[list[Positive], Field(max_length=MAX_GPUS), Tag("<list>")],
-    Discriminator(_form_of_numbers),
+    Discriminator(form_of_numbers),
 ]
 SlotCounts = Annotated[
     Annotated[Slots, Tag("<number>")] | Annotated[list[Slots], Field(max_length=MAX_GPUS), Tag("<list>")],
-    Discriminator(_form_of_numbers),
+    Discriminator(form_of_numbers),
 ]
 NodeSizes = Annotated[
     Annotated[Gpus, Tag("<number>")] | Annotated[list[Gpus], Field(min_length=1, max_length=MAX_GPUS), Tag("<list>")],
-    Discriminator(_form_of_numbers),
+    Discriminator(form_of_numbers),
 ]
 
 
@@ -135,11 +132,14 @@ class TopologyFile(Strict):
     slots: SlotCounts | None = None
     gpus_per_host: Gpus | None = None
     host_of_gpu: Annotated[list[Annotated[int, Field(ge=0, lt=MAX_GPUS)]], Field(max_length=MAX_GPUS)] | None = None
+    notes: Annotated[list[Annotated[str, Field(max_length=MAX_NOTE)]], Field(max_length=MAX_NOTES)] | None = Field(
+        default=None, description="What was understood of a description, and what is assumed."
+    )
 
 
 TopologyField = Annotated[
     Annotated[str, Field(min_length=1, max_length=20_000), Tag("<text>")] | Annotated[TopologyFile, Tag("<object>")],
-    Discriminator(_form),
+    Discriminator(form),
     Field(
         description="Shorthand (4x8: 4 nodes of 8 GPUs; 8+8+4; PRESET:NODES), the id of a stored topology, or the "
         "content of a topology file.",
@@ -188,14 +188,6 @@ class FrontBody(_Asked, FrontRequestFields):
     """A request for a front: many plans at once. Time and work limits are those of all its searches together."""
 
 
-class TopologyBody(Strict):
-    """A topology to keep under an id."""
-
-    topology: TopologyField
-    name: Name | None = Field(default=None, description="Name to show.")
-    tags: Tags = Field(default=[], description="Words to find it by.")
-
-
 class LabelsBody(Strict):
     """A change of name or tags; what is left out stays."""
 
@@ -232,70 +224,4 @@ class KeyBody(Strict):
     )
     days: Annotated[float, Field(gt=0, le=36_500, allow_inf_nan=False)] | None = Field(
         default=None, description="Days that it is valid; until it is revoked if null."
-    )
-
-
-class ReadingBody(Strict):
-    """How to read a file that does not say everything itself; see the parameters of `POST /v1/traces`."""
-
-    format: Annotated[str, Field(min_length=1, max_length=40)] | None = None
-    num_experts: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
-    layer_ids: Annotated[list[LayerId], Field(min_length=1, max_length=MAX_LAYERS)] | None = None
-    top_k: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
-    model_layers: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    first_moe_layer: Annotated[int, Field(ge=0, le=100_000)] | None = None
-    moe_layers: Annotated[list[LayerId], Field(min_length=1, max_length=MAX_LAYERS)] | None = None
-    drop_dummy_rows: Literal[True] | None = None
-
-    @property
-    def hints(self) -> dict[str, Any]:
-        """What is given, as `traces.load` takes it."""
-        return self.model_dump(include=set(ReadingBody.model_fields), exclude_none=True)
-
-
-class UploadBody(ReadingBody):
-    """The beginning of an upload in parts."""
-
-    name: Name | None = Field(default=None, description="Name to show, such as the file's.")
-    tags: Tags = Field(default=[], description="Words to find it by.")
-    bytes: Annotated[int, Field(ge=1, le=INT64)] | None = Field(
-        default=None, description="Size of the whole file, if it is known; the last part completes it."
-    )
-
-
-class ImportBody(ReadingBody):
-    """A file for the service to fetch."""
-
-    source: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
-        description="Absolute path on the service's machine, or an address, that the operator allows."
-    )
-    name: Name | None = Field(default=None, description="Name to show, such as the file's.")
-    tags: Tags = Field(default=[], description="Words to find it by.")
-
-
-class EvaluationBody(Strict):
-    """A plan and the trace to replay through it.
-
-    What is left out is taken from the plan: from its request, or, for an inline plan, from its provenance.
-    """
-
-    plan: Annotated[
-        Annotated[PlanId, Tag("<text>")] | Annotated[PlanFile, Tag("<object>")],
-        Discriminator(_form),
-        Field(description="Id of a plan, or the content of a plan file."),
-    ]
-    trace: TraceId
-    topology: TopologyField | None = None
-    engine: Name | None = Field(default=None, description="Replay as this engine does; what else is given wins.")
-    execution: Execution | None = None
-    dedup: Dedup | None = None
-    ownership: Ownership | None = None
-    replica_policy: ReplicaPolicy | None = None
-    decode_batch: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None,
-        description="Tokens per batch to count activated experts over, under dispatch; null: as the plan was made for.",
-    )
-    part: Part = Field(default="all", description="Tokens to replay; the trace is split as for plans.")
-    hold_out: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
-        default=None, description="Share of the sequences that is held out, for the parts. 0.5 if null."
     )

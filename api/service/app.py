@@ -31,6 +31,7 @@ from api.resources.affinity import routes as affinity
 from api.resources.catalogue import routes as catalogue
 from api.resources.context import Services
 from api.resources.evaluations import routes as evaluations
+from api.resources.findings import routes as findings
 from api.resources.fronts import routes as fronts
 from api.resources.keys import routes as keys
 from api.resources.operations import routes as operations
@@ -89,7 +90,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     services = service.services
     app.state.service, app.state.services, app.state.access = service, services, service.access
-    for resource in (traces, affinity, uploads, topologies, plans, score, events, fronts, evaluations, catalogue):
+    looks = (affinity, findings, score, events)
+    for resource in (traces, uploads, topologies, plans, fronts, *looks, evaluations, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])
     app.include_router(operations.router)

@@ -15,6 +15,7 @@ const FIGURES = [
   ["GPUs per token and layer", (part) => part.fanout_gpus, fixed],
   ["Busiest GPU / mean", (part) => part.imbalance_max_over_mean, fixed],
 ];
+const passOf = (part, tokens) => part.per_pass?.find((item) => item.pass_tokens === tokens)?.imbalance_trtllm ?? undefined;
 let turn = 0;
 
 export function hide() {
@@ -98,7 +99,13 @@ function table(summary) {
   const over = parts.map(([name, text]) => make("th", { scope: "colgroup", colspan: "3" }, `${text}${tokensOf(name)}`));
   const head = parts.flatMap(() => ["before", "after", "change"].map(column));
   const figures = summary.objective.execution === "dispatch" ? [...FIGURES.slice(2), ...FIGURES.slice(0, 2)] : FIGURES; // what counts first
-  const rows = figures.filter(([, pick]) => parts.some(([part]) => pick(plan[part]) || pick(base?.[part] ?? {})))
+  const sizes = plan[parts[0][0]].per_pass ?? []; // as engines log it: mean over forward passes
+  const passes = sizes.map(({ pass_tokens: tokens }) => [`… in passes of ${count(tokens)} tokens`, (part) => {
+    const over = passOf(part, tokens);
+    return over === undefined ? undefined : 1 + over;
+  }, fixed]);
+  const load = figures.findIndex(([name]) => name.startsWith("Busiest")) + 1;
+  const rows = [...figures.slice(0, load), ...passes, ...figures.slice(load)].filter(([, pick]) => parts.some(([part]) => pick(plan[part]) || pick(base?.[part] ?? {})))
     .map(([name, pick, format]) => make("tr", {}, make("th", { scope: "row" }, name), ...parts.flatMap(([part]) => {
       const [before, after] = [base?.[part] ? pick(base[part]) : null, pick(plan[part])];
       const change = before && after !== undefined ? `${after < before ? "−" : "+"}${percent(Math.abs(after / before - 1))}` : "–";

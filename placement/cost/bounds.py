@@ -185,7 +185,9 @@ def _assignments_away(problem: Problem, level: Level) -> Array:
     called: Array = load[:, :, None] * share
     room = min(level.room, problem.num_experts)
     kept = np.sort(called, axis=1)[:, -room:].sum(axis=(1, 2))
-    if problem.capacity.sum() == problem.num_experts:
-        kept = np.minimum(kept, called.max(axis=2).sum(axis=1))  # every expert in one place
+    if problem.capacity.sum() == problem.num_experts or problem.objective.replica_policy == "fair":
+        # Every expert in one place, or replicas that are taken in turn, wherever a token's home is: of these, no more
+        # is at home than of the best one.
+        kept = np.minimum(kept, called.max(axis=2).sum(axis=1))
     away: Array = load.sum(axis=1) - kept
     return away

@@ -1,7 +1,8 @@
 """vllm-ascend's expert map: lists of layers and devices, read by their order and not by their ids.
 
 ``vllm_ascend``, expert_map_path: the reader ignores layer_id and device_id, so both must count from 0; all devices
-have as many slots; an expert twice on one device breaks the map from experts to slots.
+have as many slots; an expert twice on one device breaks the map from experts to slots. With ``mix_placement`` the
+shared experts have ids from E on, one of them on every device (``vllm_ascend/eplb/core/eplb_utils.py``).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from placement.exports.context import Context
 from placement.exports.export import Export
@@ -65,14 +67,50 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
     if found.found:
         return None
     layers, notes = axes.ordinals(len(slots), context, document.name)
+    held, shared = _without_shared(np.asarray(slots), devices, context)
     return Table(
-        slots=np.asarray(slots),
+        slots=held,
         layer_ids=layers,
-        num_experts=(experts := axes.experts_of(slots, context)),
+        num_experts=(experts := axes.experts_of(held, context)),
         num_gpus=devices,
-        places=tuple(f"{place}/layer_list/{row}" for row in range(len(slots))),
-        notes=(*notes, *axes.experts_note(experts, context)),
+        places=tuple(f"{place}/layer_list/{row}" for row in range(len(held))),
+        notes=(*notes, *axes.experts_note(experts, context), *shared),
     )
+
+
+def _without_shared(
+    slots: npt.NDArray[np.int64], devices: int, context: Context
+) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """Leave out the slots of shared experts, which `mix_placement` puts on every device as ids from E on.
+
+    Parameters
+    ----------
+    slots : (L, S) int64
+    devices : int
+    context : Context
+        Where it does not say E, the ids stay, and a note tells what they look like.
+
+    Returns
+    -------
+    slots : (L, S) int64
+        Unchanged where devices hold different numbers of such ids, which the checks then refuse.
+    notes : tuple of str
+    """
+    by_device = slots.reshape(len(slots), devices, -1)
+    experts = context.experts
+    if experts is None:
+        last = int(slots.max(initial=0))
+        if devices > 1 and ((by_device == last).sum(axis=2) == 1).all():
+            note = f"Expert {last} is on every device in every layer: a shared expert of mix_placement, most likely."
+            return slots, (f"{note} Give `num_experts` or `model` to leave it out.",)
+        return slots, ()
+    beyond = by_device >= experts
+    each = int(beyond[0, 0].sum())
+    if not 0 < each < by_device.shape[2] or (beyond.sum(axis=2) != each).any():
+        return slots, ()
+    ids = ", ".join(map(str, np.unique(slots[slots >= experts]).tolist()[:8]))
+    note = f"Shared experts of mix_placement (id {ids}), {each} on every device, are no part of the plan; left out."
+    return by_device[~beyond].reshape(len(slots), -1), (note,)
 
 
 def _devices(layer: Any, ordinal: int, place: str, found: Violations) -> list[list[int]]:

@@ -17,6 +17,7 @@ TAKERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "model_class": ("hygon",),
         "mtp_model_class": ("hygon",),
         "model_name": ("hygon",),
+        "pipeline_stages": ("hygon",),
     }
 )
 
@@ -44,6 +45,8 @@ class Context:
     model_class, mtp_model_class, model_name : str, optional
         Names of the engine's classes for the model and its MTP part, and of the model, for formats that are keyed by
         them.
+    pipeline_stages : tuple of int, optional
+        Writing: layers of the model in each stage of its pipeline, for formats that have a map per stage.
     """
 
     model: ModelLayout | None = None
@@ -56,6 +59,7 @@ class Context:
     model_class: str | None = None
     mtp_model_class: str | None = None
     model_name: str | None = None
+    pipeline_stages: tuple[int, ...] | None = None
 
     @property
     def num_gpus(self) -> int | None:

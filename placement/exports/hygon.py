@@ -1,15 +1,20 @@
 """HYGON's vLLM plug-in, version 2: a map per model class, MoE layers counted from 0.
 
 ``vllm_hcu`` static EPLB plans: metadata that disagrees with the running model is refused, and the layers for
-multi-token prediction are a model of their own.
+multi-token prediction are a model of their own. With pipeline parallelism, versions with pull request 69 have a map
+per stage, under ``CLASS#pp_rank=0`` and so on, and the layers for multi-token prediction in the last. Later versions
+refuse pipelines.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from placement.exports.context import Context
 from placement.exports.export import Export
@@ -23,6 +28,7 @@ __all__ = ["EXPORT"]
 
 FORMAT = "vllm_offline_eplb_physical_to_logical_by_model"
 MAP = "physical_to_logical_map"
+STAGE = "#pp_rank="
 COUNTS = ("num_moe_layers", "num_logical_experts", "num_physical_experts", "num_redundant_experts")
 FIELDS = {"record_kind": str, "model_name": str, "model_class": str, MAP: list} | dict.fromkeys(COUNTS, int)
 
@@ -45,18 +51,38 @@ def _also(table: Table, context: Context, found: Violations) -> None:
         if not getattr(context, name):
             detail = f"The file names the engine's {name.replace('_', ' ')}, which nobody said."
             found.add("model_class", f"/{name}", detail, f"Give `{name}`: DeepseekV3ForCausalLM, say.")
+    sizes, model = context.pipeline_stages, context.model
+    if sizes is not None and (model is None or min(sizes, default=0) < 1 or sum(sizes) != model.num_layers):
+        layers = "is not known" if model is None else f"has {model.num_layers}"
+        detail = f"Stages of {list(sizes[:16])} layers are {sum(sizes)} in all, and the model {layers}."
+        remedy = "Give `model`, and how many of its layers each stage has, dense ones included."
+        found.add("pipeline_stages", "/pipeline_stages", detail, remedy)
+
+
+def _maps(table: Table, context: Context) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """Yield the key of each map, and which rows it has, (L,) bool: by model, and by stage of a pipeline."""
+    mtp = _mtp_rows(table, context)
+    sizes = context.pipeline_stages
+    if sizes is None:
+        yield str(context.model_class), ~mtp
+        yield str(context.mtp_model_class), mtp
+        return
+    ends = np.cumsum(sizes)
+    stage = np.searchsorted(ends, table.layer_ids, side="right")
+    for rank in range(len(sizes)):
+        yield f"{context.model_class}{STAGE}{rank}", ~mtp & (stage == rank)
+    yield f"{context.mtp_model_class}{STAGE}{len(sizes) - 1}", mtp
 
 
 def _encode(table: Table, context: Context) -> bytes:
-    mtp = _mtp_rows(table, context)
     maps = {}
-    for model_class, kept in ((context.model_class, ~mtp), (context.mtp_model_class, mtp)):
+    for model_class, kept in _maps(table, context):
         if not kept.any():
             continue
         slots = table.slots[kept]
         counts = (len(slots), table.num_experts, slots.shape[1], slots.shape[1] - table.num_experts)
         record = {"record_kind": "proposal", "model_name": context.model_name, "model_class": model_class}
-        maps[str(model_class)] = record | dict(zip(COUNTS, counts, strict=True)) | {MAP: slots.tolist()}
+        maps[model_class] = record | dict(zip(COUNTS, counts, strict=True)) | {MAP: slots.tolist()}
     return json.dumps({"version": 2, "format": FORMAT, "model_maps": maps}).encode() + b"\n"
 
 
@@ -99,16 +125,39 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
 def _chosen(maps: dict[str, Any], context: Context, place: str) -> list[str]:
     """Return the maps to read: those that the caller names, or the only one; the main model's first."""
     named = [name for name in (context.model_class, context.mtp_model_class) if name]
-    if missing := [name for name in named if name not in maps]:
+    stages = {name: _stages(maps, name, place) for name in {key.partition(STAGE)[0] for key in maps}}
+    if missing := [name for name in named if name not in stages]:
         detail = f"There is no map for {missing}."
-        raise InputError.of("model_class", place, detail, f"Name one of {sorted(maps)[:8]}.")
+        raise InputError.of("model_class", place, detail, f"Name one of {sorted(stages)[:8]}.")
     if named:
-        return named
-    if len(maps) != 1:
-        detail = f"Maps of {len(maps)} models: {sorted(maps)[:8]}."
+        return [key for name in named for key in stages[name]]
+    if len(stages) != 1:
+        detail = f"Maps of {len(stages)} models: {sorted(stages)[:8]}."
         remedy = "Name one with `model_class`, and the one for multi-token prediction with `mtp_model_class`."
         raise InputError.of("model_class", place, detail, remedy)
-    return list(maps)
+    return next(iter(stages.values()))
+
+
+def _stages(maps: dict[str, Any], name: str, place: str) -> list[str]:
+    """Return the keys of a model: its own, or those of its pipeline stages in their order.
+
+    Raises
+    ------
+    InputError
+        If a stage is missing, or there are stages beside a map of the whole model.
+    """
+    keys = [key for key in maps if key.partition(STAGE)[0] == name]
+    if keys == [name]:
+        return keys
+    expected = [f"{name}{STAGE}{rank}" for rank in range(len(keys))]
+    others = Counter(base for base, mark, _ in (key.partition(STAGE) for key in maps) if mark and base != name)
+    if len(keys) == 1 and keys[0] in {f"{name}{STAGE}{stages - 1}" for stages in others.values()}:
+        return keys  # layers for multi-token prediction, which are in the last stage only
+    if set(keys) != set(expected):
+        detail = f"The stages of {name[:60]} are {sorted(keys)[:8]}."
+        remedy = f"Give a map of the model, or one per stage: {expected[0][:80]} and so on."
+        raise InputError.of("pipeline_stages", place, detail, remedy)
+    return expected
 
 
 def _check_record(record: dict[str, Any], name: str, shape: tuple[int, ...], place: str, found: Violations) -> None:

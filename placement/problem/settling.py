@@ -13,7 +13,12 @@ from placement.problem.objective import Objective, SettledObjective
 from placement.topology.topology import Topology
 from traces import Profile, Violations
 
-__all__ = ["check_kinds", "check_replicas", "settle_objective", "settle_slots"]
+__all__ = ["check_kinds", "check_replicas", "counts_defaults", "settle_objective", "settle_slots"]
+
+REMEDY = (
+    "Leave it out: counts are planned as a dispatch with a message per expert, by load. Or record a trace with token "
+    "identity (topk_ids)."
+)
 
 KINDS: dict[str, tuple[type, str]] = {
     "profile": (Profile, Profile.MADE_BY),
@@ -76,14 +81,57 @@ def settle_objective(
     Raises
     ------
     InputError
-        If the engine is unknown, or a choice has no effect.
+        If the engine is unknown, a choice has no effect, or choices need tokens where there are counts only; all of
+        these at once.
     """
-    defaults = None
+    defaults = counts_defaults(profile)
     if engine is not None:
         choice = engine_of(engine)
         engine, (defaults, _) = str(choice), travel_of(choice, profile)
+    if profile.sample is None and not isinstance(objective, SettledObjective):
+        _check_counts(objective, constraints, profile)
     capped = constraints.load_cap is not None or bool(constraints.layer_load_caps)
     return objective.settled(capped=capped, defaults=defaults), engine
+
+
+def counts_defaults(profile: Profile) -> dict[str, Any] | None:
+    """Return what is planned for where counts leave the choice: a dispatch with a message per expert; None for tokens.
+
+    Statistics with pairs of layers (MoETuner's) leave tokens free to go straight from layer to layer.
+    """
+    if profile.sample is not None:
+        return None
+    return {"dedup": "none"} | ({"execution": "dispatch"} if profile.affinity is None else {})
+
+
+def _check_counts(objective: Objective, constraints: Constraints, profile: Profile) -> None:
+    """Refuse, all at once, what is asked for and needs tokens.
+
+    Raises
+    ------
+    InputError
+    """
+    found = Violations()
+
+    def need(pointer: str, what: str) -> None:
+        detail = f"There are counts per expert only, no tokens: {what}."
+        found.add("counts_only", pointer, detail, REMEDY)
+
+    if objective.execution == "context_coherent" and profile.affinity is None:
+        need("/objective/execution", "which experts follow each other is not known")
+    if objective.execution != "context_coherent" and objective.dedup not in (None, "none"):
+        need("/objective/dedup", "which experts share a message is not known")
+    if objective.ownership == "sequence":
+        need("/objective/ownership", "sequences are not known")
+    if objective.ownership == "measured" and profile.source_load is None:
+        need("/objective/ownership", "the ranks that they come from are not known")
+    if objective.activated_weight:
+        need("/objective/activated_weight", "activated experts are counted over batches of tokens")
+    if constraints.load_quantile is not None and profile.windows is None and profile.sequence_load is None:
+        need("/constraints/load_quantile", "how much loads vary is not known")
+    if constraints.load_groups is not None and profile.windows is None and profile.sequence_load is None:
+        need("/constraints/load_groups", "there are neither windows nor sequences")
+    found.raise_if_any()
 
 
 def check_replicas(engine: str | None, redundant: int | None, spare: int, found: Violations) -> None:

@@ -10,7 +10,7 @@ from placement.plan.plan import Plan
 from placement.problem.objective import Dedup, Execution, Objective, Ownership, ReplicaPolicy, SettledObjective
 from placement.topology.file import topology_from_dict
 from placement.topology.topology import Topology
-from traces import InputError, Trace, Violations
+from traces import InputError, LoadCounts, Trace, Violations
 
 __all__ = [
     "CHOICES",
@@ -91,14 +91,16 @@ def decode_batch_of(objective: Any, asked: int | None, execution: str | None) ->
     return batch if 1 <= batch <= MAX_DECODE_BATCH else None
 
 
-def engine_choices(text: str | None, tokens: Trace | Collection[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def engine_choices(
+    text: str | None, tokens: Trace | LoadCounts | Collection[str]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return what an engine says of the way that tokens travel, as far as the tokens know their sequences, and notes.
 
     Parameters
     ----------
     text : str or None
         As in ``sglang:static``; None says nothing.
-    tokens : Trace, or collection of str
+    tokens : Trace, LoadCounts, or collection of str
         The columns that they have, where they are not at hand.
 
     Raises
@@ -113,7 +115,7 @@ def engine_choices(text: str | None, tokens: Trace | Collection[str]) -> tuple[d
     said: dict[str, Any] = {"execution": engine.execution, "dedup": engine.dedup, "ownership": engine.ownership}
     said |= {"replica_policy": choice.replica_policy}
     notes: tuple[str, ...] = ()
-    if engine.ownership == "sequence" and not _knows_sequences(tokens):
+    if engine.ownership == "sequence" and not isinstance(tokens, LoadCounts) and not _knows_sequences(tokens):
         said["ownership"] = "token"
         notes = (f"{engine.title} keeps a sequence on one rank, but this trace has no seq_id: homes are per token.",)
     return {name: value for name, value in said.items() if value is not None}, notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,17 +16,22 @@ from placement.replay.activation import activated_experts
 from placement.replay.choices import engine_choices, recorded_topology, replayed_objective
 from placement.replay.evaluation import Evaluation, HotLink
 from placement.replay.kernels.crossing import sum_crossing
+from placement.replay.passes import PASS_TOKENS, Passes, PassFigures, settled_pass_tokens
 from placement.replay.replay import Replay
 from placement.topology.topology import Topology
-from traces import Batch, InputError, Trace, Violations
+from traces import Batch, InputError, LoadCounts, Trace, Violations
 from traces.profile.kernels import count_load
 from traces.profile.sample import SampleBuilder
 from traces.support.kinds import checked
 from traces.support.parallel import available_cores, map_threads
+from traces.trace import BATCH_TOKENS
 
 __all__ = ["evaluate"]
 
 BATCHED_TOKENS = 32_768
+LEAST_BATCH = 2_048  # tokens
+CELL_NUMBERS = 1 << 23
+Loads = npt.NDArray[np.int32]
 
 
 @checked
@@ -40,6 +46,7 @@ def evaluate(
     ownership: Ownership | None = None,
     replica_policy: ReplicaPolicy | None = None,
     decode_batch: int | None = None,
+    pass_tokens: Sequence[int] = (),
     workers: int | None = None,
 ) -> Evaluation:
     """Replay a trace through a plan, as the plan was made for.
@@ -60,6 +67,9 @@ def evaluate(
     decode_batch : int, optional
         Tokens per batch, to count `activated_experts` under ``dispatch``. Where it is left out, they are counted if
         the plan's objective has a weight for them.
+    pass_tokens : sequence of int
+        Tokens of a forward pass, for the balance per pass; several sizes give a `PassFigures` each. 64, 256 and 2,048
+        if it is empty.
     workers : int, optional
         Threads; all cores by default. The result does not depend on it.
 
@@ -69,6 +79,10 @@ def evaluate(
         If plan, trace and topology do not fit together, the trace holds no token, an option that is given has no
         effect (`dedup`, `ownership` and `decode_batch` under ``context_coherent``), or nothing names a topology.
     """
+    if isinstance(trace, LoadCounts):
+        detail = "Counts hold no tokens to replay."
+        remedy = "Give a trace with token identity (topk_ids), or use `expected_loads` for the loads of the GPUs."
+        raise InputError.of("counts_only", trace.provenance.source, detail, remedy)
     given = {"execution": execution, "dedup": dedup, "ownership": ownership, "replica_policy": replica_policy}
     said, _ = engine_choices(engine, trace)
     asked = said | {name: value for name, value in given.items() if value is not None}
@@ -83,21 +97,34 @@ def evaluate(
     replay = Replay.of(plan.physical_to_logical_map, plan.num_experts, plan.slots_per_gpu, machine, objective)
     threads = available_cores() if workers is None else max(1, workers)
     parts = [replay, *(replay.fork() for _ in range(threads - 1))]
+    passes = Passes(settled_pass_tokens(pass_tokens), plan.num_layers, machine.num_gpus)
     has_replicas = bool((plan.replicas > 1).any())
     loads = np.zeros((threads, plan.num_layers, 1, plan.num_experts), np.int64)
 
-    def add(part: Replay, load: npt.NDArray[np.int64], batch: Batch) -> None:
-        part.add(batch.topk_ids, batch.rows, batch.seq_id, batch.source_rank)
-        if has_replicas:
+    def add(part: Replay, load: npt.NDArray[np.int64], batch: Batch, bounds: npt.NDArray[np.int64]) -> Loads:
+        """Replay the cells of a batch, and return the load of each, (C, L, G)."""
+        cells = np.zeros((max(len(bounds) - 1, 0), plan.num_layers, machine.num_gpus), np.int32)
+        for number, cell in enumerate(cells):
+            piece = batch.select(slice(bounds[number], bounds[number + 1]))
+            before = part.load.copy()
+            part.add(piece.topk_ids, piece.rows, piece.seq_id, piece.source_rank)
+            cell[:] = part.load - before
+        if has_replicas and len(cells):
+            piece = batch.select(slice(bounds[0], bounds[-1]))
             for layer in range(plan.num_layers):
-                count_load(batch.topk_ids, layer, np.array([len(batch)]), load[layer])
+                count_load(piece.topk_ids, layer, np.array([len(piece)]), load[layer])
+        return cells
 
     with ThreadPoolExecutor(threads) as pool:
-        for tokens in trace.batches():
+        for tokens in trace.batches(_batch_tokens(plan.num_layers * machine.num_gpus)):
+            if not len(tokens):
+                continue
             sample.add(tokens)
-            size = -(-len(tokens) // threads)
-            pieces = [tokens.select(slice(n * size, (n + 1) * size)) for n in range(threads)]
-            list(pool.map(add, parts, loads, pieces))
+            bounds = passes.bounds(len(tokens))
+            share = -(-(len(bounds) - 1) // threads)
+            shares = [bounds[n * share : (n + 1) * share + 1] for n in range(threads)]
+            cells = list(pool.map(add, parts, loads, [tokens] * threads, shares))
+            passes.add(bounds, np.concatenate(cells))
     for part in parts[1:]:
         replay.join(part)
     if not replay.tokens:
@@ -119,7 +146,12 @@ def evaluate(
             batch,
         )
     expert_load = loads.sum(axis=(0, 2)).astype(np.float64) if has_replicas else None
-    return _report(replay, plan, activated, expert_load, threads)
+    return _report(replay, plan, passes.figures(), activated, expert_load, threads)
+
+
+def _batch_tokens(cell: int) -> int:
+    """Return the tokens of a batch: the loads of its cells of 64 tokens or so, `cell` numbers each, stay small."""
+    return max(LEAST_BATCH, min(BATCH_TOKENS, CELL_NUMBERS // max(cell, 1) * PASS_TOKENS[0]))
 
 
 def _check_fit(plan: Plan, trace: Trace, topology: Topology) -> None:
@@ -149,6 +181,7 @@ def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> npt.NDArray[np.fl
 def _report(
     replay: Replay,
     plan: Plan,
+    per_pass: tuple[PassFigures, ...],
     activated: npt.NDArray[np.float64] | None,
     expert_load: npt.NDArray[np.float64] | None,
     threads: int,
@@ -177,8 +210,6 @@ def _report(
         "fanout_nodes": _ratio(replay.fanout[:, 1], active),
         "traffic": _ratio(hop, hop_whole),
         "imbalance_max_over_mean": max_over_mean,
-        "balancedness_vllm": _ratio(mean, largest),
-        "imbalance_trtllm": max_over_mean - 1,
     }
     if not context:
         columns["remote_gpus"] = _ratio(replay.away[:, 2], active)
@@ -210,8 +241,8 @@ def _report(
         traffic=overall(hop, hop_whole),
         traffic_unit=objective.traffic_unit,
         imbalance_max_over_mean=float(max_over_mean.mean()),
-        balancedness_vllm=overall(mean, largest),
-        imbalance_trtllm=float((max_over_mean - 1).mean()),
+        balancedness_whole_trace=overall(mean, largest),
+        per_pass=per_pass,
         imbalance_optimal_split=None if expert_load is None else float(columns["imbalance_optimal_split"].mean()),
         activated_experts=None if activated is None else float(activated.mean()),
         per_layer=per_layer,

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
+from placement.replay.passes import PassFigures
 from traces import Violations
 from traces.support.content import ByContent
 from traces.support.frames import frame
@@ -50,10 +51,11 @@ class Evaluation(ByContent):
         Traffic term of the objective on this trace; its unit is `traffic_unit`.
     imbalance_max_over_mean : float
         Mean over layers of the largest GPU load by the mean.
-    balancedness_vllm : float
-        Sum over layers of the mean load by the sum of the maxima.
-    imbalance_trtllm : float
-        Mean over layers of (max - mean) / mean.
+    balancedness_whole_trace : float
+        Sum over layers of the mean load by the sum of the maxima, over all tokens. Engines log this ratio per forward
+        pass, where it is lower: see `per_pass`.
+    per_pass : tuple of PassFigures
+        Balance per forward pass of each size, as engines log it.
     imbalance_optimal_split : float or None
         The least `imbalance_max_over_mean` that any split of these tokens over the replicas gives; None for plans
         without replicas.
@@ -83,8 +85,8 @@ class Evaluation(ByContent):
     traffic: float
     traffic_unit: str
     imbalance_max_over_mean: float
-    balancedness_vllm: float
-    imbalance_trtllm: float
+    balancedness_whole_trace: float
+    per_pass: tuple[PassFigures, ...]
     imbalance_optimal_split: float | None
     activated_experts: float | None
     per_layer: dict[str, list[Any]]
@@ -98,6 +100,7 @@ class Evaluation(ByContent):
         result["traffic_matrix"] = self.traffic_matrix.tolist()
         result["gpu_load"] = self.gpu_load.tolist()
         result["hottest_links"] = [asdict(link) for link in self.hottest_links]
+        result["per_pass"] = [asdict(item) for item in self.per_pass]
         return result
 
     @classmethod
@@ -122,7 +125,8 @@ class Evaluation(ByContent):
         found.raise_if_any()
         arrays = {name: np.array(content[name], dtype=np.int64) for name in ("traffic_matrix", "gpu_load")}
         links = tuple(HotLink(**link) for link in content["hottest_links"])
-        return cls(**{**content, **arrays, "hottest_links": links})
+        per_pass = tuple(PassFigures(**item) for item in content["per_pass"])
+        return cls(**{**content, **arrays, "hottest_links": links, "per_pass": per_pass})
 
     def __repr__(self) -> str:
         return as_text("Evaluation", self._shown())
@@ -144,6 +148,9 @@ class Evaluation(ByContent):
         }
         if self.imbalance_optimal_split is not None:
             shown["... with the best split"] = f"{self.imbalance_optimal_split:.4f}"
+        for item in self.per_pass:
+            if item.imbalance_trtllm is not None:
+                shown[f"... per pass of {item.pass_tokens:,} tokens"] = f"{1 + item.imbalance_trtllm:.4f}"
         if self.activated_experts is not None:
             shown["activated experts"] = f"{self.activated_experts:.2f} on the GPU that has most"
         return shown

@@ -12,9 +12,10 @@ from placement.topology.links import MAX_GPUS, Link
 from placement.topology.topology import Topology
 from traces import InputError, Violations
 
-__all__ = ["topology_from_dict", "topology_to_dict"]
+__all__ = ["MAX_NOTE", "MAX_NOTES", "topology_from_dict", "topology_to_dict"]
 
 SCHEMA_VERSION = 1
+MAX_NOTES, MAX_NOTE = 100, 2000
 TOPOLOGY_FIELDS = {
     "schema_version": int,
     "name": str,
@@ -30,6 +31,7 @@ TOPOLOGY_FIELDS = {
     "slots": (int, list),
     "gpus_per_host": int,
     "host_of_gpu": list,
+    "notes": list,
 }
 LINKS = ("intra_node", "inter_node")
 LINK_MATRICES = ("bandwidth_gb_s", "latency_us")
@@ -50,7 +52,7 @@ def topology_to_dict(topology: Topology) -> dict[str, Any]:
         content["memory_gb"] = topology.memory_gb.tolist()
     if topology.slots is not None:
         content["slots"] = topology.slots.tolist()
-    return content
+    return content | ({"notes": list(topology.notes)} if topology.notes else {})
 
 
 def topology_from_dict(content: Any, place: str = "") -> Topology:
@@ -95,6 +97,7 @@ def topology_from_dict(content: Any, place: str = "") -> Topology:
     own = {name: content[name] for name in LINK_MATRICES if name in content}
     if "host_of_gpu" in content:
         own["host_of_gpu"] = integers(found, content["host_of_gpu"], 1, f"{place}/host_of_gpu")
+    notes = _notes(found, content.get("notes", []), f"{place}/notes")
     links = {name: _link(found, content.get(name), f"{place}/{name}") for name in LINKS}
     found.raise_if_any()
     try:
@@ -107,6 +110,7 @@ def topology_from_dict(content: Any, place: str = "") -> Topology:
             memory_gb=content.get("memory_gb"),
             slots=content.get("slots"),
             gpus_per_host=content.get("gpus_per_host"),
+            notes=notes,
         )
         return replace(topology, **own) if own else topology
     except InputError as error:
@@ -188,6 +192,15 @@ def _check_together(found: Violations, content: dict[str, Any], place: str) -> N
     if "gpus_per_host" in content and "host_of_gpu" in content:
         detail = "gpus_per_host already says which hosts there are."
         found.add("hosts_twice", f"{place}/host_of_gpu", detail, "Leave out host_of_gpu or gpus_per_host.")
+
+
+def _notes(found: Violations, value: list[Any], pointer: str) -> tuple[str, ...]:
+    """Return the notes; texts of one line and of a length that can be shown."""
+    if len(value) > MAX_NOTES or not all(isinstance(text, str) and len(text) <= MAX_NOTE for text in value):
+        detail = f"Notes are at most {MAX_NOTES} texts of up to {MAX_NOTE} characters."
+        found.add("topology_notes", pointer, detail, "Shorten them, or leave them out.")
+        return ()
+    return tuple(" ".join(text.split()) for text in value)
 
 
 def _link(found: Violations, value: Any, pointer: str) -> Link | None:

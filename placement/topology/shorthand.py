@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from placement.topology.links import GENERIC, MAX_GPUS, PRESETS, Link
+from placement.topology.links import MAX_GPUS, PRESETS, Link
 from traces import InputError
 
 __all__ = ["Shorthand", "parse_shorthand"]
@@ -19,7 +19,7 @@ class Shorthand:
 
     gpus_per_node: tuple[int, ...]
     name: str | None = None
-    intra: Link = GENERIC.intra
+    intra: Link | None = None
     inter: Link | None = None
     memory_gb: float | None = None
     gpus_per_host: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.topology.arrays import ARRAYS, check_arrays, own_arrays, vector, whole
-from placement.topology.links import FASTEST, GENERIC, LARGEST, MAX_GPUS, SLOWEST, Link
+from placement.topology.assumed import assumed_links, order_warnings
+from placement.topology.links import FASTEST, LARGEST, MAX_GPUS, SLOWEST, Link
 from placement.topology.shorthand import parse_shorthand
 from traces import InputError, Violations
 from traces.support.content import ByContent
@@ -48,6 +49,9 @@ class Topology(ByContent):
     slots : (G,) int64 or None
         Expert slots per layer that each GPU has room for; None for no limit.
     host_of_gpu : (G,) int64
+    notes : tuple of str
+        What was understood of a description, and what is assumed, as sentences. Topologies that differ in nothing else
+        are equal.
     """
 
     MADE_BY: ClassVar = "Use placement.Topology.parse('4x8')."
@@ -61,6 +65,7 @@ class Topology(ByContent):
     memory_gb: Array | None = None
     slots: npt.NDArray[np.int64] | None = None
     host_of_gpu: npt.NDArray[np.int64]
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         for name, array in own_arrays({name: getattr(self, name) for name in ARRAYS}).items():
@@ -101,7 +106,7 @@ class Topology(ByContent):
         hosts = len(np.unique(self.host_of_gpu))
         if hosts != self.num_nodes:
             shown["hosts"] = str(hosts)
-        return shown
+        return shown | {f"note {number}": text for number, text in enumerate((*self.notes, *self.warnings), 1)}
 
     @property
     def num_gpus(self) -> int:
@@ -117,6 +122,11 @@ class Topology(ByContent):
     def gpus_per_node(self) -> tuple[int, ...]:
         """GPUs of each node."""
         return tuple(np.bincount(self.node_of_gpu).tolist())
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes no sense in the costs, as sentences: a hop between nodes that costs less than one inside."""
+        return order_warnings(self.hop_cost, self.node_of_gpu, self.host_of_gpu)
 
     @cached_property
     def fair_share(self) -> Array:
@@ -143,13 +153,14 @@ class Topology(ByContent):
         gpus_per_node: tuple[int, ...],
         *,
         name: str | None = None,
-        intra: Link = GENERIC.intra,
+        intra: Link | None = None,
         inter: Link | None = None,
         rank_cost_matrix: npt.ArrayLike | None = None,
         speed: npt.ArrayLike | None = None,
         memory_gb: npt.ArrayLike | None = None,
         slots: npt.ArrayLike | None = None,
         gpus_per_host: int | None = None,
+        notes: tuple[str, ...] = (),
     ) -> Topology:
         """Build a two-tier topology, or one with arbitrary costs.
 
@@ -158,14 +169,16 @@ class Topology(ByContent):
         gpus_per_node : tuple of int
             Sizes of the nodes.
         name : str, optional
-        intra, inter : Link
+        intra, inter : Link, optional
             Links within a node and between nodes; the costs follow from the bandwidths. The slowest link costs 1; a
-            single node for which `inter` is given keeps the costs that its links have in a cluster.
+            single node for which `inter` is given keeps the costs that its links have in a cluster. What is left out
+            is as on an HGX H100, but never contradicts the other one, and `notes` say what was assumed.
         rank_cost_matrix : (G, G) float, optional
             Costs that replace those of the links.
         speed, memory_gb, slots : (G,) or scalar, optional
         gpus_per_host : int, optional
             Size of a host where it is smaller than a node: divides the size of every node.
+        notes : tuple of str
         """
         if not gpus_per_node or any(size < 1 for size in gpus_per_node) or sum(gpus_per_node) > MAX_GPUS:
             raise InputError.of(
@@ -175,8 +188,9 @@ class Topology(ByContent):
                 f"Every node has at least one GPU, all together at most {MAX_GPUS}.",
             )
         found = Violations()
-        between = GENERIC.inter if inter is None else inter
-        for pointer, link in (("/intra_node", intra), ("/inter_node", between)):
+        for pointer, link in (("/intra_node", intra), ("/inter_node", inter)):
+            if link is None:
+                continue
             if not SLOWEST <= link.bandwidth_gb_s <= FASTEST:
                 detail = f"Bandwidth {link.bandwidth_gb_s} GB/s is not {SLOWEST:g} to {FASTEST:g}."
                 found.add("bandwidth_range", f"{pointer}/bandwidth_gb_s", detail, "Give GB/s per GPU and direction.")
@@ -187,6 +201,7 @@ class Topology(ByContent):
             detail = f"Hosts of {gpus_per_host} GPUs do not fill nodes of {sorted(set(gpus_per_node))[:8]} GPUs."
             found.add("gpus_per_host", "/gpus_per_host", detail, "Give a number that divides the size of every node.")
         found.raise_if_any()
+        inside, between, assumed = assumed_links(gpus_per_node, intra, inter)
         gpus = sum(gpus_per_node)
         node = np.repeat(np.arange(len(gpus_per_node)), gpus_per_node)
         same_gpu = np.eye(gpus, dtype=bool)
@@ -199,9 +214,10 @@ class Topology(ByContent):
                     "matrix_shape", "/rank_cost_matrix", "This is not a matrix of numbers.", "Give G rows of G numbers."
                 ) from error
             bandwidth = latency = None
+            assumed = ()
         else:
-            bandwidth = np.where(same_node, intra.bandwidth_gb_s, between.bandwidth_gb_s).astype(np.float64)
-            latency = np.where(same_gpu, 0.0, np.where(same_node, intra.latency_us, between.latency_us))
+            bandwidth = np.where(same_node, inside.bandwidth_gb_s, between.bandwidth_gb_s).astype(np.float64)
+            latency = np.where(same_gpu, 0.0, np.where(same_node, inside.latency_us, between.latency_us))
             slowest = bandwidth[~same_gpu].min() if gpus > 1 else 1.0
             slowest = slowest if inter is None else min(slowest, inter.bandwidth_gb_s)
             cost = np.where(same_gpu, 0.0, slowest / bandwidth)
@@ -219,6 +235,7 @@ class Topology(ByContent):
             memory_gb=None if memory_gb is None else vector(memory_gb, gpus, 0.0),
             slots=None if slots is None else whole(vector(slots, gpus, 0)),
             host_of_gpu=host.astype(np.int64),
+            notes=(*notes, *assumed),
         )
 
     @classmethod

@@ -82,7 +82,9 @@ class Auto:
             share = min(SETS_START, SETS_START_S / (search.remaining_s or math.inf))
         elif search.wanted_gap is not None:  # then the bound decides when it ends
             share = min(share, GAP_SHARE)
-        portfolio.run(solver_from("annealing"), share, work_share=1.0)
+        # Without a sample of tokens, replicas are priced by expected loads.
+        search_by = "annealing" if solver_from("annealing").supports(problem) is None else "load_search"
+        portfolio.run(solver_from(search_by), share, work_share=1.0)
         if fits and _time_for_sets(problem, search):  # bound and plan at once
             portfolio.run(sets, SETS_SHARE, work_share=1.0)
         else:
@@ -90,7 +92,7 @@ class Auto:
         idle = 0
         while again and portfolio.going_on and (search.remaining_s is not None or idle < MORE_ROUNDS):
             before = search.best_score
-            portfolio.run(solver_from("annealing"), 0.97, from_best=True)
+            portfolio.run(solver_from(search_by), 0.97, from_best=True)
             after = search.best_score
             assert before is not None
             assert after is not None

@@ -90,7 +90,8 @@ def _layer_cap(cap: float) -> Constraints:
 
 def hard_problem(solver: Solver) -> Problem | None:
     """Return a problem that few solvers finish at once, or None if the solver takes none of them."""
-    objectives = (Objective(load_spread_weight=0.0), _dispatch("none"), _dispatch("gpu"))
+    by_load = Objective(execution="dispatch", dedup="none", load_spread_weight=0.0)
+    objectives = (Objective(load_spread_weight=0.0), _dispatch("none"), _dispatch("gpu"), by_load)
     hard = [Problem(_profile(4, 16), Topology.of((4,)), objective=objective) for objective in objectives]
     return next((problem for problem in hard if solver.supports(problem) is None), None)
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 import solvers
 from api.cli import app
 from api.cli.hints import overtime_note
-from placement import Plan, Termination, Topology, evaluate
+from placement import Plan, Termination, Topology, evaluate, load_topology
+from tests.builders.machines import full, smi, written
 from traces import Profile, Trace, load, save
 from traces.synthetic import Synthetic, generate
 
@@ -389,6 +390,25 @@ def test_every_listed_topology_can_be_used() -> None:
     for preset in told["presets"]:
         assert Topology.parse(f"{preset['name']}:2").num_gpus == 2 * preset["gpus_per_node"]
     assert "gb200_nvl72" in command("topologies").stdout
+
+
+def test_topologies_show_tells_what_was_understood(tmp_path: Path) -> None:
+    """Nodes, the links of each pair, what is assumed and what looks wrong; the same as JSON."""
+    path = written(tmp_path, smi(full(4, "SYS"), nics=0))
+    spec = f"{path},hosts=2,network_gb_s=50"
+    result = command("topologies", "show", spec)
+    assert "8 on 2 node(s) of 4" in result.stdout
+    assert "12.5" in result.stdout
+    assert "note: No NVLink was seen" in result.stderr
+    assert "warning: A hop between nodes costs less than one inside" in result.stderr
+    told = document("topologies", "show", spec)
+    assert (told["num_nodes"], told["num_gpus"]) == (2, 8)
+    assert told["topology"]["notes"] == list(load_topology(spec).notes)
+    assert told["warnings"] == list(load_topology(spec).warnings)
+    assert "as on an HGX H100" in command("topologies", "show", "2x4").stderr
+    assert command("topologies", "show", "hgx_h100:2").stderr == ""
+    assert command("topologies", "--json", "show", "1x4").exit_code == 2
+    assert command("topologies", "show", "4by8").exit_code == 1
 
 
 def test_synthetic_writes_a_trace_of_the_asked_shape(tmp_path: Path) -> None:

@@ -102,7 +102,6 @@ BAD_TRACES: dict[str, tuple[Callable[[Path], Path], str]] = {
         text("t.jsonl", HEADER.replace('"top_k"', '"topk"') + '{"topk_ids":[[1]]}\n'),
         "unknown_field",
     ),
-    "counts for an affinity objective": (text("load.csv", "1,2,3,4\n5,6,7,8\n"), "counts_only"),
 }
 
 
@@ -319,11 +318,12 @@ def test_a_bad_plan_file_is_refused(command: str, name: str, trace: Path, tmp_pa
     assert_refused(run(command, tmp_path / "plan.json", trace), code)
 
 
-def test_counts_can_not_be_replayed(trace: Path, tmp_path: Path) -> None:
-    """A load matrix has no tokens."""
+def test_counts_are_not_replayed_but_have_expected_loads(trace: Path, tmp_path: Path) -> None:
+    """A load matrix has no tokens: options that need some are refused."""
     sound_plan().save(tmp_path / "plan.json")
     (tmp_path / "load.csv").write_text("1,2,3,4,5,6,7,8\n" * 3)
-    assert_refused(run("evaluate", tmp_path / "plan.json", tmp_path / "load.csv"), "counts_only")
+    assert "Expected load of 3 layers" in run("evaluate", tmp_path / "plan.json", tmp_path / "load.csv").stdout
+    assert_refused(run("evaluate", tmp_path / "plan.json", tmp_path / "load.csv", "--dedup", "gpu"), "without_effect")
 
 
 @pytest.mark.parametrize(

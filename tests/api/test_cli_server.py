@@ -182,7 +182,7 @@ def test_plans_and_traces_by_id(url: str, trace: str, tmp_path: Path) -> None:
 def test_topologies_by_id(url: str, trace: str, tmp_path: Path) -> None:
     """A machine that the service keeps, as shorthand or as a file's content, is named by its id."""
     from api.client import Client
-    from api.resources.schemas import TopologyBody
+    from api.resources.topologies.bodies import TopologyBody
 
     kept = ["2x2", {"schema_version": 1, "gpus_per_node": [3, 1], "inter_node": {"bandwidth_gb_s": 25.0}}]
     with Client(url) as service:

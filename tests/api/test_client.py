@@ -13,7 +13,9 @@ import pytest
 import api.client.connection
 import api.client.streams
 from api.client import Client, ServiceError
-from api.resources.schemas import EvaluationBody, FrontBody, PlanBody, TopologyBody
+from api.resources.evaluation_body import EvaluationBody
+from api.resources.schemas import FrontBody, PlanBody
+from api.resources.topologies.bodies import TopologyBody
 
 
 @pytest.fixture(scope="module")

@@ -90,12 +90,12 @@ def test_command_line_takes_archives_of_ranks(tmp_path: Path) -> None:
 
 
 def test_command_line_refuses_affinity_of_activations(tmp_path: Path) -> None:
-    """llama.cpp's lines give loads: the default objective needs more, a balanced plan does not."""
+    """llama.cpp's lines give loads: affinity needs more, a balanced plan, the default then, does not."""
     rows = [f"{layer},{expert}" for layer in range(LAYERS) for expert in IDS[:, layer].ravel()]
     (tmp_path / "moe_trace.csv").write_text("layer,expert\n" + "\n".join(rows) + "\n")
     solve = ("solve", tmp_path / "moe_trace.csv", "--topology", "1x4", "--solver", "contiguous")
-    result = run(*solve, "-o", tmp_path / "plan.json")
+    result = run(*solve, "--execution", "context_coherent", "-o", tmp_path / "plan.json")
     assert result.exit_code != 0
     assert "counts_only" in result.stderr
-    result = run(*solve, "--execution", "dispatch", "--dedup", "none", "-o", tmp_path / "plan.json")
+    result = run(*solve, "-o", tmp_path / "plan.json")
     assert result.exit_code == 0, result.stderr

@@ -139,6 +139,39 @@ def test_the_command_line_takes_folders_and_options(tmp_path: Path) -> None:
     assert any("on request" in note for note in found["sources"][0]["notes"])
 
 
+def beyond_file(path: Path) -> Path:
+    """Write a trace with phases, whose last id of every token is that of a shared expert."""
+    ids = np.insert(TOY.ids, TOY.top_k, TOY.experts, axis=2)
+    np.savez(path, topk_ids=ids, layer_ids=TOY.moe, phase=(np.arange(len(ids)) % 4 > 0).astype(np.uint8))
+    return path
+
+
+def test_the_command_line_says_what_ids_beyond_the_experts_are(tmp_path: Path) -> None:
+    """As none, with the experts per token that are left; and one phase is taken out of the trace."""
+    path = beyond_file(tmp_path / "t.npz")
+    result = CliRunner().invoke(app, ["profile", str(path), "--num-experts", "16"])
+    assert result.exit_code == 1
+    assert "--ids-beyond-experts none" in " ".join(result.stderr.split())
+    given = ("--num-experts", 16, "--top-k", TOY.top_k, "--ids-beyond-experts", "none", "--phase", "decode")
+    found = document("profile", path, *given)
+    assert found["tokens"] == len(TOY.ids) * 3 // 4
+    solved = document("solve", path, *given, "--topology", "1x4", "--solver", "contiguous", "-o", tmp_path / "p.json")
+    assert solved
+
+
+def test_uploads_say_what_ids_beyond_the_experts_are(client: TestClient, tmp_path: Path) -> None:
+    """The parameters of reading are those of the library, and belong to the trace that is kept."""
+    content = beyond_file(tmp_path / "t.npz").read_bytes()
+    known: dict[str, Any] = {"num_experts": 16, "top_k": 3, "ids_beyond_experts": "none", "phase": "decode"}
+    assert client.post("/v1/traces", content=content, params={"num_experts": 16}).status_code == 422
+    trace = client.post("/v1/traces", content=content, params=known)
+    assert trace.status_code == 201, trace.text
+    assert (trace.json()["num_tokens"], trace.json()["top_k"]) == (len(TOY.ids) * 3 // 4, 3)
+    assert client.post("/v1/traces", content=content, params=known | {"phase": "prefill"}).status_code == 409
+    for wrong in ({"layer_base": 1}, {"layer_base": 2}, {"phase": "both"}):
+        assert client.post("/v1/traces", content=content + b"x", params=wrong).status_code == 422
+
+
 def test_dummies_of_an_upload_are_counted_to_its_end(client: TestClient) -> None:
     """An upload is read whole, so what it says of dummy rows is of all rows, not of its start."""
     ids = np.random.default_rng(5).random((9000, 4, 8)).argsort(axis=2)[:, :, :2].astype(np.uint8)

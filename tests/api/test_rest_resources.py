@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from tests.builders.machines import full, smi
+
 
 def post(client: TestClient, path: str, body: dict[str, Any], status: int) -> dict[str, Any]:
     """Send a body, expect a status, and return the answer."""
@@ -47,6 +49,27 @@ def test_bad_topology_is_not_kept(client: TestClient) -> None:
     """A topology is checked before it is kept."""
     answer = post(client, "/v1/topologies", {"topology": {"gpus_per_node": 2, "num_nodes": 2, "slots": [1]}}, 422)
     assert answer["errors"][0]["pointer"].startswith("/topology")
+
+
+def test_description_of_a_machine_is_kept_as_what_it_means(client: TestClient, trace_id: str) -> None:
+    """Pasted text becomes a topology; its notes and warnings are told, and a plan for it carries them."""
+    text = smi(full(4, "SYS"), nics=0, escapes=False)
+    made = post(client, "/v1/topologies", {"description": text, "options": "hosts=2,network_gb_s=50"}, 201)
+    assert (made["num_gpus"], made["num_nodes"]) == (8, 2)
+    assert made["topology"]["intra_node"]["bandwidth_gb_s"] == 12.5
+    assert any("No NVLink was seen" in note for note in made["notes"])
+    assert "costs less than one inside" in made["warnings"][0]
+    body = {"trace": trace_id, "topology": made["id"], "solver": "contiguous"}
+    plan = until_ended(client, f"/v1/plans/{post(client, '/v1/plans', body, 202)['id']}")
+    assert {*made["notes"], *made["warnings"]} <= set(plan["summary"]["notes"])
+    for wrong in (
+        {"description": text, "topology": "1x4"},
+        {},
+        {"topology": "1x4", "options": "hosts=2"},
+        {"description": text, "options": "ibstat=/etc/hostname"},
+        {"description": "hello"},
+    ):
+        assert post(client, "/v1/topologies", wrong, 422)["errors"]
 
 
 def test_topologies_list_own_and_known(client: TestClient) -> None:

@@ -15,7 +15,8 @@ from api.cli import app
 from api.report.summary import comparison_text, replay_text, summary_text, warnings_text
 from placement import Constraints, Objective
 from placement.cost.feasibility import load_cap_misses
-from solvers.comparing import Comparison, PartFigures
+from solvers.comparing import Comparison
+from solvers.replays import PartFigures
 from solvers.searching.limits import Limits
 from solvers.searching.solution import Solution
 from solvers.study import Study
@@ -92,19 +93,19 @@ def test_the_table_has_what_counts_here() -> None:
         table = text[text.index("-----") :].split("\n\n")[0].split("\n")[1:]
         return [re.split(r"\s{2,}", line.strip())[0] for line in table]
 
-    load = "busiest GPU's load / mean load"
-    assert rows("one_gpu") == [load]
-    assert rows("one_node") == ["pairs that change GPU", load]
-    assert rows("nodes") == ["pairs that change node", "pairs that change GPU", "hop cost per pair", load]
-    assert rows("nodes_of_one") == ["pairs that change node", load]
-    assert rows("vllm") == ["other GPUs per token and layer", load, "if replicas shared it ideally"]
+    load = ["busiest GPU's load / mean load", "in passes of 64 tokens", "in passes of 256 tokens"]
+    assert rows("one_gpu") == load
+    assert rows("one_node") == ["pairs that change GPU", *load]
+    assert rows("nodes") == ["pairs that change node", "pairs that change GPU", "hop cost per pair", *load]
+    assert rows("nodes_of_one") == ["pairs that change node", *load]
+    assert rows("vllm") == ["other GPUs per token and layer", *load, "if replicas shared it ideally"]
     assert rows("messages") == [
         "other nodes per token and layer",
         "other GPUs per token and layer",
         "messages that leave their node",
         "messages that leave their GPU",
         "hop cost per message",
-        load,
+        *load,
         "activated experts, GPU with most",
     ]
 
@@ -217,7 +218,7 @@ def test_a_comparison_has_baseline_differences_and_winner() -> None:
     names = [line.split()[0] for line in table[4:]]
     assert names == ["contiguous", "even", "better", "random"]
     assert table[4].count("%") == 1  # nothing to differ from
-    assert all(line.count("%") == 3 for line in table[5:])
+    assert all(line.count("%") == 4 for line in table[5:])  # its pairs; changes of pairs and of two loads
     last = text.split("\n\n")[-1].replace("\n", " ")
     assert comparison.best.name == "better"
     assert last.startswith(f"Lowest score: better, {comparison.best.score:#.4g}; next is ")

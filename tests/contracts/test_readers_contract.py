@@ -75,6 +75,22 @@ def _megatron(folder: Path) -> Path:
     return _lines(folder / "example.jsonl", records)
 
 
+def _tokens_per_expert(folder: Path) -> Path:
+    counts = {"iter": 100, "block": "decoder", "tpe": np.ones((1, 8), int).tolist()}
+    return _lines(folder / "example.jsonl", [counts | {"layer": layer} for layer in range(3)])
+
+
+def _long(folder: Path) -> Path:
+    rows = [f"{layer},{expert},1" for layer in range(3) for expert in range(8)]
+    (folder / "example.csv").write_text("layer_id,expert_id,count\n" + "\n".join(rows) + "\n")
+    return folder / "example.csv"
+
+
+def _logical_count(folder: Path) -> Path:
+    (folder / "example.json").write_text(json.dumps({"logical_count": np.ones((3, 8), int).tolist()}))
+    return folder / "example.json"
+
+
 def _tensorrt(folder: Path) -> Path:
     from safetensors.numpy import save_file
 
@@ -169,16 +185,20 @@ EXAMPLES: dict[str, Callable[[Path], Path]] = {
     "eplb": _eplb,
     "vllm_eplb_stats": _eplb_stats,
     "megatron": _megatron,
+    "megatron_tokens_per_expert": _tokens_per_expert,
     "tensorrt_llm": _tensorrt,
     "moetuner": _moetuner,
     "flame": _flame,
     "llama_csv": _llama,
+    "counts_csv": _long,
     "policylang": _policylang,
     "transformers": _transformers,
     "vllm_ascend": _ascend,
     "vllm_routed_experts": _engine("vllm_routed_experts"),
     "sglang_routed_experts": _engine("sglang_routed_experts"),
+    "lmdeploy_routed_experts": _engine("lmdeploy_routed_experts"),
     "sglang_stat": _engine("sglang_stat"),
+    "logical_count": _logical_count,
     "sglang_per_pass": _engine("sglang_per_pass"),
     "sglang_per_token": _engine("sglang_per_token"),
 }
@@ -187,7 +207,7 @@ OPTIONS: dict[str, dict[str, Any]] = {"sglang_routed_experts": {"model": ModelLa
 NEEDED: dict[Path, dict[str, Any]] = {}  # the same by example
 # Formats whose files tell the layers, so that the caller can't name others than 0, 1 and 2.
 OWN_LAYERS = {"npz", "parquet", "jsonl", *(name.partition(" ")[0] for name in ENGINE_FILES)}
-OWN_LAYERS |= {"megatron", "tensorrt_llm", "llama_csv", "policylang"}
+OWN_LAYERS |= {"megatron", "tensorrt_llm", "llama_csv", "policylang", "logical_count"}
 
 
 @pytest.fixture(params=READERS, ids=lambda reader: reader.name)

@@ -119,8 +119,7 @@ def replay(
         "remote_nodes": None if homes is None else remote["node"] / active,
         "traffic": float((matrix * hop).sum()) / max(messages, 1),
         "imbalance_max_over_mean": float((load.max(axis=1) / mean).mean()),
-        "balancedness_vllm": float(mean.sum() / load.max(axis=1).sum()),
-        "imbalance_trtllm": float(((load.max(axis=1) - mean) / mean).mean()),
+        "balancedness_whole_trace": float(mean.sum() / load.max(axis=1).sum()),
         "traffic_matrix": matrix,
         "gpu_load": load,
     }
@@ -203,7 +202,7 @@ def test_judge_definitions() -> None:
     assert result.fanout_gpus == pytest.approx((1 + (gpu[:, :, 0] != gpu[:, :, 1])).mean())
     load = np.stack([np.bincount(gpu[:, layer].ravel(), minlength=2) for layer in range(LAYERS)])
     assert result.imbalance_max_over_mean == pytest.approx((load.max(1) / load.mean(1)).mean())
-    assert result.balancedness_vllm == pytest.approx(load.mean(1).sum() / load.max(1).sum())
+    assert result.balancedness_whole_trace == pytest.approx(load.mean(1).sum() / load.max(1).sum())
 
 
 @pytest.mark.parametrize("execution", ["context_coherent", "dispatch"])
@@ -252,3 +251,83 @@ def test_missing_column_is_refused(ownership: Any) -> None:
     trace = random_trace(rng, 4, LAYERS, EXPERTS)
     with pytest.raises(InputError, match="/objective/ownership"):
         evaluate(random_plan(rng, (2, 2), 3), trace, Topology.parse("2x2"), execution="dispatch", ownership=ownership)
+
+
+def per_pass(plan: Plan, ids: Any, size: int) -> dict[str, Any]:
+    """Balance per pass of so many tokens by its definition, for a plan without replicas."""
+    gpu_of = [{e: s // plan.slots_per_gpu for s, e in enumerate(row) if e >= 0} for row in plan.physical_to_logical_map]
+    vllm, sglang, trtllm = [], [], []
+    for start in range(0, len(ids) - size + 1, size):
+        load = np.zeros((len(gpu_of), plan.num_gpus))
+        for token in ids[start : start + size].tolist():
+            for layer, experts in enumerate(token):
+                for expert in experts:
+                    if expert >= 0:
+                        load[layer, gpu_of[layer][expert]] += 1
+        if not load.any():
+            continue
+        mean, most = load.mean(axis=1), load.max(axis=1)
+        there = most > 0
+        vllm.append(mean.sum() / most.sum())
+        sglang.append((mean[there] / most[there]).mean())
+        trtllm.append(((most[there] - mean[there]) / mean[there]).mean())
+    means = [float(np.mean(values)) if values else None for values in (vllm, sglang, trtllm)]
+    names = ("balancedness_vllm", "utilization_sglang", "imbalance_trtllm")
+    return {"pass_tokens": size, "passes": len(vllm)} | dict(zip(names, means, strict=True))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    tokens=st.integers(1, 60),
+    sizes=st.lists(st.integers(1, 70), min_size=1, max_size=3, unique=True),
+    missing=st.sampled_from([0.0, 0.7]),
+    workers=st.integers(1, 3),
+    execution=st.sampled_from(["dispatch", "context_coherent"]),
+)
+def test_balance_per_pass_is_by_its_definition(
+    seed: int, tokens: int, sizes: list[int], missing: float, workers: int, execution: Any
+) -> None:
+    """Means over whole passes, whatever the sizes, the threads and the way that tokens travel."""
+    rng = np.random.default_rng(seed)
+    table = np.stack([rng.permutation(EXPERTS) for _ in range(LAYERS)])
+    plan = Plan.of(table, layer_ids=np.arange(LAYERS), num_experts=EXPERTS, gpus_per_node=(3,))
+    ids = random_ids(rng, tokens, LAYERS, EXPERTS, missing=missing)
+    trace = Trace.of(ids, num_experts=EXPERTS)
+    options: Any = {"execution": execution, "pass_tokens": sizes, "workers": workers}
+    found = evaluate(plan, trace, Topology.parse("1x3"), **options)
+    for item, size in zip(found.per_pass, sizes, strict=True):
+        wanted = per_pass(plan, ids, size)
+        assert vars(item) == {name: value if value is None else pytest.approx(value) for name, value in wanted.items()}
+
+
+def test_passes_go_on_from_batch_to_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass does not end where a batch does."""
+    trace = random_trace(3, 200, LAYERS, EXPERTS)
+    plan = random_plan(np.random.default_rng(0), (3,), 3)
+    wanted = evaluate(plan, trace, Topology.parse("1x3"), pass_tokens=[7, 30]).per_pass
+    monkeypatch.setattr("placement.replay.evaluate._batch_tokens", lambda cell: 11)
+    found = evaluate(plan, trace, Topology.parse("1x3"), pass_tokens=[7, 30]).per_pass
+    assert [vars(item) for item in found] == [pytest.approx(vars(item)) for item in wanted]
+    assert [item.passes for item in wanted] == [28, 6]
+
+
+def test_a_hot_spot_that_moves_shows_per_pass() -> None:
+    """Over the whole trace the load is even; in every pass one GPU has all of it."""
+    plan = Plan.of([[0, 1, 2, 3]], layer_ids=[0], num_experts=4, gpus_per_node=(4,))
+    trace = Trace.of((np.arange(256) // 64)[:, None, None], num_experts=4)
+    found = evaluate(plan, trace, Topology.parse("1x4"), pass_tokens=[64, 256])
+    assert (found.imbalance_max_over_mean, found.balancedness_whole_trace) == (1, 1)
+    assert [item.balancedness_vllm for item in found.per_pass] == [0.25, 1]
+    assert [item.imbalance_trtllm for item in found.per_pass] == [3, 0]
+    assert [item.pass_tokens for item in evaluate(plan, trace, Topology.parse("1x4")).per_pass] == [64, 256, 2048]
+
+
+def test_sizes_of_passes_are_checked() -> None:
+    """All that are no numbers of tokens are told at once."""
+    plan = Plan.of([[0, 1]], layer_ids=[0], num_experts=2, gpus_per_node=(2,))
+    trace = Trace.of(np.zeros((4, 1, 1), int), num_experts=2)
+    sizes: Any = [0, 8, 2.5]
+    with pytest.raises(InputError) as error:
+        evaluate(plan, trace, Topology.parse("1x2"), pass_tokens=sizes)
+    assert [item.pointer for item in error.value.violations] == ["/pass_tokens/0", "/pass_tokens/2"]

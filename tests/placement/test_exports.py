@@ -122,6 +122,26 @@ def test_hygon() -> None:
     assert json.loads(written("hygon", context=Context(model=MODEL, **names))) == expected
 
 
+def test_hygon_writes_a_map_per_stage_of_a_pipeline() -> None:
+    """Layers go where the stages end; those for multi-token prediction are in the last one. It is read as it was."""
+    names: dict[str, Any] = {"model_class": "A", "mtp_model_class": "B", "model_name": "m", "gpus_per_node": (2,)}
+    layers = MODEL.num_layers
+    context = Context(model=MODEL, pipeline_stages=(MODEL.moe_layers[0] + 1, layers - MODEL.moe_layers[0] - 1), **names)
+    content = written("hygon", context=context)
+    maps = json.loads(content)["model_maps"]
+    assert {key: item["physical_to_logical_map"] for key, item in maps.items()} == {
+        "A#pp_rank=0": TABLE[:1],
+        "A#pp_rank=1": TABLE[1:3],
+        "B#pp_rank=1": TABLE[3:],
+    }
+    assert all(item["model_class"] == key for key, item in maps.items())
+    plan = export_named("hygon").read(Document("f", content), Context(model=MODEL, **names))
+    assert plan.physical_to_logical_map.tolist() == TABLE
+    with pytest.raises(InputError) as caught:
+        written("hygon", context=replace(context, pipeline_stages=(1, layers)))
+    assert {item.code for item in caught.value.violations} == {"pipeline_stages"}
+
+
 def test_hygon_needs_the_names() -> None:
     """What the engine compares with the running model has to be said."""
     with pytest.raises(InputError) as caught:
@@ -138,6 +158,41 @@ def test_vllm_ascend() -> None:
         "device_count": 2,
         "device_list": [{"device_id": 0, "device_expert": [1, 2]}, {"device_id": 1, "device_expert": [0, 1]}],
     }
+
+
+def mixed(shared: int = 1, slots: int = 2) -> dict[str, Any]:
+    """Return a map of 3 layers and 4 devices, whose shared experts have ids from 8 on."""
+    layers = []
+    for layer in range(3):
+        order = np.roll(np.arange(4 * slots), layer).reshape(4, slots).tolist()
+        devices = [{"device_id": n, "device_expert": [*held, 8 + n % shared]} for n, held in enumerate(order)]
+        layers.append({"layer_id": layer, "device_count": 4, "device_list": devices})
+    return {"moe_layer_count": 3, "layer_list": layers}
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+def test_vllm_ascend_leaves_shared_experts_of_mix_placement_out(shared: int) -> None:
+    """Ids from E on, one on every device, are no routed experts; without E, they are told."""
+    export = export_named("vllm_ascend")
+    document = Document("f", json.dumps(mixed(shared)).encode())
+    plan = export.read(document, Context(num_experts=8))
+    expected = np.stack([np.roll(np.arange(8), layer) for layer in range(3)])
+    assert np.array_equal(plan.physical_to_logical_map, expected)
+    assert (plan.num_experts, plan.num_gpus) == (8, 4)
+    assert "mix_placement" in str(plan.provenance["placement"])
+    if shared == 1:
+        unknown = export.read(document)
+        assert unknown.num_experts == 9
+        assert "mix_placement" in str(unknown.provenance["placement"])
+
+
+def test_vllm_ascend_refuses_ids_beyond_the_experts_on_some_devices() -> None:
+    """Where devices hold different numbers of them, they are no shared experts."""
+    content = mixed()
+    content["layer_list"][1]["device_list"][2]["device_expert"][2] = 3
+    with pytest.raises(InputError) as caught:
+        export_named("vllm_ascend").read(Document("f", json.dumps(content).encode()), Context(num_experts=8))
+    assert any("layer_list/1" in item.pointer or "8" in item.detail for item in caught.value.violations)
 
 
 def test_vllm_ascend_reads_the_published_example() -> None:
@@ -405,6 +460,24 @@ def test_hygon_refusals(field: str, value: Any, code: str) -> None:
     content = json.loads(written("hygon", context=replace(CONTEXT, model_class="A", model_name="m")))
     content["model_maps"]["A"][field] = value
     assert code in {item[0] for item in found("hygon", content)}
+
+
+def test_hygon_reads_the_stages_of_a_pipeline_in_their_order() -> None:
+    """A map per stage, whose key names it; a stage that is missing is told."""
+    content = json.loads(written("hygon", context=replace(CONTEXT, model_class="A", model_name="m")))
+    whole = content["model_maps"].pop("A")
+    rows = whole["physical_to_logical_map"]
+    for rank, part in ((1, rows[1:]), (0, rows[:1])):
+        key = f"A#pp_rank={rank}"
+        stage = {"model_class": key, "num_moe_layers": len(part), "physical_to_logical_map": part}
+        content["model_maps"][key] = whole | stage
+    for context in (CONTEXT, replace(CONTEXT, model_class="A")):
+        plan = export_named("hygon").read(Document("f", json.dumps(content).encode()), context)
+        assert plan.physical_to_logical_map.tolist() == rows
+    del content["model_maps"]["A#pp_rank=0"]
+    with pytest.raises(InputError) as caught:
+        export_named("hygon").read(Document("f", json.dumps(content).encode()), CONTEXT)
+    assert {item.code for item in caught.value.violations} == {"pipeline_stages"}
 
 
 def test_hygon_with_two_models_asks_which() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import time
 from pathlib import Path
 
@@ -11,75 +10,8 @@ import numpy as np
 import pytest
 
 from placement import Topology, load_topology
+from tests.builders.machines import FABRIC, IBSTAT, SWITCHES, full, smi, written, xml
 from traces import InputError
-
-BOLD, PLAIN = "\x1b[4m", "\x1b[0m"
-IBSTAT = """CA 'mlx5_0'
-	CA type: MT4129
-	Number of ports: 1
-	Port 1:
-		State: Active
-		Physical state: LinkUp
-		Rate: 400
-		Link layer: InfiniBand
-CA 'mlx5_1'
-	Port 1:
-		State: Active
-		Rate: 400
-CA 'mlx5_2'
-	Port 1:
-		State: Down
-		Rate: 400
-CA 'mlx5_bond_0'
-	Port 1:
-		State: Active
-		Rate: 25
-"""
-
-
-def smi(matrix: list[list[str]], nics: int = 1, escapes: bool = True) -> str:
-    """Return the matrix as nvidia-smi prints it: underlined header, tabs, columns for network ports and affinities."""
-    gpus = len(matrix)
-    names = [*(f"GPU{gpu}" for gpu in range(gpus)), *(f"NIC{nic}" for nic in range(nics))]
-    header = "\t".join(["", *names, "CPU Affinity", "NUMA Affinity", "GPU NUMA ID"])
-    lines = [f"{BOLD}{header}{PLAIN}" if escapes else header]
-    lines += [
-        f"GPU{gpu}\t" + "\t".join([*row, *["NODE"] * nics, "0-55", "0", "\tN/A"]) for gpu, row in enumerate(matrix)
-    ]
-    lines += [f"NIC{nic}\t" + "\t".join(["NODE"] * gpus + [" X "] * nics) for nic in range(nics)]
-    return "\n".join([*lines, "", "Legend:", "", "  X    = Self", "  SYS  = Connection traversing PCIe", ""])
-
-
-def full(gpus: int, word: str) -> list[list[str]]:
-    """Return a matrix with one word between all GPUs."""
-    return [[" X " if gpu == other else word for other in range(gpus)] for gpu in range(gpus)]
-
-
-def written(folder: Path, text: str, name: str = "topo.txt") -> Path:
-    """Write a description and return its path."""
-    (folder / name).write_text(text)
-    return folder / name
-
-
-def xml(hosts: int, gpus: int, links: str, *, sm: int = 90, nets: int = 1, ranks: bool = True) -> str:
-    """Return NCCL's XML for hosts of GPUs, with `links` inside each gpu element."""
-    cpus = []
-    for host in range(hosts):
-        parts = []
-        for gpu in range(gpus):
-            rank = f' rank="{host * gpus + gpu}"' if ranks else ""
-            parts.append(
-                f'<pci busid="0000:{gpu:02x}:00.0" class="0x030200" link_speed="32.0 GT/s PCIe" link_width="16">'
-                f'<gpu dev="{gpu}" sm="{sm}"{rank} gdr="1">{links}</gpu></pci>'
-            )
-        ports = "".join(f'<net name="mlx5_{n}" dev="{n}" speed="400000" port="1" guid="0x{n}"/>' for n in range(nets))
-        parts.append(f'<pci busid="0000:f0:00.0"><nic>{ports}</nic></pci>')
-        cpus.append(f'<cpu host_hash="0x{host + 1}" numaid="0" arch="x86_64">{"".join(parts)}</cpu>')
-    return f'<system version="1">{"".join(cpus)}</system>'
-
-
-SWITCHES = '<nvlink target="0000:a0:00.0" count="9" tclass="0x068000"/><nvlink target="0000:a1:00.0" count="9"/>'
-FABRIC = '<nvlink target="fffffff:ff:ff.0" count="18" tclass="0x068000"/>'
 
 
 @pytest.mark.parametrize("escapes", [True, False])
@@ -108,7 +40,7 @@ def test_smi_does_not_guess_the_generation(tmp_path: Path) -> None:
 
 def test_gb200_domain_is_the_rack(tmp_path: Path) -> None:
     """Four GPUs of a GB200 host are part of a domain that the host can't see: the caller says where it ends."""
-    path = written(tmp_path, smi(full(4, "NV18")))
+    path = written(tmp_path, smi(full(4, "NV18"), nics=4))
     with pytest.raises(InputError, match="domain=rack"):
         load_topology(f"{path},nvlink_gb_s=50,hosts=18")
     rack = load_topology(f"{path},nvlink_gb_s=50,hosts=18,domain=rack")
@@ -133,7 +65,7 @@ def test_smi_without_nvlink(tmp_path: Path) -> None:
 
 
 def test_smi_bridges(tmp_path: Path) -> None:
-    """GPUs that bridges join in pairs are a node each; pairs that are not neighbours are refused with the reason."""
+    """GPUs that bridges join in pairs are a node each."""
     pairs = [
         ["X", "NV4", "SYS", "SYS"],
         ["NV4", "X", "SYS", "SYS"],
@@ -143,9 +75,6 @@ def test_smi_bridges(tmp_path: Path) -> None:
     topology = load_topology(written(tmp_path, smi(pairs)))
     assert topology.gpus_per_node == (2, 2)
     assert topology.host_of_gpu.tolist() == [0, 0, 0, 0]
-    crossed = [[pairs[a][b] for b in (0, 2, 1, 3)] for a in (0, 2, 1, 3)]
-    with pytest.raises(InputError, match="not consecutive"):
-        load_topology(written(tmp_path, smi(crossed)))
 
 
 @pytest.mark.parametrize(
@@ -300,22 +229,3 @@ def test_other_content_is_refused(tmp_path: Path) -> None:
         load_topology(tmp_path / "missing.txt")
     with pytest.raises(InputError):
         load_topology(f"{tmp_path / 'missing.txt'},hosts=2")
-
-
-def test_damaged_descriptions(tmp_path: Path) -> None:
-    """Mutated descriptions end in an InputError or in a topology that keeps all rules."""
-    rng = random.Random(0)
-    sources = [smi(full(4, "NV12")), xml(2, 4, FABRIC, sm=100), xml(1, 8, SWITCHES), "[[0, 1], [1, 0]]"]
-    refused = 0
-    for _ in range(400):
-        data = bytearray(rng.choice(sources).encode())
-        for _ in range(rng.randint(1, 3)):
-            place = rng.randrange(len(data) + 1)
-            junk = rng.choice([b"", b"\xff", b"<", b"&a;", b"9" * 30, b'"', b"\n", b"GPU1", b"NV99"])
-            data[place : place + rng.randint(0, 9)] = junk
-        (tmp_path / "any").write_bytes(data)
-        try:
-            assert load_topology(tmp_path / "any").num_gpus >= 1
-        except InputError:
-            refused += 1
-    assert refused > 100

@@ -190,7 +190,7 @@ ARRAYS = {
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_are_copies(name: str) -> None:
     """The topology's array can't be written; the caller's can, without any effect on the topology."""
-    given = {key: array.copy() for key, array in ARRAYS.items()}
+    given: dict[str, Any] = {key: array.copy() for key, array in ARRAYS.items()}
     topology = Topology(name="own", **given)
     assert not getattr(topology, name).flags.writeable
     given[name][:] = 9

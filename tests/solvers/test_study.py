@@ -87,7 +87,21 @@ def test_dummies_beyond_the_start_are_told() -> None:
     notes = study(trace, hold_out=0).notes
     assert notes[0] == "kept"
     assert notes[1].startswith("Of all 9,000 rows, ")
-    assert len(notes) == 2
+    assert notes[2].startswith("The recording has repeated rows: ")
+    assert len(notes) == 3
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_what_is_wrong_with_a_recording_is_told_in_a_line(share: float) -> None:
+    """Whatever part is fitted, the whole of it is diagnosed, once; of counts as well."""
+    ids = np.random.default_rng(0).integers(0, 4, (2048, 2, 1))
+    told = [note for note in study(Trace.of(ids, num_experts=8), hold_out=share).notes if "recording" in note]
+    assert told == ["The recording has experts of one rank only: `moe-placement check` says what that does to a plan, "
+                    "and what to do."]  # fmt: skip
+    load = np.array([[300.0, 200, 0, 0], [250, 260, 0, 0]])
+    one_rank = LoadCounts(load=load, layer_ids=np.arange(2), provenance=Provenance(), digest="sha256:0")
+    by_loads = Objective(execution="dispatch", dedup="none")
+    assert study(one_rank, topology="1x2", objective=by_loads).notes[-1:] == tuple(told)
 
 
 def test_nothing_is_held_out_on_request() -> None:
@@ -130,10 +144,11 @@ def test_counts_can_not_be_split() -> None:
 
 
 def test_counts_are_refused_where_the_objective_needs_affinity() -> None:
-    """Counts tell nothing about pairs of layers."""
+    """Counts tell nothing about pairs of layers; where nothing is said, none are asked for."""
     with pytest.raises(InputError) as error:
-        study(counts())
+        study(counts(), objective=Objective(execution="context_coherent"))
     assert codes(error) == {"counts_only"}
+    assert study(counts()).problem.objective.execution == "dispatch"
 
 
 def test_counts_give_expected_loads_and_no_figures_of_tokens() -> None:
@@ -463,7 +478,13 @@ def test_the_baseline_comes_first_and_figures_agree_with_evaluate() -> None:
         figures = told["plans"]["plan"][part]
         own = evaluate(plan, trace, FLAT, execution="context_coherent")
         dispatch = evaluate(plan, trace, FLAT, execution="dispatch")
-        for name in ("tokens", "cross_gpu_fraction", "imbalance_max_over_mean", "fanout_gpus", "balancedness_vllm"):
+        for name in (
+            "tokens",
+            "cross_gpu_fraction",
+            "imbalance_max_over_mean",
+            "fanout_gpus",
+            "balancedness_whole_trace",
+        ):
             assert figures[name] == getattr(own, name)
         for name in ("fanout_gpus", "fanout_nodes", "remote_gpus", "remote_nodes"):
             assert figures["dispatch"][name] == getattr(dispatch, name)

@@ -296,6 +296,24 @@ def test_ascend_heat_folds_through_the_map(tmp_path: Path) -> None:
     assert counts_of(staged).load.tolist() == (3 * LOAD).tolist()
 
 
+def test_ascend_heat_of_mix_placement(tmp_path: Path) -> None:
+    """The shared expert that every device holds is no routed expert, given their number; its loads are left out."""
+    rng = np.random.default_rng(4)
+    slots = shuffled_slots(rng)
+    heat = spread(LOAD, slots, rng).reshape(LAYERS, RANKS, SLOTS)
+    folder = ascend(tmp_path / "one", slots, np.insert(heat, SLOTS, 77, axis=2))
+    content = json.loads((folder / "expert_map.json").read_text())
+    for device in (device for layer in content["layer_list"] for device in layer["device_list"]):
+        device["device_expert"].append(LOAD.shape[1])
+    (folder / "expert_map.json").write_text(json.dumps(content))
+    counts = counts_of(folder, num_experts=LOAD.shape[1])
+    assert counts.load.tolist() == LOAD.tolist()
+    assert "mix_placement" in " ".join(counts.provenance.notes)
+    device["device_expert"][-1] = 0
+    (folder / "expert_map.json").write_text(json.dumps(content))
+    refused("num_experts_differ", folder, num_experts=LOAD.shape[1])
+
+
 def test_ascend_heat_alone_needs_the_number_of_experts(tmp_path: Path) -> None:
     """Without a map, slots are experts only if the caller says that there are no copies."""
     np.save(tmp_path / "h.npy", LOAD.reshape(LAYERS, 2, 4))

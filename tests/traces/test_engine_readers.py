@@ -84,7 +84,10 @@ def test_every_schema_gives_the_truth(tmp_path: Path, name: str, seed: int) -> N
     assert np.array_equal(Profile.of(loaded).load, toy.load)
 
 
-@pytest.mark.parametrize("name", ["vllm_routed_experts responses", "sglang_routed_experts"])
+RESPONSES = [name for name in ENGINE_FILES if "routed" in name and name != "vllm_routed_experts"]
+
+
+@pytest.mark.parametrize("name", RESPONSES)
 def test_responses_are_sequences(tmp_path: Path, name: str) -> None:
     """Each has its own id; positions and phases follow from its token counts."""
     _, tokens = tokens_of(write_bundle(tmp_path / "dump", ENGINE_FILES[name](TOY)), **hints(name))
@@ -130,14 +133,98 @@ def test_several_choices_are_several_sequences(tmp_path: Path) -> None:
     assert "1 choices have no routed_experts." in trace.provenance.notes
 
 
-@pytest.mark.parametrize("extension", ["response", "choice"])
-def test_sglang_of_the_openai_kind(tmp_path: Path, extension: str) -> None:
-    """The field is in an extension of the response, or of the choice."""
+@pytest.mark.parametrize("key", ["sglext", "sgl_ext"])
+@pytest.mark.parametrize("extension", ["response", "choice", "meta"])
+def test_sglang_of_the_openai_kind(tmp_path: Path, extension: str, key: str) -> None:
+    """The field is in an extension of the response, of the choice, or in what the choice says of itself."""
     inner = {"routed_experts": sglang_response(TOY.requests()[0])["meta_info"]["routed_experts"]}
-    choice = {"index": 0} | ({"sgl_ext": inner} if extension == "choice" else {})
-    response = {"id": "x", "choices": [choice]} | ({"sgl_ext": inner} if extension == "response" else {})
-    _, tokens = tokens_of(written(tmp_path / "t", json.dumps(response).encode()), **SHAPE)
+    of_choice = {"response": {}, "choice": {key: inner}, "meta": {"meta_info": inner}}[extension]
+    response = {"id": "x", "choices": [{"index": 0} | of_choice]} | ({key: inner} if extension == "response" else {})
+    trace, tokens = tokens_of(written(tmp_path / "t", json.dumps(response).encode()), **SHAPE)
     assert np.array_equal(tokens.topk_ids, TOY.requests()[0][:, list(TOY.moe)])
+    assert trace.engine == "sglang"
+
+
+def test_sglang_sends_the_routing_of_one_choice_only(tmp_path: Path) -> None:
+    """With several choices of a request, a note says what is missing, and how to record it."""
+    inner = {"routed_experts": sglang_response(TOY.requests()[0])["meta_info"]["routed_experts"]}
+    response = {"choices": [{"index": 0}, {"index": 1}, {"index": 2}], "sglext": inner, "usage": {"prompt_tokens": 3}}
+    trace = load(written(tmp_path / "t", json.dumps(response).encode()), **SHAPE)
+    assert trace.num_tokens == len(TOY.requests()[0])
+    assert any("2 choices" in note and "n = 1" in note for note in trace.provenance.notes)
+
+
+def test_streamed_answers_have_the_field_at_their_end(tmp_path: Path) -> None:
+    """Lines without the field, or with null in it, come first; the form is told by the first that has it."""
+    rows = TOY.requests()[0]
+    last = vllm_response(TOY, rows)
+    early: list[dict[str, Any]] = [{"choices": [{"index": 0, "token_ids": [1]}]}] * 3
+    early.append({"choices": [{"index": 0, "routed_experts": None}]})
+    trace, tokens = tokens_of(written(tmp_path / "t", "\n".join(map(json.dumps, [*early, last])).encode()))
+    assert trace.provenance.format == "vllm_routed_experts"
+    assert np.array_equal(tokens.topk_ids, rows[:, list(TOY.moe)])
+    refused("no_routed_experts", written(tmp_path / "u", "\n".join(map(json.dumps, early)).encode()))
+
+
+NUMBERS = text(np.zeros((2, 3, 2), np.uint8).tobytes())
+WHOLE = {"data": NUMBERS, "shape": [2, 3, 2], "start": 0, "dtype": "uint8"}
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"shape": [2, 3]}, "routed_shape"),
+        ({"shape": [2, 3, 3]}, "routed_shape"),
+        ({"shape": [2, 3, True]}, "routed_shape"),
+        ({"dtype": "uint16"}, "routed_shape"),
+        ({"dtype": ""}, "topk_ids_dtype"),
+        ({"dtype": "float32"}, "topk_ids_dtype"),
+        ({"dtype": "no such"}, "topk_ids_dtype"),
+        ({"start": -1}, "value_type"),
+        ({"data": "#"}, "bad_base64"),
+    ],
+)
+def test_dynamo_answers_that_are_refused(tmp_path: Path, change: dict[str, Any], code: str) -> None:
+    """Bytes that don't fill the shape, and types that are none."""
+    answer = {"choices": [{"index": 0}], "nvext": {"routed_experts": WHOLE | change}}
+    refused(code, written(tmp_path / "t.json", json.dumps(answer).encode()))
+
+
+def test_dynamo_tells_where_the_first_row_is(tmp_path: Path) -> None:
+    """Rows of the prompt may have been cut off; `start` is the position of the first that is left."""
+    rows = TOY.requests()[0][:12].astype(np.uint8)
+    field = {"data": text(rows.tobytes()), "shape": list(rows.shape), "start": 7, "dtype": "uint8"}
+    answer = {"choices": [{"index": 0}], "nvext": {"routed_experts": field}}
+    answer["usage"] = {"prompt_tokens": 9, "completion_tokens": 11}
+    _, tokens = tokens_of(written(tmp_path / "t", json.dumps(answer).encode()))
+    assert np.array_equal(tokens.token_pos, np.arange(7, 19))
+    assert np.array_equal(tokens.phase, np.arange(7, 19) >= 9)
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ([[[1, 2], [3, 4]], [[1, 2]]], "routed_shape"),
+        ([[[1, 2], [3]]], "routed_shape"),
+        ([[1, 2]], "nesting"),
+        ([[[1, 2.5]]], "value_type"),
+        ([[[True, 2]]], "value_type"),
+        ([[[1 << 70, 2]]], "damaged_file"),
+        ([], "zero_tokens"),
+        ([[]], "routed_shape"),
+    ],
+)
+def test_lmdeploy_answers_that_are_refused(tmp_path: Path, value: Any, code: str) -> None:
+    """Lists of several lengths, of other depths, and of what is no integer."""
+    refused(code, written(tmp_path / "t.json", json.dumps({"meta_info": {"routed_experts": value}}).encode()))
+
+
+def test_lmdeploy_references_are_named(tmp_path: Path) -> None:
+    """Where objects go through Ray, the answer has a name in place of the numbers; among others, it is told."""
+    answers = [{"choices": [{"routed_experts": [[[1, 2]]]}]}, {"choices": [{"routed_experts": "key"}]}]
+    assert "object 2" in refused(
+        "routed_reference", written(tmp_path / "t", "\n".join(map(json.dumps, answers)).encode())
+    )
 
 
 def test_sglang_needs_layers_and_top_k(tmp_path: Path) -> None:
@@ -162,6 +249,19 @@ def test_dense_layers_are_told_by_rule_or_by_the_caller(tmp_path: Path) -> None:
     refused("layer_not_named", path, layer_ids=[1, 2, 4])
     refused("layer_ids_range", path, layer_ids=[1, 2, 4, 6])
     refused("layer_count", path, model=ModelLayout.of(7, first_moe_layer=1))
+
+
+def test_arrays_of_moe_layers_only(tmp_path: Path) -> None:
+    """As TensorRT-LLM returns them: told by the model, or by names that are no rows; nothing is shifted."""
+    path = written(tmp_path / "r.npy", npy_bytes(TOY.ids.astype(np.int32)))
+    model = ModelLayout.of(TOY.layers, moe_layers=TOY.moe, num_experts=TOY.experts)
+    for said in ({"model": model}, {"layer_ids": list(TOY.moe)}):
+        trace, tokens = tokens_of(path, **said)
+        assert trace.layer_ids.tolist() == list(TOY.moe)
+        assert np.array_equal(tokens.topk_ids, TOY.ids)
+        assert trace.engine == "tensorrt-llm"
+    assert load(path).layer_ids.tolist() == [0, 1, 2, 3]
+    refused("layer_count", path, model=ModelLayout.of(9, first_moe_layer=1))
 
 
 def test_top_1_is_ambiguous_without_the_caller(tmp_path: Path) -> None:
@@ -196,7 +296,7 @@ def test_cuda_tensors_and_lists_of_other_kinds(tmp_path: Path) -> None:
 
 
 def test_stat_files_of_ranks_are_the_same_sums(tmp_path: Path) -> None:
-    """They are taken once; other counts, or two dumps of a rank, are refused."""
+    """They are taken once, and so is a dump that is there twice; other counts of a rank are refused."""
     (content,) = sglang_stat(TOY).values()
     other = torch_bytes({"rank": 1, "logical_count": np.full((1, 6, 16), 3, np.int32)})
     (twin,) = sglang_stat(TOY, rank=1).values()
@@ -205,7 +305,10 @@ def test_stat_files_of_ranks_are_the_same_sums(tmp_path: Path) -> None:
     assert np.array_equal(loaded.load, TOY.load)
     assert any("2 ranks hold the same sums" in note for note in loaded.provenance.notes)
     refused("ranks_differ", write_bundle(tmp_path / "a", {"r0.pt": content, "r1.pt": other}))
-    refused("duplicate_rank", write_bundle(tmp_path / "b", {"r0.pt": content, "r1.pt": content}))
+    again = load(write_bundle(tmp_path / "b", {"r0.pt": content, "r1.pt": content}))
+    assert isinstance(again, LoadCounts)
+    assert np.array_equal(again.load, TOY.load)
+    assert any("1 dumps have the very counts" in note for note in again.provenance.notes)
 
 
 @pytest.mark.parametrize("tokens", [False, True])
@@ -328,7 +431,8 @@ def test_recordings_of_other_schemas(tmp_path: Path, changes: dict[str, Any], co
         ({"records": {}, "last_physical_to_logical_map": TOY.maps}, "record_schema"),
         ({"records": [], "last_physical_to_logical_map": TOY.maps}, "zero_tokens"),
         ({"records": [1], "last_physical_to_logical_map": TOY.maps}, "record_schema"),
-        ({"logical_count": np.zeros((2, 3), np.int32), "rank": 0}, "record_schema"),
+        ({"logical_count": np.zeros((2, 3), np.int32), "rank": 0}, "zero_tokens"),
+        ({"logical_count": np.zeros(3, np.int32), "rank": 0}, "record_schema"),
         ({"logical_count": np.zeros((2, 3, 4), np.int32), "rank": 0}, "zero_tokens"),
         ({"logical_count": np.zeros((2, 3, 40_000), np.int32), "rank": 0}, "record_schema"),
         ({"logical_count": np.full((2, 3, 4), -1), "rank": 0}, "load_not_finite"),
@@ -361,7 +465,7 @@ TWO = [{"routed_experts": text(npy_bytes(rows))} for rows in (TOY.whole, TOY.who
     ("response", "code"),
     [
         ({"choices": [{"routed_experts": "###"}]}, "bad_base64"),
-        ({"choices": [{"routed_experts": 5}]}, "bad_base64"),
+        ({"choices": [{"routed_experts": 5}]}, "routed_form"),
         ({"choices": [{"routed_experts": "ä"}]}, "bad_base64"),
         ({"choices": [{"routed_experts": text(b"no array")}]}, "damaged_file"),
         ({"choices": [{"routed_experts": text(npy_bytes(np.zeros((2, 3))))}]}, "topk_ids_dtype"),
@@ -370,7 +474,7 @@ TWO = [{"routed_experts": text(npy_bytes(rows))} for rows in (TOY.whole, TOY.who
         ({"choices": [{"routed_experts": text(npy_bytes(np.zeros((0, 3, 2), int)))}]}, "zero_tokens"),
         ({"choices": [{"routed_experts": text(npy_bytes(np.zeros((9, 3, 2), int)))}]}, "zero_tokens"),
         ({"choices": [TWO[0], TWO[1]]}, "routed_shape"),
-        ({"choices": [{"routed_experts": None}]}, "zero_tokens"),
+        ({"choices": [{"routed_experts": None}]}, "no_routed_experts"),
     ],
 )  # fmt: skip
 def test_responses_of_other_schemas(tmp_path: Path, response: dict[str, Any], code: str) -> None:

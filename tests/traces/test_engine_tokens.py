@@ -87,7 +87,7 @@ def megatron(folder: Path, change: Callable[[int, Records], Records] = lambda ra
 
 def test_megatron_joins_layers_to_tokens(tmp_path: Path) -> None:
     """Layers come in any order within a step; ranks are the home of their tokens."""
-    trace = trace_of(megatron(tmp_path / "run"), num_experts=EXPERTS)
+    trace = trace_of(megatron(tmp_path / "run"), num_experts=EXPERTS, layer_base=0)
     assert np.array_equal(column(trace, "topk_ids"), expected())
     assert np.array_equal(column(trace, "source_rank"), RANK_OF)
     assert trace.layer_ids.tolist() == LAYERS
@@ -98,7 +98,7 @@ def test_megatron_joins_layers_to_tokens(tmp_path: Path) -> None:
 def test_megatron_stages_are_told(tmp_path: Path) -> None:
     """Layers of a pipeline stage count from 0: a note says so, a model refuses them, and layer_ids names them."""
     path = megatron(tmp_path / "run")
-    notes = trace_of(path, num_experts=EXPERTS).provenance.notes
+    notes = trace_of(path, num_experts=EXPERTS, layer_base=0).provenance.notes
     assert any("pipeline parallelism" in note for note in notes)
     wanted = [layer + 10 for layer in LAYERS]
     named = trace_of(path, num_experts=EXPERTS, layer_ids=wanted)
@@ -111,7 +111,7 @@ def test_megatron_stages_are_told(tmp_path: Path) -> None:
 
 def test_megatron_single_file(tmp_path: Path) -> None:
     """The file of one rank is a trace too."""
-    trace = trace_of(megatron(tmp_path / "run") / "router_trace_rank1.jsonl")
+    trace = trace_of(megatron(tmp_path / "run") / "router_trace_rank1.jsonl", layer_base=0)
     assert trace.num_tokens == (RANK_OF == 1).sum()
     assert set(column(trace, "source_rank")) == {1}
 
@@ -123,7 +123,7 @@ def test_megatron_leaves_out_prediction_blocks_and_other_stages(tmp_path: Path) 
         mtp = router_record(rank, 0, LAYERS[0], IDS[:5, 0], block="mtp", mtp_idx=0)
         return [mtp, *records[:2], records[0] | {"stage": "post_dispatch"}, *records[2:]]
 
-    trace = trace_of(megatron(tmp_path / "run", add), num_experts=EXPERTS)
+    trace = trace_of(megatron(tmp_path / "run", add), num_experts=EXPERTS, layer_base=0)
     assert np.array_equal(column(trace, "topk_ids"), expected())
     assert "3 records of multi-token prediction" in notes_of(trace)
     assert "3 records of other stages" in notes_of(trace)
@@ -140,7 +140,7 @@ def test_megatron_incomplete_steps_are_left_out_with_a_note(tmp_path: Path) -> N
             return [records[0] | {"top_indices": short, "num_tokens": len(short)}, *records[1:]]
         return records
 
-    trace = trace_of(megatron(tmp_path / "run", cut), num_experts=EXPERTS)
+    trace = trace_of(megatron(tmp_path / "run", cut), num_experts=EXPERTS, layer_base=0)
     kept = ~((RANK_OF == 0) & (STEP_OF == 3)) & ~((RANK_OF == 1) & (STEP_OF == 0))
     order = np.lexsort((STEP_OF, RANK_OF))
     assert np.array_equal(column(trace, "topk_ids"), IDS[order[kept[order]]])
@@ -160,7 +160,7 @@ def test_megatron_micro_batches_keep_their_order(tmp_path: Path) -> None:
         by_step = [[record for part in parts for record in part if record["step"] == step] for step in range(4)]
         return [record for step in by_step for record in step]
 
-    trace = trace_of(megatron(tmp_path / "run", halved), num_experts=EXPERTS)
+    trace = trace_of(megatron(tmp_path / "run", halved), num_experts=EXPERTS, layer_base=0)
     assert np.array_equal(column(trace, "topk_ids"), expected())
 
 
@@ -168,7 +168,7 @@ def test_megatron_copies_of_a_rank_are_left_out(tmp_path: Path) -> None:
     """Tensor-parallel ranks record the same tokens; they count once."""
     folder = megatron(tmp_path / "run")
     lines(folder / "router_trace_rank7.jsonl", [record | {"rank": 7} for record in rank_records(2)])
-    trace = trace_of(folder, num_experts=EXPERTS)
+    trace = trace_of(folder, num_experts=EXPERTS, layer_base=0)
     assert trace.num_tokens == TOKENS
     assert "Rank 7 has the same tokens as rank 2" in notes_of(trace)
 
@@ -207,7 +207,7 @@ def changed(index: int, **fields: Any) -> Callable[[int, Records], Records]:
 )
 def test_megatron_files_that_are_refused(tmp_path: Path, code: str, change: Callable[[int, Records], Records]) -> None:
     """Records that break the schema, ranks twice, pipeline stages, tokens twice."""
-    refused(code, megatron(tmp_path / "run", change))
+    refused(code, megatron(tmp_path / "run", change), layer_base=0)
 
 
 @pytest.mark.parametrize("bad", [-2, 99])
@@ -218,7 +218,36 @@ def test_megatron_ids_out_of_range(tmp_path: Path, bad: int) -> None:
         records = [json.loads(line) for line in (folder / "router_trace_rank0.jsonl").read_text().splitlines()]
         records[n] = records[n] | {"top_indices": [[0, 1]] * 9, "num_tokens": 9}
         lines(folder / "router_trace_rank0.jsonl", records)
-    refused("id_out_of_range", folder, num_experts=EXPERTS)
+    refused("id_out_of_range", folder, num_experts=EXPERTS, layer_base=0)
+
+
+@pytest.mark.parametrize("base", [0, 1])
+def test_megatron_layers_are_counted_from_0_or_from_1(tmp_path: Path, base: int) -> None:
+    """The same layers in both countings are the same trace: by the caller's word, or by the model's layers."""
+
+    def counted(rank: int, records: Records) -> Records:
+        return [record | {"layer": record["layer"] + base} for record in records]
+
+    path = megatron(tmp_path / "run", counted)
+    model = ModelLayout.of(9, moe_layers=LAYERS, num_experts=EXPERTS)
+    for said in ({"layer_base": base}, {"model": model}, {"model": model, "layer_base": base}):
+        trace = trace_of(path, num_experts=EXPERTS, **said)
+        assert trace.layer_ids.tolist() == LAYERS
+        assert np.array_equal(column(trace, "topk_ids"), expected())
+    assert ("counted from 1" in notes_of(trace)) == bool(base)
+    refused("layers_differ", path, num_experts=EXPERTS, model=model, layer_base=1 - base)
+
+
+def test_megatron_asks_what_layers_are_counted_from(tmp_path: Path) -> None:
+    """Without layer 0 and a model nothing tells, and layers are not guessed; layer 0 tells that they count from 0."""
+    path = megatron(tmp_path / "run")
+    assert "`layer_base`" in refused("layer_base_needed", path)
+    assert trace_of(path, layer_ids=[1, 2, 6]).layer_ids.tolist() == [1, 2, 6]
+    refused("option_unused", path, layer_ids=[1, 2, 6], layer_base=1)
+    refused("layer_base_range", path, layer_base=2)
+    zero = megatron(tmp_path / "zero", lambda _, records: [r | {"layer": r["layer"] - LAYERS[0]} for r in records])
+    assert trace_of(zero).layer_ids.tolist() == [0, 1, 5]
+    refused("layer_base_differs", zero, layer_base=1)
 
 
 def raw_tensors(folder: Path, change: Callable[[int, dict[str, Any]], None] = lambda rank, tensors: None) -> Path:

@@ -30,7 +30,14 @@ def parsed(line: bytes, read: Any, *keys: tuple[str, ...]) -> Any:
         ((_, value),) = read(io.BytesIO(line), "f", *keys)
     except InputError as error:
         return [violation.code for violation in error.violations]
-    return {key: item.tolist() if isinstance(item, np.ndarray) else item for key, item in value.items()}
+    return plain(value)
+
+
+def plain(value: Any) -> Any:
+    """Return lists in place of arrays, in objects inside as well."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 @settings(max_examples=200)
@@ -53,3 +60,22 @@ def test_long_matrices_are_arrays() -> None:
     ((_, value),) = read_records(io.BytesIO(line), "f", ("m",))
     assert isinstance(value["m"], np.ndarray)
     assert np.array_equal(value["m"], rows)
+
+
+def test_blocks_of_matrices_inside_are_arrays() -> None:
+    """Lists of lists of lists are found in objects inside, however they are spaced, and kept where they are uneven."""
+    block = np.arange(1200).reshape(50, 6, 4)
+    uneven = [[[1, 2], [3, 4]], [[1, 2]]] * 40
+    value = {"a": [{"m": block.tolist()}, {"m": uneven}], "m": None, "text": '"m": [[[1]]]', "n": {"m": [[1, 2]] * 50}}
+    for indent in (None, 2):
+        made = int_lists.parse_arrays(json.dumps(value, indent=indent).encode(), "f", ("m",), 3)
+        assert np.array_equal(made["a"][0]["m"], block)
+        assert isinstance(made["a"][0]["m"], np.ndarray)
+        made["a"][0]["m"] = block.tolist()
+        assert made == value
+
+
+def test_a_number_like_the_stand_in_is_no_array() -> None:
+    """An object that has the number under such a key is parsed as it is."""
+    value = {"m": [[[1, 2]] * 60] * 3, "inside": {"m": int_lists.PLACEHOLDER}}
+    assert int_lists.parse_arrays(json.dumps(value).encode(), "f", ("m",), 3) == value

@@ -210,7 +210,7 @@ WORDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "moe_topk": 12,
             "zero_expert_num": 16,
         },
-        {"num_layers": 6, "moe_layers": tuple(range(6)), "num_experts": 32, "num_zero_experts": 16, "top_k": 12},
+        {"num_layers": 6, "moe_layers": tuple(range(6)), "num_experts": 32, "zero_experts": 16, "top_k": 12},
     ),
     "Nemotron-H: a letter per layer": (
         {"model_type": "nemotron_h", "num_hidden_layers": None, "hybrid_override_pattern": "MEM*E-"},

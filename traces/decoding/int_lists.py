@@ -7,23 +7,25 @@ parser, so that nothing is accepted or refused otherwise than without it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from traces.decoding.json_lines import parse_object, read_lines
+from traces.decoding.json_lines import Pairs, parse_object, read_lines
 
-__all__ = ["read_records"]
+__all__ = ["parse_arrays", "read_records"]
 
 SHORT_BYTES = 256  # below it, the JSON parser is as fast
-PLACEHOLDER = 7_402_938_150_283_746_551  # stands in the object where a matrix was cut out
+PLACEHOLDER = 7_402_938_150_283_746_000  # and the numbers after it stand in the object where an array was cut out
+MOST_ARRAYS = 64  # of a key in one object
+NEAR_BYTES = 64  # between a key and its list
 _DIGITS = 18
 
 
 def read_records(stream: IO[bytes], name: str, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the objects of a JSON Lines file, as `read_objects` does, with arrays in place of large integer matrices.
+    """Yield the objects of a JSON Lines file, as `read_objects` does, with arrays in place of large integer lists.
 
     Parameters
     ----------
@@ -31,32 +33,96 @@ def read_records(stream: IO[bytes], name: str, keys: tuple[str, ...]) -> Iterato
     name : str
         What places start with.
     keys : tuple of str
-        Keys whose values may be matrices: these are (rows, columns) int64 then, or what the JSON parser makes of them.
+        See `parse_arrays`.
     """
     for place, line in read_lines(stream, name):
-        yield place, _parse(line, place, keys)
+        yield place, parse_arrays(line, place, keys)
 
 
-def _parse(line: bytes, place: str, keys: tuple[str, ...]) -> dict[str, Any]:
+def parse_arrays(line: bytes, place: str, keys: tuple[str, ...], depth: Literal[2, 3] = 2) -> dict[str, Any]:
+    """Parse an object as `parse_object` does, with arrays in place of large integer lists.
+
+    Parameters
+    ----------
+    line : bytes
+    place : str
+        What errors point at.
+    keys : tuple of str
+        Keys, of the object or of one inside, whose values may be such lists: these are int64 arrays then, or what the
+        JSON parser makes of them.
+    depth : {2, 3}
+        Axes of the arrays: lists of lists, or lists of those.
+    """
     if len(line) < SHORT_BYTES:
         return parse_object(line, place)
-    matrices: dict[str, npt.NDArray[np.int64]] = {}
-    rest = line
-    for key in keys:
-        at = rest.find(f'"{key}"'.encode())
-        start = rest.find(b"[", at) if at >= 0 else -1
-        if start < 0 or rest[at + len(key) + 2 : start].strip() != b":":
+    arrays: list[npt.NDArray[np.int64]] = []
+    parts: list[bytes] = []
+    done = 0
+    text = None
+    for start in _starts(line, keys):
+        if start < done:
             continue
-        text = np.frombuffer(rest, np.uint8).copy()  # writeable: else the loop would be compiled again
-        values = np.empty((len(rest) - start) // 2 + 1, np.int64)
-        end, rows, columns = parse_rows(text, start, values)
+        if text is None:
+            text = np.frombuffer(line, np.uint8).copy()  # writeable: else the loop would be compiled again
+        end, array = _array(text, start, depth)
         if end > 0:
-            matrices[key] = values[: rows * columns].reshape(rows, columns).copy()
-            rest = b"%s%d%s" % (rest[:start], PLACEHOLDER, rest[end:])
-    record = parse_object(rest, place)
-    if any(type(record.get(key)) is not int or record[key] != PLACEHOLDER for key in matrices):
-        return parse_object(line, place)  # the key was in a text, or an object inside
-    return record | matrices
+            parts += [line[done:start], b"%d" % (PLACEHOLDER + len(arrays))]
+            arrays.append(array)
+            done = end
+    if not arrays:
+        return parse_object(line, place)
+    taken: list[int] = []
+
+    def put_back(pairs: Pairs) -> Pairs:
+        return [(key, _stand_in(value, arrays, taken) if key in keys else value) for key, value in pairs]
+
+    record = parse_object(b"".join((*parts, line[done:])), place, put_back)
+    if taken != list(range(len(arrays))):  # a key was in a text, or the file has such a number
+        return parse_object(line, place)
+    return record
+
+
+def _starts(line: bytes, keys: tuple[str, ...]) -> list[int]:
+    """Return where the lists of the keys begin, in order; those after the first of many are left to the JSON parser."""
+    starts = []
+    for key in keys:
+        name = f'"{key}"'.encode()
+        at = line.find(name)
+        for _ in range(MOST_ARRAYS):
+            if at < 0:
+                break
+            after = at + len(name)
+            start = line.find(b"[", after, after + NEAR_BYTES)
+            if start >= 0 and line[after:start].strip() == b":":
+                starts.append(start)
+            at = line.find(name, after)
+    return sorted(starts)
+
+
+def _array(text: npt.NDArray[np.uint8], start: int, depth: int) -> tuple[int, npt.NDArray[np.int64]]:
+    """Return the end of a list and its content; -1 where it is none of that depth."""
+    values = np.empty((len(text) - start) // 2 + 1, np.int64)
+    if depth == 2:
+        end, *shape = parse_rows(text, start, values)
+    else:
+        end, *shape = parse_blocks(text, start, values)
+    values.resize(int(np.prod(shape)), refcheck=False)
+    return end, values.reshape(shape)
+
+
+def _stand_in(value: Any, arrays: list[npt.NDArray[np.int64]], taken: list[int]) -> Any:
+    if type(value) is not int or not 0 <= value - PLACEHOLDER < len(arrays):
+        return value
+    taken.append(value - PLACEHOLDER)
+    return arrays[value - PLACEHOLDER]
+
+
+@numba.njit(nogil=True, cache=True)
+def _skip(text: npt.NDArray[np.uint8], at: int) -> int:
+    """Return the next place that is no white space."""
+    while at < len(text) and (text[at] == 32 or text[at] == 10 or text[at] == 9 or text[at] == 13):
+        at += 1
+    return at
 
 
 @numba.njit(nogil=True, cache=True)
@@ -69,15 +135,13 @@ def parse_rows(text: npt.NDArray[np.uint8], start: int, out: npt.NDArray[np.int6
     failed = (-1, 0, 0)
     at, count, rows, columns, size = start + 1, 0, 0, 0, len(text)
     while True:
-        while at < size and (text[at] == 32 or text[at] == 9):
-            at += 1
+        at = _skip(text, at)
         if at >= size or text[at] != 91:  # [
             return failed
         at += 1
         width = 0
         while True:
-            while at < size and (text[at] == 32 or text[at] == 9):
-                at += 1
+            at = _skip(text, at)
             sign = 1
             if at < size and text[at] == 45:  # -
                 sign = -1
@@ -96,8 +160,7 @@ def parse_rows(text: npt.NDArray[np.uint8], start: int, out: npt.NDArray[np.int6
             out[count] = sign * number
             count += 1
             width += 1
-            while at < size and (text[at] == 32 or text[at] == 9):
-                at += 1
+            at = _skip(text, at)
             if at >= size:
                 return failed
             if text[at] == 44:  # ,
@@ -111,12 +174,36 @@ def parse_rows(text: npt.NDArray[np.uint8], start: int, out: npt.NDArray[np.int6
             return failed
         columns = width
         rows += 1
-        while at < size and (text[at] == 32 or text[at] == 9):
-            at += 1
+        at = _skip(text, at)
         if at >= size:
             return failed
         if text[at] == 93:
             return (at + 1, rows, columns)
+        if text[at] != 44:
+            return failed
+        at += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def parse_blocks(text: npt.NDArray[np.uint8], start: int, out: npt.NDArray[np.int64]) -> tuple[int, int, int, int]:
+    """Parse a list of such lists as `parse_rows` takes; return end, blocks, rows and columns, or -1 and zeros."""
+    failed = (-1, 0, 0, 0)
+    at, count, blocks, rows, columns = start + 1, 0, 0, 0, 0
+    while True:
+        at = _skip(text, at)
+        if at >= len(text) or text[at] != 91:  # [
+            return failed
+        end, more, width = parse_rows(text, at, out[count:])
+        if end < 0 or (blocks > 0 and (more != rows or width != columns)):
+            return failed
+        rows, columns = more, width
+        count += rows * columns
+        blocks += 1
+        at = _skip(text, end)
+        if at >= len(text):
+            return failed
+        if text[at] == 93:
+            return (at + 1, blocks, rows, columns)
         if text[at] != 44:
             return failed
         at += 1

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from traces.decoding.files import guarded
 from traces.support.errors import InputError
 
-__all__ = ["parse_object", "read_lines", "read_objects"]
+__all__ = ["Pairs", "parse_object", "read_lines", "read_objects"]
 
 LINE_BYTES = 16 << 20
+Pairs = list[tuple[str, Any]]
 
 
 def read_objects(stream: IO[bytes], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -52,10 +53,19 @@ def read_lines(stream: IO[bytes], name: str) -> Iterator[tuple[str, bytes]]:
         yield place, line
 
 
-def parse_object(line: bytes, place: str) -> dict[str, Any]:
-    """Parse strict JSON that must be an object; `place` is what errors point at."""
+def parse_object(line: bytes, place: str, change: Callable[[Pairs], Pairs] | None = None) -> dict[str, Any]:
+    """Parse strict JSON that must be an object; `place` is what errors point at.
+
+    Parameters
+    ----------
+    line : bytes
+    place : str
+    change : callable, optional
+        Is given the keys and values of every object, those inside as well, and returns them as they shall be.
+    """
+    hook = _unique if change is None else lambda pairs: _unique(change(pairs))
     try:
-        value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=hook)
     except _RefusedError as error:
         raise InputError.of(error.code, place, str(error), "Correct the line.") from error
     except (ValueError, RecursionError) as error:
@@ -80,7 +90,7 @@ def _refuse_constant(text: str) -> None:
     raise _RefusedError("not_finite", f"{text} is not allowed.")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: Pairs) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) < len(pairs):
         names = [name for name, _ in pairs]

@@ -12,18 +12,31 @@ from functools import lru_cache
 from typing import IO, Any
 
 from traces.decoding.files import TraceFile, guarded
+from traces.decoding.int_lists import parse_arrays
 from traces.decoding.json_lines import parse_object
 from traces.support.errors import InputError
 
-__all__ = ["ENGINE_KEYS", "OBJECT_BYTES", "first_keys", "split_objects"]
+__all__ = [
+    "ANSWER_KEYS",
+    "COUNT_KEYS",
+    "ENGINE_KEYS",
+    "OBJECT_BYTES",
+    "first_keys",
+    "split_blocks",
+    "split_objects",
+    "split_with",
+]
 
 # Top-level keys by which engines' JSON is told from our own JSON Lines; a reader of another schema adds its own.
-ENGINE_KEYS = frozenset({"choices", "meta_info", "sgl_ext", "record_type", "expert_load", "top_indices", "num_entries"})
+ANSWER_KEYS = frozenset({"choices", "meta_info", "sgl_ext", "sglext", "nvext", "routed_experts"})
+COUNT_KEYS = frozenset({"logical_count", "activation_freq"})  # of matrices of counts
+ENGINE_KEYS = ANSWER_KEYS | COUNT_KEYS | {"record_type", "expert_load", "top_indices", "num_entries", "tpe"}
+COUNTS = re.compile(rb'"(logical_count|activation_freq)"\s*:\s*\[\s*\[')
 OBJECT_BYTES = 128 << 20
 CHUNK_BYTES = 1 << 20
 MAX_DEPTH = 200
 OUTSIDE = re.compile(rb'["{}\[\],]|[^\s"{}\[\],]')  # between objects
-INSIDE = re.compile(rb'["{}\[\]]')
+INSIDE = re.compile(rb'["{}]')  # brackets are left to the parser: arrays have many
 STRING = re.compile(rb'["\\]')
 
 
@@ -50,11 +63,28 @@ def split_objects(stream: IO[bytes], name: str, limit: int = OBJECT_BYTES) -> It
         yield place, parse_object(data, place)
 
 
+def split_blocks(stream: IO[bytes], name: str, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the objects of a file as `split_objects` does, with arrays for the lists of lists of lists under `key`."""
+    for number, data in enumerate(_pieces(stream, name, OBJECT_BYTES), start=1):
+        place = f"{name}#object {number}"
+        yield place, parse_arrays(data, place, (key,), 3)
+
+
+def split_with(stream: IO[bytes], name: str, key: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file that have `key` somewhere, as `split_blocks` does; others are not parsed."""
+    needle = f'"{key}"'.encode()
+    for number, data in enumerate(_pieces(stream, name, OBJECT_BYTES), start=1):
+        if needle in data:
+            yield parse_arrays(data, f"{name}#object {number}", (key,), 3)
+
+
 def first_keys(file: TraceFile) -> frozenset[str]:
     """Return the keys of the first object of a JSON file, for sniffing; none if it can't be parsed.
 
     Keys of objects inside, or first in a list inside, are joined by dots: ``choices.routed_experts``.
     """
+    if file.head.lstrip().startswith(b"{") and (large := COUNTS.search(file.head)) is not None:
+        return frozenset({large[1].decode()})  # an object of any size, which is not parsed to look at its keys
     try:
         return _parsed_keys(str(file.path), file.size, file.changed_ns)
     except OSError as error:
@@ -113,7 +143,7 @@ def _pieces(stream: IO[bytes], name: str, limit: int) -> Iterator[bytes]:
             elif depth:
                 if found == b'"':
                     in_string = True
-                elif found in b"{[":
+                elif found == b"{":
                     depth += 1
                     if depth > MAX_DEPTH:
                         raise bad(f"Nested more than {MAX_DEPTH} deep.")

@@ -18,8 +18,9 @@ from traces.counts import LoadCounts
 from traces.decoding.files import TraceFile, guarded
 from traces.decoding.npy import MAGIC, open_npy
 from traces.formats.llama_csv import is_pairs
-from traces.formats.reader import Axes, Hints, Reader
-from traces.formats.shared.counts import checked_counts
+from traces.formats.long_csv import is_long
+from traces.formats.reader import Hints, Reader
+from traces.formats.shared.count_rows import counts_of_rows
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_LAYERS, npy_kind
 from traces.support.errors import InputError
 
@@ -35,7 +36,7 @@ def sniff(file: TraceFile) -> bool:
     # A list of objects is the response of an engine.
     if re.match(rb"\s*\[(?!\s*\{)", file.head) is not None:
         return True
-    return CSV_START.match(file.head) is not None and not is_pairs(file)
+    return CSV_START.match(file.head) is not None and not is_pairs(file) and not is_long(file)
 
 
 def open_eplb(file: TraceFile, hints: Hints) -> LoadCounts:
@@ -47,8 +48,7 @@ def open_eplb(file: TraceFile, hints: Hints) -> LoadCounts:
         raise InputError.of(
             "load_shape", file.name, f"Shape {load.shape} is not (layers, experts).", "Give one row per MoE layer."
         )
-    axes = Axes.settle(file, hints, len(load), lambda: -1, num_experts=load.shape[1])
-    return checked_counts(file.name, "eplb", axes, load, f"sha256:{file.sha256()}")
+    return counts_of_rows(file, hints, "eplb", load, usual="moe")
 
 
 def _read_npy(file: TraceFile) -> npt.NDArray[np.float64]:

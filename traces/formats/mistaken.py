@@ -8,15 +8,15 @@ from difflib import get_close_matches
 from traces.decoding.files import TraceFile
 from traces.decoding.json_objects import first_keys
 from traces.formats.reader import Reader
+from traces.formats.shared.answers import is_answers, routed_fields
 from traces.support.errors import InputError
 
 __all__ = ["RECORD_ROUTED", "no_such_format", "refuse_config", "refuse_unrouted", "unknown_content"]
 
 CONFIG_KEYS = frozenset({"num_hidden_layers", "architectures", "hidden_size", "text_config"})
-ANSWER_KEYS = frozenset({"choices", "meta_info", "sgl_ext"})
 RECORD_ROUTED = (
     "Let the engine return routed experts and record again: `enable_return_routed_experts` of vLLM's server, "
-    "`return_routed_experts` in a request to SGLang."
+    "`return_routed_experts` in a request to SGLang or LMDeploy, routed_experts among `nvext.extra_fields` of Dynamo."
 )
 SHOWN_BYTES = 24
 
@@ -38,15 +38,20 @@ def refuse_config(file: TraceFile) -> None:
 
 
 def refuse_unrouted(file: TraceFile) -> None:
-    """Refuse answers of an engine, the first of which has no routed experts.
+    """Refuse answers of an engine that have no routed experts, or have them in a form that nobody reads.
 
     Raises
     ------
     InputError
     """
-    if _is_json(file) and first_keys(file) & ANSWER_KEYS:
-        detail = "These are answers of an engine, and the first has no routed experts."
-        raise InputError.of("no_routed_experts", file.name, detail, RECORD_ROUTED)
+    if not is_answers(file):
+        return
+    if fields := sorted(routed_fields(file)):
+        detail = f"Its routed experts are in no known place or form: {', '.join(map(' as '.join, fields[:4]))}."
+        remedy = "Give the answers as the engine sent them."
+        raise InputError.of("routed_form", file.name, detail, remedy)
+    detail = "These are answers of an engine, and they have no routed experts."
+    raise InputError.of("no_routed_experts", file.name, detail, RECORD_ROUTED)
 
 
 def no_such_format(name: str, readers: Sequence[Reader]) -> InputError:

@@ -46,8 +46,15 @@ class Hints:
         Experts per token, for formats that don't state it.
     drop_dummy_rows : bool
         Leave out rows that repeat the row before, and rows of a single id: `traces.formats.shared.dummies`.
+    ids_beyond_experts : {"refuse", "none"}, optional
+        What an id of `num_experts` or above is: an error, or no routed expert (`traces.formats.shared.beyond`).
+    layer_base : {0, 1}, optional
+        What layers are counted from, for formats of which there are both.
     unpack : UnpackLimits
         How much an archive may hold.
+    lenient : bool
+        Read what is refused otherwise, though its content can be told: ids beyond the experts, rows and layers of
+        nothing but zeros. For the doctor (`traces.doctor`), which says what is wrong with it.
     """
 
     num_experts: int | None = None
@@ -55,13 +62,24 @@ class Hints:
     model: ModelLayout | None = None
     top_k: int | None = None
     drop_dummy_rows: bool = False
+    ids_beyond_experts: str | None = None
+    layer_base: int | None = None
     unpack: UnpackLimits = DEFAULT_LIMITS
+    lenient: bool = False
 
     def __post_init__(self) -> None:
         value: Any = self.top_k
         if value is not None and (type(value) is not int or not 1 <= value <= MAX_TOP_K):
             detail = f"Expected an integer between 1 and {MAX_TOP_K}; got {value!r:.40}."
             raise InputError.of("top_k_range", "/top_k", detail, "Correct it, or leave it out.")
+        if self.layer_base is not None and (type(self.layer_base) is not int or self.layer_base not in (0, 1)):
+            detail = f"Layers are counted from 0 or from 1, not from {self.layer_base!r:.40}."
+            raise InputError.of("layer_base_range", "/layer_base", detail, "Give 0 or 1, or leave it out.")
+
+    @property
+    def beyond_is_none(self) -> bool:
+        """Whether ids of `num_experts` and above are no routed experts."""
+        return self.ids_beyond_experts == "none"
 
     @property
     def experts(self) -> int | None:
@@ -99,6 +117,8 @@ class Reader:
         Name of the serving engine that alone writes it; None where anything may, or models outside of an engine.
     also_named : tuple of str
         Other names that people give it.
+    two_bases : bool
+        Whether its layers are counted from 0 in some files and from 1 in others, so that `layer_base` says which.
     """
 
     name: str
@@ -109,6 +129,7 @@ class Reader:
     open_bundle: Callable[[Bundle, Hints], Trace | LoadCounts] | None = None
     engine: str | None = None
     also_named: tuple[str, ...] = ()
+    two_bases: bool = False
 
     def is_named(self, name: str) -> bool:
         """Whether it goes by this name; case does not matter, and hyphens are as good as underscores."""
@@ -117,9 +138,10 @@ class Reader:
 
 def check_largest(hints: Hints, largest_id: int, place: str) -> None:
     """Refuse ids beyond the experts that the caller or the model states, where a pass has found the largest one."""
-    if hints.experts is not None and largest_id >= hints.experts:
+    if hints.experts is not None and largest_id >= hints.experts and not (hints.beyond_is_none or hints.lenient):
         detail = _experts_differ(hints, f"Tokens chose experts up to {largest_id}")
-        raise InputError.of("num_experts_differ", f"{place}#/num_experts", detail, _experts_remedy(hints))
+        remedy = f"{_experts_remedy(hints)} {checks.as_none([largest_id], hints.experts)}"
+        raise InputError.of("num_experts_differ", f"{place}#/num_experts", detail, remedy)
 
 
 def _experts_differ(hints: Hints, what: str) -> str:
@@ -139,11 +161,24 @@ def _experts_remedy(hints: Hints) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """The layers and experts of a file, and the notes on how they were found."""
+    """The layers and experts of a file, and the notes on how they were found.
+
+    Attributes
+    ----------
+    layer_ids : (L,) int64
+    num_experts : int
+    notes : tuple of str
+    inferred : bool
+        Whether the number of experts is the largest id plus one, as nobody states it.
+    lenient : bool
+        See `Hints`.
+    """
 
     layer_ids: npt.NDArray[np.int64]
     num_experts: int
     notes: tuple[str, ...]
+    inferred: bool = False
+    lenient: bool = False
 
     @classmethod
     def settle(
@@ -222,16 +257,24 @@ class Axes:
                 "num_experts_type", f"{file.name}#/num_experts", f"{experts!r:.40} is no integer.", "Give an integer."
             )
             experts = None
-        elif experts is not None and hints.experts not in (None, experts):
+        elif experts is not None and hints.beyond_is_none and hints.experts is not None and hints.experts < experts:
+            experts = hints.experts
+        elif experts is not None and hints.experts not in (None, experts) and not hints.lenient:
             found.add(
                 "num_experts_differ",
                 f"{file.name}#/num_experts",
                 _experts_differ(hints, f"The file has {experts} experts per layer"),
                 _experts_remedy(hints),
             )
+        if experts is None and hints.beyond_is_none:
+            detail = "Which ids are beyond the routed experts is not known: nobody says how many there are."
+            found.add("num_experts_needed", "/num_experts", detail, "Give `num_experts`, or `model`, its config.json.")
         found.raise_if_any()
+        inferred = experts is None
         if experts is None:
             experts = largest_id() + 1
+            if hints.lenient:
+                experts = min(max(experts, 1), checks.MAX_EXPERTS)  # fillers are no experts
             if experts < 1:
                 raise InputError.of(
                     "zero_tokens",
@@ -240,14 +283,20 @@ class Axes:
                     "Check the recording, or give `num_experts`.",
                 )
             notes.append(f"`num_experts` is not given; inferred as {experts} from the largest id.")
-        return cls(layer_ids=layers, num_experts=int(experts), notes=tuple(notes))
+        return cls(
+            layer_ids=layers, num_experts=int(experts), notes=tuple(notes), inferred=inferred, lenient=hints.lenient
+        )
 
     def trace(self, file: TraceFile | Bundle, format_name: str, notes: tuple[str, ...] = (), **fields: Any) -> Trace:
         """Return the trace of `file`; `fields` are those that the reader knows: top_k, num_tokens, columns, read."""
+        # A trace of nothing but zeros is for the doctor to tell.
+        experts = max(self.num_experts, fields["top_k"]) if self.lenient and self.inferred else self.num_experts
         return Trace(
             layer_ids=self.layer_ids,
-            num_experts=self.num_experts,
+            num_experts=experts,
             hash_source=file.sha256,
-            provenance=Provenance(source=file.name, format=format_name, notes=(*self.notes, *notes)),
+            provenance=Provenance(
+                source=file.name, format=format_name, notes=(*self.notes, *notes), experts_inferred=self.inferred
+            ),
             **fields,
         )

@@ -6,6 +6,8 @@ from traces.formats import (
     flame,
     jsonl,
     llama_csv,
+    lmdeploy_routed,
+    long_csv,
     moetuner,
     npz,
     parquet,
@@ -13,9 +15,9 @@ from traces.formats import (
     tensorrt_llm,
     vllm_ascend,
 )
-from traces.formats.megatron import router_trace
+from traces.formats.megatron import router_trace, tokens_per_expert
 from traces.formats.reader import Reader
-from traces.formats.sglang import per_pass, per_token, stat
+from traces.formats.sglang import logical_count, per_pass, per_token, stat
 from traces.formats.sglang import routed as sglang_routed
 from traces.formats.transformers import archive
 from traces.formats.vllm import eplb_stats
@@ -31,16 +33,20 @@ READERS: tuple[Reader, ...] = (
     eplb.READER,
     eplb_stats.READER,
     router_trace.READER,
+    tokens_per_expert.READER,
     tensorrt_llm.READER,
     moetuner.READER,
     flame.READER,
     llama_csv.READER,
+    long_csv.READER,
     policylang.READER,
     archive.READER,
     vllm_ascend.READER,
     vllm_routed.READER,
     sglang_routed.READER,
+    lmdeploy_routed.READER,
     stat.READER,
+    logical_count.READER,
     per_pass.READER,
     per_token.READER,
 )

@@ -81,10 +81,25 @@ def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
     load = np.zeros((0, 0))
     for file, part in zip(arrays, heat, strict=True):
         load = add_slots(load, held.reshape(layers, -1), part.reshape(layers, -1), f"{file.name}#")
+    if maps and (cut := _without_shared(load, held, hints)) is not None:
+        load = cut
+        notes.append(
+            "Shared experts of mix_placement, on every device, are no routed experts; their loads were left out."
+        )
     axes = Axes.settle(bundle, hints, layers, lambda: -1, num_experts=load.shape[1])
     if other := len(bundle.files) - len(arrays) - len(maps):
         notes.append(f"{other} other files were left out.")
     return checked_counts(bundle.name, "vllm_ascend", axes, load, f"sha256:{bundle.sha256()}", notes=notes)
+
+
+def _without_shared(
+    load: npt.NDArray[np.float64], held: npt.NDArray[np.int64], hints: Hints
+) -> npt.NDArray[np.float64] | None:
+    """Return the loads without ids from E on, if every device holds as many of them; None if not, or there are none."""
+    if hints.experts is None or load.shape[1] <= hints.experts:
+        return None
+    each = (held >= hints.experts).sum(axis=2)
+    return load[:, : hints.experts].copy() if (each == each.flat[0]).all() else None
 
 
 def _is_array(file: TraceFile) -> bool:

@@ -115,7 +115,7 @@ def layout_from_config(content: Any, place: str = "") -> ModelLayout:
             num_groups=groups if limited else None,
             groups_per_token=chosen if limited else None,
             num_shared_experts=shared,
-            num_zero_experts=zero,
+            zero_experts=zero or None,
             name=name,
             notes=tuple(text for text in (*notes, note) if text),
         )

@@ -40,8 +40,8 @@ class ModelLayout:
         Groups of experts that the router limits a token to (``n_group``, ``topk_group``); None where it does not.
     num_shared_experts : int or None
         Experts that every token uses, where known.
-    num_zero_experts : int
-        Choices of the router, numbered on from E, that compute nothing (``zero_expert_num``).
+    zero_experts : int or None
+        Experts that compute nothing, which the router may choose beside the routed ones; engines number them from E.
     name : str
         Model type, to show.
     notes : tuple of str
@@ -56,7 +56,7 @@ class ModelLayout:
     num_groups: int | None = None
     groups_per_token: int | None = None
     num_shared_experts: int | None = None
-    num_zero_experts: int = 0
+    zero_experts: int | None = None
     name: str = ""
     notes: tuple[str, ...] = ()
 

@@ -240,9 +240,11 @@ class Profile(ByContent):
             coactivation=None,
             distant={},
             windows=None,
-            source_load=None,
+            source_load=None if counts.source_load is None else counts.source_load.copy(),
             sample=None,
-            sources=(ProfileSource.of(counts.provenance, counts.digest, 0, counts.provenance.notes),),
+            sources=(
+                ProfileSource.of(counts.provenance, counts.digest, 0, counts.provenance.notes, counts.unrecorded),
+            ),
         )
 
     def __add__(self, other: Profile) -> Profile:

@@ -28,6 +28,8 @@ class ProfileSource:
         Name of the serving engine whose format that is; None where anything may write it.
     notes : tuple of str
         What its reader had to tell.
+    unrecorded : tuple of int
+        Layers of the model that are there without any count: `LoadCounts.unrecorded`.
     """
 
     digest: str
@@ -36,9 +38,17 @@ class ProfileSource:
     format: str = "arrays"
     engine: str | None = None
     notes: tuple[str, ...] = ()
+    unrecorded: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, provenance: Provenance, digest: str, tokens: int, notes: tuple[str, ...]) -> ProfileSource:
+    def of(
+        cls,
+        provenance: Provenance,
+        digest: str,
+        tokens: int,
+        notes: tuple[str, ...],
+        unrecorded: tuple[int, ...] = (),
+    ) -> ProfileSource:
         """Return the source that a provenance describes, with the notes of a whole pass in place of its own."""
         return cls(
             digest=digest,
@@ -47,9 +57,10 @@ class ProfileSource:
             format=provenance.format,
             engine=provenance.engine,
             notes=notes,
+            unrecorded=unrecorded,
         )
 
     @property
     def key(self) -> tuple[Any, ...]:
         """The order of sources in a profile: total, so that merging does not depend on the order of merging."""
-        return (self.digest, self.source, self.tokens, self.notes, self.format, self.engine or "")
+        return (self.digest, self.source, self.tokens, self.notes, self.format, self.engine or "", self.unrecorded)

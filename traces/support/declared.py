@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from annotated_types import DocInfo, Ge, Gt, Le, Lt, Unit
 
-from traces.support.errors import Violations
+from traces.support.errors import InputError, Violations
 
-__all__ = ["Declared", "check_declared", "declared"]
+__all__ = ["Declared", "check_declared", "check_word", "declared"]
 
 SHOWN = 60  # characters of a value in a message
 
@@ -179,3 +179,11 @@ def check_declared(
             found.add(
                 code or f"{item.name}_range", place, f"{str(given)[:SHOWN]} is out of range.", f"Give a number {words}."
             )
+
+
+def check_word(name: str, word: str | None, kind: Any) -> str | None:
+    """Return the word of a parameter, None where it is left out; InputError if its `Literal` has no such word."""
+    if word is not None and word not in get_args(kind):
+        detail = f"{word!r:.60} is not one of {list(get_args(kind))}."
+        raise InputError.of("unknown_choice", f"/{name}", detail, "Choose one of them, or leave it out.")
+    return word

@@ -1,23 +1,13 @@
-"""``moe-placement solvers``, ``topologies`` and ``formats``."""
+"""``moe-placement solvers`` and ``formats``."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from api.cli.console import Json, print_json, write
-from api.report.tables import table
 
-__all__ = ["formats", "solvers", "topologies"]
-
-SHORTHANDS = {
-    "4x8": "4 nodes of 8 GPUs",
-    "1x8": "one node: a flat topology",
-    "8+8+4": "nodes of different sizes",
-    "PRESET:4": "4 nodes of a preset below",
-    "FILE.json": "own links, costs, speeds, memory",
-    "FILE,hosts=4": "from `nvidia-smi topo -m` or NCCL's topology XML",
-}
+__all__ = ["formats", "solvers"]
 
 
 def solvers(as_json: Json = False) -> None:
@@ -36,29 +26,6 @@ def solvers(as_json: Json = False) -> None:
         write(f"{item['name']}\n    {item['summary']}")
         for name, option in item["options"].items():
             write(f"    --option {name}={option['default']}  ({option['type']})")
-
-
-def topologies(as_json: Json = False) -> None:
-    """List the ways to name a topology, and the presets."""
-    from placement import PRESETS
-
-    if as_json:
-        presets = [{"name": name} | asdict(preset) for name, preset in PRESETS.items()]
-        print_json({"shorthands": SHORTHANDS, "presets": presets})
-        return
-    write(table(["--topology", "meaning"], list(SHORTHANDS.items()), left=2) + "\n")
-    header = ["preset", "GPUs per\nnode", "GB/s inside,\nper GPU", "GB/s between\nnodes", "GB per\nGPU"]
-    rows = [
-        [
-            name,
-            str(preset.gpus_per_node),
-            f"{preset.intra.bandwidth_gb_s:g}",
-            f"{preset.inter.bandwidth_gb_s:g}",
-            f"{preset.memory_gb:g}",
-        ]
-        for name, preset in PRESETS.items()
-    ]
-    write(table(header, rows))
 
 
 def formats(as_json: Json = False) -> None:

@@ -44,7 +44,10 @@ def compare(
     server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
-    """Replay a trace through several plans, all as the first was made for unless other options are given."""
+    """Replay a trace through several plans, all as the first was made for unless other options are given.
+
+    Of counts, the expected loads are told, for each dump where there are several.
+    """
     from api.cli import replaying
     from api.cli.outputs import Checks
 
@@ -58,8 +61,10 @@ def compare(
         read = reading.build(checks)
         checks.run(lambda: _check_trace(trace))
 
+    from api.cli.expected import tell_expected
     from api.report.summary import comparison_text, replay_text
-    from solvers.comparing import part_figures
+    from solvers.replays import part_figures
+    from traces import LoadCounts
 
     with progress() as shown, ExitStack() as stack:
         replays = replaying.Replays.of(
@@ -74,6 +79,11 @@ def compare(
             stack=stack,
             shown=shown,
         )
+        if isinstance(replays.tokens, LoadCounts):
+            tell_expected(
+                replays, replays.tokens, dict(zip(_names(files), files, strict=True)), asked, trace, part, as_json
+            )
+            return
         objectives = [replays.objective(loaded, asked) for loaded, _ in replays.plans]
         # One for all, or the rows would not compare.
         batch = asked.get("objective", "decode_batch")
@@ -81,7 +91,7 @@ def compare(
         names = _names(files)
         shown.phase("replaying tokens" if server is None else "waiting for the service")
         engine = asked.get("engine") or replays.plans[0][0].provenance.get("engine")
-        whole = _judged(replays, names, part, objective, engine, workers)
+        whole = _judged(replays, names, part, objective, engine, asked.get("pass_tokens") or (), workers)
         if whole is None:
             found = {
                 name: replays.replay(file, loaded, where, objective)
@@ -141,6 +151,7 @@ def _judged(
     part: str,
     objective: SettledObjective,
     engine: str | None,
+    pass_tokens: tuple[int, ...],
     workers: int | None,
 ) -> Comparison | None:
     """Score all plans on the tokens, beside what happens when nobody plans.
@@ -150,11 +161,11 @@ def _judged(
     from placement import Problem
     from solvers import Request, Study
     from solvers.comparing import judge
-    from traces import InputError, Profile
+    from traces import InputError, Profile, Trace
 
     first, where = replays.plans[0]
     sizes = {(plan.slots_per_gpu, place.name, *place.gpus_per_node) for plan, place in replays.plans}
-    if replays.tokens is None or len(sizes) > 1:
+    if not isinstance(replays.tokens, Trace) or len(sizes) > 1:
         return None
     parts = {part: replays.tokens}
     plans = {name: plan for name, (plan, _) in zip(names, replays.plans, strict=True)}
@@ -167,7 +178,7 @@ def _judged(
     except InputError:
         return None  # a problem refuses what a replay allows: replicas by node where tokens have no home, say
     rows = ({} if base is None else {study.baseline_name: base}) | plans
-    return judge(problem, parts, rows, baseline=study.baseline_name, workers=workers)
+    return judge(problem, parts, rows, baseline=study.baseline_name, pass_tokens=pass_tokens, workers=workers)
 
 
 def _differences(files: Sequence[Path], objectives: Sequence[SettledObjective]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from api.cli.commands.exports import (
     ModelClass,
     ModelName,
     MtpModelClass,
+    PipelineStages,
     Where,
     WithoutMtp,
     form_of,
@@ -24,9 +25,13 @@ from api.cli.console import Json, print_json, say, write
 from api.cli.declared import Asked, asks
 from api.cli.reading import TraceReading
 
+if TYPE_CHECKING:
+    from traces import ModelLayout
+
 __all__ = ["convert"]
 
 TRACES = ("parquet", "jsonl", "npz")
+COUNTS = ("logical_count", "lmdeploy_statistics")
 
 
 @asks(TraceReading, "reading", without=("format",))
@@ -36,7 +41,10 @@ def convert(
     to: Annotated[
         str,
         typer.Option(
-            "--to", metavar="FORMAT", help="Placement format (see `formats`); for traces parquet, jsonl or npz."
+            "--to",
+            metavar="FORMAT",
+            help="Placement format (see `formats`); for traces parquet, jsonl or npz; for counts "
+            "logical-count (SGLang) or lmdeploy-statistics.",
         ),
     ],
     reading: Asked,
@@ -49,25 +57,35 @@ def convert(
     model_class: ModelClass = None,
     mtp_model_class: MtpModelClass = None,
     model_name: ModelName = None,
+    pipeline_stages: PipelineStages = None,
     topology: Where = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Convert a placement file to another format, or a trace to one of ours."""
+    """Convert a placement file to another format, a trace to one of ours, or counts to those that an engine loads."""
     from api.cli.outputs import Checks, check_outputs
 
     with Checks() as checks:
         read = reading.build(checks)
         checks.run(lambda: check_outputs({"OUT": output}, (source, reading.get("model"))))
     wanted = to.strip().lower().replace("-", "_")
-    names = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
+    names: dict[str, Any] = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
+    names |= {"pipeline_stages": pipeline_stages}
     writing = {"fill_missing": fill_missing, "without_mtp": without_mtp, "layer": layer} | names
+    if wanted in COUNTS:
+        _refuse_unused(writing | {"topology": topology, "force": force}, "Counts are written")
+        model = read.layout()
+        loading = read.load_options(model) | {"format": source_format}
+        _convert_counts(source, output, wanted, loading, model, as_json=as_json)
+        return
     if wanted in TRACES and not (wanted == "npz" and _is_placement(source, source_format)):
         _refuse_unused(writing | {"topology": topology, "force": force}, "A trace is converted")
         loading = read.load_options(read.layout()) | {"format": source_format}
         _convert_trace(source, output, wanted, loading, as_json=as_json)
         return
-    _refuse_unused({"top_k": read.top_k, "drop_dummy": read.drop_dummy_rows}, "A placement is converted")
+    rows = {"ids_beyond_experts": read.ids_beyond_experts, "layer_base": read.layer_base, "phase": read.phase}
+    rows |= {"top_k": read.top_k, "drop_dummy": read.drop_dummy_rows}
+    _refuse_unused(rows, "A placement is converted")
     context = placement_context(topology, read, **writing)
     form, engine = form_of(wanted, "/to")
     write_placement(source, source_format, context, form, engine, output, force=force, as_json=as_json)
@@ -99,6 +117,33 @@ def _is_placement(source: Path, source_format: str | None) -> bool:
         return recognise(Document.of(source)) is not None
     except InputError:
         return False  # a trace may be a folder, or larger than any placement
+
+
+def _convert_counts(
+    source: Path, output: Path, to: str, loading: dict[str, Any], model: ModelLayout | None, *, as_json: bool
+) -> None:
+    """Write the counts of a file, or those of a trace's tokens, for an engine."""
+    from api.cli.progress import progress
+    from traces import LoadCounts, Profile, load, save_counts
+
+    with progress() as shown:
+        shown.phase("converting")
+        loaded = load(source, **loading)
+        if isinstance(loaded, LoadCounts):
+            counts = loaded
+        else:
+            profile = Profile.of(loaded)
+            counts = LoadCounts.of(profile.load, layer_ids=profile.layer_ids, provenance=loaded.provenance)
+        notes = (*counts.warnings, *counts.provenance.notes)
+        notes = (*notes, *save_counts(counts, output, format=to, model=model))  # type: ignore[arg-type]  # one of COUNTS
+    for note in notes:
+        say(note, "note")
+    if as_json:
+        facts = {"layers": counts.num_layers, "num_experts": counts.num_experts}
+        told = {"file": str(output), "format": to, "source_format": counts.provenance.format}
+        print_json(told | facts | {"notes": list(notes)})
+        return
+    write(f"{output} written: counts of {counts.num_layers} layers of {counts.num_experts} experts.")
 
 
 def _convert_trace(source: Path, output: Path, to: str, loading: dict[str, Any], *, as_json: bool) -> None:

@@ -35,7 +35,10 @@ def evaluate(
     server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
-    """Replay every token of a trace through a plan, as the plan was made for unless other options are given."""
+    """Replay every token of a trace through a plan, as the plan was made for unless other options are given.
+
+    Of counts, the expected loads are told, for each dump where there are several.
+    """
     from api.cli import replaying
     from api.cli.outputs import Checks
 
@@ -45,8 +48,10 @@ def evaluate(
     with Checks() as checks:
         read = reading.build(checks)
 
+    from api.cli.expected import tell_expected
     from api.report.summary import replay_text
-    from solvers.comparing import part_figures
+    from solvers.replays import part_figures
+    from traces import LoadCounts
 
     with progress() as shown, ExitStack() as stack:
         replays = replaying.Replays.of(
@@ -61,6 +66,9 @@ def evaluate(
             stack=stack,
             shown=shown,
         )
+        if isinstance(replays.tokens, LoadCounts):
+            tell_expected(replays, replays.tokens, {str(plan): plan}, asked, trace, part, as_json)
+            return
         shown.phase("replaying tokens" if server is None else "waiting for the service")
         ((loaded, where),) = replays.plans
         batch = asked.get("objective", "decode_batch")

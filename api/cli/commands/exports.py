@@ -1,4 +1,4 @@
-"""``moe-placement export`` and ``moe-placement check``: placement files for engines, and existing ones examined."""
+"""``moe-placement export``: placement files for engines."""
 
 from __future__ import annotations
 
@@ -9,19 +9,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options as shared
-from api.cli.console import BAD_INPUT, Json, print_json, say, write
+from api.cli.console import Json, print_json, say, write
 from api.cli.declared import Asked, asks
 from api.cli.knobs import MACHINE, OUTPUT
 from api.cli.options import output_option
 from api.cli.reading import TraceReading, read_topology
 from api.cli.remote.service import ServerOption, fetch_plan, named_plan, refuse_options, service_at
+from api.cli.texts import wholes
 
 if TYPE_CHECKING:
     from placement import Plan
     from placement.engines import Engine
     from placement.exports import Context, Export
 
-__all__ = ["LAYOUT_OPTIONS", "check", "export", "placement_context", "write_placement"]
+__all__ = [
+    "LAYOUT_OPTIONS",
+    "ModelClass",
+    "MtpModelClass",
+    "Where",
+    "WithoutMtp",
+    "export",
+    "form_of",
+    "placement_context",
+    "write_placement",
+]
 
 LAYOUT_OPTIONS = ("model", "num_experts", "layer_ids", "model_layers", "first_moe_layer", "moe_layers", "mtp_layers")
 FillMissing = Annotated[
@@ -36,6 +47,12 @@ MtpModelClass = Annotated[
     str | None, typer.Option(metavar="NAME", help="Engine's class for multi-token prediction; for hygon.")
 ]
 ModelName = Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model; for hygon.")]
+PipelineStages = Annotated[
+    str | None,
+    typer.Option(
+        parser=wholes, metavar="N,N", help="Layers of the model in each stage of its pipeline, as 30,31; for hygon."
+    ),
+]
 Where = Annotated[
     str | None,
     typer.Option(
@@ -66,6 +83,7 @@ def export(
     model_class: ModelClass = None,
     mtp_model_class: MtpModelClass = None,
     model_name: ModelName = None,
+    pipeline_stages: PipelineStages = None,
     topology: Where = None,
     plan_format: shared.PlanFormatOption = None,
     force: Force = False,
@@ -81,7 +99,8 @@ def export(
     with Checks() as checks:
         read = reading.build(checks)
         checks.run(lambda: check_outputs({"--output": output}, (plan, reading.get("model"))))
-    names = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
+    names: dict[str, Any] = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
+    names |= {"pipeline_stages": pipeline_stages}
     writing = {"fill_missing": fill_missing, "without_mtp": without_mtp, "layer": layer} | names
     context = placement_context(topology, read, **writing)
     form, target = form_of(engine, "/engine")
@@ -90,46 +109,6 @@ def export(
             with service_at(server) as service:
                 plan = fetch_plan(service, str(plan), Path(folder))
         write_placement(plan, plan_format, context, form, target, output, force=force, as_json=as_json)
-
-
-@asks(TraceReading, "reading", only=LAYOUT_OPTIONS)
-def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Placement file of any engine.")],
-    reading: Asked,
-    engine: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Engine, or format that it should have; found by content by default."),
-    ] = None,
-    without_mtp: WithoutMtp = False,
-    model_class: ModelClass = None,
-    mtp_model_class: MtpModelClass = None,
-    topology: Where = None,
-    as_json: Json = False,
-) -> None:
-    """Tell everything in a placement file that its engine would reject or misread; exit code 1 if there is anything."""
-    from api.cli.errors import told
-    from api.cli.outputs import Checks
-    from placement.exports import Document, recognised
-
-    with Checks() as checks:
-        read = reading.build(checks)
-    document = Document.of(file)
-    form = recognised(document) if engine is None else form_of(engine, "/engine")[0]
-    names = {"model_class": model_class, "mtp_model_class": mtp_model_class}
-    context = placement_context(topology, read, without_mtp=without_mtp, **names)
-    found, notes = form.check(document, context)
-    for violation in found.found:
-        say(told(violation), "error")
-    for note in notes:
-        say(note, "note")
-    if as_json:
-        violations = [violation.as_dict() for violation in found.found]
-        both = {"format": form.name, "engine": form.engine, "notes": list(notes)}
-        print_json({"file": str(file), "valid": not violations, "violations": violations} | both)
-    elif not found.found:
-        write(f"{file}: a valid file of {form.engine} ({form.name}).")
-    if found.found:
-        raise typer.Exit(BAD_INPUT)
 
 
 def form_of(text: str, pointer: str) -> tuple[Export, Engine | None]:

@@ -45,6 +45,9 @@ def profile(
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the permutation null.")] = 0,
     top_k: shared.TopKOption = None,
     drop_dummy: shared.DropDummyOption = False,
+    ids_beyond_experts: shared.BeyondOption = None,
+    layer_base: shared.LayerBaseOption = None,
+    phase: shared.PhaseOption = None,
     num_experts: shared.NumExpertsOption = None,
     layer_ids: shared.LayerIdsOption = None,
     format_name: shared.FormatOption = None,
@@ -80,7 +83,8 @@ def profile(
     from traces.profile.shards import profile_shards
     from traces.statistics import summary
 
-    loading |= reading.row_options(top_k, drop_dummy)
+    rows = {"ids_beyond_experts": ids_beyond_experts, "layer_base": layer_base, "phase": phase}
+    loading |= reading.row_options(top_k, drop_dummy, **rows)
     shards = list_shards(sources)
     check_outputs({"--output": output}, tuple(shard for shard in shards if "://" not in shard))
     if server is not None:

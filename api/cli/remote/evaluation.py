@@ -9,7 +9,7 @@ from api.cli.remote.service import body_of
 if TYPE_CHECKING:
     from api.client import Client
     from placement import Evaluation, Plan, SettledObjective, Topology
-    from solvers.comparing import PartFigures
+    from solvers.replays import PartFigures
 
 __all__ = ["replay_remotely"]
 
@@ -22,7 +22,7 @@ def replay_remotely(
     where: Topology,
     objective: SettledObjective,
 ) -> tuple[PartFigures, tuple[str, ...]]:
-    """Have a service replay a trace both ways that tokens travel, as `solvers.comparing.replay_both` does.
+    """Have a service replay a trace both ways that tokens travel, as `solvers.replays.replay_both` does.
 
     Parameters
     ----------
@@ -31,7 +31,8 @@ def replay_remotely(
     plan_id : str or None
         Its id, if the service has it; else its content is sent.
     tokens : dict
-        ``trace``, its id; and, as in an evaluation's request, the ``part`` of it and the share to ``hold_out``.
+        ``trace``, its id; and, as in an evaluation's request, the ``part`` of it, the share to ``hold_out``, and
+        ``pass_tokens``.
     where : Topology
     objective : SettledObjective
         How tokens travel; where activated experts have a weight, they are counted as well.
@@ -42,11 +43,11 @@ def replay_remotely(
     """
     from dataclasses import replace
 
-    from api.resources.schemas import EvaluationBody
+    from api.resources.evaluation_body import EvaluationBody
     from placement import Evaluation
     from placement.replay.choices import choices_of
     from placement.topology.file import topology_to_dict
-    from solvers.comparing import PartFigures
+    from solvers.replays import PartFigures
 
     sent: dict[str, Any] = tokens | {"topology": topology_to_dict(where)}
     if plan_id is None:

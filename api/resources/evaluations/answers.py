@@ -6,7 +6,17 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-__all__ = ["Evaluation"]
+__all__ = ["Evaluation", "PassFigures"]
+
+
+class PassFigures(BaseModel):
+    """Balance of the GPUs in forward passes of one size, as engines log it; see `placement.PassFigures`."""
+
+    pass_tokens: int = Field(description="Consecutive tokens of a pass.")
+    passes: int
+    balancedness_vllm: float | None = Field(description="Null where the tokens make no whole pass, as the others.")
+    utilization_sglang: float | None
+    imbalance_trtllm: float | None
 
 
 class Evaluation(BaseModel):
@@ -26,8 +36,10 @@ class Evaluation(BaseModel):
     traffic: float
     traffic_unit: str
     imbalance_max_over_mean: float
-    balancedness_vllm: float
-    imbalance_trtllm: float
+    balancedness_whole_trace: float = Field(
+        description="Mean load by the largest, over all tokens; engines log it per pass, where it is lower."
+    )
+    per_pass: list[PassFigures] = Field(description="Balance per forward pass of each size, mean over passes.")
     imbalance_optimal_split: float | None = Field(description="Null for plans without replicas.")
     activated_experts: float | None = Field(
         description="Null unless the plan was made for activated experts, or a decode_batch was given."

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from api.resources.evaluation_body import EvaluationBody
 from api.resources.requests import topology_of
-from api.resources.schemas import EvaluationBody, PlanBody, TopologyFile
+from api.resources.schemas import PlanBody, TopologyFile
 from api.resources.traces.stored import StoredTrace
 from placement import Plan, evaluate
 from placement.replay.choices import CHOICES, engine_choices, recorded_topology
 from solvers.source import part_of
-from traces import InputError
+from traces import InputError, LoadCounts
 
 __all__ = ["Replay", "replay", "replay_of"]
 
@@ -49,7 +50,7 @@ def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[st
         topology = PlanBody.model_validate(request).topology
     else:
         topology = _topology(plan)
-    asked = {name: getattr(body, name) for name in ("engine", *CHOICES, "decode_batch")}
+    asked = {name: getattr(body, name) for name in ("engine", *CHOICES, "decode_batch", "pass_tokens")}
     known |= {"asked": asked, "part": body.part, "hold_out": body.hold_out}
     return Replay(plan=dict(plan), topology=topology, **known)
 
@@ -80,6 +81,12 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
         remedy = f"This service takes evaluations up to {max_bytes / 1e9:.1f} GB."
         raise InputError.of("job_too_large", "/topology", detail, remedy)
     trace, notes = part_of(task.trace.open(), task.part, task.hold_out, "/trace")
+    if isinstance(trace, LoadCounts):
+        detail = "There are no tokens to replay: it holds counts."
+        remedy = (
+            "Give a trace with token identity (topk_ids), or use the command `evaluate`, which tells expected loads."
+        )
+        raise InputError.of("counts_only", "/trace", detail, remedy)
     _, own = engine_choices(task.asked["engine"], trace)
     figures = evaluate(plan, trace, topology, **task.asked, workers=threads).as_dict()
     return {**figures, "notes": [*notes, *own]}

@@ -12,10 +12,10 @@ from starlette.responses import Response
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.evaluation_body import EvaluationBody
 from api.resources.evaluations.answers import Evaluation
 from api.resources.evaluations.evaluating import Replay, replay, replay_of
 from api.resources.responses import json_response
-from api.resources.schemas import EvaluationBody
 from api.resources.topologies.named import with_topology
 from api.resources.traces.stored import StoredTrace
 from api.store.tenant import TenantStore

@@ -29,6 +29,7 @@ from api.resources.plans.exports import (
     ModelLayers,
     MtpLayers,
     Name,
+    PipelineStages,
     WithoutMtp,
 )
 from api.resources.responses import json_response
@@ -189,6 +190,7 @@ def export_plan(
     model_class: Name = None,
     mtp_model_class: Name = None,
     model_name: Name = None,
+    pipeline_stages: PipelineStages = None,
     force: Force = False,
 ) -> Response:
     """Return the best plan so far as the placement file of an engine, if the engine would load it as it is meant.
@@ -208,6 +210,7 @@ def export_plan(
         model_class=model_class,
         mtp_model_class=mtp_model_class,
         model_name=model_name,
+        pipeline_stages=None if pipeline_stages is None else tuple(map(int, pipeline_stages.split(","))),
     )
     _, text = PLANS.found(store, plan_id)
     plan = Plan.from_dict(json.loads(text))

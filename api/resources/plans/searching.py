@@ -17,7 +17,7 @@ from api.store.leases import StaleAttemptError, Task
 from api.telemetry.gauges import PlanLoad
 from placement import Plan
 from solvers import Event, Solution, Study
-from solvers.comparing import expected_load
+from solvers.counted import expected_load
 from traces import InputError
 
 __all__ = ["search_plan"]

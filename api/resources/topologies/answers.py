@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from api.resources.answers import time_of
 from api.store.rows import TopologyRow
+from placement import Topology
 
 __all__ = ["TopologyList", "TopologyPreset", "TopologyResource"]
 
@@ -35,9 +36,13 @@ class TopologyResource(BaseModel):
     topology: str | dict[str, Any] = Field(description="Shorthand, or the content of a topology file.")
     num_nodes: int
     num_gpus: int
+    notes: list[str] = Field(description="What was understood, and what is assumed.")
+    warnings: list[str] = Field(
+        description="What makes no sense in it: a hop between nodes that costs less than inside."
+    )
 
     @classmethod
-    def of(cls, row: TopologyRow, *, num_nodes: int, num_gpus: int) -> TopologyResource:
+    def of(cls, row: TopologyRow, topology: Topology) -> TopologyResource:
         """Show a row of the store."""
         return cls(
             id=row.id,
@@ -45,8 +50,10 @@ class TopologyResource(BaseModel):
             tags=row.tags,
             created_at=time_of(row.created_at),
             topology=row.content,
-            num_nodes=num_nodes,
-            num_gpus=num_gpus,
+            num_nodes=topology.num_nodes,
+            num_gpus=topology.num_gpus,
+            notes=list(topology.notes),
+            warnings=list(topology.warnings),
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar, cast
 
-from api.resources.schemas import EvaluationBody, FrontBody, PlanBody, TopologyFile
+from api.resources.evaluation_body import EvaluationBody
+from api.resources.schemas import FrontBody, PlanBody, TopologyFile
 from api.store.tenant import TenantStore
 from traces import InputError
 

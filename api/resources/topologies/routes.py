@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -15,10 +16,14 @@ from api.resources.context import StoreOf
 from api.resources.parameters import Cursor, Limit, TagQuery
 from api.resources.requests import topology_of
 from api.resources.responses import json_response
-from api.resources.schemas import LabelsBody, TopologyBody, TopologyFile
+from api.resources.schemas import LabelsBody, TopologyFile
 from api.resources.topologies.answers import TopologyList, TopologyPreset, TopologyResource
+from api.resources.topologies.bodies import TopologyBody
 from api.store.rows import TopologyRow
 from placement import PRESETS
+from placement.topology.file import topology_to_dict
+from placement.topology.machines import read_machine
+from traces import InputError
 
 __all__ = ["router"]
 
@@ -39,11 +44,11 @@ SHORTHANDS = {
     responses=problems("malformed-json", "too-large", "unsupported-media-type"),
 )
 def create_topology(body: TopologyBody, store: StoreOf) -> Response:
-    """Keep a topology under an id, to name it in plans. Plans keep what it is now."""
-    topology_of(body.topology)
-    content = body.topology
-    if isinstance(content, TopologyFile):
-        content = content.model_dump(mode="json", exclude_unset=True)  # type: ignore[assignment]  # JSON from here on
+    """Keep a topology under an id, to name it in plans. Plans keep what it is now.
+
+    In place of a topology, a machine's own description can be sent; `notes` of the answer tell what is assumed.
+    """
+    content = _content(body)
     row = store.topologies.add(content, body.name, body.tags)
     return json_response(_shown(row), status=201, headers={"Location": f"/v1/topologies/{row.id}"}, strong_etag=True)
 
@@ -113,10 +118,32 @@ def delete_topology(topology_id: str, store: StoreOf) -> Response:
     return Response(status_code=204)
 
 
+def _content(body: TopologyBody) -> Any:
+    """Return what is kept: the text or the file that was sent, or a file of what is understood of a description.
+
+    Raises
+    ------
+    InputError
+    """
+    if (body.topology is None) == (body.description is None):
+        detail = "A topology is said as topology or as description."
+        raise InputError.of("topology_forms", "/topology", detail, "Give one of them.")
+    if body.description is not None:
+        described = read_machine(body.description.encode("utf-8", "replace"), "description", body.options or "")
+        return topology_to_dict(described)
+    if body.options is not None:
+        detail = "Options belong to a description, and there is none."
+        raise InputError.of("topology_options", "/options", detail, "Write them into the topology.")
+    assert body.topology is not None
+    topology_of(body.topology)
+    if isinstance(body.topology, TopologyFile):
+        return body.topology.model_dump(mode="json", exclude_unset=True)
+    return body.topology
+
+
 def _shown(row: TopologyRow) -> TopologyResource:
     content = row.content if isinstance(row.content, str) else TopologyFile.model_validate(row.content)
-    topology = topology_of(content)
-    return TopologyResource.of(row, num_nodes=topology.num_nodes, num_gpus=topology.num_gpus)
+    return TopologyResource.of(row, topology_of(content))
 
 
 def _missing(topology_id: str) -> ProblemError:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from api.resources.layers import layout
-from solvers.source import Source, open_source
+from solvers.source import Source, open_source, told_while_read
 from traces import InputError, LoadCounts, Profile, Trace, Violation
 from traces.formats import UnpackLimits
 from traces.profile.sample import TokenSample
@@ -34,8 +34,8 @@ def inspect(path: Path, shown: str, hints: Mapping[str, Any], max_unpacked_bytes
     shown : str
         How to call the file in errors.
     hints : mapping
-        format, num_experts, layer_ids, top_k, model_layers, first_moe_layer, moe_layers, drop_dummy_rows, as far as the
-        client gave them.
+        format, num_experts, layer_ids, top_k, model_layers, first_moe_layer, moe_layers, drop_dummy_rows,
+        ids_beyond_experts, layer_base, phase, as far as the client gave them.
     max_unpacked_bytes : int, optional
         How much an archive may hold.
 
@@ -140,7 +140,9 @@ def outline(facts: Mapping[str, Any]) -> Profile:
 def _facts_of_trace(trace: Trace) -> dict[str, Any]:
     tokens, ranks, known_sequences = 0, 0, "seq_id" in trace.columns
     used, repeats = np.zeros(trace.num_layers, dtype=bool), Repeats()
-    for batch in trace.batches():
+    looked, diagnosis = told_while_read(trace)
+    assert isinstance(looked, Trace)
+    for batch in looked.batches():
         repeats.mask(batch.topk_ids)
         tokens += len(batch)
         if not used.all():
@@ -162,7 +164,7 @@ def _facts_of_trace(trace: Trace) -> dict[str, Any]:
         "num_tokens": tokens,
         "top_k": trace.top_k,
         "columns": sorted(trace.columns),
-        "notes": list(repeats.notes(trace)),
+        "notes": [*repeats.notes(trace), *diagnosis()],
         "has_affinity": True,
         "has_sample": True,
         "has_seq_id": known_sequences,
@@ -182,7 +184,7 @@ def _facts_of_statistics(source: LoadCounts | Profile) -> dict[str, Any]:
         "num_tokens": None if counts else profile.tokens,
         "top_k": None if counts else profile.top_k,
         "columns": [],
-        "notes": list(source.provenance.notes) if isinstance(source, LoadCounts) else [],
+        "notes": [*(source.provenance.notes if isinstance(source, LoadCounts) else ()), *told_while_read(source)[1]()],
         "has_affinity": profile.affinity is not None,
         "has_sample": sample is not None and len(sample) > 0,
         "has_seq_id": sample is not None and bool((sample.seq_id >= 0).all()),

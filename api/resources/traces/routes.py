@@ -23,6 +23,7 @@ from api.store.rows import ConflictError
 from api.store.tenant import TenantStore
 from traces import Violation
 from traces.formats import READERS
+from traces.support.words import Beyond, Phase
 
 __all__ = ["check_format", "router"]
 
@@ -97,6 +98,18 @@ async def upload(
     drop_dummy_rows: Annotated[
         bool, Query(description="Leave out rows that repeat the row before, and rows of a single id.")
     ] = False,
+    ids_beyond_experts: Annotated[
+        Beyond | None,
+        Query(
+            description="Ids of num_experts and above, as of fused shared or zero-computation experts: none takes them "
+            "as no routed expert; refused if left out."
+        ),
+    ] = None,
+    layer_base: Annotated[
+        int | None,
+        Query(ge=0, le=1, description="What layers of a Megatron trace are counted from, if it does not tell."),
+    ] = None,
+    phase: Annotated[Phase | None, Query(description="Only the tokens of one phase, if the file has phases.")] = None,
     tag: TagQuery = (),
     file_format: Annotated[
         str | None,
@@ -112,7 +125,8 @@ async def upload(
     given: dict[str, Any] = {"format": file_format, "num_experts": num_experts}
     given |= {"layer_ids": read_layers("layer_ids", layer_ids), "moe_layers": read_layers("moe_layers", moe_layers)}
     given |= {"top_k": top_k, "model_layers": model_layers, "first_moe_layer": first_moe_layer}
-    given |= {"drop_dummy_rows": drop_dummy_rows or None}
+    given |= {"drop_dummy_rows": drop_dummy_rows or None, "ids_beyond_experts": ids_beyond_experts}
+    given |= {"layer_base": layer_base, "phase": phase}
     hints = {field: value for field, value in given.items() if value is not None}
     row, new = await receive_trace(request, services, store, name, hints, tag)
     headers = {"Location": f"/v1/traces/{row.id}"}

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute, refuse_encoded
 from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.reading import ImportBody, UploadBody
 from api.resources.responses import json_response
-from api.resources.schemas import ImportBody, UploadBody
 from api.resources.traces.answers import TraceResource, UploadResource
 from api.resources.traces.imports import fetch
 from api.resources.traces.parts import append, offset_of

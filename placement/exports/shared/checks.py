@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -84,6 +85,7 @@ def arrange(plan: Plan, rules: Rules, context: Context, found: Violations) -> Ta
     places = [f"/physical_to_logical_map/{row}" for row in range(len(layers))]
     notes: list[str] = []
     keep = np.ones(len(layers), dtype=bool)
+    unrecorded = _unrecorded(plan)
     if model is not None:
         mtp = set(model.mtp_layers)
         if context.without_mtp:
@@ -115,8 +117,16 @@ def arrange(plan: Plan, rules: Rules, context: Context, found: Violations) -> Ta
         elif rules.layers == "ordinals" and (np.diff(table.layer_ids) > 1).any():
             detail = f"Layers {table.layer_ids.tolist()[:SHOWN]} have gaps, and the file counts MoE layers only."
             found.add("layers_with_gaps", "/layer_ids", detail, "Give `model` to say that they are all.")
-    if model is not None and rules.covered and context.fill_missing:
-        table, filled = _filled(table, _expected(rules, context))
+        elif rules.layers == "ordinals" and unrecorded:
+            detail = (
+                f"Layers {sorted(unrecorded)[:SHOWN]} had no counts in the recording: they are MoE layers, which the "
+                "file counts, or dense ones."
+            )
+            found.add("model_unknown", "/layer_ids", detail, "Give `model`, the model's config or layers.")
+    if model is not None and rules.covered:
+        there = unrecorded | set(table.layer_ids.tolist())
+        wanted = [layer for layer in _expected(rules, context) if context.fill_missing or layer in there]
+        table, filled = _filled(table, wanted)
         notes += filled
     check_layers(table, rules, context, "", found)
     return replace(table, notes=tuple(notes))
@@ -219,7 +229,14 @@ def _expected(rules: Rules, context: Context) -> tuple[int, ...]:
     return context.model.all_moe_layers if with_mtp else context.model.moe_layers
 
 
-def _filled(table: Table, expected: tuple[int, ...]) -> tuple[Table, list[str]]:
+def _unrecorded(plan: Plan) -> set[int]:
+    """Return the layers that a plan lacks because its recording had no counts of them, as the solver noted."""
+    sources = plan.provenance.get("trace")
+    listed = [source.get("unrecorded") for source in sources if isinstance(source, Mapping)] if sources else []
+    return {layer for layers in listed if isinstance(layers, list | tuple) for layer in layers if type(layer) is int}
+
+
+def _filled(table: Table, expected: Sequence[int]) -> tuple[Table, list[str]]:
     """Add the contiguous layout for the layers that are missing."""
     missing = sorted(set(expected) - set(table.layer_ids.tolist()))
     if not missing:

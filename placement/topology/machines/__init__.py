@@ -1,25 +1,24 @@
-"""Topologies from what a machine says of itself: ``nvidia-smi topo -m``, NCCL's XML, matrices of rank costs."""
+"""Topologies from what a machine says of itself: ``nvidia-smi``, ``rocm-smi``, ``amd-smi``, NCCL, RCCL, rank costs."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from placement.support.json_files import parse_json, read_bytes
 from placement.topology.file import topology_from_dict
-from placement.topology.machines import ibstat, nccl, smi
-from placement.topology.machines.machine import Overrides
+from placement.topology.machines import amd, amd_tables, nccl, smi
+from placement.topology.machines.machine import Machine
+from placement.topology.machines.options import FORMS, Overrides, read_options
+from placement.topology.machines.pasted import plain_text
 from placement.topology.topology import Topology
 from traces import InputError
 from traces.support.text_marks import refuse_marks
 
-__all__ = ["FORMS", "load_machine"]
+__all__ = ["FORMS", "load_machine", "read_machine"]
 
-FORMS = "topo.txt,hosts=4,network_gb_s=50"
 MAX_BYTES = 16 << 20
-NUMBERS = ("nvlink_gb_s", "pcie_gb_s", "network_gb_s")
-KEYS = ("hosts", "domain", *NUMBERS, "ibstat")
+KNOWN = "`nvidia-smi topo -m`, `rocm-smi --showtopo` or `amd-smi topology`"
 
 
 def load_machine(path: str | Path, options: str = "") -> Topology:
@@ -28,63 +27,78 @@ def load_machine(path: str | Path, options: str = "") -> Topology:
     Parameters
     ----------
     path : path
-        Output of ``nvidia-smi topo -m``, the XML that NCCL writes to ``NCCL_TOPO_DUMP_FILE``, or JSON: a topology
-        file, or SGLang's matrix of rank costs with or without its key.
+        Output of ``nvidia-smi topo -m``, ``rocm-smi --showtopo`` or ``amd-smi topology`` (the latter two also as JSON),
+        the XML that NCCL and RCCL write to ``NCCL_TOPO_DUMP_FILE``, or JSON: a topology file, or SGLang's matrix of
+        rank costs with or without its key.
     options : str
         What the file does not say, as ``key=value`` with commas between: ``hosts`` (as many of the host described),
-        ``domain`` (``host`` or ``rack``: where NVLink ends), ``nvlink_gb_s`` (per link and direction), ``pcie_gb_s``,
-        ``network_gb_s`` (per GPU and direction), ``ibstat`` (a file with the output of ``ibstat``).
+        ``domain`` (``host`` or ``rack``: where NVLink ends), ``nvlink_gb_s`` and ``xgmi_gb_s`` (per link and
+        direction), ``pcie_gb_s``, ``network_gb_s`` (per GPU and direction), ``gpu_order`` (GPUs in the order of the
+        ranks, ``0+2+1+3``), ``ibstat`` (a file with the output of ``ibstat``).
 
     Raises
     ------
     InputError
     """
     name = Path(path).name
-    data = read_bytes(Path(path))
+    return read_machine(read_bytes(Path(path)), name, options, files=True, must_be_json=name.lower().endswith(".json"))
+
+
+def read_machine(
+    data: bytes, name: str, options: str = "", *, files: bool = False, must_be_json: bool = False
+) -> Topology:
+    """Read a topology from the content of a description; see `load_machine`.
+
+    Parameters
+    ----------
+    data : bytes
+    name : str
+        Name to show, and to begin the places of violations with.
+    options : str
+    files : bool
+        Whether `options` may name files of this machine.
+    must_be_json : bool
+        Whether the name says that it is JSON.
+
+    Raises
+    ------
+    InputError
+    """
     refuse_marks(data[:4], name)
-    start = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start.startswith((b"{", b"[")) or name.lower().endswith(".json"):
-        if options:
-            detail = f"A JSON file says it all itself, so {options!r:.60} has no place."
-            raise InputError.of("topology_options", "/topology", detail, "Write it into the file.")
-        content = parse_json(data, name)
-        return topology_from_dict({"rank_cost_matrix": content} if isinstance(content, list) else content, f"{name}#")
-    if len(data) > MAX_BYTES:
+    if len(data) > MAX_BYTES and not _starts_json(data):
         detail = f"A description of {len(data)} bytes?"
         raise InputError.of("file_too_large", name, detail, "Name a topology file.")
-    overrides = _overrides(options)
-    if nccl.sniff(data):
-        return nccl.read(data, name, overrides).topology(overrides)
-    if smi.sniff(data):
-        return smi.read(data, name, overrides).topology(overrides)
-    detail = "This is no JSON, no output of `nvidia-smi topo -m`, and no topology XML of NCCL."
+    text = "" if len(data) > MAX_BYTES else plain_text(data)
+    if must_be_json or _starts_json(text.encode() if text else data):
+        return _of_json(data, name, options, files)
+    overrides = read_options(options, files=files)
+    return _machine(data, text, name, overrides).topology(overrides)
+
+
+def _machine(data: bytes, text: str, name: str, overrides: Overrides) -> Machine:
+    if nccl.sniff(text):
+        try:
+            return nccl.read(data.decode("utf-8-sig"), name, overrides)
+        except UnicodeDecodeError as error:
+            raise InputError.of("not_xml", name, "The file is not UTF-8 text.", "Record it again.") from error
+    if amd_tables.sniff(text):
+        return amd.machine_of(amd_tables.from_text(text, name), name, overrides)
+    if smi.sniff(text):
+        return smi.read(text, name, overrides)
+    detail = f"This is no JSON, no output of {KNOWN}, and no topology XML of NCCL or RCCL."
     raise InputError.of("unknown_format", name, detail, "Record it again, or write a topology file.")
 
 
-def _overrides(options: str) -> Overrides:
-    """Read ``key=value`` with commas between."""
-    given = Overrides()
-    seen: set[str] = set()
-    for part in filter(None, options.split(",")):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or key not in KEYS or key in seen:
-            detail = f"{part!r:.60} is not one of {', '.join(KEYS)}, given once, with a value."
-            raise InputError.of("topology_options", "/topology", detail, f"Write {FORMS}, say.")
-        seen.add(key)
-        if key == "ibstat":
-            output = read_bytes(Path(value))
-            refuse_marks(output[:4], Path(value).name)
-            given = replace(given, nics=ibstat.read(output, Path(value).name))
-        elif key == "domain":
-            given = replace(given, domain=value)
-        else:
-            try:
-                number: Any = int(value) if key == "hosts" else float(value)
-            except ValueError:
-                detail = f"{value!r:.40} is no number."
-                raise InputError.of("topology_options", f"/topology/{key}", detail, f"Write {FORMS}, say.") from None
-            given = replace(given, **{key: number})
-    if {"ibstat", "network_gb_s"} <= seen:
-        detail = "ibstat and network_gb_s both say how fast the network is."
-        raise InputError.of("topology_options", "/topology", detail, "Give one of them.")
-    return given
+def _of_json(data: bytes, name: str, options: str, files: bool) -> Topology:
+    content: Any = parse_json(data, name)
+    if amd_tables.is_json(content):
+        overrides = read_options(options, files=files)
+        return amd.machine_of(amd_tables.from_json(content, name), name, overrides).topology(overrides)
+    if options:
+        detail = f"A JSON file says it all itself, so {options!r:.60} has no place."
+        raise InputError.of("topology_options", "/topology", detail, "Write it into the file.")
+    return topology_from_dict({"rank_cost_matrix": content} if isinstance(content, list) else content, f"{name}#")
+
+
+def _starts_json(data: bytes) -> bool:
+    return data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"["))

@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from placement.topology.links import FASTEST, GENERIC, MAX_GPUS, SLOWEST
+from placement.topology.links import GENERIC, MAX_GPUS
+from placement.topology.machines.network import network_of, slowest_inside
+from placement.topology.machines.options import Overrides
 from placement.topology.topology import Topology
-from traces import InputError, Violations
+from traces import InputError
 
-__all__ = ["Machine", "Overrides", "joined", "no_nvlink"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Overrides:
-    """What the caller says that a description does not.
-
-    Attributes
-    ----------
-    hosts : int
-        How many of the host described there are.
-    domain : {"host", "rack"} or None
-        Where NVLink ends: at each host, or only at the rack (GB200 NVL72), so that all hosts are one node.
-    nvlink_gb_s, pcie_gb_s, network_gb_s : float or None
-        Per NVLink, per GPU over PCIe, per GPU over the network; GB/s and direction.
-    nics : tuple of float
-        GB/s of each network port of a host, from ``ibstat``.
-    """
-
-    hosts: int = 1
-    domain: str | None = None
-    nvlink_gb_s: float | None = None
-    pcie_gb_s: float | None = None
-    network_gb_s: float | None = None
-    nics: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        found = Violations()
-        if not 1 <= self.hosts <= MAX_GPUS:
-            detail = f"hosts={self.hosts} is not 1 to {MAX_GPUS}."
-            remedy = f"Give the number of hosts like the one described, as in hosts=4; at most {MAX_GPUS} GPUs in all."
-            found.add("topology_options", "/topology/hosts", detail, remedy)
-        if self.domain not in (None, "host", "rack"):
-            found.add("topology_options", "/topology/domain", f"{self.domain!r:.40}.", "Give host or rack.")
-        for name in ("nvlink_gb_s", "pcie_gb_s", "network_gb_s"):
-            value = getattr(self, name)
-            if value is not None and not SLOWEST <= value <= FASTEST:
-                detail = f"{value} GB/s is not {SLOWEST:g} to {FASTEST:g}."
-                found.add("topology_options", f"/topology/{name}", detail, "Give GB/s per direction.")
-        found.raise_if_any()
+__all__ = ["Machine", "joined", "no_links"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +28,19 @@ class Machine:
     host : (G,) int64
         Host of each GPU.
     domain : (G,) int64
-        Which GPUs NVLink joins; where there is no NVLink, the host.
+        Which GPUs NVLink or XGMI joins; where there is none, the host.
     network_gb_s : float or None
         Per GPU, where the description says it.
+    port_gb_s : float or None
+        Of the PCIe port of each GPU, where it is known or assumed.
+    network_ports : int or None
+        Of a host, where the description lists them without their speed.
     host_ends_nvlink : bool or None
         Whether NVLink is known to end at the host; None where the description can't tell.
+    visible : str
+        Environment variable that orders the GPUs.
+    notes : tuple of str
+        What was understood, and what is assumed.
     """
 
     name: str
@@ -77,7 +48,11 @@ class Machine:
     host: npt.NDArray[np.int64]
     domain: npt.NDArray[np.int64]
     network_gb_s: float | None = None
+    port_gb_s: float | None = None
+    network_ports: int | None = None
     host_ends_nvlink: bool | None = None
+    visible: str = "CUDA_VISIBLE_DEVICES"
+    notes: tuple[str, ...] = ()
 
     def topology(self, overrides: Overrides) -> Topology:
         """Return the topology of as many hosts as the caller names.
@@ -87,6 +62,8 @@ class Machine:
         InputError
             If it can't be known where NVLink ends, or nodes are no runs of ranks.
         """
+        if overrides.gpu_order is not None:
+            return self.ordered(overrides.gpu_order).topology(replace(overrides, gpu_order=None))
         hosts, gpus = overrides.hosts, len(self.host)
         if hosts * gpus > MAX_GPUS:
             detail = f"hosts={hosts} makes {hosts * gpus} GPUs of a host's {gpus}; the most are {MAX_GPUS}."
@@ -97,27 +74,30 @@ class Machine:
             raise InputError.of("domain_unknown", "/topology/domain", detail, remedy)
         rack = overrides.domain == "rack"
         replica = np.repeat(np.arange(hosts), gpus)
-        network = _network(self, overrides)
+        network, told = network_of(
+            overrides,
+            stated=self.network_gb_s,
+            slowest=slowest_inside(self.bandwidth),
+            port=self.port_gb_s,
+            per_host=int(np.bincount(self.host).max()),
+            ports=self.network_ports,
+        )
         inside = float(self.bandwidth.max(initial=0.0)) or network
-        bandwidth = np.full((hosts * gpus, hosts * gpus), inside if rack else network)
+        bandwidth = np.full((hosts * gpus, hosts * gpus), inside if rack else network, dtype=np.float64)
         own = np.where(self.bandwidth > 0, self.bandwidth, inside if rack else network)
         for number in range(hosts):
             part = slice(number * gpus, (number + 1) * gpus)
             bandwidth[part, part] = own
         host = np.tile(self.host, hosts) + replica * (int(self.host.max()) + 1)
-        domain = np.tile(self.domain, hosts) + replica * (int(self.domain.max()) + 1)
+        domain, merged = (self.domain, ()) if rack else _runs(self)
+        domain = np.tile(domain, hosts) + replica * (int(domain.max()) + 1)
         node = np.zeros(hosts * gpus, dtype=np.int64) if rack else _numbered(domain)
-        if not np.isin(np.diff(node), (0, 1)).all():
-            alone = [rank for rank in range(gpus) if (self.domain == self.domain[rank]).sum() == 1]
-            detail = f"NVLink joins ranks that are not consecutive: domains {node.tolist()[:64]} by rank."
-            detail += f" Ranks {alone[:8]} have none." if alone else ""
-            remedy = "Check the links with `nvidia-smi nvlink -s`, or number the ranks by domain."
-            raise InputError.of("node_order", "/topology", detail, remedy)
         itself = np.eye(hosts * gpus, dtype=bool)
         # One scale however many hosts there are, as for presets: a hop inside costs what it costs in a cluster.
         slowest = min(float(bandwidth[~itself].min(initial=network)), network)
         same = node[:, None] == node[None, :]
         latency = np.where(same, GENERIC.intra.latency_us, GENERIC.inter.latency_us)
+        crossed = bool((host[:, None] != host[None, :]).any()) and not rack
         return Topology(
             name=self.name if hosts == 1 else f"{hosts} x {self.name}",
             node_of_gpu=node,
@@ -126,7 +106,67 @@ class Machine:
             latency_us=np.where(itself, 0.0, latency),
             speed=np.ones(hosts * gpus),
             host_of_gpu=_numbered(host),
+            notes=(*self.notes, *merged, *(told if crossed and int(node[-1]) else ())),
         )
+
+    def ordered(self, order: tuple[int, ...]) -> Machine:
+        """Return the machine with its GPUs in another order of ranks; those that are not named are not used.
+
+        Raises
+        ------
+        InputError
+            If a GPU is named twice, or is not there.
+        """
+        gpus = len(self.host)
+        if len(set(order)) != len(order) or not all(0 <= gpu < gpus for gpu in order):
+            shown = "+".join(map(str, order[:16])) + ("+..." if len(order) > 16 else "")
+            detail = f"gpu_order={shown} names a GPU twice, or one that is not 0 to {gpus - 1}."
+            remedy = "Give the GPUs in the order of the ranks, as CUDA_VISIBLE_DEVICES has them: gpu_order=0+2+1+3."
+            raise InputError.of("topology_options", "/topology/gpu_order", detail, remedy)
+        at = np.array(order)
+        left = f" {gpus - len(order)} GPU(s) of the description are not used." if len(order) < gpus else ""
+        note = "The ranks are in the order of gpu_order"
+        note += f": {self.visible}={','.join(map(str, order))}." if self.host.max() == 0 else "."
+        return replace(
+            self,
+            bandwidth=self.bandwidth[np.ix_(at, at)],
+            host=_numbered(self.host[at]),
+            domain=_numbered(self.domain[at]),
+            notes=(*self.notes, note + left),
+        )
+
+
+def _runs(machine: Machine) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """Return domains that are runs of ranks: the machine's own, or, where links join other GPUs of a host, the hosts.
+
+    Raises
+    ------
+    InputError
+        If neither are, or a GPU lacks its links.
+    """
+    domain, host = _numbered(machine.domain), _numbered(machine.host)
+    if np.isin(np.diff(domain), (0, 1)).all():
+        return machine.domain, ()
+    order = np.argsort(domain, kind="stable").tolist()
+    plus, commas = "+".join(map(str, order)), ",".join(map(str, order))
+    alone = [rank for rank in range(len(domain)) if (domain == domain[rank]).sum() == 1]
+    within = all(len(set(host[domain == number].tolist())) == 1 for number in range(int(domain.max()) + 1))
+    if not alone and within and np.isin(np.diff(host), (0, 1)).all():
+        note = (
+            "Links join GPUs that are not neighbours, so each host is read as one node with the cost of each pair. "
+            f"With the GPUs in the order {machine.visible}={commas}, those that links join are neighbours: add "
+            f"gpu_order={plus} to plan for that order."
+        )
+        return host, (note,)
+    detail = f"NVLink joins ranks that are not consecutive: domains {domain.tolist()[:64]} by rank."
+    detail += f" Ranks {alone[:8]} have none." if alone else ""
+    if alone:
+        remedy = (
+            "Check the links with `nvidia-smi nvlink -s`. To plan without these GPUs, give the others as gpu_order."
+        )
+    else:
+        remedy = f"Number the ranks by domain; gpu_order={plus:.400} reads the file in that order."
+    raise InputError.of("node_order", "/topology", detail, remedy)
 
 
 def joined(links: npt.NDArray[np.bool_], host: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -146,10 +186,11 @@ def joined(links: npt.NDArray[np.bool_], host: npt.NDArray[np.int64]) -> npt.NDA
     return _numbered(label)
 
 
-def no_nvlink(name: str) -> InputError:
+def no_links(name: str, key: str, reason: str = "") -> InputError:
     """Return the refusal of a speed of links that a machine does not have."""
-    detail = "No GPU has an NVLink, so nvlink_gb_s has no place."
-    return InputError.of("topology_options", f"{name}#/nvlink_gb_s", detail, "Leave it out, or check the links.")
+    what = {"nvlink_gb_s": "an NVLink", "xgmi_gb_s": "an XGMI link"}[key]
+    detail = f"No GPU has {what}, so {key} has no place.{reason}"
+    return InputError.of("topology_options", f"{name}#/{key}", detail, "Leave it out, or check the links.")
 
 
 def _numbered(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -158,13 +199,3 @@ def _numbered(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     order = np.argsort(np.argsort(first))
     numbered: npt.NDArray[np.int64] = order[inverse].astype(np.int64)
     return numbered
-
-
-def _network(machine: Machine, overrides: Overrides) -> float:
-    """Return GB/s per GPU between nodes: as the caller says, as the description says, else the usual."""
-    if overrides.network_gb_s is not None:
-        return overrides.network_gb_s
-    if overrides.nics:
-        per_host = int(np.bincount(machine.host).max())
-        return sum(overrides.nics) / per_host
-    return GENERIC.inter.bandwidth_gb_s if machine.network_gb_s is None else machine.network_gb_s

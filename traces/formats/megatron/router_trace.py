@@ -8,7 +8,7 @@ The layers of a step are joined to tokens, whose `source_rank` is the rank of th
 
 References
 ----------
-``--moe-routing-trace-path`` of Megatron-LM, ``megatron/core/transformer/moe/router_trace.py``.
+``--moe-routing-trace-path`` of Megatron-LM, ``megatron/core/transformer/moe/router_trace.py``; hooks since 0.19.0.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from traces.batch import Batch
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.decoding.json_objects import first_keys
+from traces.formats.megatron.layers import settle_base
 from traces.formats.megatron.steps import RankFile, joined, steps_of
 from traces.formats.reader import Axes, Hints, Reader
 from traces.support.errors import InputError, Violations
@@ -107,12 +108,20 @@ def open_bundle(bundle: Bundle, hints: Hints) -> Trace:
 
     largest = max(part.largest_id for part in ranks)
     given = hints.layer_ids is not None
+    if given and hints.layer_base is not None:
+        detail = "`layer_ids` name the layers, so it does not matter what the files count from."
+        raise InputError.of("option_unused", "/layer_base", detail, "Leave it out, or leave out `layer_ids`.")
     model = hints.model
-    if not given and model is not None and tuple(layers) != model.moe_layers:
+    numbered = layers if given else [layer - settle_base(layers, hints, bundle.name) for layer in layers]
+    if not given and model is not None and tuple(numbered) != model.moe_layers:
         detail = f"Layers {layers[:8]} are recorded, the model's are {list(model.moe_layers[:8])}."
         remedy = "A pipeline stage counts its layers from 0: name those of this stage as `layer_ids`."
         raise InputError.of("layers_differ", bundle.name, detail, remedy)
-    axes = Axes.settle(bundle, hints, len(layers), lambda: largest, layer_ids=None if given else np.array(layers))
+    axes = Axes.settle(bundle, hints, len(layers), lambda: largest, layer_ids=None if given else np.array(numbered))
+    if numbered != layers and not given:
+        notes.append(
+            f"Layers {layers[0]}..{layers[-1]} of the files, counted from 1, are {numbered[0]}.. of the model."
+        )
     notes += [*repeated, *_notes(ranks, complete)]
     if not given and model is None:
         notes.append(STAGES)
@@ -181,4 +190,5 @@ READER = Reader(
     open=lambda file, hints: open_bundle(Bundle.single(file), hints),
     sniff_bundle=lambda bundle: any(first_keys(file) >= KEYS for file in bundle.files),
     open_bundle=open_bundle,
+    two_bases=True,
 )

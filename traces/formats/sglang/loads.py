@@ -7,13 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from traces import rules as checks
 from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.formats.reader import Hints
-from traces.formats.shared.model_layers import axes_of_rows, moe_rows
-from traces.provenance import Provenance
-from traces.support.errors import InputError, Violations
+from traces.formats.shared.count_rows import counts_of_rows
 
 __all__ = ["fold_load", "loads_of"]
 
@@ -52,22 +49,8 @@ def loads_of(
     Raises
     ------
     InputError
-        If the layers are ambiguous, or the caller and the content disagree.
+        If the caller and the content disagree, or no layer has counts.
     """
-    if not np.isfinite(load).all() or load.min(initial=0) < 0:
-        raise InputError.of("load_not_finite", bundle.name, "A load is NaN, infinite or negative.", "Record it again.")
-    rows, layer_notes = moe_rows(bundle.name, hints, np.asarray(load.any(axis=1)), certain=True)
-    experts = load.shape[1] if logical is None else logical(rows)
-    axes = axes_of_rows(bundle, hints, rows, largest_id=-1, num_experts=experts)
-    kept = np.ascontiguousarray(load[rows, :experts])
-    found = Violations()
-    checks.check_layout(found, axes.layer_ids, axes.num_experts, 1)
-    checks.check_load_range(found, kept, f"{bundle.name}#layer ")
-    found.raise_if_any()
-    kept.flags.writeable = False
-    return LoadCounts(
-        load=kept,
-        layer_ids=axes.layer_ids,
-        provenance=Provenance(source=bundle.name, format=name, notes=(*notes, *layer_notes, *axes.notes)),
-        digest=f"sha256:{bundle.sha256()}",
-    )
+    rows = np.flatnonzero(load.any(axis=1))
+    experts = load.shape[1] if logical is None or not rows.size else logical(rows)
+    return counts_of_rows(bundle, hints, name, load, notes, usual="model", num_experts=experts)

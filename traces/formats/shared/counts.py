@@ -13,9 +13,10 @@ from traces.formats.reader import Axes
 from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
 
-__all__ = ["add_slots", "checked_counts", "grown"]
+__all__ = ["add_slots", "checked_counts", "grown", "missing_note"]
 
 SHOWN = 5
+SHOWN_LAYERS = 16
 MAX_CELLS = 1 << 26  # layers times experts: 0.5 GB of float64
 
 
@@ -28,8 +29,9 @@ def checked_counts(
     *,
     notes: Iterable[str] = (),
     affinity: npt.NDArray[np.int64] | None = None,
+    source_load: npt.NDArray[np.int64] | None = None,
 ) -> LoadCounts:
-    """Check a load matrix (L, E) and return it as counts.
+    """Check a load matrix (L, E) and return it as counts, without the layers that have none.
 
     Parameters
     ----------
@@ -43,12 +45,14 @@ def checked_counts(
     notes : iterable of str
         Beside those of the axes.
     affinity : (L-1, E, E) int64, optional
-        Pairs from layer to layer, where the file has them.
+        Pairs from layer to layer, where the file has them; every layer has counts then.
+    source_load : (R, L, E) int64, optional
+        Tokens by the rank that they come from, where the file has them.
 
     Raises
     ------
     InputError
-        If a load is NaN, infinite or negative, or a layer's sum is out of range.
+        If a load is NaN, infinite or negative, a layer's sum is out of range, or no layer has any count.
     """
     found = Violations()
     checks.check_layout(found, axes.layer_ids, axes.num_experts, 1)
@@ -62,14 +66,38 @@ def checked_counts(
     if not found.found:
         checks.check_load_range(found, load, f"{source}#row ")
     found.raise_if_any()
-    load.flags.writeable = False
+    there = load.any(axis=1)
+    if not there.any() or (affinity is not None and not there.all()):
+        what = "No layer has any count." if not there.any() else f"Layers {_listed(axes.layer_ids[~there])} have none."
+        raise InputError.of("zero_tokens", source, what, "Check the recording: was it on while requests were served?")
+    kept = np.ascontiguousarray(load[there])
+    kept.flags.writeable = False
+    unrecorded = tuple(axes.layer_ids[~there].tolist())
     return LoadCounts(
-        load=load,
-        layer_ids=axes.layer_ids,
-        provenance=Provenance(source=source, format=format_name, notes=(*axes.notes, *notes)),
+        load=kept,
+        layer_ids=axes.layer_ids[there],
+        provenance=Provenance(
+            source=source, format=format_name, notes=(*axes.notes, *notes, *missing_note(axes.layer_ids[~there]))
+        ),
         digest=digest,
         affinity=affinity,
+        source_load=None if source_load is None else np.ascontiguousarray(source_load[:, there]),
+        unrecorded=unrecorded,
     )
+
+
+def missing_note(layers: npt.NDArray[np.int64]) -> tuple[str, ...]:
+    """Return the one note on layers without counts, whatever the format; none if there are no such layers."""
+    if not layers.size:
+        return ()
+    return (
+        f"Layers {_listed(layers)} have no counts: missing in the recording, or without experts. A plan leaves them "
+        "out; an export gives those that the model has as MoE layers the default layout.",
+    )
+
+
+def _listed(layers: npt.NDArray[np.int64]) -> str:
+    return ", ".join(map(str, layers[:SHOWN_LAYERS])) + (", ..." if len(layers) > SHOWN_LAYERS else "")
 
 
 def grown(load: npt.NDArray[np.float64], layers: int, experts: int, place: str) -> npt.NDArray[np.float64]:

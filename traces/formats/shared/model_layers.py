@@ -14,7 +14,7 @@ from traces.formats.reader import Axes, Hints, check_largest
 from traces.support.errors import InputError, Violations
 from traces.support.shown import layers_that
 
-__all__ = ["axes_of_rows", "moe_rows"]
+__all__ = ["axes_of_rows", "moe_rows", "names_of_ordinals"]
 
 SHOWN_LAYERS = 16
 REMEDY = "Correct `layer_ids`, or the layers of `model` (`first_moe_layer`): is it the model that was recorded?"
@@ -53,6 +53,8 @@ def moe_rows(
     if hints.layer_ids is not None:
         named = _listed_rows(hints.layer_ids, count)
     if not used.any():
+        if hints.lenient:
+            return np.arange(count, dtype=np.int64) if named is None else named, ()
         raise InputError.of("zero_tokens", place, "Every layer holds filler only.", "Check the recording.")
     idle = np.flatnonzero(~used)
     if named is None:
@@ -76,12 +78,34 @@ def moe_rows(
         )
         found.add("layer_not_named", place, detail, REMEDY)
     empty = np.intersect1d(idle, named)
-    if certain and len(empty):
+    if certain and len(empty) and not hints.lenient:
         filler = layers_that(empty, "is named as an MoE layer, but holds", "are named as MoE layers, but hold")
         detail = f"{filler} filler only."
         found.add("layer_is_dense", place, detail, REMEDY)
     found.raise_if_any()
     return named, ()
+
+
+def names_of_ordinals(hints: Hints, count: int) -> npt.NDArray[np.int64] | None:
+    """Return the layers of an axis that counts MoE layers only, as the caller's numbers tell it; None if it does not.
+
+    Parameters
+    ----------
+    hints : Hints
+    count : int
+        Length of the axis.
+    """
+    if hints.layer_ids is not None:
+        given = np.asarray(hints.layer_ids)
+        if given.shape != (count,) or given.dtype.kind not in "iu" or not count or given.max() < count:
+            return None
+        return checks.as_layer_ids(given, count)
+    model = hints.model
+    if model is None or count in (model.num_layers, max(model.num_layers, *(n + 1 for n in model.mtp_layers), 0)):
+        return None
+    if count not in (len(model.moe_layers), len(model.all_moe_layers)):
+        return None
+    return model.of_ordinals(count, "")
 
 
 def axes_of_rows(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,18 @@ from traces.batch import Batch
 from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.formats.mistaken import RECORD_ROUTED
 from traces.formats.reader import Hints
-from traces.formats.shared.model_layers import axes_of_rows, moe_rows
+from traces.formats.shared.model_layers import axes_of_rows, moe_rows, names_of_ordinals
 from traces.support.errors import InputError
 from traces.trace import Trace
 
 __all__ = ["Routed", "decode_base64", "open_routed", "token_counts"]
 
 SCAN_TOKENS = 65_536
+ORDINALS = "The array has MoE layers only, as TensorRT-LLM's Router Replay returns it: its engine is taken to be that."
+ALL_ZERO = (
+    "Record again. In vLLM, MoE kernels that route by themselves (monolithic ones) leave the buffer of "
+    "`enable_return_routed_experts` at zero: serve with another `moe_backend`."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,17 +131,25 @@ def open_routed(
     if not scan.tokens:
         remedy = RECORD_ROUTED if by_response else "Check the recording."
         raise InputError.of("zero_tokens", file.name, "There are no rows of routed experts.", remedy)
-    rows, layer_notes = moe_rows(file.name, hints, scan.used, certain=scan.top_k > 1)
-    if scan.empty_rows and scan.top_k > 1 and not hints.drop_dummy_rows:
+    if not (scan.used.any() or hints.lenient):
+        raise InputError.of("zero_tokens", file.name, "All ids are 0: no choice was captured.", ALL_ZERO)
+    named = None if by_response or not scan.used.all() else names_of_ordinals(hints, scan.layers)
+    if named is None:
+        rows, layer_notes = moe_rows(file.name, hints, scan.used, certain=scan.top_k > 1)
+    else:
+        rows, layer_notes = np.arange(scan.layers), (ORDINALS,)
+    if scan.empty_rows and scan.top_k > 1 and not (hints.drop_dummy_rows or hints.lenient):
         raise InputError.of(
             "unwritten_rows",
             file.name,
             f"{scan.empty_rows} of {scan.tokens} rows are all zero: no token chooses expert 0 {scan.top_k} times.",
             "They were never written, most likely: leave them out with `drop_dummy_rows`.",
         )
-    if hints.experts_per_token not in (None, scan.top_k):
+    asked = hints.experts_per_token
+    if asked is not None and asked != scan.top_k and not (hints.beyond_is_none and asked < scan.top_k):
         raise InputError.of("top_k_differ", file.name, f"The file has top-{scan.top_k}.", "Leave `top_k` out.")
-    axes = axes_of_rows(file, hints, rows, largest_id=scan.largest, num_experts=None)
+    layers = rows if named is None else named
+    axes = axes_of_rows(file, hints, layers, largest_id=scan.largest, num_experts=None)
     whole = len(rows) == scan.layers
     row_bytes = 8 * scan.layers * scan.top_k
     positions = by_response and scan.positions
@@ -158,7 +171,7 @@ def open_routed(
         step = tokens_per_batch(max_tokens, row_bytes, file.name)
         return _regrouped(batches(step), step, columns) if by_response else batches(step)
 
-    return axes.trace(
+    trace = axes.trace(
         file,
         name,
         (*layer_notes, *notes()),
@@ -167,6 +180,9 @@ def open_routed(
         columns=columns,
         read=read,
     )
+    if named is None:
+        return trace
+    return replace(trace, provenance=replace(trace.provenance, engine="tensorrt-llm"))
 
 
 def token_counts(usage: Any) -> tuple[int, int] | None:

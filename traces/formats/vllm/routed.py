@@ -4,7 +4,9 @@ Layers are all those of the model, dense ones all zero; ids are logical.
 
 References
 ----------
-vLLM 0.33, ``--enable-return-routed-experts``.
+vLLM 0.33, ``--enable-return-routed-experts``; streamed answers have the field in the last line of a choice only.
+ATOM returns the same array (pull request 2274), TensorRT-LLM's Router Replay one of MoE layers only (pull request
+18397).
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from traces.decoding.files import TraceFile
-from traces.decoding.json_objects import first_keys, split_objects
+from traces.decoding.json_objects import split_objects
 from traces.decoding.npy import MAGIC, ArrayStream, open_npy
 from traces.formats.reader import Hints, Reader
+from traces.formats.shared.answers import FIELD, routed_fields
 from traces.formats.shared.matrices import npy_kind
 from traces.formats.shared.routed import Routed, decode_base64, open_routed, place_rows, token_counts
+from traces.formats.vllm import dynamo
 from traces.support.errors import InputError
 from traces.trace import Trace
 
@@ -27,6 +31,13 @@ __all__ = ["READER"]
 
 def open_vllm(file: TraceFile, hints: Hints) -> Trace:
     """Open an array or responses; all is read once, to tell dense layers from others."""
+    if hints.model is not None and hints.model.zero_experts:
+        detail = (
+            f"The model has {hints.model.zero_experts} zero-computation experts, and vLLM writes id 0 for each of "
+            "them: they can't be told from expert 0."
+        )
+        remedy = "Record with an engine that keeps their ids, such as SGLang, and give `ids_beyond_experts` none."
+        raise InputError.of("zero_experts_lost", file.name, detail, remedy)
     if file.head.startswith(MAGIC):
         return open_routed(file, hints, READER.name, lambda step: _array(file, step), by_response=False)
     skipped = [0]
@@ -62,12 +73,16 @@ def _responses(file: TraceFile, skipped: list[int]) -> Iterator[Routed]:
             if not isinstance(choices, list):
                 raise InputError.of("response_schema", place, "The response has no choices.", "Copy it as it is.")
             counts = token_counts(response.get("usage")) if len(choices) == 1 else None
+            if (forwarded := dynamo.envelope(response, place)) is not None:
+                yield dynamo.decoded(*forwarded, counts)
+                skipped[0] += max(len(choices) - 1, 0)
+                continue
             for number, choice in enumerate(choices):
-                text = choice.get("routed_experts") if isinstance(choice, dict) else None
+                text = choice.get(FIELD) if isinstance(choice, dict) else None
                 if text is None:
                     skipped[0] += 1
                     continue
-                where = f"{place}/choices/{number}/routed_experts"
+                where = f"{place}/choices/{number}/{FIELD}"
                 yield place_rows(_decoded(text, where), where, counts)
 
 
@@ -80,13 +95,14 @@ def sniff(file: TraceFile) -> bool:
     """Recognise a `.npy` of integers with three axes, and responses with the field."""
     if file.head.startswith(MAGIC):
         return npy_kind(file) == "routed"
-    return file.head.lstrip()[:1] in (b"{", b"[") and "choices.routed_experts" in first_keys(file)
+    fields = routed_fields(file)
+    return (f"choices.{FIELD}", "text") in fields or bool(dynamo.PLACES & fields)
 
 
 READER = Reader(
     name="vllm_routed_experts",
     engine="vllm",
-    content="vLLM routed_experts as .npy (tokens, layers, top-k) or JSON responses",
+    content="vLLM routed_experts as .npy (tokens, layers, top-k) or JSON responses, also through Dynamo",
     sniff=sniff,
     open=open_vllm,
 )

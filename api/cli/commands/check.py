@@ -1,0 +1,161 @@
+"""``moe-placement check``: a placement file, or a recording, examined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli.commands.exports import ModelClass, MtpModelClass, Where, WithoutMtp, form_of, placement_context
+from api.cli.console import BAD_INPUT, Json, print_json, say, write
+from api.cli.declared import Asked, asks
+from api.cli.reading import TraceReading
+
+if TYPE_CHECKING:
+    from placement.exports import Document
+    from traces import Finding
+
+__all__ = ["check"]
+
+WIDTH = 100
+MATRIX = "vllm_pr49572"  # lists of numbers: a placement, or counts
+OF_LAYOUT = ("model", "num_experts", "layer_ids", "num_layers", "first_moe_layer", "num_mtp_layers")
+
+
+@asks(TraceReading, "reading")
+def check(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Placement file of any engine; or a trace, load matrix or profile to diagnose."
+        ),
+    ],
+    reading: Asked,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Engine, or format that a placement should have; by content by default."),
+    ] = None,
+    without_mtp: WithoutMtp = False,
+    model_class: ModelClass = None,
+    mtp_model_class: MtpModelClass = None,
+    topology: Where = None,
+    as_json: Json = False,
+) -> None:
+    """Tell everything in a placement file that its engine would reject, or what is wrong with a recording.
+
+    Of a recording: what each finding does to a plan, and what to do. Exit code 1 if a placement breaks a rule, or if a
+    finding is an error; notes and warnings give 0.
+    """
+    from api.cli.outputs import Checks
+
+    of_placement: dict[str, Any] = {"--engine": engine, "--topology": topology, "--model-class": model_class}
+    of_placement |= {"--mtp-model-class": mtp_model_class, "--without-mtp": without_mtp or None}
+    given = [flag for flag, value in of_placement.items() if value is not None]
+    of_trace = [path[0] for path in reading.said if path[0] not in OF_LAYOUT]
+    with Checks() as checks:
+        read = reading.build(checks)
+        checks.run(lambda: _refuse_both(given, of_trace))
+    document = None if of_trace else _placement(file, asked=bool(given))
+    if document is None:
+        _diagnose(file, read, as_json=as_json)
+        return
+    names = {"model_class": model_class, "mtp_model_class": mtp_model_class}
+    context = placement_context(topology, read, without_mtp=without_mtp, **names)
+    _check_placement(file, document, engine, context, as_json=as_json)
+
+
+def _refuse_both(of_placement: list[str], of_trace: list[str]) -> None:
+    """Refuse options on placements beside options on recordings: a file is one of them."""
+    from traces import InputError
+
+    if of_placement and of_trace:
+        detail = f"{of_placement[0]} is for placement files, and this is for recordings."
+        raise InputError.of("without_effect", f"/{of_trace[0]}", detail, "Leave one of them out.")
+
+
+def _placement(file: Path, *, asked: bool) -> Document | None:
+    """Return the content of a placement file; None if it is a recording."""
+    from placement.exports import Document, recognise
+    from placement.exports.shared.document import MAX_ARRAY_BYTES
+
+    if not asked and (not file.is_file() or file.stat().st_size > MAX_ARRAY_BYTES):
+        return None
+    document = Document.of(file)
+    if asked:
+        return document
+    form = recognise(document)
+    if form is None or (form.name == MATRIX and not _places(document)):
+        return None
+    return document
+
+
+def _places(document: Document) -> bool:
+    """Whether lists of numbers place experts: in some list, every one up to the largest has a slot. Counts don't."""
+    from traces import InputError
+
+    try:
+        rows = document.json
+    except InputError:
+        return True  # the check says what is wrong with it
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        return True
+    for row in rows:
+        held = {item for item in row if type(item) is int and item >= 0}
+        if len(held) > 1 and len(held) == max(held) + 1:
+            return True
+    return False
+
+
+def _diagnose(file: Path, reading: TraceReading, *, as_json: bool) -> None:
+    """Tell what the doctor finds in a recording."""
+    from dataclasses import asdict
+
+    from api.cli.errors import words
+    from traces import Finding
+    from traces import check as diagnose
+
+    loading: dict[str, Any] = reading.load_options(reading.layout())
+    diagnosis = diagnose(file, **{name: value for name, value in loading.items() if value is not None})
+    findings = [
+        Finding(code=one.code, severity=one.severity, detail=words(one.detail), remedy=words(one.remedy))
+        for one in diagnosis
+    ]
+    if as_json:
+        print_json({"findings": [asdict(one) for one in findings]})
+    else:
+        write(_shown(file, findings))
+    if diagnosis.has_errors:
+        raise typer.Exit(BAD_INPUT)
+
+
+def _shown(file: Path, findings: list[Finding]) -> str:
+    if not findings:
+        return f"{file}: nothing is wrong with this recording."
+    blocks = [f"{file}: {len(findings)} {'finding' if len(findings) == 1 else 'findings'}"]
+    for one in findings:
+        text = fill(f"{one.detail} {one.remedy}", WIDTH, initial_indent="  ", subsequent_indent="  ")
+        blocks.append(f"{one.severity}: {one.code}\n{text}")
+    return "\n\n".join(blocks)
+
+
+def _check_placement(file: Path, document: Document, engine: str | None, context: Any, *, as_json: bool) -> None:
+    """Tell what the engine of a placement file would reject or misread."""
+    from api.cli.errors import told
+    from placement.exports import recognised
+
+    form = recognised(document) if engine is None else form_of(engine, "/engine")[0]
+    found, notes = form.check(document, context)
+    for violation in found.found:
+        say(told(violation), "error")
+    for note in notes:
+        say(note, "note")
+    if as_json:
+        violations = [violation.as_dict() for violation in found.found]
+        both = {"format": form.name, "engine": form.engine, "notes": list(notes)}
+        print_json({"file": str(file), "valid": not violations, "violations": violations} | both)
+    elif not found.found:
+        write(f"{file}: a valid file of {form.engine} ({form.name}).")
+    if found.found:
+        raise typer.Exit(BAD_INPUT)

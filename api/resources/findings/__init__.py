@@ -1,0 +1,1 @@
+"""The findings on a trace: what is wrong with the recording."""

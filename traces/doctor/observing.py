@@ -1,0 +1,160 @@
+"""The doctor's one pass over tokens: what its rules need to know, in memory that does not grow with the trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from traces.batch import Batch
+from traces.doctor import kernels
+from traces.doctor.evidence import Evidence
+from traces.doctor.kernels import MISSING, OTHER, OTHER_TWICE, Seen
+from traces.doctor.sequences import Sequences
+from traces.duplicates import check_duplicates
+from traces.rules import check_batch
+from traces.trace import Trace
+
+__all__ = ["FILLERS", "Observation"]
+
+FILLERS = (255, 32_767, 65_535, 2_147_483_647, 4_294_967_295)  # -1 in the types that ids are kept in, or their ends
+UNKNOWN = 2  # phase
+MOST_CELLS = 65_536
+PART_TOKENS = 4_096
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass
+class Observation:
+    """What was seen of a trace so far.
+
+    Attributes
+    ----------
+    trace : Trace
+        Only its axes and its source are looked at.
+    seen : Seen
+    sequences : Sequences or None
+        None where the trace does not name sequences.
+    rows : int
+        Rows so far.
+    other : (least, largest)
+        Of the entries that are no ids.
+    """
+
+    trace: Trace
+    seen: Seen = field(init=False)
+    sequences: Sequences | None = None
+    rows: int = 0
+    other: tuple[int, int] = (0, 0)
+    last: Ints | None = None
+
+    def __post_init__(self) -> None:
+        layers, top_k = self.trace.num_layers, self.trace.top_k
+        cells = max(256, self.trace.num_experts) + 2
+        self.seen = Seen(
+            np.zeros((3, layers, cells), np.int64),
+            np.zeros((top_k, cells), np.int64),
+            np.zeros((3, layers), np.int64),
+            np.zeros(layers, np.int64),
+            np.zeros((3, 5), np.int64),
+            np.full(5, -1, np.int64),
+        )
+        if "seq_id" in self.trace.columns:
+            self.sequences = Sequences()
+
+    def add(self, batch: Batch) -> None:
+        """Take in one batch of a pass.
+
+        Raises
+        ------
+        InputError
+            If it breaks a rule that the doctor has no finding for: weights that are NaN, an expert that a token lists
+            twice, and so on.
+        """
+        ids = batch.topk_ids
+        if not len(ids):
+            return
+        self._check(batch)
+        low, high = int(ids.min()), int(ids.max())
+        self.other = (min(self.other[0], low), max(self.other[1], high))
+        self._grow(min(high, MOST_CELLS - 1) + 1)
+        known = batch.phase is not None
+        phase = np.ascontiguousarray(batch.phase, np.uint8) if known else np.full(len(ids), UNKNOWN, np.uint8)
+        before = self.seen.rows[:, OTHER_TWICE].sum()
+        # Fillers may repeat within a token; where nobody states the number of experts, the largest id may be one.
+        experts = self.trace.num_experts
+        stop = experts - (self.trace.provenance.experts_inferred and experts - 1 in FILLERS)
+        parts = [self._observe(batch, phase, stop, start) for start in range(0, len(ids), PART_TOKENS)]
+        hashes = np.concatenate(parts)
+        if self.seen.rows[:, OTHER_TWICE].sum() > before:
+            # Ids that are fillers, or none, are left out, so that what is told is what breaks the rule.
+            check_duplicates(replace(batch, topk_ids=np.where(ids >= stop, -1, ids.astype(np.int64))), self.trace)
+        self.rows += len(ids)
+        if self.sequences is not None and batch.seq_id is not None:
+            self.sequences.add(hashes, batch.seq_id, phase)
+
+    def _observe(self, batch: Batch, phase: npt.NDArray[np.uint8], stop: int, start: int) -> kernels.Hashes:
+        """Observe a part of a batch, as int64 whatever its ids are kept in: the loop is compiled once."""
+        part = slice(start, start + PART_TOKENS)
+        ids = np.ascontiguousarray(batch.topk_ids[part], np.int64)
+        last = ids[0] if self.last is None else self.last
+        rows = np.ascontiguousarray(batch.rows[part], np.int64)
+        hashes = kernels.observe_rows(ids, rows, phase[part], last, self.last is not None, stop, self.seen)
+        self.last = ids[-1].copy()
+        return hashes
+
+    def _check(self, batch: Batch) -> None:
+        """Check everything but the ids' range."""
+        ids, experts = batch.topk_ids, self.trace.num_experts
+        if ids.ndim == 3 and len(ids) and (ids.max() >= experts or (ids.dtype.kind == "i" and ids.min() < -1)):
+            wide = ids.astype(np.int64)
+            batch = replace(batch, topk_ids=np.where((wide >= experts) | (wide < -1), -1, wide))
+        check_batch(batch, self.trace)
+
+    def _grow(self, cells: int) -> None:
+        have = self.seen.ids.shape[2] - 2
+        if cells <= have:
+            return
+        cells = min(max(cells, 2 * have), MOST_CELLS)
+
+        def grown(counts: Ints) -> Ints:
+            larger = np.zeros((*counts.shape[:-1], cells + 2), np.int64)
+            larger[..., :have], larger[..., cells:] = counts[..., :have], counts[..., have:]
+            return larger
+
+        self.seen = self.seen._replace(ids=grown(self.seen.ids), columns=grown(self.seen.columns))
+
+    @property
+    def by_id(self) -> Ints:
+        """Entries by id, all layers and phases together, (V,)."""
+        counts: Ints = self.seen.ids[:, :, :MISSING].sum(axis=(0, 1))
+        return counts
+
+    @property
+    def missing(self) -> int:
+        """Entries that are -1."""
+        return int(self.seen.ids[:, :, MISSING].sum())
+
+    @property
+    def no_ids(self) -> int:
+        """Entries that no id can be: below -1, or beyond every model."""
+        return int(self.seen.ids[:, :, OTHER].sum())
+
+    @property
+    def entries(self) -> int:
+        """Entries in rows and layers that are not all zero."""
+        return int(self.seen.ids.sum())
+
+    def evidence(self, num_experts: int, phase: int | None = None) -> Evidence:
+        """Return the loads of the experts below `num_experts`, of all tokens or those of one phase."""
+        chosen = slice(None) if phase is None else slice(phase, phase + 1)
+        load = self.seen.ids[chosen, :, :MISSING].sum(axis=0)[:, :num_experts]
+        if load.shape[1] < num_experts:
+            load = np.pad(load, ((0, 0), (0, num_experts - load.shape[1])))
+        return Evidence(
+            layer_ids=self.trace.layer_ids,
+            load=load.astype(np.float64),
+            tokens=self.seen.tokens[chosen].sum(axis=0).astype(np.float64),
+            top_k=self.trace.top_k,
+        )
