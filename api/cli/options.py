@@ -22,6 +22,7 @@ __all__ = [
     "LayerIdsOption",
     "ModelConfigOption",
     "ModelLayersOption",
+    "MoeLayersOption",
     "MtpLayersOption",
     "NumExpertsOption",
     "PartOption",
@@ -143,6 +144,12 @@ ModelLayersOption = Annotated[
 ]
 FirstMoeLayerOption = Annotated[
     int | None, typer.Option(metavar="N", help="First layer with experts, counted from 0; with --model-layers.")
+]
+MoeLayersOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="IDS", help="Layers with experts, where others lie between them: 1,3,5-47; with --model-layers."
+    ),
 ]
 MtpLayersOption = Annotated[
     int | None, typer.Option(metavar="N", help="Layers for multi-token prediction; with --model-layers.")
