@@ -49,11 +49,11 @@ Explained = dict[int, dict[str, Role]]
 def explained(checkpoint: Checkpoint, stack: Stack, layout: ModelLayout, experts: int, found: Violations) -> Explained:
     """Return what every tensor of the MoE layers is; what no rule explains is recorded, and so are gaps in lists."""
     tensors = {name: tensor for shard in checkpoint.shards for name, tensor in shard.tensors.items()}
-    others = tuple(count for count in (layout.zero_experts, layout.num_shared_experts) if count)
+    zero, shared = layout.zero_experts or 0, layout.num_shared_experts or 0
     all_roles: Explained = {}
     for layer, keys in sorted(stack.layers.items()):
         inner = {path: tensors[key] for path, key in keys.items()}
-        roles = roles_of(inner, experts, others)
+        roles = roles_of(inner, experts, zero, shared)
         for path, role in roles.items():
             if role is None and len(found.found) < SHOWN:
                 detail = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from traces import InputError
 
-__all__ = ["check_same", "proof_needs"]
+__all__ = ["check_same", "logits_of", "proof_needs"]
 
 TOLERANCE = 1e-5  # of the largest logit: the experts of a token are summed in another order
 SEQUENCES, TOKENS = 4, 64
@@ -50,7 +50,7 @@ def check_same(before: Path, after: Path, config: Any) -> float:
         If the difference is above 1e-5, or the models don't run or can't be compared.
     """
     torch: Any = importlib.import_module("torch")
-    first, second = _logits(before, config), _logits(after, config)
+    first, second = logits_of(before, config), logits_of(after, config)
     largest = float(first.abs().max())
     if not torch.isfinite(first).all() or largest == 0:
         detail = "The model's logits on random tokens are not finite, or all zero: they prove nothing."
@@ -74,7 +74,14 @@ def _class(config: Any, place: str) -> Any:
     return found
 
 
-def _logits(folder: Path, config: Any) -> Any:
+def logits_of(folder: Path, config: Any) -> Any:
+    """Return the logits of a checkpoint's model on random tokens, or its last hidden states if it has no head.
+
+    Raises
+    ------
+    InputError
+        If transformers can't load or run it.
+    """
     torch: Any = importlib.import_module("torch")
     kind = _class(config, str(folder / "config.json"))
     try:

@@ -26,7 +26,7 @@ from traces.model.config import layout_from_config
 from traces.support.atomic import PREFIX
 from traces.support.kinds import checked
 
-__all__ = ["Renumbered", "renumber"]
+__all__ = ["Renumbered", "renumber", "write_files"]
 
 ORDER = "expert_order.json"
 EXPERT = re.compile(r"experts\\*[._]\\*\d")
@@ -108,14 +108,14 @@ def renumber(
         found.extend(error)
         raise InputError(tuple(found.found)) from None
     if not isinstance(plan, Plan):
-        plan = load_placement(plan, Context(model=layout), format=format)
+        plan = _loaded(plan, layout, format)
     elif format is not None:
         found.add("option_unused", "/format", "A Plan has no format: it is for paths.", "Leave `format` out.")
     changes, notes = _changes(plan, files, layout, found)
     _check_family(files, layout, prove=prove, found=found)
     found.raise_if_any()
     with _folder(target) as written:
-        _write(files, written, changes)
+        write_files(files, written, changes)
         content = export_named("megatron").write(plan, Context(model=layout)).content
         (written / ORDER).write_bytes(content)
         difference = check_same(source, written, files.config) if prove else None
@@ -128,6 +128,16 @@ def renumber(
         difference=difference,
         notes=notes,
     )
+
+
+def _loaded(path: str | Path, layout: ModelLayout, form: str | None) -> Plan:
+    """Read a placement; where it does not state the number of GPUs, that is no matter here."""
+    try:
+        return load_placement(path, Context(model=layout), format=form)
+    except InputError as error:
+        if error.violations[0].code != "num_gpus_unknown":
+            raise
+        return load_placement(path, Context(model=layout, gpus_per_node=(1,)), format=form)
 
 
 def _check_target(source: Path, target: Path, found: Violations) -> None:
@@ -191,7 +201,9 @@ def _check_family(files: Checkpoint, layout: ModelLayout, *, prove: bool, found:
             found.extend(error)
     elif not is_proven(layout.name):
         detail = f"This version was not tried on checkpoints of model type {layout.name!r:.60}."
-        remedy = "Give `prove` (True): the model is run before and after, and refused if it computes something else."
+        remedy = (
+            "Ask for a proof (`prove`): the model is run before and after, and refused if it computes something else."
+        )
         found.add("model_type_not_tried", f"{place}#/model_type", detail, remedy)
 
 
@@ -214,7 +226,8 @@ def _folder(target: Path) -> Iterator[Path]:
         ) from error
 
 
-def _write(files: Checkpoint, folder: Path, changes: dict[str, Change]) -> None:
+def write_files(files: Checkpoint, folder: Path, changes: dict[str, Change]) -> None:
+    """Write a checkpoint's files with changes into an empty folder."""
     for shard in files.shards:
         rewrite(shard, folder / shard.path.name, changes)
     if files.index is not None:

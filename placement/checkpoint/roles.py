@@ -1,7 +1,7 @@
 """What a tensor of an MoE layer is to its experts, by its name within the layer and its shape.
 
 Everything in the block of experts and router has to be explained: what no rule knows is refused, never copied.
-Sources: the checkpoints that transformers 5.23 reads and writes, family by family.
+Sources: the checkpoints that transformers 5.24 reads and writes, family by family.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def has_experts(path: str, tensor: Tensor) -> bool:
     return not ATTENTION.search(path) and not SHARED.search(path) and _root(path, tensor) is not None
 
 
-def roles_of(layer: Mapping[str, Tensor], experts: int, others: tuple[int, ...]) -> dict[str, Role | None]:
+def roles_of(layer: Mapping[str, Tensor], experts: int, zero: int, shared: int) -> dict[str, Role | None]:
     """Return what each tensor of an MoE layer is; None for what no rule explains.
 
     Parameters
@@ -86,14 +86,14 @@ def roles_of(layer: Mapping[str, Tensor], experts: int, others: tuple[int, ...])
         By name within the layer.
     experts : int
         E.
-    others : tuple of int
-        How many further choices routers may have behind the experts: some that compute nothing, or are shared.
+    zero, shared : int
+        Experts that compute nothing, and shared ones: routers may have choices for them, behind the others.
     """
     anchors = {path: tensor for path, tensor in layer.items() if has_experts(path, tensor)}
     roots = tuple({root for path, tensor in anchors.items() if (root := _root(path, tensor)) is not None})
     modules = tuple({path.removesuffix("weight") for path in anchors if ALL_IN_ONE.match(path)})
     return {
-        path: _role(path, tensor, experts, others, modules) if _in_block(path, roots) else Stays()
+        path: _role(path, tensor, experts, (zero, shared), modules) if _in_block(path, roots) else Stays()
         for path, tensor in layer.items()
     }
 
@@ -117,11 +117,13 @@ def _in_block(path: str, roots: tuple[str, ...]) -> bool:
     return "" in roots and path.partition(".")[0] == "gate"  # the layer itself is the block; others live there too
 
 
-def _role(path: str, tensor: Tensor, experts: int, others: tuple[int, ...], modules: tuple[str, ...]) -> Role | None:
+def _role(path: str, tensor: Tensor, experts: int, more: tuple[int, int], modules: tuple[str, ...]) -> Role | None:
     if SHARED.search(path) or OTHERS.search(path):
         return Stays()
     if match := LISTED.match(path):
-        return Listed(head=match[1], expert=int(match[2]), tail=match[3])
+        expert = int(match[2])
+        idle = experts <= expert < experts + more[0]  # LongCat-Flash lists some, which are never used
+        return Stays() if idle else Listed(head=match[1], expert=expert, tail=match[3])
     if TABLE.search(path):
         return Table() if tensor.dtype in ("I64", "I32") else None
     shape = tensor.shape
@@ -135,7 +137,7 @@ def _role(path: str, tensor: Tensor, experts: int, others: tuple[int, ...], modu
         shape = shape[1:]
     if shape and shape[0] == experts:
         return _moves(tensor, experts)
-    if router and shape and shape[0] - experts in others:
+    if shape and shape[0] - experts in (more if router else more[:1]):
         return _moves(tensor, shape[0])
     return Stays() if prod(shape) == 1 else None
 
