@@ -31,7 +31,7 @@ OTHERS = re.compile(
     r"(?:^|\.)(?:"
     r"gate\.global_scale"  # Inkling
     r"|router\.scale"  # Gemma 4: a factor per channel
-    r"|(?:pre|post)_expert_proj\.weight"  # Muse Spark: into and out of the experts' width
+    r"|(?:pre|post)_expert_(?:proj|norm)\.weight"  # Muse Spark: into and out of the experts' width
     r"|gate\.(?:down_proj\.(?:weight|bias)|router_mlp\.(?:fc\d|norm)\.(?:weight|bias)|router_states_scale)"  # ZAYA
     r")$|^mlp\.bias$"  # JetMoe: added to the sum of all experts
 )
