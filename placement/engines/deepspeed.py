@@ -26,7 +26,7 @@ ENGINE = Engine(
         "export": "none: a plan is applied by renumbering the experts of the checkpoint",
     },
     notes=(
-        "A descriptor (`expert_placement`) says how a checkpoint is stored, and may hold replicas; the running model has "
+        "A descriptor (expert_placement) says how a checkpoint is stored, and may hold replicas; the running model has "
         "every expert once, in contiguous blocks, whatever the descriptor says.",
     ),
 )

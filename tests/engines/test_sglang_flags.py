@@ -97,6 +97,7 @@ def test_a_class_without_the_method_ignores_the_file(monkeypatch: pytest.MonkeyP
     file.write_text('{"physical_to_logical_map": [[0, 1, 2, 3]]}')
     moe = SimpleNamespace(init_expert_location=str(file), ep_num_redundant_experts=0, ep_join_mode=None)
     monkeypatch.setattr(location, "get_exec", lambda: SimpleNamespace(moe=moe))
+    monkeypatch.setattr(location, "get_device", lambda: SimpleNamespace(device="cpu"))
     loader = "sglang.srt.model_loader"
     stand_in(monkeypatch, loader, get_model_architecture=lambda config: (object, "MixtralForCausalLM"))
     assert location.compute_initial_expert_location_metadata(SimpleNamespace(hf_config=None), 0) is None

@@ -241,10 +241,18 @@ def layout_from_config(content: Any, place: str = "") -> ModelLayout:
             zero_experts=zero or None,
             name=str(name),
             notes=notes,
+            architecture=_architecture(content),
         )
     except InputError as error:
         found.extend(error, place)
         raise InputError(tuple(found.found)) from None
+
+
+def _architecture(content: Any) -> str:
+    """Return the class that the config names, or nothing: engines choose theirs by it."""
+    named = content.get("architectures") if isinstance(content, dict) else None
+    first = named[0] if isinstance(named, list) and named else ""
+    return first if isinstance(first, str) else ""
 
 
 def _text_model(content: Any, place: str) -> tuple[Mapping[str, Any], str]:
