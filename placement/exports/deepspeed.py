@@ -109,7 +109,7 @@ EXPORT = Export(
     name="deepspeed",
     content="DeepSpeed AutoEP placement descriptor: JSON, experts per rank of one MoE layer",
     engine="DeepSpeed 0.19.8",
-    usage='only as "expert_placement" of a checkpoint that is stored so; to apply a plan, export for megatron, renumber',
+    usage='only as "expert_placement" of a checkpoint stored so; to apply a plan, renumber: export for megatron',
     suffix=".json",
     rules=Rules(layers="none", empty=True, mtp="may"),
     sniff=_sniff,

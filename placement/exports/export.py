@@ -32,6 +32,11 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
+def _no_notes(context: Context) -> tuple[str, ...]:
+    """Have nothing to tell."""
+    return ()
+
+
 def _no_more(table: Table, context: Context, found: Violations) -> None:
     """Check nothing."""
 
@@ -79,7 +84,7 @@ class Export:
     encode: Callable[[Table, Context], bytes]
     decode: Callable[[Document, Context, Violations], Table | None]
     also: Callable[[Table, Context, Violations], None] = field(default=_no_more)
-    warn: Callable[[Context], tuple[str, ...]] = field(default=lambda context: ())
+    warn: Callable[[Context], tuple[str, ...]] = field(default=_no_notes)
     by_suffix: bool = False
     also_named: tuple[str, ...] = ()
 
@@ -126,7 +131,9 @@ class Export:
         checks.check_options(self.name, self.rules, given, found)
         if table is not None and table.plan is not None:
             checks.check_machine(table.plan, given, document.name, found)
-        notes = () if table is None else (*self.warn(given), *table.notes, *checks.layers_lacking(table, self.rules, given))
+        notes = (
+            () if table is None else (*self.warn(given), *table.notes, *checks.layers_lacking(table, self.rules, given))
+        )
         if table is not None and table.num_gpus is None:
             notes = (*notes, "The file does not state the number of GPUs: what depends on it was not checked.")
         return found, notes

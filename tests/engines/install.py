@@ -43,7 +43,11 @@ def make_environment(folder: Path, python: str) -> Path:
     settings = tomllib.loads(PINS.read_text())["environment"]
     subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
     constraints = folder / "constraints.txt"
-    ours = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.partition("==")[0] != "transformers"]
+    ours = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line.partition("==")[0] != "transformers"
+    ]
     constraints.write_text("\n".join(ours) + "\n")
     wanted = [f"torch=={settings['torch']}", f"transformers=={settings['transformers']}", *settings["packages"]]
     try:
@@ -76,7 +80,7 @@ def download(name: str, pin: dict[str, Any], python: Path, folder: Path) -> None
 
 
 def members(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of a wheel or a source distribution but for libraries, by their path in the installed package."""
+    """Yield the files of a wheel or source distribution but for libraries, by their path in the installed package."""
     unwanted = (".so", ".a", ".bin", "/")
     if file.suffix == ".whl":
         with zipfile.ZipFile(file) as wheel:
@@ -87,7 +91,12 @@ def members(file: Path) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(file) as source:
         for member in source:
             path = member.name.partition("/")[2]
-            if member.isfile() and not path.endswith(unwanted) and "/" in path and (content := source.extractfile(member)):
+            if (
+                member.isfile()
+                and not path.endswith(unwanted)
+                and "/" in path
+                and (content := source.extractfile(member))
+            ):
                 yield path, content.read()
 
 
@@ -120,7 +129,9 @@ def install(folder: Path) -> None:
         try:
             make_environment(folder / "python3.12", later)
         except subprocess.CalledProcessError:
-            print(f"no PyTorch for the CPU for {later}: megatron-core runs on {sys.version.split()[0]}", file=sys.stderr)
+            print(
+                f"no PyTorch for the CPU for {later}: megatron-core runs on {sys.version.split()[0]}", file=sys.stderr
+            )
     stamp.write_text(state)
 
 

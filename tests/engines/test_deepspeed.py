@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import traces
-from placement.exports import Document, export_named
-from tests.engines.harness import module, own
+from placement import Plan
+from placement.exports import Context, Document, export_named
+from tests.engines.harness import module
 from tests.engines.recipes import python_blocks
-from traces import Trace
-from traces.capture import record
+from traces import ModelLayout, Trace
 
 EXPERTS, TOP_K, HIDDEN, TOKENS = 8, 2, 16, 40
 
@@ -51,9 +51,7 @@ def run_recipe(model: Any, marker: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 4])
-def test_the_gate_of_moe_layers_is_recorded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top_k: int
-) -> None:
+def test_the_gate_of_moe_layers_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top_k: int) -> None:
     """The page's snippet records what the gate of `deepspeed.moe.layer.MoE` chose; dropped tokens are -1."""
     torch: Any = pytest.importorskip("torch")
     sharded = module("deepspeed.moe.sharded_moe")
@@ -131,10 +129,50 @@ def test_descriptors_go_both_ways() -> None:
         affine.validate_autoep_placement_descriptor(broken)
 
 
+def autoep(ranks: int) -> tuple[Any, list[Any]]:
+    """Return the experts of a small Mixtral's layer, and the layers of all ranks that AutoEP makes of it."""
+    transformers: Any = pytest.importorskip("transformers")
+    layers, config = module("deepspeed.module_inject.auto_ep_layer"), module("deepspeed.module_inject.auto_ep_config")
+    model = transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(
+            vocab_size=20,
+            hidden_size=HIDDEN,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            num_local_experts=EXPERTS,
+            num_experts_per_tok=TOP_K,
+        )
+    )
+    settings = config.AutoEPConfig(enabled=True, autoep_size=ranks)
+    (spec,) = module("deepspeed.module_inject.auto_ep").AutoEP(model, settings).ep_parser()
+    source = model.model.layers[0].mlp
+    return source, [layers.AutoEPMoELayer(spec, source, ranks, rank, settings) for rank in range(ranks)]
+
+
 def test_the_runtime_is_contiguous() -> None:
-    """`AutoEPMoELayer` makes its own descriptor, contiguous: rank r has experts r E/S to (r + 1) E/S - 1."""
+    """AutoEP's layers take no placement: rank r holds experts r E/S to (r + 1) E/S - 1 of the model."""
+    torch: Any = pytest.importorskip("torch")
+    source, layers = autoep(4)
+    down = source.experts.down_proj
+    for rank, layer in enumerate(layers):
+        assert torch.equal(layer.experts.w2.float(), down[2 * rank : 2 * rank + 2].float())
+
+
+def test_an_order_is_what_moves_experts() -> None:
+    """Renumbered as our file says, rank r of AutoEP holds what the plan gives it."""
+    torch: Any = pytest.importorskip("torch")
+    transformers_page = python_blocks("transformers")
+    assert any("order.json" in block for block in transformers_page)
+    plan = Plan.of([[5, 0, 7, 2, 1, 3, 6, 4]], layer_ids=[0], num_experts=EXPERTS, gpus_per_node=(4,))
+    written = export_named("megatron").write(plan, Context(model=ModelLayout.of(1, num_experts=EXPERTS)))
+    order = json.loads(written.content)["decoder"]["0"]
+    source, _ = autoep(4)
+    before = source.experts.down_proj.detach().clone()
     affine = module("deepspeed.checkpoint.autoep_affine")
-    made = affine.legacy_uniform_autoep_placement_descriptor(8, 2, 4)
-    assert [affine.autoep_experts_for_rank(made, rank) for rank in range(4)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    layers = own("deepspeed/module_inject/auto_ep_layer.py", "_split_plan_from_expert_counts")
-    assert layers._split_plan_from_expert_counts
+    blocks = affine.legacy_uniform_autoep_placement_descriptor(EXPERTS, 2, 4)
+    renumbered = before[torch.tensor(order)]
+    for rank in range(4):
+        mine = renumbered[affine.autoep_experts_for_rank(blocks, rank)]
+        assert torch.equal(mine, before[plan.physical_to_logical_map[0].reshape(4, 2)[rank].tolist()])

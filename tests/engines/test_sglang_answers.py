@@ -37,7 +37,7 @@ def usage() -> dict[str, int]:
 
 
 def check(file: Path, *wanted: np.ndarray[Any, Any]) -> None:
-    """The file is read as SGLang's, with the ids of these requests."""
+    """Check that the file is read as SGLang's, with the ids of these requests."""
     trace = traces.load(file, model=MODEL)
     assert isinstance(trace, Trace)
     assert trace.provenance.format == "sglang_routed_experts"

@@ -33,7 +33,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callab
         ForwardBatch=object,
         ForwardMode=modes.ForwardMode,
     )
-    collector = "STAT_LOGGER_ROLE_EXPERT_DISPATCH ExpertDispatchCollector resolve_collector_class".split()
+    collector = ("STAT_LOGGER_ROLE_EXPERT_DISPATCH", "ExpertDispatchCollector", "resolve_collector_class")
     stand_in(monkeypatch, "sglang.srt.observability.metrics_collector", **dict.fromkeys(collector))
     code = module("sglang.srt.eplb.expert_distribution")
     rng = np.random.default_rng(1)

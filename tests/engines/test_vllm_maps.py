@@ -113,7 +113,7 @@ def test_we_read_the_map_that_vllm_makes(
 
 
 def test_our_balancedness_is_that_of_vllm(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
-    """`balancedness_vllm` of an evaluation is the ratio that vLLM logs, for the same tokens per GPU."""
+    """`balancedness_whole_trace` of an evaluation is the ratio that vLLM logs, for the same tokens per GPU."""
     state = vllm_balancer(monkeypatch)
     import torch
 
@@ -121,4 +121,4 @@ def test_our_balancedness_is_that_of_vllm(monkeypatch: pytest.MonkeyPatch, plan:
     trace = Trace.of(rank.argsort(axis=2)[:, :, :2], num_experts=EXPERTS, layer_ids=range(1, 5))
     found = evaluate(plan, trace, Topology.of((GPUS,)), execution="dispatch")
     mean, most = state._compute_eplb_load_stats(torch.from_numpy(found.gpu_load).float())
-    assert found.balancedness_vllm == pytest.approx(float(mean / most), rel=1e-6)
+    assert found.balancedness_whole_trace == pytest.approx(float(mean / most), rel=1e-6)

@@ -44,8 +44,8 @@ class ModelLayout:
     notes : tuple of str
         What was assumed.
     architecture : str
-        The model's class, as ``architectures`` of its config has it; empty where it is not known. Layouts that differ in
-        it only are equal.
+        The model's class, as ``architectures`` of its config has it; empty where it is not known. Layouts that differ
+        in it only are equal.
     """
 
     num_layers: int
