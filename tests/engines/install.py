@@ -23,8 +23,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PINS = Path(__file__).with_name("pins.toml")
-PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_24_x86_64", "manylinux_2_28_x86_64")
-PLATFORMS = (*PLATFORMS, "manylinux_2_34_x86_64", "manylinux_2_35_x86_64", "any")
+_OLDER = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_24_x86_64", "manylinux_2_28_x86_64")
+PLATFORMS = (*_OLDER, "manylinux_2_34_x86_64", "manylinux_2_35_x86_64", "any")
 
 
 def pins() -> dict[str, dict[str, Any]]:

@@ -65,8 +65,8 @@ def page(results: dict[str, dict[str, Counter[str]]], pythons: dict[str, str]) -
         "",
         "`make engines` runs the engines' own code against the readers and writers of this project: the engine writes",
         "and we read, we write and the engine loads; the pages' commands go through the engines' own parsers. This is",
-        f"what its last run wrote, on {dt.datetime.now(tz=dt.UTC):%Y-%m-%d}: of {sum(total.values())} tests, {total['passed']} "
-        f"passed and {total['skipped']} were skipped.",
+        f"what its last run wrote, on {dt.datetime.now(tz=dt.UTC):%Y-%m-%d}: of {sum(total.values())} tests, "
+        f"{total['passed']} passed and {total['skipped']} were skipped.",
         "",
         f"PyTorch {environment['torch']}, transformers {environment['transformers']}; GPU packages are stand-ins.",
         "",
