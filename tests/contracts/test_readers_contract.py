@@ -18,7 +18,7 @@ from traces.decoding.files import TraceFile
 from traces.decoding.sources import open_path
 from traces.decoding.unpacking import UnpackLimits
 from traces.formats import READERS, Reader
-from traces.formats.reader import Hints
+from traces.formats.hints import Hints
 
 TOKENS = 1200
 TRACE = random_trace(0, TOKENS, 3, 8, 1, seq_id=np.arange(TOKENS) // 10)

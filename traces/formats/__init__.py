@@ -15,9 +15,10 @@ from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
 from traces.decoding.sources import open_path
 from traces.decoding.unpacking import UnpackLimits
+from traces.formats.hints import Hints
 from traces.formats.mistaken import no_such_format, refuse_config, refuse_unrouted, unknown_content
 from traces.formats.opened import Opened
-from traces.formats.reader import Hints, Reader
+from traces.formats.reader import Reader
 from traces.formats.registry import READERS
 from traces.formats.shared.beyond import settle_beyond
 from traces.formats.shared.dummies import settle_dummies

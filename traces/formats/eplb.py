@@ -17,9 +17,10 @@ import numpy.typing as npt
 from traces.counts import LoadCounts
 from traces.decoding.files import TraceFile, guarded
 from traces.decoding.npy import MAGIC, open_npy
+from traces.formats.hints import Hints
 from traces.formats.llama_csv import is_pairs
 from traces.formats.long_csv import is_long
-from traces.formats.reader import Hints, Reader
+from traces.formats.reader import Reader
 from traces.formats.shared.count_rows import counts_of_rows
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_LAYERS, npy_kind
 from traces.support.errors import InputError

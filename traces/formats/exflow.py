@@ -15,7 +15,9 @@ from traces import rules as checks
 from traces.batch import Batch
 from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.decoding.npy import open_npy
-from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.shared.matrices import npy_kind
 from traces.support.errors import InputError
 from traces.trace import Trace

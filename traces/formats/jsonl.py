@@ -18,7 +18,9 @@ from traces.batch import Batch
 from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.decoding.int_lists import read_records
 from traces.decoding.json_objects import ENGINE_KEYS, first_keys
-from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.shared.json_rows import Token, batch_of, parse_token, read_header
 from traces.support.errors import InputError
 from traces.trace import Trace

@@ -18,7 +18,9 @@ from traces import rules as checks
 from traces.counts import LoadCounts
 from traces.decoding.files import TraceFile, guarded
 from traces.decoding.pair_lines import BAD_LINE, DONE, as_bytes, count_lines
-from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.shared.counts import checked_counts
 from traces.formats.shared.matrices import MAX_LAYERS
 from traces.support.errors import InputError

@@ -16,7 +16,8 @@ from typing import Any
 
 from traces.decoding.files import TraceFile
 from traces.decoding.json_objects import split_blocks
-from traces.formats.reader import Hints, Reader
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.shared.answers import FIELD, nested_ids, routed_fields
 from traces.formats.shared.routed import Routed, open_routed, token_counts
 from traces.support.errors import InputError

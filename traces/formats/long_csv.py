@@ -23,7 +23,9 @@ import numpy.typing as npt
 from traces import rules as checks
 from traces.counts import LoadCounts
 from traces.decoding.files import TraceFile, guarded
-from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.shared.counts import checked_counts, grown
 from traces.formats.shared.csv_titles import BOM, by_titles, titles_of
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_IDS, MAX_LAYERS

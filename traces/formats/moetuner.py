@@ -19,7 +19,9 @@ from traces.counts import LoadCounts
 from traces.decoding.archive import open_archive
 from traces.decoding.files import TraceFile
 from traces.decoding.npz_keys import STATISTICS, is_foreign, npz_keys
-from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.shared.counts import checked_counts
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_LAYERS
 from traces.support.errors import InputError, Violations

@@ -14,7 +14,9 @@ from traces.batch import COLUMNS, Batch, as_column
 from traces.decoding.archive import MAGIC, Archive, is_torch_archive, open_archive
 from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.decoding.npz_keys import is_foreign
-from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.support.errors import InputError, Violations
 from traces.trace import Trace
 

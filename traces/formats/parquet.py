@@ -14,7 +14,9 @@ from traces.decoding.files import TraceFile, guarded, tokens_per_batch
 from traces.decoding.parquet_lists import Layout, numbers, padded, unnest
 from traces.decoding.parquet_pages import check_pages
 from traces.decoding.parquet_schema import PARQUET, parquet_columns
-from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.support.errors import InputError, Violations
 from traces.trace import Trace
 

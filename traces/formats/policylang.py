@@ -24,7 +24,9 @@ from traces.batch import Batch
 from traces.decoding.files import TraceFile, guarded, tokens_per_batch
 from traces.decoding.json_lines import read_objects
 from traces.decoding.json_objects import first_keys
-from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.shared.matrices import MAX_LAYERS
 from traces.support.errors import InputError
 from traces.trace import Trace

@@ -25,7 +25,9 @@ from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile, guarded, tokens_per_batch
 from traces.decoding.tensor_files import TensorFile, is_safetensors
-from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.shared.counts import MAX_CELLS, checked_counts
 from traces.formats.shared.matrices import MAX_LAYERS
 from traces.support.errors import InputError, Violations

@@ -33,7 +33,9 @@ from traces.decoding.json_objects import first_keys
 from traces.decoding.npy import MAGIC, open_npy
 from traces.decoding.torch_file import is_torch, open_torch
 from traces.decoding.torch_tensors import Tensor
-from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.shared.counts import add_slots, checked_counts
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_LAYERS
 from traces.support.errors import InputError, Violations

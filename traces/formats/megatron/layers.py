@@ -12,7 +12,7 @@ of the latter in ``inference/text_generation_controllers/text_generation_control
 
 from __future__ import annotations
 
-from traces.formats.reader import Hints
+from traces.formats.hints import Hints
 from traces.support.errors import InputError
 
 __all__ = ["settle_base"]

@@ -24,9 +24,11 @@ from traces.batch import Batch
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.decoding.json_objects import first_keys
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
 from traces.formats.megatron.layers import settle_base
 from traces.formats.megatron.steps import RankFile, joined, steps_of
-from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.reader import Reader
 from traces.support.errors import InputError, Violations
 from traces.trace import Trace
 

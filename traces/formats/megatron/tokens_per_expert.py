@@ -29,7 +29,9 @@ from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
 from traces.decoding.int_lists import read_records
 from traces.decoding.json_objects import first_keys
-from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.shared.counts import checked_counts
 from traces.formats.shared.matrices import MAX_LAYERS
 from traces.support.errors import InputError, Violations

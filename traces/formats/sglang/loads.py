@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
-from traces.formats.reader import Hints
+from traces.formats.hints import Hints
 from traces.formats.shared.count_rows import counts_of_rows
 
 __all__ = ["fold_load", "loads_of"]

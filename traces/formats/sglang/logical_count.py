@@ -21,7 +21,8 @@ from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
 from traces.decoding.json_objects import COUNT_KEYS, first_keys
 from traces.decoding.nested_numbers import numbers_under
-from traces.formats.reader import Hints, Reader
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.sglang.loads import loads_of
 from traces.formats.shared.matrices import MAX_LAYERS
 from traces.support.errors import InputError

@@ -7,7 +7,8 @@ import numpy as np
 from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.torch_file import torch_keys
-from traces.formats.reader import Hints, Reader
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.sglang.loads import fold_load, loads_of
 from traces.formats.sglang.records import bundle_keys, open_recording, opened_in_turn
 from traces.support.errors import InputError

@@ -15,7 +15,8 @@ from traces.batch import Batch
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import tokens_per_batch
 from traces.decoding.torch_file import torch_keys
-from traces.formats.reader import Hints, Reader
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.sglang.records import Record, Recording, bundle_keys, open_recording, opened_in_turn
 from traces.formats.shared.model_layers import axes_of_rows, moe_rows
 from traces.support.errors import InputError

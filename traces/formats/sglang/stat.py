@@ -20,7 +20,9 @@ from traces.decoding.files import TraceFile
 from traces.decoding.json_objects import COUNT_KEYS
 from traces.decoding.torch_file import open_torch, torch_keys
 from traces.decoding.torch_tensors import Tensor
-from traces.formats.reader import MAX_LAYERS, Hints, Reader
+from traces.formats.axes import MAX_LAYERS
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.sglang.loads import loads_of
 from traces.formats.sglang.records import bundle_keys
 from traces.formats.shared.dumps import merged_dumps

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from traces.batch import Batch, IntArray
 from traces.counts import LoadCounts
-from traces.formats.reader import Hints
+from traces.formats.hints import Hints
 from traces.support.errors import InputError
 from traces.trace import Trace
 

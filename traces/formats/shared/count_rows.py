@@ -11,7 +11,8 @@ import numpy.typing as npt
 from traces.counts import LoadCounts
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
-from traces.formats.reader import Axes, Hints
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
 from traces.formats.shared.counts import checked_counts
 from traces.formats.shared.model_layers import moe_rows
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from traces import rules as checks
 from traces.counts import LoadCounts
-from traces.formats.reader import Axes
+from traces.formats.axes import Axes
 from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
 

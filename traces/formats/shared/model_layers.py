@@ -10,7 +10,8 @@ import numpy.typing as npt
 from traces import rules as checks
 from traces.decoding.bundles import Bundle
 from traces.decoding.files import TraceFile
-from traces.formats.reader import Axes, Hints, check_largest
+from traces.formats.axes import Axes, check_largest
+from traces.formats.hints import Hints
 from traces.support.errors import InputError, Violations
 from traces.support.shown import layers_that
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from traces import rules as checks
 from traces.batch import Batch
 from traces.decoding.files import TraceFile, tokens_per_batch
+from traces.formats.hints import Hints
 from traces.formats.mistaken import RECORD_ROUTED
-from traces.formats.reader import Hints
 from traces.formats.shared.model_layers import axes_of_rows, moe_rows, names_of_ordinals
 from traces.support.errors import InputError
 from traces.trace import Trace

@@ -27,7 +27,9 @@ from traces.batch import Batch
 from traces.decoding.archive import Archive, open_archive
 from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.decoding.npz_keys import TRANSFORMERS, is_foreign, npz_keys
-from traces.formats.reader import Axes, Hints, Reader
+from traces.formats.axes import Axes
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.transformers.selection import Selection
 from traces.support.errors import InputError
 from traces.trace import Trace

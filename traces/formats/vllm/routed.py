@@ -18,7 +18,8 @@ from typing import Any
 from traces.decoding.files import TraceFile
 from traces.decoding.json_objects import split_objects
 from traces.decoding.npy import MAGIC, ArrayStream, open_npy
-from traces.formats.reader import Hints, Reader
+from traces.formats.hints import Hints
+from traces.formats.reader import Reader
 from traces.formats.shared.answers import FIELD, routed_fields
 from traces.formats.shared.matrices import npy_kind
 from traces.formats.shared.routed import Routed, decode_base64, open_routed, place_rows, token_counts
