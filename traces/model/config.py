@@ -118,10 +118,18 @@ def layout_from_config(content: Any, place: str = "") -> ModelLayout:
             zero_experts=zero or None,
             name=name,
             notes=tuple(text for text in (*notes, note) if text),
+            architecture=_architecture(content),
         )
     except InputError as error:
         fields.found.extend(error, part.place)
         raise InputError(tuple(fields.found.found)) from None
+
+
+def _architecture(content: Any) -> str:
+    """Return the class that the config names, or nothing: engines choose theirs by it."""
+    named = content.get("architectures") if isinstance(content, dict) else None
+    first = named[0] if isinstance(named, list) and named else ""
+    return first if isinstance(first, str) else ""
 
 
 def _check_any(fields: Fields, family: Family) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -46,6 +46,9 @@ class ModelLayout:
         Model type, to show.
     notes : tuple of str
         What was assumed.
+    architecture : str
+        The model's class, as ``architectures`` of its config has it; empty where it is not known. Layouts that differ
+        in it only are equal.
     """
 
     num_layers: int
@@ -59,6 +62,7 @@ class ModelLayout:
     zero_experts: int | None = None
     name: str = ""
     notes: tuple[str, ...] = ()
+    architecture: str = field(default="", compare=False)
 
     @property
     def parameter(self) -> str:
