@@ -104,13 +104,12 @@ def renumber(
     try:
         files = read_checkpoint(source)
         layout = layout_from_config(files.config, f"{source / 'config.json'}#")
+        if isinstance(plan, Plan) and format is not None:
+            found.add("option_unused", "/format", "A Plan has no format: it is for paths.", "Leave `format` out.")
+        plan = plan if isinstance(plan, Plan) else _loaded(plan, layout, format)
     except InputError as error:
         found.extend(error)
         raise InputError(tuple(found.found)) from None
-    if not isinstance(plan, Plan):
-        plan = _loaded(plan, layout, format)
-    elif format is not None:
-        found.add("option_unused", "/format", "A Plan has no format: it is for paths.", "Leave `format` out.")
     changes, notes = _changes(plan, files, layout, found)
     _check_family(files, layout, prove=prove, found=found)
     found.raise_if_any()

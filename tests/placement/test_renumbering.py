@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 import placement
 from placement import Plan
+from placement.checkpoint.changes import changes_of
 from traces import InputError
 
 EXPERTS, WIDTH = 4, 3
@@ -380,14 +381,12 @@ def test_the_model_computes_the_same(kind: str, tmp_path: Path, monkeypatch: pyt
     done = placement.renumber(both, tmp_path / "source", tmp_path / "target", prove=True)
     assert done.difference is not None
     assert done.difference < 1e-5
-    from placement.checkpoint import renumber as module
 
     def forgetful(*given: Any) -> dict[str, Any]:
         changes = changes_of(*given)
         return {name: change for name, change in changes.items() if not name.endswith("bias")}
 
-    changes_of = module.changes_of
-    monkeypatch.setattr(module, "changes_of", forgetful)
+    monkeypatch.setattr("placement.checkpoint.renumber.changes_of", forgetful)
     with pytest.raises(InputError, match="model_changed"):
         placement.renumber(both, tmp_path / "source", tmp_path / "wrong", prove=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
