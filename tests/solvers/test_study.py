@@ -617,7 +617,7 @@ def test_no_plan_takes_the_name_of_another() -> None:
 def test_a_source_of_another_kind_is_refused() -> None:
     """Say a list."""
     with pytest.raises(InputError) as error:
-        Study.of([1, 2], "1x4")  # type: ignore[arg-type]
+        Study.of([1, 2], "1x4")  # type: ignore[list-item]
     assert codes(error) == {"wrong_type"}
 
 
