@@ -14,6 +14,7 @@ from traces.profile.saved import is_profile
 __all__ = [
     "Part",
     "Source",
+    "dumps_held_out",
     "open_source",
     "part_of",
     "split",
@@ -115,25 +116,45 @@ def split_dumps(counts: LoadCounts, hold_out: float | None) -> tuple[LoadCounts,
     InputError
         If the share is out of range, or there are not several dumps.
     """
-    share = (DEFAULT_HOLD_OUT if counts.dumps else 0.0) if hold_out is None else hold_out
-    if not 0 <= share < 1:
-        detail = f"The held-out share is {share}."
-        raise InputError.of("hold_out_range", "/hold_out", detail, "Give a share between 0 and 1.")
-    if not share:
-        return counts, None, counts.provenance.notes
-    if not counts.dumps:
-        detail = "Counts of one time can't be split: they hold no tokens."
-        remedy = (
-            "Leave the held-out share out, or give several dumps over time: a folder, or a pattern such as dumps/*.pt."
-        )
-        raise InputError.of("hold_out_counts", "/hold_out", detail, remedy)
     total = len(counts.dumps)
-    later = min(total - 1, max(1, round(share * total)))
+    later = dumps_held_out(total, hold_out)
+    if not later:
+        return counts, None, counts.provenance.notes
     first, last = counts.dumps[: total - later], counts.dumps[total - later :]
     fit = counts.of_dumps(first, f"fit part: the first {len(first)} of {total} dumps, up to {first[-1].name}")
     held = counts.of_dumps(last, f"held-out part: the last {later} of {total} dumps, from {last[0].name}")
     notes = (*counts.provenance.notes, fit.provenance.notes[-1], held.provenance.notes[-1])
     return fit, held, notes
+
+
+def dumps_held_out(total: int, hold_out: float | None) -> int:
+    """Return how many of the dumps of counts are held out, the last ones.
+
+    Parameters
+    ----------
+    total : int
+        Dumps that there are; 0 for counts of one time.
+    hold_out : float or None
+        See `split_dumps`.
+
+    Raises
+    ------
+    InputError
+        As `split_dumps`.
+    """
+    share = (DEFAULT_HOLD_OUT if total else 0.0) if hold_out is None else hold_out
+    if not 0 <= share < 1:
+        detail = f"The held-out share is {share}."
+        raise InputError.of("hold_out_range", "/hold_out", detail, "Give a share between 0 and 1.")
+    if not share:
+        return 0
+    if total < 2:
+        detail = "Counts of one time can't be split: they hold no tokens."
+        remedy = (
+            "Leave the held-out share out, or give several dumps over time: a folder, or a pattern such as dumps/*.pt."
+        )
+        raise InputError.of("hold_out_counts", "/hold_out", detail, remedy)
+    return min(total - 1, max(1, round(share * total)))
 
 
 def told_while_read(source: Source) -> tuple[Source, Callable[[], tuple[str, ...]]]:

@@ -183,6 +183,7 @@ def _facts_of_statistics(source: LoadCounts | Profile) -> dict[str, Any]:
         "top_k": None if counts else profile.top_k,
         "columns": [],
         "notes": [*(source.provenance.notes if isinstance(source, LoadCounts) else ()), *told_while_read(source)[1]()],
+        "dumps": len(source.dumps) if isinstance(source, LoadCounts) else 0,
         "has_affinity": profile.affinity is not None,
         "has_sample": sample is not None and len(sample) > 0,
         "has_seq_id": sample is not None and bool((sample.seq_id >= 0).all()),
