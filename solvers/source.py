@@ -20,7 +20,6 @@ __all__ = [
     "split",
     "split_dumps",
     "told_while_read",
-    "unfit_of",
     "with_counted",
 ]
 
@@ -52,11 +51,6 @@ def open_source(path: str | Path | Sequence[str | Path], **load_options: Any) ->
             "profile_options", f"/{given[0]}", f"A saved profile takes no {', '.join(given)}.", "Leave that out."
         )
     return Profile.load_file(path)
-
-
-def unfit_of(source: Source) -> tuple[str, ...]:
-    """Return what makes a source unfit to plan from, as sentences."""
-    return source.warnings if isinstance(source, LoadCounts) else ()
 
 
 def split(source: Source, hold_out: float | None) -> tuple[Trace | None, Trace | None, tuple[str, ...]]:

@@ -51,7 +51,14 @@ NAMES = {
     "num_mtp_layers": "mtp_layers",
 }
 METAVARS = {int: "N", float: "X", "bytes": "BYTES", "tokens": "TOKENS", "s": "S"}
-METAVARS |= {"topology": "NxG", "model": "FILE", "start": "PLAN", "layer_ids": "IDS", "engine": "NAME[:ALGORITHM]"}
+METAVARS |= {
+    "topology": "NxG",
+    "model": "FILE",
+    "start": "PLAN",
+    "layer_ids": "IDS",
+    "layers": "LAYERS",
+    "engine": "NAME[:ALGORITHM]",
+}
 FIELD = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
 NAMED = ("solver", "baseline")  # take the name of a solver, where hyphens are as good as underscores
 

@@ -239,7 +239,7 @@ def _plan_and_topology(
     from placement import Topology
     from placement.replay.choices import recorded_topology
 
-    known: dict[str, Any] = {"model": model, "num_experts": reading.num_experts, "layer_ids": reading.layers()}
+    known: dict[str, Any] = {"model": model, "num_experts": reading.num_experts, "layer_ids": reading.named_layers()}
     plan = read_placement(path, format_name, topology=asked, **known)
     if asked is not None:
         return plan, asked

@@ -65,7 +65,7 @@ def number(text: str) -> float:
         raise typer.BadParameter(f"{text!r:.60} is not a number.") from None
 
 
-def read_layer_ids(text: str | None) -> list[int] | None:
+def read_layer_ids(text: str | None, option: str = "--layer-ids") -> list[int] | None:
     """Read ``1,2,5`` and ranges such as ``1-26``."""
     if text is None:
         return None
@@ -79,7 +79,7 @@ def read_layer_ids(text: str | None) -> list[int] | None:
             ids += range(start, end + 1)
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is not a list of layers such as 1,2,5 or 1-26.", param_hint="--layer-ids"
+            f"{text!r} is not a list of layers such as 1,2,5 or 1-26.", param_hint=option
         ) from None
     return ids
 

@@ -23,6 +23,7 @@ from traces.formats.registry import READERS
 from traces.formats.shared.beyond import settle_beyond
 from traces.formats.shared.dummies import settle_dummies
 from traces.formats.shared.dumps import merged_dumps, read_again
+from traces.layers import layers_of, of_layers
 from traces.model.config import load_model_config
 from traces.model.layout import ModelLayout
 from traces.phases import of_phase
@@ -43,6 +44,7 @@ def load(
     format: str | None = None,  # noqa: A002  the word that users expect
     num_experts: int | None = None,
     layer_ids: npt.ArrayLike | None = None,
+    layers: Sequence[int] | None = None,
     model: ModelLayout | str | Path | None = None,
     top_k: int | None = None,
     drop_dummy_rows: bool = False,
@@ -70,6 +72,9 @@ def load(
         Experts per layer, for files that don't state it. By default, the largest id plus one.
     layer_ids : (L,) integers, optional
         Model layers, for files that don't state them. By default, 0..L-1, or what has no filler.
+    layers : list of int, optional
+        Only these model layers; `num_experts` is theirs then. For models whose layers have different numbers of
+        experts: those of each size are planned by themselves.
     model : ModelLayout or path, optional
         The model's layers, in place of the two above: its ``config.json``, or a `ModelLayout`.
     top_k : int, optional
@@ -101,6 +106,7 @@ def load(
         format,
         num_experts=num_experts,
         layer_ids=layer_ids,
+        layers=layers,
         model=model,
         top_k=top_k,
         drop_dummy_rows=drop_dummy_rows,
@@ -122,6 +128,7 @@ def _open(
     *,
     model: ModelLayout | str | Path | None = None,
     num_experts: int | None = None,
+    layers: Sequence[int] | None = None,
     top_k: int | None = None,
     drop_dummy_rows: bool = False,
     ids_beyond_experts: Beyond | None = None,
@@ -134,6 +141,7 @@ def _open(
     hints = Hints(
         num_experts=num_experts,
         model=model,
+        layers=layers_of(layers),
         top_k=top_k,
         drop_dummy_rows=drop_dummy_rows,
         ids_beyond_experts=check_word("ids_beyond_experts", ids_beyond_experts, Beyond),
@@ -156,7 +164,7 @@ def _open(
         loaded = _open_bundle(source, named, hints)
         provenance = replace(loaded.provenance, source=source.name, notes=(*source.notes, *loaded.provenance.notes))
         loaded = replace(loaded, provenance=provenance)
-    loaded = settle_beyond(loaded, hints)
+    loaded = of_layers(settle_beyond(loaded, hints), hints.layers, num_experts)
     if isinstance(loaded, Trace) and top_k not in (None, loaded.top_k):
         detail = f"The trace has top-{loaded.top_k}, not top-{top_k}."
         raise InputError.of("top_k_differ", loaded.provenance.source, detail, "Leave `top_k` out.")

@@ -33,8 +33,8 @@ def inspect(path: Path, shown: str, hints: Mapping[str, Any], max_unpacked_bytes
     shown : str
         How to call the file in errors.
     hints : mapping
-        format, num_experts, layer_ids, top_k, model_layers, first_moe_layer, drop_dummy_rows, ids_beyond_experts,
-        layer_base, phase, as far as the client gave them.
+        format, num_experts, layer_ids, layers, top_k, model_layers, first_moe_layer, drop_dummy_rows,
+        ids_beyond_experts, layer_base, phase, as far as the client gave them.
     max_unpacked_bytes : int, optional
         How much an archive may hold.
 

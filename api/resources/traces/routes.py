@@ -47,10 +47,20 @@ UPLOAD: dict[str, Any] = {
         }
     ],
 }
+LAYER_LIST = r"^[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*$"
+ChosenLayers = Annotated[
+    str | None,
+    Query(
+        pattern=LAYER_LIST,
+        max_length=20_000,
+        description="Only these model layers, such as 0-3; num_experts is theirs. For models whose layers differ in "
+        "experts.",
+    ),
+]
 LayerIds = Annotated[
     str | None,
     Query(
-        pattern=r"^[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*$",
+        pattern=LAYER_LIST,
         max_length=20_000,
         description="Model layers of the file's layer axis, such as 1-26, if the file does not name them.",
     ),
@@ -85,6 +95,7 @@ async def upload(
         int | None, Query(ge=1, le=32_767, description="Experts per layer, if the file does not state them.")
     ] = None,
     layer_ids: LayerIds = None,
+    layers: ChosenLayers = None,
     top_k: Annotated[
         int | None, Query(ge=1, le=32_767, description="Experts per token, if the file does not state them.")
     ] = None,
@@ -123,6 +134,7 @@ async def upload(
     if first_moe_layer is not None and model_layers is None:
         raise _refused("first_moe_layer", "It needs model_layers.", "Give both, or layer_ids.")
     given: dict[str, Any] = {"format": file_format, "num_experts": num_experts, "layer_ids": _layers(layer_ids)}
+    given |= {"layers": _layers(layers, "layers")}
     given |= {"top_k": top_k, "model_layers": model_layers, "first_moe_layer": first_moe_layer}
     given |= {"drop_dummy_rows": drop_dummy_rows or None, "ids_beyond_experts": ids_beyond_experts}
     given |= {"layer_base": layer_base, "phase": phase}
@@ -199,7 +211,7 @@ def check_format(name: str | None) -> None:
         raise ProblemError("invalid-request", detail, [violation])
 
 
-def _layers(text: str | None) -> list[int] | None:
+def _layers(text: str | None, field: str = "layer_ids") -> list[int] | None:
     """Read ``1,2,5-27``."""
     if text is None:
         return None
@@ -208,7 +220,7 @@ def _layers(text: str | None) -> list[int] | None:
         first, _, last = part.partition("-")
         layers.extend(range(int(first), int(last or first) + 1))
         if len(layers) > MAX_LAYER:
-            raise _refused("layer_ids", "The list names too many layers.", "Check the ranges.")
+            raise _refused(field, "The list names too many layers.", "Check the ranges.")
     return layers
 
 
