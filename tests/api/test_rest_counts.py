@@ -55,6 +55,16 @@ def test_a_tar_of_dumps_is_several(client: TestClient, trace_id: str) -> None:
     assert (trace["kind"], trace["dumps"]) == ("counts", 4)
 
 
+def test_some_layers_are_chosen_at_the_upload(client: TestClient) -> None:
+    """Those alone are planned; a layer that is not there is refused with its parameter."""
+    content = tar_of(DUMPS + 1)
+    trace_id = upload(client, content, layers="1", num_experts=8)
+    trace = client.get(f"/v1/traces/{trace_id}").json()
+    assert (trace["layer_ids"], trace["dumps"]) == ([1], 4)
+    refused = client.post("/v1/traces", content=tar_of(DUMPS + 2), params={"layers": "0-2"})
+    assert "unknown_layers" in codes(refused).values()
+
+
 @pytest.mark.parametrize(("part", "chosen"), [("all", range(4)), ("fit", [0]), ("held_out", [1, 2, 3])])
 def test_counts_are_evaluated_by_expected_loads(
     client: TestClient, trace_id: str, plan: Plan, part: str, chosen: Any
