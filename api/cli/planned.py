@@ -70,11 +70,11 @@ def plan_and_tell(
     with progress() as shown:
         shown.phase("reading and profiling")
         study = Study.of(source, request=request, workers=workers)
-        for note in study.notes:  # before the time of a search is spent on a recording that is wrong
-            say(note, "warning" if note.startswith(LINE) else "note")
         engine_file = EngineFile.beside(output, study.problem.engine, model, config)
         if engine_file is not None:
             check_outputs({"The engine's file": engine_file.path}, (*inputs, output, report))
+        for note in study.notes:  # before the time of a search is spent on a recording that is wrong
+            say(note, "warning" if note.startswith(LINE) else "note")
         shown.phase("searching")
         solution = _search(study, shown, workers, executor)
         # Written before it is judged: whatever happens from here on, the search was not in vain.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from solvers.counted import CountsFigures
     from solvers.replays import PartFigures
     from traces import LoadCounts, ModelLayout, Trace
+    from traces.support.words import HoldOutBy
 
     Replay = Callable[[Path, Plan, Topology, SettledObjective], PartFigures]
     Expected = Callable[[Path, Plan, Topology, str | None], CountsFigures]
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["CHOICES", "REPLAY_OPTIONS", "Replays", "check_part", "counted", "local_options", "travel"]
 
 CHOICES = ("execution", "dedup", "ownership", "replica_policy")
-REPLAY_OPTIONS = ("engine", "topology", *CHOICES, "decode_batch", "pass_tokens", "hold_out")
+REPLAY_OPTIONS = ("engine", "topology", *CHOICES, "decode_batch", "pass_tokens", "hold_out", "hold_out_by")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +90,13 @@ class Replays:
         where = asked.get("topology")
         machine = None if where is None else machine_of(where, server)
         plans = [_plan_and_topology(file, machine, plan_format, reading, model) for file in fetched]
-        hold_out = asked.get("hold_out")
+        hold_out, by = asked.get("hold_out"), asked.get("hold_out_by")
         own = tuple(dict.fromkeys(note for _, place in plans for note in (*place.notes, *place.warnings)))
         said = asked.get("engine") is not None or asked.get("objective", "execution") is not None
         untold = () if said else _untold(files[0], plans[0][0])
         name = asked.get("engine")
         if service is None:
-            tokens, notes = _tokens(trace, part, hold_out, reading, model)
+            tokens, notes = _tokens(trace, part, hold_out, by, reading, model)
             engine, more = engine_choices(name, tokens)
             replay = _here(tokens, workers, asked.get("pass_tokens") or ())
             expected = _expected_here(tokens, part, name) if isinstance(tokens, LoadCounts) else None
@@ -104,6 +105,7 @@ class Replays:
             return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=told_here, expected=expected)
         shown.phase("uploading")
         sent = {"trace": send_trace(service, trace, reading.load_options(model)), "part": part, "hold_out": hold_out}
+        sent |= {"hold_out_by": by}
         kept = service.trace(sent["trace"])
         if kept.kind == "counts":
             told: list[str] = [*own]
@@ -168,12 +170,12 @@ def local_options(plans: Sequence[Path], workers: int | None, plan_format: str |
     return {"--workers": workers, "--plan-format": plan_format if any(map(is_plan, plans)) else None}
 
 
-def check_part(part: str, hold_out: float | None) -> None:
+def check_part(part: str, hold_out: float | None, by: str | None) -> None:
     """Refuse a share that would not be used: all tokens are not split."""
-    if part == "all" and hold_out:
+    if part == "all" and (hold_out or by is not None):
         raise typer.BadParameter(
             "All tokens are replayed, so nothing is held out. Add --part fit or --part held-out, or leave it out.",
-            param_hint="--hold-out",
+            param_hint="--hold-out" if hold_out else "--hold-out-by",
         )
 
 
@@ -247,8 +249,13 @@ def _plan_and_topology(
 
 
 def _tokens(
-    path: Path, part: str, hold_out: float | None, reading: TraceReading, model: ModelLayout | None
+    path: Path,
+    part: str,
+    hold_out: float | None,
+    by: HoldOutBy | None,
+    reading: TraceReading,
+    model: ModelLayout | None,
 ) -> tuple[Trace | LoadCounts, tuple[str, ...]]:
     from solvers.source import part_of
 
-    return part_of(open_planned(path, reading, model), part, hold_out, path.name)
+    return part_of(open_planned(path, reading, model), part, hold_out, path.name, by)

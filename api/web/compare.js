@@ -75,7 +75,7 @@ function tell({ request, plan }, engine, before) {
 async function replays(plan, { name, solver, options }) {
   const evaluate = (id) => post("v1/evaluations", { plan: id, trace: plan.trace });
   const after = await evaluate(plan.id);
-  const body = { ...plan.request, solver, options, limits: {}, seeds: 1, start: null, hold_out: 0, name: `${name}, to compare`, tags: [] };
+  const body = { ...plan.request, solver, options, limits: {}, seeds: 1, start: null, hold_out: 0, hold_out_by: null, name: `${name}, to compare`, tags: [] };
   let base = await post("v1/plans", body, { headers: { Prefer: "wait=30" } });
   try {
     while (!base.finished_at) base = await get(`v1/plans/${base.id}`, { headers: { Prefer: "wait=30" } });

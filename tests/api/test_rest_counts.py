@@ -96,6 +96,10 @@ def test_notes_of_the_topology_are_told(client: TestClient, trace_id: str, plan:
     assert answer["notes"][0] == topology["notes"][0]
     ids = np.random.default_rng(0).permuted(np.tile(np.arange(8), (300, 2, 1)), axis=2)[:, :, :2]
     tokens = upload(client, npz(topk_ids=ids.astype(np.uint8), num_experts=np.array(8)))
+    by_source = {"trace": tokens, "topology": "1x4", "hold_out_by": "source"}
+    assert codes(client.post("/v1/plans", json=by_source)) == {"/hold_out_by": "no_sources"}
+    later = client.post("/v1/evaluations", json=asked(plan, tokens, part="held_out", hold_out=0.1, hold_out_by="time"))
+    assert later.json()["tokens"] == 30
     replayed = client.post("/v1/evaluations", json=asked(plan, tokens) | {"topology": topology}).json()
     assert (replayed["kind"], replayed["notes"][0]) == ("tokens", topology["notes"][0])
 
@@ -108,6 +112,9 @@ def test_counts_are_held_out_by_dump(client: TestClient, trace_id: str) -> None:
     found = made["summary"]["plans"]["plan"]
     assert [dump["part"] for dump in found["dumps"]] == ["fit", "fit", "held_out", "held_out"]
     assert set(found["counts"]) == {"fit", "held_out"}
+    for by, pointer in (("sequence", "/hold_out_by"), ("source", "/hold_out_by")):
+        refused = client.post("/v1/plans", json={**body, "hold_out_by": by})
+        assert codes(refused) == {pointer: "hold_out_by_counts"}
     alone = upload(client, json.dumps(DUMPS[0].tolist()).encode(), name="one.json")
     refused = client.post("/v1/plans", json={**body, "trace": alone})
     assert codes(refused) == {"/hold_out": "hold_out_counts"}

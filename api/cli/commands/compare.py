@@ -56,7 +56,7 @@ def compare(
         raise typer.BadParameter("Name at least one plan, and the trace last.", param_hint="PLAN... TRACE")
     if server is not None:
         refuse_options(replaying.local_options(files, workers, plan_format))
-    replaying.check_part(part, asked.get("hold_out"))
+    replaying.check_part(part, asked.get("hold_out"), asked.get("hold_out_by"))
     with Checks() as checks:
         read = reading.build(checks)
         checks.run(lambda: _check_trace(trace))

@@ -44,7 +44,7 @@ def evaluate(
 
     if server is not None:
         refuse_options(replaying.local_options([plan], workers, plan_format))
-    replaying.check_part(part, asked.get("hold_out"))
+    replaying.check_part(part, asked.get("hold_out"), asked.get("hold_out_by"))
     with Checks() as checks:
         read = reading.build(checks)
 

@@ -15,6 +15,7 @@ from placement.replay.choices import CHOICES, engine_choices, recorded_topology
 from solvers.counted import counts_figures, refuse_token_options
 from solvers.source import part_of
 from traces import InputError, LoadCounts
+from traces.support.words import HoldOutBy
 
 __all__ = ["Replay", "replay", "replay_of"]
 
@@ -28,6 +29,7 @@ class Replay:
     asked: dict[str, Any]
     part: str
     hold_out: float | None
+    hold_out_by: HoldOutBy | None
     trace: StoredTrace
     workers: int | None
 
@@ -52,7 +54,7 @@ def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[st
     else:
         topology = _topology(plan)
     asked = {name: getattr(body, name) for name in ("engine", *CHOICES, "decode_batch", "pass_tokens")}
-    known |= {"asked": asked, "part": body.part, "hold_out": body.hold_out}
+    known |= {"asked": asked, "part": body.part, "hold_out": body.hold_out, "hold_out_by": body.hold_out_by}
     return Replay(plan=dict(plan), topology=topology, **known)
 
 
@@ -82,7 +84,7 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
         detail = f"{plan.num_layers} layers and {topology.num_gpus} GPUs need about {need / 1e9:.1f} GB."
         remedy = f"This service takes evaluations up to {max_bytes / 1e9:.1f} GB."
         raise InputError.of("job_too_large", "/topology", detail, remedy)
-    trace, notes = part_of(task.trace.open(), task.part, task.hold_out, "/trace")
+    trace, notes = part_of(task.trace.open(), task.part, task.hold_out, "/trace", task.hold_out_by)
     told = [*topology.notes, *topology.warnings]
     if isinstance(trace, LoadCounts):
         refuse_token_options({f"/{name}": value for name, value in task.asked.items()})
