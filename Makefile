@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup system-packages demo test check bench serve docs audit
+.PHONY: help setup system-packages demo test check bench serve docs audit engines engines-newer
 
 help:
 	@echo "make demo    plan the sample trace and show before and after"
@@ -15,6 +15,8 @@ help:
 	@echo "make bench   run the benchmarks"
 	@echo "make serve   serve the page and the REST interface on this machine"
 	@echo "make docs    build the documentation into site/"
+	@echo "make engines run the code of serving engines against ours; downloads about 500 MB, once"
+	@echo "make engines-newer  say which engines have a newer release than the pinned one"
 	@echo "make audit   look for known vulnerabilities in the dependencies; needs a network"
 
 setup: $(VENV)/.ready
@@ -74,6 +76,16 @@ serve: $(VENV)/.service
 audit: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --local --progress-spinner off
+
+# The engines' own code, without their GPU stacks, in a folder of its own; docs/engines/compatibility.md is the result.
+ENGINES ?= .engines
+
+engines:
+	$(PYTHON) tests/engines/install.py $(ENGINES)
+	$(PYTHON) tests/engines/run.py $(ENGINES)
+
+engines-newer:
+	@$(PYTHON) tests/engines/newer.py
 
 docs: $(VENV)/.docs
 	$(BIN)/zensical build --clean --strict

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,8 @@ from placement import exports
 from placement.engines import ENGINES as ENGINES_BY_NAME
 from traces.formats.registry import READERS
 
-PAGES = sorted((Path(__file__).resolve().parents[1] / "docs" / "engines").glob("*.md"))
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "engines"
+PAGES = sorted(page for page in FOLDER.glob("*.md") if page.stem != "compatibility")
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(moe-placement [^`]*)`")
@@ -122,3 +124,15 @@ def test_renumbering_keeps_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert torch.equal(model.model.layers[0].mlp.experts.down_proj, weights[[3, 1, 0, 2]])
     again = transformers.MixtralForCausalLM.from_pretrained(tmp_path / "renumbered")
     assert torch.equal(again.model.layers[0].mlp.gate.weight, model.model.layers[0].mlp.gate.weight)
+
+
+def test_the_pinned_engines_are_those_of_the_declarations() -> None:
+    """`make engines` tries the releases that the declarations were read from, and its page names them."""
+    pins = tomllib.loads((Path(__file__).parent / "engines" / "pins.toml").read_text())
+    shown = (FOLDER / "compatibility.md").read_text(encoding="utf-8")
+    for name, pin in pins.items():
+        if name == "environment":
+            continue
+        declared = ENGINES_BY_NAME.get(name.replace("_", "-"))
+        assert declared is None or declared.version == pin["version"]
+        assert f"{pin['package']} {pin['version']}" in shown

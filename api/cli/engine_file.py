@@ -82,8 +82,13 @@ class EngineFile:
 
     def _missing(self, error: Any) -> str:
         """Say why the file is not written, and how to get it, in one sentence."""
+        from placement.exports import export_named
+
         config = self.config or "config.json"
-        command = f"moe-placement export {self.plan} --engine {self.engine.name} -o {self.path} --model {config}"
+        assert self.engine.export is not None
+        own = export_named(self.engine.name).name == self.engine.export
+        name = self.engine.name if own else self.engine.export
+        command = f"moe-placement export {self.plan} --engine {name} -o {self.path} --model {config}"
         if self.model is None and any(item.code == "model_unknown" for item in error.violations):
             why = "needs the model's layers, which neither the trace nor --model tells"
         else:

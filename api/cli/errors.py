@@ -35,7 +35,7 @@ QUOTED = re.compile(r"`(\w+)=?`")
 ASSIGNED = re.compile(r"\b(\w+)=(?![\w'\"\[{])")
 # A choice in quotes: those whose words are declared, and an engine to name. What somebody typed is told as it is.
 CHOSEN = re.compile(
-    r"(?<!no )\b(execution|dedup|ownership|replica_policy|load_groups|against|engine) ['\"]([\w:-]+)['\"]"
+    r"(?<!no )\b(execution|dedup|ownership|replica_policy|load_groups|against|engine)[ =]['\"]([\w:-]+)['\"]"
 )
 BARE = re.compile(r"(?<![\w/.`-])[a-z]+(?:_[a-z]+)+\b(?!\.?[\w/(])")
 

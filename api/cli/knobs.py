@@ -57,6 +57,7 @@ METAVARS |= {
     "start": "PLAN",
     "layer_ids": "IDS",
     "layers": "LAYERS",
+    "moe_layers": "IDS",
     "engine": "NAME[:ALGORITHM]",
 }
 FIELD = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")

@@ -23,6 +23,7 @@ __all__ = [
     "LayersOption",
     "ModelConfigOption",
     "ModelLayersOption",
+    "MoeLayersOption",
     "MtpLayersOption",
     "NumExpertsOption",
     "PartOption",
@@ -151,6 +152,12 @@ ModelLayersOption = Annotated[
 ]
 FirstMoeLayerOption = Annotated[
     int | None, typer.Option(metavar="N", help="First layer with experts, counted from 0; with --model-layers.")
+]
+MoeLayersOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="IDS", help="Layers with experts, where others lie between them: 1,3,5-47; with --model-layers."
+    ),
 ]
 MtpLayersOption = Annotated[
     int | None, typer.Option(metavar="N", help="Layers for multi-token prediction; with --model-layers.")

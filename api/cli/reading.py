@@ -53,6 +53,8 @@ class TraceReading:
     phase : {"prefill", "decode"} or None
     num_layers, first_moe_layer, num_mtp_layers : int or None
         The model's layers, in place of `model`.
+    moe_layers : str or None
+        Layers with experts, ``1,3,5-47``, in place of `first_moe_layer`.
     """
 
     model: Annotated[str | None, doc("The model's config.json: its MoE layers, experts and experts per token.")] = None
@@ -80,6 +82,9 @@ class TraceReading:
     phase: Annotated[Phase | None, doc("Only the tokens of one phase, of traces that have phases.")] = None
     num_layers: Annotated[int | None, doc("Layers of the model, dense ones included; without a config.json.")] = None
     first_moe_layer: Annotated[int | None, doc("First layer with experts, counted from 0; with --model-layers.")] = None
+    moe_layers: Annotated[
+        str | None, doc("Layers with experts, where others lie between them: 1,3,5-47; with --model-layers.")
+    ] = None
     num_mtp_layers: Annotated[int | None, doc("Layers for multi-token prediction; with --model-layers.")] = None
 
     def __post_init__(self) -> None:
@@ -88,12 +93,11 @@ class TraceReading:
         found.raise_if_any()
         read_layer_ids(self.layer_ids)  # wrong usage is told before any file is opened
         read_layer_ids(self.layers, "--layers")
-        said = (self.num_layers, self.first_moe_layer, self.num_mtp_layers)
-        _check_model_options(self.model, *said)
+        _check_model_options(self.model, self.num_layers, self.first_moe_layer, self.num_mtp_layers, self.moe_layers)
 
     def layout(self) -> ModelLayout | None:
         """Return the model's layers; None where nobody says anything."""
-        return read_model(self.model, self.num_layers, self.first_moe_layer, self.num_mtp_layers)
+        return read_model(self.model, self.num_layers, self.first_moe_layer, self.num_mtp_layers, self.moe_layers)
 
     def load_options(self, model: ModelLayout | None) -> dict[str, Any]:
         """Return the keyword arguments of `traces.load`."""
@@ -166,14 +170,23 @@ def read_executor(seeds: int, executor: str | None) -> MakeExecutor | None:
 
 
 def _check_model_options(
-    config: str | Path | None, model_layers: int | None, first_moe_layer: int | None, mtp_layers: int | None
+    config: str | Path | None,
+    model_layers: int | None,
+    first_moe_layer: int | None,
+    mtp_layers: int | None,
+    moe_layers: str | None,
 ) -> None:
     """Refuse options on the model that have no effect beside each other."""
-    if model_layers is None and (first_moe_layer is not None or mtp_layers is not None):
-        option = "--mtp-layers" if first_moe_layer is None else "--first-moe-layer"
-        raise typer.BadParameter("It needs --model-layers.", param_hint=option)
-    if config is not None and model_layers is not None:
-        raise typer.BadParameter("The config says it already.", param_hint="--model-layers")
+    parts = {"--first-moe-layer": first_moe_layer, "--moe-layers": moe_layers, "--mtp-layers": mtp_layers}
+    given = [option for option, value in parts.items() if value is not None]
+    if config is not None and (given or model_layers is not None):
+        option = "--model-layers" if model_layers is not None else given[0]
+        raise typer.BadParameter("The config says it already: leave one out.", param_hint=option)
+    if model_layers is None and given:
+        raise typer.BadParameter("It needs --model-layers.", param_hint=given[0])
+    if first_moe_layer is not None and moe_layers is not None:
+        raise typer.BadParameter("--first-moe-layer says it already: leave one out.", param_hint="--moe-layers")
+    read_layer_ids(moe_layers, "--moe-layers")
 
 
 def read_model(
@@ -181,9 +194,10 @@ def read_model(
     model_layers: int | None,
     first_moe_layer: int | None = None,
     mtp_layers: int | None = None,
+    moe_layers: str | None = None,
 ) -> ModelLayout | None:
     """Return the model's layers, from its config or from numbers; None where nobody says anything."""
-    _check_model_options(config, model_layers, first_moe_layer, mtp_layers)
+    _check_model_options(config, model_layers, first_moe_layer, mtp_layers, moe_layers)
     if config is not None:
         from traces.model.config import load_model_config
 
@@ -195,7 +209,10 @@ def read_model(
         return None
     from traces import ModelLayout
 
-    return ModelLayout.of(model_layers, first_moe_layer=first_moe_layer or 0, num_mtp_layers=mtp_layers or 0)
+    listed = read_layer_ids(moe_layers, "--moe-layers")
+    return ModelLayout.of(
+        model_layers, first_moe_layer=first_moe_layer or 0, moe_layers=listed, num_mtp_layers=mtp_layers or 0
+    )
 
 
 def read_topology(text: str) -> Topology:

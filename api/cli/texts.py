@@ -66,7 +66,7 @@ def number(text: str) -> float:
 
 
 def read_layer_ids(text: str | None, option: str = "--layer-ids") -> list[int] | None:
-    """Read ``1,2,5`` and ranges such as ``1-26``."""
+    """Read ``1,2,5`` and ranges such as ``1-26``; `option` is named where it is no such list."""
     if text is None:
         return None
     ids: list[int] = []

@@ -160,9 +160,9 @@ class Client:
         engine : str
             Format: ``sglang``, ``trtllm``, ...
         **writing
-            The model's layers and what the file is keyed by: model_layers, first_moe_layer, mtp_layers, fill_missing,
-            without_mtp, layer, model_class, mtp_model_class, model_name, pipeline_stages; and force, for an engine
-            where tokens travel otherwise than the plan was made for.
+            The model's layers and what the file is keyed by: model_layers, first_moe_layer, moe_layers, mtp_layers,
+            fill_missing, without_mtp, layer, model_class, mtp_model_class, model_name, pipeline_stages; and force, for
+            an engine where tokens travel otherwise than the plan was made for.
         """
         query = {name: value for name, value in writing.items() if value is not None}
         content: bytes = self._connection.ask("GET", f"/v1/plans/{plan_id}/exports/{engine}", params=query).content

@@ -22,6 +22,7 @@ class ReadingBody(Strict):
     top_k: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
     model_layers: Annotated[int, Field(ge=1, le=100_000)] | None = None
     first_moe_layer: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    moe_layers: Annotated[list[LayerId], Field(min_length=1, max_length=MAX_LAYERS)] | None = None
     drop_dummy_rows: Literal[True] | None = None
     ids_beyond_experts: Beyond | None = None
     layer_base: Annotated[int, Field(ge=0, le=1)] | None = None

@@ -35,7 +35,7 @@ export function setUp() {
 
 function saveExport(force) {
   const asked = new URLSearchParams();
-  for (const name of ["model_layers", "first_moe_layer"]) if ($(name).value !== "") asked.set(name, $(name).value);
+  for (const name of ["model_layers", "first_moe_layer", "moe_layers"]) if ($(name).value !== "") asked.set(name, $(name).value);
   if (force) asked.set("force", "true");
   const format = $("format").value;
   return save(`v1/plans/${planId}/exports/${format}?${asked}`, `${planId}-${format}`);

@@ -15,7 +15,7 @@ ENGINE = Engine(
     backend='"comm_backend": "comm"',
     backends={'"comm_backend": "comm"': "none", '"comm_backend": "deepep"': "node"},
     default_layout="contiguous",
-    export="deepspeed",
+    export="megatron",
     sources={
         "execution": "deepspeed/module_inject/auto_ep_layer.py: AutoEPMoELayer.forward",
         "dedup": "deepspeed/module_inject/auto_ep_layer.py: AutoEPMoELayer.forward (a row per assignment)",
@@ -23,10 +23,10 @@ ENGINE = Engine(
         "algorithms": "deepspeed/module_inject/auto_ep_layer.py: _split_plan_from_expert_counts (one rank per expert)",
         "full_slots": "deepspeed/module_inject/auto_ep_config.py: num_experts must be divisible by autoep_size",
         "default_layout": "deepspeed/module_inject/auto_ep_layer.py: _split_plan_from_expert_counts",
-        "export": "deepspeed/checkpoint/autoep_affine.py: validate_autoep_placement_descriptor",
+        "export": "none: a plan is applied by renumbering the experts of the checkpoint",
     },
     notes=(
-        "The descriptor says how a checkpoint is stored, and may hold replicas; the running model has every expert "
-        "once, in contiguous blocks.",
+        "A descriptor (expert_placement) says how a checkpoint is stored, and may hold replicas; the running model has "
+        "every expert once, in contiguous blocks, whatever the descriptor says.",
     ),
 )

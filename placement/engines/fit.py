@@ -26,7 +26,8 @@ def engine_of_export(name: str) -> Engine | None:
         Name of a format in `placement.exports`. Formats that differ by a release or a pull request, such as
         ``vllm_pr49572``, begin with the engine's name.
     """
-    exact = next((engine for engine in ENGINES.values() if engine.export == name), None)
+    own = ENGINES.get(name.replace("_", "-"))  # several engines may load one format
+    exact = own or next((engine for engine in ENGINES.values() if engine.export == name), None)
     if exact is not None:
         return exact
     begun = [engine for engine in ENGINES.values() if name.startswith(f"{engine.name.replace('-', '_')}_")]

@@ -1,7 +1,8 @@
 """DeepSpeed AutoEP's placement descriptor: experts per rank of one MoE layer, in the order that they are packed.
 
 DeepSpeed 0.19.8, ``deepspeed/checkpoint/autoep_affine.py``. Ranks may hold different numbers of experts, and
-replicas; every layer's metadata has a descriptor of its own.
+replicas; every layer's metadata has a descriptor of its own. It says how a checkpoint is stored: loading puts experts
+back in contiguous blocks (``autoep_universal.py``), so a plan is applied as for Megatron, by renumbering.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ EXPORT = Export(
     name="deepspeed",
     content="DeepSpeed AutoEP placement descriptor: JSON, experts per rank of one MoE layer",
     engine="DeepSpeed 0.19.8",
-    usage='the layer\'s "expert_placement" in the metadata of an AutoEP checkpoint',
+    usage='only as "expert_placement" of a checkpoint stored so; to apply a plan, renumber: export for megatron',
     suffix=".json",
     rules=Rules(layers="none", empty=True, mtp="may"),
     sniff=_sniff,

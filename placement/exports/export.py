@@ -32,6 +32,11 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
+def _no_notes(context: Context) -> tuple[str, ...]:
+    """Have nothing to tell."""
+    return ()
+
+
 def _no_more(table: Table, context: Context, found: Violations) -> None:
     """Check nothing."""
 
@@ -65,6 +70,8 @@ class Export:
         ``decode(document, context, found)``: the table, or None where violations leave none.
     also : callable
         ``also(table, context, found)``: checks before writing that only this format has.
+    warn : callable
+        ``warn(context)``: what the engine will do with a right file that its user should know.
     """
 
     name: str
@@ -77,6 +84,7 @@ class Export:
     encode: Callable[[Table, Context], bytes]
     decode: Callable[[Document, Context, Violations], Table | None]
     also: Callable[[Table, Context, Violations], None] = field(default=_no_more)
+    warn: Callable[[Context], tuple[str, ...]] = field(default=_no_notes)
     by_suffix: bool = False
     also_named: tuple[str, ...] = ()
 
@@ -114,7 +122,7 @@ class Export:
         checks.check_table(table, self.rules, found)
         self.also(table, given, found)
         found.raise_if_any()
-        return Exported(content=self.encode(table, given), notes=table.notes)
+        return Exported(content=self.encode(table, given), notes=(*self.warn(given), *table.notes))
 
     def check(self, document: Document, context: Context | None = None) -> tuple[Violations, tuple[str, ...]]:
         """Return everything that the engine would reject or misread in a file, and notes on what was not checked."""
@@ -123,7 +131,9 @@ class Export:
         checks.check_options(self.name, self.rules, given, found)
         if table is not None and table.plan is not None:
             checks.check_machine(table.plan, given, document.name, found)
-        notes = () if table is None else (*table.notes, *checks.layers_lacking(table, self.rules, given))
+        notes = (
+            () if table is None else (*self.warn(given), *table.notes, *checks.layers_lacking(table, self.rules, given))
+        )
         if table is not None and table.num_gpus is None:
             notes = (*notes, "The file does not state the number of GPUs: what depends on it was not checked.")
         return found, notes

@@ -11,6 +11,7 @@ import json
 
 import numpy as np
 
+from placement.engines.sglang_models import WITHOUT_PLACEMENT
 from placement.exports.context import Context
 from placement.exports.export import Export
 from placement.exports.shared import axes
@@ -65,6 +66,17 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
     )
 
 
+def _warn(context: Context) -> tuple[str, ...]:
+    """Say that SGLang's class of the model reads the file and ignores it."""
+    name = "" if context.model is None else context.model.architecture
+    if name not in WITHOUT_PLACEMENT:
+        return ()
+    return (
+        f"SGLang 0.5.23 will ignore this file without a word: its class {name} takes no placement (it has no "
+        "get_model_config_for_expert_location). Serve the model with another engine, or add that method to the class.",
+    )
+
+
 EXPORT = Export(
     name="sglang",
     content="SGLang --init-expert-location: JSON, a row for every layer of the model",
@@ -75,5 +87,6 @@ EXPORT = Export(
     sniff=_sniff,
     encode=_encode,
     decode=_decode,
+    warn=_warn,
     by_suffix=True,
 )

@@ -219,7 +219,7 @@ def test_notes_name_options_and_results_stay_as_they_are(capsys: pytest.CaptureF
     say("`drop_dummy_rows` leaves them out.", "warning")
     say("`model`")
     assert capsys.readouterr().err.splitlines() == [
-        "note: It is not checked (--model); give --layer-ids, or --dedup='node'.",
+        "note: It is not checked (--model); give --layer-ids, or --dedup node.",
         "warning: --drop-dummy leaves them out.",
         "`model`",
     ]

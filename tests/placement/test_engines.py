@@ -225,5 +225,7 @@ def test_pages_tell_what_the_name_sets(engine: Engine) -> None:
 def test_every_page_has_the_section() -> None:
     """A page without an engine says so."""
     for page in sorted((ROOT / "docs" / "engines").glob("*.md")):
+        if page.stem == "compatibility":
+            continue  # a table of what was tried
         text = page.read_text(encoding="utf-8")
         assert re.search(r"^## What `--engine [a-z-]+` sets$", text, re.MULTILINE), page.name

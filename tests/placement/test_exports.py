@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from placement import Plan, load_topology
+from placement.engines import ENGINES, engine_of_export
 from placement.exports import Context, Document, convert_placement, export_named, load_placement
 from traces import InputError, ModelLayout
-from traces.model.config import load_model_config
+from traces.model.config import layout_from_config, load_model_config
 
 # A model of five layers: 0 and 1 dense, 2 to 4 with three experts, 5 for multi-token prediction. Two GPUs of two slots.
 MODEL = ModelLayout.of(5, first_moe_layer=2, num_mtp_layers=1, num_experts=3)
@@ -590,3 +591,23 @@ def test_load_placement(tmp_path: Path) -> None:
     (tmp_path / "any").write_bytes(b'{"a": ')
     with pytest.raises(InputError, match="not_json"):
         load_placement(tmp_path / "any", CONTEXT)
+
+
+@pytest.mark.parametrize(("architecture", "told"), [("MixtralForCausalLM", 1), ("DeepseekV3ForCausalLM", 0), ("", 0)])
+def test_models_whose_placement_sglang_ignores_are_named(architecture: str, told: int) -> None:
+    """A class of SGLang that takes no placement is told, where a file is written and where one is checked."""
+    config = {"architectures": [architecture], "model_type": "mixtral", "num_hidden_layers": 2}
+    layout = layout_from_config(config | {"num_local_experts": 4, "num_experts_per_tok": 2})
+    plan = Plan.of([[0, 1, 2, 3], [3, 2, 1, 0]], layer_ids=[0, 1], num_experts=4, gpus_per_node=(2,))
+    written = export_named("sglang").write(plan, Context(model=layout))
+    assert [architecture in note for note in written.notes] == [True] * told
+    found, notes = export_named("sglang").check(Document("f", written.content), Context(model=layout))
+    assert not found.found
+    assert sum("will ignore" in note for note in notes) == told
+
+
+def test_deepspeed_plans_are_orders_to_renumber_by() -> None:
+    """The file for DeepSpeed is that for Megatron: its own descriptor moves nothing at run time."""
+    assert ENGINES["deepspeed"].export == ENGINES["megatron"].export == "megatron"
+    found = {name: engine_of_export(name) for name in ("megatron", "deepspeed")}
+    assert found == {name: ENGINES[name] for name in found}

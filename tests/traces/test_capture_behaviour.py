@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import types
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,59 @@ def test_every_generate_starts_new_sequences(model: Any) -> None:
     assert column(recording.trace, "phase").count(1) == 2
 
 
+@pytest.mark.parametrize("padding", [0, 4])
+def test_generate_gives_two_sequences_and_their_decode_rows(model: Any, padding: int) -> None:
+    """Two prompts of 9 tokens, one of them padded on the left: each is one sequence, with 4 steps of one row each."""
+    tokens, mask = ids(9, 9 - padding, width=9)
+    with record(model) as recording, torch.no_grad():
+        model.generate(tokens, attention_mask=mask, max_new_tokens=5, do_sample=False, eos_token_id=None)
+    trace = recording.trace
+    assert [column(trace, "seq_id").count(row) for row in range(3)] == [13, 13 - padding, 0]
+    assert column(trace, "phase") == [0] * (18 - padding) + [1] * 8
+    assert column(trace, "token_pos")[-8:] == [at for step in range(4) for at in (9 + step, 9 - padding + step)]
+
+
+class Decoder(torch.nn.Module):  # type: ignore[misc]
+    """A model of one layer whose cache comes and goes by a keyword of its own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.layers = torch.nn.ModuleList([Layer()])
+
+    def forward(self, input_ids: Any, attention_mask: Any = None, **kwargs: Any) -> Any:
+        cache = kwargs[self.name]
+        hidden = torch.nn.functional.one_hot(input_ids % 8, 8).float()
+        cache.update(hidden[:, None], hidden[:, None], 0)
+        self.layers[0](hidden.reshape(-1, 8))
+        return types.SimpleNamespace(**{self.name if self.name in KEYWORDS else "state": cache})
+
+
+KEYWORDS = ("cache", "past_key_values", "cache_params")
+
+
+@pytest.mark.parametrize("name", [*KEYWORDS, "any_other"])
+def test_the_cache_is_seen_under_any_keyword(name: str) -> None:
+    """Steps go on with their sequences, whatever the argument of the cache is called."""
+    decoder, cache = Decoder(name), transformers.DynamicCache()
+    tokens, mask = ids(4, 2, width=4)
+    step = torch.cat([mask, mask[:, -1:]], 1)
+    with record(decoder, routers=["layers.*.gate"], choose=lambda out: out.topk(2).indices, num_experts=4) as recording:
+        decoder(tokens, attention_mask=mask, **{name: cache})
+        decoder(tokens[:, :1], attention_mask=step, **{name: cache})
+    assert column(recording.trace, "seq_id") == [0] * 4 + [1] * 2 + [0, 1]
+    assert column(recording.trace, "token_pos")[-2:] == [4, 2]
+    assert column(recording.trace, "phase") == [0] * 6 + [1] * 2
+
+
+def test_two_caches_are_refused() -> None:
+    """Which one holds the sequences would be a guess."""
+    caches = {"cache": transformers.DynamicCache(), "past_key_values": transformers.DynamicCache()}
+    decoder = Decoder("cache")
+    with pytest.raises(InputError, match="several caches"), record(decoder, routers=["layers.*.gate"], num_experts=4):
+        decoder(ids(3)[0], **caches)
+
+
 def test_generate_without_cache_records_each_token_once(model: Any) -> None:
     """Where every step computes the whole sequence again, only what is new is recorded: the same as with a cache."""
     tokens, mask = ids(5, 2)
@@ -206,7 +260,12 @@ def test_sequences_may_begin_before_the_recording(model: Any) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "code"),
-    [({"num_beams": 2}, "beam_search"), ({"prompt_lookup_num_tokens": 2}, "speculative_decoding")],
+    [
+        ({"num_beams": 2}, "beam_search"),
+        ({"prompt_lookup_num_tokens": 2}, "speculative_decoding"),
+        ({"use_mtp": True}, "speculative_decoding"),
+        ({"speculation_type": "dflash"}, "speculative_decoding"),
+    ],
 )
 def test_decoding_that_breaks_the_order_is_refused(model: Any, settings: dict[str, Any], code: str) -> None:
     """Beam search and speculative decoding are refused before they start."""
@@ -400,7 +459,9 @@ def test_what_does_not_fit_is_refused(layers: list[Any], settings: dict[str, Any
 def test_calls_must_be_alike() -> None:
     """A trace has one K, and weights for all tokens or none."""
     model = torch.nn.Sequential(Layer())
-    outputs: Any = iter([lambda x: x.topk(2).indices, lambda x: x.topk(1).indices, lambda x: x.topk(2)[::-1]])
+    outputs: Any = iter(
+        [lambda x: x.topk(2).indices, lambda x: x.topk(1).indices, lambda x: x.softmax(-1).topk(2)[::-1]]
+    )
     with record(model, routers=["*.gate"], num_experts=4, choose=lambda logits: next(outputs)(logits)) as recording:
         model(torch.zeros(1, 2, 8))
         for _ in range(2):

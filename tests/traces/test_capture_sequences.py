@@ -123,6 +123,15 @@ def test_without_cache_earlier_positions_are_not_counted_twice() -> None:
     assert listed(sequences.place(Call(shape=(1, 1), generation=Generation()))) == [(1, 0, 0)]
 
 
+def test_a_cache_that_cannot_be_seen_is_refused() -> None:
+    """In a run of generate(), a step that does not hold the whole row and has no cache has one under another name."""
+    sequences, run = Sequences(), Generation()
+    sequences.place(Call(shape=(2, 9), generation=run))
+    with pytest.raises(InputError) as error:
+        sequences.place(Call(shape=(2, 1), generation=run))
+    assert codes(error) == {"cache_hidden"}
+
+
 def test_caches_are_forgotten_when_they_are_gone() -> None:
     """The next object at the same address is another cache."""
     sequences, cache = Sequences(), Cache()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import traces
 from traces import InputError, ModelLayout
-from traces.model.config import FAMILIES, layout_from_config, load_model_config
+from traces.model.config import layout_from_config, load_model_config
+from traces.model.families import FAMILIES
 
 # The figures are those of the published models' own config.json, cut to the fields that matter here.
 CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -178,6 +179,168 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+SIZES: dict[str, Any] = {"num_hidden_layers": 6, "num_experts": 16, "num_experts_per_tok": 4}
+# Fields by which a config says its layers, and what they say.
+WORDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "DeepSeek-V4: hash and learned routing": (
+        {"model_type": "deepseek_v4", "mlp_layer_types": ["hash_moe"] * 2 + ["moe"] * 4, "num_nextn_predict_layers": 1},
+        {"moe_layers": (0, 1, 2, 3, 4, 5), "mtp_layers": (6,)},
+    ),
+    "Kimi-Linear, as published": (
+        {
+            "model_type": "kimi_linear",
+            "num_experts_per_tok": None,
+            "num_experts_per_token": 8,
+            "first_k_dense_replace": 1,
+            "moe_layer_freq": 1,
+            "num_expert_group": 4,
+            "topk_group": 2,
+            "num_shared_experts": 1,
+        },
+        {"moe_layers": (1, 2, 3, 4, 5), "top_k": 8, "num_groups": 4, "groups_per_token": 2, "num_shared_experts": 1},
+    ),
+    "LongCat-Flash: two blocks of attention per layer, experts that compute nothing": (
+        {
+            "model_type": "longcat_flash",
+            "num_hidden_layers": 12,
+            "num_layers": 6,
+            "num_experts": None,
+            "n_routed_experts": 32,
+            "num_experts_per_tok": None,
+            "moe_topk": 12,
+            "zero_expert_num": 16,
+        },
+        {"num_layers": 6, "moe_layers": tuple(range(6)), "num_experts": 32, "zero_experts": 16, "top_k": 12},
+    ),
+    "Nemotron-H: a letter per layer": (
+        {"model_type": "nemotron_h", "num_hidden_layers": None, "hybrid_override_pattern": "MEM*E-"},
+        {"num_layers": 6, "moe_layers": (1, 4)},
+    ),
+    "Nemotron-H: a word per layer, and a number that is ignored": (
+        {"model_type": "nemotron_h", "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"]},
+        {"num_layers": 4, "moe_layers": (1,)},
+    ),
+    "Granite hybrid: its words are about attention": (
+        {"model_type": "granitemoehybrid", "layers_block_type": ["linear_attention"] * 6},
+        {"moe_layers": tuple(range(6))},
+    ),
+    "LFM2": ({"model_type": "lfm2_moe", "num_dense_layers": 2}, {"moe_layers": (2, 3, 4, 5)}),
+    "LFM2, as its code has it": ({"model_type": "lfm2_moe"}, {"moe_layers": (2, 3, 4, 5)}),
+    "MiMo: a flag per layer": (
+        {"model_type": "mimo_v2_flash", "moe_layer_freq": [0, 1, 1, 0, 1, 1]},
+        {"moe_layers": (1, 2, 4, 5)},
+    ),
+    "Step 3: a text": ({"model_type": "step3_text", "moe_layers_enum": "3,4, 5"}, {"moe_layers": (3, 4, 5)}),
+    "Step 3.7: the list goes on with the layer for multi-token prediction": (
+        {"model_type": "step3p5", "mlp_layer_types": ["dense"] * 3 + ["sparse"] * 4, "num_nextn_predict_layers": 1},
+        {"moe_layers": (3, 4, 5), "mtp_layers": ()},
+    ),
+    "Arctic": ({"model_type": "arctic", "moe_layer_frequency": 2}, {"moe_layers": (1, 3, 5)}),
+    "Hunyuan: one number per layer, all the same": (
+        {
+            "model_type": "hunyuan_v1_moe",
+            "num_experts_per_tok": None,
+            "moe_topk": [8] * 6,
+            "num_shared_expert": [1] * 6,
+        },
+        {"moe_layers": tuple(range(6)), "top_k": 8, "num_shared_experts": 1},
+    ),
+    "Phi-MoE routes top-2": ({"model_type": "phimoe"}, {"top_k": 2, "moe_layers": tuple(range(6))}),
+    "DBRX": (
+        {
+            "model_type": "dbrx",
+            "num_hidden_layers": None,
+            "n_layers": 6,
+            "num_experts": None,
+            "num_experts_per_tok": None,
+            "ffn_config": {"moe_num_experts": 16, "moe_top_k": 4},
+        },
+        {"num_layers": 6, "num_experts": 16, "top_k": 4},
+    ),
+    "Gemma 4": (
+        {"model_type": "gemma4_text", "enable_moe_block": True, "num_experts_per_tok": None, "top_k_experts": 8},
+        {"top_k": 8, "moe_layers": tuple(range(6))},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_words_of_all_kinds_are_read(name: str) -> None:
+    """Whatever its words, a config gives its layers, experts and groups."""
+    fields, expected = WORDS[name]
+    layout = layout_from_config(SIZES | fields)
+    assert {field: getattr(layout, field) for field in expected} == expected
+
+
+@pytest.mark.parametrize("type_of", ["told", "unknown"])
+def test_an_unknown_type_that_the_rules_understand_has_a_note(type_of: str) -> None:
+    """Fields of a known kind are read whatever the model is called; without any, one width tells that all are alike."""
+    fields = {"moe_layer_interval": 2} if type_of == "told" else {"intermediate_size": 64}
+    layout = layout_from_config(SIZES | fields | {"model_type": "no_such_model"})
+    assert layout.moe_layers == ((1, 3, 5) if type_of == "told" else tuple(range(6)))
+    (note,) = layout.notes
+    assert "'no_such_model' is not known to this version" in note
+    assert "`moe_layers`" in note
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"intermediate_size": 64, "moe_intermediate_size": 16}, "unknown_model_type"),
+        ({"num_experts_per_tok": None}, "unknown_model_type"),
+        ({"num_experts": None}, "unknown_model_type"),
+        ({"mlp_layer_types": ["sparse", "looped"] * 3}, "field_type"),
+        ({"mlp_layer_types": ["sparse"] * 5}, "field_type"),
+        ({"moe_layer_freq": [0, 1, 2, 0, 1, 1]}, "field_type"),
+        ({"hybrid_override_pattern": "MEX"}, "field_type"),
+        ({"num_experts": [16, 16, 8, 8, 8, 8]}, "layer_specific"),
+        ({"per_layer_config": {"3": {"num_experts": 8}}}, "layer_specific"),
+    ],
+)
+def test_what_is_not_understood_is_not_blamed_on_the_config(fields: dict[str, Any], code: str) -> None:
+    """Words that this version doesn't know are called that, and how to say the layers by hand."""
+    with pytest.raises(InputError) as error:
+        layout_from_config(SIZES | fields | {"model_type": "no_such_model"})
+    assert {violation.code for violation in error.value.violations} == {code}
+    for violation in error.value.violations:
+        assert "This version doesn't know" in violation.detail
+        assert "`moe_layers`" in violation.remedy
+        assert "orrect" not in violation.remedy
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model_type": "doge", "is_moe": False},
+        {"model_type": "gemma4_text"},
+        {"model_type": "granitemoehybrid", "num_experts": 0},
+        {
+            "model_type": "jamba",
+            "num_experts": 1,
+            "num_experts_per_tok": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+        },
+    ],
+)
+def test_a_model_without_experts_is_called_that(fields: dict[str, Any]) -> None:
+    """Fields for experts are there in dense models of some families too."""
+    with pytest.raises(InputError, match="no_layers"):
+        layout_from_config(SIZES | fields)
+
+
+def test_the_language_model_is_found_in_its_nest() -> None:
+    """Of several parts with experts the thinker's is read, and a note names the others."""
+    text = {"model_type": "qwen3_omni_moe_text", "num_experts": 8, "num_experts_per_tok": 2, "decoder_sparse_step": 2}
+    parts = {
+        "talker_config": {"text_config": text | {"num_hidden_layers": 4, "num_experts": 99}},
+        "thinker_config": {"vision_config": {"num_hidden_layers": 9}, "text_config": text | {"num_hidden_layers": 6}},
+    }
+    layout = layout_from_config({"model_type": "qwen3_omni_moe"} | parts, "c#")
+    assert (layout.num_layers, layout.num_experts, layout.moe_layers) == (6, 8, (1, 3, 5))
+    assert "c#/talker_config/text_config" in layout.notes[0]
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_gives_the_layout(name: str) -> None:
     """The config of a published model gives its MoE layers, experts, groups and MTP layer."""
@@ -193,11 +356,18 @@ def test_unknown_family_is_refused() -> None:
     assert caught.value.violations[0].code == "unknown_model_type"
 
 
+def test_what_the_code_adds_is_told() -> None:
+    """Where a config names no layers, the default of the family's code counts, and a note says so."""
+    layout = layout_from_config(CONFIGS["DeepSeek-V3"][0] | {"first_k_dense_replace": None})
+    assert layout.moe_layers[0] == 3
+    assert "deepseek_v3 has 3 before its first MoE layer" in layout.notes[0]
+    assert "2 experts, whatever" in layout_from_config(SIZES | {"model_type": "phimoe"}).notes[0]
+
+
 @pytest.mark.parametrize(
     ("changes", "codes"),
     [
         ({"num_hidden_layers": None, "n_routed_experts": None}, {"missing_field"}),
-        ({"first_k_dense_replace": None}, {"missing_field"}),
         ({"num_experts_per_tok": 300}, {"top_k_range"}),
         ({"num_experts_per_tok": "8"}, {"field_type"}),
         ({"num_local_experts": 128}, {"fields_differ"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from traces.capture.sequences import Call, Generation
 from traces.support.errors import InputError
 
 __all__ = ["read_call", "returned_cache"]
+
+CACHE_NAMES = ("cache", "past_key_values", "cache_params")  # transformers 5.24 renamed the last two to the first
 
 
 def read_call(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], generation: Generation | None) -> Call:
@@ -35,7 +38,7 @@ def read_call(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], generat
     given = _arguments(model, args, kwargs)
     tokens: Any = given.get("input_ids")
     embeds: Any = given.get("inputs_embeds")
-    cache = given.get("past_key_values")
+    cache = _given_cache(given)
     if tokens is None and embeds is None:
         tensors = [value for value in given.values() if hasattr(value, "dtype")]
         if not tensors:
@@ -62,10 +65,24 @@ def read_call(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], generat
 
 def returned_cache(output: Any) -> Any:
     """Return the cache in a model's output, or None."""
-    found = getattr(output, "past_key_values", None)
-    if found is None and isinstance(output, tuple):
-        found = next((part for part in output if hasattr(part, "get_seq_length")), None)
-    return found if hasattr(found, "get_seq_length") else None
+    parts = output if isinstance(output, tuple) else _attributes(output)
+    return next((part for part in parts if hasattr(part, "get_seq_length")), None)
+
+
+def _attributes(output: Any) -> Iterator[Any]:
+    named = vars(output) if hasattr(output, "__dict__") else {}
+    return (getattr(output, name) for name in CACHE_NAMES if name in named)
+
+
+def _given_cache(given: dict[str, Any]) -> Any:
+    """Return the cache among the arguments, whatever its keyword, or None."""
+    found = {name: given[name] for name in CACHE_NAMES if given.get(name) is not None}
+    found |= {name: value for name, value in given.items() if hasattr(value, "get_seq_length")}
+    if len({id(value) for value in found.values()}) > 1:
+        raise _cannot_tell(
+            f"/{list(found)[-1]}", f"The call has several caches: {', '.join(found)}.", "Call with one cache."
+        )
+    return next(iter(found.values()), None)
 
 
 def _arguments(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -125,16 +142,14 @@ def _length(cache: Any) -> int:
         return 0
     if not hasattr(cache, "get_seq_length"):
         raise _cannot_tell(
-            "/past_key_values",
+            "/cache",
             f"The cache is a {type(cache).__name__}, which does not tell its length.",
             "Use a cache of transformers 5, such as DynamicCache.",
         )
     try:
         return int(cache.get_seq_length())
     except ValueError as error:  # a model whose layers all keep states in place of keys and values
-        raise _cannot_tell(
-            "/past_key_values", f"The cache does not tell its length: {error}", "Call without a cache."
-        ) from error
+        raise _cannot_tell("/cache", f"The cache does not tell its length: {error}", "Call without a cache.") from error
 
 
 def _numpy(tensor: Any) -> npt.NDArray[Any]:

@@ -13,6 +13,9 @@ from traces.support.errors import InputError
 
 __all__ = ["allow_reorder", "forbid_reorder", "watched_generate"]
 
+# What makes generate() draft tokens that it may throw away again (transformers 5.24).
+DRAFTING = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp", "speculation_type")
+
 
 @contextmanager
 def watched_generate(model: Any, tell: Callable[[Generation | None], None]) -> Iterator[None]:
@@ -76,13 +79,20 @@ def _generation(model: Any, given: dict[str, Any]) -> Generation:
             "Beam search moves rows from one sequence to another, so a trace of it has no sequences.",
             "Record greedy decoding or sampling: num_beams=1.",
         )
-    drafting = [n for n in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit") if setting(n)]
+    drafting = [name for name in DRAFTING if setting(name)]
     if drafting:
         raise InputError.of(
             "speculative_decoding",
             f"/{drafting[0]}",
             "Speculative decoding runs tokens that are thrown away again.",
             f"Record without {drafting[0]}.",
+        )
+    if any("Diffusion" in kind.__name__ for kind in type(model).__mro__):
+        raise InputError.of(
+            "diffusion",
+            "/model",
+            f"{type(model).__name__} runs the same positions again and again, with other tokens.",
+            "Record calls of the model itself, not generate().",
         )
     ends = tokens("eos_token_id")
     if setting("stop_strings") or setting("stopping_criteria"):
@@ -98,7 +108,7 @@ def forbid_reorder(cache: Any) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise InputError.of(
             "cache_changed",
-            "/past_key_values",
+            "/cache",
             "The rows of the cache are reordered while recording, as beam search does.",
             "Record greedy decoding or sampling.",
         )

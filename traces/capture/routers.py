@@ -18,6 +18,7 @@ REFUSED = {
     "ZayaRouter": "its skip expert comes out as expert 0",
     "NllbMoeTop2Router": "it drops tokens beyond a capacity",
     "SwitchTransformersTop1Router": "it drops tokens beyond a capacity",
+    "DogeCDMoE": "its experts are rows of a table, which no engine places, and it keeps its choice to itself",
 }
 NUMBER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
 HINT = re.compile(r"router|gate$|gating", re.IGNORECASE)

@@ -203,8 +203,16 @@ class Sequences:
         rows, width = call.shape
         if call.cache is None:
             group = None if call.generation is None else call.generation.group
-            if group is None or len(group.ids) != rows or width <= group.width:
+            if group is None:
                 return None, 0
+            if len(group.ids) != rows or width <= group.width:
+                raise InputError.of(
+                    "cache_hidden",
+                    "/cache",
+                    f"A step of generate() has {rows} rows and {width} positions and no cache that can be seen, after"
+                    f" one with {len(group.ids)} rows and {group.width} positions.",
+                    "Record with a cache of transformers, such as DynamicCache, or with use_cache=False.",
+                )
             return group, group.width
         group = self._groups.get(call.cache)
         if group is None or call.past == 0:
@@ -213,7 +221,7 @@ class Sequences:
         if len(group.ids) != rows or not group.width - group.idle <= call.past <= group.width:
             raise InputError.of(
                 "cache_changed",
-                "/past_key_values",
+                "/cache",
                 f"The cache holds {call.past} positions of {rows} rows; {group.width} of {len(group.ids)} were seen.",
                 "Record without speculative (assisted) decoding, and don't crop or select from the cache meanwhile.",
             )

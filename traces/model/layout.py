@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -34,15 +34,21 @@ class ModelLayout:
     mtp_layers : tuple of int
         MoE layers for multi-token prediction; engines number them on from `num_layers`.
     num_experts, top_k : int or None
-        E and K, where known. Shared experts are not counted: no router chooses them.
+        E and K, where known. Shared experts are not counted, as no router chooses them, and neither are experts that
+        compute nothing.
     num_groups, groups_per_token : int or None
         Groups of experts that the router limits a token to (``n_group``, ``topk_group``); None where it does not.
+    num_shared_experts : int or None
+        Experts that every token uses, where known.
     zero_experts : int or None
         Experts that compute nothing, which the router may choose beside the routed ones; engines number them from E.
     name : str
         Model type, to show.
     notes : tuple of str
         What was assumed.
+    architecture : str
+        The model's class, as ``architectures`` of its config has it; empty where it is not known. Layouts that differ
+        in it only are equal.
     """
 
     num_layers: int
@@ -52,9 +58,11 @@ class ModelLayout:
     top_k: int | None = None
     num_groups: int | None = None
     groups_per_token: int | None = None
+    num_shared_experts: int | None = None
     zero_experts: int | None = None
     name: str = ""
     notes: tuple[str, ...] = ()
+    architecture: str = field(default="", compare=False)
 
     @property
     def parameter(self) -> str:

@@ -34,7 +34,7 @@ __all__ = [
     "write_placement",
 ]
 
-LAYOUT_OPTIONS = ("model", "num_experts", "layer_ids", "model_layers", "first_moe_layer", "mtp_layers")
+LAYOUT_OPTIONS = ("model", "num_experts", "layer_ids", "model_layers", "first_moe_layer", "moe_layers", "mtp_layers")
 FillMissing = Annotated[
     bool, typer.Option("--fill-missing", help="Give layers that the plan lacks the contiguous layout.")
 ]

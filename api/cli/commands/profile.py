@@ -55,6 +55,7 @@ def profile(
     model_config: shared.ModelConfigOption = None,
     model_layers: shared.ModelLayersOption = None,
     first_moe_layer: shared.FirstMoeLayerOption = None,
+    moe_layers: shared.MoeLayersOption = None,
     mtp_layers: shared.MtpLayersOption = None,
     executor: Annotated[
         str | None,
@@ -74,7 +75,7 @@ def profile(
     With --server the profile, which is much smaller than its traces, is uploaded as well; its id stands for it in
     solve, front and evaluate.
     """
-    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers)
+    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers, moe_layers)
     loading = reading.load_options(num_experts, layer_ids, format_name, model)
 
     from api.cli.outputs import check_outputs

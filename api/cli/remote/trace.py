@@ -57,11 +57,13 @@ def _reading(options: Mapping[str, Any]) -> dict[str, Any]:
     model = options.get("model")
     if model is None:
         return known
-    first = model.moe_layers[0] if model.moe_layers else model.num_layers
-    if model.mtp_layers or model.moe_layers != tuple(range(first, model.num_layers)):
-        detail = "A service can't be told of layers for multi-token prediction, nor of dense layers between others."
+    if model.mtp_layers:
+        detail = "A service can't be told of layers for multi-token prediction."
         remedy = "Count the trace here, where the model is known: `moe-placement profile TRACE --server URL`."
         raise InputError.of("model_layers", "--server", detail, remedy)
     said = {"num_experts": model.num_experts, "top_k": model.top_k}
     known = {name: value for name, value in said.items() if value is not None} | known
-    return known | {"model_layers": model.num_layers, "first_moe_layer": first}
+    first = model.moe_layers[0]
+    if model.moe_layers == tuple(range(first, model.num_layers)):
+        return known | {"model_layers": model.num_layers, "first_moe_layer": first}
+    return known | {"model_layers": model.num_layers, "moe_layers": list(model.moe_layers)}

@@ -6,8 +6,6 @@ from typing import Annotated
 
 from fastapi import Query
 
-from traces import ModelLayout
-
 __all__ = [
     "FillMissing",
     "FirstMoeLayer",
@@ -18,14 +16,15 @@ __all__ = [
     "Name",
     "PipelineStages",
     "WithoutMtp",
-    "layout",
 ]
 
 MAX_LAYERS = 10_000
 ModelLayers = Annotated[int | None, Query(ge=1, le=MAX_LAYERS, description="Layers of the model, dense ones included.")]
-FirstMoeLayer = Annotated[int, Query(ge=0, le=MAX_LAYERS, description="First layer with experts; with `model_layers`.")]
+FirstMoeLayer = Annotated[
+    int | None, Query(ge=0, le=MAX_LAYERS, description="First layer with experts; with `model_layers`.")
+]
 MtpLayers = Annotated[
-    int, Query(ge=0, le=MAX_LAYERS, description="Layers for multi-token prediction; with `model_layers`.")
+    int | None, Query(ge=0, le=MAX_LAYERS, description="Layers for multi-token prediction; with `model_layers`.")
 ]
 FillMissing = Annotated[bool, Query(description="Give layers that the plan lacks the contiguous layout.")]
 Force = Annotated[
@@ -42,10 +41,3 @@ PipelineStages = Annotated[
         description="Layers of the model in each stage of its pipeline, as 30,31; for `hygon`.",
     ),
 ]
-
-
-def layout(model_layers: int | None, first_moe_layer: int, mtp_layers: int) -> ModelLayout | None:
-    """Return the model's layers; None where nobody says how many there are."""
-    if model_layers is None:
-        return None
-    return ModelLayout.of(model_layers, first_moe_layer=first_moe_layer, num_mtp_layers=mtp_layers)

@@ -18,6 +18,7 @@ from api.http.conditional import matches, not_modified, wait_of
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.layers import MoeLayers, check_layers, layout, read_layers
 from api.resources.parameters import Cursor, Key, Limit, Prefer, Status, TagQuery
 from api.resources.plans.answers import PlanList, PlanResource, PlanSummary, ValidPlan
 from api.resources.plans.exports import (
@@ -30,7 +31,6 @@ from api.resources.plans.exports import (
     Name,
     PipelineStages,
     WithoutMtp,
-    layout,
 )
 from api.resources.responses import json_response
 from api.resources.schemas import LabelsBody, PlanBody
@@ -181,8 +181,9 @@ def export_plan(
     request: Request,
     store: StoreOf,
     model_layers: ModelLayers = None,
-    first_moe_layer: FirstMoeLayer = 0,
-    mtp_layers: MtpLayers = 0,
+    first_moe_layer: FirstMoeLayer = None,
+    moe_layers: MoeLayers = None,
+    mtp_layers: MtpLayers = None,
     fill_missing: FillMissing = False,
     without_mtp: WithoutMtp = False,
     layer: Layer = None,
@@ -200,8 +201,9 @@ def export_plan(
         export = export_named(format)
     except InputError as error:
         raise ProblemError("not-found", error.violations[0].detail + " " + error.violations[0].remedy) from None
+    check_layers(model_layers, first_moe_layer=first_moe_layer, moe_layers=moe_layers, mtp_layers=mtp_layers)
     context = Context(
-        model=layout(model_layers, first_moe_layer, mtp_layers),
+        model=layout(model_layers, first_moe_layer, read_layers("moe_layers", moe_layers), mtp_layers),
         fill_missing=fill_missing,
         without_mtp=without_mtp,
         layer=layer,

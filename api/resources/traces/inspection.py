@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from api.resources.layers import layout
 from solvers.source import Source, open_source, told_while_read
-from traces import InputError, LoadCounts, ModelLayout, Profile, Trace, Violation
+from traces import InputError, LoadCounts, Profile, Trace, Violation
 from traces.formats import UnpackLimits
 from traces.profile.sample import TokenSample
 from traces.profile.sequences import SEQUENCE_BUCKETS
@@ -33,7 +34,7 @@ def inspect(path: Path, shown: str, hints: Mapping[str, Any], max_unpacked_bytes
     shown : str
         How to call the file in errors.
     hints : mapping
-        format, num_experts, layer_ids, layers, top_k, model_layers, first_moe_layer, drop_dummy_rows,
+        format, num_experts, layer_ids, layers, top_k, model_layers, first_moe_layer, moe_layers, drop_dummy_rows,
         ids_beyond_experts, layer_base, phase, as far as the client gave them.
     max_unpacked_bytes : int, optional
         How much an archive may hold.
@@ -84,8 +85,9 @@ def warm_up() -> None:
 def _load_options(hints: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `traces.load`; those on the model's layers are one there."""
     options = dict(hints)
-    layers, first = options.pop("model_layers", None), options.pop("first_moe_layer", None)
-    return options if layers is None else options | {"model": ModelLayout.of(layers, first_moe_layer=first or 0)}
+    said = [options.pop(name, None) for name in ("model_layers", "first_moe_layer", "moe_layers")]
+    model = layout(*said)
+    return options if model is None else options | {"model": model}
 
 
 def outline(facts: Mapping[str, Any]) -> Profile:

@@ -13,6 +13,7 @@ from api.http.paging import decode_cursor, link_next, next_cursor
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.layers import LAYER_LIST, MoeLayers, check_layers, read_layers
 from api.resources.parameters import Cursor, Limit, TagQuery
 from api.resources.responses import json_response
 from api.resources.schemas import LabelsBody, Name
@@ -28,7 +29,6 @@ __all__ = ["check_format", "router"]
 
 router = APIRouter(prefix="/v1/traces", tags=["traces"], route_class=StrictRoute)
 
-MAX_LAYER = 1_000_000
 FORMATS = [reader.name for reader in READERS]
 UPLOAD: dict[str, Any] = {
     "requestBody": {
@@ -47,7 +47,6 @@ UPLOAD: dict[str, Any] = {
         }
     ],
 }
-LAYER_LIST = r"^[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*$"
 ChosenLayers = Annotated[
     str | None,
     Query(
@@ -105,6 +104,7 @@ async def upload(
     first_moe_layer: Annotated[
         int | None, Query(ge=0, le=100_000, description="First MoE layer, counted from 0; with model_layers.")
     ] = None,
+    moe_layers: MoeLayers = None,
     drop_dummy_rows: Annotated[
         bool, Query(description="Leave out rows that repeat the row before, and rows of a single id.")
     ] = False,
@@ -131,10 +131,10 @@ async def upload(
     if media_type.startswith("multipart/") or media_type == "application/x-www-form-urlencoded":
         detail = "Send the file as the raw body, not as a form, with Content-Type: application/octet-stream."
         raise ProblemError("unsupported-media-type", detail)
-    if first_moe_layer is not None and model_layers is None:
-        raise _refused("first_moe_layer", "It needs model_layers.", "Give both, or layer_ids.")
-    given: dict[str, Any] = {"format": file_format, "num_experts": num_experts, "layer_ids": _layers(layer_ids)}
-    given |= {"layers": _layers(layers, "layers")}
+    check_layers(model_layers, first_moe_layer=first_moe_layer, moe_layers=moe_layers)
+    given: dict[str, Any] = {"format": file_format, "num_experts": num_experts}
+    given |= {"layer_ids": read_layers("layer_ids", layer_ids), "moe_layers": read_layers("moe_layers", moe_layers)}
+    given |= {"layers": read_layers("layers", layers)}
     given |= {"top_k": top_k, "model_layers": model_layers, "first_moe_layer": first_moe_layer}
     given |= {"drop_dummy_rows": drop_dummy_rows or None, "ids_beyond_experts": ids_beyond_experts}
     given |= {"layer_base": layer_base, "phase": phase}
@@ -209,21 +209,3 @@ def check_format(name: str | None) -> None:
         detail = f"There is no format {name[:40]!r}."
         violation = Violation(code="format", pointer="/format", detail=detail, remedy=f"Use {', '.join(FORMATS)}.")
         raise ProblemError("invalid-request", detail, [violation])
-
-
-def _layers(text: str | None, field: str = "layer_ids") -> list[int] | None:
-    """Read ``1,2,5-27``."""
-    if text is None:
-        return None
-    layers: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        layers.extend(range(int(first), int(last or first) + 1))
-        if len(layers) > MAX_LAYER:
-            raise _refused(field, "The list names too many layers.", "Check the ranges.")
-    return layers
-
-
-def _refused(field: str, detail: str, remedy: str) -> ProblemError:
-    violation = Violation(code=f"{field}_range", pointer=f"?{field}", detail=detail, remedy=remedy)
-    return ProblemError("invalid-request", detail, [violation])

@@ -1,18 +1,11 @@
 """Declared defaults against the engines' own code, where that runs without a GPU.
 
-Functions are taken out of the files in ``MOE_PLACEMENT_ENGINES`` (``CONTRIBUTING.md`` says how they get there), and run
-on PyTorch's CPU build with stand-ins for the engine's configuration.
+Functions are taken out of the engines' files, and run on PyTorch's CPU build with stand-ins for the configuration.
 """
 
 from __future__ import annotations
-import __future__ as future
 
-import ast
-import os
-import random
-from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,30 +13,9 @@ import numpy as np
 import pytest
 
 from placement.engines import ENGINES, default_slots
+from tests.engines.harness import own
 
-FOLDER = os.environ.get("MOE_PLACEMENT_ENGINES")
 SIZES = [(8, 4, 2), (8, 4, 3), (64, 8, 9), (256, 16, 18), (12, 4, 6)]
-
-
-def own(file: str, *names: str, **namespace: Any) -> Any:
-    """Return functions of an engine's file, by name, without the rest of the file."""
-    if FOLDER is None:
-        pytest.skip("engines are not here; set MOE_PLACEMENT_ENGINES to a folder with their unpacked wheels")
-    torch: Any = pytest.importorskip("torch", reason="the engines' code needs PyTorch")
-    path = Path(FOLDER) / file
-    if not path.is_file():
-        pytest.skip(f"{file} is not in the folder of MOE_PLACEMENT_ENGINES")
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name in names]
-    for node in found:
-        node.decorator_list = []
-    assert sorted(node.name for node in found) == sorted(names)
-    code = compile(
-        ast.Module(body=list[ast.stmt](found), type_ignores=[]), file, "exec", future.annotations.compiler_flag
-    )
-    made = {"torch": torch, "np": np, "random": random, "defaultdict": defaultdict, **namespace}
-    exec(code, made)
-    return SimpleNamespace(**{name: made[name] for name in names})
 
 
 @pytest.mark.parametrize(("experts", "gpus", "slots"), SIZES)

@@ -1,0 +1,102 @@
+"""The part of a config that describes the language model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from traces.model.fields import EXPERTS, LAYERS, TOP_K
+from traces.support.errors import InputError, Violations
+
+__all__ = ["Part", "language_part"]
+
+# The first that is there is the language model; other parts may have experts too.
+FIRST = ("text_config", "language_config", "llm_config", "language_model_config", "thinker_config", "decoder_config")
+BLOCKS = ("hybrid_override_pattern", "layers_block_type")
+DEPTH = 4
+SAID_ONCE = ("first_k_dense_replace", "moe_layer_freq", "num_nextn_predict_layers", *LAYERS, *EXPERTS, *TOP_K)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of a config.
+
+    Attributes
+    ----------
+    fields : mapping
+    place : str
+    types : tuple of str
+        Its model type, then that of what it is part of.
+    others : tuple of str
+        Places of other parts that have experts.
+    """
+
+    fields: Mapping[str, Any]
+    place: str
+    types: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+
+def language_part(content: Any, place: str) -> Part:
+    """Return the part that describes the language model.
+
+    Parameters
+    ----------
+    content : object
+        The parsed JSON.
+    place : str
+        What pointers start with.
+
+    Raises
+    ------
+    InputError
+        If the content is no object, or says the same thing twice and differently.
+    """
+    if not isinstance(content, dict):
+        raise InputError.of("not_an_object", place or "/", "Expected a JSON object.", "Give the model's config.json.")
+    parts = list(_parts(content, place, (), 0))
+    chosen = next((part for part in parts if _has_experts(part.fields)), parts[0])
+    _check_said_once(content, place, parts)
+    rest = [part.place for part in parts if part is not chosen and _has_experts(part.fields)]
+    # A part that contains the chosen one repeats it.
+    others = tuple(other for other in rest if not chosen.place.startswith(other))
+    return Part(fields=chosen.fields, place=chosen.place, types=chosen.types, others=others)
+
+
+def _parts(content: Mapping[str, Any], place: str, above: tuple[str, ...], depth: int) -> Iterator[Part]:
+    """Yield the config and the configs in it, the language model's before others."""
+    kind = content.get("model_type")
+    types = ((kind, *above) if isinstance(kind, str) and kind else above)[:DEPTH]
+    if depth == 0 or any(content.get(name) is not None for name in (*LAYERS, *BLOCKS)):
+        yield Part(fields=_flattened(content), place=place, types=types)
+    if depth == DEPTH:
+        return
+    nested = [name for name, value in content.items() if name.endswith("_config") and isinstance(value, dict)]
+    for name in sorted(nested, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST)):
+        yield from _parts(content[name], f"{place}/{name}", types, depth + 1)
+
+
+def _flattened(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """DBRX keeps the fields of its experts in a part of their own."""
+    experts = content.get("ffn_config")
+    return {**experts, **content} if isinstance(experts, dict) else content
+
+
+def _has_experts(fields: Mapping[str, Any]) -> bool:
+    return any(fields.get(name) is not None for name in EXPERTS) and any(
+        fields.get(name) is not None for name in (*LAYERS, *BLOCKS)
+    )
+
+
+def _check_said_once(content: Mapping[str, Any], place: str, parts: list[Part]) -> None:
+    found = Violations()
+    for part in parts[1:]:
+        if part.place.removeprefix(f"{place}/") not in FIRST or not _has_experts(content):
+            continue
+        for field in SAID_ONCE:
+            values = (content.get(field), part.fields.get(field))
+            if None not in values and values[0] != values[1]:
+                detail = f"{field} is {values[1]!r:.40} here, but {values[0]!r:.40} at {place}/{field}."
+                found.add("fields_differ", f"{part.place}/{field}", detail, "Keep the one that the model uses.")
+    found.raise_if_any()
