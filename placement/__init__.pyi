@@ -1,3 +1,5 @@
+from .checkpoint.renumber import Renumbered as Renumbered
+from .checkpoint.renumber import renumber as renumber
 from .cost.bounds import lower_bound as lower_bound
 from .cost.score import Score as Score
 from .cost.score import Term as Term
@@ -41,6 +43,7 @@ __all__ = [
     "Pin",
     "Plan",
     "Problem",
+    "Renumbered",
     "Score",
     "SettledObjective",
     "Term",
@@ -53,5 +56,6 @@ __all__ = [
     "load_topology",
     "lower_bound",
     "optimal_split",
+    "renumber",
     "score",
 ]

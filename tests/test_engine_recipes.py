@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import tomllib
@@ -13,10 +12,11 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import solvers
 from api.cli.entry import app
-from placement import exports
+from placement import Plan, exports
 from placement.engines import ENGINES as ENGINES_BY_NAME
 from traces.formats.registry import READERS
 
@@ -96,8 +96,8 @@ def test_exports_are_checked_as_well() -> None:
             assert flags["export"] == flags["check"] != set(), page.name
 
 
-def test_renumbering_keeps_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The script of the transformers page gives a model that computes the same, with its experts in another order."""
+def test_renumbering_keeps_the_model(tmp_path: Path) -> None:
+    """The command of the transformers page gives a model that computes the same, with its experts in another order."""
     torch: Any = pytest.importorskip("torch", reason="needs a CPU build of torch: see the extra 'capture'")
     transformers: Any = pytest.importorskip("transformers", reason="needs transformers: see the extra 'capture'")
     config = transformers.MixtralConfig(
@@ -111,19 +111,22 @@ def test_renumbering_keeps_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     torch.manual_seed(0)
     model = transformers.MixtralForCausalLM(config).eval()
+    model.save_pretrained(tmp_path / "MODEL")
+    page = PAGES[ENGINES.index("transformers")]
+    (words,) = [words for words in commands(page) if words[0] == "renumber"]
+    orders = [[3, 1, 0, 2], [1, 2, 3, 0]]
+    Plan.of(orders, layer_ids=[0, 1], num_experts=4, gpus_per_node=(2,)).save(tmp_path / "plan.json")
+    files = ("plan.json", "MODEL", "renumbered")
+    result = CliRunner().invoke(app, [str(tmp_path / word) if word in files else word for word in words])
+    assert result.exit_code == 0, result.output
+    again = transformers.MixtralForCausalLM.from_pretrained(tmp_path / "renumbered").eval()
     tokens = torch.arange(20)[None]
-    blocks = PYTHON.findall(PAGES[ENGINES.index("transformers")].read_text(encoding="utf-8"))
-    (script,) = [block for block in blocks if "order.json" in block]
-    monkeypatch.chdir(tmp_path)
-    Path("order.json").write_text(json.dumps({"decoder": {"0": [3, 1, 0, 2], "1": [1, 2, 3, 0]}}))
     with torch.no_grad():
-        before = model(tokens).logits
-        weights = model.model.layers[0].mlp.experts.down_proj.clone()
-        exec(compile(script, "script", "exec"), {"model": model})
-        torch.testing.assert_close(model(tokens).logits, before)
-    assert torch.equal(model.model.layers[0].mlp.experts.down_proj, weights[[3, 1, 0, 2]])
-    again = transformers.MixtralForCausalLM.from_pretrained(tmp_path / "renumbered")
-    assert torch.equal(again.model.layers[0].mlp.gate.weight, model.model.layers[0].mlp.gate.weight)
+        torch.testing.assert_close(again(tokens).logits, model(tokens).logits)
+    for layer, order in enumerate(orders):
+        old, new = model.model.layers[layer].mlp, again.model.layers[layer].mlp
+        assert torch.equal(new.experts.down_proj, old.experts.down_proj[order])
+        assert torch.equal(new.gate.weight, old.gate.weight[order])
 
 
 def test_the_pinned_engines_are_those_of_the_declarations() -> None:

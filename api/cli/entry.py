@@ -19,6 +19,7 @@ from api.cli.commands.exports import export
 from api.cli.commands.front import front
 from api.cli.commands.key import key
 from api.cli.commands.profile import profile
+from api.cli.commands.renumber import renumber
 from api.cli.commands.serve import serve
 from api.cli.commands.solve import solve
 from api.cli.commands.synthetic import synthetic
@@ -90,6 +91,7 @@ EXAMPLES = {
     "export": "moe-placement export plan.json --engine sglang --model config.json -o location.json",
     "check": "moe-placement check location.json --engine sglang --model config.json --topology 2x8",
     "convert": "moe-placement convert location.json map.yaml --to trtllm --model config.json --topology 2x8",
+    "renumber": "moe-placement renumber plan.json MODEL -o renumbered",
     "solvers": "moe-placement solvers --json",
     "formats": "moe-placement formats",
     "synthetic": "moe-placement synthetic --layers 24 --experts 64 --top-k 4 -o trace.npz",
@@ -100,7 +102,7 @@ EXAMPLES = {
 }
 COMMANDS = (
     *(profile, solve, front, evaluate, compare),
-    *(export, check, convert),
+    *(export, check, convert, renumber),
     *(solvers, formats, synthetic, demo, serve),
     *(backup, restore),
 )

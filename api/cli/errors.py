@@ -27,6 +27,7 @@ OWN = {
     "part": "--part",
     "pipeline_stages": "--pipeline-stages",
     "plan_format": "--plan-format",
+    "prove": "--prove",
     "to": "--to",
     "without_mtp": "--without-mtp",
     "workers": "--workers",

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from placement.exports.context import Context
 from placement.exports.export import Export
 from placement.exports.shared.document import Document
+from placement.exports.shared.groups import mixed_groups
 from placement.exports.table import Rules, Table
 from placement.support.fields import check_fields, integers
 from placement.topology.links import MAX_GPUS
@@ -39,8 +40,7 @@ def _also(table: Table, context: Context, found: Violations) -> None:
     if groups is None or table.num_experts % groups or table.slots.shape[1] != table.num_experts:
         return
     size = table.num_experts // groups
-    of_slot = (table.slots // size).reshape(len(table.slots), groups, size)
-    for row in np.flatnonzero((of_slot != of_slot[:, :, :1]).any(axis=(1, 2)))[:20].tolist():
+    for row in mixed_groups(table.slots, groups)[:20].tolist():
         detail = (
             f"The order mixes the {groups} groups of {size} experts that the router limits a token to; they are "
             "consecutive numbers, so other experts would be chosen."

@@ -26,6 +26,7 @@ TITLES = {
     "lmdeploy": "LMDeploy",
     "dynamo": "Dynamo",
     "tensorrt_llm": "TensorRT-LLM",
+    "transformers": "transformers",
     "declared": "declared defaults",
 }
 
@@ -59,6 +60,7 @@ def page(results: dict[str, dict[str, Counter[str]]], pythons: dict[str, str]) -
     """Return the table of versions and results."""
     pins = tomllib.loads((FOLDER / "pins.toml").read_text())
     environment = pins.pop("environment")
+    pins["transformers"] = {"package": "transformers", "version": environment["transformers"]}
     total = sum((counts for tests in results.values() for counts in tests.values()), Counter[str]())
     lines = [
         "# Compatibility",

@@ -1,0 +1,1 @@
+"""Checkpoints whose experts are renumbered, for engines where a rank owns consecutive experts."""
