@@ -12,6 +12,7 @@ from placement.engines import engine_of, travel_of
 from placement.problem.settling import counts_defaults
 from solvers.source import Source, open_source, split, split_dumps, told_while_read, with_counted
 from traces import LoadCounts, Profile, Trace
+from traces.support.words import HoldOutBy
 
 __all__ = ["Named", "Parts", "travel_notes"]
 
@@ -46,7 +47,11 @@ class Parts:
 
     @classmethod
     def of(
-        cls, source: Source | str | Path | Sequence[str | Path], hold_out: float | None, workers: int | None
+        cls,
+        source: Source | str | Path | Sequence[str | Path],
+        hold_out: float | None,
+        workers: int | None,
+        by: HoldOutBy | None = None,
     ) -> Parts:
         """Split a source and profile the part to fit.
 
@@ -57,6 +62,8 @@ class Parts:
             See `solvers.Request`.
         workers : int or None
             Threads.
+        by : {"sequence", "time", "source"}, optional
+            See `solvers.Request`.
 
         Raises
         ------
@@ -67,15 +74,15 @@ class Parts:
         if isinstance(source, (str, Path)) or _paths(source):
             opened = open_source(source)  # type: ignore[arg-type]  # paths, as was looked at
         if isinstance(opened, LoadCounts):
-            fitted, later, notes = split_dumps(opened, hold_out)
+            fitted, later, notes = split_dumps(opened, hold_out, by)
             counts = {} if not opened.dumps else {"fit": fitted} | ({} if later is None else {"held_out": later})
             told = replace(fitted, provenance=replace(opened.provenance, notes=notes))
             _, diagnosis = told_while_read(told)
             _, _, notes = split(told, None)
             return cls(profile=Profile.of(told), fit=None, held_out=None, counts=counts, notes=(*notes, *diagnosis()))
-        fit, held_out, notes = split(opened, hold_out)
+        fit, held_out, notes = split(opened, hold_out, by)
         looked, diagnosis = told_while_read(opened)
-        counted = looked if isinstance(looked, Profile) else split(looked, hold_out)[0] or looked
+        counted = looked if isinstance(looked, Profile) else split(looked, hold_out, by)[0] or looked
         profile = counted if isinstance(counted, Profile) else Profile.of(counted, workers=workers)
         if fit is not None and not isinstance(opened, Profile):
             notes = with_counted(notes, fit, profile)

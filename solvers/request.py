@@ -14,6 +14,7 @@ from solvers.searching.limits import Limits
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 from traces.support.kinds import check_names
+from traces.support.words import HoldOutBy
 
 if TYPE_CHECKING:
     from placement import Plan, Topology
@@ -40,7 +41,9 @@ class Request:
     slots_per_gpu, redundant_experts, expert_bytes, objective, constraints
         See `placement.Problem`.
     hold_out : float or None
-        Share of the sequences to hold out; 0 fits on everything. None: 0.5 if the source has tokens, else 0.
+        Share to hold out; 0 fits on everything. None: 0.5 if the source has tokens or several dumps, else 0.
+    hold_out_by : {"sequence", "time", "source"} or None
+        Of what the share is; see `traces.Trace.split`. None: of sequences; of counts, the last dumps over time.
     pass_tokens : tuple of int
         Tokens of a forward pass, for the balance per pass of the comparison; 64, 256 and 2,048 if it is empty.
     baseline : str or None
@@ -83,7 +86,14 @@ class Request:
     solver: Annotated[str, doc("Method; see `solvers`.")] = "auto"
     options: Annotated[Mapping[str, Any], doc("Parameters of the solver.")] = field(default_factory=dict, hash=False)
     hold_out: Annotated[
-        float | None, Ge(0), Lt(1), doc("Share of the sequences to hold out; 0.5 by default where there are tokens.")
+        float | None, Ge(0), Lt(1), doc("Share to hold out; 0.5 by default where there are tokens or several dumps.")
+    ] = None
+    hold_out_by: Annotated[
+        HoldOutBy | None,
+        doc(
+            "What the share is of: sequences (default), time (the end of the recording), or source (whole files, data "
+            "sets or tasks)."
+        ),
     ] = None
     pass_tokens: Annotated[
         tuple[int, ...],

@@ -91,7 +91,7 @@ class Study(ByContent):
         solver_from(request.solver, dict(request.options))  # an unknown name is told before a long trace is read
         if request.baseline is not None:
             solver_from(request.baseline, {})
-        parts = Parts.of(source, request.hold_out, workers)
+        parts = Parts.of(source, request.hold_out, workers, request.hold_out_by)
         profile, notes = parts.profile, parts.notes
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
             request = replace(request, engine=profile.engine)

@@ -24,6 +24,7 @@ COLUMNS: Mapping[str, str] = {
     "token_pos": "int64",
     "phase": "uint8",
     "source_rank": "int32",
+    "data_source": "int32",
 }
 
 
@@ -45,6 +46,8 @@ class Batch(ByContent):
         0 prefill, 1 decode.
     source_rank : (T,) int32, optional
         Data-parallel rank that owns the token; -1 unknown.
+    data_source : (T,) int32, optional
+        Data set, task or file that the token comes from, as a number of any choice.
     """
 
     topk_ids: IntArray
@@ -54,6 +57,7 @@ class Batch(ByContent):
     token_pos: IntArray | None = None
     phase: IntArray | None = None
     source_rank: IntArray | None = None
+    data_source: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.topk_ids)

@@ -14,12 +14,9 @@ from traces.support.content import ByContent
 from traces.support.errors import InputError
 from traces.support.shown import as_text, runs
 
-__all__ = ["CountsDump", "LoadCounts", "single_rank"]
+__all__ = ["CountsDump", "LoadCounts"]
 
 Load = npt.NDArray[np.float64]
-MOSTLY = 0.75  # of a rank's experts have counts; a few may be left out by the router
-# Cells without counts that are no chance, for one rank and for several; chosen by trial.
-SINGLE_CELLS, SEVERAL_CELLS = 8, 32
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,7 +83,6 @@ class LoadCounts(ByContent):
             [
                 ("load", f"{float(self.load.sum()):,.6g} in all; {pairs}{dumps}"),
                 ("source", str(self.provenance)),
-                *(("warning", warning) for warning in self.warnings),
                 *(("note", note) for note in self.provenance.notes),
             ],
         )
@@ -176,39 +172,3 @@ class LoadCounts(ByContent):
             unrecorded=tuple(sorted(missing)),
             dumps=() if not there.all() else tuple(dumps),
         )
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What makes the counts unfit to plan from, as sentences."""
-        found = single_rank(self.load)
-        return () if found is None else (found,)
-
-
-def single_rank(load: npt.NDArray[np.floating]) -> str | None:
-    """Return a sentence if loads (L, E) look like those of some ranks only, else None.
-
-    They do if the same contiguous experts, one or more equal shares of all, are without any count in every layer. A
-    router leaves experts out here and there, but not a whole share of them in all layers.
-    """
-    layers, experts = load.shape
-    used = np.asarray(load, dtype=bool).any(axis=0)
-    unused = int(experts - used.sum())
-    if not 0 < unused < experts:
-        return None
-    for size in (size for size in range(experts // 2, 0, -1) if experts % size == 0):
-        part = used.reshape(-1, size).mean(axis=1)
-        there = part > MOSTLY
-        alone = int(there.sum()) == 1
-        if not (there | (part == 0)).all() or (size == 1 and not alone):
-            continue
-        if layers * unused < (SINGLE_CELLS if alone else SEVERAL_CELLS):
-            return None
-        first = np.flatnonzero(there)
-        held = ", ".join(f"{size * block}..{size * (block + 1) - 1}" for block in first[:4].tolist())
-        ranks = "one rank" if len(first) == 1 else f"{len(first)} of {experts // size} ranks"
-        return (
-            f"In all {layers} layers only experts {held}{', ...' if len(first) > 4 else ''} of {experts} have counts: "
-            f"these look like the counts of {ranks} only. A plan from them is worthless for the other experts: sum the "
-            "counts of all ranks, or give the files of all ranks."
-        )
-    return None

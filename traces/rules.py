@@ -250,7 +250,7 @@ def check_batch(batch: Batch, trace: HasAxes) -> None:
         found.add(
             "phase_range", f"{place}#row {row}", "phase must be 0 (prefill) or 1 (decode).", "Map other codes first."
         )
-    for name, least in (("source_rank", -1), ("seq_id", 0), ("token_pos", 0)):
+    for name, least in (("source_rank", -1), ("seq_id", 0), ("token_pos", 0), ("data_source", 0)):
         column = getattr(batch, name)
         if column is not None and (np.asarray(column) < least).any():
             row = int(batch.rows[np.argmax(np.asarray(column) < least)])

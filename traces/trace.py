@@ -13,10 +13,12 @@ import numpy.typing as npt
 from traces import rules as checks
 from traces.batch import COLUMNS, Batch, as_column
 from traces.provenance import Provenance
+from traces.support.declared import check_word
 from traces.support.errors import InputError, Violations
 from traces.support.kinds import checked
 from traces.support.shown import Facts, as_html, as_text, runs
-from traces.tokens import Arrays, OfSequences, Selected
+from traces.support.words import HoldOutBy
+from traces.tokens import Arrays, Selected
 
 __all__ = ["BATCH_TOKENS", "Trace"]
 
@@ -144,34 +146,42 @@ class Trace:
             yield batch
 
     @checked
-    def split(self, held_out: float) -> tuple[Trace, Trace]:
-        """Split by whole sequences into a part to fit and a part to hold out.
+    def split(self, held_out: float, by: HoldOutBy = "sequence") -> tuple[Trace, Trace]:
+        """Split into a part to fit and a part to hold out.
 
-        Sequence s is held out when ``floor((s + 1) f + d) > floor(s f + d)`` with d = 1e-9: for f = 0.5 the odd ones.
-        The rule is computed in integers, in units of 2^-64, so it holds for every 64-bit `seq_id`, hashes included.
-        The shift d keeps products such as 10 * 0.7 from falling just below the integer they stand for. Without
-        `seq_id`, blocks of 64 consecutive tokens take the place of sequences, which the provenance says.
+        By sequence, sequence s is held out when ``floor((s + 1) f + d) > floor(s f + d)`` with d = 1e-9: for f = 0.5
+        the odd ones. The rule is computed in integers, in units of 2^-64, so it holds for every 64-bit `seq_id`, hashes
+        included. The shift d keeps products such as 10 * 0.7 from falling just below the integer they stand for.
+        Without `seq_id`, blocks of 64 consecutive tokens take the place of sequences, which the provenance says.
 
         Parameters
         ----------
         held_out : float
-            Share f of the sequences to hold out, 0 < f < 1.
+            Share f to hold out, 0 < f < 1.
+        by : {"sequence", "time", "source"}
+            Of what the share is: of whole sequences; of the tokens in the order of the recording, the last ones; or of
+            the sources that `data_source` names, the last ones, rounded, at least one of each part. All but
+            ``sequence`` take a pass over the trace.
 
         Returns
         -------
         fit, held : Trace
-            Lazy views: nothing is read here.
+            Lazy views.
+
+        Raises
+        ------
+        InputError
+            If the share is out of range, or the trace does not tell what is to be split by.
         """
+        from traces.splitting import parts_of
+
         if not 0 < held_out < 1:
             raise InputError.of(
                 "hold_out_range", "/hold_out", f"The held-out share is {held_out}.", "Give a share between 0 and 1."
             )
-        by_sequence = "seq_id" in self.columns
-        unit = "seq_id" if by_sequence else "blocks of 64 tokens, as the trace has no seq_id"
-
-        fit = self.where(OfSequences(share=held_out, held_out=False), f"fit part: all but {held_out:g} of {unit}")
-        held = self.where(OfSequences(share=held_out, held_out=True), f"held-out part: {held_out:g} of {unit}")
-        return fit, held
+        check_word("by", by, HoldOutBy)
+        parts = parts_of(self, held_out, by)
+        return self.where(parts.fit, parts.fit_note), self.where(parts.held_out, parts.held_note)
 
     @checked
     def where(self, keep: Callable[[Batch], npt.NDArray[np.bool_]], note: str) -> Trace:

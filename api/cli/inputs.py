@@ -72,7 +72,7 @@ def read_inputs(
         checks.run(_format_of_nothing)
     if start is not None:
         known: dict[str, Any] = {"topology": machine, "model": model}
-        known |= {"num_experts": reading.num_experts, "layer_ids": reading.layers()}
+        known |= {"num_experts": reading.num_experts, "layer_ids": reading.named_layers()}
         first = checks.run(lambda: read_placement(Path(start), plan_format, **known))
     source: Any = checks.run(lambda: open_planned(trace, reading, model))
     apart: dict[str, Any] = {"topology": "1x1" if machine is None else machine}  # reported already

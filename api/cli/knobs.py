@@ -56,6 +56,7 @@ METAVARS |= {
     "model": "FILE",
     "start": "PLAN",
     "layer_ids": "IDS",
+    "layers": "LAYERS",
     "moe_layers": "IDS",
     "engine": "NAME[:ALGORITHM]",
 }

@@ -20,6 +20,7 @@ __all__ = [
     "FormatOption",
     "LayerBaseOption",
     "LayerIdsOption",
+    "LayersOption",
     "ModelConfigOption",
     "ModelLayersOption",
     "MoeLayersOption",
@@ -123,6 +124,13 @@ PhaseOption = Annotated[
         parser=choice("prefill", "decode"),
         metavar="prefill|decode",
         help="Only the tokens of one phase, of traces that have phases.",
+    ),
+]
+LayersOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LAYERS",
+        help="Only these model layers: 3,4 or 0-3; --num-experts is theirs. For models whose layers differ in experts.",
     ),
 ]
 NumExpertsOption = Annotated[

@@ -65,16 +65,16 @@ def plan_and_tell(
     from api.report.summary import summary_text
     from api.report.verdict import engine_note
     from solvers import Study
-    from solvers.source import unfit_of
+    from traces.doctor.diagnosis import LINE
 
     with progress() as shown:
         shown.phase("reading and profiling")
         study = Study.of(source, request=request, workers=workers)
-        for warning in unfit_of(source):  # before the time of a search is spent on them
-            say(warning, "warning")
         engine_file = EngineFile.beside(output, study.problem.engine, model, config)
         if engine_file is not None:
             check_outputs({"The engine's file": engine_file.path}, (*inputs, output, report))
+        for note in study.notes:  # before the time of a search is spent on a recording that is wrong
+            say(note, "warning" if note.startswith(LINE) else "note")
         shown.phase("searching")
         solution = _search(study, shown, workers, executor)
         # Written before it is judged: whatever happens from here on, the search was not in vain.
@@ -89,7 +89,7 @@ def plan_and_tell(
             shown.phase("writing the report")
             write_report(report, study, solution, comparison)
     assumed, hint = engine_note(study), balance_hint(summary)
-    _say(study, solution, hint, unfit_of(source))
+    _say(study, solution, hint)
     document = {
         "plan": str(output),
         "report": None if report is None else str(report),
@@ -133,13 +133,10 @@ def _search(study: Study, shown: Progress, workers: int | None, executor: MakeEx
     return study.solve(workers=workers, executor=executor, progress=tell)
 
 
-def _say(study: Study, solution: Solution, hint: str | None, told: tuple[str, ...]) -> None:
-    """Print notes that were not told yet, warnings and the hint on stderr."""
+def _say(study: Study, solution: Solution, hint: str | None) -> None:
+    """Print what the search tells, warnings and the hint on stderr."""
     from api.report.summary import warnings_text
 
-    for note in study.notes:
-        if note not in told:
-            say(note, "note")
     if study.request.seeds == 1 and (late := overtime_note(study.problem, solution, study.request.limits.time_s)):
         say(late, "note")
     if solution.termination.limit == "cancelled":

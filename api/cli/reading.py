@@ -44,6 +44,8 @@ class TraceReading:
         Name of a trace format.
     layer_ids : str or None
         Model layers, ``1,2,5`` or ``1-26``.
+    layers : str or None
+        The only model layers to take, ``3-5``.
     num_experts, top_k : int or None
     drop_dummy_rows : bool
     ids_beyond_experts : {"refuse", "none"} or None
@@ -58,6 +60,10 @@ class TraceReading:
     model: Annotated[str | None, doc("The model's config.json: its MoE layers, experts and experts per token.")] = None
     format: Annotated[str | None, doc("Trace format; found by content by default.")] = None
     layer_ids: Annotated[str | None, doc("Model layers, where the file does not say them: 1,2,5 or 1-26.")] = None
+    layers: Annotated[
+        str | None,
+        doc("Only these model layers: 3,4 or 0-3; --num-experts is theirs. For models whose layers differ in experts."),
+    ] = None
     num_experts: Annotated[int | None, Ge(1), doc("Experts per layer, where the file does not say it.")] = None
     top_k: Annotated[int | None, Ge(1), doc("Experts per token, where the file does not say it.")] = None
     drop_dummy_rows: Annotated[
@@ -86,6 +92,7 @@ class TraceReading:
         check_declared(self, "", found)
         found.raise_if_any()
         read_layer_ids(self.layer_ids)  # wrong usage is told before any file is opened
+        read_layer_ids(self.layers, "--layers")
         _check_model_options(self.model, self.num_layers, self.first_moe_layer, self.num_mtp_layers, self.moe_layers)
 
     def layout(self) -> ModelLayout | None:
@@ -100,10 +107,11 @@ class TraceReading:
             ids_beyond_experts=self.ids_beyond_experts,
             layer_base=self.layer_base,
             phase=self.phase,
+            layers=read_layer_ids(self.layers, "--layers"),
         )
 
-    def layers(self) -> tuple[int, ...] | None:
-        """Return the layers that were given."""
+    def named_layers(self) -> tuple[int, ...] | None:
+        """Return what the layers are called, where that was given."""
         ids = read_layer_ids(self.layer_ids)
         return None if ids is None else tuple(ids)
 

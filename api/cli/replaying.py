@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     from api.cli.declared import Asked
     from api.client import Client
     from placement import Plan, SettledObjective, Topology
+    from solvers.counted import CountsFigures
     from solvers.replays import PartFigures
     from traces import LoadCounts, ModelLayout, Trace
+    from traces.support.words import HoldOutBy
 
     Replay = Callable[[Path, Plan, Topology, SettledObjective], PartFigures]
+    Expected = Callable[[Path, Plan, Topology, str | None], CountsFigures]
 
 __all__ = ["CHOICES", "REPLAY_OPTIONS", "Replays", "check_part", "counted", "local_options", "travel"]
 
 CHOICES = ("execution", "dedup", "ownership", "replica_policy")
-REPLAY_OPTIONS = ("engine", "topology", *CHOICES, "decode_batch", "pass_tokens", "hold_out")
+REPLAY_OPTIONS = ("engine", "topology", *CHOICES, "decode_batch", "pass_tokens", "hold_out", "hold_out_by")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,9 @@ class Replays:
     engine : dict
         What ``--engine`` says of the way that tokens travel.
     replay : callable
+        For tokens.
+    expected : callable or None
+        For counts, with the policy of replicas that is asked for; None for tokens.
     notes : sequence of str
         On the tokens; with a service, after the replay.
     """
@@ -54,6 +60,7 @@ class Replays:
     engine: dict[str, Any]
     replay: Replay
     notes: Sequence[str]
+    expected: Expected | None = None
 
     @classmethod
     def of(
@@ -72,6 +79,7 @@ class Replays:
     ) -> Replays:
         """Read the plans and the trace that a command names; with a service, fetch and upload them."""
         from placement.replay.choices import engine_choices
+        from traces import LoadCounts
 
         model = reading.layout()
         service = None if server is None else stack.enter_context(service_at(server))
@@ -82,20 +90,32 @@ class Replays:
         where = asked.get("topology")
         machine = None if where is None else machine_of(where, server)
         plans = [_plan_and_topology(file, machine, plan_format, reading, model) for file in fetched]
-        hold_out = asked.get("hold_out")
-        own = () if machine is None else (*machine.notes, *machine.warnings)
+        hold_out, by = asked.get("hold_out"), asked.get("hold_out_by")
+        own = tuple(dict.fromkeys(note for _, place in plans for note in (*place.notes, *place.warnings)))
         said = asked.get("engine") is not None or asked.get("objective", "execution") is not None
         untold = () if said else _untold(files[0], plans[0][0])
+        name = asked.get("engine")
         if service is None:
-            tokens, notes = _tokens(trace, part, hold_out, reading, model)
-            engine, more = engine_choices(asked.get("engine"), tokens)
+            tokens, notes = _tokens(trace, part, hold_out, by, reading, model)
+            engine, more = engine_choices(name, tokens)
             replay = _here(tokens, workers, asked.get("pass_tokens") or ())
-            return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=(*own, *more, *untold, *notes))
+            expected = _expected_here(tokens, part, name) if isinstance(tokens, LoadCounts) else None
+            more = (*more, *(() if expected is not None else untold))
+            told_here = (*own, *more, *notes)
+            return cls(plans=plans, tokens=tokens, engine=engine, replay=replay, notes=told_here, expected=expected)
         shown.phase("uploading")
         sent = {"trace": send_trace(service, trace, reading.load_options(model)), "part": part, "hold_out": hold_out}
-        engine, more = engine_choices(asked.get("engine"), service.trace(sent["trace"]).columns)
+        sent |= {"hold_out_by": by}
+        kept = service.trace(sent["trace"])
+        if kept.kind == "counts":
+            told: list[str] = [*own]
+            more_of = _expected_there(service, sent | {"engine": name}, told)
+            return cls(
+                plans=plans, tokens=None, engine={}, replay=_there(service, sent, told), notes=told, expected=more_of
+            )
+        engine, more = engine_choices(name, kept.columns)
         sent |= {"pass_tokens": list(asked.get("pass_tokens") or ())}
-        told: list[str] = [*own, *more, *untold]
+        told = [*own, *more, *untold]
         return cls(plans=plans, tokens=None, engine=engine, replay=_there(service, sent, told), notes=told)
 
     def objective(self, plan: Plan, asked: Asked) -> SettledObjective:
@@ -150,12 +170,12 @@ def local_options(plans: Sequence[Path], workers: int | None, plan_format: str |
     return {"--workers": workers, "--plan-format": plan_format if any(map(is_plan, plans)) else None}
 
 
-def check_part(part: str, hold_out: float | None) -> None:
+def check_part(part: str, hold_out: float | None, by: str | None) -> None:
     """Refuse a share that would not be used: all tokens are not split."""
-    if part == "all" and hold_out:
+    if part == "all" and (hold_out or by is not None):
         raise typer.BadParameter(
             "All tokens are replayed, so nothing is held out. Add --part fit or --part held-out, or leave it out.",
-            param_hint="--hold-out",
+            param_hint="--hold-out" if hold_out else "--hold-out-by",
         )
 
 
@@ -194,13 +214,34 @@ def _there(service: Client, sent: dict[str, Any], told: list[str]) -> Replay:
     return replay
 
 
+def _expected_here(counts: LoadCounts, part: str, engine: str | None) -> Expected:
+    from solvers.counted import counts_figures
+
+    def expected(_: Path, plan: Plan, where: Topology, policy: str | None) -> CountsFigures:
+        return counts_figures(plan, counts, where, part, engine=engine, replica_policy=policy)
+
+    return expected
+
+
+def _expected_there(service: Client, sent: dict[str, Any], told: list[str]) -> Expected:
+    from api.cli.remote.evaluation import expect_remotely
+
+    def expected(name: Path, plan: Plan, where: Topology, policy: str | None) -> CountsFigures:
+        known = str(name) if is_plan(name) else None
+        found, notes = expect_remotely(service, plan, known, sent, where, policy)
+        told.extend(note for note in notes if note not in told)
+        return found
+
+    return expected
+
+
 def _plan_and_topology(
     path: Path, asked: Topology | None, format_name: str | None, reading: TraceReading, model: ModelLayout | None
 ) -> tuple[Plan, Topology]:
     from placement import Topology
     from placement.replay.choices import recorded_topology
 
-    known: dict[str, Any] = {"model": model, "num_experts": reading.num_experts, "layer_ids": reading.layers()}
+    known: dict[str, Any] = {"model": model, "num_experts": reading.num_experts, "layer_ids": reading.named_layers()}
     plan = read_placement(path, format_name, topology=asked, **known)
     if asked is not None:
         return plan, asked
@@ -208,8 +249,13 @@ def _plan_and_topology(
 
 
 def _tokens(
-    path: Path, part: str, hold_out: float | None, reading: TraceReading, model: ModelLayout | None
+    path: Path,
+    part: str,
+    hold_out: float | None,
+    by: HoldOutBy | None,
+    reading: TraceReading,
+    model: ModelLayout | None,
 ) -> tuple[Trace | LoadCounts, tuple[str, ...]]:
     from solvers.source import part_of
 
-    return part_of(open_planned(path, reading, model), part, hold_out, path.name)
+    return part_of(open_planned(path, reading, model), part, hold_out, path.name, by)

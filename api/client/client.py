@@ -13,7 +13,7 @@ from api.client.connection import Connection
 from api.client.streams import events_of, send_parts
 from api.resources.catalogue.answers import EngineResource, SolverResource
 from api.resources.evaluation_body import EvaluationBody
-from api.resources.evaluations.answers import Evaluation
+from api.resources.evaluations.answers import CountsEvaluation, Evaluation, ReplayAnswer
 from api.resources.findings.answers import FindingsResource
 from api.resources.fronts.answers import FrontResource
 from api.resources.plans.answers import PlanNews, PlanResource, PlanSummary
@@ -211,6 +211,6 @@ class Client:
         found: dict[str, Any] = self._connection.ask("GET", f"/v1/fronts/{front_id}/points/{number}/plan").json()
         return found
 
-    def evaluate(self, body: EvaluationBody) -> Evaluation:
-        """Replay a trace through a plan."""
-        return self._connection.send(Evaluation, "POST", "/v1/evaluations", body)
+    def evaluate(self, body: EvaluationBody) -> Evaluation | CountsEvaluation:
+        """Replay a trace through a plan; of counts, return the loads of the GPUs that they lead to."""
+        return self._connection.send(ReplayAnswer, "POST", "/v1/evaluations", body).root

@@ -10,6 +10,7 @@ from api.resources.schemas import Name, PlanFile, PlanId, Strict, TopologyField,
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
 from placement.replay.passes import MAX_PASS_TOKENS, MAX_SIZES
 from solvers.source import Part
+from traces.support.words import HoldOutBy
 
 __all__ = ["EvaluationBody"]
 
@@ -42,4 +43,7 @@ class EvaluationBody(Strict):
     part: Part = Field(default="all", description="Tokens to replay; the trace is split as for plans.")
     hold_out: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
         default=None, description="Share of the sequences that is held out, for the parts. 0.5 if null."
+    )
+    hold_out_by: HoldOutBy | None = Field(
+        default=None, description="What the share is of: sequences, or dumps, if null."
     )

@@ -18,6 +18,7 @@ class ReadingBody(Strict):
     format: Annotated[str, Field(min_length=1, max_length=40)] | None = None
     num_experts: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
     layer_ids: Annotated[list[LayerId], Field(min_length=1, max_length=MAX_LAYERS)] | None = None
+    layers: Annotated[list[LayerId], Field(min_length=1, max_length=MAX_LAYERS)] | None = None
     top_k: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
     model_layers: Annotated[int, Field(ge=1, le=100_000)] | None = None
     first_moe_layer: Annotated[int, Field(ge=0, le=100_000)] | None = None

@@ -75,7 +75,7 @@ function tell({ request, plan }, engine, before) {
 async function replays(plan, { name, solver, options }) {
   const evaluate = (id) => post("v1/evaluations", { plan: id, trace: plan.trace });
   const after = await evaluate(plan.id);
-  const body = { ...plan.request, solver, options, limits: {}, seeds: 1, start: null, hold_out: 0, name: `${name}, to compare`, tags: [] };
+  const body = { ...plan.request, solver, options, limits: {}, seeds: 1, start: null, hold_out: 0, hold_out_by: null, name: `${name}, to compare`, tags: [] };
   let base = await post("v1/plans", body, { headers: { Prefer: "wait=30" } });
   try {
     while (!base.finished_at) base = await get(`v1/plans/${base.id}`, { headers: { Prefer: "wait=30" } });
@@ -86,28 +86,31 @@ async function replays(plan, { name, solver, options }) {
   }
 }
 
+/** The figures of a plan on a part: of its tokens, or of the dumps of counts. */
+const of = (plan, part) => plan?.[part] ?? plan?.counts?.[part];
+
 function table(summary) {
   if (!summary) {
     $("figures").replaceChildren(make("p", { class: "facts" }, "A search that was stopped has no summary; the replay below has its figures."));
     return;
   }
   const { [summary.baseline]: base, plan } = summary.plans;
-  const parts = [["fit", "fitted"], ["held_out", "held out"]].filter(([name]) => plan[name]);
+  const parts = [["fit", "fitted"], ["held_out", "held out"]].filter(([name]) => of(plan, name));
   if (!parts.length) parts.push(["expected_load", "expected"]);
   const tokensOf = (name) => (summary.tokens[name] ? `, ${count(summary.tokens[name])} tokens` : "");
   const column = (text) => make("th", { scope: "col" }, text);
   const over = parts.map(([name, text]) => make("th", { scope: "colgroup", colspan: "3" }, `${text}${tokensOf(name)}`));
   const head = parts.flatMap(() => ["before", "after", "change"].map(column));
   const figures = summary.objective.execution === "dispatch" ? [...FIGURES.slice(2), ...FIGURES.slice(0, 2)] : FIGURES; // what counts first
-  const sizes = plan[parts[0][0]].per_pass ?? []; // as engines log it: mean over forward passes
+  const sizes = of(plan, parts[0][0]).per_pass ?? []; // as engines log it: mean over forward passes
   const passes = sizes.map(({ pass_tokens: tokens }) => [`… in passes of ${count(tokens)} tokens`, (part) => {
     const over = passOf(part, tokens);
     return over === undefined ? undefined : 1 + over;
   }, fixed]);
   const load = figures.findIndex(([name]) => name.startsWith("Busiest")) + 1;
-  const rows = [...figures.slice(0, load), ...passes, ...figures.slice(load)].filter(([, pick]) => parts.some(([part]) => pick(plan[part]) || pick(base?.[part] ?? {})))
+  const rows = [...figures.slice(0, load), ...passes, ...figures.slice(load)].filter(([, pick]) => parts.some(([part]) => pick(of(plan, part)) || pick(of(base, part) ?? {})))
     .map(([name, pick, format]) => make("tr", {}, make("th", { scope: "row" }, name), ...parts.flatMap(([part]) => {
-      const [before, after] = [base?.[part] ? pick(base[part]) : null, pick(plan[part])];
+      const [before, after] = [of(base, part) ? pick(of(base, part)) : null, pick(of(plan, part))];
       const change = before && after !== undefined ? `${after < before ? "−" : "+"}${percent(Math.abs(after / before - 1))}` : "–";
       return [make("td", {}, format(before)), make("td", { class: "after" }, format(after)), make("td", { class: "change" }, change)];
     })));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,33 @@ def test_json_and_warm_start(url: str, trace: str) -> None:
     assert first["status"] == "succeeded"
     again = json.loads(run(*options, "--start", first["id"]).stdout)
     assert again["score"] <= first["score"]
+
+
+def test_counts_are_told_as_here(url: str, tmp_path: Path) -> None:
+    """Expected loads of several dumps, by part; what needs tokens is refused the same way."""
+    rng, plan = np.random.default_rng(2), tmp_path / "p.json"
+    dumps = tmp_path / "dumps.tar"
+    with tarfile.open(dumps, "w") as archive:
+        for number in range(3):
+            (tmp_path / f"d{number}.json").write_text(json.dumps(rng.integers(1, 99, (2, 8)).tolist()))
+            archive.add(tmp_path / f"d{number}.json", f"d{number}.json")
+    Plan.of(
+        np.tile([0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3], (2, 1)),
+        layer_ids=[0, 1],
+        num_experts=8,
+        gpus_per_node=(2, 2),
+        provenance={"objective": {"execution": "dispatch", "replica_policy": "same_node"}},
+    ).save(plan)
+    for options in ((), ("--part", "held-out"), ("--engine", "vllm"), ("--replica-policy", "same_gpu")):
+        for words in (("evaluate", plan), ("compare", plan, plan)):
+            here = document(*words, dumps, *options)
+            assert here["kind"] == "counts"
+            assert len(here["plans"][0]["dumps"]) == (2 if "--part" in options else 3)
+            assert document(*words, dumps, *options, "--server", url) == here
+    for at in ((), ("--server", url)):
+        result = command("evaluate", plan, dumps, "--execution", "dispatch", "--pass-tokens", 64, *at)
+        assert result.exit_code == 1
+        assert result.stderr.count("without_effect") == 2
 
 
 def test_document_has_what_the_local_one_has(url: str, trace: str) -> None:

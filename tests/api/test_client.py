@@ -14,6 +14,7 @@ import api.client.connection
 import api.client.streams
 from api.client import Client, ServiceError
 from api.resources.evaluation_body import EvaluationBody
+from api.resources.evaluations.answers import Evaluation
 from api.resources.schemas import FrontBody, PlanBody
 from api.resources.topologies.bodies import TopologyBody
 
@@ -56,7 +57,9 @@ def test_from_a_file_to_a_plan(service: Client, trace_file: Path) -> None:
     assert finished.score == news[-1].score
     assert service.look(plan.id) == finished
     assert service.plan_file(plan.id)["num_gpus"] == 4
-    assert service.evaluate(EvaluationBody(plan=plan.id, trace=trace.id)).tokens == 2000
+    evaluated = service.evaluate(EvaluationBody(plan=plan.id, trace=trace.id))
+    assert isinstance(evaluated, Evaluation)
+    assert evaluated.tokens == 2000
     analysis = service.score(plan.id, layer=2, top=3)
     assert (analysis.plan, len(analysis.pairs)) == (plan.id, 3)
     assert analysis.score == pytest.approx(finished.score)

@@ -60,7 +60,7 @@ def test_the_command_line_refuses_what_has_no_effect(given: dict[str, Any], opti
 
 def test_a_service_is_told(client: TestClient, content: bytes, tmp_path: Path) -> None:
     """In a parameter of the upload, in the body of one in parts, and by the command line's client."""
-    told = {"model_layers": 6, "moe_layers": "1,3,5"}
+    told: dict[str, Any] = {"model_layers": 6, "moe_layers": "1,3,5"}
     assert client.post("/v1/traces", content=content, params=told).json()["layer_ids"] == LAYERS
     for params, pointer in (({"moe_layers": "1"}, "?moe_layers"), (told | {"first_moe_layer": 1}, "?moe_layers")):
         refused = client.post("/v1/traces", content=content, params=params)

@@ -432,7 +432,8 @@ class TestViolations:
         file = io.BytesIO()
         np.save(file, np.random.default_rng(0).random((3, 8)))
         trace_id = upload(client, file.getvalue())
-        response = client.post("/v1/plans", json={"trace": trace_id, "topology": "1x2"})
+        asked = {"trace": trace_id, "topology": "1x2", "objective": {"execution": "context_coherent"}}
+        response = client.post("/v1/plans", json=asked)
         assert codes(response) == {"/objective/execution": "counts_only"}
 
     def test_too_large_a_job(self, client: TestClient, body: dict[str, Any]) -> None:

@@ -96,12 +96,12 @@ def test_what_is_wrong_with_a_recording_is_told_in_a_line(share: float) -> None:
     """Whatever part is fitted, the whole of it is diagnosed, once; of counts as well."""
     ids = np.random.default_rng(0).integers(0, 4, (2048, 2, 1))
     told = [note for note in study(Trace.of(ids, num_experts=8), hold_out=share).notes if "recording" in note]
-    assert told == ["The recording has experts of one rank only: `moe-placement check` says what that does to a plan, "
-                    "and what to do."]  # fmt: skip
+    says = "`moe-placement check` says what that does to a plan, and what to do."
+    assert told == [f"The recording has experts of one rank only (0-3 of 8): {says}"]
     load = np.array([[300.0, 200, 0, 0], [250, 260, 0, 0]])
     one_rank = LoadCounts(load=load, layer_ids=np.arange(2), provenance=Provenance(), digest="sha256:0")
     by_loads = Objective(execution="dispatch", dedup="none")
-    assert study(one_rank, topology="1x2", objective=by_loads).notes[-1:] == tuple(told)
+    assert study(one_rank, topology="1x2", objective=by_loads).notes[-1:] == (told[0].replace("0-3 of 8", "0-1 of 4"),)
 
 
 def test_nothing_is_held_out_on_request() -> None:
@@ -617,7 +617,7 @@ def test_no_plan_takes_the_name_of_another() -> None:
 def test_a_source_of_another_kind_is_refused() -> None:
     """Say a list."""
     with pytest.raises(InputError) as error:
-        Study.of([1, 2], "1x4")  # type: ignore[arg-type]
+        Study.of([1, 2], "1x4")  # type: ignore[list-item]
     assert codes(error) == {"wrong_type"}
 
 

@@ -67,7 +67,7 @@ def test_missing_entries_are_cut_off_wherever_they_stand(tmp_path: Path, place: 
     model = ModelLayout.of(LAYERS, num_experts=EXPERTS, top_k=TOP_K)
     trace, ids = read(path, model=model, ids_beyond_experts="none")
     assert np.array_equal(ids, REAL)
-    kept = np.concatenate([batch.gate_weights for batch in trace.batches(7)])  # type: ignore[misc]  # they are there
+    kept = np.concatenate([batch.gate_weights for batch in trace.batches(7)])
     assert np.array_equal(kept, np.delete(weights, place, axis=2))
     refused("top_k_differ", path, num_experts=EXPERTS, top_k=TOP_K - 1, ids_beyond_experts="none")
 

@@ -10,7 +10,7 @@ from tests.builders.traces import load_counts, planted_trace, random_ids
 from traces import InputError, Trace, check, save
 from traces.doctor.checking import watched
 from traces.doctor.diagnosis import CODES, Diagnosis
-from traces.doctor.ranks import single_rank
+from traces.doctor.ranks import held_ranks
 from traces.synthetic import Synthetic, generate
 
 TOKENS, LAYERS, EXPERTS, TOP_K = 1200, 4, 16, 4
@@ -127,7 +127,7 @@ def test_single_rank_of_counts(rank: int) -> None:
     load = np.zeros((3, 16))
     load[:, 4 * rank : 4 * rank + 4] = 1 + np.random.default_rng(0).integers(100, 900, (3, 4))
     assert f"rank {rank} of 4" in told(check(load_counts(load)), "single_rank").detail
-    assert single_rank(load) == (4 * rank, 4 * rank + 3, rank, 4)
+    assert held_ranks(load) == ((rank,), 4, 4)
 
 
 def test_single_rank_of_tokens(ids: Any) -> None:
@@ -139,7 +139,7 @@ def test_a_few_cold_experts_are_no_rank() -> None:
     """Unused experts here and there are not the rest of a rank's."""
     load = np.random.default_rng(0).integers(100, 900, (3, 16)).astype(float)
     load[:, [3, 12, 15]] = 0
-    assert single_rank(load) is None
+    assert held_ranks(load) is None
     assert check(load_counts(load)).line is None
 
 

@@ -109,10 +109,11 @@ def test_bundles_are_sorted_and_hashed_with_their_names(tmp_path: Path) -> None:
 
 
 def test_several_files_of_no_known_format_are_refused(tmp_path: Path) -> None:
-    """Two traces in an archive are not one."""
+    """A trace and something else are not one, nor are two copies of a trace."""
     content = plain(tmp_path)
-    refused("is_a_folder", tmp_path / "t.tar", tar(("a", content), ("b", content)))
-    refused("is_a_folder", tmp_path / "t.tar", format="npz")
+    refused("files_alike", tmp_path / "t.tar", tar(("a", content), ("b", content)))
+    refused("files_alike", tmp_path / "t.tar", format="npz")
+    refused("is_a_folder", tmp_path / "t.tar", tar(("a", content), ("b", b"nothing known")))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from traces.support.shown import as_html, as_text
@@ -27,6 +27,7 @@ Code = Literal[
 ]
 CODES: tuple[Code, ...] = get_args(Code)
 WORST_FIRST: tuple[Severity, ...] = ("error", "warning", "note")
+LINE = "The recording has"
 WORDS: dict[Code, str] = {
     "all_zero_rows": "rows of nothing but zeros",
     "repeated_rows": "repeated rows",
@@ -58,12 +59,15 @@ class Finding:
         Where, how much, and what it does to a plan.
     remedy : str
         What to do; parameters are named as those of `traces.load`.
+    words : str
+        What it is in a few words, for one line on all findings; by default, those of the code.
     """
 
     code: Code
     severity: Severity
     detail: str
     remedy: str
+    words: str = ""
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.detail} {self.remedy} [{self.code}]"
@@ -121,9 +125,10 @@ class Diagnosis:
         told = [one for one in self.findings if one.severity != "note"]
         if not told:
             return None
-        words = "; ".join(dict.fromkeys(WORDS[one.code] for one in told))
-        return f"The recording has {words}: `moe-placement check` says what that does to a plan, and what to do."
+        words = "; ".join(dict.fromkeys(one.words or WORDS[one.code] for one in told))
+        return f"{LINE} {words}: `moe-placement check` says what that does to a plan, and what to do."
 
     def as_dict(self) -> dict[str, Any]:
         """Return ``{"findings": [{code, severity, detail, remedy}]}``."""
-        return {"findings": [asdict(one) for one in self.findings]}
+        names = ("code", "severity", "detail", "remedy")
+        return {"findings": [{name: getattr(one, name) for name in names} for one in self.findings]}

@@ -75,9 +75,10 @@ def layer_specific(evidence: Evidence) -> Iterator[Finding]:
             f"{most}: "
             "their routers have fewer, most likely. A plan gives slots to experts that don't exist there, and the "
             "balance of these layers is that of half-empty GPUs.",
-            remedy="Plan the layers of each size by themselves: cut them into traces of their own. Engines that want "
-            "one "
-            "size for all layers can't place this model.",
+            remedy="Plan the layers of each size by themselves: choose them with `layers`, and say how many experts "
+            "they have with `num_experts`. Engines that want one size for all layers can't place this model.",
+            words=f"experts that exist in some layers only (layers {runs(evidence.layer_ids[fewer].tolist())} use "
+            f"{runs(counts)} of {most})",
         )
 
 

@@ -1,4 +1,4 @@
-"""Recordings of one rank: the same contiguous share of the experts in all layers, and nothing else."""
+"""Recordings of some ranks: the same contiguous shares of the experts in all layers, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,22 +13,34 @@ from traces.doctor.evidence import Evidence
 from traces.model.layout import ModelLayout
 from traces.support.shown import runs
 
-__all__ = ["Block", "rank_findings", "single_rank"]
+__all__ = ["Ranks", "held_ranks", "rank_findings"]
 
 ENOUGH = 8  # assignments per expert and layer, were they even: then a share of the experts is not unused by chance
+MOSTLY = 0.75  # of a rank's experts have tokens; a few may be left out by the router
+# Cells without tokens that are no chance, for one rank where only weights are known, and for several ranks; by trial.
+SINGLE_CELLS, SEVERAL_CELLS = 8, 32
+SHOWN = 4
 
 
-class Block(NamedTuple):
-    """The experts `first` to `last` are the whole of a recording, as rank `rank` of `ranks` has them."""
+class Ranks(NamedTuple):
+    """The ranks `there`, out of `ranks` that hold `size` experts each, are the whole of a recording."""
 
-    first: int
-    last: int
-    rank: int
+    there: tuple[int, ...]
     ranks: int
+    size: int
+
+    @property
+    def experts(self) -> str:
+        """Their experts, as words."""
+        first = [f"{self.size * rank}-{self.size * (rank + 1) - 1}" for rank in self.there[:SHOWN]]
+        return ", ".join([*first, *(["..."] if len(self.there) > SHOWN else [])])
 
 
-def single_rank(load: npt.NDArray[np.float64]) -> Block | None:
-    """Return the one rank whose experts have all the load, None where several have.
+def held_ranks(load: npt.NDArray[np.float64]) -> Ranks | None:
+    """Return the ranks whose experts have all the load; None where all have some.
+
+    The experts of a rank are an aligned share of all. A router leaves experts out here and there, but not a whole share
+    of them in all layers.
 
     Parameters
     ----------
@@ -37,41 +49,46 @@ def single_rank(load: npt.NDArray[np.float64]) -> Block | None:
 
     Returns
     -------
-    Block or None
-        Of the most ranks that fit: the smallest aligned share of the experts that has everything.
+    Ranks or None
+        One rank where the smallest aligned share that has everything is one; else the largest shares, several of
+        which have tokens and the others none.
     """
     experts = load.shape[1]
-    used = np.flatnonzero(load.any(axis=0))
-    layers = int(load.any(axis=1).sum())
-    if not len(used) or experts < 2:
+    used = load.any(axis=0)
+    layers, unused = int(load.any(axis=1).sum()), int(experts - used.sum())
+    if not 0 < unused < experts:
         return None
-    first, last = int(used[0]), int(used[-1])
-    fits = [
-        ranks
-        for ranks in range(2, experts + 1)
-        if experts % ranks == 0 and first // (experts // ranks) == last // (experts // ranks)
-    ]
-    if not fits or (layers == 1 and fits[-1] == experts):
+    at = np.flatnonzero(used)
+    first, last = int(at[0]), int(at[-1])
+    sizes = [size for size in range(1, experts) if experts % size == 0]
+    for size in sizes:
+        if first // size == last // size:
+            alone = Ranks(there=(first // size,), ranks=experts // size, size=size)
+            return None if layers == 1 and size == 1 else alone
+    if layers * unused < SEVERAL_CELLS:
         return None
-    size = experts // fits[-1]
-    return Block(first=first // size * size, last=first // size * size + size - 1, rank=first // size, ranks=fits[-1])
+    for size in (size for size in reversed(sizes) if size > 1):
+        part = used.reshape(-1, size).mean(axis=1)
+        if ((part > MOSTLY) | (part == 0)).all():
+            return Ranks(there=tuple(np.flatnonzero(part).tolist()), ranks=experts // size, size=size)
+    return None
 
 
 def rank_findings(evidence: Evidence, model: ModelLayout | None) -> Iterator[Finding]:
-    """Tell recordings of one rank, and of one pipeline stage where the model is known."""
+    """Tell recordings of some ranks only, and of one pipeline stage where the model is known."""
     layers, experts = int(evidence.recorded.sum()), evidence.load.shape[1]
-    enough = not evidence.is_counted or evidence.load.sum() >= ENOUGH * layers * experts
-    block = single_rank(evidence.load) if enough else None
-    if block is not None and not _degenerate(evidence):
+    held = held_ranks(evidence.load)
+    if held is not None and _is_no_chance(evidence, layers) and not _degenerate(evidence):
+        one = len(held.there) == 1
+        which = f"rank {held.there[0]} of {held.ranks}" if one else f"{len(held.there)} of {held.ranks} ranks"
         yield Finding(
             code="single_rank",
             severity="warning",
-            detail=f"Only experts {block.first} to {block.last} of {experts} have tokens, in all layers: rank "
-            f"{block.rank} of {block.ranks}, most likely. The others are unused in a plan's eyes: they are crowded "
-            "onto "
-            "few GPUs, which the real traffic overloads.",
+            detail=f"Only experts {held.experts} of {experts} have tokens, in all layers: {which}, most likely. The "
+            "others are unused in a plan's eyes: they are crowded onto few GPUs, which the real traffic overloads.",
             remedy="Give the files of all ranks together, or sum their counts; or record on rank 0 what is summed over "
             "ranks.",
+            words=f"experts of {'one rank' if one else which} only ({held.experts} of {experts})",
         )
     if model is None:
         return
@@ -88,6 +105,14 @@ def rank_findings(evidence: Evidence, model: ModelLayout | None) -> Iterator[Fin
             "counted.",
             remedy="Give the files of all stages together.",
         )
+
+
+def _is_no_chance(evidence: Evidence, layers: int) -> bool:
+    """Whether so many tokens were counted that a share of the experts is not unused by chance."""
+    experts = evidence.load.shape[1]
+    if evidence.is_counted:
+        return bool(evidence.load.sum() >= ENOUGH * layers * experts)
+    return layers * int((~evidence.load.any(axis=0)).sum()) >= SINGLE_CELLS
 
 
 def _degenerate(evidence: Evidence) -> bool:

@@ -23,6 +23,8 @@ from traces.formats.registry import READERS
 from traces.formats.shared.beyond import settle_beyond
 from traces.formats.shared.dummies import settle_dummies
 from traces.formats.shared.dumps import merged_dumps, read_again
+from traces.formats.shared.several import joined
+from traces.layers import layers_of, of_layers
 from traces.model.config import load_model_config
 from traces.model.layout import ModelLayout
 from traces.phases import of_phase
@@ -43,6 +45,7 @@ def load(
     format: str | None = None,  # noqa: A002  the word that users expect
     num_experts: int | None = None,
     layer_ids: npt.ArrayLike | None = None,
+    layers: Sequence[int] | None = None,
     model: ModelLayout | str | Path | None = None,
     top_k: int | None = None,
     drop_dummy_rows: bool = False,
@@ -62,7 +65,8 @@ def load(
         A regular file, a folder, a ``.tar``, or any of them compressed (``.gz``, ``.zst``); several files, or a pattern
         such as ``dumps/*.pt``, are what a folder of them is. Files are opened again for every pass and must not change
         meanwhile. Archives are unpacked to a temporary folder, which is gone with the trace. Several files of counts
-        that one engine dumped over time are one recording, which keeps the counts of each (`LoadCounts.dumps`).
+        that one engine dumped over time are one recording, which keeps the counts of each (`LoadCounts.dumps`); files
+        of tokens are one trace, each a source of its own (column `data_source`).
     format : str, optional
         Name of a reader, out of `READERS`; hyphens are as good as underscores. By default, the one that recognises the
         content.
@@ -70,6 +74,9 @@ def load(
         Experts per layer, for files that don't state it. By default, the largest id plus one.
     layer_ids : (L,) integers, optional
         Model layers, for files that don't state them. By default, 0..L-1, or what has no filler.
+    layers : list of int, optional
+        Only these model layers; `num_experts` is theirs then. For models whose layers have different numbers of
+        experts: those of each size are planned by themselves.
     model : ModelLayout or path, optional
         The model's layers, in place of the two above: its ``config.json``, or a `ModelLayout`.
     top_k : int, optional
@@ -101,6 +108,7 @@ def load(
         format,
         num_experts=num_experts,
         layer_ids=layer_ids,
+        layers=layers,
         model=model,
         top_k=top_k,
         drop_dummy_rows=drop_dummy_rows,
@@ -122,6 +130,7 @@ def _open(
     *,
     model: ModelLayout | str | Path | None = None,
     num_experts: int | None = None,
+    layers: Sequence[int] | None = None,
     top_k: int | None = None,
     drop_dummy_rows: bool = False,
     ids_beyond_experts: Beyond | None = None,
@@ -134,6 +143,7 @@ def _open(
     hints = Hints(
         num_experts=num_experts,
         model=model,
+        layers=layers_of(layers),
         top_k=top_k,
         drop_dummy_rows=drop_dummy_rows,
         ids_beyond_experts=check_word("ids_beyond_experts", ids_beyond_experts, Beyond),
@@ -156,7 +166,7 @@ def _open(
         loaded = _open_bundle(source, named, hints)
         provenance = replace(loaded.provenance, source=source.name, notes=(*source.notes, *loaded.provenance.notes))
         loaded = replace(loaded, provenance=provenance)
-    loaded = settle_beyond(loaded, hints)
+    loaded = of_layers(settle_beyond(loaded, hints), hints.layers, num_experts)
     if isinstance(loaded, Trace) and top_k not in (None, loaded.top_k):
         detail = f"The trace has top-{loaded.top_k}, not top-{top_k}."
         raise InputError.of("top_k_differ", loaded.provenance.source, detail, "Leave `top_k` out.")
@@ -208,6 +218,8 @@ def _open_bundle(bundle: Bundle, named: Reader | None, hints: Hints) -> Trace | 
             return _of_engine(named, hints, partial(named.open, bundle.files[0], hints))
         if (merged := _dumps(bundle, [named] * len(bundle.files), hints)) is not None:
             return merged
+        if (one := _joined(bundle, [named] * len(bundle.files), hints)) is not None:
+            return one
         detail = f"{len(bundle.files)} files, where format {named.name} is a single one."
         raise InputError.of("is_a_folder", bundle.name, detail, "Name one of the files.")
     for reader in READERS:
@@ -220,6 +232,8 @@ def _open_bundle(bundle: Bundle, named: Reader | None, hints: Hints) -> Trace | 
     known = [next((reader for reader in READERS if reader.sniff(file)), None) for file in bundle.files]
     if (merged := _dumps(bundle, known, hints)) is not None:
         return merged
+    if (one := _joined(bundle, known, hints)) is not None:
+        return one
     several = [reader for reader in READERS if reader.open_bundle is not None]
     detail = f"The {len(bundle.files)} files, {bundle.members[0][:60]!r} among them, are no trace together."
     remedy = f"Name a single file, or files of one of these formats: {', '.join(reader.name for reader in several)}."
@@ -244,3 +258,16 @@ def _dumps(bundle: Bundle, readers: Sequence[Reader | None], hints: Hints) -> Lo
     merged = _of_engine(reader, hints, partial(merged_dumps, bundle, open_one))
     assert isinstance(merged, LoadCounts)
     return merged
+
+
+def _joined(bundle: Bundle, readers: Sequence[Reader | None], hints: Hints) -> Trace | None:
+    """Return the tokens of files that are traces by themselves; None where some are none."""
+    opened = list[Trace]()
+    for reader, file in zip(readers, bundle.files, strict=True):
+        if reader is None:
+            return None
+        loaded = _of_engine(reader, hints, partial(reader.open, file, hints))
+        if not isinstance(loaded, Trace):
+            return None
+        opened.append(loaded)
+    return joined(bundle, opened)

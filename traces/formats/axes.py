@@ -25,10 +25,16 @@ MAX_LAYERS = 100_000
 
 def check_largest(hints: Hints, largest_id: int, place: str) -> None:
     """Refuse ids beyond the experts that the caller or the model states, where a pass has found the largest one."""
-    if hints.experts is not None and largest_id >= hints.experts and not (hints.beyond_is_none or hints.lenient):
+    taken = hints.beyond_is_none or hints.lenient or hints.layers is not None
+    if hints.experts is not None and largest_id >= hints.experts and not taken:
         detail = _experts_differ(hints, f"Tokens chose experts up to {largest_id}")
         remedy = f"{_experts_remedy(hints)} {checks.as_none([largest_id], hints.experts)}"
         raise InputError.of("num_experts_differ", f"{place}#/num_experts", detail, remedy)
+
+
+def _are_others(hints: Hints) -> bool:
+    """Whether the experts that the caller states are those of some layers only."""
+    return hints.layers is not None and hints.num_experts is not None
 
 
 def _experts_differ(hints: Hints, what: str) -> str:
@@ -146,7 +152,7 @@ class Axes:
             experts = None
         elif experts is not None and hints.beyond_is_none and hints.experts is not None and hints.experts < experts:
             experts = hints.experts
-        elif experts is not None and hints.experts not in (None, experts) and not hints.lenient:
+        elif experts is not None and hints.experts not in (None, experts) and not (hints.lenient or _are_others(hints)):
             found.add(
                 "num_experts_differ",
                 f"{file.name}#/num_experts",

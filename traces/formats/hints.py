@@ -31,6 +31,8 @@ class Hints:
     model : ModelLayout, optional
         The model's layers. Where a file has a row per MoE layer, `Axes.settle` names them by it; a reader of files
         with a row per layer of the model picks its rows with ``model.of_rows``.
+    layers : tuple of int, optional
+        The only model layers that are wanted; `num_experts` is theirs then, and others may have more.
     top_k : int, optional
         Experts per token, for formats that don't state it.
     drop_dummy_rows : bool
@@ -49,6 +51,7 @@ class Hints:
     num_experts: int | None = None
     layer_ids: npt.ArrayLike | None = None
     model: ModelLayout | None = None
+    layers: tuple[int, ...] | None = None
     top_k: int | None = None
     drop_dummy_rows: bool = False
     ids_beyond_experts: str | None = None

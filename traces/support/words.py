@@ -1,8 +1,9 @@
-"""Words that parameters of reading take, where they are declared without what reads by them."""
+"""Words that parameters of reading and splitting take, where they are declared without what reads by them."""
 
 from typing import Literal
 
-__all__ = ["Beyond", "Phase"]
+__all__ = ["Beyond", "HoldOutBy", "Phase"]
 
 Beyond = Literal["refuse", "none"]
+HoldOutBy = Literal["sequence", "time", "source"]
 Phase = Literal["prefill", "decode"]

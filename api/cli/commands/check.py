@@ -110,10 +110,8 @@ def _places(document: Document) -> bool:
 
 def _diagnose(file: Path, reading: TraceReading, *, as_json: bool) -> None:
     """Tell what the doctor finds in a recording."""
-    from dataclasses import asdict
-
     from api.cli.errors import words
-    from traces import Finding
+    from traces import Diagnosis, Finding
     from traces import check as diagnose
 
     loading: dict[str, Any] = reading.load_options(reading.layout())
@@ -123,7 +121,7 @@ def _diagnose(file: Path, reading: TraceReading, *, as_json: bool) -> None:
         for one in diagnosis
     ]
     if as_json:
-        print_json({"findings": [asdict(one) for one in findings]})
+        print_json(Diagnosis.of(str(file), findings).as_dict())
     else:
         write(_shown(file, findings))
     if diagnosis.has_errors:

@@ -56,7 +56,7 @@ def compare(
         raise typer.BadParameter("Name at least one plan, and the trace last.", param_hint="PLAN... TRACE")
     if server is not None:
         refuse_options(replaying.local_options(files, workers, plan_format))
-    replaying.check_part(part, asked.get("hold_out"))
+    replaying.check_part(part, asked.get("hold_out"), asked.get("hold_out_by"))
     with Checks() as checks:
         read = reading.build(checks)
         checks.run(lambda: _check_trace(trace))
@@ -64,7 +64,6 @@ def compare(
     from api.cli.expected import tell_expected
     from api.report.summary import comparison_text, replay_text
     from solvers.replays import part_figures
-    from traces import LoadCounts
 
     with progress() as shown, ExitStack() as stack:
         replays = replaying.Replays.of(
@@ -79,10 +78,8 @@ def compare(
             stack=stack,
             shown=shown,
         )
-        if isinstance(replays.tokens, LoadCounts):
-            tell_expected(
-                replays, replays.tokens, dict(zip(_names(files), files, strict=True)), asked, trace, part, as_json
-            )
+        if replays.expected is not None:
+            tell_expected(replays, dict(zip(_names(files), files, strict=True)), asked, trace, part, as_json)
             return
         objectives = [replays.objective(loaded, asked) for loaded, _ in replays.plans]
         # One for all, or the rows would not compare.
@@ -117,7 +114,12 @@ def compare(
                 "scores": scores,
             }
         used = {name: getattr(objective, name) for name in CHOICES}
-        print_json({"trace": str(trace), "part": part} | used | {"notes": list(notes), "plans": documents} | more)
+        print_json(
+            {"kind": "tokens", "trace": str(trace), "part": part}
+            | used
+            | {"notes": list(notes), "plans": documents}
+            | more
+        )
         return
     write(replay_text(part, found) if whole is None else comparison_text(whole))
 

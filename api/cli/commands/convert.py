@@ -84,7 +84,7 @@ def convert(
         _convert_trace(source, output, wanted, loading, as_json=as_json)
         return
     rows = {"ids_beyond_experts": read.ids_beyond_experts, "layer_base": read.layer_base, "phase": read.phase}
-    rows |= {"top_k": read.top_k, "drop_dummy": read.drop_dummy_rows}
+    rows |= {"layers": read.layers, "top_k": read.top_k, "drop_dummy": read.drop_dummy_rows}
     _refuse_unused(rows, "A placement is converted")
     context = placement_context(topology, read, **writing)
     form, engine = form_of(wanted, "/to")
@@ -124,7 +124,7 @@ def _convert_counts(
 ) -> None:
     """Write the counts of a file, or those of a trace's tokens, for an engine."""
     from api.cli.progress import progress
-    from traces import LoadCounts, Profile, load, save_counts
+    from traces import LoadCounts, Profile, check, load, save_counts
 
     with progress() as shown:
         shown.phase("converting")
@@ -134,7 +134,8 @@ def _convert_counts(
         else:
             profile = Profile.of(loaded)
             counts = LoadCounts.of(profile.load, layer_ids=profile.layer_ids, provenance=loaded.provenance)
-        notes = (*counts.warnings, *counts.provenance.notes)
+        line = check(counts).line
+        notes = (*(() if line is None else (line,)), *counts.provenance.notes)
         notes = (*notes, *save_counts(counts, output, format=to, model=model))  # type: ignore[arg-type]  # one of COUNTS
     for note in notes:
         say(note, "note")

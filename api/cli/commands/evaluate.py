@@ -44,14 +44,13 @@ def evaluate(
 
     if server is not None:
         refuse_options(replaying.local_options([plan], workers, plan_format))
-    replaying.check_part(part, asked.get("hold_out"))
+    replaying.check_part(part, asked.get("hold_out"), asked.get("hold_out_by"))
     with Checks() as checks:
         read = reading.build(checks)
 
     from api.cli.expected import tell_expected
     from api.report.summary import replay_text
     from solvers.replays import part_figures
-    from traces import LoadCounts
 
     with progress() as shown, ExitStack() as stack:
         replays = replaying.Replays.of(
@@ -66,8 +65,8 @@ def evaluate(
             stack=stack,
             shown=shown,
         )
-        if isinstance(replays.tokens, LoadCounts):
-            tell_expected(replays, replays.tokens, {str(plan): plan}, asked, trace, part, as_json)
+        if replays.expected is not None:
+            tell_expected(replays, {str(plan): plan}, asked, trace, part, as_json)
             return
         shown.phase("replaying tokens" if server is None else "waiting for the service")
         ((loaded, where),) = replays.plans
@@ -79,7 +78,7 @@ def evaluate(
     if as_json:
         both = part_figures(found)
         extra = {"context_coherent": both["context_coherent"], "dispatch": both["dispatch"]}
-        extra |= {"plan": str(plan), "trace": str(trace), "part": part, "topology": where.name}
+        extra |= {"kind": "tokens", "plan": str(plan), "trace": str(trace), "part": part, "topology": where.name}
         print_json(found.evaluation.as_dict() | extra | {"notes": list(replays.notes)})
         return
     write(f"{plan} on {where.name}, {part.replace('_', ' ')} tokens of {trace}\n")

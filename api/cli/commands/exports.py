@@ -148,7 +148,7 @@ def placement_context(topology: str | None, read: TraceReading, **writing: Any) 
 
     return Context(
         model=read.layout(),
-        layer_ids=read.layers(),
+        layer_ids=read.named_layers(),
         num_experts=read.num_experts,
         gpus_per_node=None if topology is None else read_topology(topology).gpus_per_node,
         **writing,

@@ -48,6 +48,7 @@ def profile(
     ids_beyond_experts: shared.BeyondOption = None,
     layer_base: shared.LayerBaseOption = None,
     phase: shared.PhaseOption = None,
+    layers: shared.LayersOption = None,
     num_experts: shared.NumExpertsOption = None,
     layer_ids: shared.LayerIdsOption = None,
     format_name: shared.FormatOption = None,
@@ -83,7 +84,8 @@ def profile(
     from traces.profile.shards import profile_shards
     from traces.statistics import summary
 
-    rows = {"ids_beyond_experts": ids_beyond_experts, "layer_base": layer_base, "phase": phase}
+    rows: dict[str, Any] = {"ids_beyond_experts": ids_beyond_experts, "layer_base": layer_base, "phase": phase}
+    rows |= {"layers": reading.read_layer_ids(layers, "--layers")}
     loading |= reading.row_options(top_k, drop_dummy, **rows)
     shards = list_shards(sources)
     check_outputs({"--output": output}, tuple(shard for shard in shards if "://" not in shard))

@@ -9,9 +9,10 @@ from api.cli.remote.service import body_of
 if TYPE_CHECKING:
     from api.client import Client
     from placement import Evaluation, Plan, SettledObjective, Topology
+    from solvers.counted import CountsFigures
     from solvers.replays import PartFigures
 
-__all__ = ["replay_remotely"]
+__all__ = ["expect_remotely", "replay_remotely"]
 
 
 def replay_remotely(
@@ -44,21 +45,17 @@ def replay_remotely(
     from dataclasses import replace
 
     from api.resources.evaluation_body import EvaluationBody
+    from api.resources.evaluations.answers import Evaluation as Answer
     from placement import Evaluation
     from placement.replay.choices import choices_of
-    from placement.topology.file import topology_to_dict
     from solvers.replays import PartFigures
 
-    sent: dict[str, Any] = tokens | {"topology": topology_to_dict(where)}
-    if plan_id is None:
-        content = plan.as_dict()
-        sent["plan"] = {name: value for name, value in content.items() if name not in ("provenance", "warnings")}
-    else:
-        sent["plan"] = plan_id
+    sent = _asked(plan, plan_id, tokens, where)
 
     def ask(**choices: str | int) -> tuple[Evaluation, tuple[str, ...]]:
         found = service.evaluate(body_of(EvaluationBody, sent | choices))
-        return Evaluation.from_dict(found.model_dump(exclude={"notes"})), tuple(found.notes)
+        assert isinstance(found, Answer)  # of tokens
+        return Evaluation.from_dict(found.model_dump(exclude={"kind", "notes"})), tuple(found.notes)
 
     own, notes = ask(**choices_of(objective))
     if objective.execution == "dispatch":
@@ -66,3 +63,62 @@ def replay_remotely(
         return PartFigures(evaluation=own, context_coherent=other, dispatch=own), notes
     other, _ = ask(**choices_of(replace(objective, execution="dispatch", replica_policy="same_node")))
     return PartFigures(evaluation=own, context_coherent=own, dispatch=other), notes
+
+
+def expect_remotely(
+    service: Client,
+    plan: Plan,
+    plan_id: str | None,
+    counts: dict[str, Any],
+    where: Topology,
+    replica_policy: str | None,
+) -> tuple[CountsFigures, tuple[str, ...]]:
+    """Have a service tell what a plan makes of counts, as `solvers.counted.counts_figures` does.
+
+    Parameters
+    ----------
+    service : Client
+    plan : Plan
+    plan_id : str or None
+        Its id, if the service has it; else its content is sent.
+    counts : dict
+        ``trace``, ``part`` and ``hold_out``, as in an evaluation's request, and ``engine``.
+    where : Topology
+    replica_policy : str or None
+        As asked; None: the engine's, else as the plan was made for.
+
+    Returns
+    -------
+    CountsFigures, notes
+    """
+    from api.resources.evaluation_body import EvaluationBody
+    from api.resources.evaluations.answers import CountsEvaluation
+    from placement import ExpectedLoads
+    from placement.replay.choices import recorded_choices
+    from solvers.counted import CountsFigures, DumpFigures
+
+    if replica_policy is None and counts["engine"] is None:  # the content that is sent does not record it
+        replica_policy = recorded_choices(plan.provenance).get("replica_policy")
+    sent = _asked(plan, plan_id, counts, where) | {"replica_policy": replica_policy}
+    found = service.evaluate(body_of(EvaluationBody, sent))
+    assert isinstance(found, CountsEvaluation)
+    figures = set(ExpectedLoads.__dataclass_fields__)
+    return CountsFigures(
+        loads=ExpectedLoads(**found.model_dump(include=figures)),
+        dumps=tuple(
+            DumpFigures(name=dump.name, part=counts["part"], loads=ExpectedLoads(**dump.model_dump(include=figures)))
+            for dump in found.dumps
+        ),
+        replica_policy=found.replica_policy,
+    ), tuple(found.notes)
+
+
+def _asked(plan: Plan, plan_id: str | None, tokens: dict[str, Any], where: Topology) -> dict[str, Any]:
+    """Return what every request for an evaluation says."""
+    from placement.topology.file import topology_to_dict
+
+    sent: dict[str, Any] = tokens | {"topology": topology_to_dict(where)}
+    if plan_id is not None:
+        return sent | {"plan": plan_id}
+    content = plan.as_dict()
+    return sent | {"plan": {name: value for name, value in content.items() if name not in ("provenance", "warnings")}}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel
 
-__all__ = ["Evaluation", "PassFigures"]
+__all__ = ["CountsEvaluation", "DumpLoads", "Evaluation", "PassFigures", "ReplayAnswer"]
 
 
 class PassFigures(BaseModel):
@@ -22,6 +22,7 @@ class PassFigures(BaseModel):
 class Evaluation(BaseModel):
     """What the tokens of the trace do under the plan; see `placement.Evaluation`."""
 
+    kind: Literal["tokens"] = "tokens"
     execution: str
     dedup: str | None
     ownership: str | None
@@ -49,3 +50,32 @@ class Evaluation(BaseModel):
     hottest_links: list[dict[str, Any]]
     gpu_load: list[list[int]]
     notes: list[str] = Field(description="What was inferred on reading the trace, or which tokens stand for the rest.")
+
+
+class DumpLoads(BaseModel):
+    """Loads of the GPUs that the counts of one point in time lead to."""
+
+    name: str
+    imbalance_max_over_mean: float
+    balancedness_whole_trace: float
+    imbalance_trtllm: float
+    count: float
+    layers: int
+
+
+class CountsEvaluation(BaseModel):
+    """Loads of the GPUs that counts lead to under the plan, without any token; see `placement.ExpectedLoads`."""
+
+    kind: Literal["counts"] = "counts"
+    replica_policy: str = Field(description="Which replica a token takes.")
+    imbalance_max_over_mean: float = Field(description="Busiest GPU by the mean one, the mean over layers.")
+    balancedness_whole_trace: float
+    imbalance_trtllm: float
+    count: float = Field(description="Tokens, or any weight, summed over the layers that count.")
+    layers: int = Field(description="Layers of the plan that have counts.")
+    dumps: list[DumpLoads] = Field(description="Of each dump over time, in order; empty for counts of one time.")
+    notes: list[str] = Field(description="What was inferred on reading the counts, and which dumps stand for the rest.")
+
+
+class ReplayAnswer(RootModel[Annotated[Evaluation | CountsEvaluation, Field(discriminator="kind")]]):
+    """Figures of tokens, or of counts."""

@@ -12,8 +12,10 @@ from api.resources.schemas import PlanBody, TopologyFile
 from api.resources.traces.stored import StoredTrace
 from placement import Plan, evaluate
 from placement.replay.choices import CHOICES, engine_choices, recorded_topology
+from solvers.counted import counts_figures, refuse_token_options
 from solvers.source import part_of
 from traces import InputError, LoadCounts
+from traces.support.words import HoldOutBy
 
 __all__ = ["Replay", "replay", "replay_of"]
 
@@ -27,6 +29,7 @@ class Replay:
     asked: dict[str, Any]
     part: str
     hold_out: float | None
+    hold_out_by: HoldOutBy | None
     trace: StoredTrace
     workers: int | None
 
@@ -51,7 +54,7 @@ def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[st
     else:
         topology = _topology(plan)
     asked = {name: getattr(body, name) for name in ("engine", *CHOICES, "decode_batch", "pass_tokens")}
-    known |= {"asked": asked, "part": body.part, "hold_out": body.hold_out}
+    known |= {"asked": asked, "part": body.part, "hold_out": body.hold_out, "hold_out_by": body.hold_out_by}
     return Replay(plan=dict(plan), topology=topology, **known)
 
 
@@ -67,7 +70,8 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        See `placement.Evaluation.as_dict`; and ``notes`` on what was read.
+        ``kind`` is ``tokens``: see `placement.Evaluation.as_dict`; or ``counts``: see
+        `solvers.counted.CountsFigures.as_dict`. And ``notes`` on the topology and on what was read.
 
     Raises
     ------
@@ -80,16 +84,16 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
         detail = f"{plan.num_layers} layers and {topology.num_gpus} GPUs need about {need / 1e9:.1f} GB."
         remedy = f"This service takes evaluations up to {max_bytes / 1e9:.1f} GB."
         raise InputError.of("job_too_large", "/topology", detail, remedy)
-    trace, notes = part_of(task.trace.open(), task.part, task.hold_out, "/trace")
+    trace, notes = part_of(task.trace.open(), task.part, task.hold_out, "/trace", task.hold_out_by)
+    told = [*topology.notes, *topology.warnings]
     if isinstance(trace, LoadCounts):
-        detail = "There are no tokens to replay: it holds counts."
-        remedy = (
-            "Give a trace with token identity (topk_ids), or use the command `evaluate`, which tells expected loads."
-        )
-        raise InputError.of("counts_only", "/trace", detail, remedy)
+        refuse_token_options({f"/{name}": value for name, value in task.asked.items()})
+        engine, policy = task.asked["engine"], task.asked["replica_policy"]
+        found = counts_figures(plan, trace, topology, task.part, engine=engine, replica_policy=policy)
+        return {"kind": "counts", **found.as_dict(), "notes": [*told, *notes]}
     _, own = engine_choices(task.asked["engine"], trace)
     figures = evaluate(plan, trace, topology, **task.asked, workers=threads).as_dict()
-    return {**figures, "notes": [*notes, *own]}
+    return {"kind": "tokens", **figures, "notes": [*told, *own, *notes]}
 
 
 def _plan(content: Mapping[str, Any]) -> Plan:

@@ -13,7 +13,7 @@ from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.context import Services, ServicesOf, StoreOf
 from api.resources.evaluation_body import EvaluationBody
-from api.resources.evaluations.answers import Evaluation
+from api.resources.evaluations.answers import ReplayAnswer
 from api.resources.evaluations.evaluating import Replay, replay, replay_of
 from api.resources.responses import json_response
 from api.resources.topologies.named import with_topology
@@ -28,18 +28,18 @@ router = APIRouter(prefix="/v1/evaluations", tags=["evaluations"], route_class=S
 
 @router.post(
     "",
-    response_model=Evaluation,
+    response_model=ReplayAnswer,
     summary="Replay a trace through a plan",
     responses=problems("malformed-json", "too-large", "unsupported-media-type"),
 )
 async def evaluate_plan(body: EvaluationBody, services: ServicesOf, store: StoreOf) -> Response:
-    """Count what crosses GPUs and nodes, and who waits, for every token of the trace."""
+    """Count what crosses GPUs and nodes, and who waits, for every token; of counts, the expected loads of the GPUs."""
     task = await run_in_threadpool(_task, services, store, body)
     try:
         result = await services.parts.helpers.run(replay, task, services.settings.max_job_bytes)
     except BrokenExecutor:
         raise ProblemError("out-of-memory", "The replay ended the process that ran it.") from None
-    return json_response(Evaluation(**result))
+    return json_response(ReplayAnswer.model_validate(result))
 
 
 def _task(services: Services, store: TenantStore, body: EvaluationBody) -> Replay:

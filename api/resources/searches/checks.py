@@ -9,7 +9,9 @@ from typing import Any
 from api.resources.traces.answers import engine_of_facts
 from api.resources.traces.inspection import outline
 from solvers import Request, Study, check_start, solver_from
+from solvers.source import dumps_held_out, refuse_unused
 from traces import InputError
+from traces.splitting import no_sources
 
 __all__ = ["check"]
 
@@ -38,12 +40,19 @@ def check(request: Request, facts: Mapping[str, Any], max_job_bytes: int) -> Non
         detail = f"{layers} layers, {experts} experts and {gpus} GPUs need about {need / 1e9:.1f} GB."
         remedy = f"This service takes jobs up to {max_job_bytes / 1e9:.1f} GB. Use fewer layers, experts or GPUs."
         raise InputError.of("job_too_large", "/topology", detail, remedy)
-    if request.hold_out and facts["kind"] != "trace":
-        detail = "Only a trace with tokens can be split; this one holds statistics."
-        raise InputError.of("hold_out_counts", "/hold_out", detail, "Leave hold_out out, or give 0.")
+    if facts["kind"] == "counts" and "dumps" in facts:  # facts of earlier versions do not say it: the worker tells
+        dumps_held_out(facts["dumps"], request.hold_out, request.hold_out_by)
+    refuse_unused(request.hold_out, request.hold_out_by)
+    if request.hold_out_by == "source" and facts["kind"] == "trace" and "data_source" not in facts["columns"]:
+        raise no_sources("The trace", 0)
+    if (request.hold_out or request.hold_out_by) and facts["kind"] == "profile":
+        detail = "Only a trace with tokens, or counts with several dumps, can be split; this is a profile."
+        raise InputError.of(
+            "hold_out_counts", "/hold_out" if request.hold_out else "/hold_out_by", detail, "Leave it out."
+        )
     if layers * experts * gpus > CHECK_CELLS:
         return
-    request = replace(request, hold_out=None)
+    request = replace(request, hold_out=None, hold_out_by=None)
     if request.engine is None and request.objective.execution is None:  # the outline does not say who recorded it
         request = replace(request, engine=engine_of_facts(facts))
     problem = Study.of(outline(facts), request=request).problem

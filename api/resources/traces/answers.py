@@ -32,6 +32,7 @@ class TraceResource(BaseModel):
     layer_ids: list[int]
     num_experts: int
     top_k: int | None = Field(description="null for counts.")
+    dumps: int = Field(description="Dumps over time that counts were read from, where there are several; else 0.")
     columns: list[str] = Field(description="Optional columns that are present.")
     notes: list[str] = Field(description="What was inferred or left out on reading.")
 
@@ -46,6 +47,7 @@ class TraceResource(BaseModel):
             created_at=time_of(row.created_at),
             bytes=row.bytes,
             engine=engine_of_facts(row.facts),
+            dumps=row.facts.get("dumps", 0),
             **{name: row.facts[name] for name in names},
         )
 

@@ -34,7 +34,7 @@ def inspect(path: Path, shown: str, hints: Mapping[str, Any], max_unpacked_bytes
     shown : str
         How to call the file in errors.
     hints : mapping
-        format, num_experts, layer_ids, top_k, model_layers, first_moe_layer, moe_layers, drop_dummy_rows,
+        format, num_experts, layer_ids, layers, top_k, model_layers, first_moe_layer, moe_layers, drop_dummy_rows,
         ids_beyond_experts, layer_base, phase, as far as the client gave them.
     max_unpacked_bytes : int, optional
         How much an archive may hold.
@@ -185,6 +185,7 @@ def _facts_of_statistics(source: LoadCounts | Profile) -> dict[str, Any]:
         "top_k": None if counts else profile.top_k,
         "columns": [],
         "notes": [*(source.provenance.notes if isinstance(source, LoadCounts) else ()), *told_while_read(source)[1]()],
+        "dumps": len(source.dumps) if isinstance(source, LoadCounts) else 0,
         "has_affinity": profile.affinity is not None,
         "has_sample": sample is not None and len(sample) > 0,
         "has_seq_id": sample is not None and bool((sample.seq_id >= 0).all()),

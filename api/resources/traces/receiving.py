@@ -47,7 +47,7 @@ async def receive_trace(
     store : TenantStore
     name : str or None
     hints : mapping
-        format, num_experts, layer_ids, top_k, model_layers, first_moe_layer, moe_layers, drop_dummy_rows,
+        format, num_experts, layer_ids, layers, top_k, model_layers, first_moe_layer, moe_layers, drop_dummy_rows,
         ids_beyond_experts, layer_base, phase, as far as they are given.
     tags : sequence of str
 

@@ -47,6 +47,15 @@ UPLOAD: dict[str, Any] = {
         }
     ],
 }
+ChosenLayers = Annotated[
+    str | None,
+    Query(
+        pattern=LAYER_LIST,
+        max_length=20_000,
+        description="Only these model layers, such as 0-3; num_experts is theirs. For models whose layers differ in "
+        "experts.",
+    ),
+]
 LayerIds = Annotated[
     str | None,
     Query(
@@ -85,6 +94,7 @@ async def upload(
         int | None, Query(ge=1, le=32_767, description="Experts per layer, if the file does not state them.")
     ] = None,
     layer_ids: LayerIds = None,
+    layers: ChosenLayers = None,
     top_k: Annotated[
         int | None, Query(ge=1, le=32_767, description="Experts per token, if the file does not state them.")
     ] = None,
@@ -124,6 +134,7 @@ async def upload(
     check_layers(model_layers, first_moe_layer=first_moe_layer, moe_layers=moe_layers)
     given: dict[str, Any] = {"format": file_format, "num_experts": num_experts}
     given |= {"layer_ids": read_layers("layer_ids", layer_ids), "moe_layers": read_layers("moe_layers", moe_layers)}
+    given |= {"layers": read_layers("layers", layers)}
     given |= {"top_k": top_k, "model_layers": model_layers, "first_moe_layer": first_moe_layer}
     given |= {"drop_dummy_rows": drop_dummy_rows or None, "ids_beyond_experts": ids_beyond_experts}
     given |= {"layer_base": layer_base, "phase": phase}
