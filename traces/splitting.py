@@ -5,9 +5,9 @@ Sequences of one recording are alike, so that a plan holds on those held out whe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,32 @@ from traces.support.errors import InputError
 from traces.tokens import OfSequences
 
 if TYPE_CHECKING:
+    from traces.provenance import Provenance
     from traces.support.words import HoldOutBy
-    from traces.trace import Trace
 
 __all__ = ["FromRow", "OfSources", "Parts", "no_sources", "parts_of"]
 
 LEAST = 2  # sources that can be split
 SHOWN = 8
+
+
+class Tokens(Protocol):
+    """What is split: a `traces.Trace`."""
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Optional columns that are present."""
+        ...
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the tokens come from."""
+        ...
+
+    @property
+    def read(self) -> Callable[[int], Iterator[Batch]]:
+        """Yields unchecked batches from the start."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +97,12 @@ class Parts:
     held_note: str
 
 
-def parts_of(trace: Trace, share: float, by: HoldOutBy) -> Parts:
+def parts_of(trace: Tokens, share: float, by: HoldOutBy) -> Parts:
     """Return the parts of a trace; all but sequences take a pass over it.
 
     Parameters
     ----------
-    trace : Trace
+    trace : Tokens
     share : float
         Held out, 0 < f < 1.
     by : {"sequence", "time", "source"}
@@ -114,7 +133,7 @@ def no_sources(place: str, found: int) -> InputError:
     return InputError.of("no_sources", "/hold_out_by", f"{place} {what}.", remedy)
 
 
-def _by_time(trace: Trace, share: float) -> Parts:
+def _by_time(trace: Tokens, share: float) -> Parts:
     kept, last = list[npt.NDArray[np.int64]](), -1
     for batch in trace.read(1 << 15):
         if not len(batch):
@@ -135,7 +154,7 @@ def _by_time(trace: Trace, share: float) -> Parts:
     )
 
 
-def _by_source(trace: Trace, share: float) -> Parts:
+def _by_source(trace: Tokens, share: float) -> Parts:
     if "data_source" not in trace.columns:
         raise no_sources(trace.provenance.source, 0)
     seen = set[int]()
