@@ -91,7 +91,7 @@ def test_what_needs_tokens_is_refused(client: TestClient, trace_id: str, plan: P
 
 def test_notes_of_the_topology_are_told(client: TestClient, trace_id: str, plan: Plan) -> None:
     """What was assumed of the machine stands with the figures, of counts as of tokens."""
-    topology = {"gpus_per_node": 4, "num_nodes": 1, "notes": ["Links were read off a data sheet."]}
+    topology: dict[str, Any] = {"gpus_per_node": 4, "num_nodes": 1, "notes": ["Links were read off a data sheet."]}
     answer = client.post("/v1/evaluations", json=asked(plan, trace_id) | {"topology": topology}).json()
     assert answer["notes"][0] == topology["notes"][0]
     ids = np.random.default_rng(0).permuted(np.tile(np.arange(8), (300, 2, 1)), axis=2)[:, :, :2]

@@ -8,6 +8,7 @@ import datetime as dt
 import os
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from xml.etree import ElementTree as ET
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 PAGE = ROOT / "docs" / "engines" / "compatibility.md"
+WIDTH = 118  # columns of a line
 TITLES = {
     "sglang": "SGLang",
     "vllm_ascend": "vllm-ascend",
@@ -83,10 +85,10 @@ def page(results: dict[str, dict[str, Counter[str]]], pythons: dict[str, str]) -
         cells = (TITLES[engine], version, pythons[engine], counts["passed"], failed, counts["skipped"])
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     for engine, tests in results.items():
-        lines += ["", f"## {TITLES[engine]}", "", "| what is tested | result |", "|---|---|"]
+        lines += ["", f"## {TITLES[engine]}", ""]
         for sentence, counts in tests.items():
             shown = ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()))
-            lines.append(f"| {sentence} | {shown} |")
+            lines.append(textwrap.fill(f"- {shown}: {sentence}", WIDTH, subsequent_indent="  "))
     return "\n".join(lines) + "\n"
 
 

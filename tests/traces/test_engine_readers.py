@@ -150,6 +150,7 @@ def test_sglang_sends_the_routing_of_one_choice_only(tmp_path: Path) -> None:
     inner = {"routed_experts": sglang_response(TOY.requests()[0])["meta_info"]["routed_experts"]}
     response = {"choices": [{"index": 0}, {"index": 1}, {"index": 2}], "sglext": inner, "usage": {"prompt_tokens": 3}}
     trace = load(written(tmp_path / "t", json.dumps(response).encode()), **SHAPE)
+    assert isinstance(trace, Trace)
     assert trace.num_tokens == len(TOY.requests()[0])
     assert any("2 choices" in note and "n = 1" in note for note in trace.provenance.notes)
 

@@ -74,7 +74,9 @@ def test_a_column_says_the_source(tmp_path: Any) -> None:
         save(trace_of(data_source=SOURCE), tmp_path / f"t.{suffix}")
         loaded = load(tmp_path / f"t.{suffix}")
         assert isinstance(loaded, Trace)
-        assert np.array_equal(next(loaded.batches()).data_source, SOURCE)
+        read = next(loaded.batches()).data_source
+        assert read is not None
+        assert np.array_equal(read, SOURCE)
 
 
 @pytest.mark.parametrize(
