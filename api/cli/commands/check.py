@@ -133,7 +133,8 @@ def _shown(file: Path, findings: list[Finding]) -> str:
         return f"{file}: nothing is wrong with this recording."
     blocks = [f"{file}: {len(findings)} {'finding' if len(findings) == 1 else 'findings'}"]
     for one in findings:
-        text = fill(f"{one.detail} {one.remedy}", WIDTH, initial_indent="  ", subsequent_indent="  ")
+        text = f"{one.detail} {one.remedy}"
+        text = fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
         blocks.append(f"{one.severity}: {one.code}\n{text}")
     return "\n\n".join(blocks)
 
