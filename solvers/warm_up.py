@@ -49,17 +49,25 @@ def warm_up(problem: Problem, method: Solver) -> None:
     for layers, experts, topology in ((4, 24, "2x2"), (1, 4, "1x4")):
         tiny = _tiny(objective, layers, experts, Topology.parse(topology))
         if method.supports(tiny) is None:
-            method.run(tiny, Search(tiny, Limits(work=WORK), workers=1))
+            _run(method, tiny)
     if method.name == "load_search" or (counts_only and method.name == "auto"):
         tiny = _of_counts(objective)
         loads = solver_from("load_search")
         if loads.supports(tiny) is None:
-            loads.run(tiny, Search(tiny, Limits(work=WORK), workers=1))
+            _run(loads, tiny)
     if method.name == "auto":
         tiny = _tiny(objective, 2, 4, Topology.parse("1x2"))
         raise_bound(tiny, Search(tiny, Limits(work=BOUND_WORK), workers=1))
         if objective.execution == "dispatch":  # none of them has replicas
             HomeMessages(np.zeros((1, 1), np.int32), num_experts=1, room=1)
+
+
+def _run(method: Solver, tiny: Problem) -> None:
+    """Run a method; Ctrl-C, which ends such a search like any other, is for the caller, whose search did not begin."""
+    search = Search(tiny, Limits(work=WORK), workers=1)
+    method.run(tiny, search)
+    if search.limit == "cancelled":
+        raise KeyboardInterrupt
 
 
 def _of_counts(objective: Objective) -> Problem:

@@ -76,11 +76,13 @@ def test_wrong_usage_ends_with_code_2() -> None:
 def test_ctrl_c_keeps_the_best_plan_so_far(trace: Path, tmp_path: Path) -> None:
     """The plan is written, with a note, and the command succeeds."""
     path = tmp_path / "plan.json"
-    solve = ("solve", trace, "--topology", "1x4", "--solver", "annealing", "--time-limit", "120", "-o", path, "--json")
+    solve = ("solve", trace, "--topology", "1x4", "--solver", "annealing", "-o", path, "--json", "--time-limit")
+    run(*solve, "0.1")  # so that loops are compiled
+    path.unlink()
     with subprocess.Popen(
-        [*COMMAND, *map(str, solve)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [*COMMAND, *map(str, solve), "120"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
-        time.sleep(8)  # compiled loops may have to be compiled first
+        time.sleep(8)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err

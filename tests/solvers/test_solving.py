@@ -11,6 +11,7 @@ import pytest
 from placement import Constraints, Objective, Problem, Topology
 from solvers import Event, Limits, NoPlanError, Search, solve
 from solvers.registry import Solver
+from solvers.warm_up import warm_up
 from tests.builders.problems import problem_of
 from tests.builders.traces import random_trace
 from traces import Profile, Trace
@@ -122,6 +123,23 @@ def test_assignment_does_not_call_a_plan_optimal_whose_spread_counts() -> None:
     best = solve(spread, "annealing", limits=Limits(work=100_000))
     assert best.score.total < found.score.total
     assert found.termination.reason == "feasible"
+
+
+def test_ctrl_c_while_loops_are_compiled_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the tiny search that compiles; the search that was asked for does not begin."""
+
+    class Stopped:
+        name = summary = "annealing"
+
+        def supports(self, problem: Problem) -> str | None:
+            return None
+
+        def run(self, problem: Problem, search: Search) -> None:
+            search.cancel()
+
+    monkeypatch.setattr("solvers.warm_up._done", set())
+    with pytest.raises(KeyboardInterrupt):
+        warm_up(problem_of(WANDERING, "1x2"), Stopped())
 
 
 def test_compiling_comes_before_the_clock_and_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
