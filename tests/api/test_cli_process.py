@@ -82,7 +82,9 @@ def test_ctrl_c_keeps_the_best_plan_so_far(trace: Path, tmp_path: Path) -> None:
     with subprocess.Popen(
         [*COMMAND, *map(str, solve), "120"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
-        time.sleep(8)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("note: ")  # the trace is read, and the search comes next
+        time.sleep(6)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
