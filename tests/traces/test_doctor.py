@@ -238,13 +238,24 @@ def test_experts_of_some_layers(ids: Any) -> None:
 
 
 def test_a_degenerate_layer(ids: Any) -> None:
-    """A layer whose tokens nearly all choose one expert, and one where all choose the same."""
-    ids[:-2, 2] = np.where(ids[:-2, 2] == 5, 9, ids[:-2, 2])
-    ids[:-2, 2, 0] = 5
-    ids[:, 2, 1:] = [[1, 2, 3]]
-    found = told(diagnosed(ids), "degenerate_layer")
-    assert "In layer(s) 2 one expert takes nearly all tokens" in found.detail
+    """A layer whose tokens nearly all choose the same experts, or the same one, where they choose one."""
+    chosen = ids.copy()
+    chosen[:-2, 2] = np.arange(3, 3 + TOP_K)
+    found = told(diagnosed(chosen), "degenerate_layer")
+    assert f"In layer(s) 2 nearly all tokens choose the same {TOP_K} experts: 3-{2 + TOP_K} of layer 2" in found.detail
     assert found.severity == "warning"
+    alone = ids[:, :, :1].copy()
+    alone[:-2, 2] = 5
+    assert (
+        "one expert takes nearly all tokens: expert 5 of layer 2" in told(diagnosed(alone), "degenerate_layer").detail
+    )
+
+
+def test_an_expert_in_every_list_is_no_degenerate_layer(ids: Any) -> None:
+    """Of several experts per token, one has at most its share of the load, and the others can be placed around it."""
+    ids[:, 2, 0] = 0
+    ids[:, 2, 1:] = 1 + np.random.default_rng(0).random((TOKENS, EXPERTS - 1)).argsort(axis=1)[:, : TOP_K - 1]
+    assert "degenerate_layer" not in diagnosed(ids).codes
 
 
 def test_a_degenerate_layer_of_counts() -> None:

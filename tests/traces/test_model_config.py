@@ -498,3 +498,32 @@ def test_layers_that_a_trace_lacks_are_told(tmp_path: Path) -> None:
     assert "`first_moe_layer`" in note
     whole = ModelLayout.of(6, first_moe_layer=2, num_experts=8, num_mtp_layers=1)
     assert traces.load(tmp_path / "t.npz", model=whole).provenance.notes == ()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"dense_layers": [1]},
+        {"moe_layer_indices": [1, 3, 5]},
+        {"moe_every_n_layers": 2},
+        {"moe_layers_pattern": "DM"},
+        {"moe_start_layer": 2},
+        {"moe_layer_freq": 2},
+    ],
+    ids=lambda told: str(next(iter(told))),
+)
+def test_what_may_tell_the_layers_of_an_unknown_model_is_not_passed_over(told: dict[str, Any]) -> None:
+    """No rule reads the field, so it is not known that every layer has experts; said by hand, it is."""
+    content = {"model_type": "newmoe", "num_hidden_layers": 6, "num_experts": 8, "num_experts_per_tok": 2} | told
+    with pytest.raises(InputError) as error:
+        layout_from_config(content)
+    (violation,) = error.value.violations
+    assert (violation.code, violation.pointer) == ("unknown_model_type", f"/{next(iter(told))}")
+    assert "This version doesn't know" in violation.detail
+
+
+def test_switches_and_widths_of_an_unknown_model_tell_no_layers() -> None:
+    """A flag, a norm or a frequency of 1 leaves every layer with experts."""
+    told = {"moe_layer_freq": 1, "use_moe_block_bias": True, "expert_layer_norm_eps": 1e-6, "dense_layers": []}
+    content = {"model_type": "newmoe", "num_hidden_layers": 6, "num_experts": 8, "num_experts_per_tok": 2} | told
+    assert layout_from_config(content).moe_layers == tuple(range(6))

@@ -62,12 +62,13 @@ class Evidence:
         return whole and float(self.load.max(initial=0)) > 1
 
     def most_common(self) -> tuple[npt.NDArray[np.int64], Floats]:
-        """Return each layer's most used expert, and the share of the layer's tokens that use it, (L,) each.
+        """Return each layer's most used expert, and what the K most used have of its assignments, (L,) each.
 
-        Of counts the share is that of the assignments: they don't say how many experts a token has.
+        Were they all of them, every token would choose the same K experts. Counts don't say K; it is taken as 1.
         """
-        whole = self.load.sum(axis=1) if self.tokens is None else self.tokens
-        shares = np.divide(self.load.max(axis=1), whole, out=np.zeros(len(self.load)), where=whole > 0)
+        whole, first = self.load.sum(axis=1), self.top_k or 1
+        most = np.sort(self.load, axis=1)[:, -first:].sum(axis=1)
+        shares = np.divide(most, whole, out=np.zeros(len(self.load)), where=whole > 0)
         return self.load.argmax(axis=1), shares
 
 

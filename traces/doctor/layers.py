@@ -14,7 +14,7 @@ from traces.support.shown import runs
 
 __all__ = ["degenerate", "degenerate_layers", "layer_specific", "unrecorded"]
 
-NEARLY_ALL = 0.95  # of a layer's tokens, by one expert
+NEARLY_ALL = 0.95  # of a layer's assignments, by as many experts as a token has
 ENOUGH = 20  # assignments per expert of a layer, were they even: then a row of unused experts is no chance
 LEAST_TOKENS = 100
 LIVELY = 0.9  # of a layer's experts are used, up to the last one that is
@@ -83,7 +83,7 @@ def layer_specific(evidence: Evidence) -> Iterator[Finding]:
 
 
 def degenerate(evidence: Evidence) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Return which layers have an expert that takes nearly all of their tokens, (L,) bool."""
+    """Return which layers send nearly all tokens to the same experts, (L,) bool."""
     load = evidence.load
     _, shares = evidence.most_common()
     tokens = load.sum(axis=1) if evidence.tokens is None else evidence.tokens
@@ -94,21 +94,26 @@ def degenerate(evidence: Evidence) -> np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 def degenerate_layers(evidence: Evidence) -> Iterator[Finding]:
-    """Tell layers where one expert takes nearly all tokens, or all tokens choose the same experts."""
+    """Tell layers where one expert takes nearly all tokens or, of several per token, the same ones do."""
     expert, shares = evidence.most_common()
     marked = np.flatnonzero(degenerate(evidence))
     if not len(marked):
         return
     worst = marked[int(shares[marked].argmax())]
     shown = share(shares[worst] * 1e6, 1e6)
-    constant = [row for row in marked if int((evidence.load[row] > 0).sum()) == (evidence.top_k or 1)]
-    fixed = f" In {len(constant)} of them all tokens choose the same." if constant else ""
+    layers, worst_layer = runs(evidence.layer_ids[marked].tolist()), int(evidence.layer_ids[worst])
+    each = evidence.top_k or 1
+    if each == 1:
+        what = f"one expert takes nearly all tokens: expert {int(expert[worst])} of layer {worst_layer} has {shown}"
+    else:
+        same = np.argsort(evidence.load[worst])[-each:]
+        what = f"nearly all tokens choose the same {each} experts: {runs(sorted(same.tolist()))} of layer {worst_layer}"
+        what += f" have {shown}"
     yield Finding(
         code="degenerate_layer",
         severity="warning",
-        detail=f"In layer(s) {runs(evidence.layer_ids[marked].tolist())} one expert takes nearly all tokens: expert "
-        f"{int(expert[worst])} of layer {int(evidence.layer_ids[worst])} is in {shown} of them.{fixed} No placement "
-        "balances such a layer: only replicas of that expert do, and the layer hides what a plan does to the others.",
+        detail=f"In layer(s) {layers} {what} of the load. No placement balances such a layer over more than {each} "
+        "GPU(s): only replicas do, and the layer hides what a plan does to the others.",
         remedy="If the model is like that, give it redundant experts, and read the figures layer by layer; else the "
         "recording is not of routing: check it.",
     )

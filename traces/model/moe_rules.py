@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from traces.model.families import Family
@@ -20,6 +21,11 @@ DENSE_FIRST = (
     "dense_mlp_idx",
 )
 FREQUENCY = ("moe_layer_freq", "moe_layer_frequency")
+# Names that speak of layers with and without experts: where no rule reads one, not every layer need have experts.
+SPEAKS = re.compile(
+    r"(?=.*(moe|dense|expert|sparse))(?=.*(layer|block|freq|step|interval|pattern|start|every|ind(ex|ices)|period|offset))"
+)
+SILENT = re.compile(r"norm|loss|drop|scale|width|size|per_tok|per_layer")
 WIDTHS = ("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size_moe", "expert_intermediate_size")
 
 
@@ -42,6 +48,11 @@ def moe_layers(fields: Fields, layers: int, extra: int, family: Family | None) -
             return chosen
     if family is not None:
         return list(range(family.dense_first, layers)), ""
+    for name in fields.values:
+        if not _tells_layers(name, fields.values[name]):
+            continue
+        detail = "it may say which layers have experts, and no rule reads it."
+        fields.unknown("unknown_model_type", name, f"{fields.name!r:.60} has {name}: {detail}")
     if fields.has("intermediate_size") and fields.present(WIDTHS):
         detail = (
             f"its config has a width for dense layers and one for experts ({', '.join(fields.present(WIDTHS))}), and no"
@@ -49,6 +60,13 @@ def moe_layers(fields: Fields, layers: int, extra: int, family: Family | None) -
         )
         fields.unknown("unknown_model_type", "model_type", f"{fields.name!r:.60}: {detail}")
     return list(range(layers)), ""
+
+
+def _tells_layers(name: str, value: object) -> bool:
+    """Whether a field may say which layers have experts: no switch does, and a frequency of 1 is every layer."""
+    if value is None or value == [] or isinstance(value, bool | float) or (value == 1 and "freq" in name):
+        return False
+    return SPEAKS.match(name) is not None and SILENT.search(name) is None
 
 
 def block_layers(fields: Fields) -> list[bool] | None:
