@@ -189,6 +189,35 @@ def test_titles_that_say_nothing_are_refused(tmp_path: Path) -> None:
     assert "layer, expert and count" in refused("csv_titles", text(tmp_path / "c.csv", "a,b,c\n0,0,1\n5,1,2\n"))
 
 
+@pytest.mark.parametrize(
+    "titles", ["token_id,layer,expert", "token,layer,expert", "position,layer,expert", "step,layer,expert"]
+)
+def test_a_table_of_tokens_is_none_of_counts(tmp_path: Path, titles: str) -> None:
+    """The number of a token or of a step is never taken for a count, even where lines are those of a whole grid."""
+    lines = [f"{layer},{expert},{expert % 3}" for layer, expert in np.ndindex(4, 8)]
+    assert "layer, expert and count" in refused("csv_titles", text(tmp_path / "c.csv", "\n".join([titles, *lines])))
+
+
+@pytest.mark.parametrize(
+    ("titles", "what"),
+    [
+        ("layer_id,physical_expert_id,logical_expert_id,count", "expert"),
+        ("layer,expert,prefill_count,decode_count", "count"),
+        ("layer,expert,total,count", "count"),
+    ],
+)
+def test_columns_that_may_each_be_meant_are_refused(tmp_path: Path, titles: str, what: str) -> None:
+    """Of two columns for one thing, none is chosen without a word."""
+    path = text(tmp_path / "c.csv", f"{titles}\n0,0,0,1\n0,1,1,2\n")
+    assert f"may each be the {what}" in refused("csv_titles", path)
+
+
+def test_counts_with_a_point_make_no_matrix(tmp_path: Path) -> None:
+    """Without titles, too: layers and experts are whole, and there is a line for each."""
+    lines = [f"{layer},{expert},{LOAD[layer, expert]}.0" for layer, expert in np.ndindex(LOAD.shape)]
+    assert np.array_equal(counts_of(text(tmp_path / "c.csv", "\n".join(lines))).load, LOAD)
+
+
 def matrix(folder: Path, counts: Any) -> Path:
     """Write a matrix as JSON, a row per layer."""
     return text(folder / "m.json", json.dumps(np.asarray(counts).tolist()))

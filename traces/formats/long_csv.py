@@ -27,7 +27,7 @@ from traces.formats.axes import Axes
 from traces.formats.hints import Hints
 from traces.formats.reader import Reader
 from traces.formats.shared.counts import checked_counts, grown
-from traces.formats.shared.csv_titles import BOM, by_titles, titles_of
+from traces.formats.shared.csv_titles import BOM, by_titles, says_nothing, titles_of
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_IDS, MAX_LAYERS
 from traces.support.errors import InputError
 
@@ -36,7 +36,8 @@ __all__ = ["READER", "is_long"]
 CHUNK_BYTES = 4 << 20
 LINE_BYTES = 4096
 THREE = 3  # columns: layer, expert, count
-NUMBERS = re.compile(rb"\s*\d{1,18}\s*,\s*\d{1,18}\s*,\s*\d{1,18}\s*\r?")
+# Ids and counts that are whole, as some write them with a point.
+NUMBERS = re.compile(rb"\s*\d{1,18}(?:\.0*)?\s*,\s*\d{1,18}(?:\.0*)?\s*,\s*\d{1,18}(?:\.\d*)?\s*\r?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ def is_long(file: TraceFile) -> bool:
         If lines of three whole numbers may as well be the loads of three experts per layer.
     """
     if (names := titles_of(file)) is not None:
-        return len(names) == THREE or (len(names) > THREE and by_titles(names) is not None)
+        return len(names) == THREE or (len(names) > THREE and by_titles(names, file.name) is not None)
     head = file.head.removeprefix(BOM)
     lines = head.split(b"\n") if file.size > len(file.head) else [*head.rstrip().split(b"\n"), b""]
     whole = lines[:-1]
@@ -197,8 +198,9 @@ def _columns(file: TraceFile) -> _Columns:
     if names is None:
         note = "There are no titles; the columns are taken for layer, expert and count."
         return _Columns(width=3, layer=0, expert=1, count=2, rank=None, titled=False, notes=(note,))
-    found = by_titles(names)
-    pairs = _pairs(file, skip=True) if found is None and len(names) == THREE else None
+    found = by_titles(names, file.name)
+    by_order = found is None and len(names) == THREE and says_nothing(names)
+    pairs = _pairs(file, skip=True) if by_order else None
     if pairs is not None and _is_grid(pairs):
         note = f"The titles {', '.join(names)[:80]} are taken for layer, expert and count."
         return _Columns(width=3, layer=0, expert=1, count=2, rank=None, titled=True, notes=(note,))

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 
 from traces.decoding.files import TraceFile
+from traces.support.errors import Violations
 
-__all__ = ["BOM", "by_titles", "titles_of"]
+__all__ = ["BOM", "by_titles", "says_nothing", "titles_of"]
 
 BOM = b"\xef\xbb\xbf"
 # What a title speaks of.
 LAYER, EXPERT = re.compile(r"layer|block"), re.compile(r"expert")
 RANK, TIME = re.compile(r"rank|device|gpu"), re.compile(r"step|iter|time|pass|epoch|batch|dump")
 AMOUNT = re.compile(r"count|token|load|freq|activat|hits|num|weight|total|sum|value|per_|tpe|^n$|^c$")
+# A number of a line's token or row: no count.
+INDEX = re.compile(
+    r"(token|pos|position|row|line|sample|prompt|seq|sequence|request)(_?(id|idx|index|no|nr|number|pos|position))?"
+)
 
 
 def titles_of(file: TraceFile) -> list[str] | None:
@@ -24,14 +29,27 @@ def titles_of(file: TraceFile) -> list[str] | None:
     return names if all(re.match(r"[a-z_]", name) for name in names) else None
 
 
-def by_titles(names: list[str]) -> dict[str, int] | None:
-    """Return the columns by what their titles speak of; None where layer, expert or count is not among them."""
+def by_titles(names: list[str], place: str) -> dict[str, int] | None:
+    """Return the columns by what their titles speak of; None where layer, expert or count is not among them.
+
+    Raises
+    ------
+    InputError
+        If several columns may be the layer, the expert or the count.
+    """
     left = dict(enumerate(names))
     found: dict[str, int] = {}
+    unclear = Violations()
 
     def take(meaning: str, wanted: re.Pattern[str], other: re.Pattern[str] | None = None) -> None:
         fits = [index for index, name in left.items() if wanted.search(name)]
         fits = [index for index in fits if other is None or not other.search(left[index])] or fits
+        if meaning == "count":
+            fits = [index for index in fits if not INDEX.fullmatch(left[index])]
+        if len(fits) > 1 and meaning in ("layer", "expert", "count"):
+            which = ", ".join(left[index][:40] for index in fits[:8])
+            remedy = "Keep the one that is meant: logical experts, and the counts of one kind."
+            unclear.add("csv_titles", f"{place}#line 1", f"Columns {which} may each be the {meaning}.", remedy)
         if fits:
             found[meaning] = fits[0]
             del left[fits[0]]
@@ -41,6 +59,15 @@ def by_titles(names: list[str]) -> dict[str, int] | None:
     take("count", AMOUNT, TIME)
     take("rank", RANK)
     take("time", TIME)
-    if "count" not in found and len(left) == 1:
+    if "count" not in found and len(left) == 1 and not INDEX.fullmatch(next(iter(left.values()))):
         found["count"] = next(iter(left))
-    return found if {"layer", "expert", "count"} <= set(found) else None
+    if not {"layer", "expert", "count"} <= set(found):
+        return None
+    unclear.raise_if_any()
+    return found
+
+
+def says_nothing(names: list[str]) -> bool:
+    """Return whether no title speaks of anything that is known, so that columns can only go by their order."""
+    known = (LAYER, EXPERT, RANK, TIME, AMOUNT)
+    return not any(INDEX.fullmatch(name) or any(meaning.search(name) for meaning in known) for name in names)
