@@ -123,7 +123,7 @@ def test_sample_from_button_to_plan(
     assert points(page) > before
 
     page.locator("#replayed").wait_for()
-    assert page.locator("#figures tbody tr").count() == 5
+    assert page.locator("#figures tbody tr").count() == 8, "five figures, and balance per pass of three sizes"
     assert page.locator("#travel-note").inner_text().startswith("No engine was named: tokens were taken to go straight")
     assert page.locator("#before-note").inner_text().startswith("Before is the contiguous layout")
     assert inked(page, "#traffic-before canvas.map") > 5

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pybase64
 import pytest
 
 import traces
-from tests.engines.harness import module, own
+from tests.engines.harness import engine, module, own
 from traces import ModelLayout, Trace
 
 LAYERS, DENSE, EXPERTS, TOP_K, PROMPT, COMPLETION = 5, 1, 16, 3, 6, 4
@@ -22,6 +22,8 @@ MODEL = ModelLayout.of(LAYERS, first_moe_layer=DENSE, num_experts=EXPERTS, top_k
 def routed(seed: int) -> tuple[np.ndarray[Any, Any], str]:
     """Return the experts of a request's tokens (T - 1, L, K), and as SGLang's detokenizer encodes them."""
     torch: Any = pytest.importorskip("torch")
+    engine("sglang")
+    pybase64 = importlib.import_module("pybase64")
     encode = own("sglang/srt/managers/detokenizer_manager.py", "_b64_encode_per_request", pybase64=pybase64)
     rng = np.random.default_rng(seed)
     ids = rng.random((PROMPT + COMPLETION - 1, LAYERS, EXPERTS)).argsort(axis=2)[..., :TOP_K].astype(np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +24,6 @@ def captured(experts: int, tmp_path: Path) -> tuple[np.ndarray[Any, Any], str]:
     """Return what vLLM's capturer holds of a batch (T, L, K), and as its server encodes it."""
     import io
     import logging
-
-    import pybase64
 
     torch: Any = pytest.importorskip("torch")
     context = SimpleNamespace(dp_metadata=None, batch_descriptor=SimpleNamespace(num_tokens=TOKENS))
@@ -50,6 +49,7 @@ def captured(experts: int, tmp_path: Path) -> tuple[np.ndarray[Any, Any], str]:
         capturer.capture(layer, torch.from_numpy(ids[:, layer]).int())
     held = capturer.snapshot_routing_data(TOKENS).numpy()
     assert held[:, DENSE:].tolist() == ids[:, DENSE:].tolist()
+    pybase64 = importlib.import_module("pybase64")
     encode = own("vllm/utils/serial_utils.py", "numpy2base64", io=io, pybase64=pybase64)
     return held, encode.numpy2base64(held)
 

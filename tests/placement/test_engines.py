@@ -23,7 +23,7 @@ from traces.formats.registry import READERS
 ROOT = Path(__file__).resolve().parents[2]
 SOURCED = ["execution", "dedup", "ownership", "algorithms", "full_slots", "default_layout", "export"]
 NO_ENGINE = ["npz", "parquet", "jsonl", "eplb", "moetuner", "flame", "llama_csv", "policylang", "transformers"]
-NO_ENGINE += ["lmdeploy_routed_experts"]
+NO_ENGINE += ["lmdeploy_routed_experts", "counts_csv", "logical_count"]
 each_engine = pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 
 

@@ -52,7 +52,8 @@ def test_engines_are_named_as_people_do(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=list(ENGINES))
 def test_every_engine_names_a_format(engine: Any) -> None:
     """Where an engine loads a file, its name leads to the format."""
-    assert export_named(engine.name).name == engine.export
+    # DeepSpeed has a descriptor of its own, which moves nothing: a plan is applied by renumbering, as for Megatron.
+    assert export_named(engine.name).name == ("deepspeed" if engine.name == "deepspeed" else engine.export)
 
 
 def test_unknown_formats_are_refused(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_what_was_added_is_told(tmp_path: Path) -> None:
     """Notes say what the engine's file has that the plan has not."""
     part = plan_for().replacing(physical_to_logical_map=np.array([[3, 1, 0, 2]]), layer_ids=np.array([1]))
     notes = part.export("sglang", tmp_path / "map.json", model=MODEL, fill_missing=True)
-    assert any("Layers [2]" in note for note in notes)
+    assert any("Layer 2 is not in the plan" in note for note in notes)
 
 
 @pytest.mark.parametrize("to", ["sglang", "vllm", "vllm_pr49572"])

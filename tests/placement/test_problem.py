@@ -72,12 +72,17 @@ SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zero
             "/constraints/extra_bytes",
         ),
         ({"objective": Objective(replica_policy="same_gpu")}, "replica_policy", "/objective/replica_policy"),
-        ({"profile": COUNTS}, "counts_only", "/objective/execution"),
+        (
+            {"profile": COUNTS, "objective": Objective(execution="context_coherent")},
+            "counts_only",
+            "/objective/execution",
+        ),
         (
             {
                 "profile": COUNTS,
                 "objective": Objective(
                     execution="dispatch",
+                    dedup="gpu",
                     replica_policy="fair",
                     imbalance_weight=0.0,
                     load_spread_weight=3.0,
@@ -271,7 +276,7 @@ def test_several_at_once() -> None:
     assert violations(
         slots_per_gpu=1,
         profile=COUNTS,
-        objective=Objective(replica_policy="same_node"),
+        objective=Objective(execution="context_coherent", replica_policy="same_node"),
         constraints=C(load_cap=0.5, pins=(Pin(expert=-1, gpu=9, layer_id=0),)),
     ) == {
         ("more_experts_than_slots", "/slots_per_gpu"),

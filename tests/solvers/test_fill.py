@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from placement import Constraints, Group, Pin, Problem, Topology, score
+from placement import Constraints, Group, Objective, Pin, Problem, Topology, score
 from placement.cost.feasibility import broken_constraints
 from placement.plan.plan import replicas_on_gpu
 from solvers import Limits, names, solve, solver_from
@@ -118,8 +118,9 @@ def test_only_the_slots_that_a_gpu_has_are_filled() -> None:
 
 @cache
 def cases(name: str) -> list[Problem]:
-    """Return problems that want every slot full, under both executions, of sizes that a method takes."""
-    sizes = itertools.product(("1x2", "2x2", "1x4"), (4, 6, 8), (0, 1, 2), (ENGINE, None))
+    """Return problems that want every slot full, of each way that tokens travel, and of sizes that a method takes."""
+    ways = ((ENGINE, None), (None, None), (None, Objective(execution="dispatch", dedup="none")))
+    sizes = itertools.product(("1x2", "2x2", "1x4"), (4, 6, 8), (0, 1, 2), ways)
     made = [
         Problem(
             profile(experts),
@@ -127,8 +128,9 @@ def cases(name: str) -> list[Problem]:
             min(experts, -(-experts // machine.num_gpus) + more),
             constraints=Constraints(full_slots=True if engine is None else None),
             engine=engine,
+            objective=objective,
         )
-        for text, experts, more, engine in sizes
+        for text, experts, more, (engine, objective) in sizes
         for machine in (Topology.parse(text),)
     ]
     return [item for item in made if solver_from(name).supports(item) is None]
