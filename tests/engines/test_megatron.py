@@ -26,13 +26,8 @@ def chosen(seed: int) -> np.ndarray[Any, Any]:
 def ids_of(trace: Any) -> list[Any]:
     """Return the ids of a trace, sorted in each token: a routing map has no order."""
     assert isinstance(trace, Trace)
-<<<<<<< HEAD
     ids: list[Any] = np.sort(np.concatenate([batch.topk_ids for batch in trace.batches()]), axis=2).tolist()
     return ids
-=======
-    rows: list[Any] = np.sort(np.concatenate([batch.topk_ids for batch in trace.batches()]), axis=2).tolist()
-    return rows
->>>>>>> h-engines
 
 
 def test_hooks_count_layers_from_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def cases(name: str) -> list[Problem]:
             min(experts, -(-experts // machine.num_gpus) + more),
             constraints=Constraints(full_slots=True if engine is None else None),
             engine=engine,
-            objective=objective,
+            objective=objective or Objective(),
         )
         for text, experts, more, (engine, objective) in sizes
         for machine in (Topology.parse(text),)

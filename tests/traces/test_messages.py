@@ -169,6 +169,7 @@ def test_missing_files(tmp_path: Path, name: str, words: str) -> None:
 def test_nothing_in_traces_names_an_option() -> None:
     """Errors name parameters in backticks; options belong to the command line, and engines' to their references."""
     allowed = {"moe-routing-trace-path", "expert-distribution-recorder-mode", "enable-return-routed-experts"}
+    allowed |= {"save-tokens-per-expert-interval", "init-expert-location"}
     found = [
         f"{path.name}: --{option}"
         for path in sorted((ROOT / "traces").rglob("*.py"))

@@ -111,7 +111,8 @@ def _looked_up(hint: Any, function: Any) -> Any:
             return eval(hint, function.__globals__)  # noqa: S307  our own source
         except NameError:
             return Any
-    return Any if hint is Parameter.empty else hint
+    # What numpy makes an array of differs between its versions, and those who make one check it.
+    return Any if hint is Parameter.empty or hint == npt.ArrayLike else hint
 
 
 def _check(found: Violations, place: str, value: Any, hint: Any) -> None:
