@@ -275,12 +275,10 @@ def test_several_at_once() -> None:
     """Slots, objective and constraints are checked together."""
     assert violations(
         slots_per_gpu=1,
-        profile=COUNTS,
-        objective=Objective(execution="context_coherent", replica_policy="same_node"),
+        objective=Objective(replica_policy="same_node"),
         constraints=C(load_cap=0.5, pins=(Pin(expert=-1, gpu=9, layer_id=0),)),
     ) == {
         ("more_experts_than_slots", "/slots_per_gpu"),
-        ("counts_only", "/objective/execution"),
         ("replica_policy", "/objective/replica_policy"),
         ("load_cap_range", "/constraints/load_cap"),
         ("layer_unknown", "/constraints/pins/0/layer_id"),

@@ -141,7 +141,7 @@ def test_counts_refuse_affinity_end_to_end(tmp_path: Path) -> None:
 
     profile = Profile.of(counts_of(lines(tmp_path / "s.jsonl", *eplb_stats(tmp_path))))
     topology = Topology.parse("1x4")
-    with pytest.raises(InputError, match="needs tokens"):
+    with pytest.raises(InputError, match="no tokens"):
         Problem(profile=profile, topology=topology, objective=Objective(execution="context_coherent"), slots_per_gpu=2)
     problem = Problem(
         profile=profile,

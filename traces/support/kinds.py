@@ -108,11 +108,12 @@ def _looked_up(hint: Any, function: Any) -> Any:
     """Return what an annotation stands for; Any where it was imported for types alone."""
     if isinstance(hint, str):
         try:
-            return eval(hint, function.__globals__)  # noqa: S307  our own source
+            hint = eval(hint, function.__globals__)  # noqa: S307  our own source
         except NameError:
             return Any
-    # What numpy makes an array of differs between its versions, and those who make one check it.
-    return Any if hint is Parameter.empty or hint == npt.ArrayLike else hint
+    if any(getattr(get_origin(kind) or kind, "_is_protocol", False) for kind in _kinds(hint)):
+        return Any  # what numpy makes an array of differs between its versions, and those who make one check it
+    return Any if hint is Parameter.empty else hint
 
 
 def _check(found: Violations, place: str, value: Any, hint: Any) -> None:
