@@ -111,7 +111,8 @@ def _looked_up(hint: Any, function: Any) -> Any:
             hint = eval(hint, function.__globals__)  # noqa: S307  our own source
         except NameError:
             return Any
-    if any(getattr(get_origin(kind) or kind, "_is_protocol", False) for kind in _kinds(hint)):
+    kinds = [get_origin(kind) or kind for kind in _kinds(hint)]
+    if any(getattr(kind, "_is_protocol", False) and kind.__module__.startswith("numpy") for kind in kinds):
         return Any  # what numpy makes an array of differs between its versions, and those who make one check it
     return Any if hint is Parameter.empty else hint
 
