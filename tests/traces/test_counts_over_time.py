@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.reading import refused
 from tests.torch_files import torch_bytes
 from traces import InputError, LoadCounts, ModelLayout, load, save_counts
 
@@ -19,14 +20,6 @@ def merged(path: Any, **options: Any) -> LoadCounts:
     loaded = load(path, **options)
     assert isinstance(loaded, LoadCounts)
     return loaded
-
-
-def refused(code: str, path: Any, **options: Any) -> str:
-    """Load must fail with `code`; returns the message."""
-    with pytest.raises(InputError) as error:
-        load(path, **options)
-    assert code in {violation.code for violation in error.value.violations}, str(error.value)
-    return str(error.value)
 
 
 def written(folder: Path, dumps: Any = DUMPS, names: str = "d_{}.json") -> Path:

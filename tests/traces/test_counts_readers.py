@@ -8,26 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.reading import counts_of, refused
 from tests.torch_files import torch_bytes
-from traces import InputError, LoadCounts, ModelLayout, Profile, check, load
+from traces import ModelLayout, Profile, check
 
 LOAD = np.random.default_rng(3).integers(1, 900, (5, 8))  # layers, experts
 STEPS = np.stack([LOAD, LOAD * 2, np.zeros_like(LOAD)])
-
-
-def counts_of(path: Path, **options: Any) -> LoadCounts:
-    """Load counts."""
-    loaded = load(path, **options)
-    assert isinstance(loaded, LoadCounts)
-    return loaded
-
-
-def refused(code: str, path: Path, **options: Any) -> str:
-    """Load must fail with `code`; returns the message."""
-    with pytest.raises(InputError) as error:
-        load(path, **options)
-    assert code in {violation.code for violation in error.value.violations}, str(error.value)
-    return str(error.value)
 
 
 def text(path: Path, content: str) -> Path:

@@ -10,28 +10,14 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import save_file
 
+from tests.builders.reading import counts_of, refused
 from tests.torch_files import torch_bytes
-from traces import InputError, LoadCounts, Profile, load
+from traces import InputError, Profile, load
 
 LAYERS, EXPERTS, RANKS, SLOTS = 3, 8, 2, 6
 RNG = np.random.default_rng(0)
 LOAD = RNG.integers(1, 1000, (LAYERS, EXPERTS))
 Counts = npt.NDArray[np.int64]
-
-
-def counts_of(path: Path, **options: Any) -> LoadCounts:
-    """Load counts."""
-    loaded = load(path, **options)
-    assert isinstance(loaded, LoadCounts)
-    return loaded
-
-
-def refused(code: str, path: Path, **options: Any) -> str:
-    """Load must fail with `code`; returns the message."""
-    with pytest.raises(InputError) as error:
-        load(path, **options)
-    assert code in {violation.code for violation in error.value.violations}, str(error.value)
-    return str(error.value)
 
 
 def shuffled_slots(rng: np.random.Generator) -> Counts:

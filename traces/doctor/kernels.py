@@ -8,6 +8,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from traces.support.mixing import mix
+
 __all__ = ["MISSING", "OTHER", "Seen", "chain_rows", "observe_rows"]
 
 Counts = npt.NDArray[np.int64]
@@ -46,14 +48,6 @@ class Seen(NamedTuple):
     blank: Counts
     rows: Counts
     first: Counts
-
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def _mix(x: np.uint64) -> np.uint64:
-    """Finaliser of SplitMix64."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -125,7 +119,7 @@ def observe_rows(
                     for b in range(k):
                         if ids[t, layer, b] == v:
                             twice = True
-            h = _mix(h)
+            h = mix(h)
             if zeros == K > 1:
                 seen.blank[layer] += 1
                 continue
@@ -161,5 +155,5 @@ def chain_rows(hashes: Hashes, number: Counts, chain: Hashes, length: Counts) ->
     for t in range(len(hashes)):
         n = number[t]
         if n >= 0 and hashes[t]:
-            chain[n] = _mix(chain[n] * np.uint64(0x9E3779B97F4A7C15) + hashes[t])
+            chain[n] = mix(chain[n] * np.uint64(0x9E3779B97F4A7C15) + hashes[t])
             length[n] += 1

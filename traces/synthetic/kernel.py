@@ -14,26 +14,19 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from traces.support.mixing import mix
+
 __all__ = ["draw_experts", "draw_topics", "hash_rows"]
 
 IntArray = npt.NDArray[np.integer[Any]]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
-MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
-S27, S30, S31, S32, S11 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32), np.uint64(11)
+STRIDE = np.uint64(0xBF58476D1CE4E5B9)  # between the layers of a token
+S32, S11 = np.uint64(32), np.uint64(11)
 LOW = np.uint64(0xFFFFFFFF)
 ONE = np.uint64(1)
 UNIT = 1.0 / 9007199254740992.0  # 2^-53
 REJECTIONS = 64  # after as many in one layer, the slower draw that never rejects takes over
-
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def mix(x: np.uint64) -> np.uint64:
-    """Return the SplitMix64 finaliser of `x`."""
-    x = (x ^ (x >> S30)) * MULTIPLY_1
-    x = (x ^ (x >> S27)) * MULTIPLY_2
-    return x ^ (x >> S31)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -127,7 +120,7 @@ def draw_experts(
     for layer in range(layers):  # outermost, as the tables of one layer fit the cache
         for t in range(len(row_hash)):
             z = topic[t]
-            x = mix(row_hash[t] + np.uint64(layer + 1) * MULTIPLY_1)
+            x = mix(row_hash[t] + np.uint64(layer + 1) * STRIDE)
             if limit < groups:
                 undrawn[:] = True  # then the token keeps to the groups that it draws
                 for _ in range(limit):

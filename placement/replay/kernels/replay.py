@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.loads.policies import FAIR, SAME_GPU, SAME_NODE
+from traces.support.mixing import mix
 
 __all__ = [
     "FAIR",
@@ -90,20 +91,12 @@ class Sums(NamedTuple):
     away: Counts
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
-def _mix(x: np.uint64) -> np.uint64:
-    """Finaliser of SplitMix64."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
 @numba.njit(nogil=True, cache=True)
 def home_ranks(keys: IntArray, num_gpus: int) -> npt.NDArray[np.int32]:
     """Hash keys (rows or sequence ids) to home ranks, (T,) int32."""
     homes = np.empty(len(keys), np.int32)
     for t in range(len(keys)):
-        homes[t] = _mix(np.uint64(keys[t]) + np.uint64(0x9E3779B97F4A7C15)) % np.uint64(num_gpus)
+        homes[t] = mix(np.uint64(keys[t]) + np.uint64(0x9E3779B97F4A7C15)) % np.uint64(num_gpus)
     return homes
 
 
@@ -111,7 +104,7 @@ def home_ranks(keys: IntArray, num_gpus: int) -> npt.NDArray[np.int32]:
 def fair_pick(row: int, layer: int, expert: int, count: int) -> int:
     """Return which of `count` equal replicas a token uses: a hash, so that every replay agrees."""
     key = np.uint64(row) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(layer * 65536 + expert)
-    return int(np.int64(_mix(key + np.uint64(0xD1B54A32D192ED03)) % np.uint64(count)))  # int alone stays unsigned
+    return int(np.int64(mix(key + np.uint64(0xD1B54A32D192ED03)) % np.uint64(count)))  # int alone stays unsigned
 
 
 @numba.njit(nogil=True, cache=True)

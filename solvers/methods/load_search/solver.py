@@ -19,7 +19,7 @@ from placement import Problem
 from placement.cost.shares import home_share
 from solvers.arrange.conform import separate_replicas
 from solvers.methods.load_balance.solver import balanced
-from solvers.methods.load_search.kernels.moves import NUDGE, anneal_layer, layer_cost
+from solvers.methods.load_search.kernels.moves import NUDGE, Layer, anneal_layer, layer_cost
 from solvers.searching.kernels.random import State, seeded
 from solvers.searching.search import Search
 from solvers.searching.threads import run_together
@@ -133,7 +133,7 @@ class _Layers:
         plain = prices.copy()
         plain[:, 3] = 0.0
         for row in range(L):
-            layers.cost[row] = layer_cost(layers.slots[row], *layers._priced(row, plain))[0]
+            layers.cost[row] = layer_cost(layers.slots[row], layers._priced(row, plain))[0]
         return layers
 
     def improve(self, row: int, method: LoadSearch, trials: int, state: State, number: int) -> bool:
@@ -143,8 +143,7 @@ class _Layers:
         warm = method.hot / (1 + (number - 1) % 4)  # rounds from hot and from cooler
         fill = bool(self.problem.full_slots)
         heat = (warm * price, min(method.cold, warm) * price)
-        rest: tuple[Any, ...] = (*self._priced(row, self.prices), fill, *heat, trials, state)
-        cost = float(anneal_layer(slots, *rest))
+        cost = float(anneal_layer(slots, self._priced(row, self.prices), fill, *heat, trials, state))
         if cost >= self.cost[row] - GAIN * abs(self.cost[row]):
             return False
         self.slots[row], self.cost[row] = slots, cost
@@ -154,17 +153,17 @@ class _Layers:
         """Return the plan, (L, S)."""
         return np.maximum(self.slots, -1).reshape(self.problem.num_layers, -1).astype(np.int32)
 
-    def _priced(self, row: int, prices: npt.NDArray[np.float64]) -> tuple[Any, ...]:
+    def _priced(self, row: int, prices: npt.NDArray[np.float64]) -> Layer:
         problem, topology = self.problem, self.problem.topology
-        return (
-            np.ascontiguousarray(problem.relative_load[row]),
-            POLICIES.index(problem.objective.replica_policy),
-            np.ascontiguousarray(self.homes[row]),
-            topology.node_of_gpu.astype(np.int64),
-            np.ascontiguousarray(topology.hop_cost, dtype=np.float64),
-            np.ascontiguousarray(topology.fair_share, dtype=np.float64),
-            float(self.traffic[row]),
-            prices[row],
+        return Layer(
+            load=np.ascontiguousarray(problem.relative_load[row]),
+            policy=POLICIES.index(problem.objective.replica_policy),
+            homes=np.ascontiguousarray(self.homes[row]),
+            node=topology.node_of_gpu.astype(np.int64),
+            hop=np.ascontiguousarray(topology.hop_cost, dtype=np.float64),
+            fair=np.ascontiguousarray(topology.fair_share, dtype=np.float64),
+            traffic=float(self.traffic[row]),
+            prices=prices[row],
         )
 
 

@@ -26,6 +26,7 @@ from traces.decoding.files import TraceFile, tokens_per_batch
 from traces.decoding.json_objects import first_keys
 from traces.formats.axes import Axes
 from traces.formats.hints import Hints
+from traces.formats.megatron.copies import without_copies
 from traces.formats.megatron.layers import settle_base
 from traces.formats.megatron.steps import RankFile, joined, steps_of
 from traces.formats.reader import Reader
@@ -46,7 +47,7 @@ class _Rank:
     """What the first pass finds in the file of one rank."""
 
     file: TraceFile
-    rank: int = -1
+    number: int = -1
     found: RankFile = field(default_factory=RankFile)
     tokens_by_layers: Counter[frozenset[int]] = field(default_factory=Counter)
     steps_by_layers: Counter[frozenset[int]] = field(default_factory=Counter)
@@ -58,7 +59,7 @@ class _Rank:
         """Read the file once."""
         digest = hashlib.sha256()
         for step in steps_of(self.file, self.found):
-            self.rank = step.rank
+            self.number = step.rank
             layers = frozenset(step.parts)
             if step.consistent:
                 self.tokens_by_layers[layers] += step.tokens
@@ -83,11 +84,11 @@ def open_bundle(bundle: Bundle, hints: Hints) -> Trace:
     notes = [f"{len(bundle.files) - len(ranks)} other files were left out."] * (len(ranks) < len(bundle.files))
     for part in ranks:
         part.scan()
-    ranks = sorted((part for part in ranks if part.steps_by_layers or part.inconsistent), key=lambda part: part.rank)
+    ranks = sorted((part for part in ranks if part.steps_by_layers or part.inconsistent), key=lambda part: part.number)
     if not ranks:
         raise InputError.of("zero_tokens", bundle.name, "There is no decoder record.", "Check the recording.")
     layers = _common_layers(ranks, bundle.name)
-    ranks, repeated = _without_copies(ranks)
+    ranks, repeated = without_copies(ranks, "tokens")
     complete = frozenset(layers)
     tokens = sum(part.tokens_by_layers[complete] for part in ranks)
     top_k = ranks[0].found.top_k
@@ -104,7 +105,7 @@ def open_bundle(bundle: Bundle, hints: Hints) -> Trace:
                         yield Batch(
                             topk_ids=ids,
                             rows=np.arange(start, start + len(ids)),
-                            source_rank=np.full(len(ids), part.rank, np.int32),
+                            source_rank=np.full(len(ids), part.number, np.int32),
                         )
                         start += len(ids)
 
@@ -143,10 +144,10 @@ def _common_layers(ranks: list[_Rank], name: str) -> list[int]:
     found = Violations()
     seen: dict[int, str] = {}
     for part in ranks:
-        if part.rank in seen:
-            detail = f"Rank {part.rank} is also in {seen[part.rank]}."
+        if part.number in seen:
+            detail = f"Rank {part.number} is also in {seen[part.number]}."
             found.add("duplicate_rank", part.file.name, detail, "Give one file per rank, of one run.")
-        seen[part.rank] = part.file.name
+        seen[part.number] = part.file.name
         if part.found.top_k != ranks[0].found.top_k:
             detail = f"Top-{part.found.top_k}, where {ranks[0].file.name} has top-{ranks[0].found.top_k}."
             found.add("records_differ", part.file.name, detail, "Give the ranks of one run.")
@@ -161,17 +162,6 @@ def _common_layers(ranks: list[_Rank], name: str) -> list[int]:
     if not ranks[0].layers:
         raise InputError.of("zero_tokens", name, "No step has the same tokens in all its layers.", "Record it again.")
     return sorted(ranks[0].layers)
-
-
-def _without_copies(ranks: list[_Rank]) -> tuple[list[_Rank], list[str]]:
-    """Leave out ranks that recorded the very tokens of another one, as tensor-parallel ranks do."""
-    first: dict[str, _Rank] = {}
-    notes = []
-    for part in ranks:
-        earlier = first.setdefault(part.content, part)
-        if earlier is not part:
-            notes.append(f"Rank {part.rank} has the same tokens as rank {earlier.rank} and was left out.")
-    return list(first.values()), notes
 
 
 def _notes(ranks: list[_Rank], layers: frozenset[int]) -> Iterator[str]:

@@ -31,6 +31,7 @@ from traces.decoding.int_lists import read_records
 from traces.decoding.json_objects import first_keys
 from traces.formats.axes import Axes
 from traces.formats.hints import Hints
+from traces.formats.megatron.copies import without_copies
 from traces.formats.reader import Reader
 from traces.formats.shared.counts import checked_counts
 from traces.formats.shared.matrices import MAX_LAYERS
@@ -106,7 +107,7 @@ def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
         notes.append(f"Iterations do not rise {back} times (a run that was resumed); all are counted.")
     if len({frozenset(rank.iterations) for rank in ranks}) > 1:
         notes.append("The ranks recorded different iterations; all are counted.")
-    ranks, repeated = _without_copies(ranks)
+    ranks, repeated = without_copies(ranks, "counts")
     notes += repeated
     load, source = _joined(ranks, layers, local, hints, bundle, notes)
     given, model = hints.layer_ids is not None, hints.model
@@ -191,17 +192,6 @@ def _common(ranks: list[_Rank], name: str) -> tuple[list[int], int]:
             found.add("load_shape", rank.file.name, detail, "Give the files of one run.")
     found.raise_if_any()
     return layers, sizes.pop()
-
-
-def _without_copies(ranks: list[_Rank]) -> tuple[list[_Rank], list[str]]:
-    """Leave out ranks with the very counts of another one, as ranks of expert tensor parallelism have."""
-    first: dict[str, _Rank] = {}
-    notes = []
-    for rank in ranks:
-        earlier = first.setdefault(rank.content, rank)
-        if earlier is not rank:
-            notes.append(f"Rank {rank.number} has the same counts as rank {earlier.number} and was left out.")
-    return list(first.values()), notes
 
 
 def _index(record: dict[str, Any], name: str, place: str) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 import numpy.typing as npt
 
 from solvers.searching.kernels.random import State, next_below, next_unit
 
-__all__ = ["anneal_layer", "layer_cost"]
+__all__ = ["Layer", "anneal_layer", "layer_cost"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -18,9 +20,42 @@ BUSIEST = 0.5  # of the moves take a slot of the busiest GPU; chosen by trial
 NUDGE = 0.01  # of the price of the largest load, for the mean square: leads over plateaus; chosen by trial
 
 
+class Layer(NamedTuple):
+    """What a layer's arrangements are priced by.
+
+    Attributes
+    ----------
+    load : (E,) float64
+        Shares of the layer's load.
+    policy : int
+        0 fair, 1 same_gpu, 2 same_node.
+    homes : (E, G) float64
+        Share of an expert's tokens by their home; rows sum to 1.
+    node : (G,) int64
+    hop : (G, G) float64
+    fair : (G,) float64
+        Fair share of each GPU.
+    traffic : float
+        Price of a hop of all tokens of the layer.
+    prices : (4,) float64
+        Of the largest load less 1, of the excess above the cap, the cap itself, and of the mean square of loads less 1,
+        which only leads the way: it is not part of the cost that `anneal_layer` returns.
+    """
+
+    load: Floats
+    policy: int
+    homes: Floats
+    node: Ints
+    hop: Floats
+    fair: Floats
+    traffic: float
+    prices: Floats
+
+
 @numba.njit(nogil=True, cache=True)
-def _serve(here: npt.NDArray[np.bool_], policy: int, homes: Floats, node: Ints, hop: Floats, share: Floats) -> float:
+def _serve(here: npt.NDArray[np.bool_], layer: Layer, expert: int, share: Floats) -> float:
     """Fill in the share of an expert's tokens on each GPU, (G,); return the mean hop cost of one of them."""
+    policy, homes, node, hop = layer.policy, layer.homes[expert], layer.node, layer.hop
     gpus = len(here)
     share[:] = 0.0
     total = 0
@@ -61,18 +96,9 @@ def _load_cost(loads: Floats, prices: Floats) -> float:
 
 
 @numba.njit(nogil=True, cache=True)
-def layer_cost(
-    slots: Ints,
-    load: Floats,
-    policy: int,
-    homes: Floats,
-    node: Ints,
-    hop: Floats,
-    fair: Floats,
-    traffic: float,
-    prices: Floats,
-) -> tuple[float, Floats]:
+def layer_cost(slots: Ints, layer: Layer) -> tuple[float, Floats]:
     """Return the cost of a layer and the GPUs' loads, relative to their fair shares."""
+    load, fair = layer.load, layer.fair
     gpus = slots.shape[0]
     experts = len(load)
     loads = np.zeros(gpus)
@@ -84,29 +110,14 @@ def layer_cost(
             if slots[g, c] >= 0:
                 here[slots[g, c], g] = True
     for e in range(experts):
-        moved += load[e] * _serve(here[e], policy, homes[e], node, hop, share)
+        moved += load[e] * _serve(here[e], layer, e, share)
         for g in range(gpus):
             loads[g] += load[e] * share[g] / fair[g]
-    return traffic * moved + _load_cost(loads, prices), loads
+    return layer.traffic * moved + _load_cost(loads, layer.prices), loads
 
 
 @numba.njit(nogil=True, cache=True)
-def anneal_layer(
-    slots: Ints,
-    load: Floats,
-    policy: int,
-    homes: Floats,
-    node: Ints,
-    hop: Floats,
-    fair: Floats,
-    traffic: float,
-    prices: Floats,
-    fill: bool,
-    hot: float,
-    cold: float,
-    trials: int,
-    state: State,
-) -> float:
+def anneal_layer(slots: Ints, layer: Layer, fill: bool, hot: float, cold: float, trials: int, state: State) -> float:
     """Change `slots` to the best arrangement that is met, and return its cost.
 
     Parameters
@@ -114,21 +125,7 @@ def anneal_layer(
     slots : (G, C) int64
         Expert of each slot that may be used, -1 where none is, -2 where the GPU has no such slot. No GPU holds an
         expert twice, and every expert is there.
-    load : (E,) float64
-        Shares of the layer's load.
-    policy : int
-        0 fair, 1 same_gpu, 2 same_node.
-    homes : (E, G) float64
-        Share of an expert's tokens by their home; rows sum to 1.
-    node : (G,) int64
-    hop : (G, G) float64
-    fair : (G,) float64
-        Fair share of each GPU.
-    traffic : float
-        Price of a hop of all tokens of the layer.
-    prices : (4,) float64
-        Of the largest load less 1, of the excess above the cap, the cap itself, and of the mean square of loads less 1,
-        which only leads the way: it is not part of the cost that is returned.
+    layer : Layer
     fill : bool
         Whether used slots stay used.
     hot, cold : float
@@ -137,6 +134,7 @@ def anneal_layer(
     state : (2,) uint64
         Of the generator.
     """
+    load, fair, traffic, prices = layer.load, layer.fair, layer.traffic, layer.prices
     gpus, room = slots.shape
     experts = len(load)
     replicas = np.zeros(experts, np.int64)
@@ -151,7 +149,7 @@ def anneal_layer(
     loads = np.zeros(gpus)
     moved = 0.0
     for e in range(experts):
-        hops[e] = _serve(here[e], policy, homes[e], node, hop, shares[e])
+        hops[e] = _serve(here[e], layer, e, shares[e])
         moved += load[e] * hops[e]
         for g in range(gpus):
             loads[g] += load[e] * shares[e, g] / fair[g]
@@ -197,12 +195,12 @@ def anneal_layer(
         hop_x, hop_y = 0.0, 0.0
         after = moved
         if x >= 0:
-            hop_x = _serve(here[x], policy, homes[x], node, hop, new_x)
+            hop_x = _serve(here[x], layer, x, new_x)
             after += load[x] * (hop_x - hops[x])
             for g in range(gpus):
                 changed[g] += load[x] * (new_x[g] - shares[x, g]) / fair[g]
         if y >= 0:
-            hop_y = _serve(here[y], policy, homes[y], node, hop, new_y)
+            hop_y = _serve(here[y], layer, y, new_y)
             after += load[y] * (hop_y - hops[y])
             for g in range(gpus):
                 changed[g] += load[y] * (new_y[g] - shares[y, g]) / fair[g]
