@@ -33,7 +33,11 @@ def of_phase(loaded: Trace | LoadCounts, phase: Phase | None) -> Trace | LoadCou
     if phase is None:
         return loaded
     if not isinstance(loaded, Trace) or "phase" not in loaded.columns:
-        what = "counts, in which tokens have no phase" if isinstance(loaded, LoadCounts) else "no column `phase`"
+        what = (
+            "counts, in which tokens have no phase"
+            if isinstance(loaded, LoadCounts)
+            else "tokens whose phases are not recorded"
+        )
         raise InputError.of(
             "no_phases",
             "/phase",

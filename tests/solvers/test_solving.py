@@ -129,7 +129,8 @@ def test_ctrl_c_while_loops_are_compiled_stops(monkeypatch: pytest.MonkeyPatch) 
     """It ends the tiny search that compiles; the search that was asked for does not begin."""
 
     class Stopped:
-        name = summary = "annealing"
+        name: ClassVar[str] = "annealing"
+        summary: ClassVar[str] = "Stops."
 
         def supports(self, problem: Problem) -> str | None:
             return None

@@ -198,6 +198,13 @@ def test_columns_that_may_each_be_meant_are_refused(tmp_path: Path, titles: str,
     assert f"may each be the {what}" in refused("csv_titles", path)
 
 
+def test_numbers_of_experts_in_the_first_row_are_no_layer(tmp_path: Path) -> None:
+    """A matrix that was saved with the titles of its columns has as many layers as it has rows of loads."""
+    rows = [",".join(map(str, row)) for row in ([*range(8)], *LOAD.tolist())]
+    assert "titles" in refused("load_text", text(tmp_path / "c.csv", "\n".join(rows)))
+    assert counts_of(text(tmp_path / "d.csv", "\n".join(rows[1:]))).load.shape == LOAD.shape
+
+
 def test_counts_with_a_point_make_no_matrix(tmp_path: Path) -> None:
     """Without titles, too: layers and experts are whole, and there is a line for each."""
     lines = [f"{layer},{expert},{LOAD[layer, expert]}.0" for layer, expert in np.ndindex(LOAD.shape)]

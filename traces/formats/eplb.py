@@ -93,6 +93,13 @@ def _csv_rows(text: str, place: str) -> list[list[Any]]:
                 f"Not a row of numbers: {line:.60}",
                 "Leave out titles and names.",
             ) from error
+    if len(rows) > 1 and len(rows[0]) > 1 and rows[0] == list(range(len(rows[0]))):
+        raise InputError.of(
+            "load_text",
+            f"{place}#line 1",
+            "The first row numbers the experts, 0, 1, 2 and so on: titles, as tables are saved with, and no loads.",
+            "Leave out titles. If they are loads, save the matrix as .npy or .json.",
+        )
     return rows
 
 
