@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.commands.exports import ModelClass, MtpModelClass, Where, WithoutMtp, form_of, placement_context
 from api.cli.console import BAD_INPUT, Json, print_json, say, write
 from api.cli.declared import Asked, asks
 from api.cli.reading import TraceReading
+from api.cli.writing import PlacementWriting, form_of
 
 if TYPE_CHECKING:
     from placement.exports import Document
@@ -21,10 +21,12 @@ __all__ = ["check"]
 
 WIDTH = 100
 MATRIX = "vllm_pr49572"  # lists of numbers: a placement, or counts
+OF_PLACEMENT = ("topology", "without_mtp", "model_class", "mtp_model_class")
 OF_LAYOUT = ("model", "num_experts", "layer_ids", "num_layers", "first_moe_layer", "num_mtp_layers")
 
 
 @asks(TraceReading, "reading")
+@asks(PlacementWriting, "writing", only=OF_PLACEMENT)
 def check(
     file: Annotated[
         Path,
@@ -33,14 +35,11 @@ def check(
         ),
     ],
     reading: Asked,
+    writing: Asked,
     engine: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Engine, or format that a placement should have; by content by default."),
     ] = None,
-    without_mtp: WithoutMtp = False,
-    model_class: ModelClass = None,
-    mtp_model_class: MtpModelClass = None,
-    topology: Where = None,
     as_json: Json = False,
 ) -> None:
     """Tell everything in a placement file that its engine would reject, or what is wrong with a recording.
@@ -50,20 +49,18 @@ def check(
     """
     from api.cli.outputs import Checks
 
-    of_placement: dict[str, Any] = {"--engine": engine, "--topology": topology, "--model-class": model_class}
-    of_placement |= {"--mtp-model-class": mtp_model_class, "--without-mtp": without_mtp or None}
-    given = [flag for flag, value in of_placement.items() if value is not None]
+    given = [
+        f"--{name.replace('_', '-')}" for name in writing.nested() | ({} if engine is None else {"engine": engine})
+    ]
     of_trace = [path[0] for path in reading.said if path[0] not in OF_LAYOUT]
     with Checks() as checks:
-        read = reading.build(checks)
+        read, placing = reading.build(checks), writing.build(checks)
         checks.run(lambda: _refuse_both(given, of_trace))
     document = None if of_trace else _placement(file, asked=bool(given))
     if document is None:
         _diagnose(file, read, as_json=as_json)
         return
-    names = {"model_class": model_class, "mtp_model_class": mtp_model_class}
-    context = placement_context(topology, read, without_mtp=without_mtp, **names)
-    _check_placement(file, document, engine, context, as_json=as_json)
+    _check_placement(file, document, engine, placing.context(read), as_json=as_json)
 
 
 def _refuse_both(of_placement: list[str], of_trace: list[str]) -> None:
