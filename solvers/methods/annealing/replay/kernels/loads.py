@@ -21,7 +21,7 @@ __all__ = ["add_shares", "expert_share", "home_variance_change", "load_cost", "t
 
 @numba.njit(nogil=True, cache=True)
 def expert_share(gpus: Ints, count: int, policy: int, homes: Floats, node_of_gpu: Ints, share: Floats) -> None:
-    """Fill ``share[c]``, what replica c serves of an expert's tokens (as `placement.cost.shares.replica_share`).
+    """Fill ``share[c]``, what replica c serves of an expert's tokens (as `placement.loads.policies.replica_share`).
 
     Parameters
     ----------
