@@ -205,6 +205,55 @@ def test_numbers_of_experts_in_the_first_row_are_no_layer(tmp_path: Path) -> Non
     assert counts_of(text(tmp_path / "d.csv", "\n".join(rows[1:]))).load.shape == LOAD.shape
 
 
+@pytest.mark.parametrize(
+    ("titles", "numbered", "said"),
+    [
+        ("", True, "first column numbers"),
+        ("1,2,3,4,5,6,7,8", False, "first row numbers"),
+        (",0,1,2,3,4,5,6,7", True, "titles"),
+        ("layer,expert_0,expert_1,expert_2,expert_3,expert_4,expert_5,expert_6,expert_7", True, "titles"),
+    ],
+)
+def test_numbers_of_rows_and_columns_are_no_loads(tmp_path: Path, titles: str, numbered: bool, said: str) -> None:
+    """Nor is a column of layers, and titles around it are told as that."""
+    rows = [",".join(map(str, [layer] * numbered + row)) for layer, row in enumerate(LOAD.tolist())]
+    assert said in refused("load_text", text(tmp_path / "c.csv", "\n".join([titles, *rows] if titles else rows)))
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+@pytest.mark.parametrize("titled", [True, False])
+def test_tables_with_semicolons_or_tabs(tmp_path: Path, mark: str, titled: bool) -> None:
+    """As spreadsheets write them, long or as a matrix."""
+    lines = [*["layer,expert,count"] * titled, *table(LOAD)]
+    long = text(tmp_path / "c.csv", "\n".join(lines).replace(",", mark))
+    assert np.array_equal(counts_of(long).load, LOAD)
+    rows = text(tmp_path / "m.csv", "\n".join(mark.join(map(str, row)) for row in LOAD.tolist()))
+    assert np.array_equal(counts_of(rows).load, LOAD)
+
+
+@pytest.mark.parametrize("title", ["", "Unnamed: 0", "index"])
+def test_a_column_that_numbers_the_lines_is_left_out(tmp_path: Path, title: str) -> None:
+    """As data frames are saved with; with a note."""
+    lines = [f"{number},{line}" for number, line in enumerate(table(LOAD))]
+    loaded = counts_of(text(tmp_path / "c.csv", "\n".join([f"{title},layer,expert,count", *lines])))
+    assert np.array_equal(loaded.load, LOAD)
+    assert any("left out" in note for note in loaded.provenance.notes)
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 0, 2), (0, 2, 1), (0, 1, 2, 3), (1, 2, 3, 0)])
+@pytest.mark.parametrize("scale", [1, 1000, 0.37])
+def test_columns_without_titles_in_another_order_are_refused(
+    tmp_path: Path, order: tuple[int, ...], scale: float
+) -> None:
+    """Counts before experts, experts before layers, or a fourth column: no matrix of three or four experts."""
+    rows = [(layer, expert, LOAD[layer, expert] * scale, 7 * (layer + expert)) for layer, expert in np.ndindex(5, 8)]
+    path = text(tmp_path / "c.csv", "\n".join(",".join(f"{row[column]:g}" for column in order) for row in rows))
+    assert "titles" in refused("ambiguous_format", path)
+    if order != (1, 0, 2):
+        refused("ambiguous_format", path, format="counts_csv")
+    assert counts_of(path, format="eplb").load.shape == (40, len(order))
+
+
 def test_counts_with_a_point_make_no_matrix(tmp_path: Path) -> None:
     """Without titles, too: layers and experts are whole, and there is a line for each."""
     lines = [f"{layer},{expert},{LOAD[layer, expert]}.0" for layer, expert in np.ndindex(LOAD.shape)]
