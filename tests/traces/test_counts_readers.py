@@ -265,6 +265,22 @@ def matrix(folder: Path, counts: Any) -> Path:
     return text(folder / "m.json", json.dumps(np.asarray(counts).tolist()))
 
 
+@pytest.mark.parametrize("most", [3, 60, 900, 30_000])
+@pytest.mark.parametrize("dtype", ["int64", "uint16"])
+def test_counts_of_three_axes_are_no_choices_of_experts(tmp_path: Path, most: int, dtype: str) -> None:
+    """An expert twice, more ids than a model has, or more than its tokens can have chosen: asked, not guessed."""
+    steps = np.random.default_rng(5).integers(0, most, (10, 4, 8)).astype(dtype)
+    np.save(tmp_path / "c.npy", steps)
+    assert "(steps, layers, experts)" in refused("ambiguous_format", tmp_path / "c.npy")
+    loaded = counts_of(tmp_path / "c.npy", format="eplb")
+    assert np.array_equal(loaded.load, steps.sum(axis=0))
+    assert any("10 steps" in note for note in loaded.provenance.notes)
+    np.save(tmp_path / "d.npy", steps * 1.0)
+    assert "eplb" in refused("npy_axes", tmp_path / "d.npy")
+    np.save(tmp_path / "e.npy", -1.0 - steps)
+    refused("load_not_finite", tmp_path / "e.npy", format="eplb")
+
+
 def test_a_matrix_has_a_row_per_moe_layer_or_per_layer_of_the_model(tmp_path: Path) -> None:
     """LMDeploy's statistics have a row for every layer of the model: those of dense layers are dropped."""
     model = ModelLayout.of(7, first_moe_layer=2, num_experts=8)

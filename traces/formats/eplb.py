@@ -51,11 +51,18 @@ def open_eplb(file: TraceFile, hints: Hints) -> LoadCounts:
     if file.size > MATRIX_BYTES:
         raise InputError.of("too_large", file.name, f"A weight matrix of {file.size} bytes?", "Check the file.")
     load = _read_npy(file) if file.head.startswith(MAGIC) else _read_text(file)
+    notes: tuple[str, ...] = ()
+    if load.ndim == 3 and len(load):
+        checked = np.isfinite(load).all() and load.min(initial=0) >= 0
+        if not checked:
+            detail = "A count is negative, NaN or infinite."
+            raise InputError.of("load_not_finite", file.name, detail, "Correct the counts.")
+        notes, load = (f"Counts of {len(load)} steps were summed.",), load.sum(axis=0)
     if load.ndim != 2 or len(load) > MAX_LAYERS:
         raise InputError.of(
             "load_shape", file.name, f"Shape {load.shape} is not (layers, experts).", "Give one row per MoE layer."
         )
-    return counts_of_rows(file, hints, "eplb", load, usual="moe")
+    return counts_of_rows(file, hints, "eplb", load, notes, usual="moe")
 
 
 def _read_npy(file: TraceFile) -> npt.NDArray[np.float64]:

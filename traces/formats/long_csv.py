@@ -140,7 +140,7 @@ def open_long_csv(file: TraceFile, hints: Hints) -> LoadCounts:
             else f"Counts of {len(ranks)} ranks were summed."
         )
     return checked_counts(
-        file.name, "counts_csv", axes, load, f"sha256:{file.sha256()}", notes=notes, source_load=source
+        file.name, "counts_csv", axes, load, f"sha256:{file.sha256()}", notes=notes, source_load=source, by_hand=True
     )
 
 

@@ -127,7 +127,7 @@ class Machine:
         if overrides.domain == "rack" and same.any() and self.over_pcie[same].all():
             unused["domain"] = "No GPU has an NVLink or XGMI that could join hosts"
         elif not crossed:
-            unused |= {key: f"{where}, so nothing goes over the network" for key in ("network_gb_s", "ibstat")}
+            unused |= dict.fromkeys(("network_gb_s", "ibstat"), f"{where}, so nothing goes over the network")
             if not self.over_pcie.any():
                 unused["pcie_gb_s"] = f"{where} and every pair of its GPUs, so nothing goes over PCIe"
                 if alone:
