@@ -374,7 +374,7 @@ PARTS = np.random.default_rng(5).integers(1, 99, (4, 2, 3, 2, 4))  # ranks, iter
 def test_megatron_data_parallel_ranks_add_up(tmp_path: Path) -> None:
     """Where a rank counts all experts, the ranks are sources; a copy of expert tensor parallelism counts once."""
     path = megatron(tmp_path / "tokens_per_expert", dict(enumerate(PARTS)) | {4: PARTS[0]})
-    loaded = counts_of(path, num_experts=4)
+    loaded = counts_of(path, num_experts=4, layer_ids=range(3))
     assert np.array_equal(loaded.load, PARTS.sum(axis=(0, 1, 3)))
     assert loaded.source_load is not None
     assert np.array_equal(loaded.source_load, PARTS.sum(axis=(1, 3)))
@@ -384,11 +384,20 @@ def test_megatron_data_parallel_ranks_add_up(tmp_path: Path) -> None:
     assert "`num_experts`" in refused("ranks_ambiguous", path)
 
 
+def test_megatron_pipeline_stages_are_not_summed(tmp_path: Path) -> None:
+    """Each counts its layers from 0, so that of several ranks somebody has to say which layers they have."""
+    path = megatron(tmp_path / "tokens_per_expert", dict(enumerate(PARTS)))
+    assert "pipeline stage" in refused("layers_unknown", path, num_experts=4)
+    assert "one stage only" in refused("layers_differ", path, model=ModelLayout.of(6, num_experts=4))
+    stage = megatron(tmp_path / "stage", {0: PARTS[0], 1: PARTS[1]})
+    assert counts_of(stage, num_experts=4, layer_ids=[3, 4, 5]).layer_ids.tolist() == [3, 4, 5]
+
+
 def test_megatron_expert_parallel_ranks_stand_side_by_side(tmp_path: Path) -> None:
     """Rank r holds share r mod EP; a rank alone is warned of."""
     path = megatron(tmp_path / "tokens_per_expert", dict(enumerate(PARTS)))
     sums = PARTS.sum(axis=(1, 3))
-    whole = counts_of(path, num_experts=16)
+    whole = counts_of(path, num_experts=16, layer_ids=range(3))
     assert np.array_equal(whole.load, np.concatenate(sums, axis=1))
     assert whole.source_load is None
     half = counts_of(path, model=ModelLayout.of(3, num_experts=8))
@@ -396,7 +405,7 @@ def test_megatron_expert_parallel_ranks_stand_side_by_side(tmp_path: Path) -> No
     alone = counts_of(megatron(tmp_path / "one", {3: PARTS[3]}), num_experts=16)
     assert np.array_equal(alone.load[:, 12:], sums[3])
     assert "12-15" in str(check(alone).line)
-    refused("num_experts_differ", path, num_experts=6)
+    refused("num_experts_differ", path, num_experts=6, layer_ids=range(3))
 
 
 @pytest.mark.parametrize(
