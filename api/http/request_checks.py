@@ -94,9 +94,7 @@ class RequestChecks:
         origin = headers.get("origin")
         if method in SAFE or origin is None or origin in settings.allowed_origins:
             return
-        source = _host(origin)
-        local = settings.auth == "off" and source is not None and is_loopback(source)
-        if not local and origin.partition("://")[2] != name:
+        if origin.partition("://")[2] != name:
             raise ProblemError("forbidden-origin", f"Requests from {origin[:100]!r} are refused.")
 
 
