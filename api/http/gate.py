@@ -48,13 +48,15 @@ class Gate:
             return
         client = scope.get("client")
         authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        state = scope.setdefault("state", {})
         try:
-            principal = await self.access.authenticate(str(client[0]) if client else "", authorization)
+            state["principal"] = await self.access.authenticate(str(client[0]) if client else "", authorization)
+            if "\x00" in scope["path"]:  # PostgreSQL does not even look for it
+                raise ProblemError("not-found", "Nothing here has a name with the character NUL.")
         except ProblemError as error:
             await from_http(error)(scope, receive, send)
             return
         except STORE_ERRORS as error:
             await (await self.on_store(Request(scope), error))(scope, receive, send)
             return
-        scope.setdefault("state", {})["principal"] = principal
         await self.app(scope, receive, send)

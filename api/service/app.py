@@ -94,6 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for resource in (traces, uploads, topologies, plans, fronts, *looks, evaluations, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])
+    app.include_router(catalogue.texts)
     app.include_router(operations.router)
     app.include_router(page.router)  # open to all: it holds nothing, and asks for a key itself
     app.add_middleware(Gate, access=service.access, on_store=_on_store)
