@@ -61,6 +61,7 @@ class Cleanup:
         left += sweep_folders()  # of workers and helpers that were killed; those on other machines sweep their own
         if left:
             log.info("temporary.swept", files=len(left))
+        self._audit.tell_left_out()
         self._audit.forget(now - DAY_S * self._settings.audit_days)
         if self._settings.keep_days is None:
             return

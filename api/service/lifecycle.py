@@ -74,6 +74,7 @@ class Service:
             keys=keys,
             oidc=_oidc(settings),
             rates=Rates(settings.rate_per_s, settings.rate_burst),
+            failures=Rates(settings.failures_per_s, settings.failures_burst),
         )
         self._cleanup: Cleanup | None = None
         self._lock: IO[str] | None = None  # held from `open` to `stop`

@@ -61,6 +61,10 @@ class Settings(BaseSettings):
         default=None, gt=0, description="Requests per second that one client may send; no limit if left out."
     )
     rate_burst: int = Field(default=100, ge=1, description="Requests that one client may send at once.")
+    failures_per_s: float = Field(
+        default=1.0, gt=0, description="Wrong keys and tokens per second of one address; more are not looked at."
+    )
+    failures_burst: int = Field(default=100, ge=1, description="Wrong keys and tokens of one address at once.")
     audit_days: float = Field(default=365.0, gt=0, description="How long the audit log is kept.")
 
     max_trace_bytes: int = Field(default=8192 * MB, ge=1, description="Largest trace to accept.")
