@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 from api.http.access import PrincipalOf
 from api.jobs.dispatcher import Dispatcher
-from api.jobs.processes import Helpers
+from api.jobs.helpers import Helpers
 from api.settings.settings import Settings
 from api.store.audit import AuditLog
 from api.store.blobs import Blobs

@@ -16,7 +16,8 @@ from api.http.oidc import Oidc
 from api.http.rates import Rates
 from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
 from api.jobs.executors import check_installed, executor_factory
-from api.jobs.processes import Helpers, process_pool
+from api.jobs.helpers import Helpers
+from api.jobs.processes import process_pool
 from api.resources.context import Running, Services
 from api.resources.traces.inspection import warm_up as load_readers
 from api.resources.worker import run_search, warm_up
@@ -125,7 +126,13 @@ class Service:
         for missing in blobs.sweep(services.store.trace_ids(), services.store.drop_uploads(time.time())):
             log.error("blob.missing", trace=missing)
         taken_up = self.leases.give_back_mine()
-        helpers = Helpers(self._pool(settings.helpers))
+        helpers = Helpers(
+            self._pool(settings.niceness // 2),  # somebody waits for a short answer
+            self._pool(settings.niceness),
+            long=settings.helpers,
+            max_s=settings.max_read_s,
+            warm_up=load_readers,
+        )
         dispatcher = Dispatcher(
             DispatcherSettings(
                 database_url=settings.store_url,
@@ -139,14 +146,14 @@ class Service:
             ),
             self.leases,
             Work(run=run_search, warm_up=warm_up),
-            self._pool(1) if self.cluster is None else executor_factory(settings.executor),
+            self._pool(settings.niceness) if self.cluster is None else executor_factory(settings.executor),
             services.metrics,
         )
         self._cleanup = Cleanup(services.store, services.audit, blobs, services.holding, settings)
         services.running = Running(blobs=blobs, dispatcher=dispatcher, helpers=helpers)
         self._cleanup.start()
         dispatcher.start()
-        helpers.start(load_readers)
+        helpers.start()
         log.info("service.started", data_dir=str(settings.data_dir), plans_taken_up=len(taken_up))
 
     def stop(self) -> None:
@@ -166,9 +173,9 @@ class Service:
             self._lock = None
         log.info("service.stopped")
 
-    def _pool(self, workers: int) -> Callable[[], Executor]:
+    def _pool(self, niceness: int) -> Callable[[], Executor]:
         settings = self.settings
-        return lambda: process_pool(workers, settings.niceness, settings.log_level, settings.job_memory_bytes)
+        return lambda: process_pool(1, niceness, settings.log_level, settings.job_memory_bytes)
 
 
 def _oidc(settings: Settings) -> Oidc | None:

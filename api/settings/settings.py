@@ -100,7 +100,15 @@ class Settings(BaseSettings):
         default=2, ge=1, le=256, description="Plans that run at the same time, each in its own process."
     )
     threads_per_plan: int | None = Field(default=None, ge=1, description="Threads of a plan; all cores by default.")
-    helpers: int = Field(default=1, ge=1, le=64, description="Processes that check uploads and replay evaluations.")
+    helpers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that read long uploads, and as many for long evaluations; two more do what is short.",
+    )
+    max_read_s: float = Field(
+        default=300.0, gt=0, description="Longest time to read an upload, or for an evaluation or a look at a trace."
+    )
     niceness: int = Field(
         default=10, ge=0, le=19, description="Added to the niceness of workers, so that requests come first."
     )

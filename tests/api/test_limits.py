@@ -18,7 +18,7 @@ from api.settings.settings import Settings
 from api.store.audit import AuditLog
 from api.store.blobs import Blobs
 from api.store.leases import Leases
-from tests.builders.service import keep, local_client, store_in
+from tests.builders.service import keep, local_client, services_of, store_in
 
 TRACE = "sha256:" + "a" * 64
 
@@ -73,6 +73,21 @@ def test_retention(tmp_path: Path) -> None:
     assert blobs.exists(used)
     assert not blobs.exists(unused)
     assert store.of("t").traces.get(unused) is None
+
+
+def test_reading_and_looking_have_an_end(tmp_path: Path, trace_bytes: bytes) -> None:
+    """What takes longer than `max_read_s` is ended and told: of an upload, of an evaluation, of any look at a trace."""
+    with local_client(Settings(data_dir=tmp_path, max_workers=1, threads_per_plan=1)) as client:
+        trace = client.post("/v1/traces", content=trace_bytes).json()["id"]
+        body = {"trace": trace, "topology": "1x4", "limits": {"work": 100}}
+        plan = client.post("/v1/plans", json=body, headers={"Prefer": "wait=60"}).json()["id"]
+        services_of(client).parts.helpers._max_s = 1e-6
+        refused = client.post("/v1/traces", content=trace_bytes[:-1])
+        assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "reading_too_long")
+        for look in (f"traces/{trace}/affinity", f"traces/{trace}/findings", f"plans/{plan}/score"):
+            assert client.get(f"/v1/{look}").json()["type"] == "/problems/took-too-long"
+        asked = {"plan": plan, "trace": trace}
+        assert client.post("/v1/evaluations", json=asked).json()["type"] == "/problems/took-too-long"
 
 
 def allocate(count: int) -> int:
