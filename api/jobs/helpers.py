@@ -71,9 +71,8 @@ class Helpers:
         self._all = [*short, *uses["upload"], *uses["look"]]
 
     def start(self) -> None:
-        """Start the processes for short tasks ahead of any request."""
-        for helper in self._all[:SHORT_HELPERS]:
-            helper.start()
+        """Start a process for short tasks ahead of any request; the others start when they are needed."""
+        self._all[0].start()
 
     async def run(self, tenant: str, use: Use, size: int, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function in a helper.

@@ -79,7 +79,7 @@ class Turns(Generic[Place]):
         self._held[tenant] -= 1
         if not self._held[tenant]:
             del self._held[tenant]
-        self._free.append(place)
+        self._free.insert(0, place)  # what was used last is ready soonest
         self._give()
 
     def _give(self) -> None:

@@ -1,19 +1,20 @@
-"""Work of requests in helper processes, with what a client is told when it does not come to an end."""
+"""Work of requests that takes long, in turns by tenant, with what a client is told when it does not come to an end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import BrokenExecutor
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from api.http.problems import ProblemError
 from api.jobs.helpers import TooSlowError
-from api.jobs.turns import TooManyWaitingError
+from api.jobs.turns import TooManyWaitingError, Turns
 from api.resources.context import Services
 from api.store.rows import TraceRow
 from traces import InputError, Violation
 
-__all__ = ["look", "read_upload"]
+__all__ = ["in_turn", "look", "read_upload"]
 
 Result = TypeVar("Result")
 
@@ -78,6 +79,16 @@ async def read_upload(
     except TooSlowError as error:
         detail = f"Reading the file took longer than {error.limit_s:g} s, and was ended."
         raise _unread("reading_too_long", name, detail) from None
+    except TooManyWaitingError as error:
+        raise _too_many(error) from None
+
+
+@asynccontextmanager
+async def in_turn(turns: Turns[Any], tenant: str) -> AsyncIterator[None]:
+    """Wait for a tenant's turn; `ProblemError` if too many of its requests wait."""
+    try:
+        async with turns.turn(tenant):
+            yield
     except TooManyWaitingError as error:
         raise _too_many(error) from None
 

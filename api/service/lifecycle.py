@@ -18,6 +18,7 @@ from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
 from api.jobs.executors import check_installed, executor_factory
 from api.jobs.helpers import Helpers
 from api.jobs.processes import process_pool
+from api.jobs.turns import Turns
 from api.resources.context import Running, Services
 from api.resources.traces.inspection import warm_up as load_readers
 from api.resources.worker import run_search, warm_up
@@ -35,6 +36,7 @@ from traces import InputError
 
 __all__ = ["Service"]
 
+IMPORTS = 4  # at the same time; one tenant has one less
 HELPER_EXIT_S = 1.0  # nobody waits for a helper any more when the server ends
 log = structlog.get_logger(__name__)
 
@@ -143,6 +145,8 @@ class Service:
                 lease_s=settings.lease_s,
                 max_time_limit_s=settings.max_time_limit_s,
                 max_crashes=settings.max_crashes,
+                short_lane=True,
+                shared=settings.auth == "required",
             ),
             self.leases,
             Work(run=run_search, warm_up=warm_up),
@@ -150,7 +154,9 @@ class Service:
             services.metrics,
         )
         self._cleanup = Cleanup(services.store, services.audit, blobs, services.holding, settings)
-        services.running = Running(blobs=blobs, dispatcher=dispatcher, helpers=helpers)
+        services.running = Running(
+            blobs=blobs, dispatcher=dispatcher, helpers=helpers, imports=Turns(range(IMPORTS), IMPORTS - 1, IMPORTS)
+        )
         self._cleanup.start()
         dispatcher.start()
         helpers.start()

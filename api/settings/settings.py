@@ -81,9 +81,12 @@ class Settings(BaseSettings):
     job_memory_bytes: int | None = Field(
         default=None, ge=512 * MB, description="Memory of a worker; a job that asks for more fails alone."
     )
-    tenant_trace_bytes: int | None = Field(default=None, ge=1, description="Bytes of traces that a tenant may keep.")
-    tenant_active_plans: int | None = Field(
-        default=None, ge=1, description="Plans and fronts of a tenant that may wait or run."
+    tenant_trace_bytes: int = Field(
+        default=65_536 * MB, ge=1, description="Bytes of traces that a tenant may keep, with those of open uploads."
+    )
+    tenant_open_uploads: int = Field(default=32, ge=1, description="Uploads in parts that a tenant may have begun.")
+    tenant_active_plans: int = Field(
+        default=100, ge=1, description="Plans and fronts of a tenant that may wait or run."
     )
     keep_days: float | None = Field(
         default=None, gt=0, description="Finished plans, and traces that no plan was made for since, go after so long."

@@ -46,8 +46,7 @@ class Traces:
         with self.database.write() as connection:
             if (known := self._trace(connection, trace_id)) is not None:
                 return known, False
-            kept = select(func.coalesce(func.sum(traces.c.bytes), 0)).where(traces.c.tenant == self.tenant)
-            if max_bytes is not None and (total := int(connection.execute(kept).scalar_one()) + size) > max_bytes:
+            if max_bytes is not None and (total := self._kept_bytes(connection) + size) > max_bytes:
                 raise ConflictError("quota-exceeded", f"Your traces would have {total} bytes, of {max_bytes}.")
             values = {
                 "tenant": self.tenant,
@@ -62,6 +61,11 @@ class Traces:
             added = self._trace(connection, trace_id)
             assert added is not None
             return added, True
+
+    def kept_bytes(self) -> int:
+        """Return how many bytes the tenant's traces have."""
+        with self.database.read() as connection:
+            return self._kept_bytes(connection)
 
     def get(self, trace_id: str) -> TraceRow | None:
         """Return a trace."""
@@ -94,6 +98,10 @@ class Traces:
         mine = (traces.c.tenant == self.tenant) & (traces.c.id == trace_id)
         return relabel(self.database, traces, mine, changes)
 
+    def _kept_bytes(self, connection: Connection) -> int:
+        kept = select(func.coalesce(func.sum(traces.c.bytes), 0)).where(traces.c.tenant == self.tenant)
+        return int(connection.execute(kept).scalar_one())
+
     def _trace(self, connection: Connection, trace_id: str) -> TraceRow | None:
         mine = (traces.c.tenant == self.tenant) & (traces.c.id == trace_id)
         row: Row[Any] | None = connection.execute(select(traces).where(mine)).one_or_none()
@@ -113,8 +121,15 @@ class Uploads:
         self.database = database
         self.tenant = tenant
 
-    def add(self, name: str | None, hints: Mapping[str, Any], size: int | None, expires_at: float) -> UploadRow:
-        """Begin an upload in parts; `hints` may hold ``tags`` too."""
+    def add(
+        self,
+        name: str | None,
+        hints: Mapping[str, Any],
+        size: int | None,
+        expires_at: float,
+        max_open: int | None = None,
+    ) -> UploadRow:
+        """Begin an upload in parts; `hints` may hold ``tags`` too. `ConflictError` if as many are open as may be."""
         values = {
             "tenant": self.tenant,
             "id": f"upload_{secrets.token_hex(16)}",
@@ -124,9 +139,17 @@ class Uploads:
             "created_at": time.time(),
             "expires_at": expires_at,
         }
+        mine = select(func.count()).where(uploads.c.tenant == self.tenant)
         with self.database.write() as connection:
+            if max_open is not None and (count := connection.execute(mine).scalar_one()) >= max_open:
+                raise ConflictError("quota-exceeded", f"{count} of your uploads in parts are open, of {max_open}.")
             row = connection.execute(insert(uploads).values(values).returning(uploads)).one()
         return UploadRow(**row._mapping)
+
+    def ids(self) -> list[str]:
+        """Return the ids of the tenant's uploads in parts."""
+        with self.database.read() as connection:
+            return list(connection.execute(select(uploads.c.id).where(uploads.c.tenant == self.tenant)).scalars())
 
     def get(self, upload_id: str) -> UploadRow | None:
         """Return an upload in parts that has not expired."""
