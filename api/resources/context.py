@@ -10,7 +10,8 @@ from fastapi import Depends, Request
 
 from api.http.access import PrincipalOf
 from api.jobs.dispatcher import Dispatcher
-from api.jobs.processes import Helpers
+from api.jobs.helpers import Helpers
+from api.jobs.turns import Turns
 from api.settings.settings import Settings
 from api.store.audit import AuditLog
 from api.store.blobs import Blobs
@@ -24,11 +25,21 @@ __all__ = ["Running", "Services", "ServicesOf", "StoreOf"]
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """What there is only while a service runs."""
+    """What there is only while a service runs.
+
+    Attributes
+    ----------
+    blobs : Blobs
+    dispatcher : Dispatcher
+    helpers : Helpers
+    imports : Turns
+        Threads that fetch files: each import holds one as long as its source takes.
+    """
 
     blobs: Blobs
     dispatcher: Dispatcher
     helpers: Helpers
+    imports: Turns[int]
 
 
 @dataclass(kw_only=True)

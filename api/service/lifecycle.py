@@ -16,7 +16,9 @@ from api.http.oidc import Oidc
 from api.http.rates import Rates
 from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
 from api.jobs.executors import check_installed, executor_factory
-from api.jobs.processes import Helpers, process_pool
+from api.jobs.helpers import Helpers
+from api.jobs.processes import process_pool
+from api.jobs.turns import Turns
 from api.resources.context import Running, Services
 from api.resources.traces.inspection import warm_up as load_readers
 from api.resources.worker import run_search, warm_up
@@ -34,6 +36,7 @@ from traces import InputError
 
 __all__ = ["Service"]
 
+IMPORTS = 4  # at the same time; one tenant has one less
 HELPER_EXIT_S = 1.0  # nobody waits for a helper any more when the server ends
 log = structlog.get_logger(__name__)
 
@@ -126,7 +129,13 @@ class Service:
         for missing in blobs.sweep(services.store.trace_ids(), services.store.drop_uploads(time.time())):
             log.error("blob.missing", trace=missing)
         taken_up = self.leases.give_back_mine()
-        helpers = Helpers(self._pool(settings.helpers))
+        helpers = Helpers(
+            self._pool(settings.niceness // 2),  # somebody waits for a short answer
+            self._pool(settings.niceness),
+            long=settings.helpers,
+            max_s=settings.max_read_s,
+            warm_up=load_readers,
+        )
         dispatcher = Dispatcher(
             DispatcherSettings(
                 database_url=settings.store_url,
@@ -137,17 +146,21 @@ class Service:
                 lease_s=settings.lease_s,
                 max_time_limit_s=settings.max_time_limit_s,
                 max_crashes=settings.max_crashes,
+                short_lane=True,
+                shared=settings.auth == "required",
             ),
             self.leases,
             Work(run=run_search, warm_up=warm_up),
-            self._pool(1) if self.cluster is None else executor_factory(settings.executor),
+            self._pool(settings.niceness) if self.cluster is None else executor_factory(settings.executor),
             services.metrics,
         )
         self._cleanup = Cleanup(services.store, services.audit, blobs, services.holding, settings)
-        services.running = Running(blobs=blobs, dispatcher=dispatcher, helpers=helpers)
+        services.running = Running(
+            blobs=blobs, dispatcher=dispatcher, helpers=helpers, imports=Turns(range(IMPORTS), IMPORTS - 1, IMPORTS)
+        )
         self._cleanup.start()
         dispatcher.start()
-        helpers.start(load_readers)
+        helpers.start()
         log.info("service.started", data_dir=str(settings.data_dir), plans_taken_up=len(taken_up))
 
     def stop(self) -> None:
@@ -167,9 +180,9 @@ class Service:
             self._lock = None
         log.info("service.stopped")
 
-    def _pool(self, workers: int) -> Callable[[], Executor]:
+    def _pool(self, niceness: int) -> Callable[[], Executor]:
         settings = self.settings
-        return lambda: process_pool(workers, settings.niceness, settings.log_level, settings.job_memory_bytes)
+        return lambda: process_pool(1, niceness, settings.log_level, settings.job_memory_bytes)
 
 
 def _oidc(settings: Settings) -> Oidc | None:
