@@ -11,8 +11,8 @@ from placement import Problem
 from placement.cost.shares import home_share
 from placement.replay.replay import POLICIES, homes_of, replica_table
 from solvers.methods.annealing.replay.kernels.loads import load_cost, sum_up
-from solvers.methods.annealing.replay.kernels.serving import hash_residues, serve_all
-from solvers.methods.annealing.replay.kernels.state import LayerModel, LayerState, Loads, Prices
+from solvers.methods.annealing.replay.kernels.serving import gather, hash_residues, serve_all
+from solvers.methods.annealing.replay.kernels.state import LayerModel, LayerState, Loads, Prices, Split
 from solvers.methods.annealing.replay.kernels.trials import anneal_layer, most_active
 from solvers.methods.annealing.replay.levels import level_of
 from solvers.searching.kernels.random import State, seeded
@@ -87,19 +87,28 @@ class Layer:
         weights, layers, caps = objective, problem.num_layers, problem.load_caps
         batch = objective.decode_batch if weights.activated_weight else 0
         batches, words = -(-n // batch) if batch else 0, -(-n // 64)
+        member = np.zeros((E + 1, words), np.uint64)
+        gather(start, token, member)
         self.model = LayerModel(
             start=start,
             token=token,
             residue=residue,
+            member=member,
+            most_saved=float(gpu_cost.max() + node_cost.max(initial=0.0)),
             rows=sample.rows[:n],
             home=homes.astype(np.int64),
             load=problem.relative_load[layer],
             covariance=np.ascontiguousarray(own @ own.T) if own.shape[1] else np.zeros((0, 0)),
             moments=np.zeros((0, 0)) if moments is None else moments[layer],
-            homes=np.full((1, G), 1 / G) if shares is None else shares[layer],
-            fair=topology.fair_share,
-            policy=POLICIES[objective.replica_policy],
-            node_of_gpu=node,
+            split=Split(
+                policy=POLICIES[objective.replica_policy],
+                homes=np.full((1, G), 1 / G) if shares is None else shares[layer],
+                alike=shares is None,
+                node_of_gpu=node,
+                node_size=np.bincount(node),
+                fair=topology.fair_share,
+                share=np.zeros(G + 1),
+            ),
             distinct=distinct,
             layer=layer,
             lock=self._locks(),
@@ -142,10 +151,11 @@ class Layer:
             active=np.zeros((S + 1, batches), np.uint64),
             active_on=np.zeros((batches, G), np.int32),
             home_overlap=np.zeros((0 if moments is None else E, G, G)),
-            share=np.zeros((3, G + 1)),
+            share=np.zeros((2, G)),
             by_home=np.zeros((2, G, G)),
             served=np.zeros((2, most_replicas + 1, words), np.uint64),
             served_active=np.zeros((2, most_replicas + 1, batches), np.uint64),
+            room=np.zeros((2, words), np.uint64),
             choice=np.full((2, G), -1, np.int64),
             near=np.zeros(N, np.int64),
             sums=np.zeros(2),

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from solvers.methods.annealing.replay.kernels.state import Floats, Words
 
-__all__ = ["exchange_change", "popcount", "shift"]
+__all__ = ["exchange_change", "in_common", "popcount", "shift", "shift_change"]
 
 
 @intrinsic
@@ -54,6 +54,29 @@ def exchange_change(
             y ^= both
             come += np.int64(popcount((x & zero_b[c, w]) | (y & zero_a[c, w])))
             gone += np.int64(popcount((x & one_a[c, w]) | (y & one_b[c, w])))
+        change += value[c] * (come - gone)
+    return change
+
+
+@numba.njit(nogil=True, cache=True)
+def in_common(first: Words, second: Words) -> int:
+    """Return how many tokens are in both sets."""
+    count = np.int64(0)
+    for w in range(len(first)):
+        count += np.int64(popcount(first[w] & second[w]))
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
+def shift_change(less: Words, more: Words, without: Words, zero: Words, one: Words, value: Floats) -> float:
+    """Return what `shift` would, but of the tokens that are not in `without` only, and change nothing."""
+    change = 0.0
+    for c in range(len(value)):
+        come, gone = np.int64(0), np.int64(0)
+        for w in range(len(less)):
+            differs = (less[w] ^ more[w]) & ~without[w]
+            come += np.int64(popcount(differs & more[w] & zero[c, w]))
+            gone += np.int64(popcount(differs & less[w] & one[c, w]))
         change += value[c] * (come - gone)
     return change
 

@@ -29,20 +29,38 @@ __all__ = [
 
 
 @numba.njit(nogil=True, cache=True)
-def expert_share(gpus: Ints, count: int, policy: int, homes: Floats, node_of_gpu: Ints, share: Floats) -> None:
+def expert_share(gpus: Ints, count: int, homes: Floats, split: Split, share: Floats) -> None:
     """Fill ``share[c]``, what replica c serves of an expert's tokens (as `placement.cost.shares.replica_share`).
 
     Parameters
     ----------
     gpus : (>= count,) integers
+        Ascending.
     homes : (G,) float64
-        Share of the expert's tokens by home GPU.
+        Share of the expert's tokens by home GPU; without effect where all homes are alike.
     """
-    G = len(homes)
+    policy, node_of_gpu, node_size, G = split.policy, split.node_of_gpu, split.node_size, len(split.fair)
     for c in range(count):
         share[c] = 0.0
     far = 1.0
-    if policy != FAIR:
+    if policy != FAIR and split.alike:
+        one = 1.0 / G
+        begin = 0
+        while begin < count:
+            end = begin + 1
+            if policy == SAME_NODE:
+                node = node_of_gpu[gpus[begin]]
+                while end < count and node_of_gpu[gpus[end]] == node:
+                    end += 1
+                near = (node_size[node] - (end - begin)) * one
+            else:
+                near = 0.0
+            for c in range(begin, end):
+                share[c] = one + near / (end - begin)
+            far -= (end - begin) * one + near
+            begin = end
+        far = max(far, 0.0)
+    elif policy != FAIR:
         far = 0.0
         for h in range(G):
             near = 0
@@ -71,7 +89,7 @@ def add_shares(e: int, sign: float, change: Floats, replicas: Ints, counts: Ints
     if counts[e] == 1:
         change[replicas[e, 0]] += sign / fair[replicas[e, 0]]
         return
-    expert_share(replicas[e], counts[e], split.policy, homes[min(e, len(homes) - 1)], split.node_of_gpu, share)
+    expert_share(replicas[e], counts[e], homes[min(e, len(homes) - 1)], split, share)
     for c in range(counts[e]):
         change[replicas[e, c]] += sign * share[c] / fair[replicas[e, c]]
 

@@ -43,7 +43,9 @@ class Split(NamedTuple):
 
     policy: int
     homes: Floats  # (E or 1, G) share of the expert's tokens by home rank
+    alike: bool  # every home calls as much as any other
     node_of_gpu: Ints  # (G,)
+    node_size: Ints  # (N,) GPUs of each node
     fair: Floats  # (G,)
     share: Floats  # (G + 1,) room for an expert's shares
 
@@ -77,10 +79,11 @@ class LayerState(NamedTuple):
     active: Words  # (S+1, b) whether the item serves any token of each batch; no batches where that doesn't count
     active_on: Ints  # (b, G) experts with tokens on each GPU
     home_overlap: Floats  # (E, G, G) [e, g, h] moment of the expert's load and what home h adds to the GPU's; or empty
-    share: Floats  # (3, G + 1) room: an expert's shares, changes of x's and y's relative loads
+    share: Floats  # (2, G) room: changes of x's and y's relative loads
     by_home: Floats  # (2, G, G) room: changes of what each home adds to x's and y's relative loads, [g, h]
     served: Words  # (2, M, W) room: tokens of x's and y's replicas after a trial
     served_active: Words  # (2, M, b)
+    room: Words  # (2, W)
     choice: Ints  # (2, G) room: of an expert's replicas, the one on each GPU; the first one on each node
     near: Ints  # (N,) room: and how many are on each node
     sums: Floats  # (2,) load above the cap; sum of the variances
@@ -93,16 +96,15 @@ class LayerModel(NamedTuple):
 
     start: Ints  # (E+1,) where each expert's assignments start in token and residue
     token: Ints  # ascending
+    member: Words  # (E+1, W) tokens that use each expert; the last row is empty
+    most_saved: float  # by a change of one assignment of a token, in message cost
     residue: Ints  # hash of the assignment, modulo RESIDUES
     rows: Ints  # (n,)
     home: Ints  # (n,) home rank
     load: Floats  # (E,)
     covariance: Floats  # (E, E) of the experts' loads; (0, 0) where it doesn't count
     moments: Floats  # (E, E) of the experts' loads within sequences; (0, 0) where homes don't count
-    homes: Floats  # (E or 1, G) share of the expert's tokens by home rank
-    fair: Floats  # (G,)
-    policy: int
-    node_of_gpu: Ints  # (G,)
+    split: Split
     distinct: bool  # one message per GPU or node, not per assignment
     layer: int
     lock: Ints  # (E,) 1 stays on its node, 2 stays where it is

@@ -7,7 +7,7 @@ import numpy as np
 
 from placement.loads.kernels.homes import add_home_shares
 from placement.replay.kernels.replay import FAIR, SAME_NODE
-from solvers.methods.annealing.replay.kernels.bits import exchange_change
+from solvers.methods.annealing.replay.kernels.bits import exchange_change, in_common
 from solvers.methods.annealing.replay.kernels.loads import (
     add_shares,
     exchange_cost,
@@ -17,13 +17,12 @@ from solvers.methods.annealing.replay.kernels.loads import (
     take_home_shares,
     take_loads,
 )
-from solvers.methods.annealing.replay.kernels.serving import keep, move_item, serve, turn, turn_back
+from solvers.methods.annealing.replay.kernels.serving import keep, move_item, serve, turn, turn_back, turn_change
 from solvers.methods.annealing.replay.kernels.state import (
     Ints,
     LayerModel,
     LayerState,
     Loads,
-    Split,
     edit_replicas,
 )
 from solvers.searching.kernels.random import State, next_below, next_unit
@@ -107,12 +106,11 @@ def anneal_layer(
     homes_count = len(moments) > 0
     varies = homes_count or len(model.covariance) > 0
     by_homes = np.zeros(len(gpu_load))
-    node_of_gpu, lock, allowed, usable = model.node_of_gpu, model.lock, model.allowed, model.usable
-    fair, policy, prices = model.fair, model.policy, model.prices
+    lock, allowed, usable, split, prices = model.lock, model.allowed, model.usable, model.split, model.prices
+    node_of_gpu, fair, policy = split.node_of_gpu, split.fair, split.policy
     loads = Loads(model.load, model.covariance, varies, gpu_load, state.overlap, variance)
-    split = Split(policy, model.homes, node_of_gpu, fair, state.share[0])
-    batch, most = model.batch, model.most
-    scale, activated_weight, dx, dy = model.scale, model.activated_weight, state.share[1], state.share[2]
+    batch, most, member = model.batch, model.most, model.member
+    scale, activated_weight, dx, dy = model.scale, model.activated_weight, state.share[0], state.share[1]
     S, E, C, G = len(expert_of), len(counts), item_on.shape[1], len(gpu_load)
     by_node = len(nodes.planes) > 0
     first = np.zeros(node_of_gpu[G - 1] + 2, np.int64)  # GPU of each node, and the end
@@ -215,11 +213,21 @@ def anneal_layer(
                 move_item(i, j, a, b, state, model)
                 activated = most_active(state.active_on)
         elif priced:
+            # Tokens of both experts are told only by turning them; what they save at most shows most trials to fail.
+            least = 0.0
             if x >= 0:
                 serve(x, 0, state, model)
-                traffic += turn(x, 0, i, a, b, state, model)
+                least += turn_change(x, 0, i, a, b, member[y], state, node_of_gpu)
             if y >= 0:
                 serve(y, 1, state, model)
+                least += turn_change(y, 1, item, b, a, member[x], state, node_of_gpu)
+            if x >= 0 and y >= 0:
+                least -= 2.0 * model.most_saved * in_common(member[x], member[y])
+            priced = batch > 0 or temperature < 0.0 or delta + scale * least <= limit
+        if priced and not own:
+            if x >= 0:
+                traffic += turn(x, 0, i, a, b, state, model)
+            if y >= 0:
                 traffic += turn(y, 1, item, b, a, state, model)
             if batch:
                 activated = most_active(state.active_on)
