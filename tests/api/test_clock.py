@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,3 +135,36 @@ def test_time_zones_change_nothing(monkeypatch: pytest.MonkeyPatch, zone: str) -
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed (Debian: faketime).")
+def test_start_with_a_clock_that_is_ahead_deletes_nothing(
+    tmp_path: Path, start_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real server whose clock is 60 days ahead for one start keeps the plans and traces that seem too old."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    database, store = store_in(folder)
+    blobs, mine = Blobs(folder / "blobs"), store.of("local")
+    settle_identity(database, blobs)
+    name = keep(blobs, b"content")
+    mine.traces.add(name, None, 7, {})
+    done = mine.plans.add({"trace": name}, max_queued=9).row.id
+    mine.plans.cancel(done)
+    upload = mine.uploads.add(None, {}, None, time.time() + HOUR_S).id
+    monkeypatch.setenv("LD_PRELOAD", str(LIBRARY))
+    monkeypatch.setenv("FAKETIME", "+60d")
+    monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    server = start_server(folder, keep_days=30)
+    deadline = time.monotonic() + 60
+    while "clock.not_trusted" not in (log := server.log.read_text()):
+        assert time.monotonic() < deadline, log
+        time.sleep(0.05)
+    server.terminate()
+    assert mine.plans.get(done) is not None
+    assert blobs.exists(name)
+    assert store.upload_ids() == {upload}
+    database.close()
