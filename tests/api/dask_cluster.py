@@ -57,10 +57,10 @@ class DaskCluster:
         address: str = json.loads(self._file.read_text())["address"]
         return address.replace("tcp://", "dask://")
 
-    def add_worker(self) -> None:
-        """Start one more worker."""
+    def add_worker(self, *more: str) -> None:
+        """Start one more worker, with further options."""
         # Without a nanny nobody starts a worker again that a test has killed.
-        options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(self.folder)]
+        options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(self.folder), *more]
         self.workers.append(self._run("worker", ["--scheduler-file", str(self._file), *options]))
 
     def replace_scheduler(self) -> None:
