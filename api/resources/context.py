@@ -9,6 +9,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.http.access import PrincipalOf
+from api.http.bodies import Bodies
+from api.http.turns import Turns
 from api.jobs.dispatcher import Dispatcher
 from api.jobs.processes import Helpers
 from api.settings.settings import Settings
@@ -48,6 +50,10 @@ class Services:
         Held while a trace's row and its file change together.
     uploading : set of str
         Uploads in parts that a request sends to just now.
+    bodies : Bodies
+        Reads large bodies of requests.
+    checking : Turns
+        For requests that are checked against a trace, before they are queued.
     running : Running or None
         Set while the service runs.
     """
@@ -57,6 +63,8 @@ class Services:
     keys: Keys
     audit: AuditLog
     metrics: Metrics
+    bodies: Bodies
+    checking: Turns
     draining: threading.Event = field(default_factory=threading.Event)
     holding: threading.Lock = field(default_factory=threading.Lock)
     uploading: set[str] = field(default_factory=set)

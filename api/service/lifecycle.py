@@ -12,11 +12,13 @@ from typing import IO
 import structlog
 
 from api.http.access import Access
+from api.http.bodies import Bodies
 from api.http.oidc import Oidc
 from api.http.rates import Rates
+from api.http.turns import Turns
 from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
 from api.jobs.executors import check_installed, executor_factory
-from api.jobs.processes import Helpers, process_pool
+from api.jobs.processes import Helpers, kill, process_pool
 from api.resources.context import Running, Services
 from api.resources.traces.inspection import warm_up as load_readers
 from api.resources.worker import run_search, warm_up
@@ -34,6 +36,8 @@ from traces import InputError
 
 __all__ = ["Service"]
 
+BODY_MEMORY_BYTES = 2 << 30  # of the process that checks large bodies
+CHECKS = 2  # bounds the memory of topologies and constraints, whatever the number of requests
 HELPER_EXIT_S = 1.0  # nobody waits for a helper any more when the server ends
 log = structlog.get_logger(__name__)
 
@@ -68,6 +72,8 @@ class Service:
             keys=keys,
             audit=AuditLog(self.database),
             metrics=Metrics(store, settings.data_dir),
+            bodies=Bodies(lambda: process_pool(1, settings.niceness, settings.log_level, BODY_MEMORY_BYTES), kill),
+            checking=Turns(CHECKS),
         )
         self.access = Access(
             required=settings.auth == "required",
@@ -161,6 +167,7 @@ class Service:
             services.running.dispatcher.stop(self.settings.shutdown_s)
             services.running.helpers.close(HELPER_EXIT_S)
             services.running = None
+        services.bodies.close()
         self.database.close()
         if self._lock is not None:
             self._lock.close()

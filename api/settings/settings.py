@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.settings.addresses import LOCAL, is_local_database, is_loopback, is_safe_url, parse_executor
-from traces import InputError, Violations
+from traces import Violations
 
 __all__ = ["Settings", "default_data_dir", "read_settings", "unknown_variables"]
 
@@ -172,7 +172,7 @@ def read_settings(**given: Any) -> Settings:
             detail = str(item["msg"]).removeprefix("Value error, ").rstrip(".") + "."
             remedy = f"Set MOE_PLACEMENT_{name.upper()}, or the option of the command."
             found.add("setting", f"/{name}", detail, remedy)
-        raise InputError(tuple(found.found)) from None
+        raise found.error() from None
 
 
 def unknown_variables() -> list[str]:

@@ -45,9 +45,12 @@ class SearchKind:
     resource: Callable[[PlanRow, str | None, str | None], BaseModel]
     page: Callable[[Sequence[PlanRow], str | None], BaseModel]
 
-    def queue(self, services: Services, store: TenantStore, body: PlanBody | FrontBody, key: str | None) -> str:
+    async def queue(
+        self, request: Request, services: Services, store: TenantStore, body: PlanBody | FrontBody, key: str | None
+    ) -> str:
         """Queue what a body asks for, unless the idempotency key says that it was before; return its id."""
-        created = queue(services, store, body, key)
+        created = await services.checking.run(store.tenant, queue, services, store, body, key)
+        await request.state.turn.end()
         if created.new:
             services.parts.dispatcher.announce()
         return created.row.id
