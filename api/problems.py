@@ -80,6 +80,12 @@ CATALOGUE = _kinds(
         "Idempotency key reused",
         "The Idempotency-Key was sent before with another body. Use a new key for a new request.",
     ),
+    (
+        "took-too-long",
+        422,
+        "Took too long",
+        "The service ended the work at its time limit. Use a smaller trace, or fewer GPUs.",
+    ),
     ("too-many-requests", 429, "Too many requests", "You ask too often. Wait as long as Retry-After says."),
     ("quota-exceeded", 429, "Quota exceeded", "Your tenant has as much as it may. Delete something, or wait."),
     ("queue-full", 429, "Queue full", "Too many plans are waiting. Retry later."),

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from api.http.json_text import read_json, told
 from api.http.problems import ProblemError
-from api.http.turns import Turns
+from api.turns import TooManyWaitingError, Turns
 from traces import Violation
 
 __all__ = ["LIGHT_BYTES", "Bodies", "Turn"]
@@ -29,6 +30,8 @@ __all__ = ["LIGHT_BYTES", "Bodies", "Turn"]
 LIGHT_BYTES = 32 << 10
 CHECK_S = 10.0
 WAIT_S = 60.0
+TENANTS = 16  # that may have a large body here at once, each of them one
+MOST_WAITING = 100  # of one tenant
 MAX_VALUES = 2_000_000  # as commas, which is what values are apart by
 
 
@@ -54,13 +57,13 @@ class Turn:
     def __init__(self) -> None:
         self._held = AsyncExitStack()
 
-    async def begin(self, turns: Turns, tenant: str) -> None:
+    async def begin(self, turns: Turns[int], tenant: str) -> None:
         """Wait for the tenant's turn; `ProblemError` if that takes too long."""
         try:
             async with asyncio.timeout(WAIT_S):
-                await self._held.enter_async_context(turns.of(tenant))
-        except TimeoutError:
-            detail = f"Large requests of yours take turns, and this one had none for {WAIT_S:g} s."
+                await self._held.enter_async_context(turns.turn(tenant))
+        except (TimeoutError, TooManyWaitingError):
+            detail = "Large requests of yours take turns, and too many wait for theirs."
             raise ProblemError("too-many-requests", detail, headers={"Retry-After": "10"}) from None
 
     async def end(self) -> None:
@@ -82,7 +85,7 @@ class Bodies:
     def __init__(self, make: Callable[[], Executor], end: Callable[[Executor], None]) -> None:
         self._make, self._end = make, end
         self._executor: Executor | None = None
-        self._turns = Turns(1)
+        self._turns = Turns(range(TENANTS), 1, MOST_WAITING)
         self._checking = asyncio.Lock()
 
     @asynccontextmanager
@@ -96,7 +99,7 @@ class Bodies:
         finally:
             await turn.end()
             if large:
-                await self._turns.work(give_back_memory)
+                await run_in_threadpool(give_back_memory)
 
     async def read(self, content: bytes, model: type[BaseModel]) -> BaseModel:
         """Return a large body as an instance of its model; `ProblemError` if it is none."""
@@ -105,14 +108,14 @@ class Bodies:
         refusal = await self._check(content, model)
         if refusal is not None:
             raise refusal.error()
-        return await self._turns.work(_read, content, model)
+        return await run_in_threadpool(_read, content, model)
 
     async def _check(self, content: bytes, model: type[BaseModel]) -> Refusal | None:
         async with self._checking:  # so that nobody's body is ended because another's takes too long
             for last in (False, True):
                 executor = self._executor = self._executor or self._make()
                 try:
-                    running = await self._turns.work(executor.submit, check, content, model)
+                    running = await run_in_threadpool(executor.submit, check, content, model)
                     return await asyncio.wait_for(asyncio.wrap_future(running), CHECK_S)
                 except TimeoutError:
                     self._drop(executor)

@@ -10,9 +10,8 @@ from fastapi import Depends, Request
 
 from api.http.access import PrincipalOf
 from api.http.bodies import Bodies
-from api.http.turns import Turns
 from api.jobs.dispatcher import Dispatcher
-from api.jobs.processes import Helpers
+from api.jobs.helpers import Helpers
 from api.settings.settings import Settings
 from api.store.audit import AuditLog
 from api.store.blobs import Blobs
@@ -20,17 +19,28 @@ from api.store.keys import Keys
 from api.store.store import Store
 from api.store.tenant import TenantStore
 from api.telemetry.metrics import Metrics
+from api.turns import Turns
 
 __all__ = ["Running", "Services", "ServicesOf", "StoreOf"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """What there is only while a service runs."""
+    """What there is only while a service runs.
+
+    Attributes
+    ----------
+    blobs : Blobs
+    dispatcher : Dispatcher
+    helpers : Helpers
+    imports : Turns
+        Threads that fetch files: each import holds one as long as its source takes.
+    """
 
     blobs: Blobs
     dispatcher: Dispatcher
     helpers: Helpers
+    imports: Turns[int]
 
 
 @dataclass(kw_only=True)
@@ -64,7 +74,7 @@ class Services:
     audit: AuditLog
     metrics: Metrics
     bodies: Bodies
-    checking: Turns
+    checking: Turns[int]
     draining: threading.Event = field(default_factory=threading.Event)
     holding: threading.Lock = field(default_factory=threading.Lock)
     uploading: set[str] = field(default_factory=set)

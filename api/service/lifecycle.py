@@ -15,10 +15,10 @@ from api.http.access import Access
 from api.http.bodies import Bodies
 from api.http.oidc import Oidc
 from api.http.rates import Rates
-from api.http.turns import Turns
 from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
 from api.jobs.executors import check_installed, executor_factory
-from api.jobs.processes import Helpers, kill, process_pool
+from api.jobs.helpers import Helpers
+from api.jobs.processes import kill, process_pool
 from api.resources.context import Running, Services
 from api.resources.traces.inspection import warm_up as load_readers
 from api.resources.worker import run_search, warm_up
@@ -32,12 +32,15 @@ from api.store.keys import Keys
 from api.store.leases import Leases
 from api.store.store import Store
 from api.telemetry.metrics import Metrics
+from api.turns import Turns
 from traces import InputError
 
 __all__ = ["Service"]
 
 BODY_MEMORY_BYTES = 2 << 30  # of the process that checks large bodies
 CHECKS = 2  # bounds the memory of topologies and constraints, whatever the number of requests
+MOST_WAITING = 200  # of one tenant, for a check
+IMPORTS = 4  # at the same time; one tenant has one less
 HELPER_EXIT_S = 1.0  # nobody waits for a helper any more when the server ends
 log = structlog.get_logger(__name__)
 
@@ -73,7 +76,7 @@ class Service:
             audit=AuditLog(self.database),
             metrics=Metrics(store, settings.data_dir),
             bodies=Bodies(lambda: process_pool(1, settings.niceness, settings.log_level, BODY_MEMORY_BYTES), kill),
-            checking=Turns(CHECKS),
+            checking=Turns(range(CHECKS), 1, MOST_WAITING),
         )
         self.access = Access(
             required=settings.auth == "required",
@@ -132,7 +135,13 @@ class Service:
         for missing in blobs.sweep(services.store.trace_ids(), services.store.drop_uploads(time.time())):
             log.error("blob.missing", trace=missing)
         taken_up = self.leases.give_back_mine()
-        helpers = Helpers(self._pool(settings.helpers))
+        helpers = Helpers(
+            self._pool(settings.niceness // 2),  # somebody waits for a short answer
+            self._pool(settings.niceness),
+            long=settings.helpers,
+            max_s=settings.max_read_s,
+            warm_up=load_readers,
+        )
         dispatcher = Dispatcher(
             DispatcherSettings(
                 database_url=settings.store_url,
@@ -143,17 +152,21 @@ class Service:
                 lease_s=settings.lease_s,
                 max_time_limit_s=settings.max_time_limit_s,
                 max_crashes=settings.max_crashes,
+                short_lane=True,
+                shared=settings.auth == "required",
             ),
             self.leases,
             Work(run=run_search, warm_up=warm_up),
-            self._pool(1) if self.cluster is None else executor_factory(settings.executor),
+            self._pool(settings.niceness) if self.cluster is None else executor_factory(settings.executor),
             services.metrics,
         )
         self._cleanup = Cleanup(services.store, services.audit, blobs, services.holding, settings)
-        services.running = Running(blobs=blobs, dispatcher=dispatcher, helpers=helpers)
+        services.running = Running(
+            blobs=blobs, dispatcher=dispatcher, helpers=helpers, imports=Turns(range(IMPORTS), IMPORTS - 1, IMPORTS)
+        )
         self._cleanup.start()
         dispatcher.start()
-        helpers.start(load_readers)
+        helpers.start()
         log.info("service.started", data_dir=str(settings.data_dir), plans_taken_up=len(taken_up))
 
     def stop(self) -> None:
@@ -174,9 +187,9 @@ class Service:
             self._lock = None
         log.info("service.stopped")
 
-    def _pool(self, workers: int) -> Callable[[], Executor]:
+    def _pool(self, niceness: int) -> Callable[[], Executor]:
         settings = self.settings
-        return lambda: process_pool(workers, settings.niceness, settings.log_level, settings.job_memory_bytes)
+        return lambda: process_pool(1, niceness, settings.log_level, settings.job_memory_bytes)
 
 
 def _oidc(settings: Settings) -> Oidc | None:

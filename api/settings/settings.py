@@ -85,9 +85,12 @@ class Settings(BaseSettings):
     job_memory_bytes: int | None = Field(
         default=None, ge=512 * MB, description="Memory of a worker; a job that asks for more fails alone."
     )
-    tenant_trace_bytes: int | None = Field(default=None, ge=1, description="Bytes of traces that a tenant may keep.")
-    tenant_active_plans: int | None = Field(
-        default=None, ge=1, description="Plans and fronts of a tenant that may wait or run."
+    tenant_trace_bytes: int = Field(
+        default=65_536 * MB, ge=1, description="Bytes of traces that a tenant may keep, with those of open uploads."
+    )
+    tenant_open_uploads: int = Field(default=32, ge=1, description="Uploads in parts that a tenant may have begun.")
+    tenant_active_plans: int = Field(
+        default=100, ge=1, description="Plans and fronts of a tenant that may wait or run."
     )
     keep_days: float | None = Field(
         default=None, gt=0, description="Finished plans, and traces that no plan was made for since, go after so long."
@@ -104,7 +107,15 @@ class Settings(BaseSettings):
         default=2, ge=1, le=256, description="Plans that run at the same time, each in its own process."
     )
     threads_per_plan: int | None = Field(default=None, ge=1, description="Threads of a plan; all cores by default.")
-    helpers: int = Field(default=1, ge=1, le=64, description="Processes that check uploads and replay evaluations.")
+    helpers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that read long uploads, and as many for long evaluations; two more do what is short.",
+    )
+    max_read_s: float = Field(
+        default=300.0, gt=0, description="Longest time to read an upload, or for an evaluation or a look at a trace."
+    )
     niceness: int = Field(
         default=10, ge=0, le=19, description="Added to the niceness of workers, so that requests come first."
     )
