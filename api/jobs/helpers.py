@@ -14,7 +14,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future
 from typing import Any, Literal, TypeVar
 
 from api.jobs.processes import close, kill
-from api.jobs.turns import Turns
+from api.turns import Turns
 
 __all__ = ["Helpers", "TooSlowError", "Use"]
 

@@ -79,6 +79,7 @@ class Cleanup:
         self._store.drop_idempotency_keys(now - HOUR_S * self._settings.idempotency_hours)
         if left := self._blobs.drop_unfinished(now - HOUR_S * self._settings.upload_hours):
             log.info("temporary.swept", files=len(left))
+        self._audit.tell_left_out()
         self._audit.forget(now - DAY_S * self._settings.audit_days)
         if self._settings.keep_days is None:
             return

@@ -11,13 +11,13 @@ from typing import IO
 import structlog
 
 from api.http.access import Access
+from api.http.bodies import Bodies
 from api.http.oidc import Oidc
 from api.http.rates import Rates
 from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
 from api.jobs.executors import check_installed, executor_factory
 from api.jobs.helpers import Helpers
-from api.jobs.processes import process_pool
-from api.jobs.turns import Turns
+from api.jobs.processes import kill, process_pool
 from api.resources.context import Running, Services
 from api.resources.traces.inspection import warm_up as load_readers
 from api.resources.worker import run_search, warm_up
@@ -34,10 +34,14 @@ from api.store.leases import Leases
 from api.store.remote_blobs import open_blobs
 from api.store.store import Store
 from api.telemetry.metrics import Metrics
+from api.turns import Turns
 from traces import InputError
 
 __all__ = ["Service"]
 
+BODY_MEMORY_BYTES = 2 << 30  # of the process that checks large bodies
+CHECKS = 2  # bounds the memory of topologies and constraints, whatever the number of requests
+MOST_WAITING = 200  # of one tenant, for a check
 IMPORTS = 4  # at the same time; one tenant has one less
 HELPER_EXIT_S = 1.0  # nobody waits for a helper any more when the server ends
 log = structlog.get_logger(__name__)
@@ -73,12 +77,15 @@ class Service:
             keys=keys,
             audit=AuditLog(self.database),
             metrics=Metrics(store, settings.data_dir),
+            bodies=Bodies(lambda: process_pool(1, settings.niceness, settings.log_level, BODY_MEMORY_BYTES), kill),
+            checking=Turns(range(CHECKS), 1, MOST_WAITING),
         )
         self.access = Access(
             required=settings.auth == "required",
             keys=keys,
             oidc=_oidc(settings),
             rates=Rates(settings.rate_per_s, settings.rate_burst),
+            failures=Rates(settings.failures_per_s, settings.failures_burst),
         )
         self._cleanup: Cleanup | None = None
         self._scrubber: Scrubber | None = None
@@ -183,6 +190,7 @@ class Service:
             services.running.dispatcher.stop(self.settings.shutdown_s)
             services.running.helpers.close(HELPER_EXIT_S)
             services.running = None
+        services.bodies.close()
         self.database.close()
         if self._lock is not None:
             self._lock.close()

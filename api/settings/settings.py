@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.settings.addresses import LOCAL, is_local_database, is_loopback, is_safe_url, parse_executor
-from traces import InputError, Violations
+from traces import Violations
 
 __all__ = ["Settings", "default_data_dir", "read_settings", "unknown_variables"]
 
@@ -61,6 +61,10 @@ class Settings(BaseSettings):
         default=None, gt=0, description="Requests per second that one client may send; no limit if left out."
     )
     rate_burst: int = Field(default=100, ge=1, description="Requests that one client may send at once.")
+    failures_per_s: float = Field(
+        default=1.0, gt=0, description="Wrong keys and tokens per second of one address; more are not looked at."
+    )
+    failures_burst: int = Field(default=100, ge=1, description="Wrong keys and tokens of one address at once.")
     audit_days: float = Field(default=365.0, gt=0, description="How long the audit log is kept.")
 
     max_trace_bytes: int = Field(default=8192 * MB, ge=1, description="Largest trace to accept.")
@@ -182,7 +186,7 @@ def read_settings(**given: Any) -> Settings:
             detail = str(item["msg"]).removeprefix("Value error, ").rstrip(".") + "."
             remedy = f"Set MOE_PLACEMENT_{name.upper()}, or the option of the command."
             found.add("setting", f"/{name}", detail, remedy)
-        raise InputError(tuple(found.found)) from None
+        raise found.error() from None
 
 
 def unknown_variables() -> list[str]:

@@ -7,28 +7,20 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
-from api.store.database import Database
-from api.store.labels import relabel, tagged
+from api.store.kept import Kept, Named
 from api.store.models import plans, traces, uploads
 from api.store.rows import ACTIVE, ConflictError, TraceRow, UploadRow
 
 __all__ = ["Traces", "Uploads"]
 
 
-class Traces:
-    """Traces of one tenant; nothing of others can be read or changed through it.
+class Traces(Named[TraceRow]):
+    """Traces of one tenant; their bytes are in the blobs' folder."""
 
-    Parameters
-    ----------
-    database : Database
-    tenant : str
-    """
-
-    def __init__(self, database: Database, tenant: str) -> None:
-        self.database = database
-        self.tenant = tenant
+    table = traces
+    row = TraceRow
 
     def add(
         self,
@@ -44,7 +36,7 @@ class Traces:
         `ConflictError` (``quota-exceeded``) if the tenant's traces would have more than `max_bytes`.
         """
         with self.database.write() as connection:
-            if (known := self._trace(connection, trace_id)) is not None:
+            if (known := self._row(connection, trace_id)) is not None:
                 return known, False
             if max_bytes is not None and (total := self._kept_bytes(connection) + size) > max_bytes:
                 raise ConflictError("quota-exceeded", f"Your traces would have {total} bytes, of {max_bytes}.")
@@ -58,7 +50,7 @@ class Traces:
                 "facts": dict(facts),
             }
             connection.execute(insert(traces).values(values))
-            added = self._trace(connection, trace_id)
+            added = self._row(connection, trace_id)
             assert added is not None
             return added, True
 
@@ -67,24 +59,10 @@ class Traces:
         with self.database.read() as connection:
             return self._kept_bytes(connection)
 
-    def get(self, trace_id: str) -> TraceRow | None:
-        """Return a trace."""
-        with self.database.read() as connection:
-            return self._trace(connection, trace_id)
-
-    def page(self, limit: int, before: int | None, tags: Sequence[str] = ()) -> list[TraceRow]:
-        """Return up to `limit` traces with all of `tags`, the newest first, older than `before`."""
-        mine = (traces.c.tenant == self.tenant) & tagged(traces, tags)
-        query = select(traces).where(mine).order_by(traces.c.seq.desc()).limit(limit)
-        if before is not None:
-            query = query.where(traces.c.seq < before)
-        with self.database.read() as connection:
-            return [TraceRow(**row._mapping) for row in connection.execute(query)]
-
     def delete(self, trace_id: str) -> bool:
         """Delete a trace; False if there is none. `ConflictError` if a queued or running plan needs it."""
         with self.database.write() as connection:
-            row = self._trace(connection, trace_id)
+            row = self._row(connection, trace_id)
             if row is None:
                 return False
             using = select(func.count()).where(plans.c.trace_seq == row.seq, plans.c.status.in_(ACTIVE))
@@ -93,33 +71,16 @@ class Traces:
             connection.execute(delete(traces).where(traces.c.seq == row.seq))
             return True
 
-    def label(self, trace_id: str, changes: Mapping[str, Any]) -> bool:
-        """Change `name` or `tags` of a trace; False if there is none."""
-        mine = (traces.c.tenant == self.tenant) & (traces.c.id == trace_id)
-        return relabel(self.database, traces, mine, changes)
-
     def _kept_bytes(self, connection: Connection) -> int:
         kept = select(func.coalesce(func.sum(traces.c.bytes), 0)).where(traces.c.tenant == self.tenant)
         return int(connection.execute(kept).scalar_one())
 
-    def _trace(self, connection: Connection, trace_id: str) -> TraceRow | None:
-        mine = (traces.c.tenant == self.tenant) & (traces.c.id == trace_id)
-        row: Row[Any] | None = connection.execute(select(traces).where(mine)).one_or_none()
-        return None if row is None else TraceRow(**row._mapping)
 
+class Uploads(Kept[UploadRow]):
+    """Uploads in parts of one tenant; their bytes are in the blobs' folder."""
 
-class Uploads:
-    """Uploads in parts of one tenant; their bytes are in the blobs' folder.
-
-    Parameters
-    ----------
-    database : Database
-    tenant : str
-    """
-
-    def __init__(self, database: Database, tenant: str) -> None:
-        self.database = database
-        self.tenant = tenant
+    table = uploads
+    row = UploadRow
 
     def add(
         self,
@@ -151,15 +112,7 @@ class Uploads:
         with self.database.read() as connection:
             return list(connection.execute(select(uploads.c.id).where(uploads.c.tenant == self.tenant)).scalars())
 
-    def get(self, upload_id: str) -> UploadRow | None:
+    def get(self, row_id: str) -> UploadRow | None:
         """Return an upload in parts that has not expired."""
-        mine = (uploads.c.tenant == self.tenant) & (uploads.c.id == upload_id) & (uploads.c.expires_at > time.time())
-        with self.database.read() as connection:
-            row = connection.execute(select(uploads).where(mine)).one_or_none()
-        return None if row is None else UploadRow(**row._mapping)
-
-    def delete(self, upload_id: str) -> bool:
-        """Forget an upload in parts; False if there is none."""
-        mine = (uploads.c.tenant == self.tenant) & (uploads.c.id == upload_id)
-        with self.database.write() as connection:
-            return connection.execute(delete(uploads).where(mine)).rowcount > 0
+        row = super().get(row_id)
+        return None if row is None or row.expires_at <= time.time() else row

@@ -14,7 +14,7 @@ import pytest
 from api.jobs import helpers as module
 from api.jobs.helpers import Helpers, TooSlowError
 from api.jobs.processes import process_pool
-from api.jobs.turns import TooManyWaitingError, Turns
+from api.turns import TooManyWaitingError, Turns
 
 
 def nothing() -> None:

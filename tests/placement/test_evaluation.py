@@ -294,6 +294,7 @@ def test_balance_per_pass_is_by_its_definition(
     plan = Plan.of(table, layer_ids=np.arange(LAYERS), num_experts=EXPERTS, gpus_per_node=(3,))
     ids = random_ids(rng, tokens, LAYERS, EXPERTS, missing=missing)
     trace = Trace.of(ids, num_experts=EXPERTS)
+    sizes = sorted({min(size, tokens) for size in sizes})
     options: Any = {"execution": execution, "pass_tokens": sizes, "workers": workers}
     found = evaluate(plan, trace, Topology.parse("1x3"), **options)
     for item, size in zip(found.per_pass, sizes, strict=True):
@@ -331,3 +332,13 @@ def test_sizes_of_passes_are_checked() -> None:
     with pytest.raises(InputError) as error:
         evaluate(plan, trace, Topology.parse("1x2"), pass_tokens=sizes)
     assert [item.pointer for item in error.value.violations] == ["/pass_tokens/0", "/pass_tokens/2"]
+
+
+def test_passes_longer_than_the_trace_are_refused() -> None:
+    """They would have no figures; the sizes that nobody asked for may."""
+    plan = Plan.of([[0, 1]], layer_ids=[0], num_experts=2, gpus_per_node=(2,))
+    trace = Trace.of(np.zeros((8, 1, 1), int), num_experts=2)
+    with pytest.raises(InputError, match="8 tokens, which make no pass of 9") as error:
+        evaluate(plan, trace, Topology.parse("1x2"), pass_tokens=[8, 9])
+    assert [item.pointer for item in error.value.violations] == ["/pass_tokens/1"]
+    assert [item.passes for item in evaluate(plan, trace, Topology.parse("1x2")).per_pass] == [0, 0, 0]

@@ -100,7 +100,7 @@ def test_change_equals_change_of_score(
     before = value(table)
     layer = int(rng.integers(LAYERS))
     search = Layer(problem, table[layer], layer, tokens=TOKENS)
-    change = anneal_layer(search.state, search.model, 200, float(rng.choice([0.0, 0.05, 1.0])), np.inf, seeded(seed, 1))
+    change = anneal_layer(search.state, search.model, 200, float(rng.choice([0.0, 0.05, 1.0])), np.inf, 8, seeded(seed, 1))
     after = table.copy()
     after[layer] = search.row
     assert not np.array_equal(after, table)
@@ -112,19 +112,18 @@ def test_change_equals_change_of_score(
 
 def assert_fresh(search: Layer, again: Layer) -> None:
     """Check that the counters and tables of a search are those that its map gives from scratch."""
-    for name in ("on_gpu", "on_node", "variance", "overlap", "home_overlap", "active_on", "value", "at"):
+    for name in ("variance", "overlap", "home_overlap", "active_on", "value", "sums"):
         assert np.allclose(getattr(search.state, name), getattr(again.state, name), atol=1e-9), name
+    for name in ("gpus", "nodes"):
+        ours, theirs = getattr(search.state, name), getattr(again.state, name)
+        for field in ("planes", "zero", "one"):
+            assert np.array_equal(getattr(ours, field), getattr(theirs, field)), (name, field)
     here = search.state.expert_of >= 0
     expert, gpu = search.state.expert_of[here], search.state.gpu_of[here]
     items, others = search.state.item_at[expert, gpu], again.state.item_at[expert, gpu]
-    for name in ("fresh", "fresh_node", "lone", "lone_node"):
-        ours, theirs = getattr(search.state, name), getattr(again.state, name)
-        if len(ours):
-            square = ours.shape[0] == ours.shape[1] and name.startswith("lone")
-            ours, theirs = ours[items], theirs[others]
-            if square:
-                ours, theirs = ours[:, items], theirs[:, others]
-            assert np.allclose(ours, theirs, atol=1e-9), name
+    for name in ("bits", "active", "part"):
+        assert np.allclose(getattr(search.state, name)[items], getattr(again.state, name)[others], atol=1e-12), name
+    assert all(item in search.state.item_on[gpu] for item, gpu in enumerate(search.state.gpu_of))
 
 
 def test_second_replicas_on_a_gpu_are_dropped() -> None:

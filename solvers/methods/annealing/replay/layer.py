@@ -10,10 +10,11 @@ import numpy.typing as npt
 from placement import Problem
 from placement.cost.shares import home_share
 from placement.replay.replay import POLICIES, homes_of, replica_table
-from solvers.methods.annealing.replay.kernels.loads import load_cost
-from solvers.methods.annealing.replay.kernels.routing import route_all
-from solvers.methods.annealing.replay.kernels.state import LayerModel, LayerState, Loads, Prices
+from solvers.methods.annealing.replay.kernels.loads import load_cost, sum_up
+from solvers.methods.annealing.replay.kernels.serving import gather, hash_residues, serve_all
+from solvers.methods.annealing.replay.kernels.state import LayerModel, LayerState, Loads, Prices, Split
 from solvers.methods.annealing.replay.kernels.trials import anneal_layer, most_active
+from solvers.methods.annealing.replay.levels import level_of
 from solvers.searching.kernels.random import State, seeded
 from solvers.searching.search import Search
 from traces import TokenSample
@@ -31,6 +32,7 @@ HOPELESS = 8.0
 # With as much for each, several runs per layer are better than a longer one; chosen by trial.
 RUN_TRIALS, RUN_S = 4_000_000, 1.5
 RUN_TRIALS_PER_PAIR = 40  # of slots, where that is less; chosen by trial
+LOCAL = 8  # of 16 exchanges
 MAX_RUNS = 4  # more gain less than longer ones. Chosen by trial
 
 
@@ -70,35 +72,44 @@ class Layer:
         token, place = np.nonzero(ids >= 0)
         expert = ids[token, place]
         order = np.argsort(expert, kind="stable")
+        start, token = np.searchsorted(expert[order], np.arange(E + 1)), token[order]
+        residue = np.zeros(len(token), np.int64)
+        hash_residues(start, token, sample.rows[:n], layer, residue)
         hop, node = topology.hop_cost, topology.node_of_gpu
-        by_node = objective.dedup == "node"
-        gpu_cost, node_cost = hop, np.zeros((G, N))
-        if by_node:
+        gpu_cost, node_cost = hop, np.zeros((G, 0))
+        if objective.dedup == "node" and N > 1:
             gpu_cost = hop[topology.entry_gpu[:, node], np.arange(G)[None, :]]
             node_cost = hop[np.arange(G)[:, None], topology.entry_gpu]
+        distinct, top_k = objective.dedup != "none", ids.shape[1]
         shares, deviations, moments = home_share(problem), problem.load_deviations, problem.home_moments
         own = np.zeros((E, 0)) if deviations is None else deviations[layer]
         position = np.arange(S) % problem.slots_per_gpu
         weights, layers, caps = objective, problem.num_layers, problem.load_caps
         batch = objective.decode_batch if weights.activated_weight else 0
-        batches = -(-n // batch) if batch else 0
+        batches, words = -(-n // batch) if batch else 0, -(-n // 64)
+        member = np.zeros((E + 1, words), np.uint64)
+        gather(start, token, member)
         self.model = LayerModel(
-            start=np.searchsorted(expert[order], np.arange(E + 1)),
-            token=token[order],
-            place=place[order],
+            start=start,
+            token=token,
+            residue=residue,
+            member=member,
+            most_saved=float(gpu_cost.max() + node_cost.max(initial=0.0)),
             rows=sample.rows[:n],
             home=homes.astype(np.int64),
             load=problem.relative_load[layer],
             covariance=np.ascontiguousarray(own @ own.T) if own.shape[1] else np.zeros((0, 0)),
             moments=np.zeros((0, 0)) if moments is None else moments[layer],
-            homes=np.full((1, G), 1 / G) if shares is None else shares[layer],
-            fair=topology.fair_share,
-            policy=POLICIES[objective.replica_policy],
-            node_of_gpu=node,
-            gpu_cost=np.ascontiguousarray(gpu_cost),
-            node_cost=np.ascontiguousarray(node_cost),
-            distinct=objective.dedup != "none",
-            by_node=by_node and N > 1,
+            split=Split(
+                policy=POLICIES[objective.replica_policy],
+                homes=np.full((1, G), 1 / G) if shares is None else shares[layer],
+                alike=shares is None,
+                node_of_gpu=node,
+                node_size=np.bincount(node),
+                fair=topology.fair_share,
+                share=np.zeros(G + 1),
+            ),
+            distinct=distinct,
             layer=layer,
             lock=self._locks(),
             allowed=np.ascontiguousarray(problem.allowed[layer]),
@@ -117,41 +128,46 @@ class Layer:
             ),
         )
         gpus, counts = replica_table(row[None], E, problem.slots_per_gpu)
-        room = np.full((E, G + 1), -1, np.int64)
+        most_replicas = min(G, S - E + 1)
+        room = np.full((E, most_replicas + 1), -1, np.int64)
         room[:, : gpus.shape[2]] = gpus[0]
         slot = np.flatnonzero(row >= 0)
         item_at = np.full((E, G), -1, np.int64)
         item_at[row[slot], slot // problem.slots_per_gpu] = slot
-        table = 0 if objective.dedup == "none" else S
         self.state = LayerState(
             expert_of=row.astype(np.int64),
             gpu_of=np.arange(S) // problem.slots_per_gpu,
+            item_on=np.arange(S).reshape(G, -1),
             replicas=room,
             counts=counts[0].copy(),
             item_at=item_at,
-            used=np.full(ids.shape, -1, np.int32),
-            at=np.full(ids.shape, -1, np.int32),
-            on_gpu=np.zeros((n, G), np.uint16),
-            on_node=np.zeros((n, N), np.uint16),
-            fresh=np.zeros((S, G)),
-            fresh_node=np.zeros((S, N)),
-            lone=np.zeros((table, table)),
-            lone_node=np.zeros((table, table) if self.model.by_node else (0, 0)),
+            bits=np.zeros((S + 1, words), np.uint64),
+            gpus=level_of(gpu_cost, homes, top_k, distinct=distinct),
+            nodes=level_of(node_cost, homes, top_k, distinct=distinct),
+            part=np.zeros(S),
             gpu_load=np.zeros(G),
             overlap=np.zeros((E, G)),
             variance=np.zeros(G),
-            active=np.zeros((batches, E if batch else 0, G), np.int32),
+            active=np.zeros((S + 1, batches), np.uint64),
             active_on=np.zeros((batches, G), np.int32),
             home_overlap=np.zeros((0 if moments is None else E, G, G)),
-            share=np.zeros((3, G + 1)),
+            share=np.zeros((2, G)),
             by_home=np.zeros((2, G, G)),
+            served=np.zeros((2, most_replicas + 1, words), np.uint64),
+            served_active=np.zeros((2, most_replicas + 1, batches), np.uint64),
+            room=np.zeros((2, words), np.uint64),
+            choice=np.full((2, G), -1, np.int64),
+            near=np.zeros(N, np.int64),
+            sums=np.zeros(2),
+            highest=np.zeros(3, np.int64),
             value=np.zeros(2),
         )
-        messages = route_all(self.state, self.model)
+        messages = serve_all(self.state, self.model)
         none, state, model = np.zeros(G), self.state, self.model
         varies = deviations is not None or moments is not None
         known = Loads(model.load, model.covariance, varies, state.gpu_load, state.overlap, state.variance)
         loads = load_cost(-1, -1, none, none, none, known, model.prices)
+        sum_up(state.gpu_load, state.variance, model.prices, state.sums, state.highest)
         state.value[:] = loads, most_active(state.active_on)
         # What the layer adds to the objective, on these tokens.
         self.cost = model.scale * messages + loads + model.activated_weight * float(state.value[1])
@@ -177,7 +193,7 @@ class Layer:
 
     def anneal(self, trials: int, temperature: float, hopeless: float, rng: State) -> float:
         """See `anneal_layer`."""
-        change = anneal_layer(self.state, self.model, trials, temperature, hopeless, rng)
+        change = anneal_layer(self.state, self.model, trials, temperature, hopeless, LOCAL, rng)
         if temperature >= 0:
             self.cost += change
         return change
