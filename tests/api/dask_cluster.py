@@ -48,7 +48,8 @@ class DaskCluster:
             assert time.monotonic() < deadline, cluster.log()
             time.sleep(0.05)
         cluster.client = connect(scheduler_file=str(cluster._file), set_as_default=False, timeout=30)
-        cluster.client.wait_for_workers(workers, timeout=60)
+        if workers:
+            cluster.client.wait_for_workers(workers, timeout=60)
         return cluster
 
     @property
