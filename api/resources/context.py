@@ -12,6 +12,7 @@ from api.http.access import PrincipalOf
 from api.http.bodies import Bodies
 from api.jobs.dispatcher import Dispatcher
 from api.jobs.helpers import Helpers
+from api.jobs.watching import Watching
 from api.settings.settings import Settings
 from api.store.audit import AuditLog
 from api.store.blobs import Blobs
@@ -64,6 +65,8 @@ class Services:
         Reads large bodies of requests.
     checking : Turns
         For requests that are checked against a trace, before they are queued.
+    watching : Watching
+        News of the plans that somebody watches.
     running : Running or None
         Set while the service runs.
     """
@@ -75,6 +78,7 @@ class Services:
     metrics: Metrics
     bodies: Bodies
     checking: Turns[int]
+    watching: Watching
     draining: threading.Event = field(default_factory=threading.Event)
     holding: threading.Lock = field(default_factory=threading.Lock)
     uploading: set[str] = field(default_factory=set)

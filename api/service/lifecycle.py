@@ -18,6 +18,7 @@ from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
 from api.jobs.executors import check_installed, executor_factory
 from api.jobs.helpers import Helpers
 from api.jobs.processes import kill, process_pool
+from api.jobs.watching import Watching
 from api.resources.context import Running, Services
 from api.resources.traces.inspection import warm_up as load_readers
 from api.resources.worker import run_search, warm_up
@@ -79,6 +80,7 @@ class Service:
             metrics=Metrics(store, settings.data_dir),
             bodies=Bodies(lambda: process_pool(1, settings.niceness, settings.log_level, BODY_MEMORY_BYTES), kill),
             checking=Turns(range(CHECKS), 1, MOST_WAITING),
+            watching=Watching(self.database),
         )
         self.access = Access(
             required=settings.auth == "required",
