@@ -16,7 +16,17 @@ from placement.time.experts import ExpertKernel, FittedError, roofline
 from placement.time.gpus import GPUS, Gpu
 from traces import InputError
 
-__all__ = ["Coefficients", "coefficients_of", "exchange_for", "from_json", "kernel_for", "read_coefficients", "to_json"]
+__all__ = [
+    "Coefficients",
+    "coefficients_of",
+    "exchange_for",
+    "from_json",
+    "kernel_for",
+    "kernel_named",
+    "measured_gpus",
+    "read_coefficients",
+    "to_json",
+]
 
 SAME_CHIP = {"h800": "h100"}  # other links, the same compute
 WIDE = ("sglang_deepep", "tensorrt_llm_wideep")  # expert parallel kernels, measured for it
@@ -180,6 +190,17 @@ def kernel_for(
         return -mine, -same, -(kernel.name in WIDE) - (kernel.phase == phase), kernel.error.median
 
     return min(fitting, key=rank)
+
+
+def kernel_named(
+    gpu: Gpu, name: str, phase: str, dtype: str, *, own: Coefficients | None = None
+) -> ExpertKernel | None:
+    """Return the model of one kernel; None where it was not measured on this GPU."""
+    for part in (own, coefficients_of(gpu.name)):
+        for kernel in part.kernels if part is not None and _fits(part, gpu) else ():
+            if (kernel.name, kernel.phase, kernel.dtype) == (name, phase, dtype):
+                return kernel
+    return None
 
 
 def _fits(part: Coefficients, gpu: Gpu) -> bool:

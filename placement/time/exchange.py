@@ -115,7 +115,15 @@ class Exchange:
                     best[curve.nodes] = curve
         return tuple(best[nodes] for nodes in sorted(best))
 
-    def ms(self, way: Way, nodes: int, copies: npt.ArrayLike, shape: ModelShape, sms: int = 20) -> Floats:
+    def ms(
+        self,
+        way: Way,
+        nodes: int,
+        copies: npt.ArrayLike,
+        shape: ModelShape,
+        sms: int = 20,
+        base: float | None = None,
+    ) -> Floats:
         """Return the time of one direction, (...) milliseconds.
 
         ``T = t0 + a (T_base - t0)``: what the busiest rank moves, over what every rank moves when all are alike, is the
@@ -133,13 +141,16 @@ class Exchange:
             Each copy is one vector of its hidden size.
         sms : int
             Streaming multiprocessors that the kernels are given.
+        base : float, optional
+            Copies per token under even routing on so many nodes; interpolated between the measured ones otherwise.
         """
         curves = [curve for curve in self.of(way, shape, sms) if (curve.nodes > 1) == (nodes > 1)]
         if not curves:
             return np.full(np.shape(copies), np.nan)
         amount, size = np.asarray(copies, float), shape.expert_input / 1e9
-        base = float(np.interp(np.log(nodes), [np.log(c.nodes) for c in curves], [c.base_copies for c in curves]))
-        times = [curve.ms(amount / base * curve.base_copies * size * curve.vector_bytes) for curve in curves]
+        known = [np.log(curve.nodes) for curve in curves]
+        even = base or float(np.interp(np.log(nodes), known, [curve.base_copies for curve in curves]))
+        times = [curve.ms(amount / even * curve.base_copies * size * curve.vector_bytes) for curve in curves]
         return between_nodes(nodes, [curve.nodes for curve in curves], times)
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from placement.time.calibration.exchanges import curve_rows, fit_curve
 from placement.time.calibration.experts import expert_rows, fit_experts
-from placement.time.calibration.tables import kind_of, read_table
+from placement.time.calibration.tables import gpu_of, kind_of, read_table
 from placement.time.catalogue import Coefficients
 from placement.time.exchange import Curve, Exchange
 from placement.time.experts import ExpertKernel
 from traces import InputError
 
-__all__ = ["SYSTEMS", "calibrate", "package_tables", "tables_of"]
+__all__ = ["SYSTEMS", "calibrate", "gpu_in", "package_tables", "tables_of"]
 
 PACKAGE, LICENCE = "aiconfigurator-core", "Apache-2.0"
 SYSTEMS = {
@@ -77,6 +77,24 @@ def tables_of(gpu: str, root: Path) -> list[Path]:
 def _version(text: str) -> tuple[int, ...]:
     parts = text.replace("rc", ".").replace("post", ".").split(".")
     return tuple(int(part) if part.isdecimal() else 0 for part in parts)
+
+
+def gpu_in(paths: Iterable[str | Path]) -> str:
+    """Return the one GPU that tables are of.
+
+    Raises
+    ------
+    InputError
+        If they are of none or of several.
+    """
+    found: set[str] = set()
+    for path in paths:
+        columns = read_table(path)
+        found |= {gpu_of(str(device)) for device in columns.get("device", [])}
+    if len(found) != 1:
+        detail = f"The tables' column `device` names {', '.join(sorted(found)) or 'no GPU'}."
+        raise InputError.of("which_gpu", "/gpu", detail, "Name the GPU with `gpu`, and give tables of one at a time.")
+    return found.pop()
 
 
 def calibrate(
