@@ -10,7 +10,9 @@ from typing import Any
 
 from placement import Plan, Problem, Topology
 from placement.engines import engine_of
+from placement.replay.passes import refuse_long_passes
 from solvers.comparing import Comparison, judge
+from solvers.counted import refuse_token_options
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
 from solvers.parts import Named, Parts, travel_notes
@@ -107,9 +109,13 @@ class Study(Shown, ByContent):
             request.redundant_experts,
         )
         notes = (*notes, *problem.topology.notes, *problem.topology.warnings)
-        if parts.held_out is not None:
-            for _ in parts.held_out.batches():
-                pass  # reading checks: a fault in the tokens held out is told before the search as well
+        if parts.fit is None and parts.held_out is None:
+            refuse_token_options({"/pass_tokens": request.pass_tokens})
+        if parts.fit is not None:
+            refuse_long_passes(request.pass_tokens, parts.fit.num_tokens or profile.tokens, "The part to fit")
+        if parts.held_out is not None:  # reading checks: a fault in the tokens held out is told before the search
+            held = sum(map(len, parts.held_out.batches()))
+            refuse_long_passes(request.pass_tokens, held, "The part held out")
         split: dict[str, Any] = {"fit": parts.fit, "held_out": parts.held_out, "counts": parts.counts}
         return cls(request=request, problem=problem, notes=notes, **split)
 

@@ -28,6 +28,7 @@ OWN = {
     "pipeline_stages": "--pipeline-stages",
     "plan_format": "--plan-format",
     "prove": "--prove",
+    "server": "--server",
     "to": "--to",
     "without_mtp": "--without-mtp",
     "workers": "--workers",

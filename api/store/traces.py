@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from api.store.kept import Kept, Named
 from api.store.models import plans, traces, uploads
@@ -38,8 +38,7 @@ class Traces(Named[TraceRow]):
         with self.database.write() as connection:
             if (known := self._row(connection, trace_id)) is not None:
                 return known, False
-            kept = select(func.coalesce(func.sum(traces.c.bytes), 0)).where(traces.c.tenant == self.tenant)
-            if max_bytes is not None and (total := int(connection.execute(kept).scalar_one()) + size) > max_bytes:
+            if max_bytes is not None and (total := self._kept_bytes(connection) + size) > max_bytes:
                 raise ConflictError("quota-exceeded", f"Your traces would have {total} bytes, of {max_bytes}.")
             values = {
                 "tenant": self.tenant,
@@ -55,6 +54,11 @@ class Traces(Named[TraceRow]):
             assert added is not None
             return added, True
 
+    def kept_bytes(self) -> int:
+        """Return how many bytes the tenant's traces have."""
+        with self.database.read() as connection:
+            return self._kept_bytes(connection)
+
     def delete(self, trace_id: str) -> bool:
         """Delete a trace; False if there is none. `ConflictError` if a queued or running plan needs it."""
         with self.database.write() as connection:
@@ -67,6 +71,10 @@ class Traces(Named[TraceRow]):
             connection.execute(delete(traces).where(traces.c.seq == row.seq))
             return True
 
+    def _kept_bytes(self, connection: Connection) -> int:
+        kept = select(func.coalesce(func.sum(traces.c.bytes), 0)).where(traces.c.tenant == self.tenant)
+        return int(connection.execute(kept).scalar_one())
+
 
 class Uploads(Kept[UploadRow]):
     """Uploads in parts of one tenant; their bytes are in the blobs' folder."""
@@ -74,8 +82,15 @@ class Uploads(Kept[UploadRow]):
     table = uploads
     row = UploadRow
 
-    def add(self, name: str | None, hints: Mapping[str, Any], size: int | None, expires_at: float) -> UploadRow:
-        """Begin an upload in parts; `hints` may hold ``tags`` too."""
+    def add(
+        self,
+        name: str | None,
+        hints: Mapping[str, Any],
+        size: int | None,
+        expires_at: float,
+        max_open: int | None = None,
+    ) -> UploadRow:
+        """Begin an upload in parts; `hints` may hold ``tags`` too. `ConflictError` if as many are open as may be."""
         values = {
             "tenant": self.tenant,
             "id": f"upload_{secrets.token_hex(16)}",
@@ -85,9 +100,17 @@ class Uploads(Kept[UploadRow]):
             "created_at": time.time(),
             "expires_at": expires_at,
         }
+        mine = select(func.count()).where(uploads.c.tenant == self.tenant)
         with self.database.write() as connection:
+            if max_open is not None and (count := connection.execute(mine).scalar_one()) >= max_open:
+                raise ConflictError("quota-exceeded", f"{count} of your uploads in parts are open, of {max_open}.")
             row = connection.execute(insert(uploads).values(values).returning(uploads)).one()
         return UploadRow(**row._mapping)
+
+    def ids(self) -> list[str]:
+        """Return the ids of the tenant's uploads in parts."""
+        with self.database.read() as connection:
+            return list(connection.execute(select(uploads.c.id).where(uploads.c.tenant == self.tenant)).scalars())
 
     def get(self, row_id: str) -> UploadRow | None:
         """Return an upload in parts that has not expired."""
