@@ -26,7 +26,7 @@ from solvers.solving import solve
 from traces import InputError, LoadCounts, Trace
 from traces.support.content import ByContent
 from traces.support.kinds import checked
-from traces.support.shown import Facts, as_html, as_text
+from traces.support.shown import Facts, Shown
 
 __all__ = ["Study"]
 
@@ -34,7 +34,7 @@ Planned = Plan | Solver | str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Study(ByContent):
+class Study(Shown, ByContent):
     """A checked problem, and the tokens to judge its plans by.
 
     Attributes
@@ -118,12 +118,6 @@ class Study(ByContent):
             refuse_long_passes(request.pass_tokens, held, "The part held out")
         split: dict[str, Any] = {"fit": parts.fit, "held_out": parts.held_out, "counts": parts.counts}
         return cls(request=request, problem=problem, notes=notes, **split)
-
-    def __repr__(self) -> str:
-        return as_text(*self._shown())
-
-    def _repr_html_(self) -> str:
-        return as_html(*self._shown())
 
     def _shown(self) -> tuple[str, Facts]:
         rows = [line.strip().partition(": ") for line in repr(self.problem).split("\n")[1:]]

@@ -35,6 +35,8 @@ PANELS = {
     **dict.fromkeys(("engine", "objective"), ENGINE),
     "constraints": CONSTRAINTS,
     **dict.fromkeys(("limits", "solver", "options", "seed", "seeds", "start"), LIMITS),
+    **dict.fromkeys(("fill_missing", "without_mtp", "layer"), OUTPUT),
+    **dict.fromkeys(("model_class", "mtp_model_class", "model_name", "pipeline_stages"), OUTPUT),
 }
 # Options whose name is not that of the field.
 NAMES = {
@@ -59,6 +61,7 @@ METAVARS |= {
     "layers": "LAYERS",
     "moe_layers": "IDS",
     "engine": "NAME[:ALGORITHM]",
+    "pipeline_stages": "N,N",
 }
 FIELD = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
 NAMED = ("solver", "baseline")  # take the name of a solver, where hyphens are as good as underscores

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.commands.exports import ModelClass, MtpModelClass, Where, WithoutMtp, form_of, placement_context
 from api.cli.console import BAD_INPUT, Json, print_json, say, write
 from api.cli.declared import Asked, asks
 from api.cli.reading import TraceReading
 from api.cli.remote.service import ServerOption, service_at
 from api.cli.remote.trace import send_trace
+from api.cli.writing import PlacementWriting, form_of
 
 if TYPE_CHECKING:
     from placement.exports import Document
@@ -24,10 +24,12 @@ __all__ = ["check"]
 
 WIDTH = 100
 MATRIX = "vllm_pr49572"  # lists of numbers: a placement, or counts
+OF_PLACEMENT = ("topology", "without_mtp", "model_class", "mtp_model_class")
 OF_LAYOUT = ("model", "num_experts", "layer_ids", "num_layers", "first_moe_layer", "num_mtp_layers")
 
 
 @asks(TraceReading, "reading")
+@asks(PlacementWriting, "writing", only=OF_PLACEMENT)
 def check(
     file: Annotated[
         Path,
@@ -38,14 +40,11 @@ def check(
         ),
     ],
     reading: Asked,
+    writing: Asked,
     engine: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Engine, or format that a placement should have; by content by default."),
     ] = None,
-    without_mtp: WithoutMtp = False,
-    model_class: ModelClass = None,
-    mtp_model_class: MtpModelClass = None,
-    topology: Where = None,
     server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
@@ -57,12 +56,12 @@ def check(
     """
     from api.cli.outputs import Checks
 
-    of_placement: dict[str, Any] = {"--engine": engine, "--topology": topology, "--model-class": model_class}
-    of_placement |= {"--mtp-model-class": mtp_model_class, "--without-mtp": without_mtp or None}
-    given = [flag for flag, value in of_placement.items() if value is not None]
+    given = [
+        f"--{name.replace('_', '-')}" for name in writing.nested() | ({} if engine is None else {"engine": engine})
+    ]
     of_trace = [path[0] for path in reading.said if path[0] not in OF_LAYOUT]
     with Checks() as checks:
-        read = reading.build(checks)
+        read, placing = reading.build(checks), writing.build(checks)
         checks.run(lambda: _refuse_both(given, of_trace if server is None else ["server"]))
     if server is not None:
         _diagnose(file, read, server, as_json=as_json)
@@ -71,9 +70,7 @@ def check(
     if document is None:
         _diagnose(file, read, None, as_json=as_json)
         return
-    names = {"model_class": model_class, "mtp_model_class": mtp_model_class}
-    context = placement_context(topology, read, without_mtp=without_mtp, **names)
-    _check_placement(file, document, engine, context, as_json=as_json)
+    _check_placement(file, document, engine, placing.context(read), as_json=as_json)
 
 
 def _refuse_both(of_placement: list[str], of_trace: list[str]) -> None:
