@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     keep_days: float | None = Field(
         default=None, gt=0, description="Finished plans, and traces that no plan was made for since, go after so long."
     )
+    scrub_days: float = Field(
+        default=7.0, gt=0, description="How often every stored trace is read, to find damage of the disk."
+    )
     max_wait_s: float = Field(default=60.0, ge=0, le=600, description="Longest wait that `Prefer: wait` can ask for.")
     max_time_limit_s: float = Field(
         default=3600.0, gt=0, description="Longest search; one without a time limit ends there too."

@@ -28,7 +28,7 @@ from api.settings.settings import Settings
 from api.store.database import Database
 from api.store.keys import Keys
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))
 FUZZ_ALL = EXAMPLES >= 150
 FUZZ_POSTGRES = os.environ.get("FUZZ_DATABASE") == "postgresql"
 # A well-formed request may name what is not there, or break a rule that no schema can state: the other answers that a

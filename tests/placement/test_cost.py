@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from placement import Constraints, LayerCap, Objective, Problem, Topology, evaluate, score
 from placement.cost.feasibility import load_cap_misses
-from placement.cost.shares import expected_gpu_load, replica_share
+from placement.cost.shares import expected_gpu_load
+from placement.loads.policies import replica_share
 from tests.builders.problems import plan_of, random_table
 from tests.builders.traces import random_ids, random_trace
 from traces import Profile, Trace

@@ -9,6 +9,7 @@ from placement import Problem
 from solvers.arrange.replica_budget import add_replicas
 from solvers.methods.annealing.replay.budgets import budgeted_rows
 from solvers.methods.annealing.replay.layer import Layer, search_layer
+from solvers.methods.annealing.replay.levels import Grounds
 from solvers.methods.eplb.router_groups import grouped_eplb
 from solvers.methods.eplb.start import base_plan, eplb_apart
 from solvers.searching.search import Search
@@ -64,10 +65,11 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     elif problem.objective.imbalance_weight:
         # Their unit is a change of traffic; the largest load changes the cost by more.
         hot *= HOTTER
+    grounds = Grounds(problem)
     start = _drop_second_replicas(start, problem.num_gpus)
     most: list[int] = [problem.num_slots] * problem.num_layers
     if problem.replicas_limited:
-        start, most = budgeted_rows(problem, start, search.part(BUDGET_SHARE, 0), trials=trials, cold=cold)
+        start, most = budgeted_rows(grounds, start, search.part(BUDGET_SHARE, 0), trials=trials, cold=cold)
         search = search.part(1.0, 1, work_share=1 - BUDGET_SHARE)
     elif search.start is None:
         start = np.stack([add_replicas(problem, layer, row, problem.num_slots) for layer, row in enumerate(start)])
@@ -75,10 +77,10 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
 
     def anneal(part: Search, layer: int) -> None:
         row = start[layer]
-        other = None if whole is None else Layer(problem, whole[layer], layer)
+        other = None if whole is None else Layer(grounds.of(), whole[layer], layer)
         if other is not None and trials >= WHOLE_TRIALS_PER_PAIR * problem.num_slots**2:
-            row = other.row if other.cost < Layer(problem, row, layer).cost else row
-        found = search_layer(problem, row, layer, part, most[layer], hot=hot, cold=cold)
+            row = other.row if other.cost < Layer(grounds.of(), row, layer).cost else row
+        found = search_layer(grounds, row, layer, part, most[layer], hot=hot, cold=cold)
         if other is not None and other.cost < found.cost:
             found = other
         table[layer] = found.row
@@ -96,8 +98,7 @@ def _trials_per_layer(problem: Problem, search: Search) -> float:
 
 def _drop_second_replicas(table: Table, num_gpus: int) -> Table:
     """Empty the slots that hold a second replica on the same GPU: the kernel knows one per expert and GPU."""
-    result = table.copy()
-    for row in result.reshape(len(table) * num_gpus, -1):
-        _, first = np.unique(row, return_index=True)
-        row[np.setdiff1d(np.arange(len(row)), first)] = -1
-    return result
+    result = np.asarray(table, dtype=np.int32).reshape(len(table) * num_gpus, -1).copy()
+    for slot in range(1, result.shape[1]):
+        result[(result[:, :slot] == result[:, slot, None]).any(axis=1), slot] = -1
+    return result.reshape(table.shape)
