@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from placement.time.catalogue import Coefficients, exchange_for, kernel_for
-from placement.time.exchange import Exchange, Way, link_exchange
+from placement.time.catalogue import Coefficients, exchange_for, kernel_for, known_backends
+from placement.time.exchange import ONE_PER_EXPERT, Exchange, Way, link_exchange
 from placement.time.experts import ExpertKernel
 from placement.time.machine import Machine
 from placement.time.passes import PassLoad
 from placement.time.rest import REST_ERROR, rest_ms
-from traces import InputError
+from traces import InputError, Violations
 from traces.model.presets import Model, load_model
+from traces.model.shape import WEIGHT_BYTES
 from traces.support.kinds import checked
 from traces.support.words import Phase
 
@@ -24,8 +26,9 @@ __all__ = ["LayerTimes", "Overlap", "TimeModel"]
 
 Floats = npt.NDArray[np.float64]
 Overlap = Literal["none", "two_batch"]
+PHASES = ("prefill", "decode")
+FRAMEWORKS = ("sglang", "tensorrt-llm", "vllm")
 BACKENDS = {"prefill": "deepep_normal", "decode": "deepep_low_latency"}
-ONE_PER_EXPERT = ("deepep_low_latency", "deepep_ll", "trtllm_deepep_ll")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +144,15 @@ class TimeModel:
         """
         where = Machine.parse(machine) if isinstance(machine, str) else machine
         what = load_model(model) if isinstance(model, str) else model
+        _check_words(
+            {
+                "phase": (phase, PHASES),
+                "overlap": (overlap, get_args(Overlap)),
+                "framework": (framework, FRAMEWORKS),
+                "weight_dtype": (weight_dtype, tuple(WEIGHT_BYTES)),
+                "backend": (backend, known_backends() if backend else ()),
+            }
+        )
         tokens = tokens_per_gpu if tokens_per_gpu is not None else (4096 if phase == "prefill" else 128)
         if not 1 <= tokens <= 1_000_000:
             detail = f"{tokens} tokens per GPU."
@@ -236,6 +248,18 @@ class TimeModel:
         )
         whole = sum(time for time, _ in parts)
         return sum(time * error for time, error in parts) / whole if whole else 0.0
+
+
+def _check_words(asked: dict[str, tuple[str | None, tuple[str, ...]]]) -> None:
+    found = Violations()
+    for name, (word, known) in asked.items():
+        if word is not None and word not in known:
+            close = get_close_matches(word, known, n=1)
+            guess = f" Did you mean {close[0]}?" if close else ""
+            found.add(
+                f"{name}_unknown", f"/{name}", f"{word!r:.60} is none.{guess}", f"Give one of {', '.join(known)}."
+            )
+    found.raise_if_any()
 
 
 def rest_ms_of(gpu: str, model: Model, tokens: int, phase: Phase) -> float:

@@ -133,7 +133,8 @@ def _experts(columns: Any, name: str, own: Coefficients | None, limit: int) -> I
             model = kernel_for(device, phase if phase != "any" else "prefill", dtype, framework=framework, own=own)
         held = (model.error.median, model.error.p90)
         key = (gpu, phase, kernel, model.name, dtype)
-        yield key, model.ms_of(rows.terms), rows.measured, rows.skipped, held, name
+        factors = np.array([model.tactics.get(str(config), 1.0) for config in rows.config])
+        yield key, factors * model.ms_of(rows.terms), rows.measured, rows.skipped, held, name
 
 
 def _exchanges(columns: Any, kind: Kind, name: str, own: Coefficients | None) -> Iterator[Part]:
