@@ -116,6 +116,17 @@ def test_rank_time_is_that_of_its_kernel(trace: Trace) -> None:
         assert found[:, rank] == pytest.approx(expected)
 
 
+def test_context_coherent_steps_gather_once(trace: Trace) -> None:
+    """Tokens never go home; every pass begins with an AllGather."""
+    plan, time = a_plan(0), TimeModel.of("h200:2x2", small_model(), **SMALL)
+    found = step_time(plan, trace, time, execution="context_coherent")
+    assert not found.combine_ms.any()
+    assert found.dispatch_ms[-1] == 0
+    assert found.gather_ms == pytest.approx(time.gather_ms(64))
+    parts = found.dispatch_ms.sum() + found.experts_ms.sum() + found.gather_ms
+    assert found.moe_ms == pytest.approx(parts)
+
+
 def test_overlap_hides_the_shorter(trace: Trace) -> None:
     """Two batches: the longer of exchange and compute is left of a layer."""
     plan = a_plan(3)

@@ -43,6 +43,7 @@ WANTED = (
     ("comm/trtllm/*/trtllm_alltoall_perf", False),
     ("comm/nccl/*/nccl_perf", False),
 )
+VARIANTS = ("nongated", "situ_as_silu")  # experts of two matrices, and stand-ins: no model of these files has them
 LEAST_ROWS = 1_500  # of a kernel of the package, measured; rarer ones are variants of others
 MAX_ROWS = 600  # of a kernel in a table of many shapes
 WIDE_ROWS = 6_000
@@ -135,7 +136,7 @@ def calibrate(
             for rows in expert_rows(columns, name, WIDE_ROWS if wide else limit):
                 key = rows.key[1:]
                 enough = root is None or wide or len(rows.measured) + rows.skipped >= LEAST_ROWS
-                if enough and key not in kernels:
+                if enough and key not in kernels and not (root is not None and key[0].endswith(VARIANTS)):
                     kernels[key] = fit_experts(rows, name, gpu=gpu)
         else:
             for points in curve_rows(columns, kind):
