@@ -30,7 +30,7 @@ def check_words(asked: dict[str, tuple[str | None, tuple[str, ...]]]) -> None:
             close = get_close_matches(word, known, n=1)
             guess = f" Did you mean {close[0]}?" if close else ""
             found.add(
-                f"{name}_unknown", f"/{name}", f"{word!r:.60} is none.{guess}", f"Give one of {', '.join(known)}."
+                f"unknown_{name}", f"/{name}", f"{word!r:.60} is not known.{guess}", f"Give one of {', '.join(known)}."
             )
     found.raise_if_any()
 

@@ -19,7 +19,7 @@ from placement.time.features import FEATURES, features, units
 from traces import InputError
 from traces.model.shape import ModelShape
 
-__all__ = ["ExpertRows", "Key", "expert_rows", "fit_experts", "relative_errors"]
+__all__ = ["ExpertRows", "Key", "expert_rows", "fit_experts", "held_out", "relative_errors"]
 
 Floats = npt.NDArray[np.float64]
 Key = tuple[str, str, str, str]  # GPU, kernel, phase, dtype
@@ -219,15 +219,10 @@ def fit_experts(rows: ExpertRows, source: str, *, judge: bool = True, gpu: str |
     kept = usable(rows)
     terms = rows.terms[:, kept]
     (level, coefficients), tactics = _fitted(terms, rows.measured, rows.config)
-    groups = _folds(rows)
-    if judge and len(np.unique(groups)) > 1:
-        predicted = np.empty(len(rows.measured))
-        for group in np.unique(groups):
-            out = groups == group
-            (floor, some), learned = _fitted(terms[~out], rows.measured[~out], rows.config[~out])
-            predicted[out] = joined(floor, terms[out] @ some) * _factors(learned, rows.config[out])
-        median, p90 = relative_errors(predicted, rows.measured)
-        folds = "" if len(np.unique(groups)) == len(np.unique(rows.group)) else f", in {FOLDS} parts"
+    parts = len(np.unique(_folds(rows)))
+    if judge and parts > 1:
+        median, p90 = relative_errors(held_out(rows), rows.measured)
+        folds = "" if parts == len(np.unique(rows.group)) else f", in {FOLDS} parts"
         error = FittedError(median=median, p90=p90, left_out=LEFT_OUT + folds, rows=len(rows.measured))
     else:
         predicted = joined(level, terms @ coefficients) * _factors(tactics, rows.config)
@@ -249,6 +244,17 @@ def fit_experts(rows: ExpertRows, source: str, *, judge: bool = True, gpu: str |
         error=error,
         source=source,
     )
+
+
+def held_out(rows: ExpertRows) -> Floats:
+    """Return predictions of every row by a fit that has seen no row of its (EP size, distribution) pair, (R,) ms."""
+    terms, groups = rows.terms[:, usable(rows)], _folds(rows)
+    predicted = np.empty(len(rows.measured))
+    for group in np.unique(groups):
+        out = groups == group
+        (floor, some), learned = _fitted(terms[~out], rows.measured[~out], rows.config[~out])
+        predicted[out] = joined(floor, terms[out] @ some) * _factors(learned, rows.config[out])
+    return predicted
 
 
 def _fitted(
