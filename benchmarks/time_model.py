@@ -1,7 +1,8 @@
 """The time model against the tables that it is fitted to, all held out: needs the extra `calibrate`.
 
-Prints, per GPU: errors of expert kernels when whole (EP size, distribution) pairs are left out; skewed over uniform time;
-whether the sign of `_eplb` is right; all-to-all fitted on every other number of tokens; and numbers of nodes left out.
+Prints, per GPU: errors of expert kernels when whole (EP size, distribution) pairs are left out; skewed over uniform
+time; whether the sign of `_eplb` is right; all-to-all fitted on every other number of tokens; and numbers of nodes that
+no fit saw.
 """
 
 from __future__ import annotations
@@ -109,9 +110,8 @@ def main() -> None:
                 told(" ".join(rows.key[1:]), predicted, rows.measured)
                 (signs if "num_slots" in columns else ratios)(columns, rows, predicted)
         medians: dict[str, list[float]] = defaultdict(list)
-        for path in sorted(folder.glob("comm/*/*/*deepep*_perf.parquet")) + sorted(
-            folder.glob("comm/*/*/*alltoall_perf.*")
-        ):
+        exchanges = [path for what in ("*deepep*", "*alltoall*") for path in folder.glob(f"comm/*/*/{what}.parquet")]
+        for path in sorted(exchanges):
             columns = read_table(path)
             for points in curve_rows(columns, kind_of(columns, path.name)):
                 medians[points.backend].append(fit_curve(points).error.median)
