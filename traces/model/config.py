@@ -20,7 +20,7 @@ from traces.model.moe_rules import block_layers, moe_layers
 from traces.support.errors import InputError, Violations
 from traces.support.text_marks import refuse_marks
 
-__all__ = ["ModelLayout", "layout_from_config", "load_model_config"]
+__all__ = ["ModelLayout", "layout_from_config", "load_model_config", "read_config"]
 
 MAX_BYTES = 16 << 20
 GROUPS, CHOSEN_GROUPS = ("n_group", "num_expert_group"), ("topk_group",)
@@ -49,13 +49,23 @@ def load_model_config(path: str | Path) -> ModelLayout:
         If it can't be read, is not the config of an MoE model, or says its layers in words that this version doesn't
         know.
     """
+    return layout_from_config(read_config(path), f"{TraceFile.of(path).name}#")
+
+
+def read_config(path: str | Path) -> Any:
+    """Return the parsed JSON of a ``config.json``.
+
+    Raises
+    ------
+    InputError
+        If it can't be read, or is far too large to be one.
+    """
     file = TraceFile.of(path)
     if file.size > MAX_BYTES:
         raise InputError.of("file_too_large", file.name, f"A config of {file.size} bytes?", "Name a config.json.")
     refuse_marks(file.head, file.name, utf8=True)
     with guarded(file.name, RecursionError), file.open() as stream:
-        content = json.loads(stream.read(MAX_BYTES).decode("utf-8"))
-    return layout_from_config(content, f"{file.name}#")
+        return json.loads(stream.read(MAX_BYTES).decode("utf-8"))
 
 
 def layout_from_config(content: Any, place: str = "") -> ModelLayout:
