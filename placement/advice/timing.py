@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ __all__ = ["PassTimes", "PlanOnPasses", "mean_step_ms"]
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
+ARRAYS = ("dispatch", "experts", "combine", "dispatch_even", "combine_even", "remote")
 AT_ONCE = 500_000  # slots that are timed together, which bounds the memory
 
 
@@ -30,6 +32,8 @@ class PassTimes:
         Milliseconds of each pass and layer.
     rest_ms : float
         Milliseconds per layer beside these.
+    dispatch_even, combine_even : (..., P, L) float64
+        What dispatch and combine would take if every rank moved as much as the mean one.
     remote : (..., P, L) float64
         Copies of tokens that travel between nodes, per token.
     """
@@ -38,7 +42,13 @@ class PassTimes:
     experts: Floats
     combine: Floats
     rest_ms: float
+    dispatch_even: Floats
+    combine_even: Floats
     remote: Floats
+
+    def mapped(self, change: Callable[[Floats], Floats]) -> PassTimes:
+        """Return the times with every array changed alike."""
+        return replace(self, **{name: change(getattr(self, name)) for name in ARRAYS})
 
     def mean(self) -> LayerTimes:
         """Return the means over passes."""
@@ -136,8 +146,7 @@ class PlanOnPasses:
             chunk = range(start, min(start + step, draws))
             sums = np.stack([self._drawn(weights[draw], passes[draw]) for draw in chunk])
             parts.append(self._timed(sums, (len(chunk), places)))
-        names = ("dispatch", "experts", "combine", "remote")
-        stacked = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        stacked = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
         return PassTimes(rest_ms=self.time.rest_ms, **stacked)
 
     def _drawn(self, weights: Counts, passes: Counts) -> Floats:
@@ -164,6 +173,7 @@ class PlanOnPasses:
             across=across.reshape(-1, gpus, 2),
             tokens=self.sample.pass_tokens,
         )
+        even = replace(load, inside=_even(load.inside), across=_even(load.across))
         found, whole = self.time.layer_times(load), (*shape, layers)
         remote = load.across[:, :, 0].sum(axis=1) / self.sample.pass_tokens
         return PassTimes(
@@ -171,5 +181,13 @@ class PlanOnPasses:
             experts=found.experts.reshape(whole),
             combine=found.combine.reshape(whole),
             rest_ms=found.rest,
+            dispatch_even=self.time.exchange_ms(even, "dispatch").reshape(whole),
+            combine_even=self.time.exchange_ms(even, "combine").reshape(whole),
             remote=remote.reshape(whole),
         )
+
+
+def _even(copies: Counts) -> Counts:
+    """Return copies sent and received, (L, 1, 2), of a rank that moves as much as the mean one."""
+    found: Counts = np.rint(copies.mean(axis=1, keepdims=True)).astype(np.int64)
+    return found

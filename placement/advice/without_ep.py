@@ -165,9 +165,7 @@ def pulled_weights(time: TimeModel, counts: Floats) -> tuple[float | None, float
     used = (1 - np.exp(-own)).sum(axis=-1) * (1 - 1 / size)  # experts that a rank's tokens choose, and it does not hold
     pull = used * weights_gb(time, 1, 1) * 1e3 / (OF_DATA_SHEET * slowest(time).nvlink_gb_s)
     longer = np.maximum(experts_ms + time.rest_ms, pull) - time.rest_ms
-    none = np.zeros_like(longer)
-    whole = PassTimes(dispatch=none, experts=longer, combine=none, rest_ms=time.rest_ms, remote=none)
-    step = mean_step_ms(replace(time, overlap="none"), whole)
+    step = mean_step_ms(replace(time, overlap="none"), _alike(time, longer, 0.0, 0.0))
     bound = "the links" if float(pull.mean()) > float((experts_ms + time.rest_ms).mean()) else "computing"
     detail = f"Tokens stay, weights are pulled within a node of {size} a layer ahead; bound by {bound}."
     return step, gb, detail
@@ -175,12 +173,21 @@ def pulled_weights(time: TimeModel, counts: Floats) -> tuple[float | None, float
 
 def _alone(time: TimeModel, counts: Floats, rows: int, gather: float, scatter: float, size: int) -> float:
     """Return the step of ranks that are all alike."""
-    experts = _experts(time, counts, rows, size)
+    return mean_step_ms(time, _alike(time, _experts(time, counts, rows, size), gather, scatter))
+
+
+def _alike(time: TimeModel, experts: Floats, gather: float, scatter: float) -> PassTimes:
+    """Return the times of passes, (P, L) each, with the same exchange in all."""
     flat = np.ones_like(experts)
-    times = PassTimes(
-        dispatch=gather * flat, experts=experts, combine=scatter * flat, rest_ms=time.rest_ms, remote=0 * flat
+    return PassTimes(
+        dispatch=gather * flat,
+        experts=experts,
+        combine=scatter * flat,
+        rest_ms=time.rest_ms,
+        dispatch_even=gather * flat,
+        combine_even=scatter * flat,
+        remote=0 * flat,
     )
-    return mean_step_ms(time, times)
 
 
 def _experts(time: TimeModel, counts: Floats, rows: int, size: int) -> Floats:
