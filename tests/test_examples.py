@@ -45,14 +45,13 @@ def test_at_most_fifteen_lines(script: Path) -> None:
 
 
 @pytest.mark.slow
-def test_measured_kernels_can_be_fitted(tmp_path: Path) -> None:
+def test_measured_kernels_can_be_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The measurement of a card runs on the CPU at small sizes, and its table is one that can be fitted."""
     pytest.importorskip("torch")
     script, table = ROOT / "examples" / "measure_gpu.py", tmp_path / "my.csv"
-    sizes = [
-        f"--{option}" for option in ("device=cpu", "name=h200", "hidden=64", "width=32", "tokens=256", "repeats=2")
-    ]
-    subprocess.run([sys.executable, script, *sizes, "--output", table], check=True, env=environment(), timeout=120)
+    sizes = ("device=cpu", "name=h200", "hidden=64", "width=32", "tokens=256", "repeats=2")
+    monkeypatch.setattr("sys.argv", [str(script), *(f"--{size}" for size in sizes), "--output", str(table)])
+    runpy.run_path(str(script), run_name="__main__")
     from placement.time.calibration.package import calibrate
 
     fitted = calibrate("h200", [table], source={"tables": "my.csv"})
