@@ -90,7 +90,7 @@ class Server:
                 stderr=file,
                 stdout=file,
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             for line in log.read_text().splitlines():
                 if '"service.listening"' in line:
