@@ -186,6 +186,8 @@ def measure(name: str, seconds: float, root: Path, rest_s: float) -> tuple[str, 
                     trace = http.post("/v1/traces", content=target.small_trace(0)).json()["id"]
                     _plan(http, trace, warm)
             over.set()
+            with target.client(provider.token({"scope": "moe-placement:read"}), timeout=60) as http:
+                http.get("/v1/plans")  # the provider's keys are known before it hangs
             provider.hang()
             before, kept = target.memory_mb(), target.audit_rows()
             beside, told = attack_once(attack, target, seconds)
