@@ -145,7 +145,7 @@ FormatOption = Annotated[
 ]
 ModelConfigOption = Annotated[
     Path | None,
-    typer.Option("--model", metavar="FILE", help="The model's config.json: its MoE layers, experts and top-k."),
+    typer.Option("--model", metavar="MODEL", help="The model's config.json, or a name such as deepseek-v3."),
 ]
 ModelLayersOption = Annotated[
     int | None, typer.Option(metavar="N", help="Layers of the model, dense ones included; without a config.json.")
