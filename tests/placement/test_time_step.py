@@ -16,7 +16,7 @@ from traces import InputError, Trace
 from traces.model.presets import Model, load_model
 
 L, E, K = 3, 16, 4
-SMALL = {"phase": "decode", "tokens_per_gpu": 16, "rest_ms": 0.5}
+SMALL: dict[str, Any] = {"phase": "decode", "tokens_per_gpu": 16, "rest_ms": 0.5}
 
 
 def small_model() -> Model:
