@@ -17,7 +17,7 @@ from placement.topology.topology import Topology
 from traces import InputError, Trace, Violations
 from traces.support.kinds import checked
 
-__all__ = ["StepTime", "step_time"]
+__all__ = ["StepTime", "check_fit", "step_time", "travel_in_steps"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -100,10 +100,10 @@ def step_time(
     InputError
         If plan, trace, machine and model do not fit together, or the trace holds no token.
     """
-    _check_fit(plan, trace, time)
+    check_fit(plan, trace, time)
     if passes < 1:
         raise InputError.of("passes_range", "/passes", f"{passes} passes.", "Give at least 1.")
-    objective = _objective(trace, time, engine, execution, ownership, replica_policy)
+    objective = travel_in_steps(trace, time, engine, execution, ownership, replica_policy)
     replay = PassReplay(plan, _topology(time), objective)
     times: list[LayerTimes] = []
     steps: list[float] = []
@@ -147,7 +147,7 @@ def step_time(
     )
 
 
-def _objective(
+def travel_in_steps(
     trace: Trace,
     time: TimeModel,
     engine: str | None,
@@ -155,6 +155,7 @@ def _objective(
     ownership: Ownership | None,
     replica_policy: ReplicaPolicy | None,
 ) -> SettledObjective:
+    """Return how tokens travel: as an engine does, what else is given wins, the messages as the back end's."""
     said, _ = engine_choices(engine, trace)
     given = {"execution": execution, "ownership": ownership, "replica_policy": replica_policy}
     chosen: dict[str, Any] = (
@@ -172,7 +173,8 @@ def _topology(time: TimeModel) -> Topology:
     return time.machine.topology()
 
 
-def _check_fit(plan: Plan, trace: Trace, time: TimeModel) -> None:
+def check_fit(plan: Plan, trace: Trace, time: TimeModel) -> None:
+    """Raise `InputError` if plan, trace, machine and model do not fit together."""
     found = Violations()
     shape, machine = time.model.shape, time.machine
     if plan.num_gpus != machine.num_gpus:

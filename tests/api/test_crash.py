@@ -1,6 +1,6 @@
 """kill -9 at random moments, of the server and its workers, under load: what was acknowledged is there, once.
 
-Three rounds per database by default; `CRASH_ROUNDS=100 pytest tests/api/test_crash.py -rA` runs more and shows figures.
+Two rounds per database by default; `CRASH_ROUNDS=100 pytest tests/api/test_crash.py -rA` runs more and shows figures.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sqlalchemy import func, select
 from api.store.database import Database
 from api.store.models import plan_events, plans
 
-ROUNDS = int(os.environ.get("CRASH_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("CRASH_ROUNDS", "2"))
 RESTART_S = 30.0  # far above what an idle machine takes: a test on a busy one is to find losses, not to measure
 ENDED = ("succeeded", "failed", "cancelled")
 

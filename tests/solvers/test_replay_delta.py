@@ -13,6 +13,7 @@ from placement.plan.plan import replicas_on_gpu
 from solvers.methods.annealing.replay.improve import _drop_second_replicas
 from solvers.methods.annealing.replay.kernels.trials import anneal_layer
 from solvers.methods.annealing.replay.layer import Layer
+from solvers.methods.annealing.replay.levels import Ground
 from solvers.searching.kernels.random import seeded
 from tests.builders.problems import random_table
 from tests.builders.traces import random_ids
@@ -99,32 +100,31 @@ def test_change_equals_change_of_score(
     table = random_table(rng, LAYERS, EXPERTS, 4, SLOTS).astype(np.int32)
     before = value(table)
     layer = int(rng.integers(LAYERS))
-    search = Layer(problem, table[layer], layer, tokens=TOKENS)
-    change = anneal_layer(search.state, search.model, 200, float(rng.choice([0.0, 0.05, 1.0])), np.inf, seeded(seed, 1))
+    search = Layer(Ground(problem), table[layer], layer)
+    change = anneal_layer(search.state, search.model, 200, float(rng.choice([0.0, 0.05, 1.0])), np.inf, 8, seeded(seed, 1))
     after = table.copy()
     after[layer] = search.row
     assert not np.array_equal(after, table)
     assert change == pytest.approx(value(after) - before, abs=1e-9)
     load = expected_gpu_load(problem, replicas_on_gpu(after, EXPERTS, 4))[layer]
     assert np.allclose(search.state.gpu_load, load)
-    assert_fresh(search, Layer(problem, search.row, layer, tokens=TOKENS))
+    assert_fresh(search, Layer(Ground(problem), search.row, layer))
 
 
 def assert_fresh(search: Layer, again: Layer) -> None:
     """Check that the counters and tables of a search are those that its map gives from scratch."""
-    for name in ("on_gpu", "on_node", "variance", "overlap", "home_overlap", "active_on", "value", "at"):
+    for name in ("variance", "overlap", "home_overlap", "active_on", "value", "sums"):
         assert np.allclose(getattr(search.state, name), getattr(again.state, name), atol=1e-9), name
+    for name in ("gpus", "nodes"):
+        ours, theirs = getattr(search.state, name), getattr(again.state, name)
+        for field in ("planes", "zero", "one"):
+            assert np.array_equal(getattr(ours, field), getattr(theirs, field)), (name, field)
     here = search.state.expert_of >= 0
     expert, gpu = search.state.expert_of[here], search.state.gpu_of[here]
     items, others = search.state.item_at[expert, gpu], again.state.item_at[expert, gpu]
-    for name in ("fresh", "fresh_node", "lone", "lone_node"):
-        ours, theirs = getattr(search.state, name), getattr(again.state, name)
-        if len(ours):
-            square = ours.shape[0] == ours.shape[1] and name.startswith("lone")
-            ours, theirs = ours[items], theirs[others]
-            if square:
-                ours, theirs = ours[:, items], theirs[:, others]
-            assert np.allclose(ours, theirs, atol=1e-9), name
+    for name in ("bits", "active", "part"):
+        assert np.allclose(getattr(search.state, name)[items], getattr(again.state, name)[others], atol=1e-12), name
+    assert all(item in search.state.item_on[gpu] for item, gpu in enumerate(search.state.gpu_of))
 
 
 def test_second_replicas_on_a_gpu_are_dropped() -> None:

@@ -132,7 +132,7 @@ def layout_from_config(content: Any, place: str = "") -> ModelLayout:
         )
     except InputError as error:
         fields.found.extend(error, part.place)
-        raise InputError(tuple(fields.found.found)) from None
+        raise fields.found.error() from None
 
 
 def _architecture(content: Any) -> str:
@@ -156,10 +156,10 @@ def _check_told(fields: Fields) -> None:
     """Refuse a model type that is not known and does not tell its layers and experts."""
     missing = [names[0] for names in (EXPERTS, TOP_K) if not fields.present(names)]
     if missing:
-        detail = (
-            f"This version doesn't know model type {fields.name!r:.60}, and its config has no"
-            f" {' and no '.join(missing)} under any name that is known."
-        )
+        lacks = f"no {' and no '.join(missing)} under any name that is known."
+        detail = f"This version doesn't know model type {fields.called}, and its config has {lacks}"
+        if not fields.name:
+            detail = f"The config has no model_type, and {lacks} Is it the config.json of an MoE model?"
         raise InputError.of("unknown_model_type", f"{fields.place}/model_type", detail, BY_HAND)
 
 
@@ -206,7 +206,8 @@ def _notes(fields: Fields, part: Part, family: Family | None, by: str, blocks: l
     notes = []
     if family is None:
         how = f"its MoE layers are read from {by}" if by else "its config names no dense layer, so every layer is one"
-        notes.append(f"Model type {fields.name!r:.60} is not known to this version; {how}. {BY_HAND}")
+        what = f"Model type {fields.called} is not known to this version"
+        notes.append(f"{what if fields.name else 'The config has no model_type'}; {how}. {BY_HAND}")
     elif not by and family.dense_first:
         notes.append(
             f"The config names no dense layers; {fields.name} has {family.dense_first} before its first MoE layer."

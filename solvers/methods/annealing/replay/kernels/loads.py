@@ -16,24 +16,51 @@ from solvers.methods.annealing.replay.kernels.state import (
     Split,
 )
 
-__all__ = ["add_shares", "expert_share", "home_variance_change", "load_cost", "take_home_shares", "take_loads"]
+__all__ = [
+    "add_shares",
+    "exchange_cost",
+    "expert_share",
+    "home_variance_change",
+    "load_cost",
+    "sum_up",
+    "take_home_shares",
+    "take_loads",
+]
 
 
 @numba.njit(nogil=True, cache=True)
-def expert_share(gpus: Ints, count: int, policy: int, homes: Floats, node_of_gpu: Ints, share: Floats) -> None:
-    """Fill ``share[c]``, what replica c serves of an expert's tokens (as `placement.cost.shares.replica_share`).
+def expert_share(gpus: Ints, count: int, homes: Floats, split: Split, share: Floats) -> None:
+    """Fill ``share[c]``, what replica c serves of an expert's tokens (as `placement.loads.policies.replica_share`).
 
     Parameters
     ----------
     gpus : (>= count,) integers
+        Ascending.
     homes : (G,) float64
-        Share of the expert's tokens by home GPU.
+        Share of the expert's tokens by home GPU; without effect where all homes are alike.
     """
-    G = len(homes)
+    policy, node_of_gpu, node_size, G = split.policy, split.node_of_gpu, split.node_size, len(split.fair)
     for c in range(count):
         share[c] = 0.0
     far = 1.0
-    if policy != FAIR:
+    if policy != FAIR and split.alike:
+        one = 1.0 / G
+        begin = 0
+        while begin < count:
+            end = begin + 1
+            if policy == SAME_NODE:
+                node = node_of_gpu[gpus[begin]]
+                while end < count and node_of_gpu[gpus[end]] == node:
+                    end += 1
+                near = (node_size[node] - (end - begin)) * one
+            else:
+                near = 0.0
+            for c in range(begin, end):
+                share[c] = one + near / (end - begin)
+            far -= (end - begin) * one + near
+            begin = end
+        far = max(far, 0.0)
+    elif policy != FAIR:
         far = 0.0
         for h in range(G):
             near = 0
@@ -62,7 +89,7 @@ def add_shares(e: int, sign: float, change: Floats, replicas: Ints, counts: Ints
     if counts[e] == 1:
         change[replicas[e, 0]] += sign / fair[replicas[e, 0]]
         return
-    expert_share(replicas[e], counts[e], split.policy, homes[min(e, len(homes) - 1)], split.node_of_gpu, share)
+    expert_share(replicas[e], counts[e], homes[min(e, len(homes) - 1)], split, share)
     for c in range(counts[e]):
         change[replicas[e, c]] += sign * share[c] / fair[replicas[e, c]]
 
@@ -109,6 +136,89 @@ def load_cost(x: int, y: int, dx: Floats, dy: Floats, by_homes: Floats, loads: L
     cost = max_weight * largest + excess_weight * excess
     if varies and spread_weight != 0.0:
         cost += spread_weight * max(np.sqrt(max(spread, 0.0) / len(gpu_load)) - spread_free, 0.0)
+    return cost
+
+
+@numba.njit(nogil=True, cache=True)
+def sum_up(gpu_load: Floats, variance: Floats, prices: Prices, sums: Floats, highest: Ints) -> None:
+    """Fill what `exchange_cost` needs of all GPUs: their loads above the cap, variances, and largest loads."""
+    sums[:] = 0.0
+    highest[:] = -1
+    for g in range(len(gpu_load)):
+        value = gpu_load[g]
+        if prices.margin != 0.0:
+            value += prices.margin * np.sqrt(max(variance[g], 0.0))
+        sums[0] += max(value - prices.cap, 0.0)
+        sums[1] += variance[g]
+        place = 3
+        while place > 0 and (highest[place - 1] < 0 or gpu_load[highest[place - 1]] < gpu_load[g]):
+            place -= 1
+        if place < 3:
+            for k in range(2, place, -1):
+                highest[k] = highest[k - 1]
+            highest[place] = g
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _above(load: float, variance: float, cap: float, margin: float) -> float:
+    if margin != 0.0:
+        load += margin * np.sqrt(max(variance, 0.0))
+    return max(load - cap, 0.0)
+
+
+@numba.njit(nogil=True, cache=True)
+def exchange_cost(
+    x: int,
+    y: int,
+    a: int,
+    b: int,
+    x_share: float,
+    y_share: float,
+    fair: Floats,
+    loads: Loads,
+    prices: Prices,
+    sums: Floats,
+    highest: Ints,
+) -> float:
+    """Return the cost of a layer's loads if shares of experts x on GPU a and y on b (-1: none) change places.
+
+    As `load_cost`, from what `sum_up` has left, without a look at the other GPUs.
+    """
+    load, covariance, varies, gpu_load, overlap, variance = loads
+    xa, xb = -x_share / fair[a], x_share / fair[b]
+    ya, yb = y_share / fair[a], -y_share / fair[b]
+    at_a, at_b, square_a, square_b = gpu_load[a], gpu_load[b], variance[a], variance[b]
+    if x >= 0:
+        at_a += xa * load[x]
+        at_b += xb * load[x]
+    if y >= 0:
+        at_a += ya * load[y]
+        at_b += yb * load[y]
+    if len(covariance):
+        if x >= 0:
+            square_a += xa * (2.0 * overlap[x, a] + xa * covariance[x, x])
+            square_b += xb * (2.0 * overlap[x, b] + xb * covariance[x, x])
+        if y >= 0:
+            square_a += ya * (2.0 * overlap[y, a] + ya * covariance[y, y])
+            square_b += yb * (2.0 * overlap[y, b] + yb * covariance[y, y])
+        if x >= 0 and y >= 0:
+            square_a += 2.0 * xa * ya * covariance[x, y]
+            square_b += 2.0 * xb * yb * covariance[x, y]
+    largest = max(at_a, at_b)
+    for k in range(3):
+        g = highest[k]
+        if g >= 0 and g != a and g != b:  # noqa: PLR1714  compiled
+            largest = max(largest, gpu_load[g])
+            break
+    cap, margin = prices.cap, prices.margin
+    excess = sums[0]
+    if prices.excess != 0.0 and cap < np.inf:
+        excess += _above(at_a, square_a, cap, margin) - _above(gpu_load[a], variance[a], cap, margin)
+        excess += _above(at_b, square_b, cap, margin) - _above(gpu_load[b], variance[b], cap, margin)
+    cost = prices.largest * largest + prices.excess * excess
+    if varies and prices.spread != 0.0:
+        spread = sums[1] + square_a - variance[a] + square_b - variance[b]
+        cost += prices.spread * max(np.sqrt(max(spread, 0.0) / len(gpu_load)) - prices.spread_free, 0.0)
     return cost
 
 

@@ -8,11 +8,12 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Floats", "Ints", "LayerModel", "LayerState", "Loads", "Prices", "Split", "edit_replicas"]
+__all__ = ["Floats", "Ints", "LayerModel", "LayerState", "Level", "Loads", "Prices", "Split", "Words", "edit_replicas"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
+Words = npt.NDArray[np.uint64]
 
 
 class Prices(NamedTuple):
@@ -42,9 +43,21 @@ class Split(NamedTuple):
 
     policy: int
     homes: Floats  # (E or 1, G) share of the expert's tokens by home rank
+    alike: bool  # every home calls as much as any other
     node_of_gpu: Ints  # (G,)
+    node_size: Ints  # (N,) GPUs of each node
     fair: Floats  # (G,)
     share: Floats  # (G + 1,) room for an expert's shares
+
+
+class Level(NamedTuple):
+    """Places that a message goes to, GPUs or nodes, and what it costs; sets of tokens as bits (`kernels.bits`)."""
+
+    planes: Words  # (B, b, W) bits of the counts of each token's assignments on each place
+    zero: Words  # (B, n, W) tokens that pay price c, by price, and have no assignment there
+    one: Words  # (B, n, W) and that have a single one
+    mask: Words  # (B, n, W) tokens that pay price c
+    value: Floats  # (n,) prices
 
 
 class LayerState(NamedTuple):
@@ -52,47 +65,48 @@ class LayerState(NamedTuple):
 
     expert_of: Ints  # (S,) expert of each item, -1 none
     gpu_of: Ints  # (S,) where the item is
+    item_on: Ints  # (G, C) and back
     replicas: Ints  # (E, M) GPUs of each expert's replicas, ascending
     counts: Ints  # (E,) replicas of each expert
     item_at: Ints  # (E, G) the expert's item on the GPU, -1 none
-    used: Ints  # (n, K) item that serves each assignment, -1 not yet routed
-    at: Ints  # (n, K) and its GPU
-    on_gpu: Ints  # (n, G) assignments of each token on each GPU
-    on_node: Ints  # (n, N)
-    fresh: Floats  # (S, G) cost of first messages to g by the item's tokens that don't go to g
-    fresh_node: Floats  # (S, N) likewise, to a node
-    lone: Floats  # (S, S) cost of i's messages over tokens that j serves too, where no other item is on i's GPU
-    lone_node: Floats  # (S, S) likewise, nothing else on its node
+    bits: Words  # (S+1, W) tokens that each item serves; the last row is empty
+    gpus: Level
+    nodes: Level  # without places where a node costs nothing of its own
+    part: Floats  # (S,) share of its expert's tokens that an item is expected to serve
     gpu_load: Floats  # (G,) relative to the fair share
     overlap: Floats  # (E, G) expert's load deviations times the GPU's, summed over windows
     variance: Floats  # (G,) of the GPU's load; 0 where deviations don't count
-    active: Ints  # (b, E, G) assignments to the expert that the GPU serves in each batch of tokens
+    active: Words  # (S+1, b) whether the item serves any token of each batch; no batches where that doesn't count
     active_on: Ints  # (b, G) experts with tokens on each GPU
     home_overlap: Floats  # (E, G, G) [e, g, h] moment of the expert's load and what home h adds to the GPU's; or empty
-    share: Floats  # (3, G + 1) room: an expert's shares, changes of x's and y's relative loads
+    share: Floats  # (2, G) room: changes of x's and y's relative loads
     by_home: Floats  # (2, G, G) room: changes of what each home adds to x's and y's relative loads, [g, h]
+    served: Words  # (2, M, W) room: tokens of x's and y's replicas after a trial
+    served_active: Words  # (2, M, b)
+    room: Words  # (2, W)
+    choice: Ints  # (2, G) room: of an expert's replicas, the one on each GPU; the first one on each node
+    near: Ints  # (N,) room: and how many are on each node
+    sums: Floats  # (2,) load above the cap; sum of the variances
+    highest: Ints  # (3,) GPUs with the largest loads, falling
     value: Floats  # (2,) cost of the loads as they are; sum over batches of the largest active_on
 
 
 class LayerModel(NamedTuple):
     """What stays: the layer's tokens, its loads, the topology, the constraints and the weights."""
 
-    start: Ints  # (E+1,) where each expert's assignments start in token and place
-    token: Ints
-    place: Ints  # column of the assignment in the token's top-k
+    start: Ints  # (E+1,) where each expert's assignments start in token and residue
+    middle: Ints  # (E,) where they leave the first words of tokens, which a trial is priced on first
+    token: Ints  # ascending
+    member: Words  # (E+1, W) tokens that use each expert; the last row is empty
+    most_saved: float  # by a change of one assignment of a token, in message cost
+    residue: Ints  # hash of the assignment, modulo RESIDUES
     rows: Ints  # (n,)
     home: Ints  # (n,) home rank
     load: Floats  # (E,)
     covariance: Floats  # (E, E) of the experts' loads; (0, 0) where it doesn't count
     moments: Floats  # (E, E) of the experts' loads within sequences; (0, 0) where homes don't count
-    homes: Floats  # (E or 1, G) share of the expert's tokens by home rank
-    fair: Floats  # (G,)
-    policy: int
-    node_of_gpu: Ints  # (G,)
-    gpu_cost: Floats  # (G, G)
-    node_cost: Floats  # (G, N)
+    split: Split
     distinct: bool  # one message per GPU or node, not per assignment
-    by_node: bool  # node_cost counts
     layer: int
     lock: Ints  # (E,) 1 stays on its node, 2 stays where it is
     allowed: Bools  # (E, G)

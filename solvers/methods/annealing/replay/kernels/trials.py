@@ -1,4 +1,4 @@
-"""Annealing on whole tokens: exchanged and new replicas in one layer, priced from tables or by rerouting."""
+"""Annealing on whole tokens: exchanged and new replicas in one layer, priced by sets of tokens."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ import numpy as np
 
 from placement.loads.kernels.homes import add_home_shares
 from placement.replay.kernels.replay import FAIR, SAME_NODE
+from solvers.methods.annealing.replay.kernels.bits import exchange_change, in_common
 from solvers.methods.annealing.replay.kernels.loads import (
     add_shares,
+    exchange_cost,
     home_variance_change,
     load_cost,
+    sum_up,
     take_home_shares,
     take_loads,
 )
-from solvers.methods.annealing.replay.kernels.routing import move_tokens, route
+from solvers.methods.annealing.replay.kernels.serving import HEAD, keep, move_item, serve, turn, turn_back, turn_change
 from solvers.methods.annealing.replay.kernels.state import (
-    Floats,
     Ints,
     LayerModel,
     LayerState,
     Loads,
-    Split,
     edit_replicas,
 )
 from solvers.searching.kernels.random import State, next_below, next_unit
 
 __all__ = ["anneal_layer", "most_active"]
+
+# Standard errors by which the first tokens have to speak against a trial: one in a thousand is refused wrongly.
+DOUBT = 3.0
 
 
 @numba.njit(nogil=True, cache=True)
@@ -62,21 +66,14 @@ def _keeps_tokens(x: int, a: int, b: int, replicas: Ints, n: int, node: Ints, po
 
 
 @numba.njit(nogil=True, cache=True)
-def _table_change(i: int, j: int, a: int, b: int, fresh: Floats, lone: Floats) -> float:
-    """Return the change of the message cost if items i on place a and j on b (-1: none) change places."""
-    change = 0.0
-    if i >= 0:
-        change += fresh[i, b] - lone[i, i]
-    if j >= 0:
-        change += fresh[j, a] - lone[j, j]
-    if i >= 0 and j >= 0:
-        change += lone[i, j] + lone[j, i]  # tokens of both go on using both places
-    return change
-
-
-@numba.njit(nogil=True, cache=True)
 def anneal_layer(
-    state: LayerState, model: LayerModel, trials: int, temperature: float, hopeless: float, rng: State
+    state: LayerState,
+    model: LayerModel,
+    trials: int,
+    temperature: float,
+    hopeless: float,
+    local: int,
+    rng: State,
 ) -> float:
     """Run `trials` trials on one layer.
 
@@ -88,7 +85,9 @@ def anneal_layer(
     temperature : float
         Negative: accept nothing and return the mean absolute change of the traffic, to find the scale of temperatures.
     hopeless : float
-        Trials whose loads alone cost this much more than the temperature lets pass are not priced by rerouting.
+        Trials whose loads alone cost this much more than the temperature lets pass are not priced further.
+    local : int
+        Of 16 exchanges, those that stay within a node.
 
     Returns
     -------
@@ -96,27 +95,34 @@ def anneal_layer(
         Change of the objective over the accepted trials.
     """
     # By name and by array: handing on the whole tuples costs more than most trials.
-    expert_of, gpu_of, replicas, counts, item_at = (
+    expert_of, gpu_of, item_on, replicas, counts, item_at = (
         state.expert_of,
         state.gpu_of,
+        state.item_on,
         state.replicas,
         state.counts,
         state.item_at,
     )
-    fresh, lone, fresh_node, lone_node = state.fresh, state.lone, state.fresh_node, state.lone_node
-    gpu_load, variance, value = state.gpu_load, state.variance, state.value
+    bits, gpus, nodes, part = state.bits, state.gpus, state.nodes, state.part
+    gpu_load, variance, value, sums, highest = state.gpu_load, state.variance, state.value, state.sums, state.highest
     moments, home_overlap, bx, by = model.moments, state.home_overlap, state.by_home[0], state.by_home[1]
     homes_count = len(moments) > 0
     varies = homes_count or len(model.covariance) > 0
     by_homes = np.zeros(len(gpu_load))
-    node_of_gpu, lock, allowed, usable = model.node_of_gpu, model.lock, model.allowed, model.usable
-    fair, policy, prices = model.fair, model.policy, model.prices
+    lock, allowed, usable, split, prices = model.lock, model.allowed, model.usable, model.split, model.prices
+    node_of_gpu, fair, policy = split.node_of_gpu, split.fair, split.policy
     loads = Loads(model.load, model.covariance, varies, gpu_load, state.overlap, variance)
-    split = Split(policy, model.homes, node_of_gpu, fair, state.share[0])
-    distinct, by_node, batch, most = model.distinct, model.by_node, model.batch, model.most
-    scale, activated_weight, dx, dy = model.scale, model.activated_weight, state.share[1], state.share[2]
-    S, E = len(expert_of), len(counts)
-    least_loads = prices.largest * (1.0 - 1e-9)  # the largest load is at least the fair share
+    batch, most, member = model.batch, model.most, model.member
+    scale, activated_weight, dx, dy = model.scale, model.activated_weight, state.share[0], state.share[1]
+    W = bits.shape[1]
+    head = HEAD if batch == 0 and temperature >= 0.0 and W > 2 * HEAD else W
+    S, E, C, G = len(expert_of), len(counts), item_on.shape[1], len(gpu_load)
+    by_node = len(nodes.planes) > 0
+    first = np.zeros(node_of_gpu[G - 1] + 2, np.int64)  # GPU of each node, and the end
+    for g in range(G):
+        first[node_of_gpu[g] + 1] = g + 1
+    if len(first) == 2:
+        local = 0
     used_slots = 0
     for i in range(S):
         used_slots += expert_of[i] >= 0
@@ -140,8 +146,13 @@ def anneal_layer(
             if y >= 0 and (item_at[y, a] >= 0 or lock[y] > 0 or not allowed[y, a]):
                 continue
         else:
-            j = next_below(rng, S)
-            b = gpu_of[j]
+            if local and next_below(rng, 16) < local:
+                b = first[node_of_gpu[a]]
+                b += next_below(rng, first[node_of_gpu[a] + 1] - b)
+                j = item_on[b, next_below(rng, C)]
+            else:
+                j = next_below(rng, S)
+                b = gpu_of[j]
             y = expert_of[j]
             if a == b or x == y or not usable[j] or (y >= 0 and lock[y] == 2):
                 continue
@@ -152,108 +163,158 @@ def anneal_layer(
             if ((x >= 0 and lock[x]) or (y >= 0 and lock[y])) and node_of_gpu[a] != node_of_gpu[b]:
                 continue
         tried += 1
-        by_table = (
+        own = (
             j >= 0
-            and batch == 0
             and (x < 0 or _keeps_tokens(x, a, b, replicas, counts[x], node_of_gpu, policy))
             and (y < 0 or _keeps_tokens(y, b, a, replicas, counts[y], node_of_gpu, policy))
         )
         # What is drawn first need not be priced to the end.
         limit = -temperature * np.log(max(next_unit(rng), 1e-300)) if temperature > 0.0 else 0.0
-        traffic = 0.0
-        if by_table:
-            p, q = i if x >= 0 else -1, j if y >= 0 else -1
-            if not distinct:
-                traffic = (fresh[p, b] - fresh[p, a] if x >= 0 else 0.0) + (
-                    fresh[q, a] - fresh[q, b] if y >= 0 else 0.0
-                )
-            else:
-                traffic = _table_change(p, q, a, b, fresh, lone)
-                if by_node and node_of_gpu[a] != node_of_gpu[b]:
-                    traffic += _table_change(p, q, node_of_gpu[a], node_of_gpu[b], fresh_node, lone_node)
-            if temperature < 0.0:
-                total += abs(scale * traffic)
-                continue
-            if scale * traffic + least_loads - value[0] > limit:
-                continue
-        dx[:] = 0.0
-        dy[:] = 0.0
         # An expert with a single replica before and after goes where it goes, whatever the homes.
         turns = homes_count and (j < 0 or (x >= 0 and counts[x] > 1) or (y >= 0 and counts[y] > 1))
-        if turns:
-            bx[:] = 0.0
-            by[:] = 0.0
-            if x >= 0:
-                add_home_shares(replicas[x], counts[x], -1.0, policy, node_of_gpu, fair, bx)
-            if y >= 0:
-                add_home_shares(replicas[y], counts[y], -1.0, policy, node_of_gpu, fair, by)
-        if x >= 0:
-            add_shares(x, -1.0, dx, replicas, counts, split)
-            edit_replicas(x, i, a, b, replicas, counts, item_at)
-            add_shares(x, 1.0, dx, replicas, counts, split)
-        if y >= 0:
-            add_shares(y, -1.0, dy, replicas, counts, split)
-            edit_replicas(y, j if j >= 0 else i, b, a, replicas, counts, item_at)
-            add_shares(y, 1.0, dy, replicas, counts, split)
-        if turns:
-            if x >= 0:
-                add_home_shares(replicas[x], counts[x], 1.0, policy, node_of_gpu, fair, bx)
-            if y >= 0:
-                add_home_shares(replicas[y], counts[y], 1.0, policy, node_of_gpu, fair, by)
-            home_variance_change(x, y, bx, by, home_overlap, moments, by_homes)
+        item = j if j >= 0 else i
+        edited = False
+        if own and not turns:
+            cost = exchange_cost(x, y, a, b, part[i], part[j], fair, loads, prices, sums, highest)
         else:
+            dx[:] = 0.0
+            dy[:] = 0.0
             by_homes[:] = 0.0
-        cost = load_cost(x, y, dx, dy, by_homes, loads, prices)
-        delta = cost - value[0]
-        activated = value[1]
-        priced = by_table or temperature < 0.0 or delta <= hopeless + limit
-        if priced and not by_table:
+            if turns:
+                bx[:] = 0.0
+                by[:] = 0.0
+                if x >= 0:
+                    add_home_shares(replicas[x], counts[x], -1.0, policy, node_of_gpu, fair, bx)
+                if y >= 0:
+                    add_home_shares(replicas[y], counts[y], -1.0, policy, node_of_gpu, fair, by)
+            edited = True
             if x >= 0:
-                traffic += route(x, state, model)
+                add_shares(x, -1.0, dx, replicas, counts, split)
+                edit_replicas(x, i, a, b, replicas, counts, item_at)
+                add_shares(x, 1.0, dx, replicas, counts, split)
             if y >= 0:
-                traffic += route(y, state, model)
+                add_shares(y, -1.0, dy, replicas, counts, split)
+                edit_replicas(y, item, b, a, replicas, counts, item_at)
+                add_shares(y, 1.0, dy, replicas, counts, split)
+            if turns:
+                if x >= 0:
+                    add_home_shares(replicas[x], counts[x], 1.0, policy, node_of_gpu, fair, bx)
+                if y >= 0:
+                    add_home_shares(replicas[y], counts[y], 1.0, policy, node_of_gpu, fair, by)
+                home_variance_change(x, y, bx, by, home_overlap, moments, by_homes)
+            cost = load_cost(x, y, dx, dy, by_homes, loads, prices)
+        delta = cost - value[0]
+        priced = temperature < 0.0 or delta <= hopeless + limit
+        activated = value[1]
+        traffic = 0.0
+        # The first words tell most trials that fail; the rest is looked at where they leave it open. Tokens of both
+        # experts are told only by turning these: what they save at most is counted first.
+        begin, end = 0, min(head, W)
+        least, squares, both = 0.0, 0.0, 0.0
+        while priced and begin < W:
+            if own:
+                n, m = node_of_gpu[a], node_of_gpu[b]
+                change, square = exchange_change(
+                    bits[i], bits[j], gpus.zero[a], gpus.zero[b], gpus.one[a], gpus.one[b], gpus.value, begin, end
+                )
+                least += change
+                squares += square
+                if by_node and n != m:
+                    change, square = exchange_change(
+                        bits[i], bits[j], nodes.zero[n], nodes.zero[m], nodes.one[n], nodes.one[m], nodes.value, begin, end
+                    )
+                    least += change
+                    squares += square
+            else:
+                if x >= 0:
+                    serve(x, 0, begin, end, state, model)
+                    change, square = turn_change(x, 0, i, a, b, member[y], begin, end, state, node_of_gpu)
+                    least += change
+                    squares += square
+                if y >= 0:
+                    serve(y, 1, begin, end, state, model)
+                    change, square = turn_change(y, 1, item, b, a, member[x], begin, end, state, node_of_gpu)
+                    least += change
+                    squares += square
+                if x >= 0 and y >= 0:
+                    both += 2.0 * model.most_saved * in_common(member[x], member[y], begin, end)
+            if batch == 0 and temperature >= 0.0:
+                doubt = 0.0 if end == W else DOUBT * np.sqrt(squares + model.most_saved * model.most_saved)
+                priced = delta + scale * W / end * (least - both - doubt) <= limit
+            begin, end = end, W
+        if priced and own:
+            traffic = least
+            if batch:
+                move_item(i, j, a, b, state, model)
+                activated = most_active(state.active_on)
+        if priced and not own:
+            if x >= 0:
+                traffic += turn(x, 0, i, a, b, state, model)
+            if y >= 0:
+                traffic += turn(y, 1, item, b, a, state, model)
             if batch:
                 activated = most_active(state.active_on)
         delta += scale * traffic + activated_weight * (activated - value[1])
-        accept = priced and temperature >= 0.0 and delta <= limit
-        if not accept or not by_table:
-            # Back to where the tables are.
-            item = j if j >= 0 else i
-            if y >= 0:
-                edit_replicas(y, item, a, b, replicas, counts, item_at)
-            if x >= 0:
-                edit_replicas(x, i, b, a, replicas, counts, item_at)
-            if priced and not by_table:
+        if not (priced and temperature >= 0.0 and delta <= limit):
+            if priced and own and batch:
+                move_item(j, i, a, b, state, model)
+            elif priced and not own:
                 if y >= 0:
-                    route(y, state, model)
+                    turn_back(y, 1, item, b, a, state, model)
                 if x >= 0:
-                    route(x, state, model)
-            if accept:
-                if x >= 0:
-                    edit_replicas(x, i, a, b, replicas, counts, item_at)
+                    turn_back(x, 0, i, a, b, state, model)
+            if edited:
                 if y >= 0:
-                    edit_replicas(y, item, b, a, replicas, counts, item_at)
-        if not accept:
+                    edit_replicas(y, item, a, b, replicas, counts, item_at)
+                if x >= 0:
+                    edit_replicas(x, i, b, a, replicas, counts, item_at)
             if temperature < 0.0:
                 total += abs(scale * traffic)
             continue
+        if not edited:
+            dx[:] = 0.0
+            dy[:] = 0.0
+            if x >= 0:
+                dx[a], dx[b] = -part[i] / fair[a], part[i] / fair[b]
+                edit_replicas(x, i, a, b, replicas, counts, item_at)
+            if y >= 0:
+                dy[a], dy[b] = part[j] / fair[a], -part[j] / fair[b]
+                edit_replicas(y, j, b, a, replicas, counts, item_at)
+        if own:
+            if not batch:
+                move_item(i, j, a, b, state, model)
+        else:
+            if j < 0 and y < 0:
+                bits[i] = np.uint64(0)
+                state.active[i] = np.uint64(0)
+                part[i] = 0.0
+            if x >= 0:
+                keep(x, 0, state, model)
+            if y >= 0:
+                keep(y, 1, state, model)
         if j >= 0:
-            gpu_of[i] = b
-            gpu_of[j] = a
+            gpu_of[i], gpu_of[j] = b, a
+            for c in range(C):
+                if item_on[a, c] == i:
+                    item_on[a, c] = j
+                    break
+            for c in range(C):
+                if item_on[b, c] == j:
+                    item_on[b, c] = i
+                    break
         else:
             expert_of[i] = y
             used_slots += (x < 0) - (y < 0)
         if x >= 0:
-            move_tokens(x, state, model)
             take_loads(x, dx, state, model)
         if y >= 0:
-            move_tokens(y, state, model)
             take_loads(y, dy, state, model)
         if turns:
             if x >= 0:
                 take_home_shares(x, bx, moments, home_overlap, variance)
             if y >= 0:
                 take_home_shares(y, by, moments, home_overlap, variance)
+        sum_up(gpu_load, variance, prices, sums, highest)
         value[0] = cost
         value[1] = activated
         total += delta
