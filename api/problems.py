@@ -42,6 +42,7 @@ CATALOGUE = _kinds(
     ("not-found", 404, "Not found", "There is no such resource. It may have been deleted."),
     ("no-plan-yet", 404, "No plan yet", "The search has found no plan so far. Ask again later, or look at its status."),
     ("method-not-allowed", 405, "Method not allowed", "The resource has no such method; Allow lists those it has."),
+    ("request-timeout", 408, "Request timeout", "The body came too slowly. Send it again, all at once."),
     ("not-finished", 409, "Not finished", "The plan is running. Cancel it first, or wait."),
     ("trace-in-use", 409, "Trace in use", "Plans that are queued or running need the trace. Cancel them, or wait."),
     (

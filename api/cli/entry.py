@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from api.cli.commands.advise import advise
 from api.cli.commands.backup import backup, restore
+from api.cli.commands.calibrate import calibrate
 from api.cli.commands.catalogue import formats, solvers
 from api.cli.commands.check import check
 from api.cli.commands.compare import compare
@@ -96,6 +97,7 @@ EXAMPLES = {
     "renumber": "moe-placement renumber plan.json MODEL -o renumbered",
     "solvers": "moe-placement solvers --json",
     "formats": "moe-placement formats",
+    "calibrate": "moe-placement calibrate --check moe_perf.parquet --json",
     "synthetic": "moe-placement synthetic --layers 24 --experts 64 --top-k 4 -o trace.npz",
     "demo": "moe-placement demo",
     "serve": "moe-placement serve --port 8000",
@@ -105,7 +107,7 @@ EXAMPLES = {
 COMMANDS = (
     *(profile, solve, advise, front, evaluate, compare),
     *(export, check, convert, renumber),
-    *(solvers, formats, synthetic, demo, serve),
+    *(solvers, formats, synthetic, calibrate, demo, serve),
     *(backup, restore),
 )
 for command in COMMANDS:

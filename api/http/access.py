@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
@@ -13,6 +15,7 @@ from typing import Annotated
 import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.http.key_set import ProviderError
 from api.http.oidc import LOCAL, Oidc
@@ -20,11 +23,12 @@ from api.http.problems import ProblemError
 from api.http.rates import Rates
 from api.store.keys import PREFIX, Keys
 
-__all__ = ["LOCAL", "Access", "Principal", "PrincipalOf", "may"]
+__all__ = ["LOCAL", "Access", "Principal", "PrincipalOf", "may", "still_valid"]
 
 THREADS = 4  # for looking up keys and checking signatures: others' work can't use them up
 MAX_CREDENTIAL = 8192
 MAX_KNOWN = 10_000
+AGAIN_S = 1.0
 READING = ("GET", "HEAD")
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="moe-placement"'}
 
@@ -76,6 +80,7 @@ class Access:
     rates: Rates
     failures: Rates
     _known: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+    _looked: dict[bytes, tuple[float, Principal | None]] = field(default_factory=dict)
 
     async def authenticate(self, address: str, authorization: str) -> Principal:
         """Return the party whose key or token a request carries, before anything else is done for the request.
@@ -103,7 +108,7 @@ class Access:
         credential = credential.strip()
         if kind.lower() != "bearer" or not credential:
             raise ProblemError("unauthorized", "Send Authorization: Bearer, with a key or a token.", headers=CHALLENGE)
-        digest = hashlib.sha256(credential.encode("latin-1", "replace")).digest()
+        digest = _digest(credential)
         known = digest in self._known
         if not known:  # taken before it is looked at, so that many at once don't get further than one after another
             self.failures.check(block := _block(address))
@@ -119,6 +124,22 @@ class Access:
             self._known.popitem(last=False)
         self.rates.check(found.actor)
         return found
+
+    async def still(self, authorization: str, principal: Principal) -> bool:
+        """Whether the key or token of a long answer still opens what it opened; looked up once a second at most."""
+        if not self.required:
+            return True
+        credential = authorization.partition(" ")[2].strip()
+        digest = _digest(credential)
+        at, found = self._looked.get(digest, (float("-inf"), principal))
+        if time.monotonic() - at > AGAIN_S:
+            if len(self._looked) > MAX_KNOWN:
+                self._looked.clear()
+            self._looked[digest] = time.monotonic(), found  # others of this second take what is known
+            with suppress(ProblemError, SQLAlchemyError):  # then nothing is known against it
+                found = await self._find(credential)
+            self._looked[digest] = time.monotonic(), found
+        return found == principal
 
     async def _find(self, credential: str) -> Principal | None:
         if len(credential) > MAX_CREDENTIAL:
@@ -140,6 +161,10 @@ class Access:
         return CapacityLimiter(THREADS)
 
 
+def _digest(credential: str) -> bytes:
+    return hashlib.sha256(credential.encode("latin-1", "replace")).digest()
+
+
 def _block(address: str) -> str:
     """Return what one party has of addresses: an IPv4 address, or the 64 bits of a network of IPv6."""
     try:
@@ -156,6 +181,12 @@ async def _principal(request: Request) -> Principal:
 
 
 PrincipalOf = Annotated[Principal, Depends(_principal)]
+
+
+async def still_valid(request: Request) -> bool:
+    """Whether what a request was let in with is still valid, for answers that take long."""
+    access: Access = request.app.state.access
+    return await access.still(request.headers.get("authorization", ""), request.state.principal)
 
 
 def may(scope: str | None = None) -> Callable[..., Awaitable[None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,6 +14,7 @@ from api.settings.settings import Settings
 
 __all__ = ["RequestChecks"]
 
+IDLE_S = 60.0  # longest wait for the next bytes of a body
 SAFE = ("GET", "HEAD", "OPTIONS")
 OTHER_SITES = ("cross-site", "same-site")  # Sec-Fetch-Site, which browsers set and pages can't
 # What a browser may do with an answer: nothing, but where a route says otherwise.
@@ -67,12 +69,20 @@ class RequestChecks:
         except ProblemError as error:
             await from_http(error)(scope, receive, send_safely)
             return
-        received = 0
+        received, whole = 0, False
 
         async def receive_some() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            if whole:  # what comes now is that the client has gone
+                return await receive()
+            try:
+                async with asyncio.timeout(IDLE_S):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"Nothing of the body has arrived for {IDLE_S:g} s."
+                raise ProblemError("request-timeout", detail, headers={"Connection": "close"}) from None
             received += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if received > limit:
                 raise ProblemError(
                     "too-large", f"The body is larger than {limit} bytes.", headers={"Connection": "close"}

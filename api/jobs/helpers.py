@@ -1,25 +1,28 @@
 """Helper processes: tasks of requests, fair by tenant, short ones never behind long ones, none without an end.
 
-A task begins among the short ones if its file is small, and has little time there. What takes longer is broken off and
-begun again among the long ones; and for a while its tenant's tasks are all thought to be long. So whoever sends small
-files that are slow to read makes others wait for a moment, once.
+A task begins among the short ones if its file is small, and has little time of the processor there. What takes longer
+is broken off and begun again among the long ones; and for a while its tenant's tasks are all thought to be long. So
+whoever sends small files that are slow to read makes others wait for a moment, once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 from typing import Any, Literal, TypeVar
 
-from api.jobs.processes import close, kill
-from api.jobs.turns import Turns
+from api.jobs.processes import busy_s, close, kill
+from api.turns import Turns
 
 __all__ = ["Helpers", "TooSlowError", "Use"]
 
 SHORT_BYTES = 4 << 20  # files up to here are thought to be read within SHORT_S
-SHORT_S = 2.0
+SHORT_S = 2.0  # of the processor: on a busy machine everything takes longer
+SHORT_WALL_S = 20.0
+LOOK_S = 0.1
 SUSPECT_S = 60.0  # how long a tenant whose short task was long is thought to send more of them
 SHORT_HELPERS = 2
 MOST_WAITING = 64  # of one tenant
@@ -100,13 +103,13 @@ class Helpers:
         if size <= SHORT_BYTES and now - self._suspects.get(tenant, -SUSPECT_S) >= SUSPECT_S:
             try:
                 async with self._short.turn(tenant) as helper:
-                    return await helper.call(min(SHORT_S, self._max_s), function, *arguments)
+                    return await helper.call(min(SHORT_WALL_S, self._max_s), SHORT_S, function, *arguments)
             except TooSlowError:
-                if self._max_s <= SHORT_S:
+                if self._max_s <= SHORT_WALL_S:
                     raise
                 self._suspect(tenant)
         async with self._long[use].turn(tenant) as helper:
-            return await helper.call(self._max_s, function, *arguments)
+            return await helper.call(self._max_s, math.inf, function, *arguments)
 
     def close(self, timeout_s: float) -> None:
         """End the helpers within about `timeout_s`."""
@@ -138,30 +141,39 @@ class _Helper:
             self._warm = self._executor.submit(self._warm_up)
         return self._executor
 
-    async def call(self, limit_s: float, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call a function; its time begins when the process is ready."""
+    async def call(
+        self, limit_s: float, busy_limit_s: float, function: Callable[..., Result], *arguments: Any
+    ) -> Result:
+        """Call a function; its time, and that of the processor, begins when the process is ready."""
         try:
-            return await self._call(limit_s, function, *arguments)
+            return await self._call(limit_s, busy_limit_s, function, *arguments)
         except BrokenExecutor:
             self._end()  # it may have died while it was idle: the task gets a second chance
         try:
-            return await self._call(limit_s, function, *arguments)
+            return await self._call(limit_s, busy_limit_s, function, *arguments)
         except BrokenExecutor:
             self._end()
             raise
 
-    async def _call(self, limit_s: float, function: Callable[..., Result], *arguments: Any) -> Result:
+    async def _call(
+        self, limit_s: float, busy_limit_s: float, function: Callable[..., Result], *arguments: Any
+    ) -> Result:
         executor = self.start()
         assert self._warm is not None
         await asyncio.wrap_future(self._warm)
+        begun, used = time.monotonic(), busy_s(executor)
         task = executor.submit(function, *arguments)
+        waiting = asyncio.wrap_future(task)
+        every = LOOK_S if busy_limit_s < math.inf else limit_s
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(task), limit_s)
-        except TimeoutError:
-            if task.done() and not task.cancelled():
-                return task.result()  # at the last moment, or an error of its own
-            raise TooSlowError(limit_s) from None
+            while not (await asyncio.wait([waiting], timeout=min(every, limit_s)))[0]:
+                taken = time.monotonic() - begun
+                now = busy_s(executor)
+                if taken >= limit_s or (taken if used is None or now is None else now - used) >= busy_limit_s:
+                    raise TooSlowError(limit_s)
+            return waiting.result()
         finally:
+            waiting.cancel()
             if not task.done():  # out of time, or nobody waits any more
                 self._end()
                 if not self._closed:

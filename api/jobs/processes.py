@@ -10,8 +10,9 @@ import threading
 import time
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing.connection import wait
+from pathlib import Path
 
-__all__ = ["close", "kill", "process_pool"]
+__all__ = ["busy_s", "close", "kill", "process_pool"]
 
 
 def process_pool(
@@ -49,6 +50,19 @@ def kill(executor: Executor) -> None:
     for process in list((getattr(executor, "_processes", None) or {}).values()):
         process.kill()
     executor.shutdown(wait=False, cancel_futures=True)
+
+
+def busy_s(executor: Executor) -> float | None:
+    """Return the processor time that the processes of a pool have used so far; None where it can't be told."""
+    try:
+        # After the name, which may hold anything: fields 14 and 15 of proc(5).
+        stats = [
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            for pid in (getattr(executor, "_processes", None) or {})
+        ]
+        return sum(int(field) for stat in stats for field in stat[11:13]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        return None
 
 
 def _enter(niceness: int, log_level: str | None, memory_bytes: int | None) -> None:

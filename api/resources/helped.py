@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from api.http.problems import ProblemError
 from api.jobs.helpers import TooSlowError
-from api.jobs.turns import TooManyWaitingError, Turns
 from api.resources.context import Services
 from api.store.rows import TraceRow
+from api.turns import TooManyWaitingError, Turns
 from traces import InputError, Violation
 
 __all__ = ["in_turn", "look", "read_upload"]
@@ -100,5 +100,5 @@ def _unread(code: str, name: str, detail: str) -> ProblemError:
 
 
 def _too_many(error: TooManyWaitingError) -> ProblemError:
-    detail = f"{error.waiting} of your files and looks at traces wait to be worked on."
+    detail = f"{error.waiting} of your requests wait to be worked on."
     return ProblemError("quota-exceeded", detail, headers={"Retry-After": "5"})

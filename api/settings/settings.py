@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.settings.addresses import LOCAL, is_local_database, is_loopback, is_safe_url, parse_executor
-from traces import InputError, Violations
+from traces import Violations
 
 __all__ = ["Settings", "default_data_dir", "read_settings", "unknown_variables"]
 
@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     )
     keep_days: float | None = Field(
         default=None, gt=0, description="Finished plans, and traces that no plan was made for since, go after so long."
+    )
+    scrub_days: float = Field(
+        default=7.0, gt=0, description="How often every stored trace is read, to find damage of the disk."
     )
     max_wait_s: float = Field(default=60.0, ge=0, le=600, description="Longest wait that `Prefer: wait` can ask for.")
     max_time_limit_s: float = Field(
@@ -183,7 +186,7 @@ def read_settings(**given: Any) -> Settings:
             detail = str(item["msg"]).removeprefix("Value error, ").rstrip(".") + "."
             remedy = f"Set MOE_PLACEMENT_{name.upper()}, or the option of the command."
             found.add("setting", f"/{name}", detail, remedy)
-        raise InputError(tuple(found.found)) from None
+        raise found.error() from None
 
 
 def unknown_variables() -> list[str]:

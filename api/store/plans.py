@@ -77,12 +77,11 @@ class Plans:
         """
         now = time.time()
         with self.database.write() as connection:
-            connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < now - key_age_s))
-            if (
-                key is not None
-                and (earlier := self._plan_of_key(connection, key, body_hash, now - key_age_s, kind)) is not None
-            ):
-                return Created(row=earlier, new=False)
+            if key is not None:
+                if (earlier := self._plan_of_key(connection, key, body_hash, now - key_age_s, kind)) is not None:
+                    return Created(row=earlier, new=False)
+                mine = (idempotency_keys.c.tenant == self.tenant) & (idempotency_keys.c.key == key)
+                connection.execute(delete(idempotency_keys).where(mine))  # it is too old: the key is used anew
             known = (traces.c.tenant == self.tenant) & (traces.c.id == request["trace"])
             trace_seq = connection.execute(select(traces.c.seq).where(known)).scalar_one_or_none()
             if trace_seq is None:

@@ -110,7 +110,7 @@ def renumber(
         plan = plan if isinstance(plan, Plan) else _loaded(plan, layout, format)
     except InputError as error:
         found.extend(error)
-        raise InputError(tuple(found.found)) from None
+        raise found.error() from None
     changes, notes = _changes(plan, files, layout, found)
     _check_family(files, layout, prove=prove, found=found)
     found.raise_if_any()

@@ -163,7 +163,7 @@ class Plan(Shown, ByContent):
             return cls(**arguments)
         except InputError as error:
             found.extend(error, place)
-            raise InputError(tuple(found.found)) from None
+            raise found.error() from None
 
     @checked
     def save(self, path: str | Path) -> None:

@@ -162,8 +162,11 @@ def _check_fit(plan: Plan, trace: Trace, topology: Topology) -> None:
     if plan.num_gpus != topology.num_gpus:
         detail = f"The plan has {plan.num_gpus} GPUs, the topology {topology.num_gpus}."
         found.add("gpus_differ", "/topology", detail, remedy)
-    if plan.num_experts < trace.num_experts:
-        detail = f"The plan places {plan.num_experts} experts, the trace has {trace.num_experts}."
+    # What a trace leaves open is found from its tokens, without the experts after the last one that was used.
+    states = not trace.provenance.experts_inferred
+    if plan.num_experts < trace.num_experts or (states and plan.num_experts != trace.num_experts):
+        says = "states" if states else "has"
+        detail = f"The plan places {plan.num_experts} experts, the trace {says} {trace.num_experts}."
         found.add("experts_differ", "/num_experts", detail, remedy)
     if plan.layer_ids.tolist() != trace.layer_ids.tolist():
         detail = f"The plan's layers {_short(plan.layer_ids)} are not the trace's {_short(trace.layer_ids)}."

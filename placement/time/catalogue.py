@@ -16,7 +16,18 @@ from placement.time.experts import ExpertKernel, FittedError, roofline
 from placement.time.gpus import GPUS, Gpu
 from traces import InputError
 
-__all__ = ["Coefficients", "coefficients_of", "exchange_for", "from_json", "kernel_for", "read_coefficients", "to_json"]
+__all__ = [
+    "Coefficients",
+    "coefficients_of",
+    "exchange_for",
+    "from_json",
+    "kernel_for",
+    "kernel_named",
+    "known_backends",
+    "measured_gpus",
+    "read_coefficients",
+    "to_json",
+]
 
 SAME_CHIP = {"h800": "h100"}  # other links, the same compute
 WIDE = ("sglang_deepep", "tensorrt_llm_wideep")  # expert parallel kernels, measured for it
@@ -51,6 +62,7 @@ def to_json(found: Coefficients) -> str:
             "dtype": kernel.dtype,
             "floor_ms": kernel.floor_ms,
             "ms_per": dict(kernel.ms_per),
+            "tactics": dict(kernel.tactics),
             "error": _error(kernel.error),
             "source": kernel.source,
         }
@@ -98,6 +110,7 @@ def from_json(text: str, place: str) -> Coefficients:
                 dtype=entry["dtype"],
                 floor_ms=float(entry["floor_ms"]),
                 ms_per=MappingProxyType({name: float(value) for name, value in entry["ms_per"].items()}),
+                tactics=MappingProxyType({name: float(value) for name, value in entry["tactics"].items()}),
                 error=_as_error(entry["error"]),
                 source=entry["source"],
             )
@@ -182,6 +195,17 @@ def kernel_for(
     return min(fitting, key=rank)
 
 
+def kernel_named(
+    gpu: Gpu, name: str, phase: str, dtype: str, *, own: Coefficients | None = None
+) -> ExpertKernel | None:
+    """Return the model of one kernel; None where it was not measured on this GPU."""
+    for part in (own, coefficients_of(gpu.name)):
+        for kernel in part.kernels if part is not None and _fits(part, gpu) else ():
+            if (kernel.name, kernel.phase, kernel.dtype) == (name, phase, dtype):
+                return kernel
+    return None
+
+
 def _fits(part: Coefficients, gpu: Gpu) -> bool:
     return part.gpu in (gpu.name, SAME_CHIP.get(gpu.name))
 
@@ -202,6 +226,13 @@ def exchange_for(gpu: Gpu, backend: str, *, own: Coefficients | None = None) -> 
             if exchange.backend == backend:
                 return exchange
     return link_exchange(gpu)
+
+
+@cache
+def known_backends() -> tuple[str, ...]:
+    """Return the back ends of the all-to-all that were measured on some GPU, and ``links`` for a data sheet."""
+    parts = [coefficients_of(name) for name in GPUS]
+    return (*sorted({e.backend for part in parts if part is not None for e in part.exchanges}), "links")
 
 
 def measured_gpus() -> tuple[str, ...]:

@@ -15,10 +15,11 @@ from placement.time.experts import FittedError, joined
 from placement.time.gpus import Gpu
 from traces.model.shape import ModelShape
 
-__all__ = ["CURVE_TERMS", "Curve", "Exchange", "Way", "curve_terms", "link_exchange"]
+__all__ = ["CURVE_TERMS", "ONE_PER_EXPERT", "Curve", "Exchange", "Way", "curve_terms", "link_exchange"]
 
 Floats = npt.NDArray[np.float64]
 Way = Literal["dispatch", "combine"]
+ONE_PER_EXPERT: Final = ("deepep_low_latency", "deepep_ll", "trtllm_deepep_ll")  # the others merge copies
 FIRST_GB: Final = (0.0005, 0.004, 0.03)  # small messages don't fill the links
 BEYOND_GB: Final = 0.2
 CURVE_TERMS: Final = ("launch", "gb", *(f"first{gb}" for gb in FIRST_GB), f"beyond{BEYOND_GB}")
@@ -115,7 +116,15 @@ class Exchange:
                     best[curve.nodes] = curve
         return tuple(best[nodes] for nodes in sorted(best))
 
-    def ms(self, way: Way, nodes: int, copies: npt.ArrayLike, shape: ModelShape, sms: int = 20) -> Floats:
+    def ms(
+        self,
+        way: Way,
+        nodes: int,
+        copies: npt.ArrayLike,
+        shape: ModelShape,
+        sms: int = 20,
+        base: float | None = None,
+    ) -> Floats:
         """Return the time of one direction, (...) milliseconds.
 
         ``T = t0 + a (T_base - t0)``: what the busiest rank moves, over what every rank moves when all are alike, is the
@@ -133,13 +142,19 @@ class Exchange:
             Each copy is one vector of its hidden size.
         sms : int
             Streaming multiprocessors that the kernels are given.
+        base : float, optional
+            Copies per token under even routing on so many nodes; interpolated between the measured ones otherwise.
         """
         curves = [curve for curve in self.of(way, shape, sms) if (curve.nodes > 1) == (nodes > 1)]
         if not curves:
             return np.full(np.shape(copies), np.nan)
         amount, size = np.asarray(copies, float), shape.expert_input / 1e9
-        base = float(np.interp(np.log(nodes), [np.log(c.nodes) for c in curves], [c.base_copies for c in curves]))
-        times = [curve.ms(amount / base * curve.base_copies * size * curve.vector_bytes) for curve in curves]
+        known = [np.log(curve.nodes) for curve in curves]
+        even = base or float(np.interp(np.log(nodes), known, [curve.base_copies for curve in curves]))
+        per_expert = self.backend in ONE_PER_EXPERT
+        # Without merging of copies, a byte costs the same on any number of nodes; with it, so does a token.
+        volumes = [amount if per_expert else amount / even * curve.base_copies for curve in curves]
+        times = [curve.ms(volume * size * curve.vector_bytes) for curve, volume in zip(curves, volumes, strict=True)]
         return between_nodes(nodes, [curve.nodes for curve in curves], times)
 
 

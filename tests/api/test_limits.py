@@ -20,10 +20,11 @@ from api.settings.settings import Settings
 from api.store.audit import AuditLog
 from api.store.blobs import Blobs
 from api.store.leases import Leases
-from tests.builders.service import keep, local_client, services_of, store_in
+from tests.builders.service import keep, local_client, services_of, store_in, upload
 from traces import InputError
 
 TRACE = "sha256:" + "a" * 64
+WIDE = np.arange(200, dtype=np.int16).reshape(20, 5, 2) * 14  # experts of 20 tokens and 5 layers, up to 2786
 
 
 def test_tenants_have_quotas(tmp_path: Path, make_trace_bytes: Callable[..., bytes]) -> None:
@@ -137,6 +138,21 @@ def test_job_that_outgrows_its_memory_fails_alone() -> None:
             pool.submit(allocate, 2_000_000_000).result(60)
     finally:
         close(pool, 5.0)
+
+
+@pytest.mark.slow
+def test_plan_that_outgrows_the_memory_of_its_worker(tmp_path: Path, make_trace_bytes: Callable[..., bytes]) -> None:
+    """It fails and says so; what another tenant asks for next is done by the same service."""
+    settings = Settings(data_dir=tmp_path, max_workers=1, threads_per_plan=1, job_memory_bytes=512 << 20, max_crashes=1)
+    with local_client(settings) as client:
+        large = upload(client, make_trace_bytes(tokens=20, layers=5, experts=3000, topk_ids=WIDE))
+        body = {"trace": large, "topology": "1x4", "limits": {"work": 100}}
+        failed = client.post("/v1/plans", json=body, headers={"Prefer": "wait=60"}).json()
+        assert failed["status"] == "failed", failed
+        assert failed["error"]["type"] in ("/problems/out-of-memory", "/problems/worker-died")
+        small = upload(client, make_trace_bytes(tokens=100))
+        body = {"trace": small, "topology": "1x4", "limits": {"work": 100}}
+        assert client.post("/v1/plans", json=body, headers={"Prefer": "wait=60"}).json()["status"] == "succeeded"
 
 
 def test_memory_limit_leaves_room_for_a_plan(

@@ -41,7 +41,7 @@ def test_other_pages_do_nothing(client: TestClient, trace_bytes: bytes, headers:
     "headers", [{"Origin": "http://127.0.0.1"}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {}]
 )
 def test_ones_own_page_works(client: TestClient, headers: dict[str, str]) -> None:
-    """The service's own page, an address that the user types, and programs are let through; links to the page as well."""
+    """The service's own page, an address that the user types, programs, and links to the page are let through."""
     assert client.get("/v1/plans", headers=headers).status_code == 200
     assert client.post("/v1/plans/plan_0/cancel", headers=headers).status_code == 404
     assert client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200

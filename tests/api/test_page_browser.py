@@ -209,7 +209,6 @@ def test_engine_comes_first(tmp_path: Path, start_server: Callable[..., Any], op
     page.get_by_label("Slots per GPU").fill("5")
     algorithm.select_option("dynamic")
     assert sent(page) == {"engine": "sglang:dynamic", "constraints": {}, "slots_per_gpu": 5}
-    page.get_by_text("Advanced").click()
     page.get_by_label("Sent once per").select_option("gpu")
     assert sent(page)["objective"] == {"dedup": "gpu"}
     page.get_by_label("Slots per GPU").fill("")
@@ -347,7 +346,6 @@ def test_says_how_to_read_a_file_and_what_is_held_out(
     page.locator("#affinity-map canvas.map").wait_for()
     assert "2 layers of 6 experts" in page.locator("#trace-facts").inner_text()
 
-    page.get_by_text("Advanced").click()
     page.get_by_label("Held out", exact=True).fill("0.25")
     page.get_by_label("Held out by").select_option("time")
     page.get_by_label("Topology").fill("1x2")

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from api.resources.requests import request_of
 from api.resources.schemas import PlanBody
 from api.store.database import Database
-from api.store.events import events_after
+from api.store.events import news_after
 from api.store.leases import Claim, Leases, StaleAttemptError
 from api.store.migrations.versions.v0004_nested_requests import converted_request
 from api.store.models import metadata
@@ -364,13 +364,13 @@ def test_every_change_is_an_event(store: TenantStore, leases: Leases) -> None:
     lease.renew()
     lease.report(score=1.0, bound=0.5, elapsed_s=0.7, plan="{}")
     lease.finish("succeeded", values={})
-    events = events_after(store.database, plan_id, 0)
+    events = news_after(store.database, plan_id, 0).events
     row = store.plans.get(plan_id)
     assert row is not None
     assert [event.revision for event in events] == list(range(1, row.revision + 1))
     assert [event.data["status"] for event in events] == ["queued", "running", "running", "running", "succeeded"]
     assert events[-1].data["gap"] == 0.5
-    assert [event.revision for event in events_after(store.database, plan_id, 3)] == [4, 5]
+    assert [event.revision for event in news_after(store.database, plan_id, 3).events] == [4, 5]
 
 
 def test_upgrade_keeps_what_is_there(database_url: str) -> None:

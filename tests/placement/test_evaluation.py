@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from placement import Plan, Topology, evaluate
 from tests.builders.problems import random_table
 from tests.builders.traces import random_ids, random_trace
-from traces import InputError, Trace
+from traces import InputError, Provenance, Trace
 
 LAYERS, EXPERTS = 3, 6
 MASK = 2**64 - 1
@@ -235,6 +235,17 @@ def test_mismatches_are_listed_together() -> None:
     with pytest.raises(InputError) as error:
         evaluate(random_plan(rng, (2, 2), 3), trace, Topology.parse("1x2"))
     assert {item.code for item in error.value.violations} == {"gpus_differ", "experts_differ", "layers_differ"}
+
+
+@pytest.mark.parametrize("stated", [EXPERTS - 1, EXPERTS // 2, EXPERTS + 1])
+def test_another_number_of_experts_is_refused(stated: int) -> None:
+    """A trace that states another number of experts than the plan has is of another model, even if its ids fit."""
+    plan, ids = random_plan(np.random.default_rng(0), (2, 2), 3), np.zeros((4, LAYERS, 1), int)
+    with pytest.raises(InputError) as error:
+        evaluate(plan, Trace.of(ids, num_experts=stated), Topology.parse("2x2"))
+    assert [item.code for item in error.value.violations] == ["experts_differ"]
+    inferred = Trace.of(ids, num_experts=EXPERTS // 2, provenance=Provenance(source="a", experts_inferred=True))
+    assert evaluate(plan, inferred, Topology.parse("2x2")).tokens == 4, "what no token used is not known to be missing"
 
 
 def test_empty_trace_is_refused() -> None:

@@ -13,6 +13,7 @@ from placement.plan.plan import replicas_on_gpu
 from solvers.methods.annealing.replay.improve import _drop_second_replicas
 from solvers.methods.annealing.replay.kernels.trials import anneal_layer
 from solvers.methods.annealing.replay.layer import Layer
+from solvers.methods.annealing.replay.levels import Ground
 from solvers.searching.kernels.random import seeded
 from tests.builders.problems import random_table
 from tests.builders.traces import random_ids
@@ -99,7 +100,7 @@ def test_change_equals_change_of_score(
     table = random_table(rng, LAYERS, EXPERTS, 4, SLOTS).astype(np.int32)
     before = value(table)
     layer = int(rng.integers(LAYERS))
-    search = Layer(problem, table[layer], layer, tokens=TOKENS)
+    search = Layer(Ground(problem), table[layer], layer)
     change = anneal_layer(search.state, search.model, 200, float(rng.choice([0.0, 0.05, 1.0])), np.inf, 8, seeded(seed, 1))
     after = table.copy()
     after[layer] = search.row
@@ -107,7 +108,7 @@ def test_change_equals_change_of_score(
     assert change == pytest.approx(value(after) - before, abs=1e-9)
     load = expected_gpu_load(problem, replicas_on_gpu(after, EXPERTS, 4))[layer]
     assert np.allclose(search.state.gpu_load, load)
-    assert_fresh(search, Layer(problem, search.row, layer, tokens=TOKENS))
+    assert_fresh(search, Layer(Ground(problem), search.row, layer))
 
 
 def assert_fresh(search: Layer, again: Layer) -> None:

@@ -12,6 +12,7 @@ SGLang 0.4, ``expert_distribution_*.csv`` of its expert distribution recorder.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from traces.formats.axes import Axes
 from traces.formats.hints import Hints
 from traces.formats.reader import Reader
 from traces.formats.shared.counts import checked_counts, grown
-from traces.formats.shared.csv_lines import WIDEST, chunks_of, grids_of, is_grid, parsed, rows_of, width_of
+from traces.formats.shared.csv_lines import BOM, WIDEST, chunks_of, grids_of, is_grid, parsed, rows_of, width_of
 from traces.formats.shared.csv_titles import by_titles, says_nothing, titles_of
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_IDS, MAX_LAYERS
 from traces.support.errors import InputError
@@ -32,6 +33,7 @@ from traces.support.errors import InputError
 __all__ = ["READER", "is_long"]
 
 NUMBERED = "The first column has no title; it was left out, as it numbers the lines."
+LINE = re.compile(rb"[-+.\deE,; \t]+\r?(?:\n|$)")
 FIRST_TWO = (0, 1)
 THREE = 3  # columns: layer, expert, count
 
@@ -61,6 +63,8 @@ def is_long(file: TraceFile) -> bool:
     """
     if (names := titles_of(file)) is not None:
         return len(names) == THREE or (len(names) > THREE and by_titles(names, file.name) is not None)
+    if not LINE.match(file.head.removeprefix(BOM)):
+        return False
     if file.size > MATRIX_BYTES and THREE <= (width := width_of(file)) <= WIDEST:
         raise _ambiguous(file, width, in_order=width == THREE)
     rows = rows_of(file)

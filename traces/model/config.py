@@ -132,7 +132,7 @@ def layout_from_config(content: Any, place: str = "") -> ModelLayout:
         )
     except InputError as error:
         fields.found.extend(error, part.place)
-        raise InputError(tuple(fields.found.found)) from None
+        raise fields.found.error() from None
 
 
 def _architecture(content: Any) -> str:

@@ -97,7 +97,7 @@ def merge(left: Counted, right: Counted) -> Counted:
     except InputError as error:
         found = Violations()
         found.extend(error, f"{_range(left.first, left.last)} and {_range(right.first, right.last)}: ")
-        raise InputError(tuple(found.found)) from None
+        raise found.error() from None
     return Counted(first=left.first, last=right.last, profile=profile)
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api.http.conditional import not_modified
@@ -45,10 +46,12 @@ FRONTS = SearchKind(
         "quota-exceeded",
     ),
 )
-def create_front(body: FrontBody, services: ServicesOf, store: StoreOf, idempotency_key: Key = None) -> Response:
+async def create_front(
+    body: FrontBody, request: Request, services: ServicesOf, store: StoreOf, idempotency_key: Key = None
+) -> Response:
     """Queue the searches of a front; they take turns with plans."""
-    front_id = FRONTS.queue(services, store, body, idempotency_key)
-    response = FRONTS.answer(store, front_id)
+    front_id = await FRONTS.queue(request, services, store, body, idempotency_key)
+    response = await run_in_threadpool(FRONTS.answer, store, front_id)
     response.status_code = 202
     response.headers["Location"] = f"/v1/fronts/{front_id}"
     return response

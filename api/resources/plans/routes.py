@@ -17,6 +17,7 @@ from api.http.conditional import matches, not_modified, wait_of
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.helped import in_turn
 from api.resources.layers import MoeLayers, check_layers, layout, read_layers
 from api.resources.parameters import Key, Prefer
 from api.resources.plans.answers import PlanList, PlanResource, PlanSummary, ValidPlan
@@ -92,7 +93,7 @@ async def create_plan(
     idempotency_key: Key = None,
 ) -> Response:
     """Queue a search. The answer is 202, or 200 if `Prefer: wait` was asked for and the plan is finished by then."""
-    plan_id = await run_in_threadpool(PLANS.queue, services, store, body, idempotency_key)
+    plan_id = await PLANS.queue(request, services, store, body, idempotency_key)
     wait_s = wait_of(request, services.settings.max_wait_s)
     if wait_s is not None:
         await _wait(request, services, store, plan_id, wait_s)
@@ -111,8 +112,13 @@ async def create_plan(
     summary="Check a request",
     responses=problems("malformed-json", "too-large", "unsupported-media-type"),
 )
-def validate_plan(body: PlanBody, services: ServicesOf, store: StoreOf) -> Response:
+async def validate_plan(body: PlanBody, services: ServicesOf, store: StoreOf) -> Response:
     """Check a request as `POST /v1/plans` does, and queue nothing. All violations are reported at once."""
+    async with in_turn(services.checking, store.tenant):
+        return await run_in_threadpool(_validated, services, store, body)
+
+
+def _validated(services: Services, store: TenantStore, body: PlanBody) -> Response:
     return json_response(ValidPlan(request=checked(services, store, body).request))
 
 

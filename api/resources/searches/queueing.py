@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from threading import BoundedSemaphore
 from typing import Any
 
 from api.http.problems import ProblemError
@@ -22,8 +21,6 @@ from solvers import Request
 from traces import InputError, Violations
 
 __all__ = ["Checked", "checked", "queue"]
-
-_checks = BoundedSemaphore(2)  # bounds the memory of topologies and constraints, whatever the number of requests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +40,6 @@ def checked(services: Services, store: TenantStore, body: PlanBody | FrontBody) 
     InputError
         With all violations that can be told without reading the trace.
     """
-    with _checks:
-        return _checked(services, store, body)
-
-
-def _checked(services: Services, store: TenantStore, body: PlanBody | FrontBody) -> Checked:
     settings, found = services.settings, Violations()
     text = _start(store, body, found)
     request: Request | None = None

@@ -6,7 +6,8 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -129,18 +130,27 @@ def _keep(
     tags: Sequence[str],
 ) -> tuple[TraceRow, bool]:
     limit = services.settings.tenant_trace_bytes
+    with _told():
+        blobs.make_way(incoming)  # it may read all of a large file, so nobody waits for it
     with services.holding:
         known = services.store.trace_is_known(incoming.blob_id)
-        try:
+        with _told():
             blobs.keep(incoming)
-        except OSError as error:
-            raise storage_problem(error) from error
         try:
             return store.traces.add(incoming.blob_id, name, incoming.size, facts, tags, limit)
         except ConflictError as conflict:
             if not known:
                 blobs.delete(incoming.blob_id)
             raise ProblemError(conflict.slug, conflict.detail) from None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what the disk says into a problem."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_problem(error) from error
 
 
 def _check_same(row: TraceRow, hints: Mapping[str, Any]) -> None:

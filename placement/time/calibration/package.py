@@ -9,13 +9,13 @@ from pathlib import Path
 
 from placement.time.calibration.exchanges import curve_rows, fit_curve
 from placement.time.calibration.experts import expert_rows, fit_experts
-from placement.time.calibration.tables import kind_of, read_table
+from placement.time.calibration.tables import gpu_of, kind_of, read_table
 from placement.time.catalogue import Coefficients
 from placement.time.exchange import Curve, Exchange
 from placement.time.experts import ExpertKernel
 from traces import InputError
 
-__all__ = ["SYSTEMS", "calibrate", "package_tables", "tables_of"]
+__all__ = ["SYSTEMS", "calibrate", "gpu_in", "package_tables", "tables_of"]
 
 PACKAGE, LICENCE = "aiconfigurator-core", "Apache-2.0"
 SYSTEMS = {
@@ -43,8 +43,10 @@ WANTED = (
     ("comm/trtllm/*/trtllm_alltoall_perf", False),
     ("comm/nccl/*/nccl_perf", False),
 )
-LEAST_ROWS = 300  # of a kernel
-MAX_ROWS = 4_000
+VARIANTS = ("nongated", "situ_as_silu")  # experts of two matrices, and stand-ins: no model of these files has them
+LEAST_ROWS = 1_500  # of a kernel of the package, measured; rarer ones are variants of others
+MAX_ROWS = 600  # of a kernel in a table of many shapes
+WIDE_ROWS = 6_000
 
 
 def package_tables() -> Path:
@@ -79,6 +81,24 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdecimal() else 0 for part in parts)
 
 
+def gpu_in(paths: Iterable[str | Path]) -> str:
+    """Return the one GPU that tables are of.
+
+    Raises
+    ------
+    InputError
+        If they are of none or of several.
+    """
+    found: set[str] = set()
+    for path in paths:
+        columns = read_table(path)
+        found |= {gpu_of(str(device)) for device in columns.get("device", [])}
+    if len(found) != 1:
+        detail = f"The tables' column `device` names {', '.join(sorted(found)) or 'no GPU'}."
+        raise InputError.of("which_gpu", "/gpu", detail, "Name the GPU with `gpu`, and give tables of one at a time.")
+    return found.pop()
+
+
 def calibrate(
     gpu: str,
     paths: Iterable[str | Path],
@@ -99,7 +119,7 @@ def calibrate(
     root : Path, optional
         What table names are shown relative to.
     limit : int
-        Most rows per kernel.
+        Most rows per kernel, of tables that are not of expert parallelism over several nodes.
     report : function
         Is told each table.
     """
@@ -112,9 +132,11 @@ def calibrate(
         columns = read_table(path)
         kind = kind_of(columns, name)
         if kind == "experts":
-            for rows in expert_rows(columns, name, limit):
+            wide = "wideep" in name
+            for rows in expert_rows(columns, name, WIDE_ROWS if wide else limit):
                 key = rows.key[1:]
-                if (root is None or len(rows.measured) >= LEAST_ROWS) and key not in kernels:
+                enough = root is None or wide or len(rows.measured) + rows.skipped >= LEAST_ROWS
+                if enough and key not in kernels and not (root is not None and key[0].endswith(VARIANTS)):
                     kernels[key] = fit_experts(rows, name, gpu=gpu)
         else:
             for points in curve_rows(columns, kind):

@@ -11,7 +11,8 @@ from placement import Problem
 from placement.cost.shares import guarded_gpu_load
 from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.replica_budget import add_replicas, replica_levels, share_out
-from solvers.methods.annealing.replay.layer import Layer, anneal_once
+from solvers.methods.annealing.replay.layer import FEW, Layer, anneal_once
+from solvers.methods.annealing.replay.levels import Grounds
 from solvers.methods.load_balance.solver import balanced
 from solvers.searching.search import Search
 from solvers.searching.threads import each_layer
@@ -25,14 +26,14 @@ EVEN_TRIALS_PER_PAIR = 40
 
 
 def budgeted_rows(
-    problem: Problem, start: Table, search: Search, *, trials: float, cold: float
+    grounds: Grounds, start: Table, search: Search, *, trials: float, cold: float
 ) -> tuple[Table, list[int]]:
     """Share the budget of replicas out to the layers by short searches with ever more of them.
 
     Parameters
     ----------
-    problem : Problem
-        Dispatch, with a budget of replicas.
+    grounds : Grounds
+        Of a problem with a budget of replicas.
     start : (L, S) int32
         A map within the budget. What it holds already is paid for; most often no replicas.
     search : Search
@@ -46,6 +47,7 @@ def budgeted_rows(
     (L, S) int32, list of int
         The best maps found within the budgets, and the slots that each layer may use.
     """
+    problem = grounds.problem
     layers, budget, limits = problem.num_layers, problem.replica_budget, problem.constraints
     assert budget is not None
     held = (start >= 0).sum(axis=1)
@@ -59,7 +61,7 @@ def budgeted_rows(
     rows = np.repeat(start[:, None], len(levels), axis=1)
 
     def trace(part: Search, layer: int) -> None:
-        row, best = start[layer], Layer(problem, start[layer], layer)
+        row, best = start[layer], Layer(grounds.of(), start[layer], layer)
         for number, extra in enumerate(levels):
             if number and part.done:
                 break
@@ -69,8 +71,9 @@ def budgeted_rows(
             starts = [row, *(table[layer] for table in even[number : number + 1])]
             found = []
             for run, begin in enumerate(starts):
+                first = Layer(grounds.of(FEW), begin, layer, most=most, like=best)
                 half = level.part(1 / (len(starts) - run), run, work_share=1 / len(starts))
-                found.append(anneal_once(problem, begin, layer, half, number, most, hot=HOT, cold=cold))
+                found.append(anneal_once(grounds, first, half, number, hot=HOT, cold=cold))
             now = min(found, key=cost_of)
             row, best = now.row, min(best, now, key=cost_of)
             rows[layer, number:], cost[layer, number:] = best.row, best.cost

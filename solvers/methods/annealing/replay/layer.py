@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from placement import Problem
-from placement.cost.shares import home_share
-from placement.replay.replay import POLICIES, homes_of, replica_table
+from placement.replay.replay import POLICIES, replica_table
 from solvers.methods.annealing.replay.kernels.loads import load_cost, sum_up
-from solvers.methods.annealing.replay.kernels.serving import gather, hash_residues, serve_all
+from solvers.methods.annealing.replay.kernels.serving import gather, serve_all
 from solvers.methods.annealing.replay.kernels.state import LayerModel, LayerState, Loads, Prices, Split
 from solvers.methods.annealing.replay.kernels.trials import anneal_layer, most_active
-from solvers.methods.annealing.replay.levels import level_of
+from solvers.methods.annealing.replay.levels import Ground, Grounds, empty_level
 from solvers.searching.kernels.random import State, seeded
 from solvers.searching.search import Search
-from traces import TokenSample
 
-__all__ = ["Layer", "anneal_once", "search_layer"]
+__all__ = ["FEW", "Layer", "anneal_once", "may_be_less", "search_layer"]
 
 Row = npt.NDArray[np.integer[Any]]
 STEP = 1024  # trials between two looks at the clock: some 10 ms
 # Until so much of a run is used up: this many tokens; then all; chosen by trial: a hot search accepts most trials,
 # whose price is per token.
-STAGES = ((0.3, 2048), (0.5, 4096), (0.7, 8192))
+STAGES = ((0.4, 2048), (0.6, 8192))
+FEW, FEW_ERROR = 2048, 0.2  # tokens, and how far the cost on so many may be off; some 3 % is usual
 # A trial that costs this many typical changes of traffic in load alone is not priced further; exp(-8) of such trials
 # would pass.
 HOPELESS = 8.0
 # With as much for each, several runs per layer are better than a longer one; chosen by trial.
 RUN_TRIALS, RUN_S = 4_000_000, 1.5
 RUN_TRIALS_PER_PAIR = 40  # of slots, where that is less; chosen by trial
-LOCAL = 8  # of 16 exchanges
+LOCAL = 8  # of 16 exchanges. Chosen by trial
+# Of the last temperature: colder, next to nothing is accepted, and trials of single tokens' worth are noise.
+COLDER = 3.0
 MAX_RUNS = 4  # more gain less than longer ones. Chosen by trial
-
-
-def _messages(problem: Problem, sample: TokenSample, tokens: int) -> int:
-    """Return how many assignments (dedup none) or tokens and layers (else) the traffic is a mean over."""
-    present = sample.topk_ids[:tokens] >= 0
-    return max(1, int((present if problem.objective.dedup == "none" else present.any(axis=2)).sum()))
 
 
 class Layer:
@@ -47,65 +42,55 @@ class Layer:
 
     Parameters
     ----------
-    problem : Problem
-        Dispatch, with a sample of tokens.
+    ground : Ground
     row : (S,) integers
         The layer's row of a map; no GPU holds two replicas of an expert.
     layer : int
-    tokens : int, optional
-        How many of the sampled tokens to price on; all by default.
     most : int, optional
         Used slots at most; by default all that there are.
+    like : Layer, optional
+        The same layer on other tokens, or with another row: what both share is taken from there.
     """
 
     def __init__(
-        self, problem: Problem, row: Row, layer: int, *, tokens: int | None = None, most: int | None = None
+        self, ground: Ground, row: Row, layer: int, *, most: int | None = None, like: Layer | None = None
     ) -> None:
+        problem = ground.problem
         self.problem, self.layer = problem, layer
         sample = problem.profile.sample
-        assert sample is not None  # Annealing.supports refuses counts
+        assert sample is not None
         topology, objective = problem.topology, problem.objective
         E, G, S, N = problem.num_experts, problem.num_gpus, problem.num_slots, topology.num_nodes
-        ids = sample.topk_ids[:tokens, layer].astype(np.int64)
+        ids = np.ascontiguousarray(sample.topk_ids[: ground.tokens, layer])
         n = len(ids)
-        homes = homes_of(objective, G, sample.rows[:n], sample.seq_id[:n], sample.source_rank[:n])
-        token, place = np.nonzero(ids >= 0)
-        expert = ids[token, place]
-        order = np.argsort(expert, kind="stable")
-        start, token = np.searchsorted(expert[order], np.arange(E + 1)), token[order]
-        residue = np.zeros(len(token), np.int64)
-        hash_residues(start, token, sample.rows[:n], layer, residue)
-        hop, node = topology.hop_cost, topology.node_of_gpu
-        gpu_cost, node_cost = hop, np.zeros((G, 0))
-        if objective.dedup == "node" and N > 1:
-            gpu_cost = hop[topology.entry_gpu[:, node], np.arange(G)[None, :]]
-            node_cost = hop[np.arange(G)[:, None], topology.entry_gpu]
+        assignments, words = int((ids >= 0).sum()), -(-n // 64)
+        start, middle, member = np.zeros(E + 1, np.int64), np.zeros(E, np.int64), np.zeros((E + 1, words), np.uint64)
+        token, residue = np.zeros(assignments, np.int64), np.zeros(assignments, np.int64)
+        gather(ids, sample.rows[:n], layer, start, middle, token, residue, member)
         distinct, top_k = objective.dedup != "none", ids.shape[1]
-        shares, deviations, moments = home_share(problem), problem.load_deviations, problem.home_moments
-        own = np.zeros((E, 0)) if deviations is None else deviations[layer]
+        shares, deviations, moments = ground.shares, problem.load_deviations, problem.home_moments
         position = np.arange(S) % problem.slots_per_gpu
         weights, layers, caps = objective, problem.num_layers, problem.load_caps
         batch = objective.decode_batch if weights.activated_weight else 0
-        batches, words = -(-n // batch) if batch else 0, -(-n // 64)
-        member = np.zeros((E + 1, words), np.uint64)
-        gather(start, token, member)
+        batches = -(-n // batch) if batch else 0
         self.model = LayerModel(
             start=start,
+            middle=middle,
             token=token,
             residue=residue,
             member=member,
-            most_saved=float(gpu_cost.max() + node_cost.max(initial=0.0)),
+            most_saved=ground.most_saved,
             rows=sample.rows[:n],
-            home=homes.astype(np.int64),
+            home=ground.homes,
             load=problem.relative_load[layer],
-            covariance=np.ascontiguousarray(own @ own.T) if own.shape[1] else np.zeros((0, 0)),
+            covariance=_covariance(deviations, layer) if like is None else like.model.covariance,
             moments=np.zeros((0, 0)) if moments is None else moments[layer],
             split=Split(
                 policy=POLICIES[objective.replica_policy],
                 homes=np.full((1, G), 1 / G) if shares is None else shares[layer],
                 alike=shares is None,
-                node_of_gpu=node,
-                node_size=np.bincount(node),
+                node_of_gpu=topology.node_of_gpu,
+                node_size=np.bincount(topology.node_of_gpu),
                 fair=topology.fair_share,
                 share=np.zeros(G + 1),
             ),
@@ -116,7 +101,7 @@ class Layer:
             usable=position < np.repeat(problem.capacity, problem.slots_per_gpu),
             most=S if most is None else most,
             batch=batch,
-            scale=weights.traffic_weight / _messages(problem, sample, n),
+            scale=weights.traffic_weight / ground.messages,
             activated_weight=weights.activated_weight / layers / max(batches, 1),
             prices=Prices(
                 cap=np.inf if caps is None else float(caps[layer]),
@@ -142,8 +127,8 @@ class Layer:
             counts=counts[0].copy(),
             item_at=item_at,
             bits=np.zeros((S + 1, words), np.uint64),
-            gpus=level_of(gpu_cost, homes, top_k, distinct=distinct),
-            nodes=level_of(node_cost, homes, top_k, distinct=distinct),
+            gpus=empty_level(ground.gpus, top_k, distinct=distinct),
+            nodes=empty_level(ground.nodes, top_k, distinct=distinct),
             part=np.zeros(S),
             gpu_load=np.zeros(G),
             overlap=np.zeros((E, G)),
@@ -172,6 +157,10 @@ class Layer:
         # What the layer adds to the objective, on these tokens.
         self.cost = model.scale * messages + loads + model.activated_weight * float(state.value[1])
 
+    def on(self, ground: Ground) -> Layer:
+        """Return the layer with the row that it has now, on other tokens."""
+        return Layer(ground, self.row, self.layer, most=self.model.most, like=self)
+
     @property
     def row(self) -> Row:
         """The layer's row of the map, (S,)."""
@@ -199,44 +188,58 @@ class Layer:
         return change
 
 
-def search_layer(
-    problem: Problem, row: Row, layer: int, search: Search, most: int, *, hot: float, cold: float
-) -> Layer:
-    """Anneal one layer over the whole of `search`, in one or more runs; return the best state."""
+def _covariance(deviations: npt.NDArray[np.float64] | None, layer: int) -> npt.NDArray[np.float64]:
+    """Return that of the experts' loads, (E, E); (0, 0) where it doesn't count."""
+    return np.zeros((0, 0)) if deviations is None else np.ascontiguousarray(deviations[layer] @ deviations[layer].T)
+
+
+def search_layer(grounds: Grounds, first: Layer, search: Search, *, hot: float, cold: float) -> Layer:
+    """Anneal one layer from `first`, on few tokens, over the whole of `search`, in one or more runs.
+
+    Returns
+    -------
+    Layer
+        The best state, on all tokens.
+    """
+    pairs = grounds.problem.num_slots**2
     trials = search.work if search.work is not None else (search.remaining_s or 0.0) * RUN_TRIALS / RUN_S
-    runs = int(np.clip(trials // min(RUN_TRIALS, RUN_TRIALS_PER_PAIR * problem.num_slots**2), 1, MAX_RUNS))
-    best = Layer(problem, row, layer, most=most)
+    runs = int(np.clip(trials // min(RUN_TRIALS, RUN_TRIALS_PER_PAIR * pairs), 1, MAX_RUNS))
+    found = []
     for number in range(runs):
         part = search.part(1 / (runs - number), number, work_share=1 / runs)
-        found = anneal_once(problem, row, layer, part, number, most, hot=hot, cold=cold)
-        if found.cost < best.cost:
-            best = found
+        found.append(anneal_once(grounds, first, part, number, hot=hot, cold=cold))
+    best = min(found, key=attrgetter("cost"))
+    if may_be_less(first, best):
+        best = min(best, first.on(grounds.of()), key=attrgetter("cost"))
     return best
 
 
+def may_be_less(on_few: Layer, other: Layer) -> bool:
+    """Whether a row may cost less than `other` on all tokens; on few it is known, and a look at all takes longer."""
+    return on_few.cost * (1 - FEW_ERROR) < other.cost
+
+
 def anneal_once(
-    problem: Problem, row: Row, layer: int, search: Search, number: int, most: int, *, hot: float, cold: float
+    grounds: Grounds, first: Layer, search: Search, number: int, *, hot: float, cold: float
 ) -> Layer:
-    """Anneal one layer once, on ever more tokens.
+    """Anneal one layer once from `first`, on ever more tokens.
 
     While it is hot, most trials are accepted, which takes time per token, and a few tokens are as good as many. When it
     is cold, few are, and the others cost the same whatever the number of tokens.
     """
-    rng = seeded(search.seed, 3, layer, number)
-    sample = problem.profile.sample
-    tokens = 0 if sample is None else len(sample)
-    stages = [(end, count) for end, count in STAGES if count < tokens] + [(1.0, tokens)]
-    state = Layer(problem, row, layer, tokens=stages[0][1], most=most)
+    rng, cold = seeded(search.seed, 3, first.layer, number), min(hot, COLDER * cold)
+    stages = [(end, count) for end, count in STAGES if count < grounds.most] + [(1.0, grounds.most)]
+    state = first.on(grounds.of(stages[0][1]))
     unit = max(state.anneal(200, -1.0, np.inf, rng), 1e-15)
     spent = 0
     while (used := search.progress(spent)) < 1.0:
         if used >= stages[0][0]:
             stages = [stage for stage in stages if used < stage[0]]
-            state = Layer(problem, state.row, layer, tokens=stages[0][1], most=most)
+            state = state.on(grounds.of(stages[0][1]))
         trials = STEP if search.work is None else max(1, min(STEP, search.work - spent))
         state.anneal(trials, unit * hot * (cold / hot) ** used, HOPELESS * unit, rng)
         spent += trials
     if len(stages) > 1:
-        state = Layer(problem, state.row, layer, most=most)
+        state = state.on(grounds.of())
     state.anneal(STEP, 0.0, HOPELESS * unit, rng)
     return state

@@ -31,8 +31,16 @@ def popcount(_context: Any, _word: Any) -> Any:
 
 @numba.njit(nogil=True, cache=True)
 def exchange_change(
-    first: Words, second: Words, zero_a: Words, zero_b: Words, one_a: Words, one_b: Words, value: Floats
-) -> float:
+    first: Words,
+    second: Words,
+    zero_a: Words,
+    zero_b: Words,
+    one_a: Words,
+    one_b: Words,
+    value: Floats,
+    begin: int,
+    end: int,
+) -> tuple[float, float]:
     """Return the change of the message cost if `first` goes from place a to b, and `second` from b to a.
 
     Parameters
@@ -43,11 +51,18 @@ def exchange_change(
         By price, the tokens that the places serve not at all, and once.
     value : (n,) float64
         Prices of a message.
+    begin, end : int
+        Words to look at.
+
+    Returns
+    -------
+    float, float
+        The change, and the sum of its squares over the tokens.
     """
-    change = 0.0
+    change, squares = 0.0, 0.0
     for c in range(len(value)):
         come, gone = np.int64(0), np.int64(0)
-        for w in range(len(first)):
+        for w in range(begin, end):
             x, y = first[w], second[w]
             both = x & y
             x ^= both
@@ -55,30 +70,37 @@ def exchange_change(
             come += np.int64(popcount((x & zero_b[c, w]) | (y & zero_a[c, w])))
             gone += np.int64(popcount((x & one_a[c, w]) | (y & one_b[c, w])))
         change += value[c] * (come - gone)
-    return change
+        squares += value[c] * value[c] * (come + gone)
+    return change, squares
 
 
 @numba.njit(nogil=True, cache=True)
-def in_common(first: Words, second: Words) -> int:
-    """Return how many tokens are in both sets."""
+def in_common(first: Words, second: Words, begin: int, end: int) -> int:
+    """Return how many tokens of the words from `begin` to `end` are in both sets."""
     count = np.int64(0)
-    for w in range(len(first)):
+    for w in range(begin, end):
         count += np.int64(popcount(first[w] & second[w]))
     return count
 
 
 @numba.njit(nogil=True, cache=True)
-def shift_change(less: Words, more: Words, without: Words, zero: Words, one: Words, value: Floats) -> float:
-    """Return what `shift` would, but of the tokens that are not in `without` only, and change nothing."""
-    change = 0.0
+def shift_change(
+    less: Words, more: Words, without: Words, zero: Words, one: Words, value: Floats, begin: int, end: int
+) -> tuple[float, float]:
+    """Return what `shift` would, but of the tokens that are not in `without` only, and change nothing.
+
+    The words are those from `begin` to `end`; what is returned, see `exchange_change`.
+    """
+    change, squares = 0.0, 0.0
     for c in range(len(value)):
         come, gone = np.int64(0), np.int64(0)
-        for w in range(len(less)):
+        for w in range(begin, end):
             differs = (less[w] ^ more[w]) & ~without[w]
             come += np.int64(popcount(differs & more[w] & zero[c, w]))
             gone += np.int64(popcount(differs & less[w] & one[c, w]))
         change += value[c] * (come - gone)
-    return change
+        squares += value[c] * value[c] * (come + gone)
+    return change, squares
 
 
 @numba.njit(nogil=True, cache=True)

@@ -11,40 +11,70 @@ from solvers.methods.annealing.replay.kernels.bits import shift, shift_change
 from solvers.methods.annealing.replay.kernels.loads import expert_share, take_home_shares
 from solvers.methods.annealing.replay.kernels.state import Ints, LayerModel, LayerState, Level, Words
 
-__all__ = ["RESIDUES", "gather", "hash_residues", "keep", "move_item", "serve", "serve_all", "turn", "turn_back", "turn_change"]
+__all__ = ["HEAD", "RESIDUES", "gather", "keep", "move_item", "serve", "serve_all", "turn", "turn_back", "turn_change"]
 
 # A multiple of all numbers up to 16: a hash modulo this tells the one modulo each of them.
 RESIDUES = 720_720
 KNOWN = 16
+HEAD = 24  # words of tokens that a trial is priced on first; chosen by trial
 
 
 @numba.njit(nogil=True, cache=True)
-def hash_residues(start: Ints, token: Ints, rows: Ints, layer: int, residue: Ints) -> None:
-    """Fill `residue` with the hash that `placement.replay` picks replicas by, modulo `RESIDUES`."""
+def gather(
+    ids: Ints, rows: Ints, layer: int, start: Ints, middle: Ints, token: Ints, residue: Ints, member: Words
+) -> None:
+    """Sort a layer's assignments by expert, and each expert's by token.
+
+    Parameters
+    ----------
+    ids : (n, K) integers
+    rows : (n,) int64
+    layer : int
+    start : (E+1,) int64
+        Filled, as all that follow: where each expert's assignments start.
+    middle : (E,) int64
+        Where they leave the first `HEAD` words of tokens.
+    token, residue : (assignments,) int64
+        The residue is that of the hash that `placement.replay` picks replicas by, modulo `RESIDUES`.
+    member : (E+1, W) uint64
+        Tokens of each expert, and none.
+    """
+    for t in range(ids.shape[0]):
+        for k in range(ids.shape[1]):
+            if ids[t, k] >= 0:
+                start[ids[t, k] + 1] += 1
     for e in range(len(start) - 1):
-        for n in range(start[e], start[e + 1]):
-            residue[n] = fair_pick(rows[token[n]], layer, e, RESIDUES)
+        start[e + 1] += start[e]
+    at = start[:-1].copy()
+    middle[:] = at
+    for t in range(ids.shape[0]):
+        for k in range(ids.shape[1]):
+            e = np.int64(ids[t, k])
+            if e < 0:
+                continue
+            token[at[e]] = t
+            residue[at[e]] = fair_pick(rows[t], layer, e, RESIDUES)
+            at[e] += 1
+            if t < 64 * HEAD:
+                middle[e] = at[e]
+            member[e, t >> 6] |= np.uint64(1) << np.uint64(t & 63)
 
 
 @numba.njit(nogil=True, cache=True)
-def gather(start: Ints, token: Ints, member: Words) -> None:
-    """Fill `member` with the tokens of each expert."""
-    for e in range(len(start) - 1):
-        for n in range(start[e], start[e + 1]):
-            member[e, token[n] >> 6] |= np.uint64(1) << np.uint64(token[n] & 63)
+def serve(e: int, room: int, begin: int, end: int, state: LayerState, model: LayerModel) -> None:
+    """Fill ``served[room, c]`` with the tokens that replica c of expert e serves, as `placement.replay` chooses.
 
-
-@numba.njit(nogil=True, cache=True)
-def serve(e: int, room: int, state: LayerState, model: LayerModel) -> None:
-    """Fill ``served[room, c]`` with the tokens that replica c of expert e serves, as `placement.replay` chooses."""
+    Only the words from `begin` to `end`, which are the first `HEAD` words, those after them, or all.
+    """
     served, active = state.served[room], state.served_active[room]
     gpus, count = state.replicas[e], state.counts[e]
     token, residue, home, node_of_gpu = model.token, model.residue, model.home, model.split.node_of_gpu
     policy, batch = model.split.policy, model.batch
     on_gpu, first, near = state.choice[0], state.choice[1], state.near
     for c in range(count):
-        served[c] = np.uint64(0)
-        active[c] = np.uint64(0)
+        served[c, begin:end] = np.uint64(0)
+        if begin == 0:
+            active[c] = np.uint64(0)
     if policy != FAIR:
         for c in range(count):
             on_gpu[gpus[c]] = c
@@ -52,7 +82,8 @@ def serve(e: int, room: int, state: LayerState, model: LayerModel) -> None:
             if near[node] == 0:
                 first[node] = c
             near[node] += 1
-    for n in range(model.start[e], model.start[e + 1]):
+    whole = end == served.shape[1]
+    for n in range(model.middle[e] if begin else model.start[e], model.start[e + 1] if whole else model.middle[e]):
         t = token[n]
         c = 0
         if count > 1:
@@ -107,38 +138,62 @@ def move_item(i: int, j: int, a: int, b: int, state: LayerState, model: LayerMod
 
 
 @numba.njit(nogil=True, cache=True)
-def turn_change(e: int, room: int, item: int, a: int, b: int, without: Words, state: LayerState, node: Ints) -> float:
-    """Return what `turn` would, but of the tokens that are not in `without` only, and change nothing."""
+def turn_change(
+    e: int,
+    room: int,
+    item: int,
+    a: int,
+    b: int,
+    without: Words,
+    begin: int,
+    end: int,
+    state: LayerState,
+    node: Ints,
+) -> tuple[float, float]:
+    """Return what `turn` would, but of the tokens that are not in `without` only, and change nothing.
+
+    The words are those from `begin` to `end`; what is returned, see `exchange_change`.
+    """
     bits, served, gpus, nodes = state.bits, state.served[room], state.gpus, state.nodes
     empty, count, replicas = len(bits) - 1, state.counts[e], state.replicas[e]
-    change = 0.0
+    change, squares = 0.0, 0.0
     if a >= 0:
-        change += shift_change(bits[item], bits[empty], without, gpus.zero[a], gpus.one[a], gpus.value)
+        more, square = shift_change(
+            bits[item], bits[empty], without, gpus.zero[a], gpus.one[a], gpus.value, begin, end
+        )
+        change += more
+        squares += square
     for c in range(count):
         g = replicas[c]
         before = empty if g == b else state.item_at[e, g]
-        change += shift_change(bits[before], served[c], without, gpus.zero[g], gpus.one[g], gpus.value)
+        more, square = shift_change(
+            bits[before], served[c], without, gpus.zero[g], gpus.one[g], gpus.value, begin, end
+        )
+        change += more
+        squares += square
     if not len(nodes.planes):
-        return change
+        return change, squares
     old, new = state.room[0], state.room[1]
     left = a
-    begin = 0
-    while begin < count or left >= 0:
-        old[:] = np.uint64(0)
-        new[:] = np.uint64(0)
-        n = node[replicas[begin]] if begin < count else node[left]
+    c = 0
+    while c < count or left >= 0:
+        n = node[replicas[c]] if c < count else node[left]
+        old[begin:end] = np.uint64(0)
+        new[begin:end] = np.uint64(0)
         if left >= 0 and node[left] == n:
-            old[:] = bits[item]
+            old[begin:end] = bits[item, begin:end]
             left = -1
-        while begin < count and node[replicas[begin]] == n:
-            g = replicas[begin]
+        while c < count and node[replicas[c]] == n:
+            g = replicas[c]
             before = empty if g == b else state.item_at[e, g]
-            for w in range(len(old)):
+            for w in range(begin, end):
                 old[w] |= bits[before, w]
-                new[w] |= served[begin, w]
-            begin += 1
-        change += shift_change(old, new, without, nodes.zero[n], nodes.one[n], nodes.value)
-    return change
+                new[w] |= served[c, w]
+            c += 1
+        more, square = shift_change(old, new, without, nodes.zero[n], nodes.one[n], nodes.value, begin, end)
+        change += more
+        squares += square
+    return change, squares
 
 
 @numba.njit(nogil=True, cache=True)
@@ -201,7 +256,7 @@ def serve_all(state: LayerState, model: LayerModel) -> float:
     covariance, split = model.covariance, model.split
     cost = 0.0
     for e in range(len(state.counts)):
-        serve(e, 0, state, model)
+        serve(e, 0, 0, state.bits.shape[1], state, model)
         cost += turn(e, 0, -1, -1, -1, state, model)
         keep(e, 0, state, model)
         for c in range(state.counts[e]):

@@ -95,6 +95,7 @@ class LayerModel(NamedTuple):
     """What stays: the layer's tokens, its loads, the topology, the constraints and the weights."""
 
     start: Ints  # (E+1,) where each expert's assignments start in token and residue
+    middle: Ints  # (E,) where they leave the first words of tokens, which a trial is priced on first
     token: Ints  # ascending
     member: Words  # (E+1, W) tokens that use each expert; the last row is empty
     most_saved: float  # by a change of one assignment of a token, in message cost

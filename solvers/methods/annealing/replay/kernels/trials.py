@@ -17,7 +17,7 @@ from solvers.methods.annealing.replay.kernels.loads import (
     take_home_shares,
     take_loads,
 )
-from solvers.methods.annealing.replay.kernels.serving import keep, move_item, serve, turn, turn_back, turn_change
+from solvers.methods.annealing.replay.kernels.serving import HEAD, keep, move_item, serve, turn, turn_back, turn_change
 from solvers.methods.annealing.replay.kernels.state import (
     Ints,
     LayerModel,
@@ -28,6 +28,9 @@ from solvers.methods.annealing.replay.kernels.state import (
 from solvers.searching.kernels.random import State, next_below, next_unit
 
 __all__ = ["anneal_layer", "most_active"]
+
+# Standard errors by which the first tokens have to speak against a trial: one in a thousand is refused wrongly.
+DOUBT = 3.0
 
 
 @numba.njit(nogil=True, cache=True)
@@ -111,6 +114,8 @@ def anneal_layer(
     loads = Loads(model.load, model.covariance, varies, gpu_load, state.overlap, variance)
     batch, most, member = model.batch, model.most, model.member
     scale, activated_weight, dx, dy = model.scale, model.activated_weight, state.share[0], state.share[1]
+    W = bits.shape[1]
+    head = HEAD if batch == 0 and temperature >= 0.0 and W > 2 * HEAD else W
     S, E, C, G = len(expert_of), len(counts), item_on.shape[1], len(gpu_load)
     by_node = len(nodes.planes) > 0
     first = np.zeros(node_of_gpu[G - 1] + 2, np.int64)  # GPU of each node, and the end
@@ -202,28 +207,46 @@ def anneal_layer(
         priced = temperature < 0.0 or delta <= hopeless + limit
         activated = value[1]
         traffic = 0.0
-        if priced and own:
-            traffic = exchange_change(bits[i], bits[j], gpus.zero[a], gpus.zero[b], gpus.one[a], gpus.one[b], gpus.value)
-            n, m = node_of_gpu[a], node_of_gpu[b]
-            if by_node and n != m:
-                traffic += exchange_change(
-                    bits[i], bits[j], nodes.zero[n], nodes.zero[m], nodes.one[n], nodes.one[m], nodes.value
+        # The first words tell most trials that fail; the rest is looked at where they leave it open. Tokens of both
+        # experts are told only by turning these: what they save at most is counted first.
+        begin, end = 0, min(head, W)
+        least, squares, both = 0.0, 0.0, 0.0
+        while priced and begin < W:
+            if own:
+                n, m = node_of_gpu[a], node_of_gpu[b]
+                change, square = exchange_change(
+                    bits[i], bits[j], gpus.zero[a], gpus.zero[b], gpus.one[a], gpus.one[b], gpus.value, begin, end
                 )
+                least += change
+                squares += square
+                if by_node and n != m:
+                    change, square = exchange_change(
+                        bits[i], bits[j], nodes.zero[n], nodes.zero[m], nodes.one[n], nodes.one[m], nodes.value, begin, end
+                    )
+                    least += change
+                    squares += square
+            else:
+                if x >= 0:
+                    serve(x, 0, begin, end, state, model)
+                    change, square = turn_change(x, 0, i, a, b, member[y], begin, end, state, node_of_gpu)
+                    least += change
+                    squares += square
+                if y >= 0:
+                    serve(y, 1, begin, end, state, model)
+                    change, square = turn_change(y, 1, item, b, a, member[x], begin, end, state, node_of_gpu)
+                    least += change
+                    squares += square
+                if x >= 0 and y >= 0:
+                    both += 2.0 * model.most_saved * in_common(member[x], member[y], begin, end)
+            if batch == 0 and temperature >= 0.0:
+                doubt = 0.0 if end == W else DOUBT * np.sqrt(squares + model.most_saved * model.most_saved)
+                priced = delta + scale * W / end * (least - both - doubt) <= limit
+            begin, end = end, W
+        if priced and own:
+            traffic = least
             if batch:
                 move_item(i, j, a, b, state, model)
                 activated = most_active(state.active_on)
-        elif priced:
-            # Tokens of both experts are told only by turning them; what they save at most shows most trials to fail.
-            least = 0.0
-            if x >= 0:
-                serve(x, 0, state, model)
-                least += turn_change(x, 0, i, a, b, member[y], state, node_of_gpu)
-            if y >= 0:
-                serve(y, 1, state, model)
-                least += turn_change(y, 1, item, b, a, member[x], state, node_of_gpu)
-            if x >= 0 and y >= 0:
-                least -= 2.0 * model.most_saved * in_common(member[x], member[y])
-            priced = batch > 0 or temperature < 0.0 or delta + scale * least <= limit
         if priced and not own:
             if x >= 0:
                 traffic += turn(x, 0, i, a, b, state, model)
