@@ -21,6 +21,7 @@ from placement.time.calibration.exchanges import curve_rows, fit_curve
 from placement.time.calibration.experts import expert_rows, held_out, relative_errors
 from placement.time.calibration.package import SYSTEMS, package_tables
 from placement.time.calibration.tables import kind_of, read_table
+from traces import InputError
 
 TOKENS = (16, 32, 64, 128, 512, 2048)
 LEAST_RANKS = 8
@@ -98,8 +99,13 @@ def main() -> None:
     """Print everything for the GPUs that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("gpus", nargs="*", default=["h100", "h200", "b200", "gb200"])
-    root = package_tables()
-    for gpu in parser.parse_args().gpus:
+    asked = parser.parse_args().gpus
+    try:
+        root = package_tables()
+    except InputError as error:
+        print(f"Nothing is compared: {error}")
+        return
+    for gpu in asked:
         print(gpu)
         folder, start = root / SYSTEMS[gpu], time.perf_counter()
         wide = sorted(folder.glob("moe/sglang/0.5.10/wideep_*_moe_perf.parquet"))

@@ -185,12 +185,9 @@ def read_model(
     """Return the model's layers, from its config or from numbers; None where nobody says anything."""
     _check_model_options(config, model_layers, first_moe_layer, mtp_layers, moe_layers)
     if config is not None:
-        from traces.model.config import load_model_config
+        from traces.model.presets import layout_of
 
-        if not Path(config).exists() and Path(config).suffix != ".json":
-            detail = f"There is no file {str(config)!r:.60}, and models are not known by name."
-            raise InputError.of("unknown_model", "/model", detail, "Give the model's config.json.")
-        return load_model_config(config)
+        return layout_of(config)
     if model_layers is None:
         return None
     from traces import ModelLayout

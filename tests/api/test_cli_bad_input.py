@@ -171,7 +171,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--engine", "megatron", "--redundant-experts", 4), "no_redundant_experts"),
         (("--plan-format", "csv"), "without_effect"),
         (("--seeds", 0), "seeds_range"),
-        (("--model", "deepseek-v3"), "unknown_model"),
+        (("--model", "deepseek-v33"), "unknown_model"),
         (("--execution", "dispatch", "--ownership", "measured"), "no_source_rank"),
         (("--replica-policy", "same-gpu"), "replica_policy"),
         (("--start", "none.json"), "cannot_read"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from traces import InputError
-from traces.model.presets import load_model, preset_names
+from traces.model.presets import layout_of, load_model, preset_names
 from traces.model.shape import shape_from_config
 
 # Billions of weights in the routed experts, from the models' own cards: all of the weights but attention and the like.
@@ -90,3 +90,10 @@ def test_unknown_quantization_is_refused() -> None:
     config = {"model_type": "olmoe", "num_experts": 8, "num_experts_per_tok": 2, "hidden_size": 64}
     with pytest.raises(InputError, match="aqlm"):
         shape_from_config(config | {"intermediate_size": 32, "quantization_config": {"quant_method": "aqlm"}})
+
+
+def test_a_name_goes_where_a_config_does() -> None:
+    """Traces and placement files take the layers of a model by its name."""
+    assert layout_of("deepseek-v3").moe_layers == tuple(range(3, 61))
+    with pytest.raises(InputError, match=r"none\.json"):
+        layout_of("none.json")
