@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.jobs.attempts import Job, Outcome
 from api.jobs.errors import ExecutorLostError
 from api.jobs.processes import close, kill
-from api.jobs.wants import OVERDUE_S, Wants
+from api.jobs.wants import OVERDUE_S, Patience, Wants
 from api.problems import document
 from api.store.leases import Claim, Leases, StaleAttemptError
 from api.telemetry.metrics import Metrics
@@ -229,7 +229,7 @@ class Dispatcher:
             self._leases.give_back(claim)  # the worker had died before: not of this plan
             return False
         try:
-            if not self._watch(future, claim, short):
+            if not self._watch(future, claim, executor if short else None):
                 self._leases.give_back(claim)
                 return False
             outcome = future.result()
@@ -263,11 +263,11 @@ class Dispatcher:
             self._metrics.worker_deaths.inc()
             log.error("worker.died", plan=claim.plan_id, attempt=claim.attempt, status=status)
 
-    def _watch(self, future: Future[Outcome], claim: Claim, short: bool) -> bool:
+    def _watch(self, future: Future[Outcome], claim: Claim, short: Executor | None) -> bool:
         """Wait for an attempt; False if it should have stopped and does not."""
         lease = self._leases.lease(claim)
         give_up: float | None = None
-        begun: float | None = None
+        patience: Patience | None = None
         held = time.monotonic()
         while not wait_for([future], POLL_S).done:
             now = time.monotonic()
@@ -278,9 +278,9 @@ class Dispatcher:
                     give_up = self._deadline
                 elif give_up is None and lease.cancelled():
                     give_up = now if self._leases.hold(claim) else now + GRACE_S
-                elif give_up is None and short and begun is None:
-                    begun = None if self._leases.hold(claim) else now
-                elif give_up is None and short and begun is not None and now - begun > OVERDUE_S:
+                elif give_up is None and short is not None and patience is None:
+                    patience = None if self._leases.hold(claim) else Patience(short, self._settings.threads, OVERDUE_S)
+                elif give_up is None and patience is not None and patience.over():
                     give_up = now + HAND_OVER_S
                     self._wants.bar(claim.tenant)
                     self._leases.demote(claim)  # the worker notices, and stops

@@ -54,12 +54,12 @@ def kill(executor: Executor) -> None:
 
 def busy_s(executor: Executor) -> float | None:
     """Return the processor time that the processes of a pool have used so far; None where it can't be told."""
+    pids = list(getattr(executor, "_processes", None) or {})
+    if not pids:
+        return None
     try:
         # After the name, which may hold anything: fields 14 and 15 of proc(5).
-        stats = [
-            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            for pid in (getattr(executor, "_processes", None) or {})
-        ]
+        stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
         return sum(int(field) for stat in stats for field in stat[11:13]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError):
         return None

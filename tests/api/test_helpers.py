@@ -14,6 +14,7 @@ import pytest
 from api.jobs import helpers as module
 from api.jobs.helpers import Helpers, TooSlowError
 from api.jobs.processes import process_pool
+from api.jobs.wants import Patience
 from api.turns import TooManyWaitingError, Turns
 
 
@@ -152,3 +153,17 @@ def test_task_without_an_end_is_ended() -> None:
         await helpers.run("a", "upload", large, busy, 0)
 
     run(check, 0.5)
+
+
+def test_patience_counts_the_processor() -> None:
+    """A short plan that waits on a busy machine is not taken for a long one; one that works on and on is."""
+    pool = make()
+    try:
+        pool.submit(nothing).result(60)
+        patience = Patience(pool, 1, 0.3)
+        pool.submit(busy, 0.5).result(60)
+        assert not patience.over()
+        pool.submit(work, 0.6).result(60)
+        assert patience.over()
+    finally:
+        pool.shutdown()
