@@ -54,7 +54,9 @@ class TraceReading:
         Layers with experts, ``1,3,5-47``, in place of `first_moe_layer`.
     """
 
-    model: Annotated[str | None, doc("The model's config.json, or a name such as deepseek-v3.")] = None
+    model: Annotated[
+        str | None, doc("The model's config.json, or its name, such as deepseek-v3: MoE layers, experts, top-k.")
+    ] = None
     format: Annotated[str | None, doc("Trace format; found by content by default.")] = None
     layer_ids: Annotated[str | None, doc("Model layers, where the file does not say them: 1,2,5 or 1-26.")] = None
     layers: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,8 @@ class PassTimes:
 
     def mapped(self, change: Callable[[Floats], Floats]) -> PassTimes:
         """Return the times with every array changed alike."""
-        return replace(self, **{name: change(getattr(self, name)) for name in ARRAYS})
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in ARRAYS}
+        return replace(self, **changed)
 
     def mean(self) -> LayerTimes:
         """Return the means over passes."""
@@ -99,7 +101,7 @@ class PlanOnPasses:
         self.time, self.sample = time, sample
         layers, slots = plan.physical_to_logical_map.shape
         gpus = plan.num_gpus
-        self._shape = (layers, slots, gpus)
+        self._shape: tuple[int, int, int] = (layers, slots, gpus)
         groups = sample.groups if by_group else 1
         cell = sample.cell if by_group else sample.cell // sample.groups
         replay = PassReplay(plan, time.machine.topology(), objective)

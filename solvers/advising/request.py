@@ -10,7 +10,7 @@ from annotated_types import Ge, Le, Lt, Unit, doc
 from solvers.request import MAX_SLOTS, Request
 from solvers.searching.limits import Limits
 from traces.support.declared import check_declared
-from traces.support.errors import Violations
+from traces.support.errors import InputError, Violations
 from traces.support.words import HoldOutBy, Phase
 
 if TYPE_CHECKING:
@@ -119,6 +119,19 @@ class AdviceRequest:
         if self.decode_tokens_per_gpu is not None and self.phase != "both":
             detail = f"There is one phase, {self.phase}."
             found.add("without_effect", "/decode_tokens_per_gpu", detail, "Give tokens_per_gpu, or phase both.")
+        if self.weight_dtype is not None:
+            from traces.model.shape import WEIGHT_BYTES
+
+            if self.weight_dtype not in WEIGHT_BYTES:
+                detail = f"{self.weight_dtype!r:.60} is no way to store weights that is known."
+                found.add("unknown_choice", "/weight_dtype", detail, f"Give one of {', '.join(WEIGHT_BYTES)}.")
+        if self.engine is not None:
+            from placement.engines import engine_of
+
+            try:
+                object.__setattr__(self, "engine", str(engine_of(self.engine)))
+            except InputError as error:
+                found.extend(error)
         if self.plan is not None:
             from placement import Plan as APlan
 
@@ -149,7 +162,7 @@ class AdviceRequest:
         tokens = self.tokens_per_gpu
         if phase == "decode" and self.phase == "both":
             tokens = self.decode_tokens_per_gpu
-        return TimeModel.of(
+        model = TimeModel.of(
             self.machine,
             self.model,
             phase=phase,
@@ -160,6 +173,14 @@ class AdviceRequest:
             weight_dtype=self.weight_dtype,
             rest_ms=self.rest_ms,
         )
+        if self.backend not in (None, "links", model.inside.backend):
+            from placement.time import coefficients_of
+
+            known = coefficients_of(model.machine.gpus[0].name)
+            names = ["links", *(each.backend for each in (known.exchanges if known else ()))]
+            detail = f"No all-to-all {self.backend!r:.60} was measured on {model.machine.gpus[0].name}."
+            raise InputError.of("unknown_backend", "/backend", detail, f"Give one of {', '.join(names)}.")
+        return model
 
     def planning(self, time: TimeModel, **changed: Any) -> Request:
         """Return the request for a plan on the machine."""
