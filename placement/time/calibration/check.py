@@ -158,8 +158,8 @@ def _nearest(exchange: Exchange, rows: CurveRows) -> Curve | None:
     there = [c for c in exchange.curves if (c.way, c.nodes, c.gpus) == (wanted.way, wanted.nodes, wanted.gpus)]
 
     def distance(curve: Curve) -> float:
-        pairs = ((curve.hidden_size, wanted.hidden_size), (curve.top_k, wanted.top_k))
-        pairs += ((curve.num_experts, wanted.num_experts), (curve.sms + 1, wanted.sms + 1))
+        pairs = [(curve.hidden_size, wanted.hidden_size), (curve.top_k, wanted.top_k)]
+        pairs += [(curve.num_experts, wanted.num_experts), (curve.sms + 1, wanted.sms + 1)]
         return float(sum(abs(np.log(one / other)) for one, other in pairs)) + abs(
             curve.vector_bytes - wanted.vector_bytes
         )
