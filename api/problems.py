@@ -42,6 +42,7 @@ CATALOGUE = _kinds(
     ("not-found", 404, "Not found", "There is no such resource. It may have been deleted."),
     ("no-plan-yet", 404, "No plan yet", "The search has found no plan so far. Ask again later, or look at its status."),
     ("method-not-allowed", 405, "Method not allowed", "The resource has no such method; Allow lists those it has."),
+    ("request-timeout", 408, "Request timeout", "The body came too slowly. Send it again, all at once."),
     ("not-finished", 409, "Not finished", "The plan is running. Cancel it first, or wait."),
     ("trace-in-use", 409, "Trace in use", "Plans that are queued or running need the trace. Cancel them, or wait."),
     (
@@ -78,6 +79,12 @@ CATALOGUE = _kinds(
         422,
         "Idempotency key reused",
         "The Idempotency-Key was sent before with another body. Use a new key for a new request.",
+    ),
+    (
+        "took-too-long",
+        422,
+        "Took too long",
+        "The service ended the work at its time limit. Use a smaller trace, or fewer GPUs.",
     ),
     ("too-many-requests", 429, "Too many requests", "You ask too often. Wait as long as Retry-After says."),
     ("quota-exceeded", 429, "Quota exceeded", "Your tenant has as much as it may. Delete something, or wait."),

@@ -12,7 +12,7 @@ from solvers.counted import DumpFigures, expected_load, loads_of_dumps, loads_of
 from solvers.replays import FIGURES, PartFigures, part_figures, replay_both
 from traces import InputError, LoadCounts, Trace
 from traces.support.content import ByContent
-from traces.support.shown import Facts, as_html, as_text
+from traces.support.shown import Facts, Shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -25,7 +25,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Judged(ByContent):
+class Judged(Shown, ByContent):
     """A named plan, its score under the problem, and its figures on each part that has tokens.
 
     Attributes
@@ -51,12 +51,12 @@ class Judged(ByContent):
     counts: dict[str, ExpectedLoads] = field(default_factory=dict)
     dumps: tuple[DumpFigures, ...] = ()
 
-    def __repr__(self) -> str:
-        return as_text(f"Plan {self.name}", _facts(self))
+    def _shown(self) -> tuple[str, Facts]:
+        return f"Plan {self.name}", _facts(self)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Comparison(ByContent):
+class Comparison(Shown, ByContent):
     """Plans side by side, on the tokens that were fitted and on those held out.
 
     Attributes
@@ -73,12 +73,6 @@ class Comparison(ByContent):
     rows: tuple[Judged, ...]
     baseline: str
     notes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        return as_text(*self._shown())
-
-    def _repr_html_(self) -> str:
-        return as_html(*self._shown())
 
     def _shown(self) -> tuple[str, Facts]:
         rows = [(row.name, "; ".join(f"{part} {figures}" for part, figures in _facts(row))) for row in self.rows]

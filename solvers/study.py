@@ -10,7 +10,9 @@ from typing import Any
 
 from placement import Plan, Problem, Topology
 from placement.engines import engine_of
+from placement.replay.passes import refuse_long_passes
 from solvers.comparing import Comparison, judge
+from solvers.counted import refuse_token_options
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
 from solvers.parts import Named, Parts, travel_notes
@@ -24,7 +26,7 @@ from solvers.solving import solve
 from traces import InputError, LoadCounts, Trace
 from traces.support.content import ByContent
 from traces.support.kinds import checked
-from traces.support.shown import Facts, as_html, as_text
+from traces.support.shown import Facts, Shown
 
 __all__ = ["Study"]
 
@@ -32,7 +34,7 @@ Planned = Plan | Solver | str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Study(ByContent):
+class Study(Shown, ByContent):
     """A checked problem, and the tokens to judge its plans by.
 
     Attributes
@@ -107,17 +109,15 @@ class Study(ByContent):
             request.redundant_experts,
         )
         notes = (*notes, *problem.topology.notes, *problem.topology.warnings)
-        if parts.held_out is not None:
-            for _ in parts.held_out.batches():
-                pass  # reading checks: a fault in the tokens held out is told before the search as well
+        if parts.fit is None and parts.held_out is None:
+            refuse_token_options({"/pass_tokens": request.pass_tokens})
+        if parts.fit is not None:
+            refuse_long_passes(request.pass_tokens, parts.fit.num_tokens or profile.tokens, "The part to fit")
+        if parts.held_out is not None:  # reading checks: a fault in the tokens held out is told before the search
+            held = sum(map(len, parts.held_out.batches()))
+            refuse_long_passes(request.pass_tokens, held, "The part held out")
         split: dict[str, Any] = {"fit": parts.fit, "held_out": parts.held_out, "counts": parts.counts}
         return cls(request=request, problem=problem, notes=notes, **split)
-
-    def __repr__(self) -> str:
-        return as_text(*self._shown())
-
-    def _repr_html_(self) -> str:
-        return as_html(*self._shown())
 
     def _shown(self) -> tuple[str, Facts]:
         rows = [line.strip().partition(": ") for line in repr(self.problem).split("\n")[1:]]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import os
+import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,11 +28,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def environment() -> dict[str, str]:
-    """Return an environment in which the packages are those of this repository, and charts need no screen."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
-
-
 def test_there_are_twelve_with_the_notebook() -> None:
     """Profile, solve, compare, plot, own solver, front, export, diff, frame, seeds, hold-out; and a notebook."""
     assert len(SCRIPTS) == 11
@@ -52,19 +45,35 @@ def test_at_most_fifteen_lines(script: Path) -> None:
 
 
 @pytest.mark.slow
+def test_measured_kernels_can_be_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The measurement of a card runs on the CPU at small sizes, and its table is one that can be fitted."""
+    pytest.importorskip("torch")
+    script, table = ROOT / "examples" / "measure_gpu.py", tmp_path / "my.csv"
+    sizes = ("device=cpu", "name=h200", "hidden=64", "width=32", "tokens=256", "repeats=2")
+    monkeypatch.setattr("sys.argv", [str(script), *(f"--{size}" for size in sizes), "--output", str(table)])
+    runpy.run_path(str(script), run_name="__main__")
+    from placement.time.calibration.package import calibrate
+
+    fitted = calibrate("h200", [table], source={"tables": "my.csv"})
+    assert {kernel.name for kernel in fitted.kernels} == {"torch_grouped"}
+    assert "bfloat16" in {kernel.dtype for kernel in fitted.kernels}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.stem))
-def test_script_runs(script: Path, folder: Path) -> None:
+def test_script_runs(
+    script: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It runs from the repository's root, prints something or writes its file."""
     for module in NEEDS.get(script.name, ()):
         pytest.importorskip(module)
-    done = subprocess.run(
-        [sys.executable, script], cwd=folder, capture_output=True, text=True, check=False, env=environment()
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MPLBACKEND", "agg")  # charts need no screen
+    runpy.run_path(str(script), run_name="__main__")
     if script.name in SAYS:
         assert (folder / SAYS[script.name]).stat().st_size > 100
     else:
-        assert done.stdout.strip()
+        assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def as_none(ids: Collection[int], num_experts: int) -> str:
     others = sorted(set(ids) - FILLERS.keys())
     said = [f"{value} is what -1 becomes in {FILLERS[value]}: filler, where there is no expert." for value in fillers]
     if others == [num_experts]:
-        said.append(f"{num_experts} may be a shared expert that is fused with the routed ones.")
+        said.append(f"{num_experts} may be a shared expert that is fused with the routed ones, or ids count from 1.")
     elif others:
         said.append(
             f"Ids from {num_experts} on may be shared experts that are fused with the routed ones, or zero-computation "

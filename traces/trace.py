@@ -16,7 +16,7 @@ from traces.provenance import Provenance
 from traces.support.declared import check_word
 from traces.support.errors import InputError, Violations
 from traces.support.kinds import checked
-from traces.support.shown import Facts, as_html, as_text, runs
+from traces.support.shown import Facts, Shown, runs
 from traces.support.words import HoldOutBy
 from traces.tokens import Arrays, Selected
 
@@ -27,7 +27,7 @@ IN_MEMORY = Provenance()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Trace:
+class Trace(Shown):
     """A routing trace that streams: metadata, and a way to read the batches again and again.
 
     Traces are equal when layers, experts, columns and `digest` are: the same content, wherever it lay. Comparing traces
@@ -84,12 +84,6 @@ class Trace:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.layer_ids.flags.writeable = False
-
-    def __repr__(self) -> str:
-        return as_text(*self._shown())
-
-    def _repr_html_(self) -> str:
-        return as_html(*self._shown())
 
     def _shown(self) -> tuple[str, Facts]:
         tokens = "tokens not counted yet" if self.num_tokens is None else f"{self.num_tokens:,} tokens"

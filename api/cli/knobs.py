@@ -31,10 +31,12 @@ WHAT, MACHINE, ENGINE, CONSTRAINTS, LIMITS, OUTPUT = (
     "Output",
 )
 PANELS = {
-    **dict.fromkeys(("topology", "redundant_experts", "slots_per_gpu", "expert_bytes"), MACHINE),
+    **dict.fromkeys(("machine", "topology", "redundant_experts", "slots_per_gpu", "expert_bytes"), MACHINE),
     **dict.fromkeys(("engine", "objective"), ENGINE),
     "constraints": CONSTRAINTS,
     **dict.fromkeys(("limits", "solver", "options", "seed", "seeds", "start"), LIMITS),
+    **dict.fromkeys(("fill_missing", "without_mtp", "layer"), OUTPUT),
+    **dict.fromkeys(("model_class", "mtp_model_class", "model_name", "pipeline_stages"), OUTPUT),
 }
 # Options whose name is not that of the field.
 NAMES = {
@@ -55,10 +57,14 @@ METAVARS |= {
     "topology": "NxG",
     "model": "FILE",
     "start": "PLAN",
+    "plan": "PLAN",
+    "machine": "GPU:NxG",
+    "rest_ms": "MS",
     "layer_ids": "IDS",
     "layers": "LAYERS",
     "moe_layers": "IDS",
     "engine": "NAME[:ALGORITHM]",
+    "pipeline_stages": "N,N",
 }
 FIELD = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
 NAMED = ("solver", "baseline")  # take the name of a solver, where hyphens are as good as underscores

@@ -22,13 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TraceReading",
-    "load_options",
     "open_planned",
     "read_executor",
-    "read_layer_ids",
     "read_model",
     "read_topology",
-    "row_options",
 ]
 
 
@@ -57,7 +54,9 @@ class TraceReading:
         Layers with experts, ``1,3,5-47``, in place of `first_moe_layer`.
     """
 
-    model: Annotated[str | None, doc("The model's config.json: its MoE layers, experts and experts per token.")] = None
+    model: Annotated[
+        str | None, doc("The model's config.json, or its name, such as deepseek-v3: MoE layers, experts, top-k.")
+    ] = None
     format: Annotated[str | None, doc("Trace format; found by content by default.")] = None
     layer_ids: Annotated[str | None, doc("Model layers, where the file does not say them: 1,2,5 or 1-26.")] = None
     layers: Annotated[
@@ -101,37 +100,26 @@ class TraceReading:
 
     def load_options(self, model: ModelLayout | None) -> dict[str, Any]:
         """Return the keyword arguments of `traces.load`."""
-        return load_options(self.num_experts, self.layer_ids, self.format, model) | row_options(
-            self.top_k,
-            self.drop_dummy_rows,
-            ids_beyond_experts=self.ids_beyond_experts,
-            layer_base=self.layer_base,
-            phase=self.phase,
-            layers=read_layer_ids(self.layers, "--layers"),
-        )
+        options: dict[str, Any] = {
+            "num_experts": self.num_experts,
+            "layer_ids": read_layer_ids(self.layer_ids),
+            "format": self.format,
+        }
+        given = {
+            "model": model,
+            "top_k": self.top_k,
+            "drop_dummy_rows": self.drop_dummy_rows or None,
+            "ids_beyond_experts": self.ids_beyond_experts,
+            "layer_base": self.layer_base,
+            "phase": self.phase,
+            "layers": read_layer_ids(self.layers, "--layers"),
+        }
+        return options | {name: value for name, value in given.items() if value is not None}
 
     def named_layers(self) -> tuple[int, ...] | None:
         """Return what the layers are called, where that was given."""
         ids = read_layer_ids(self.layer_ids)
         return None if ids is None else tuple(ids)
-
-
-def load_options(
-    num_experts: int | None, layer_ids: str | None, format_name: str | None, model: ModelLayout | None = None
-) -> dict[str, Any]:
-    """Return the keyword arguments of `traces.load`."""
-    options: dict[str, Any] = {
-        "num_experts": num_experts,
-        "layer_ids": read_layer_ids(layer_ids),
-        "format": format_name,
-    }
-    return options if model is None else options | {"model": model}
-
-
-def row_options(top_k: int | None, drop_dummy: bool, **others: Any) -> dict[str, Any]:
-    """Return further keyword arguments of `traces.load`, as far as they are given."""
-    given = {"top_k": top_k, "drop_dummy_rows": True if drop_dummy else None} | others
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def open_planned(trace: Path, reading: TraceReading, model: ModelLayout | None) -> Source:
@@ -199,12 +187,9 @@ def read_model(
     """Return the model's layers, from its config or from numbers; None where nobody says anything."""
     _check_model_options(config, model_layers, first_moe_layer, mtp_layers, moe_layers)
     if config is not None:
-        from traces.model.config import load_model_config
+        from traces.model.presets import layout_of
 
-        if not Path(config).exists() and Path(config).suffix != ".json":
-            detail = f"There is no file {str(config)!r:.60}, and models are not known by name."
-            raise InputError.of("unknown_model", "/model", detail, "Give the model's config.json.")
-        return load_model_config(config)
+        return layout_of(config)
     if model_layers is None:
         return None
     from traces import ModelLayout

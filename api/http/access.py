@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
+import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated
 
+import anyio.to_thread
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
-from starlette.concurrency import run_in_threadpool
+from sqlalchemy.exc import SQLAlchemyError
 
-from api.http.oidc import Oidc
+from api.http.key_set import ProviderError
+from api.http.oidc import LOCAL, Oidc
 from api.http.problems import ProblemError
 from api.http.rates import Rates
-from api.store.keys import Keys
+from api.store.keys import PREFIX, Keys
 
-__all__ = ["LOCAL", "Access", "Principal", "PrincipalOf", "may"]
+__all__ = ["LOCAL", "Access", "Principal", "PrincipalOf", "may", "still_valid"]
 
-LOCAL = "local"  # the one tenant of a service without authentication
+THREADS = 4  # for looking up keys and checking signatures: others' work can't use them up
+MAX_CREDENTIAL = 8192
+MAX_KNOWN = 10_000
+AGAIN_S = 1.0
 READING = ("GET", "HEAD")
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="moe-placement"'}
 
@@ -45,7 +57,7 @@ class Principal:
         return bool(self.scopes & enough[scope])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Access:
     """What requests are authenticated by; the application holds it as ``state.access``.
 
@@ -58,44 +70,123 @@ class Access:
         Checks tokens, if an issuer is set.
     rates : Rates
         Limits of requests per client.
+    failures : Rates
+        Limits of requests per address whose key or token is not valid.
     """
 
     required: bool
     keys: Keys
     oidc: Oidc | None
     rates: Rates
+    failures: Rates
+    _known: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+    _looked: dict[bytes, tuple[float, Principal | None]] = field(default_factory=dict)
 
-    def authenticate(self, request: Request) -> Principal:
-        """Return the party whose key or token a request carries; `ProblemError` if neither is valid."""
-        kind, _, credential = request.headers.get("authorization", "").partition(" ")
+    async def authenticate(self, address: str, authorization: str) -> Principal:
+        """Return the party whose key or token a request carries, before anything else is done for the request.
+
+        An address that has sent too many wrong ones is refused before they are looked at, but for those that were
+        valid the last time: others may be behind the same address.
+
+        Parameters
+        ----------
+        address : str
+            Of the client.
+        authorization : str
+            The header field.
+
+        Raises
+        ------
+        ProblemError
+            401 if it carries none, or none that is valid; 429 above a limit; 503 without the provider's keys.
+        """
+        if not self.required:
+            principal = Principal(tenant=LOCAL, actor=LOCAL, scopes=frozenset(("admin",)))
+            self.rates.check(principal.actor)
+            return principal
+        kind, _, credential = authorization.partition(" ")
         credential = credential.strip()
-        # Whoever guesses is slowed down like any other client, by address.
-        address = f"address {request.client.host if request.client else ''}"
         if kind.lower() != "bearer" or not credential:
-            self.rates.check(address)
             raise ProblemError("unauthorized", "Send Authorization: Bearer, with a key or a token.", headers=CHALLENGE)
-        if (key := self.keys.find(credential)) is not None:
-            return Principal(tenant=key.tenant, actor=key.id, scopes=frozenset(key.scopes))
-        if self.oidc is not None and (token := self.oidc.check(credential)) is not None:
-            return Principal(tenant=token.tenant, actor=token.subject, scopes=token.scopes)
-        self.rates.check(address)
-        raise ProblemError("unauthorized", "The key or token is not valid, or not any more.", headers=CHALLENGE)
+        digest = _digest(credential)
+        known = digest in self._known
+        if not known:  # taken before it is looked at, so that many at once don't get further than one after another
+            self.failures.check(block := _block(address))
+        found = await self._find(credential)
+        if found is None:
+            self._known.pop(digest, None)
+            raise ProblemError("unauthorized", "The key or token is not valid, or not any more.", headers=CHALLENGE)
+        if not known:
+            self.failures.give_back(block)
+        self._known[digest] = None
+        self._known.move_to_end(digest)
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+        self.rates.check(found.actor)
+        return found
+
+    async def still(self, authorization: str, principal: Principal) -> bool:
+        """Whether the key or token of a long answer still opens what it opened; looked up once a second at most."""
+        if not self.required:
+            return True
+        credential = authorization.partition(" ")[2].strip()
+        digest = _digest(credential)
+        at, found = self._looked.get(digest, (float("-inf"), principal))
+        if time.monotonic() - at > AGAIN_S:
+            if len(self._looked) > MAX_KNOWN:
+                self._looked.clear()
+            self._looked[digest] = time.monotonic(), found  # others of this second take what is known
+            with suppress(ProblemError, SQLAlchemyError):  # then nothing is known against it
+                found = await self._find(credential)
+            self._looked[digest] = time.monotonic(), found
+        return found == principal
+
+    async def _find(self, credential: str) -> Principal | None:
+        if len(credential) > MAX_CREDENTIAL:
+            return None
+        if credential.startswith(PREFIX):
+            key = await anyio.to_thread.run_sync(self.keys.find, credential, limiter=self._threads)
+            return key and Principal(tenant=key.tenant, actor=key.id, scopes=frozenset(key.scopes))
+        if self.oidc is None:
+            return None
+        try:
+            token = await self.oidc.check(credential, self._threads)
+        except ProviderError:
+            detail = "The keys of the identity provider can't be fetched, so tokens can't be checked; API keys can."
+            raise ProblemError("unavailable", detail, headers={"Retry-After": "30"}) from None
+        return token and Principal(tenant=token.tenant, actor=token.subject, scopes=token.scopes)
+
+    @cached_property
+    def _threads(self) -> CapacityLimiter:  # belongs to an event loop, and is made in it
+        return CapacityLimiter(THREADS)
 
 
-# Dependencies that do not block are coroutines: others cost a change of threads for every request.
+def _digest(credential: str) -> bytes:
+    return hashlib.sha256(credential.encode("latin-1", "replace")).digest()
+
+
+def _block(address: str) -> str:
+    """Return what one party has of addresses: an IPv4 address, or the 64 bits of a network of IPv6."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return address if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
+
+
 async def _principal(request: Request) -> Principal:
-    """Return the party behind a request, for the log and the limits per client as well."""
-    access: Access = request.app.state.access
-    if access.required:
-        principal = await run_in_threadpool(access.authenticate, request)
-    else:
-        principal = Principal(tenant=LOCAL, actor=LOCAL, scopes=frozenset(("admin",)))
-    request.state.principal = principal
-    access.rates.check(principal.actor)
+    """Return the party behind a request, whom `api.http.gate.Gate` has found."""
+    principal: Principal = request.state.principal
     return principal
 
 
 PrincipalOf = Annotated[Principal, Depends(_principal)]
+
+
+async def still_valid(request: Request) -> bool:
+    """Whether what a request was let in with is still valid, for answers that take long."""
+    access: Access = request.app.state.access
+    return await access.still(request.headers.get("authorization", ""), request.state.principal)
 
 
 def may(scope: str | None = None) -> Callable[..., Awaitable[None]]:

@@ -74,7 +74,8 @@ def from_http(error: HTTPException) -> Response:
 def problems(*slugs: str) -> dict[int | str, dict[str, Any]]:
     """Return the `responses=` of a route that can fail like this; what any route can is included."""
     found: dict[int | str, dict[str, Any]] = {}
-    for slug in dict.fromkeys((*slugs, *ALWAYS)):
+    more = ("request-timeout",) if {"malformed-json", "storage-full"} & {*slugs} else ()
+    for slug in dict.fromkeys((*slugs, *more, *ALWAYS)):
         kind = CATALOGUE[slug]
         text = found[kind.status]["description"] + " / " if kind.status in found else ""
         content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}

@@ -49,3 +49,10 @@ class Rates:
             wait = max(1, math.ceil((1.0 - tokens) / self._per_s))
             detail = f"More than {self._per_s:g} requests per second, {self._burst} at once."
             raise ProblemError("too-many-requests", detail, headers={"Retry-After": str(wait)})
+
+    def give_back(self, client: str) -> None:
+        """Put a token back: the request was not one of those that the limit is for."""
+        with self._lock:
+            if client in self._buckets:
+                tokens, then = self._buckets[client]
+                self._buckets[client] = (tokens + 1.0, then)

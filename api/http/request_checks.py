@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.http.gate import guarded
 from api.http.problems import ProblemError, from_http
 from api.settings.addresses import is_loopback
 from api.settings.settings import Settings
 
 __all__ = ["RequestChecks"]
 
+IDLE_S = 60.0  # longest wait for the next bytes of a body
 SAFE = ("GET", "HEAD", "OPTIONS")
+OTHER_SITES = ("cross-site", "same-site")  # Sec-Fetch-Site, which browsers set and pages can't
 # What a browser may do with an answer: nothing, but where a route says otherwise.
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -58,19 +62,27 @@ class RequestChecks:
             await send(message)
 
         try:
-            self._check_origin(scope["method"], headers)
+            self._check_origin(scope["method"], scope["path"], headers)
             declared = headers.get("content-length", "")
             if declared.isdecimal() and int(declared[:20]) > limit:
                 raise ProblemError("too-large", f"{declared[:20]} bytes are more than {limit}.")
         except ProblemError as error:
             await from_http(error)(scope, receive, send_safely)
             return
-        received = 0
+        received, whole = 0, False
 
         async def receive_some() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            if whole:  # what comes now is that the client has gone
+                return await receive()
+            try:
+                async with asyncio.timeout(IDLE_S):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"Nothing of the body has arrived for {IDLE_S:g} s."
+                raise ProblemError("request-timeout", detail, headers={"Connection": "close"}) from None
             received += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if received > limit:
                 raise ProblemError(
                     "too-large", f"The body is larger than {limit} bytes.", headers={"Connection": "close"}
@@ -79,8 +91,12 @@ class RequestChecks:
 
         await self.app(scope, receive_some, send_safely)
 
-    def _check_origin(self, method: str, headers: dict[str, str]) -> None:
-        """Refuse other names than the service's, and changes by web pages of other sites."""
+    def _check_origin(self, method: str, path: str, headers: dict[str, str]) -> None:
+        """Refuse other names than the service's, and web pages of other sites.
+
+        Without authentication they may not even read, or load what a browser would not let them read: another port of
+        the loopback is another site. With it, reading takes a key, which no page of another site has.
+        """
         settings = self.settings
         name = headers.get("host", "")
         host = _host(f"//{name}")
@@ -91,13 +107,14 @@ class RequestChecks:
             known = True
         if not known:
             raise ProblemError("misdirected", f"The service is not called {(host or '')[:100]!r}.")
-        origin = headers.get("origin")
-        if method in SAFE or origin is None or origin in settings.allowed_origins:
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if origin in settings.allowed_origins:
             return
-        source = _host(origin)
-        local = settings.auth == "off" and source is not None and is_loopback(source)
-        if not local and origin.partition("://")[2] != name:
+        changes = method not in SAFE or (settings.auth == "off" and guarded(path))
+        if changes and origin is not None and origin.partition("://")[2] != name:
             raise ProblemError("forbidden-origin", f"Requests from {origin[:100]!r} are refused.")
+        if changes and site in OTHER_SITES:
+            raise ProblemError("forbidden-origin", "Requests from pages of other sites are refused.")
 
 
 def _host(url: str) -> str | None:

@@ -17,6 +17,7 @@ __all__ = ["RequestLog"]
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+SHOWN = 400  # characters of a path: strangers must not fill the log
 log = structlog.get_logger(__name__)
 
 
@@ -59,7 +60,7 @@ class RequestLog:
                 stopping = problem_response("unavailable", "The service is stopping.", headers={"Retry-After": "5"})
                 await stopping(scope, receive, send_with_id)
             except Exception:
-                log.exception("request.failed", method=scope["method"], path=scope["path"])
+                log.exception("request.failed", method=scope["method"][:20], path=scope["path"][:SHOWN])
                 if started:
                     raise
                 detail = f"A fault of the service. Its log tells more under request id {request_id}."
@@ -72,8 +73,8 @@ class RequestLog:
                 self.metrics.request_seconds.labels(method, route).observe(time.perf_counter() - begin)
                 log.info(
                     "request",
-                    method=scope["method"],
-                    path=scope["path"],
+                    method=scope["method"][:20],
+                    path=scope["path"][:SHOWN],
                     status=status,
                     duration_s=round(time.perf_counter() - begin, 6),
                 )

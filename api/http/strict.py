@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, get_args, get_origin
 
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.http.bodies import LIGHT_BYTES, Bodies
+from api.http.json_text import read_json
 from api.http.problems import ProblemError
-from traces import Violation, Violations
+from traces import Violations
 
 __all__ = ["StrictRoute", "refuse_encoded"]
+
+BODY_S = 60.0  # a body that is all needed comes within it, or is given up
 
 
 class StrictRoute(APIRoute):
@@ -28,31 +33,43 @@ class StrictRoute(APIRoute):
             annotation = parameter.field_info.annotation
             is_list = any(get_origin(form) in (list, Sequence) for form in (annotation, *get_args(annotation)))
             (repeatable if is_list else single).add(parameter.alias)
+        model: Any = None if self.body_field is None else self.body_field.field_info.annotation
 
         async def handle_strictly(request: Request) -> Response:
             _check_query(request, single, repeatable)
-            return await handle(_JsonRequest(request.scope, request.receive))
+            if model is None:
+                return await handle(request)
+            bodies: Bodies = request.app.state.services.bodies
+            async with bodies.turn(request) as turn:
+                request.state.turn = turn
+                return await handle(_JsonRequest(request, bodies, model))
 
         return handle_strictly
 
 
 class _JsonRequest(Request):
-    """A request whose JSON is read as strictly as a file."""
+    """A request whose JSON is read as strictly as a file, and off the event loop if it is large."""
+
+    def __init__(self, request: Request, bodies: Bodies, model: type[BaseModel]) -> None:
+        super().__init__(request.scope, request.receive)
+        self._bodies, self._model = bodies, model
+
+    async def body(self) -> bytes:
+        """Return the body, if it comes in time."""
+        try:
+            async with asyncio.timeout(BODY_S):
+                return await super().body()
+        except TimeoutError:
+            detail = f"The body did not arrive within {BODY_S:g} s."
+            raise ProblemError("request-timeout", detail, headers={"Connection": "close"}) from None
 
     async def json(self) -> Any:
-        """Return the body; malformed JSON raises `ProblemError`."""
+        """Return the body, as its model if it is large; malformed JSON raises `ProblemError`."""
         refuse_encoded(self)
-        try:
-            return json.loads((await self.body()).decode("utf-8"), object_pairs_hook=_unique)
-        except UnicodeDecodeError:
-            detail = "The body is not UTF-8."
-        except json.JSONDecodeError as error:
-            detail = f"The body is not JSON: {error}."
-        except RecursionError:
-            detail = "The body is nested too deeply."
-        except ValueError:  # Python's limit on the digits of an integer
-            detail = "The body has a number of too many digits."
-        raise ProblemError("malformed-json", detail)
+        content = await self.body()
+        if len(content) <= LIGHT_BYTES:
+            return read_json(content)
+        return await self._bodies.read(content, self._model)
 
 
 def refuse_encoded(request: Request) -> None:
@@ -61,16 +78,6 @@ def refuse_encoded(request: Request) -> None:
     if encoding != "identity":
         detail = f"Content-Encoding {encoding[:40]!r} is not supported; send the body as it is."
         raise ProblemError("unsupported-media-type", detail, headers={"Accept-Encoding": "identity"})
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        detail = f"The key {key[:100]!r} occurs more than once in an object."
-        violation = Violation(code="duplicate_key", pointer="", detail=detail, remedy="Keep one.")
-        raise ProblemError("invalid-request", detail, [violation])
-    return content
 
 
 def _check_query(request: Request, single: set[str], repeatable: set[str]) -> None:

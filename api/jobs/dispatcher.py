@@ -7,7 +7,6 @@ embedded one is a pool of a single process per lane, so that a worker that dies 
 from __future__ import annotations
 
 import math
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.jobs.attempts import Job, Outcome
 from api.jobs.errors import ExecutorLostError
 from api.jobs.processes import close, kill
+from api.jobs.wants import OVERDUE_S, Wants
 from api.problems import document
 from api.store.leases import Claim, Leases, StaleAttemptError
 from api.telemetry.metrics import Metrics
@@ -34,6 +34,7 @@ IDLE_S = 1.0  # how often an idle lane looks for plans that nobody announced
 POLL_S = 0.5
 RETRY_S = 5.0  # how soon an executor that can't be reached is tried again
 GRACE_S = 15.0  # a worker that should stop and does not is ended after so long
+HAND_OVER_S = 1.0  # so long where others wait for it
 WORKER_DIED = "The process that searched died {} times, out of memory most likely."
 NOT_RUN = "No worker could run the plan, {} times: {}."
 LOST = "The connection to the cluster was lost."
@@ -52,6 +53,8 @@ class DispatcherSettings:
     lease_s: float
     max_time_limit_s: float
     max_crashes: int
+    short_lane: bool = False  # one more lane, for short plans only
+    shared: bool = False  # by several tenants: none of them fills all lanes with long plans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +101,14 @@ class Dispatcher:
         self._metrics = metrics
         self._stopping = threading.Event()
         self._deadline = 0.0
+        self._busy: set[int] = set()  # lanes for any plan that run one
         self._troubles: dict[str, str] = {}  # of lanes that have no executor
-        self._announced: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._wants = Wants(settings.lanes - 1 if settings.shared and settings.lanes > 1 else None)
+        short = [False] * settings.lanes + [True] * settings.short_lane
+        self._announced = [threading.Event() for _ in short]
         self._lanes = [
-            threading.Thread(target=self._lane, name=f"lane-{number}", daemon=True) for number in range(settings.lanes)
+            threading.Thread(target=self._lane, args=(number, kind), name=f"lane-{number}", daemon=True)
+            for number, kind in enumerate(short)
         ]
         self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
 
@@ -112,7 +119,8 @@ class Dispatcher:
 
     def announce(self) -> None:
         """Say that a plan waits."""
-        self._announced.put(None)
+        for lane in self._announced:
+            lane.set()
 
     @property
     def alive(self) -> bool:
@@ -130,8 +138,7 @@ class Dispatcher:
         """Queue the running plans again, their best plans kept, and end the workers within about `timeout_s`."""
         self._deadline = time.monotonic() + timeout_s
         self._stopping.set()
-        for _ in self._lanes:
-            self.announce()
+        self.announce()
         for lane in self._lanes:
             lane.join(timeout_s + 5.0)
 
@@ -144,7 +151,9 @@ class Dispatcher:
             except SQLAlchemyError:
                 self._unreachable()
 
-    def _lane(self) -> None:
+    def _lane(self, number: int, short: bool) -> None:
+        while short and len(self._busy) < self._settings.lanes and not self._stopping.wait(IDLE_S / 4):
+            pass  # as long as the other lanes suffice, it costs no process
         executor = self._warm_executor()
         while executor is not None and not self._stopping.is_set():
             if getattr(executor, "lost", False):  # noticed without a plan, which would have to wait for the next one
@@ -153,23 +162,26 @@ class Dispatcher:
                 kill(executor)
                 executor = self._warm_executor()
                 continue
+            self._announced[number].clear()  # before the look: what comes meanwhile is not overlooked
             try:
-                claim = self._leases.claim()
+                claim = self._leases.claim(self._wants.of(short=short))
             except SQLAlchemyError:
                 self._unreachable()
                 self._stopping.wait(IDLE_S)
                 continue
             if claim is None:
-                try:
-                    self._announced.get(timeout=IDLE_S)
-                except queue.Empty:
-                    continue
+                if not self._stopping.is_set():
+                    self._announced[number].wait(IDLE_S)
                 continue
+            if not short:
+                self._busy.add(number)
             try:
-                healthy = self._run(executor, claim)
+                healthy = self._run(executor, claim, short)
             except Exception:
                 log.exception("lane.failed", plan=claim.plan_id)  # the lease gives the plan back
                 healthy = False
+            finally:
+                self._busy.discard(number)
             if not healthy:
                 kill(executor)
                 if self._stopping.is_set():
@@ -199,7 +211,7 @@ class Dispatcher:
         log.exception("store.unreachable")
         self._metrics.store_errors.labels("queue").inc()
 
-    def _run(self, executor: Executor, claim: Claim) -> bool:
+    def _run(self, executor: Executor, claim: Claim, short: bool) -> bool:
         """Run a plan to its end; False if the executor can't be used any more."""
         settings = self._settings
         job = Job(
@@ -217,7 +229,7 @@ class Dispatcher:
             self._leases.give_back(claim)  # the worker had died before: not of this plan
             return False
         try:
-            if not self._watch(future, claim):
+            if not self._watch(future, claim, short):
                 self._leases.give_back(claim)
                 return False
             outcome = future.result()
@@ -251,10 +263,11 @@ class Dispatcher:
             self._metrics.worker_deaths.inc()
             log.error("worker.died", plan=claim.plan_id, attempt=claim.attempt, status=status)
 
-    def _watch(self, future: Future[Outcome], claim: Claim) -> bool:
+    def _watch(self, future: Future[Outcome], claim: Claim, short: bool) -> bool:
         """Wait for an attempt; False if it should have stopped and does not."""
         lease = self._leases.lease(claim)
         give_up: float | None = None
+        begun: float | None = None
         held = time.monotonic()
         while not wait_for([future], POLL_S).done:
             now = time.monotonic()
@@ -265,6 +278,13 @@ class Dispatcher:
                     give_up = self._deadline
                 elif give_up is None and lease.cancelled():
                     give_up = now if self._leases.hold(claim) else now + GRACE_S
+                elif give_up is None and short and begun is None:
+                    begun = None if self._leases.hold(claim) else now
+                elif give_up is None and short and begun is not None and now - begun > OVERDUE_S:
+                    give_up = now + HAND_OVER_S
+                    self._wants.bar(claim.tenant)
+                    self._leases.demote(claim)  # the worker notices, and stops
+                    self.announce()
                 elif give_up is None and now - held > self._settings.lease_s / 4:
                     held = now if self._leases.hold(claim) else math.inf  # whoever has begun it holds it from then on
             except StaleAttemptError:

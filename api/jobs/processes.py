@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import os
 import resource
 import signal
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing.connection import wait
-from typing import Any, TypeVar
+from pathlib import Path
 
-__all__ = ["Helpers", "close", "kill", "process_pool"]
-
-Result = TypeVar("Result")
+__all__ = ["busy_s", "close", "kill", "process_pool"]
 
 
 def process_pool(
@@ -56,6 +52,19 @@ def kill(executor: Executor) -> None:
     executor.shutdown(wait=False, cancel_futures=True)
 
 
+def busy_s(executor: Executor) -> float | None:
+    """Return the processor time that the processes of a pool have used so far; None where it can't be told."""
+    try:
+        # After the name, which may hold anything: fields 14 and 15 of proc(5).
+        stats = [
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            for pid in (getattr(executor, "_processes", None) or {})
+        ]
+        return sum(int(field) for stat in stats for field in stat[11:13]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        return None
+
+
 def _enter(niceness: int, log_level: str | None, memory_bytes: int | None) -> None:
     os.nice(niceness)
     if memory_bytes is not None:
@@ -74,42 +83,3 @@ def _die_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
-
-
-class Helpers:
-    """Processes for short tasks of requests, so that neither memory nor the interpreter lock of the server suffers.
-
-    Parameters
-    ----------
-    make : callable
-        Returns a new executor.
-    """
-
-    def __init__(self, make: Callable[[], Executor]) -> None:
-        self._make = make
-        self._executor = make()
-        self._lock = threading.Lock()
-
-    def start(self, function: Callable[[], object]) -> None:
-        """Call a function ahead of any request, to load what tasks will need."""
-        self._executor.submit(function)
-
-    async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call a function in a helper; BrokenExecutor if it ended the helper, twice."""
-        executor = self._executor
-        try:
-            return await asyncio.wrap_future(executor.submit(function, *arguments))
-        except BrokenExecutor:
-            # The helper may have died of another task, so this one gets a second chance.
-            return await asyncio.wrap_future(self._renewed(executor).submit(function, *arguments))
-
-    def close(self, timeout_s: float) -> None:
-        """End the helpers within about `timeout_s`."""
-        close(self._executor, timeout_s)
-
-    def _renewed(self, broken: Executor) -> Executor:
-        with self._lock:
-            if self._executor is broken:
-                kill(broken)
-                self._executor = self._make()
-            return self._executor

@@ -9,8 +9,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.http.access import PrincipalOf
+from api.http.bodies import Bodies
 from api.jobs.dispatcher import Dispatcher
-from api.jobs.processes import Helpers
+from api.jobs.helpers import Helpers
+from api.jobs.watching import Watching
 from api.settings.settings import Settings
 from api.store.audit import AuditLog
 from api.store.blobs import Blobs
@@ -18,17 +20,28 @@ from api.store.keys import Keys
 from api.store.store import Store
 from api.store.tenant import TenantStore
 from api.telemetry.metrics import Metrics
+from api.turns import Turns
 
 __all__ = ["Running", "Services", "ServicesOf", "StoreOf"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """What there is only while a service runs."""
+    """What there is only while a service runs.
+
+    Attributes
+    ----------
+    blobs : Blobs
+    dispatcher : Dispatcher
+    helpers : Helpers
+    imports : Turns
+        Threads that fetch files: each import holds one as long as its source takes.
+    """
 
     blobs: Blobs
     dispatcher: Dispatcher
     helpers: Helpers
+    imports: Turns[int]
 
 
 @dataclass(kw_only=True)
@@ -48,6 +61,12 @@ class Services:
         Held while a trace's row and its file change together.
     uploading : set of str
         Uploads in parts that a request sends to just now.
+    bodies : Bodies
+        Reads large bodies of requests.
+    checking : Turns
+        For requests that are checked against a trace, before they are queued.
+    watching : Watching
+        News of the plans that somebody watches.
     running : Running or None
         Set while the service runs.
     """
@@ -57,6 +76,9 @@ class Services:
     keys: Keys
     audit: AuditLog
     metrics: Metrics
+    bodies: Bodies
+    checking: Turns[int]
+    watching: Watching
     draining: threading.Event = field(default_factory=threading.Event)
     holding: threading.Lock = field(default_factory=threading.Lock)
     uploading: set[str] = field(default_factory=set)

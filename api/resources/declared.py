@@ -102,7 +102,7 @@ def build(owner: type[Any], body: Mapping[str, Any], pointer: str, found: Violat
     object or None
         None if it breaks a rule.
     """
-    known, values, broken = declared(owner), dict(given), len(found.found)
+    known, values, broken = declared(owner), dict(given), found.count
     for name, value in body.items():
         if name in given or name not in known:
             continue
@@ -121,7 +121,7 @@ def build(owner: type[Any], body: Mapping[str, Any], pointer: str, found: Violat
             )
         else:
             values[name] = value
-    if len(found.found) > broken:
+    if found.count > broken:
         return None
     try:
         return owner(**values)

@@ -11,7 +11,6 @@ import structlog
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from sqlalchemy import exc
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -20,6 +19,7 @@ from starlette.responses import Response
 from api.http.access import may
 from api.http.audit import Audited
 from api.http.drain import DrainBody
+from api.http.gate import STORE_ERRORS, Gate
 from api.http.head_requests import HeadRequests
 from api.http.links import add_links
 from api.http.problems import from_http, problem_response
@@ -27,6 +27,7 @@ from api.http.request_checks import RequestChecks
 from api.http.request_log import RequestLog
 from api.http.validation import from_validation
 from api.problems import Problem
+from api.resources.advice import routes as advice
 from api.resources.affinity import routes as affinity
 from api.resources.catalogue import routes as catalogue
 from api.resources.context import Services
@@ -91,11 +92,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     services = service.services
     app.state.service, app.state.services, app.state.access = service, services, service.access
     looks = (affinity, findings, score, events)
-    for resource in (traces, uploads, topologies, plans, fronts, *looks, evaluations, catalogue):
+    for resource in (traces, uploads, topologies, plans, fronts, *looks, evaluations, advice, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])
+    app.include_router(catalogue.texts)
     app.include_router(operations.router)
     app.include_router(page.router)  # open to all: it holds nothing, and asks for a key itself
+    app.add_middleware(Gate, access=service.access, on_store=_on_store)
     app.add_middleware(Audited, audit=services.audit)
     app.add_middleware(RequestChecks, settings=services.settings)
     app.add_middleware(RequestLog, metrics=services.metrics)  # around the checks: it sees what they refuse
@@ -104,7 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(InputError, _on_input)
-    for kind in (exc.OperationalError, exc.InternalError, exc.TimeoutError):
+    for kind in STORE_ERRORS:
         app.add_exception_handler(kind, _on_store)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's way to extend it

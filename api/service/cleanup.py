@@ -1,4 +1,4 @@
-"""Periodic deletion: expired uploads, leftovers of killed processes, old audit entries, plans and traces."""
+"""Periodic deletion: leftovers of killed processes; by age uploads, keys, audit entries, plans and traces."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.settings.settings import Settings
 from api.store.audit import AuditLog
 from api.store.blobs import Blobs
+from api.store.clock import Clock
 from api.store.store import Store
 from traces.support.temporary import sweep_folders
 
@@ -33,12 +34,21 @@ class Cleanup:
     holding : threading.Lock
         Held while a trace's row and its file change together.
     settings : Settings
-        `keep_days`, `audit_days`, `upload_hours`.
+        `keep_days`, `audit_days`, `upload_hours`, `idempotency_hours`.
+    clock : Clock, optional
+        Says whether what looks old is.
     """
 
     def __init__(
-        self, store: Store, audit: AuditLog, blobs: Blobs, holding: threading.Lock, settings: Settings
+        self,
+        store: Store,
+        audit: AuditLog,
+        blobs: Blobs,
+        holding: threading.Lock,
+        settings: Settings,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or Clock(store.database)
         self._store, self._audit, self._blobs, self._holding, self._settings = store, audit, blobs, holding, settings
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cleanup", daemon=True)
@@ -52,15 +62,24 @@ class Cleanup:
         self._stopping.set()
         self._thread.join(10.0)
 
+    def tend(self, now: float) -> None:
+        """Make one round: what killed processes left goes, and what is too old, unless the clock has jumped of late."""
+        if left := sweep_folders():  # of workers and helpers here; those on other machines sweep their own
+            log.info("temporary.swept", files=len(left))
+        if hold_s := self._clock.hold_s():
+            log.warning("clock.not_trusted", seconds=round(hold_s))
+            return
+        self.clean(now)
+
     def clean(self, now: float) -> None:
-        """Make one round."""
+        """Delete what is too old."""
         for upload_id in self._store.expired_uploads(now):
             self._blobs.drop_part(upload_id)
         self._store.drop_uploads(now)
-        left = self._blobs.drop_unfinished(now - HOUR_S * self._settings.upload_hours)
-        left += sweep_folders()  # of workers and helpers that were killed; those on other machines sweep their own
-        if left:
+        self._store.drop_idempotency_keys(now - HOUR_S * self._settings.idempotency_hours)
+        if left := self._blobs.drop_unfinished(now - HOUR_S * self._settings.upload_hours):
             log.info("temporary.swept", files=len(left))
+        self._audit.tell_left_out()
         self._audit.forget(now - DAY_S * self._settings.audit_days)
         if self._settings.keep_days is None:
             return
@@ -77,7 +96,7 @@ class Cleanup:
     def _run(self) -> None:
         while True:
             try:
-                self.clean(time.time())
+                self.tend(time.time())
             except (SQLAlchemyError, OSError):
                 log.exception("cleanup.failed")  # the next round tries again
             if self._stopping.wait(EVERY_S):

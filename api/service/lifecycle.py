@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import socket
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import IO
@@ -12,28 +11,39 @@ from typing import IO
 import structlog
 
 from api.http.access import Access
+from api.http.bodies import Bodies
 from api.http.oidc import Oidc
 from api.http.rates import Rates
 from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
 from api.jobs.executors import check_installed, executor_factory
-from api.jobs.processes import Helpers, process_pool
+from api.jobs.helpers import Helpers
+from api.jobs.processes import kill, process_pool
+from api.jobs.watching import Watching
 from api.resources.context import Running, Services
 from api.resources.traces.inspection import warm_up as load_readers
 from api.resources.worker import run_search, warm_up
 from api.service.cleanup import Cleanup
+from api.service.scrubber import Scrubber
 from api.settings.addresses import Cluster, parse_executor
 from api.settings.settings import Settings
 from api.store.audit import AuditLog
-from api.store.blobs import open_blobs
+from api.store.blobs import Blobs
 from api.store.database import Database
+from api.store.identity import settle_identity
 from api.store.keys import Keys
 from api.store.leases import Leases
+from api.store.remote_blobs import open_blobs
 from api.store.store import Store
 from api.telemetry.metrics import Metrics
+from api.turns import Turns
 from traces import InputError
 
 __all__ = ["Service"]
 
+BODY_MEMORY_BYTES = 2 << 30  # of the process that checks large bodies
+CHECKS = 2  # bounds the memory of topologies and constraints, whatever the number of requests
+MOST_WAITING = 200  # of one tenant, for a check
+IMPORTS = 4  # at the same time; one tenant has one less
 HELPER_EXIT_S = 1.0  # nobody waits for a helper any more when the server ends
 log = structlog.get_logger(__name__)
 
@@ -68,14 +78,19 @@ class Service:
             keys=keys,
             audit=AuditLog(self.database),
             metrics=Metrics(store, settings.data_dir),
+            bodies=Bodies(lambda: process_pool(1, settings.niceness // 2, settings.log_level, BODY_MEMORY_BYTES), kill),
+            checking=Turns(range(CHECKS), 1, MOST_WAITING),
+            watching=Watching(self.database),
         )
         self.access = Access(
             required=settings.auth == "required",
             keys=keys,
             oidc=_oidc(settings),
             rates=Rates(settings.rate_per_s, settings.rate_burst),
+            failures=Rates(settings.failures_per_s, settings.failures_burst),
         )
         self._cleanup: Cleanup | None = None
+        self._scrubber: Scrubber | None = None
         self._lock: IO[str] | None = None  # held from `open` to `stop`
 
     @property
@@ -89,8 +104,8 @@ class Service:
         Raises
         ------
         InputError
-            If the folder can't be used: no access, another server, a database of a later version; or plans are to run
-            on a cluster, and its package is missing.
+            If the folder can't be used: no access, another server, a database of a later version or of other traces; or
+            plans are to run on a cluster, and its package is missing.
         """
         if self._lock is not None:
             return
@@ -112,6 +127,7 @@ class Service:
             raise InputError.of("data_dir_in_use", "/data_dir", detail, "Stop it, or give another folder.") from None
         try:
             self.database.upgrade()
+            settle_identity(self.database, self._blobs())
         except BaseException:
             lock.close()
             raise
@@ -121,11 +137,17 @@ class Service:
         """Take up what an earlier server left, and begin to run plans."""
         self.open()
         settings, services = self.settings, self.services
-        blobs = open_blobs(settings.data_dir / "blobs", settings.blobs_url)
-        for missing in blobs.sweep(services.store.trace_ids(), services.store.drop_uploads(time.time())):
+        blobs = self._blobs()
+        for missing in blobs.sweep(services.store.trace_ids(), services.store.upload_ids()):
             log.error("blob.missing", trace=missing)
         taken_up = self.leases.give_back_mine()
-        helpers = Helpers(self._pool(settings.helpers))
+        helpers = Helpers(
+            self._pool(settings.niceness // 2),  # somebody waits for a short answer
+            self._pool(settings.niceness),
+            long=settings.helpers,
+            max_s=settings.max_read_s,
+            warm_up=load_readers,
+        )
         dispatcher = Dispatcher(
             DispatcherSettings(
                 database_url=settings.store_url,
@@ -136,17 +158,24 @@ class Service:
                 lease_s=settings.lease_s,
                 max_time_limit_s=settings.max_time_limit_s,
                 max_crashes=settings.max_crashes,
+                short_lane=True,
+                shared=settings.auth == "required",
             ),
             self.leases,
             Work(run=run_search, warm_up=warm_up),
-            self._pool(1) if self.cluster is None else executor_factory(settings.executor),
+            self._pool(settings.niceness) if self.cluster is None else executor_factory(settings.executor),
             services.metrics,
         )
         self._cleanup = Cleanup(services.store, services.audit, blobs, services.holding, settings)
-        services.running = Running(blobs=blobs, dispatcher=dispatcher, helpers=helpers)
+        services.running = Running(
+            blobs=blobs, dispatcher=dispatcher, helpers=helpers, imports=Turns(range(IMPORTS), IMPORTS - 1, IMPORTS)
+        )
         self._cleanup.start()
+        if settings.blobs_url is None:  # an object store checks its own
+            self._scrubber = Scrubber(services.store, blobs, services.metrics, settings.scrub_days)
+            self._scrubber.start()
         dispatcher.start()
-        helpers.start(load_readers)
+        helpers.start()
         log.info("service.started", data_dir=str(settings.data_dir), plans_taken_up=len(taken_up))
 
     def stop(self) -> None:
@@ -156,19 +185,26 @@ class Service:
         if self._cleanup is not None:
             self._cleanup.stop()
             self._cleanup = None
+        if self._scrubber is not None:
+            self._scrubber.stop()
+            self._scrubber = None
         if services.running is not None:
             services.running.dispatcher.stop(self.settings.shutdown_s)
             services.running.helpers.close(HELPER_EXIT_S)
             services.running = None
+        services.bodies.close()
         self.database.close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
         log.info("service.stopped")
 
-    def _pool(self, workers: int) -> Callable[[], Executor]:
+    def _blobs(self) -> Blobs:
+        return open_blobs(self.settings.data_dir / "blobs", self.settings.blobs_url)
+
+    def _pool(self, niceness: int) -> Callable[[], Executor]:
         settings = self.settings
-        return lambda: process_pool(workers, settings.niceness, settings.log_level, settings.job_memory_bytes)
+        return lambda: process_pool(1, niceness, settings.log_level, settings.job_memory_bytes)
 
 
 def _oidc(settings: Settings) -> Oidc | None:

@@ -12,14 +12,16 @@ from typing import Any
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from api.service.app import create_app
+from api.service.connections import Connection, allow_connections
 from api.service.lifecycle import Service
-from api.settings.settings import read_settings, unknown_variables
+from api.settings.settings import Settings, read_settings, unknown_variables
 from api.telemetry.logs import configure_logging
 from traces import InputError
 
-__all__ = ["serve"]
+__all__ = ["configured", "serve"]
 
 log = structlog.get_logger(__name__)
 
@@ -82,17 +84,25 @@ def serve(
                 kept = str(settings.data_dir.absolute())
                 on_listening({"pid": os.getpid(), "host": address[0], "port": address[1], "data_dir": kept})
 
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,  # http.request_log writes it, with the request id
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
-        )
+        allow_connections()
+        config = configured(app, settings)
         # What is loaded stays: to go through it again and again would hold up requests for some 90 ms each time.
         gc.collect()
         gc.freeze()
         _Server(config, service, listening).run([bound])
+
+
+def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Return the server's own settings."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        log_config=None,
+        access_log=False,  # http.request_log writes it, with the request id
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
+    )
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.settings.addresses import LOCAL, is_local_database, is_loopback, is_safe_url, parse_executor
-from traces import InputError, Violations
+from traces import Violations
 
 __all__ = ["Settings", "default_data_dir", "read_settings", "unknown_variables"]
 
@@ -61,6 +61,10 @@ class Settings(BaseSettings):
         default=None, gt=0, description="Requests per second that one client may send; no limit if left out."
     )
     rate_burst: int = Field(default=100, ge=1, description="Requests that one client may send at once.")
+    failures_per_s: float = Field(
+        default=1.0, gt=0, description="Wrong keys and tokens per second of one address; more are not looked at."
+    )
+    failures_burst: int = Field(default=100, ge=1, description="Wrong keys and tokens of one address at once.")
     audit_days: float = Field(default=365.0, gt=0, description="How long the audit log is kept.")
 
     max_trace_bytes: int = Field(default=8192 * MB, ge=1, description="Largest trace to accept.")
@@ -81,12 +85,18 @@ class Settings(BaseSettings):
     job_memory_bytes: int | None = Field(
         default=None, ge=512 * MB, description="Memory of a worker; a job that asks for more fails alone."
     )
-    tenant_trace_bytes: int | None = Field(default=None, ge=1, description="Bytes of traces that a tenant may keep.")
-    tenant_active_plans: int | None = Field(
-        default=None, ge=1, description="Plans and fronts of a tenant that may wait or run."
+    tenant_trace_bytes: int = Field(
+        default=65_536 * MB, ge=1, description="Bytes of traces that a tenant may keep, with those of open uploads."
+    )
+    tenant_open_uploads: int = Field(default=32, ge=1, description="Uploads in parts that a tenant may have begun.")
+    tenant_active_plans: int = Field(
+        default=100, ge=1, description="Plans and fronts of a tenant that may wait or run."
     )
     keep_days: float | None = Field(
         default=None, gt=0, description="Finished plans, and traces that no plan was made for since, go after so long."
+    )
+    scrub_days: float = Field(
+        default=7.0, gt=0, description="How often every stored trace is read, to find damage of the disk."
     )
     max_wait_s: float = Field(default=60.0, ge=0, le=600, description="Longest wait that `Prefer: wait` can ask for.")
     max_time_limit_s: float = Field(
@@ -100,7 +110,15 @@ class Settings(BaseSettings):
         default=2, ge=1, le=256, description="Plans that run at the same time, each in its own process."
     )
     threads_per_plan: int | None = Field(default=None, ge=1, description="Threads of a plan; all cores by default.")
-    helpers: int = Field(default=1, ge=1, le=64, description="Processes that check uploads and replay evaluations.")
+    helpers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that read long uploads, and as many for long evaluations; two more do what is short.",
+    )
+    max_read_s: float = Field(
+        default=300.0, gt=0, description="Longest time to read an upload, or for an evaluation or a look at a trace."
+    )
     niceness: int = Field(
         default=10, ge=0, le=19, description="Added to the niceness of workers, so that requests come first."
     )
@@ -168,7 +186,7 @@ def read_settings(**given: Any) -> Settings:
             detail = str(item["msg"]).removeprefix("Value error, ").rstrip(".") + "."
             remedy = f"Set MOE_PLACEMENT_{name.upper()}, or the option of the command."
             found.add("setting", f"/{name}", detail, remedy)
-        raise InputError(tuple(found.found)) from None
+        raise found.error() from None
 
 
 def unknown_variables() -> list[str]:

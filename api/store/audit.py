@@ -11,7 +11,9 @@ from sqlalchemy import delete, insert, select
 from api.store.database import Database
 from api.store.models import audit_log
 
-__all__ = ["AuditEntry", "AuditLog"]
+__all__ = ["LEFT_OUT", "AuditEntry", "AuditLog"]
+
+LEFT_OUT = "not listed one by one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class AuditEntry:
     request_id: str | None
     action: str
     target: str | None
-    status: int
+    status: int  # 0 where the entry is about many
 
 
 class AuditLog:
@@ -35,15 +37,30 @@ class AuditLog:
     Parameters
     ----------
     database : Database
+
+    Attributes
+    ----------
+    left_out : int
+        Refusals since the last entry that have none of their own; the next entry is about them.
     """
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.left_out = 0
 
     def add(self, **values: Any) -> None:
         """Add an entry; see `AuditEntry`."""
+        self.tell_left_out()
         with self.database.write() as connection:
             connection.execute(insert(audit_log).values(at=time.time(), **values))
+
+    def tell_left_out(self) -> None:
+        """Add an entry on the refusals that have none of their own, if there are any."""
+        if count := self.left_out:
+            entry = {"action": LEFT_OUT, "target": f"{count} refused requests", "status": 0}
+            with self.database.write() as connection:
+                connection.execute(insert(audit_log).values(at=time.time(), **entry))
+            self.left_out -= count
 
     def list(self, limit: int, before: int | None = None, tenant: str | None = None) -> list[AuditEntry]:
         """Return up to `limit` entries, the newest first."""

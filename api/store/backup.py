@@ -1,8 +1,8 @@
-"""Backup and restore of a service's data folder, as one tar file: the database as it is at one moment, and all blobs.
+"""Backup of a service's data folder, as one tar file: the database as it is at one moment, and all blobs.
 
 A backup may be taken while the service runs. The database is copied first (SQLite's online backup): what it names is
 on the disk by then, since a trace's file is kept before its row, and files are only removed after their row. A file
-that is missing is left out and reported: its trace was deleted meanwhile, or lost before.
+that is missing, or is not what its name says, is left out and reported. `api.store.restore` reads what is written here.
 """
 
 from __future__ import annotations
@@ -12,20 +12,33 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import sqlite3
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from traces import InputError
 from traces.support.atomic import atomic_write, check_writable
 
-__all__ = ["Kept", "backup", "restore"]
+__all__ = [
+    "BLOBS",
+    "CHUNK_BYTES",
+    "DATABASE",
+    "FORMAT",
+    "MANIFEST",
+    "VERSION",
+    "Kept",
+    "backup",
+    "contents",
+    "integrity",
+    "no_backup",
+    "summary",
+    "told",
+]
 
 FORMAT = "moe-placement backup"
 VERSION = 1
@@ -37,13 +50,29 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What a backup holds."""
+    """What a backup holds.
+
+    Attributes
+    ----------
+    traces, plans, uploads : int
+        As the database has them.
+    bytes : int
+        Of the backup.
+    missing : tuple of str
+        Traces whose files are not there.
+    damaged : tuple of str
+        Files that are not what they should be, and were left out.
+    lost : bool
+        Whether any of it is a loss, and not a trace that was deleted while the backup was made.
+    """
 
     traces: int
     plans: int
     uploads: int
     bytes: int
     missing: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
+    lost: bool = False
 
 
 def backup(folder: Path, file: Path, *, blobs: bool = True) -> Kept:
@@ -71,66 +100,29 @@ def backup(folder: Path, file: Path, *, blobs: bool = True) -> Kept:
         detail = f"{file} is in the folder that is saved."
         raise InputError.of("overwrites_input", str(file), detail, "Name a file outside of it.")
     check_writable(file, "The backup")
-    with _told("--data-dir", file), tempfile.TemporaryDirectory(dir=file.absolute().parent) as work:
+    with told("--data-dir", file), tempfile.TemporaryDirectory(dir=file.absolute().parent) as work:
         copy = Path(work) / DATABASE
         _copy_database(database, copy)
-        kept = [name for name in _contents(copy) if blobs or not name.startswith(BLOBS)]
+        kept = [name for name in contents(copy) if blobs or not name.startswith(BLOBS)]
         held: dict[str, str] = {}
+        damaged: list[str] = []
         with atomic_write(file) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
             held[DATABASE] = _add(archive, copy, DATABASE)
             for name in kept:
                 with contextlib.suppress(FileNotFoundError):
+                    if name.startswith(BLOBS) and not _is_sound(folder / name):
+                        damaged.append(name)
+                        continue
                     held[name] = _add(archive, folder / name, name)
-            manifest = {"format": FORMAT, "version": VERSION, "made_at": time.time(), "sha256": held}
+            manifest = {"format": FORMAT, "version": VERSION, "made_at": time.time(), "blobs": blobs, "sha256": held}
             text = json.dumps(manifest, indent=1).encode()
             entry = tarfile.TarInfo(MANIFEST)
             entry.size, entry.mtime, entry.mode = len(text), int(time.time()), 0o600
             archive.addfile(entry, io.BytesIO(text))
-        return _summary(copy, held, tuple(name for name in kept if name not in held), file.stat().st_size)
-
-
-def restore(file: Path, folder: Path) -> Kept:
-    """Make a data folder from a backup. Every file's digest is checked before the folder gets its name.
-
-    Parameters
-    ----------
-    file : Path
-    folder : Path
-        Must not exist, or be empty.
-
-    Raises
-    ------
-    InputError
-        If the folder is not empty, or the file is no backup, damaged, or of a later version.
-    """
-    try:
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    except OSError as error:
-        detail = f"Can't write to {str(folder)[:200]}: {error.strerror}."
-        raise InputError.of("data_dir", "--data-dir", detail, "Give a data folder that can be made.") from error
-    if taken:
-        detail = f"{folder} is not empty."
-        raise InputError.of("not_empty", "--data-dir", detail, "Give a new folder: nothing is ever overwritten.")
-    if not file.is_file():
-        detail = "There is no such file." if not file.exists() else "This is no regular file."
-        raise InputError.of("no_backup", str(file), detail, "Name a file that `backup` wrote.")
-    try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-"[:100], dir=folder.absolute().parent))
-    except OSError as error:
-        detail = f"Can't write to {folder}: {error.strerror}."
-        raise InputError.of("data_dir", "--data-dir", detail, "Give a data folder that can be made.") from error
-    try:
-        with _told(str(file), file):
-            found, manifest = _extract(file, work)
-            _check(found, manifest, file)
-            _sync(work)
-            if folder.exists():
-                folder.rmdir()
-            work.rename(folder)
-        return _summary(folder / DATABASE, found, (), file.stat().st_size)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        # An upload in parts of which nothing has arrived has no file.
+        missing = [name for name in kept if name.startswith(BLOBS) and name not in (*held, *damaged)]
+        lost = bool(damaged) or not set(missing).isdisjoint(contents(database))
+        return summary(copy, file, missing=missing, damaged=damaged, lost=lost)
 
 
 def _copy_database(source: Path, target: Path) -> None:
@@ -143,14 +135,33 @@ def _copy_database(source: Path, target: Path) -> None:
         given.backup(copy)
         # One file, no log beside it; the service turns it on again.
         copy.execute("PRAGMA journal_mode=DELETE")
-        found = copy.execute("PRAGMA integrity_check").fetchone()[0]
-    if found != "ok":
+    if (found := integrity(target)) != "ok":
         raise InputError.of("database", str(source), f"The database is damaged: {found}.", "Restore an older backup.")
 
 
-def _contents(database: Path) -> list[str]:
+def integrity(database: Path) -> str:
+    """Return ``ok``, or what is wrong with a database."""
+    with contextlib.closing(_opened(database)) as connection:
+        found: str = connection.execute("PRAGMA integrity_check").fetchone()[0]
+        return found
+
+
+def _opened(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether a blob is what its name says; it is read twice, so that nothing damaged is in a backup."""
+    with path.open("rb") as file:
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest() == path.name
+        except OSError:  # the disk can't read it any more
+            return False
+
+
+def contents(database: Path) -> list[str]:
     """Return the files that a database names, relative to the data folder."""
-    with contextlib.closing(sqlite3.connect(database)) as connection:
+    with contextlib.closing(_opened(database)) as connection:
         digests = [row[0].removeprefix("sha256:") for row in connection.execute("SELECT DISTINCT id FROM traces")]
         uploads = [row[0] for row in connection.execute("SELECT id FROM uploads")]
     return [f"blobs/sha256/{name[:2]}/{name}" for name in digests] + [f"blobs/parts/{name}" for name in uploads]
@@ -180,83 +191,37 @@ class _Hashing:
         return data
 
 
-def _extract(file: Path, folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    """Write what an archive holds below a folder; return the digests of what was written, and the manifest."""
-    found: dict[str, str] = {}
-    manifest: dict[str, Any] = {}
-    with tarfile.open(file, "r:") as archive:
-        for entry in archive:
-            content = archive.extractfile(entry) if entry.isreg() else None
-            if content is None or (entry.name not in (DATABASE, MANIFEST) and not _is_blob(entry.name)):
-                raise _no_backup(file, f"it holds {entry.name[:100]!r}")
-            if entry.name == MANIFEST:
-                manifest = json.loads(content.read())
-                continue
-            target = folder / entry.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            digest = hashlib.sha256()
-            with target.open("xb") as out:
-                while data := content.read(CHUNK_BYTES):
-                    digest.update(data)
-                    out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            found[entry.name] = digest.hexdigest()
-    return found, manifest
-
-
-def _is_blob(name: str) -> bool:
-    parts = name.split("/")
-    if parts[:2] == ["blobs", "parts"]:
-        return len(parts) == 3 and parts[2].removeprefix("upload_").isalnum()
-    digits = parts[-1]
-    return parts[:-1] == ["blobs", "sha256", digits[:2]] and len(digits) == 64 and digits.isalnum()
-
-
-def _check(found: dict[str, str], manifest: Any, file: Path) -> None:
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise _no_backup(file, "it has no manifest")
-    if manifest.get("version") != VERSION:
-        detail = f"{file} was made by a later version."
-        raise InputError.of("backup_version", str(file), detail, "Restore it with that version, or a later one.")
-    stated = manifest.get("sha256")
-    blobs = {name: name.rpartition("/")[2] for name in found if name.startswith(BLOBS)}
-    if found != stated or any(found[name] != digest for name, digest in blobs.items()):
-        raise _no_backup(file, "digests differ")
-
-
-def _no_backup(file: Path, reason: str) -> InputError:
+def no_backup(file: Path, reason: str) -> InputError:
+    """Return what is told of a file that can't be restored."""
     detail = f"{file} is no backup, or damaged: {reason}."
     return InputError.of("no_backup", str(file), detail, "Give a file that `moe-placement backup` wrote.")
 
 
-def _summary(database: Path, held: dict[str, str], missing: tuple[str, ...], size: int) -> Kept:
-    with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+def summary(database: Path, file: Path, *, missing: Sequence[str], damaged: Sequence[str], lost: bool) -> Kept:
+    """Tell what a backup holds."""
+    with contextlib.closing(_opened(database)) as connection:
         traces, plans, uploads = (
             connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608  # names of our own
             for table in ("traces", "plans", "uploads")
         )
-    # An upload in parts of which nothing has arrived has no file.
-    lost = tuple(name for name in missing if name.startswith(BLOBS))
-    return Kept(traces=traces, plans=plans, uploads=uploads, bytes=size, missing=lost)
-
-
-def _sync(folder: Path) -> None:
-    for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    return Kept(
+        traces=traces,
+        plans=plans,
+        uploads=uploads,
+        bytes=file.stat().st_size,
+        missing=tuple(missing),
+        damaged=tuple(damaged),
+        lost=lost,
+    )
 
 
 @contextlib.contextmanager
-def _told(pointer: str, file: Path) -> Iterator[None]:
+def told(pointer: str, file: Path) -> Iterator[None]:
     """Turn what the system says into errors of ours."""
     try:
         yield
     except (tarfile.TarError, json.JSONDecodeError, UnicodeDecodeError, EOFError) as error:
-        raise _no_backup(file, str(error) or "it ends early") from error
+        raise no_backup(file, str(error) or "it ends early") from error
     except OSError as error:
         detail = f"{error.filename or file}: {error.strerror or error}."
         raise InputError.of(

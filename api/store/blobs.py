@@ -1,4 +1,4 @@
-"""Traces as files, here or in an object store: content-addressed, written whole or not at all, checked when read."""
+"""Traces as files: content-addressed, written whole or not at all, checked when read, and healed by the same bytes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from traces import InputError
 
-__all__ = ["Blobs", "Incoming", "RemoteBlobs", "open_blobs"]
+__all__ = ["CHUNK_BYTES", "PREFIX", "Blobs", "Incoming", "digest_of", "lost", "named", "written"]
 
 PREFIX = "sha256:"
 CHUNK_BYTES = 1 << 20
@@ -85,6 +85,7 @@ class Blobs:
         self._kept = root / "sha256"
         self._incoming = root / "incoming"
         self._parts = root / "parts"
+        self._identity = root / "identity"
         for folder in (self._kept, self._incoming, self._parts):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -105,12 +106,15 @@ class Blobs:
         """
         path = self.path(blob_id)
         if not path.exists():
-            detail = f"The service has lost the file of trace {blob_id}."
-            raise InputError.of("trace_lost", "/trace", detail, "Upload it again.")
-        if _digest_of(path) != blob_id:
+            raise lost(blob_id)
+        if digest_of(path) != blob_id:
             detail = f"The file of trace {blob_id} is damaged on the service's disk."
-            raise InputError.of("trace_damaged", "/trace", detail, "Delete the trace and upload it again.")
+            raise InputError.of("trace_damaged", "/trace", detail, "Upload it again, which heals it.")
         return path
+
+    def sound(self, blob_id: str) -> bool:
+        """Whether the content is there, and what its name says. Reads all of it."""
+        return _is_content(self.path(blob_id), blob_id)
 
     def part(self, upload_id: str) -> Path:
         """Return where an upload in parts gathers."""
@@ -132,8 +136,17 @@ class Blobs:
         handle, name = tempfile.mkstemp(prefix="upload-", dir=self._incoming)
         return Incoming(Path(name), os.fdopen(handle, "wb"), algorithms)
 
+    def make_way(self, incoming: Incoming) -> None:
+        """Remove what is there under the name of a finished file, if it is damaged: `keep` puts the file in its place.
+
+        It takes as long as reading takes, so it is done before whatever others wait for.
+        """
+        path = self.path(incoming.blob_id)
+        if path.exists() and not _is_content(path, incoming.blob_id):
+            path.unlink(missing_ok=True)
+
     def keep(self, incoming: Incoming) -> None:
-        """Give a finished file its name; content that is there already stays as it is."""
+        """Give a finished file its name; content that is there already stays as it is: see `make_way`."""
         target = self.path(incoming.blob_id)
         if target.exists():
             incoming.discard()
@@ -142,6 +155,22 @@ class Blobs:
         incoming.path.replace(target)
         for folder in (target.parent, self._kept):
             _sync_folder(folder)
+
+    def empty(self) -> bool:
+        """Whether no trace is kept."""
+        return next(self._kept.glob("*/*"), None) is None
+
+    def identity(self) -> str | None:
+        """Return what this place is known by; None if it has no identity yet."""
+        return self._identity.read_text().strip() if self._identity.exists() else None
+
+    def identify(self, identity: str) -> None:
+        """Give this place its identity, for good."""
+        written(self._identity, f"{identity}\n".encode())
+
+    def forget_identity(self) -> None:
+        """Take it back: the database has another."""
+        self._identity.unlink(missing_ok=True)
 
     def delete(self, blob_id: str) -> None:
         """Remove a blob, if it is there."""
@@ -187,85 +216,39 @@ class Blobs:
         return self.path(blob_id).exists()
 
 
-class RemoteBlobs(Blobs):
-    """Blobs in an object store; the folder is a cache of what was written or read here.
-
-    Parameters
-    ----------
-    root : Path
-        Folder on this machine.
-    url : str
-        Of fsspec, such as ``s3://bucket/prefix``.
-    """
-
-    def __init__(self, root: Path, url: str) -> None:
-        super().__init__(root)
-        try:
-            from fsspec.core import url_to_fs
-
-            self._store, self._base = url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            detail, remedy = (
-                f"{url.partition('://')[0]}:// can't be used: {error}",
-                "Install the package that it names.",
-            )
-            raise InputError.of("blobs_url", "/blobs_url", detail, remedy) from error
-        if "file" in self._store.protocol:  # object stores have no folders to make
-            self._store.makedirs(self._base, exist_ok=True)
-
-    def _key(self, blob_id: str) -> str:
-        return f"{self._base.rstrip('/')}/{self.path(blob_id).name}"
-
-    def keep(self, incoming: Incoming) -> None:
-        """Store a finished file, then keep it as a cache. An object appears whole, or not at all."""
-        key = self._key(incoming.blob_id)
-        if not self._store.exists(key):
-            self._store.put_file(str(incoming.path), key)
-        super().keep(incoming)
-
-    def fetch(self, blob_id: str) -> Path:
-        """Return a file to read; fetched, and checked, if it is not here or damaged."""
-        path = self.path(blob_id)
-        if path.exists() and _digest_of(path) == blob_id:
-            return path
-        incoming = self.receive()
-        try:
-            with self._store.open(self._key(blob_id), "rb") as source:
-                while data := source.read(CHUNK_BYTES):
-                    incoming.write(data)
-            incoming.finish()
-            if incoming.blob_id != blob_id:
-                detail = f"The file of trace {blob_id} is damaged in the object store."
-                raise InputError.of("trace_damaged", "/trace", detail, "Delete the trace and upload it again.")
-            path.parent.mkdir(exist_ok=True)
-            incoming.path.replace(path)
-        except FileNotFoundError:
-            detail = f"The service has lost the file of trace {blob_id}."
-            raise InputError.of("trace_lost", "/trace", detail, "Upload it again.") from None
-        finally:
-            incoming.discard()
-        return path
-
-    def delete(self, blob_id: str) -> None:
-        """Remove an object, and the cached file."""
-        if self._store.exists(key := self._key(blob_id)):
-            self._store.rm_file(key)
-        super().delete(blob_id)
-
-    def exists(self, blob_id: str) -> bool:
-        """Whether the object is there."""
-        found: Any = self._store.exists(self._key(blob_id))
-        return bool(found)
+def written(path: Path, content: bytes) -> None:
+    """Write a small file, whole and durable."""
+    unfinished = path.with_name(f".{path.name}")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    _sync_folder(path.parent)
 
 
-def open_blobs(root: Path, url: str | None) -> Blobs:
-    """Return the blobs of a service: a folder, or an object store with the folder as its cache."""
-    return Blobs(root) if url is None else RemoteBlobs(root, url)
+def lost(blob_id: str) -> InputError:
+    """Return what is told of a trace without its file."""
+    detail = f"The service has lost the file of trace {blob_id}."
+    return InputError.of("trace_lost", "/trace", detail, "Upload it again.")
 
 
-def _digest_of(path: Path) -> str:
+def named(digest: str) -> str:
+    """Return the name of content by its SHA-256 in hexadecimal."""
+    return PREFIX + digest
+
+
+def _is_content(path: Path, blob_id: str) -> bool:
+    try:
+        return path.exists() and digest_of(path) == blob_id
+    except OSError:  # the disk can't read it any more
+        return False
+
+
+def digest_of(path: Path) -> str:
+    """Return the name that the content of a file asks for."""
     with path.open("rb") as file:
-        return PREFIX + hashlib.file_digest(file, "sha256").hexdigest()
+        return named(hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _sync_folder(folder: Path) -> None:

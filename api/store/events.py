@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Row, insert, select
 
 from api.store.database import Database
 from api.store.models import plan_events, plans
+from api.store.rows import ACTIVE
 from placement.plan.termination import gap_of
 
-__all__ = ["EVENT_COLUMNS", "PlanEvent", "events_after", "record_events"]
+__all__ = ["EVENT_COLUMNS", "News", "PlanEvent", "news_after", "record_events"]
 
 EVENT_COLUMNS = (
     plans.c.id,
@@ -26,8 +27,10 @@ EVENT_COLUMNS = (
     plans.c.elapsed_s,
 )
 
+MOST = 1000  # events at once
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PlanEvent:
     """One change of a plan; `data` is the state after it."""
 
@@ -44,13 +47,40 @@ def record_events(connection: Connection, rows: Sequence[Row[Any]]) -> None:
         connection.execute(insert(plan_events), events)
 
 
-def events_after(database: Database, plan_id: str, revision: int, limit: int = 1000) -> list[PlanEvent]:
-    """Return the events of a plan after a revision, in order."""
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What happened to a plan since a revision.
+
+    Attributes
+    ----------
+    events : list of PlanEvent
+        In order.
+    more : bool
+        Whether there is more already: ask again.
+    over : bool
+        Whether nothing will come after these.
+    deleted : bool
+        Whether there is no such plan any more.
+    """
+
+    events: list[PlanEvent]
+    more: bool
+    over: bool
+    deleted: bool
+
+
+def news_after(database: Database, plan_id: str, revision: int) -> News:
+    """Return what happened to a plan after a revision."""
     columns = (plan_events.c.revision, plan_events.c.at, plan_events.c.data)
     mine = (plan_events.c.plan_id == plan_id) & (plan_events.c.revision > revision)
-    query = select(*columns).where(mine).order_by(plan_events.c.revision).limit(limit)
+    query = select(*columns).where(mine).order_by(plan_events.c.revision).limit(MOST)
     with database.read() as connection:
-        return [PlanEvent(**row._mapping) for row in connection.execute(query)]
+        events = [PlanEvent(**row._mapping) for row in connection.execute(query)]
+        state = connection.execute(select(plans.c.status, plans.c.revision).where(plans.c.id == plan_id)).one_or_none()
+    more = len(events) == MOST
+    last = events[-1].revision if events else revision
+    over = state is None or (state.status not in ACTIVE and state.revision <= last)
+    return News(events=events, more=more, over=over and not more, deleted=state is None)
 
 
 def _data(row: Row[Any]) -> dict[str, Any]:

@@ -13,12 +13,17 @@ from api.store.database import Database
 from api.store.models import api_keys
 from api.store.rows import KeyRow
 
-__all__ = ["PREFIX", "SCOPES", "Keys"]
+__all__ = ["PREFIX", "SCOPES", "Keys", "is_tenant"]
 
 PREFIX = "mp_"  # so that scanners for leaked secrets can tell it
 SCOPES = ("read", "write", "admin")
 USE_S = 60.0  # how exactly the time of the last use is known
 COLUMNS = [column for column in api_keys.columns if column.name not in ("digest", "seq")]
+
+
+def is_tenant(name: str) -> bool:
+    """Whether a name can be a tenant's: 1 to 80 printable characters, so that logs and lists show what it is."""
+    return 1 <= len(name) <= 80 and name.isprintable()
 
 
 class Keys:

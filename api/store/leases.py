@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from api.store.database import Database
 from api.store.events import EVENT_COLUMNS, record_events
 from api.store.models import plan_documents, plans, traces
+from api.store.queue import ANY, Wanted, next_plan
 
 __all__ = ["Claim", "Lease", "Leases", "StaleAttemptError", "Task"]
 
@@ -31,6 +32,7 @@ class Claim:
 
     plan_id: str
     attempt: int
+    tenant: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,14 +193,13 @@ class Leases:
         self.lease_s = lease_s
         self.server = server
 
-    def claim(self) -> Claim | None:
-        """Take the plan that has waited longest; None if none waits."""
+    def claim(self, wanted: Wanted = ANY) -> Claim | None:
+        """Take the plan that is next, of those that are wanted; None if none waits. See `api.store.queue`."""
         waiting = select(plans.c.seq).where(plans.c.status == "queued").limit(1)
         with self.database.read() as connection:  # idle servers look often, and should not write
-            if connection.execute(waiting).first() is None:
+            if connection.execute(waiting).first() is None or next_plan(connection, wanted, time.time()) is None:
                 return None
         now = time.time()
-        oldest = select(plans.c.seq).where(plans.c.status == "queued").order_by(plans.c.seq).limit(1).scalar_subquery()
         values = {
             "status": "running",
             "attempt": plans.c.attempt + 1,
@@ -208,12 +209,15 @@ class Leases:
             "started_at": func.coalesce(plans.c.started_at, now),
             "updated_at": now,
         }
-        query = update(plans).where(plans.c.seq == oldest, plans.c.status == "queued").values(values)
         with self.database.write() as connection:
-            rows = connection.execute(query.returning(*EVENT_COLUMNS)).all()
+            seq = next_plan(connection, wanted, now)
+            if seq is None:
+                return None
+            query = update(plans).where(plans.c.seq == seq, plans.c.status == "queued").values(values)
+            rows = connection.execute(query.returning(*EVENT_COLUMNS, plans.c.tenant)).all()
             record_events(connection, rows)
         row = rows[0] if rows else None
-        return None if row is None else Claim(plan_id=row.id, attempt=row.attempt)
+        return None if row is None else Claim(plan_id=row.id, attempt=row.attempt, tenant=row.tenant)
 
     def lease(self, claim: Claim) -> Lease:
         """Return the lease of a claim."""
@@ -231,6 +235,12 @@ class Leases:
         """Queue a running plan again, its best plan kept; False if it is no longer this attempt's."""
         mine = and_(plans.c.id == claim.plan_id, plans.c.attempt == claim.attempt)
         return bool(self._requeue(mine))
+
+    def demote(self, claim: Claim) -> bool:
+        """Queue a plan again that was thought to be short, and is not; False if it is no longer this attempt's."""
+        with self.database.write() as connection:
+            connection.execute(update(plans).where(plans.c.id == claim.plan_id).values(expected_s=None))
+        return self.give_back(claim)
 
     def give_back_mine(self) -> list[str]:
         """Queue the plans again that a server of this name had claimed before it died. Only before it claims any."""

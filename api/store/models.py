@@ -29,6 +29,7 @@ __all__ = [
     "plan_documents",
     "plan_events",
     "plans",
+    "service",
     "topologies",
     "traces",
     "uploads",
@@ -96,10 +97,12 @@ plans = Table(
     Column("termination", JSON(none_as_null=True)),
     Column("error", JSON(none_as_null=True)),  # a problem document
     Column("warnings", JSON, nullable=False),
+    Column("expected_s", Float),  # how long its worker will be busy, as far as the request tells
     CheckConstraint(f"status IN {STATUSES}", name="status"),
     CheckConstraint(f"kind IN {KINDS}", name="kind"),
     Index("ix_plans_status_seq", "status", "seq"),
     Index("ix_plans_tenant_seq", "tenant", "seq"),
+    Index("ix_plans_finished_at", "finished_at"),
     sqlite_autoincrement=True,
 )
 
@@ -192,4 +195,14 @@ audit_log = Table(
     Column("target", String(400)),  # path
     Column("status", Integer, nullable=False),
     sqlite_autoincrement=True,
+)
+
+# One row: what the database has of the service as a whole.
+service = Table(
+    "service",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("identity", String(64), nullable=False),  # the same as that of the folder of traces
+    Column("seen_at", Float),  # the clock when it was last looked at; see api.store.clock
+    Column("hold_s", Float, nullable=False),  # how long nothing is deleted by age yet
 )

@@ -17,7 +17,7 @@ from api.store.rows import ACTIVE, ConflictError, Created, PlanRow
 
 __all__ = ["Plans"]
 
-HIDDEN = ("trace_seq", "lease_until", "begun", "crashes", "claimed_by")
+HIDDEN = ("trace_seq", "lease_until", "begun", "crashes", "claimed_by", "expected_s")
 PLAN_COLUMNS = [column for column in plans.columns if column.name not in HIDDEN]
 
 
@@ -46,6 +46,7 @@ class Plans:
         key: str | None = None,
         body_hash: str = "",
         key_age_s: float = 86_400.0,
+        expected_s: float | None = None,
     ) -> Created:
         """Queue a plan.
 
@@ -54,7 +55,7 @@ class Plans:
         request : mapping
             The validated body.
         max_queued : int
-            Of all tenants.
+            Of all tenants; one that has nothing in the queue may add a plan to a full one.
         max_active : int, optional
             Of this tenant, running ones included.
         kind : str
@@ -66,6 +67,8 @@ class Plans:
             Idempotency key; the same key and `body_hash` give the plan of the first request.
         key_age_s : float
             How long keys are remembered.
+        expected_s : float, optional
+            How long its worker will be busy, as far as the request tells.
 
         Raises
         ------
@@ -74,19 +77,21 @@ class Plans:
         """
         now = time.time()
         with self.database.write() as connection:
-            connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < now - key_age_s))
-            if (
-                key is not None
-                and (earlier := self._plan_of_key(connection, key, body_hash, now - key_age_s, kind)) is not None
-            ):
-                return Created(row=earlier, new=False)
+            if key is not None:
+                if (earlier := self._plan_of_key(connection, key, body_hash, now - key_age_s, kind)) is not None:
+                    return Created(row=earlier, new=False)
+                mine = (idempotency_keys.c.tenant == self.tenant) & (idempotency_keys.c.key == key)
+                connection.execute(delete(idempotency_keys).where(mine))  # it is too old: the key is used anew
             known = (traces.c.tenant == self.tenant) & (traces.c.id == request["trace"])
             trace_seq = connection.execute(select(traces.c.seq).where(known)).scalar_one_or_none()
             if trace_seq is None:
                 raise ConflictError("not-found", "The trace was deleted meanwhile.")
-            waiting = connection.execute(select(func.count()).where(plans.c.status == "queued")).scalar_one()
-            if waiting >= max_queued:
-                raise ConflictError("queue-full", f"{waiting} plans are waiting.")
+            waiting = select(func.count()).where(plans.c.status == "queued")
+            full = connection.execute(waiting).scalar_one() >= max_queued
+            # Whoever has nothing that waits is let in: one tenant's plans don't keep the others out. And the number of
+            # all plans would tell what others do.
+            if full and connection.execute(waiting.where(plans.c.tenant == self.tenant)).scalar_one():
+                raise ConflictError("queue-full", "The service takes no more of your plans just now.")
             own = select(func.count()).where(plans.c.tenant == self.tenant, plans.c.status.in_(ACTIVE))
             if max_active is not None and (count := connection.execute(own).scalar_one()) >= max_active:
                 raise ConflictError("quota-exceeded", f"{count} of your plans wait or run, of {max_active}.")
@@ -107,6 +112,7 @@ class Plans:
                 "created_at": now,
                 "updated_at": now,
                 "warnings": [],
+                "expected_s": expected_s,
             }
             record_events(connection, connection.execute(insert(plans).values(values).returning(*EVENT_COLUMNS)).all())
             connection.execute(insert(plan_documents).values(plan_id=plan_id, start=start))

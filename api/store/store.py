@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, delete, func, select
 
 from api.store.database import Database
-from api.store.models import plans, traces, uploads
+from api.store.models import idempotency_keys, plans, traces, uploads
 from api.store.rows import ACTIVE, Totals
 from api.store.tenant import TenantStore
 
@@ -59,10 +59,19 @@ class Store:
                 connection.execute(delete(traces).where(traces.c.seq.in_([row.seq for row in found])))
             return [row.id for row in found]
 
-    def drop_uploads(self, expired_at: float) -> set[str]:
-        """Forget uploads in parts that have expired; return the ids of the others."""
+    def drop_uploads(self, expired_at: float) -> None:
+        """Forget uploads in parts that have expired."""
         with self.database.write() as connection:
             connection.execute(delete(uploads).where(uploads.c.expires_at < expired_at))
+
+    def drop_idempotency_keys(self, before: float) -> None:
+        """Forget keys of before a time."""
+        with self.database.write() as connection:
+            connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < before))
+
+    def upload_ids(self) -> set[str]:
+        """Return the ids of all uploads in parts."""
+        with self.database.read() as connection:
             return set(connection.execute(select(uploads.c.id)).scalars())
 
     def counts(self) -> dict[str, int]:

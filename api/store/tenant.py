@@ -30,6 +30,7 @@ class TenantStore:
 
     def __init__(self, database: Database, tenant: str) -> None:
         self.database = database
+        self.tenant = tenant
         self.traces = Traces(database, tenant)
         self.uploads = Uploads(database, tenant)
         self.plans = Plans(database, tenant)

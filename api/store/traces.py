@@ -7,28 +7,20 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
-from api.store.database import Database
-from api.store.labels import relabel, tagged
+from api.store.kept import Kept, Named
 from api.store.models import plans, traces, uploads
 from api.store.rows import ACTIVE, ConflictError, TraceRow, UploadRow
 
 __all__ = ["Traces", "Uploads"]
 
 
-class Traces:
-    """Traces of one tenant; nothing of others can be read or changed through it.
+class Traces(Named[TraceRow]):
+    """Traces of one tenant; their bytes are in the blobs' folder."""
 
-    Parameters
-    ----------
-    database : Database
-    tenant : str
-    """
-
-    def __init__(self, database: Database, tenant: str) -> None:
-        self.database = database
-        self.tenant = tenant
+    table = traces
+    row = TraceRow
 
     def add(
         self,
@@ -44,10 +36,9 @@ class Traces:
         `ConflictError` (``quota-exceeded``) if the tenant's traces would have more than `max_bytes`.
         """
         with self.database.write() as connection:
-            if (known := self._trace(connection, trace_id)) is not None:
+            if (known := self._row(connection, trace_id)) is not None:
                 return known, False
-            kept = select(func.coalesce(func.sum(traces.c.bytes), 0)).where(traces.c.tenant == self.tenant)
-            if max_bytes is not None and (total := int(connection.execute(kept).scalar_one()) + size) > max_bytes:
+            if max_bytes is not None and (total := self._kept_bytes(connection) + size) > max_bytes:
                 raise ConflictError("quota-exceeded", f"Your traces would have {total} bytes, of {max_bytes}.")
             values = {
                 "tenant": self.tenant,
@@ -59,28 +50,19 @@ class Traces:
                 "facts": dict(facts),
             }
             connection.execute(insert(traces).values(values))
-            added = self._trace(connection, trace_id)
+            added = self._row(connection, trace_id)
             assert added is not None
             return added, True
 
-    def get(self, trace_id: str) -> TraceRow | None:
-        """Return a trace."""
+    def kept_bytes(self) -> int:
+        """Return how many bytes the tenant's traces have."""
         with self.database.read() as connection:
-            return self._trace(connection, trace_id)
-
-    def page(self, limit: int, before: int | None, tags: Sequence[str] = ()) -> list[TraceRow]:
-        """Return up to `limit` traces with all of `tags`, the newest first, older than `before`."""
-        mine = (traces.c.tenant == self.tenant) & tagged(traces, tags)
-        query = select(traces).where(mine).order_by(traces.c.seq.desc()).limit(limit)
-        if before is not None:
-            query = query.where(traces.c.seq < before)
-        with self.database.read() as connection:
-            return [TraceRow(**row._mapping) for row in connection.execute(query)]
+            return self._kept_bytes(connection)
 
     def delete(self, trace_id: str) -> bool:
         """Delete a trace; False if there is none. `ConflictError` if a queued or running plan needs it."""
         with self.database.write() as connection:
-            row = self._trace(connection, trace_id)
+            row = self._row(connection, trace_id)
             if row is None:
                 return False
             using = select(func.count()).where(plans.c.trace_seq == row.seq, plans.c.status.in_(ACTIVE))
@@ -89,32 +71,26 @@ class Traces:
             connection.execute(delete(traces).where(traces.c.seq == row.seq))
             return True
 
-    def label(self, trace_id: str, changes: Mapping[str, Any]) -> bool:
-        """Change `name` or `tags` of a trace; False if there is none."""
-        mine = (traces.c.tenant == self.tenant) & (traces.c.id == trace_id)
-        return relabel(self.database, traces, mine, changes)
-
-    def _trace(self, connection: Connection, trace_id: str) -> TraceRow | None:
-        mine = (traces.c.tenant == self.tenant) & (traces.c.id == trace_id)
-        row: Row[Any] | None = connection.execute(select(traces).where(mine)).one_or_none()
-        return None if row is None else TraceRow(**row._mapping)
+    def _kept_bytes(self, connection: Connection) -> int:
+        kept = select(func.coalesce(func.sum(traces.c.bytes), 0)).where(traces.c.tenant == self.tenant)
+        return int(connection.execute(kept).scalar_one())
 
 
-class Uploads:
-    """Uploads in parts of one tenant; their bytes are in the blobs' folder.
+class Uploads(Kept[UploadRow]):
+    """Uploads in parts of one tenant; their bytes are in the blobs' folder."""
 
-    Parameters
-    ----------
-    database : Database
-    tenant : str
-    """
+    table = uploads
+    row = UploadRow
 
-    def __init__(self, database: Database, tenant: str) -> None:
-        self.database = database
-        self.tenant = tenant
-
-    def add(self, name: str | None, hints: Mapping[str, Any], size: int | None, expires_at: float) -> UploadRow:
-        """Begin an upload in parts; `hints` may hold ``tags`` too."""
+    def add(
+        self,
+        name: str | None,
+        hints: Mapping[str, Any],
+        size: int | None,
+        expires_at: float,
+        max_open: int | None = None,
+    ) -> UploadRow:
+        """Begin an upload in parts; `hints` may hold ``tags`` too. `ConflictError` if as many are open as may be."""
         values = {
             "tenant": self.tenant,
             "id": f"upload_{secrets.token_hex(16)}",
@@ -124,19 +100,19 @@ class Uploads:
             "created_at": time.time(),
             "expires_at": expires_at,
         }
+        mine = select(func.count()).where(uploads.c.tenant == self.tenant)
         with self.database.write() as connection:
+            if max_open is not None and (count := connection.execute(mine).scalar_one()) >= max_open:
+                raise ConflictError("quota-exceeded", f"{count} of your uploads in parts are open, of {max_open}.")
             row = connection.execute(insert(uploads).values(values).returning(uploads)).one()
         return UploadRow(**row._mapping)
 
-    def get(self, upload_id: str) -> UploadRow | None:
-        """Return an upload in parts that has not expired."""
-        mine = (uploads.c.tenant == self.tenant) & (uploads.c.id == upload_id) & (uploads.c.expires_at > time.time())
+    def ids(self) -> list[str]:
+        """Return the ids of the tenant's uploads in parts."""
         with self.database.read() as connection:
-            row = connection.execute(select(uploads).where(mine)).one_or_none()
-        return None if row is None else UploadRow(**row._mapping)
+            return list(connection.execute(select(uploads.c.id).where(uploads.c.tenant == self.tenant)).scalars())
 
-    def delete(self, upload_id: str) -> bool:
-        """Forget an upload in parts; False if there is none."""
-        mine = (uploads.c.tenant == self.tenant) & (uploads.c.id == upload_id)
-        with self.database.write() as connection:
-            return connection.execute(delete(uploads).where(mine)).rowcount > 0
+    def get(self, row_id: str) -> UploadRow | None:
+        """Return an upload in parts that has not expired."""
+        row = super().get(row_id)
+        return None if row is None or row.expires_at <= time.time() else row

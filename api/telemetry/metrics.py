@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from api.store.store import Store
 from api.telemetry.gauges import PlanLoad, PlanLoads, StoreFigures
@@ -63,6 +63,9 @@ class Metrics:
             ("solver", "status"),
             buckets=SOLVE_BUCKETS,
             registry=self.registry,
+        )
+        self.damaged_blobs = Gauge(
+            "moe_placement_damaged_blobs", "Traces whose files were found damaged or lost.", registry=self.registry
         )
         self.worker_deaths = Counter("moe_placement_worker_deaths", "Workers that died.", registry=self.registry)
 

@@ -3,7 +3,8 @@
 import { all, send } from "./client.js";
 import { $, make } from "./dom.js";
 import { bytes } from "./numbers.js";
-import { show } from "./problems.js";
+import { mark, show } from "./problems.js";
+import { readingOf } from "./reading.js";
 import { upload } from "./upload.js";
 
 const SAMPLE = new URL("sample/tiny_moe.npz", import.meta.url);
@@ -11,9 +12,9 @@ let known = [];
 
 /** `chosen(trace)` is called with every trace that the user settles on. */
 export function setUp(chosen) {
-  const take = (file) => (file ? settle(() => uploaded(file), chosen) : null);
+  const take = (file) => (file ? settle(() => uploaded(file, readingOf()), chosen) : null);
   $("file").addEventListener("change", () => take($("file").files[0]));
-  $("sample").addEventListener("click", () => settle(async () => uploaded(await sample()), chosen));
+  $("sample").addEventListener("click", () => settle(async () => uploaded(await sample(), {}), chosen));
   $("stored").addEventListener("change", () => {
     const trace = known.find((item) => item.id === $("stored").value);
     if (trace) settle(async () => trace, chosen);
@@ -30,6 +31,7 @@ export function setUp(chosen) {
 
 async function settle(find, chosen) {
   show($("trace-problem"), null);
+  mark($("reading-form"), null);
   busy(true);
   try {
     const trace = await find();
@@ -38,6 +40,7 @@ async function settle(find, chosen) {
     await chosen(trace);
   } catch (error) {
     show($("trace-problem"), error);
+    mark($("reading-form"), error);
   } finally {
     busy(false);
     $("file").value = "";
@@ -49,9 +52,9 @@ async function sample() {
   return new File([await response.blob()], "tiny_moe.npz");
 }
 
-function uploaded(file) {
+function uploaded(file, reading) {
   $("progress").hidden = false;
-  return upload(file, (share) => {
+  return upload(file, reading, (share) => {
     $("progress-bar").value = share;
     if (share === 1) $("progress-bar").removeAttribute("value");
     $("progress-text").textContent = share < 1 ? `${file.name}: ${bytes(share * file.size)} of ${bytes(file.size)}`

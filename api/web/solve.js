@@ -80,8 +80,9 @@ async function solve(begun, ended) {
 
 function bodyOf() {
   const body = { trace: trace.id, topology: $("topology").value.trim(), constraints: {}, limits: {} };
+  if ($("hold_out_by").value) body.hold_out_by = $("hold_out_by").value;
   engine.fill(body);
-  const numbers = [["load_cap", body.constraints], ["slots_per_gpu", body], ["redundant_experts", body], ["time_s", body.limits]];
+  const numbers = [["load_cap", body.constraints], ["slots_per_gpu", body], ["redundant_experts", body], ["hold_out", body], ["time_s", body.limits]];
   for (const [name, part] of numbers) {
     const field = $(name);
     if (field.validity.badInput) part[name] = "no number"; // the service says what is wrong

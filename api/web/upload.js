@@ -5,9 +5,9 @@ import { Problem, get, post, send } from "./client.js";
 const PART_BYTES = 8 << 20;
 const ATTEMPTS = 4;
 
-/** Upload a file; `progress(share)` is called on the way. Resolves to the trace. */
-export async function upload(file, progress) {
-  const begun = await post("v1/uploads", { name: file.name.slice(0, 200) || "trace", bytes: file.size });
+/** Upload a file, with how to read it; `progress(share)` is called on the way. Resolves to the trace. */
+export async function upload(file, reading, progress) {
+  const begun = await post("v1/uploads", { ...reading, name: file.name.slice(0, 200) || "trace", bytes: file.size });
   const place = `v1/uploads/${begun.id}`;
   try {
     for (let offset = 0; offset < file.size;) {

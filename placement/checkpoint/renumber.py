@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from placement.checkpoint.stack import find_stack
 from placement.exports import Context, export_named, load_placement
 from placement.plan.plan import Plan
 from placement.support.json_files import read_json, write_json
-from traces import InputError, ModelLayout, Violations
+from traces import InputError, ModelLayout, Violation, Violations
 from traces.model.config import layout_from_config
 from traces.support.atomic import PREFIX
 from traces.support.kinds import checked
@@ -29,6 +29,7 @@ from traces.support.kinds import checked
 __all__ = ["Renumbered", "renumber", "write_files"]
 
 ORDER = "expert_order.json"
+OF_READERS = re.compile(r"`(model|layer_ids|fill_missing|num_layers|first_moe_layer|num_experts|without_mtp|topology)`")
 EXPERT = re.compile(r"experts\\*[._]\\*\d")
 
 
@@ -109,7 +110,7 @@ def renumber(
         plan = plan if isinstance(plan, Plan) else _loaded(plan, layout, format)
     except InputError as error:
         found.extend(error)
-        raise InputError(tuple(found.found)) from None
+        raise found.error() from None
     changes, notes = _changes(plan, files, layout, found)
     _check_family(files, layout, prove=prove, found=found)
     found.raise_if_any()
@@ -131,12 +132,22 @@ def renumber(
 
 def _loaded(path: str | Path, layout: ModelLayout, form: str | None) -> Plan:
     """Read a placement; where it does not state the number of GPUs, that is no matter here."""
-    try:
-        return load_placement(path, Context(model=layout), format=form)
-    except InputError as error:
-        if error.violations[0].code != "num_gpus_unknown":
-            raise
-        return load_placement(path, Context(model=layout, gpus_per_node=(1,)), format=form)
+    known: dict[str, Any] = {}
+    while True:
+        try:
+            return load_placement(path, Context(model=layout, **known), format=form)
+        except InputError as error:
+            if error.violations[0].code != "num_gpus_unknown" or known:
+                raise InputError(tuple(map(_of_checkpoint, error.violations))) from None
+            known = {"gpus_per_node": (1,)}
+
+
+def _of_checkpoint(violation: Violation) -> Violation:
+    """Return a violation of a placement file without parameters that say another model: it is the checkpoint's."""
+    if not OF_READERS.search(violation.remedy):
+        return violation
+    remedy = "Check that the plan is for this checkpoint: its config.json says which layers have experts, and how many."
+    return replace(violation, remedy=remedy)
 
 
 def _check_target(source: Path, target: Path, found: Violations) -> None:
@@ -199,7 +210,8 @@ def _check_family(files: Checkpoint, layout: ModelLayout, *, prove: bool, found:
         except InputError as error:
             found.extend(error)
     elif not is_proven(layout.name):
-        detail = f"This version was not tried on checkpoints of model type {layout.name!r:.60}."
+        kind = f"checkpoints of model type {layout.name!r:.60}" if layout.name else "a config without model_type"
+        detail = f"This version was not tried on {kind}."
         remedy = (
             "Ask for a proof (`prove`): the model is run before and after, and refused if it computes something else."
         )

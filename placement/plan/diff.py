@@ -14,7 +14,7 @@ from traces import Violations
 from traces.support.content import ByContent
 from traces.support.frames import frame
 from traces.support.kinds import checked
-from traces.support.shown import as_html, as_text, number
+from traces.support.shown import Facts, Shown, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Diff(ByContent):
+class Diff(Shown, ByContent):
     """From one plan to another.
 
     Attributes
@@ -68,13 +68,7 @@ class Diff(ByContent):
         rows = np.searchsorted(self.layer_ids, self.arrivals[:, 0])
         return np.bincount(rows, minlength=len(self.layer_ids)).astype(np.int64)
 
-    def __repr__(self) -> str:
-        return as_text("Diff", self._shown())
-
-    def _repr_html_(self) -> str:
-        return as_html("Diff", self._shown())
-
-    def _shown(self) -> dict[str, str]:
+    def _shown(self) -> tuple[str, Facts]:
         layers = int((self.moved_by_layer > 0).sum())
         shown = {
             "sent to a GPU": f"{self.moved:,} experts, in {layers} of {len(self.layer_ids)} layers",
@@ -84,7 +78,7 @@ class Diff(ByContent):
         }
         if self.moved_bytes is not None:
             shown["bytes"] = f"{number(self.moved_bytes / 1e9)} GB"
-        return shown
+        return "Diff", shown
 
     def to_frame(self) -> pd.DataFrame:
         """Return the arrivals as a pandas DataFrame, one row each: `layer_id`, `expert`, `gpu`, `from_gpu`.

@@ -21,7 +21,7 @@ from traces import InputError, ModelLayout, Violations
 from traces.support.content import ByContent
 from traces.support.frames import frame
 from traces.support.kinds import checked
-from traces.support.shown import as_html, as_text, number, runs, shorten
+from traces.support.shown import Facts, Shown, number, runs, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ __all__ = ["Plan", "replicas_on_gpu"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Plan(ByContent):
+class Plan(Shown, ByContent):
     """A placement of experts, in the terms of the serving engines.
 
     Attributes
@@ -118,13 +118,7 @@ class Plan(ByContent):
             **fields,
         )
 
-    def __repr__(self) -> str:
-        return as_text("Plan", self._shown())
-
-    def _repr_html_(self) -> str:
-        return as_html("Plan", self._shown())
-
-    def _shown(self) -> dict[str, str]:
+    def _shown(self) -> tuple[str, Facts]:
         nodes = runs(sorted(set(self.gpus_per_node)))
         redundant = self.num_gpus * self.slots_per_gpu - self.num_experts
         shown = {
@@ -141,7 +135,7 @@ class Plan(ByContent):
         if self.warnings:
             more = f" (and {len(self.warnings) - 1} more)" if len(self.warnings) > 1 else ""
             shown["warning"] = shorten(self.warnings[0], 90) + more
-        return shown
+        return "Plan", shown
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan file's content, JSON-ready."""
@@ -169,7 +163,7 @@ class Plan(ByContent):
             return cls(**arguments)
         except InputError as error:
             found.extend(error, place)
-            raise InputError(tuple(found.found)) from None
+            raise found.error() from None
 
     @checked
     def save(self, path: str | Path) -> None:

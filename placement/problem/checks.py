@@ -14,6 +14,7 @@ from placement.problem.load_model import LoadModel
 from placement.problem.objective import Objective
 from placement.problem.sizes import Sizes
 from traces import Profile, Violations
+from traces.support.shown import runs
 
 __all__ = ["check_constraints", "check_full_slots", "check_objective", "check_slots"]
 
@@ -98,14 +99,18 @@ def check_constraints(sizes: Sizes, loads: LoadModel, found: Violations) -> None
     _check_bytes(sizes, found)
     for name in ("pins", "forbidden"):
         for number, pin in enumerate(getattr(constraints, name)):
+            if found.enough():
+                return
             _check_item(sizes, found, f"/constraints/{name}/{number}", pin.layer_id, (pin.expert,))
             if not 0 <= pin.gpu < sizes.num_gpus:
                 detail = f"GPU {pin.gpu} is not in 0..{sizes.num_gpus - 1}."
                 found.add("gpu_range", f"/constraints/{name}/{number}/gpu", detail, "Correct the GPU.")
+    largest = int(np.bincount(sizes.topology.node_of_gpu, weights=sizes.capacity).max())
     for number, group in enumerate(constraints.groups):
+        if found.enough():
+            return
         pointer = f"/constraints/groups/{number}"
         _check_item(sizes, found, pointer, group.layer_id, group.experts)
-        largest = int(np.bincount(sizes.topology.node_of_gpu, weights=sizes.capacity).max())
         if len(set(group.experts)) != len(group.experts) or not group.experts:
             found.add("group_members", f"{pointer}/experts", "A group lists each member once.", "Correct the list.")
         elif len(group.experts) > largest:
@@ -192,9 +197,11 @@ def _check_bytes(sizes: Sizes, found: Violations) -> None:
 
 def _check_item(sizes: Sizes, found: Violations, pointer: str, layer_id: int | None, experts: tuple[int, ...]) -> None:
     if layer_id is not None and layer_id not in sizes.layer_row:
-        detail = f"Layer {layer_id} is not one of {sizes.layer_ids.tolist()}."
+        detail = f"Layer {layer_id} is not one of {runs(sizes.layer_ids.tolist())}."
         found.add("layer_unknown", f"{pointer}/layer_id", detail, "Use the model's layer ids.")
     for expert in experts:
+        if found.enough():
+            return
         if not 0 <= expert < sizes.num_experts:
             detail = f"Expert {expert} is not in 0..{sizes.num_experts - 1}."
             found.add("expert_range", f"{pointer}/expert", detail, "Correct the expert.")
@@ -205,6 +212,8 @@ def _check_conflicts(sizes: Sizes, found: Violations) -> None:
     constraints = sizes.constraints
     pinned = sizes.pinned
     for number, pin in enumerate(constraints.pins):
+        if found.enough():
+            return
         rows = sizes.rows_of(pin)
         if not np.all(sizes.allowed[rows, pin.expert, pin.gpu]):
             detail = f"Expert {pin.expert} is pinned to GPU {pin.gpu} and forbidden there."
@@ -220,15 +229,45 @@ def _check_conflicts(sizes: Sizes, found: Violations) -> None:
     for layer, expert in np.argwhere(~sizes.allowed.any(axis=2))[:8]:
         detail = f"Expert {expert} of layer {sizes.layer_ids[layer]} is forbidden on every GPU."
         found.add("forbidden_everywhere", "/constraints/forbidden", detail, "Leave it at least one GPU.")
-    member: dict[tuple[int, int], int] = {}
-    for number, group in enumerate(constraints.groups):
-        layers = range(sizes.num_layers) if group.layer_id is None else [sizes.layer_row[group.layer_id]]
-        for layer in layers:
-            for expert in group.experts:
-                if member.setdefault((layer, expert), number) != number:
-                    detail = f"Expert {expert} of layer {sizes.layer_ids[layer]} is in two groups."
-                    found.add("group_overlap", f"/constraints/groups/{number}", detail, "Join the groups.")
-            nodes = sizes.topology.node_of_gpu[np.flatnonzero(pinned[layer, list(group.experts)].any(axis=0))]
-            if len(set(nodes.tolist())) > 1:
+    if not _check_overlap(sizes, found):
+        return
+    for number, group in enumerate(constraints.groups if constraints.pins else ()):
+        rows = slice(None) if group.layer_id is None else [sizes.layer_row[group.layer_id]]
+        gpus = pinned[rows][:, list(group.experts)].any(axis=1)
+        for there in gpus:
+            if len(set(sizes.topology.node_of_gpu[np.flatnonzero(there)].tolist())) > 1:
                 detail = "Pins put members of the group on different nodes."
                 found.add("group_pins", f"/constraints/groups/{number}", detail, "Pin the members to one node.")
+                break
+        if found.enough():
+            return
+
+
+def _check_overlap(sizes: Sizes, found: Violations) -> bool:
+    """Report experts that are in two groups of a layer, once for each two groups; return whether there are none."""
+    everywhere: dict[int, int] = {}  # by expert, the group of all layers that has it
+    somewhere: dict[int, dict[int, int]] = {}  # by expert and layer, the group of this layer
+    clean = True
+    for number, group in enumerate(sizes.constraints.groups):
+        for expert in group.experts:
+            layers, layer = somewhere.setdefault(expert, {}), group.layer_id
+            first = everywhere.get(expert)
+            if first is None:
+                first = next(iter(layers.values()), None) if layer is None else layers.get(layer)
+            if layer is None:
+                everywhere.setdefault(expert, number)
+            else:
+                layers.setdefault(layer, number)
+            if first is None or first == number:
+                continue
+            clean = False
+            detail = f"Expert {expert} is in this group and in group {first}{_of_layer(layer)}."
+            found.add("group_overlap", f"/constraints/groups/{number}", detail, "Join the groups.")
+            break
+        if found.enough():
+            return False
+    return clean
+
+
+def _of_layer(layer: int | None) -> str:
+    return "" if layer is None else f", in layer {layer}"

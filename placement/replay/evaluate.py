@@ -16,7 +16,7 @@ from placement.replay.activation import activated_experts
 from placement.replay.choices import engine_choices, recorded_topology, replayed_objective
 from placement.replay.evaluation import Evaluation, HotLink
 from placement.replay.kernels.crossing import sum_crossing
-from placement.replay.passes import PASS_TOKENS, Passes, PassFigures, settled_pass_tokens
+from placement.replay.passes import PASS_TOKENS, Passes, PassFigures, refuse_long_passes, settled_pass_tokens
 from placement.replay.replay import Replay
 from placement.topology.topology import Topology
 from traces import Batch, InputError, LoadCounts, Trace, Violations
@@ -77,7 +77,8 @@ def evaluate(
     ------
     InputError
         If plan, trace and topology do not fit together, the trace holds no token, an option that is given has no
-        effect (`dedup`, `ownership` and `decode_batch` under ``context_coherent``), or nothing names a topology.
+        effect (`dedup`, `ownership` and `decode_batch` under ``context_coherent``, `pass_tokens` beyond the trace), or
+        nothing names a topology.
     """
     if isinstance(trace, LoadCounts):
         detail = "Counts hold no tokens to replay."
@@ -134,6 +135,7 @@ def evaluate(
             "The trace holds no tokens.",
             "Check the recording and any selection of it.",
         )
+    refuse_long_passes(pass_tokens, replay.tokens, trace.provenance.source)
     drawn, activated = sample.finish(), None
     if drawn is not None and batch is not None:
         activated = activated_experts(
@@ -160,8 +162,11 @@ def _check_fit(plan: Plan, trace: Trace, topology: Topology) -> None:
     if plan.num_gpus != topology.num_gpus:
         detail = f"The plan has {plan.num_gpus} GPUs, the topology {topology.num_gpus}."
         found.add("gpus_differ", "/topology", detail, remedy)
-    if plan.num_experts < trace.num_experts:
-        detail = f"The plan places {plan.num_experts} experts, the trace has {trace.num_experts}."
+    # What a trace leaves open is found from its tokens, without the experts after the last one that was used.
+    states = not trace.provenance.experts_inferred
+    if plan.num_experts < trace.num_experts or (states and plan.num_experts != trace.num_experts):
+        says = "states" if states else "has"
+        detail = f"The plan places {plan.num_experts} experts, the trace {says} {trace.num_experts}."
         found.add("experts_differ", "/num_experts", detail, remedy)
     if plan.layer_ids.tolist() != trace.layer_ids.tolist():
         detail = f"The plan's layers {_short(plan.layer_ids)} are not the trace's {_short(trace.layer_ids)}."

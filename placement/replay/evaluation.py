@@ -15,7 +15,7 @@ from placement.replay.passes import PassFigures
 from traces import Violations
 from traces.support.content import ByContent
 from traces.support.frames import frame
-from traces.support.shown import as_html, as_text
+from traces.support.shown import Facts, Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ class HotLink:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Evaluation(ByContent):
+class Evaluation(Shown, ByContent):
     """What the tokens of a trace do under a plan. Names are fixed; all are also given per layer.
 
     Attributes
@@ -128,13 +128,7 @@ class Evaluation(ByContent):
         per_pass = tuple(PassFigures(**item) for item in content["per_pass"])
         return cls(**{**content, **arrays, "hottest_links": links, "per_pass": per_pass})
 
-    def __repr__(self) -> str:
-        return as_text("Evaluation", self._shown())
-
-    def _repr_html_(self) -> str:
-        return as_html("Evaluation", self._shown())
-
-    def _shown(self) -> dict[str, str]:
+    def _shown(self) -> tuple[str, Facts]:
         how = "" if self.dedup is None else f", dedup {self.dedup}, ownership {self.ownership}"
         crossing = f"{self.cross_gpu_fraction:.1%} leave the GPU, {self.cross_node_fraction:.1%} the node"
         remote = "" if self.remote_gpus is None else f"; remote: {self.remote_gpus:.3f}, {self.remote_nodes:.3f}"
@@ -153,7 +147,7 @@ class Evaluation(ByContent):
                 shown[f"... per pass of {item.pass_tokens:,} tokens"] = f"{1 + item.imbalance_trtllm:.4f}"
         if self.activated_experts is not None:
             shown["activated experts"] = f"{self.activated_experts:.2f} on the GPU that has most"
-        return shown
+        return "Evaluation", shown
 
     def to_frame(self) -> pd.DataFrame:
         """Return the figures per layer as a pandas DataFrame, one row each, `layer_id` first.

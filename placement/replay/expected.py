@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from placement.cost.shares import replica_share
+from placement.loads.policies import POLICIES, replica_share
 from placement.plan.plan import Plan
 from placement.topology.topology import Topology
 from traces import InputError, LoadCounts, Violations
 from traces.support.content import ByContent
 
 __all__ = ["ExpectedLoads", "expected_loads"]
-
-POLICIES = ("fair", "same_gpu", "same_node")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,15 @@ import numpy.typing as npt
 
 from traces import Violations
 
-__all__ = ["MAX_PASS_TOKENS", "MAX_SIZES", "PASS_TOKENS", "PassFigures", "Passes", "settled_pass_tokens"]
+__all__ = [
+    "MAX_PASS_TOKENS",
+    "MAX_SIZES",
+    "PASS_TOKENS",
+    "PassFigures",
+    "Passes",
+    "refuse_long_passes",
+    "settled_pass_tokens",
+]
 
 PASS_TOKENS = (64, 256, 2048)  # a decode batch, a large one, a chunk of prefill
 MAX_PASS_TOKENS = 1_000_000
@@ -68,6 +76,21 @@ def settled_pass_tokens(pass_tokens: Sequence[int], pointer: str = "/pass_tokens
         found.add("pass_tokens_range", pointer, detail, f"Give at most {MAX_SIZES}.")
     found.raise_if_any()
     return tuple(dict.fromkeys(int(size) for size in pass_tokens)) or PASS_TOKENS
+
+
+def refuse_long_passes(pass_tokens: Sequence[int], tokens: int, what: str) -> None:
+    """Refuse sizes of passes, as they are asked for, of which so many tokens make none.
+
+    Raises
+    ------
+    InputError
+    """
+    found = Violations()
+    for number, size in enumerate(pass_tokens):
+        if size > tokens:
+            detail = f"{what} holds {tokens:,} tokens, which make no pass of {size:,}."
+            found.add("pass_tokens_range", f"/pass_tokens/{number}", detail, "Give smaller passes, or more tokens.")
+    found.raise_if_any()
 
 
 @dataclass

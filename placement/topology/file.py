@@ -115,7 +115,7 @@ def topology_from_dict(content: Any, place: str = "") -> Topology:
         return replace(topology, **own) if own else topology
     except InputError as error:
         found.extend(error, place)
-        raise InputError(tuple(found.found)) from None
+        raise found.error() from None
 
 
 def _links_of(topology: Topology) -> dict[str, Any] | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from placement.topology.machines import load_machine
+from placement.topology.shorthand import is_shorthand
 from placement.topology.topology import Topology
+from traces import InputError
 from traces.support.kinds import checked
 
 __all__ = ["load_topology"]
@@ -30,6 +32,11 @@ def load_topology(text: str | Path) -> Topology:
     if whole.lower().endswith(".json") or _is_file(whole):
         return load_machine(whole)
     if _is_file(path) or (options and "=" in options):
+        if not _is_file(path) and is_shorthand(path):
+            key = options.partition("=")[0].strip()
+            detail = f"{key:.40} completes the file of a machine, and {path:.60} is none: shorthands have no options."
+            remedy = "Leave it out. Links of one's own are said in a topology file, by intra_node and inter_node."
+            raise InputError.of("topology_options", f"/topology/{key:.40}", detail, remedy)
         return load_machine(path, options)
     return Topology.parse(whole)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from placement.topology.links import MAX_GPUS, PRESETS, Link
 from traces import InputError
 
-__all__ = ["Shorthand", "parse_shorthand"]
+__all__ = ["Shorthand", "is_shorthand", "parse_shorthand"]
 
 COUNT = r"\d{1,12}"  # what is more is no size of anything
 
@@ -60,6 +60,15 @@ def parse_shorthand(text: str) -> Shorthand:
         f"Can't read the topology {text[:60]!r}{'...' * (len(text) > 60)}.",
         f"Write NODESxGPUS (4x8), node sizes (8+8+4), PRESET:NODES with a preset of {sorted(PRESETS)}, or a file.",
     )
+
+
+def is_shorthand(text: str) -> bool:
+    """Whether a text is a shorthand of some topology."""
+    try:
+        parse_shorthand(text)
+    except InputError as error:
+        return error.violations[0].code != "topology_syntax"
+    return True
 
 
 def _check_size(text: str, gpus: int) -> None:

@@ -16,7 +16,7 @@ from placement.topology.shorthand import parse_shorthand
 from traces import InputError, Violations
 from traces.support.content import ByContent
 from traces.support.kinds import checked
-from traces.support.shown import as_html, as_text, shorten, spread_of
+from traces.support.shown import Facts, Shown, shorten, spread_of
 
 __all__ = ["Topology"]
 
@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Topology(ByContent):
+class Topology(Shown, ByContent):
     """GPUs 0..G-1 in rank order; its arrays are read-only copies of those it is given.
 
     A *node* is the set of GPUs that fast links join (the NVLink domain, on GB200 NVL72 the rack); hosts may be smaller.
@@ -82,13 +82,7 @@ class Topology(ByContent):
             check_arrays({name: getattr(self, name) for name in ARRAYS}, gpus, found)
         found.raise_if_any()
 
-    def __repr__(self) -> str:
-        return as_text(f"Topology {shorten(self.name)!r}", self._shown())
-
-    def _repr_html_(self) -> str:
-        return as_html(f"Topology {self.name}", self._shown())
-
-    def _shown(self) -> dict[str, str]:
+    def _shown(self) -> tuple[str, Facts]:
         sizes = spread_of(self.gpus_per_node)
         shown = {"GPUs": f"{self.num_gpus} on {self.num_nodes} node(s) of {sizes}"}
         other = ~np.eye(self.num_gpus, dtype=bool)
@@ -106,7 +100,8 @@ class Topology(ByContent):
         hosts = len(np.unique(self.host_of_gpu))
         if hosts != self.num_nodes:
             shown["hosts"] = str(hosts)
-        return shown | {f"note {number}": text for number, text in enumerate((*self.notes, *self.warnings), 1)}
+        shown |= {f"note {number}": text for number, text in enumerate((*self.notes, *self.warnings), 1)}
+        return f"Topology {shorten(self.name)!r}", shown
 
     @property
     def num_gpus(self) -> int:

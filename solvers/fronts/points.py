@@ -15,7 +15,7 @@ from solvers.request import Against as Against
 from solvers.searching.axes import axes_or_new
 from traces.support.content import ByContent
 from traces.support.frames import frame
-from traces.support.shown import Facts, as_html, as_text
+from traces.support.shown import Facts, Shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -102,8 +102,8 @@ def _size(count: int | None) -> str:
     return "" if count is None else f" ({count / 1e9:.3g} GB)"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Front(ByContent):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Front(Shown, ByContent):
     """Plans of which none is at least as good as another in both figures.
 
     Two are equal if their points are, however long it took.
@@ -127,12 +127,6 @@ class Front(ByContent):
 
     def __len__(self) -> int:
         return len(self.points)
-
-    def __repr__(self) -> str:
-        return as_text(*self._shown())
-
-    def _repr_html_(self) -> str:
-        return as_html(*self._shown())
 
     def to_frame(self) -> DataFrame:
         """Return the points' figures as a pandas table, a row per point; `cost` and `knee` beside them.

@@ -9,7 +9,7 @@ from placement import Plan, Score, Termination
 from solvers.searching.axes import axes_or_new
 from traces.support.content import ByContent
 from traces.support.frames import frame
-from traces.support.shown import Facts, as_html, as_text
+from traces.support.shown import Facts, Shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -38,8 +38,8 @@ class Step:
     bound: float | None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Solution(ByContent):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Solution(Shown, ByContent):
     """Result of `solve`.
 
     Two are equal if plan, score and termination are, however long it took.
@@ -60,12 +60,6 @@ class Solution(ByContent):
     termination: Termination
     elapsed_s: float = field(compare=False)
     history: tuple[Step, ...] = field(compare=False)
-
-    def __repr__(self) -> str:
-        return as_text(*self._shown())
-
-    def _repr_html_(self) -> str:
-        return as_html(*self._shown())
 
     def to_frame(self) -> DataFrame:
         """Return the history as a pandas table: `elapsed_s`, `solver`, `score` and `bound`, a row per step.

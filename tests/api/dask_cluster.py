@@ -48,7 +48,8 @@ class DaskCluster:
             assert time.monotonic() < deadline, cluster.log()
             time.sleep(0.05)
         cluster.client = connect(scheduler_file=str(cluster._file), set_as_default=False, timeout=30)
-        cluster.client.wait_for_workers(workers, timeout=60)
+        if workers:
+            cluster.client.wait_for_workers(workers, timeout=60)
         return cluster
 
     @property
@@ -57,10 +58,10 @@ class DaskCluster:
         address: str = json.loads(self._file.read_text())["address"]
         return address.replace("tcp://", "dask://")
 
-    def add_worker(self) -> None:
-        """Start one more worker."""
+    def add_worker(self, *more: str) -> None:
+        """Start one more worker, with further options."""
         # Without a nanny nobody starts a worker again that a test has killed.
-        options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(self.folder)]
+        options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(self.folder), *more]
         self.workers.append(self._run("worker", ["--scheduler-file", str(self._file), *options]))
 
     def replace_scheduler(self) -> None:

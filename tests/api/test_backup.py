@@ -16,8 +16,10 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.store.backup import backup, restore
+from api.store.backup import backup
 from api.store.blobs import Blobs
+from api.store.identity import settle_identity
+from api.store.restore import restore
 from tests.builders.service import keep, store_in
 from traces import InputError
 
@@ -104,20 +106,100 @@ def test_never_over_a_folder(folder: Path, tmp_path: Path) -> None:
     restore(tmp_path / "backup.tar", tmp_path / "empty")
 
 
+def run(*words: object) -> Any:
+    """Run the command line."""
+    return CliRunner().invoke(app, list(map(str, words)))
+
+
 def test_lost_trace_is_told(folder: Path, tmp_path: Path) -> None:
-    """A trace whose file is missing is named, not passed over in silence."""
+    """A trace whose file is missing is named, not passed over in silence; the exit code tells too."""
     blob = next(path for path in (folder / "blobs" / "sha256").rglob("*") if path.is_file())
     blob.unlink()
     assert backup(folder, tmp_path / "backup.tar").missing == (str(blob.relative_to(folder)),)
+    told = run("backup", tmp_path / "backup.tar", "--data-dir", folder)
+    assert told.exit_code == 1
+    assert f"{blob.name} is missing" in told.stderr
 
 
-def test_damaged_backup_is_refused(folder: Path, tmp_path: Path) -> None:
-    """A backup with a changed byte, or cut off, makes no folder."""
+def test_damaged_trace_is_told_and_the_rest_is_saved(folder: Path, tmp_path: Path) -> None:
+    """A backup of a rotten file fails with its name, holds everything else, and can be restored."""
+    database, every = store_in(folder)
+    rotten = Blobs(folder / "blobs").path(keep(Blobs(folder / "blobs"), b"rotten"))
+    every.of("local").traces.add(f"sha256:{rotten.name}", None, 6, {})
+    database.close()
+    rotten.write_bytes(b"rotteN")
+    told = run("backup", tmp_path / "backup.tar", "--data-dir", folder, "--json")
+    assert told.exit_code == 1
+    found = json.loads(told.stdout)
+    assert (found["damaged"], found["traces"], found["lost"]) == ([str(rotten.relative_to(folder))], 2, True)
+    kept = restore(tmp_path / "backup.tar", tmp_path / "copy")
+    assert kept.missing == (str(rotten.relative_to(folder)),)
+    assert len([path for path in (tmp_path / "copy" / "blobs" / "sha256").rglob("*") if path.is_file()]) == 1
+
+
+def test_restore_takes_what_is_sound(folder: Path, tmp_path: Path) -> None:
+    """A changed byte in a file, in its header or in the manifest costs that file alone, and is told."""
+    database, every = store_in(folder)
+    settle_identity(database, Blobs(folder / "blobs"))
+    name = keep(Blobs(folder / "blobs"), b"other trace")
+    every.of("local").traces.add(name, None, 11, {})
+    database.close()
+    file, blobs = tmp_path / "backup.tar", []
+    backup(folder, file)
+    sound = file.read_bytes()
+    with tarfile.open(file) as archive:
+        places = {entry.name: entry for entry in archive}
+        blobs = [entry.name for entry in archive if entry.name.startswith("blobs/sha256")]
+    first = places[blobs[0]]
+    for place, damaged in (
+        (first.offset_data + 2, [blobs[0]]),
+        (first.offset + 2, [blobs[0]]),
+        (places["manifest.json"].offset_data + 1, ["manifest.json"]),
+    ):
+        content = bytearray(sound)
+        content[place] ^= 1
+        file.write_bytes(content)
+        copy = tmp_path / f"copy-{place}"
+        told = run("restore", file, "--data-dir", copy, "--json")
+        assert told.exit_code == 1
+        found = json.loads(told.stdout)
+        # Without the manifest nobody knows whether the part of an upload is whole.
+        assert [item for item in found["damaged"] if not item.startswith("blobs/parts")] == damaged
+        assert Blobs(copy / "blobs").sound(f"sha256:{blobs[-1][-64:]}")
+        assert Blobs(copy / "blobs").identity() == Blobs(folder / "blobs").identity() is not None
+
+
+def test_tenants_files_are_no_part_of_a_damaged_backup(tmp_path: Path) -> None:
+    """A trace that is a tar file itself, whose header in the backup is damaged, brings nothing in by its content."""
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w") as archive:
+        for name in ("manifest.json", "service.db", "../evil", f"blobs/sha256/aa/{'a' * 64}", "blobs/parts/upload_1"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 2
+            archive.addfile(entry, io.BytesIO(b"{}"))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    database, every = store_in(folder)
+    every.of("local").traces.add(keep(Blobs(folder / "blobs"), inner.getvalue()), None, 1, {})
+    database.close()
     file = tmp_path / "backup.tar"
     backup(folder, file)
     content = bytearray(file.read_bytes())
-    content[content.index(b"content")] ^= 1
-    for damaged in (bytes(content), bytes(content[: len(content) // 2]), b"", b"no tar file"):
+    content[content.index(b"blobs/sha256")] ^= 1
+    file.write_bytes(content)
+    kept = restore(file, tmp_path / "copy")
+    assert kept.traces == 1
+    left = {path.name for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    assert left <= {"service.db", "identity"}
+
+
+def test_damaged_database_is_refused(folder: Path, tmp_path: Path) -> None:
+    """A backup whose database has a changed byte, is cut off, or is no backup makes no folder."""
+    file = tmp_path / "backup.tar"
+    backup(folder, file)
+    content = bytearray(file.read_bytes())
+    content[content.index(b"SQLite format") + 5000] ^= 1
+    for damaged in (bytes(content), bytes(content[:9000]), b"", b"no tar file"):
         file.write_bytes(damaged)
         with pytest.raises(InputError, match="no backup, or damaged"):
             restore(file, tmp_path / "copy")

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from api.cli import app
+from api.client import Client
 from placement import Plan
+from tests.builders.cli import invoke as command
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,6 @@ def trace(tmp_path_factory: pytest.TempPathFactory, trace_bytes: bytes) -> str:
     path = tmp_path_factory.mktemp("remote") / "tiny.npz"
     path.write_bytes(trace_bytes)
     return str(path)
-
-
-def command(*arguments: object) -> Any:
-    """Run a command."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def run(*arguments: str) -> Any:
@@ -355,3 +350,18 @@ def test_seeds_are_searched_there_too(url: str, trace: str, tmp_path: Path) -> N
         assert Path(told["engine_file"]).is_file()
         plans.append(json.loads((tmp_path / f"{name}.json").read_text())["physical_to_logical_map"])
     assert plans[0] == plans[1]
+
+
+def test_a_recording_is_checked_here_and_there(url: str, tmp_path: Path) -> None:
+    """The same findings, the same exit code; a trace that the service has is named by its id."""
+    rng = np.random.default_rng(0)
+    ids = np.insert(rng.random((400, 2, 8)).argsort(axis=2)[..., :2], 2, 8, axis=2)
+    np.savez(tmp_path / "fused.npz", topk_ids=ids, num_experts=9)
+    here = document("check", tmp_path / "fused.npz")
+    there = document("check", tmp_path / "fused.npz", "--server", url)
+    assert [one["code"] for one in here["findings"]] == [one["code"] for one in there["findings"]] != []
+    (item,) = [one for one in Client(url).traces() if one.name == "fused.npz"]
+    assert document("check", item.id, "--server", url)["findings"] == there["findings"]
+    refused = command("check", tmp_path / "fused.npz", "--engine", "sglang", "--server", url)
+    assert refused.exit_code == 1
+    assert "--server" in refused.stderr

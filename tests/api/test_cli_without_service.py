@@ -19,6 +19,19 @@ from placement import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = "from moe_placement import main; main()"
+# Commands in turn, in one process: what each ends with, and what it says of it.
+IN_TURN = """
+import json, sys
+from typer.testing import CliRunner
+from api.cli import app
+
+runner = CliRunner()
+told = {}
+for command in json.loads(sys.argv[1]):
+    done = runner.invoke(app, command)
+    told[" ".join(command)] = done.stderr + str(done.exception or "") if done.exit_code else ""
+print(json.dumps(told))
+"""
 # pydantic and starlette are not among them: typer brings one, and the other comes and goes with fastapi.
 BLOCKED = ["alembic", "fastapi", "prometheus_client", "pydantic_settings", "sqlalchemy", "structlog", "uvicorn"]
 # Read by every interpreter at its start, so that processes which the commands start are without them as well.
@@ -42,8 +55,8 @@ def bare(tmp_path: Path, make_trace_bytes: Callable[..., bytes]) -> Any:
     (tmp_path / "trace.npz").write_bytes(make_trace_bytes(tokens=400, layers=3, experts=8))
     environment = os.environ | {"PYTHONPATH": f"{tmp_path / 'python'}{os.pathsep}{ROOT}"}
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", MAIN, *arguments]
+    def run(*arguments: str, code: str = MAIN) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
 
     return run
@@ -83,8 +96,11 @@ def test_commands_work(bare: Any, tmp_path: Path) -> None:
         ["convert", "trace.npz", "trace.jsonl", "--to", "jsonl"],
         ["synthetic", "-o", "made.npz", "--layers", "2", "--experts", "8", "--top-k", "2", "--tokens", "200"],
     ]
-    told = {" ".join(command): bare(*command) for command in commands}
-    assert {name: done.stderr for name, done in told.items() if done.returncode} == {}
+    done = bare(json.dumps(commands), code=IN_TURN)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert len(told) == len(commands)
+    assert {command: error for command, error in told.items() if error} == {}
     plan = Plan.load(tmp_path / "plan.json")
     assert plan.physical_to_logical_map.shape == (3, 8)
 

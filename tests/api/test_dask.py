@@ -170,7 +170,7 @@ def test_unreachable_scheduler_is_told(cluster: DaskCluster, monkeypatch: pytest
 
 
 def test_lost_scheduler_blames_nobody(tmp_path: Path, start_server: Callable[..., Any], trace_bytes: bytes) -> None:
-    """A plan that runs when the scheduler goes away waits for the next one, and no death is counted."""
+    """A plan that runs when the scheduler goes away waits for the next one, which finishes it; no death is counted."""
     cluster = DaskCluster.start(tmp_path, 1)
     try:
         server = start_server(tmp_path / "data", executor=cluster.url)
@@ -183,6 +183,34 @@ def test_lost_scheduler_blames_nobody(tmp_path: Path, start_server: Callable[...
         assert server.until(place, lambda plan: plan["status"] != "running")["status"] == "queued"
         assert "moe_placement_worker_deaths_total 0.0" in server.http.get("/metrics").text
         server.until("/v1/plans", lambda plans: "executor.unreachable" in server.log.read_text())
+        cluster.replace_scheduler()
+        cluster.add_worker()
+        again = server.until(place, lambda plan: plan["finished_at"] is not None)
+        assert (again["status"], again["attempt"]) == ("succeeded", 2)
+        assert "moe_placement_worker_deaths_total 0.0" in server.http.get("/metrics").text
+    finally:
+        cluster.stop()
+
+
+def test_worker_that_outgrows_its_memory_limit(
+    tmp_path: Path, start_server: Callable[..., Any], make_trace_bytes: Callable[..., bytes]
+) -> None:
+    """The cluster ends a worker above its limit; its plan fails for that, and a new worker makes the next one."""
+    cluster = DaskCluster.start(tmp_path, 0)
+    try:
+        cluster.add_worker("--nanny", "--memory-limit", "500MB")
+        cluster.client.wait_for_workers(1, timeout=60)
+        server = start_server(tmp_path / "data", executor=cluster.url, max_crashes=1)
+        wide = np.arange(200, dtype=np.int16).reshape(20, 5, 2) * 14  # up to expert 2786
+        traces = [make_trace_bytes(tokens=20, layers=5, experts=3000, topk_ids=wide), make_trace_bytes(tokens=100)]
+        ends = []
+        for content in traces:
+            trace = server.http.post("/v1/traces", content=content).raise_for_status().json()["id"]
+            body = {"trace": trace, "topology": "1x4", "limits": {"work": 100}}
+            place = server.http.post("/v1/plans", json=body).raise_for_status().headers["location"]
+            ends.append(server.until(place, lambda plan: plan["finished_at"] is not None))
+        assert [end["status"] for end in ends] == ["failed", "succeeded"], ends
+        assert ends[0]["error"]["type"] == "/problems/worker-died"
     finally:
         cluster.stop()
 

@@ -1,6 +1,7 @@
 """A fuzzer over the whole schema and along its links, with and without keys: answers are as it says, never a fault.
 
-`FUZZ_EXAMPLES=150 pytest tests/api/test_fuzz.py` sends more than 10,000 requests.
+`FUZZ_EXAMPLES=150 pytest tests/api/test_fuzz.py` sends more than 10,000 requests; `FUZZ_DATABASE=postgresql` has them
+served from PostgreSQL.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from api.settings.settings import Settings
 from api.store.database import Database
 from api.store.keys import Keys
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))
 FUZZ_ALL = EXAMPLES >= 150
+ROUNDS = 10  # along the links, at least: with fewer, some links are not taken
+FUZZ_POSTGRES = os.environ.get("FUZZ_DATABASE") == "postgresql"
 # A well-formed request may name what is not there, or break a rule that no schema can state: the other answers that a
 # valid one may have. All checks of the fuzzer are on.
 CHECKED: dict[str, Any] = {
@@ -57,6 +60,7 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
 )
 LIMITS = {"max_time_limit_s": 0.5, "max_wait_s": 0.2, "max_job_bytes": 1 << 28, "max_json_bytes": 1 << 22}
+LIMITS |= {"tenant_open_uploads": 100_000}  # a fuzzer begins many
 
 
 class Target:
@@ -112,23 +116,46 @@ def _is_negative(case: schemathesis.Case[Any], location: ParameterLocation) -> b
 
 
 @pytest.fixture(scope="module")
-def open_target(tmp_path_factory: pytest.TempPathFactory, server_type: Any, trace_bytes: bytes) -> Iterator[Target]:
+def database(request: pytest.FixtureRequest) -> Callable[[], dict[str, Any]]:
+    """Return what makes the settings of a database: embedded, or an empty one of PostgreSQL."""
+
+    def settings() -> dict[str, Any]:
+        if not FUZZ_POSTGRES:
+            return {}
+        return {"database_url": request.getfixturevalue("postgres").database(f"fuzz_{secrets.token_hex(8)}")}
+
+    return settings
+
+
+@pytest.fixture(scope="module")
+def open_target(
+    tmp_path_factory: pytest.TempPathFactory,
+    server_type: Any,
+    trace_bytes: bytes,
+    database: Callable[[], dict[str, Any]],
+) -> Iterator[Target]:
     """Start a service that asks nobody."""
-    server = server_type.start(tmp_path_factory.mktemp("fuzz") / "data", **LIMITS)
+    server = server_type.start(tmp_path_factory.mktemp("fuzz") / "data", **LIMITS, **database())
     yield Target(server, trace_bytes, None)
     server.kill()
 
 
 @pytest.fixture(scope="module")
-def guarded_target(tmp_path_factory: pytest.TempPathFactory, server_type: Any, trace_bytes: bytes) -> Iterator[Target]:
-    """Start a service that asks for keys."""
+def guarded_target(
+    tmp_path_factory: pytest.TempPathFactory,
+    server_type: Any,
+    trace_bytes: bytes,
+    database: Callable[[], dict[str, Any]],
+) -> Iterator[Target]:
+    """Start a service that asks for keys, and does not mind that the fuzzer sends many wrong ones."""
     folder = tmp_path_factory.mktemp("fuzz") / "data"
     folder.mkdir()
-    database = Database(f"sqlite:///{folder / 'service.db'}")
-    database.upgrade()
-    key, _ = Keys(database).create("fuzzer", ["admin"])
-    database.close()
-    server = server_type.start(folder, auth="required", **LIMITS)
+    where = database()
+    known = Database(where.get("database_url", f"sqlite:///{folder / 'service.db'}"))
+    known.upgrade()
+    key, _ = Keys(known).create("fuzzer", ["admin"])
+    known.close()
+    server = server_type.start(folder, auth="required", failures_burst=1_000_000, **LIMITS, **where)
     yield Target(server, trace_bytes, key)
     server.kill()
 
@@ -243,6 +270,6 @@ def test_links_lead_to_what_was_made(
     # error, maybe before it has got far. Faults of the service are other errors.
     whole = False
     with suppress(FlakyStrategyDefinition):
-        machine.run(settings=settings(SETTINGS, max_examples=EXAMPLES + 2, stateful_step_count=8))
+        machine.run(settings=settings(SETTINGS, max_examples=max(EXAMPLES + 2, ROUNDS), stateful_step_count=8))
         whole = True
     assert answered[reached] or (answered and not whole), answered

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
 import api.jobs.dispatcher
 import api.resources.searches.running
@@ -24,7 +26,8 @@ from api.jobs.errors import ExecutorLostError
 from api.resources.traces.inspection import inspect
 from api.resources.worker import run_search, warm_up
 from api.store.blobs import Blobs
-from api.store.leases import Claim, Lease, Leases
+from api.store.leases import Claim, Lease, Leases, StaleAttemptError
+from api.store.models import plans
 from api.store.rows import PlanRow
 from api.telemetry.metrics import Metrics
 from tests.builders.service import keep, store_in
@@ -251,6 +254,7 @@ class Lanes:
         lanes: int = 1,
         max_crashes: int = 2,
         run: Callable[[Job], Outcome] = run_search,
+        **more: Any,
     ) -> Dispatcher:
         bench = self.bench
         settings = DispatcherSettings(
@@ -262,6 +266,7 @@ class Lanes:
             lease_s=30.0,
             max_time_limit_s=60.0,
             max_crashes=max_crashes,
+            **more,
         )
         dispatcher = Dispatcher(
             settings,
@@ -513,3 +518,37 @@ def test_counts_only_trace(tmp_path: Path) -> None:
     summary = json.loads(bench.store.plans.documents(plan_id)[2] or "")
     assert summary["plans"]["plan"]["fit"] is None
     assert summary["plans"]["plan"]["expected_load"]["imbalance_max_over_mean"] >= 1
+
+
+def test_short_plans_do_not_wait_for_long_ones(bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have a lane; a plan there that is not short after all goes back, and what comes next is run."""
+    monkeypatch.setattr(api.jobs.dispatcher, "OVERDUE_S", 0.5)
+    long, liar, short = bench.ask(), bench.ask(), bench.ask()
+    with bench.database.write() as connection:
+        for plan_id, expected in ((long, 60.0), (liar, 0.1), (short, 0.1)):
+            changes = update(plans).where(plans.c.id == plan_id)
+            connection.execute(changes.values(expected_s=expected, tenant="other" if plan_id == short else "local"))
+    held = threading.Event()
+
+    def run(job: Job) -> Outcome:
+        lease = Lease(bench.database, job.claim, 30.0)
+        lease.begin()
+        if job.claim.plan_id == short:
+            lease.finish("succeeded", values={})
+            return Outcome(status="succeeded")
+        with suppress(StaleAttemptError):
+            while not held.wait(0.1):
+                lease.renew()
+        return Outcome(status=None)
+
+    lanes.start(lambda: ThreadPoolExecutor(1), run=run, short_lane=True)
+    try:
+        bench.until(liar, lambda row: row.status == "queued" and row.attempt == 1, 20)
+        assert bench.row(long).status == "running"
+        other = bench.everything.of("other")
+        deadline = time.monotonic() + 20
+        while (row := other.plans.get(short)) is None or row.status != "succeeded":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        held.set()

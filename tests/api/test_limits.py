@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable
@@ -13,14 +14,17 @@ import numpy as np
 import pytest
 
 from api.jobs.processes import close, process_pool
+from api.resources.traces import imports
 from api.service.cleanup import DAY_S, Cleanup
 from api.settings.settings import Settings
 from api.store.audit import AuditLog
 from api.store.blobs import Blobs
 from api.store.leases import Leases
-from tests.builders.service import keep, local_client, store_in
+from tests.builders.service import keep, local_client, services_of, store_in, upload
+from traces import InputError
 
 TRACE = "sha256:" + "a" * 64
+WIDE = np.arange(200, dtype=np.int16).reshape(20, 5, 2) * 14  # experts of 20 tokens and 5 layers, up to 2786
 
 
 def test_tenants_have_quotas(tmp_path: Path, make_trace_bytes: Callable[..., bytes]) -> None:
@@ -75,6 +79,51 @@ def test_retention(tmp_path: Path) -> None:
     assert store.of("t").traces.get(unused) is None
 
 
+def test_open_uploads_count(tmp_path: Path) -> None:
+    """What has arrived of uploads that are not finished counts as the tenant's; and it may have so many open."""
+    settings = Settings(data_dir=tmp_path, tenant_trace_bytes=100, tenant_open_uploads=2, max_workers=1)
+    with local_client(settings) as client:
+        places = [client.post("/v1/uploads", json={}).headers["location"] for _ in range(2)]
+        more = client.post("/v1/uploads", json={})
+        fields = {"Upload-Offset": "0", "Content-Type": "application/octet-stream"}
+        assert client.patch(places[0], content=b"x" * 60, headers=fields).status_code == 204
+        beyond = client.patch(places[1], content=b"x" * 60, headers=fields)
+        for answer in (more, beyond):
+            assert (answer.status_code, answer.json()["type"]) == (429, "/problems/quota-exceeded")
+        client.delete(places[0])
+        assert client.patch(places[1], content=b"x" * 60, headers=fields).status_code == 204
+
+
+def test_imports_have_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that sends a little now and then is given up in time, and leaves nothing."""
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            time.sleep(0.05)
+            return super().read(1)
+
+    monkeypatch.setattr(imports, "_open_path", lambda *_: Slow(b"x" * 100))
+    blobs, settings = Blobs(tmp_path), Settings(data_dir=tmp_path, max_read_s=0.2)
+    with pytest.raises(InputError, match="did not arrive within"):
+        imports.fetch("/slow", settings, blobs)
+    assert not list((tmp_path / "incoming").iterdir())
+
+
+def test_reading_and_looking_have_an_end(tmp_path: Path, trace_bytes: bytes) -> None:
+    """What takes longer than `max_read_s` is ended and told: of an upload, of an evaluation, of any look at a trace."""
+    with local_client(Settings(data_dir=tmp_path, max_workers=1, threads_per_plan=1)) as client:
+        trace = client.post("/v1/traces", content=trace_bytes).json()["id"]
+        body = {"trace": trace, "topology": "1x4", "limits": {"work": 100}}
+        plan = client.post("/v1/plans", json=body, headers={"Prefer": "wait=60"}).json()["id"]
+        services_of(client).parts.helpers._max_s = 1e-6
+        refused = client.post("/v1/traces", content=trace_bytes[:-1])
+        assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "reading_too_long")
+        for look in (f"traces/{trace}/affinity", f"traces/{trace}/findings", f"plans/{plan}/score"):
+            assert client.get(f"/v1/{look}").json()["type"] == "/problems/took-too-long"
+        asked = {"plan": plan, "trace": trace}
+        assert client.post("/v1/evaluations", json=asked).json()["type"] == "/problems/took-too-long"
+
+
 def allocate(count: int) -> int:
     """Take memory, touch it, and give it back."""
     return int(np.ones(count, np.uint8).sum())
@@ -89,6 +138,21 @@ def test_job_that_outgrows_its_memory_fails_alone() -> None:
             pool.submit(allocate, 2_000_000_000).result(60)
     finally:
         close(pool, 5.0)
+
+
+@pytest.mark.slow
+def test_plan_that_outgrows_the_memory_of_its_worker(tmp_path: Path, make_trace_bytes: Callable[..., bytes]) -> None:
+    """It fails and says so; what another tenant asks for next is done by the same service."""
+    settings = Settings(data_dir=tmp_path, max_workers=1, threads_per_plan=1, job_memory_bytes=512 << 20, max_crashes=1)
+    with local_client(settings) as client:
+        large = upload(client, make_trace_bytes(tokens=20, layers=5, experts=3000, topk_ids=WIDE))
+        body = {"trace": large, "topology": "1x4", "limits": {"work": 100}}
+        failed = client.post("/v1/plans", json=body, headers={"Prefer": "wait=60"}).json()
+        assert failed["status"] == "failed", failed
+        assert failed["error"]["type"] in ("/problems/out-of-memory", "/problems/worker-died")
+        small = upload(client, make_trace_bytes(tokens=100))
+        body = {"trace": small, "topology": "1x4", "limits": {"work": 100}}
+        assert client.post("/v1/plans", json=body, headers={"Prefer": "wait=60"}).json()["status"] == "succeeded"
 
 
 def test_memory_limit_leaves_room_for_a_plan(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from placement import Plan, evaluate
@@ -208,7 +209,6 @@ def test_engine_comes_first(tmp_path: Path, start_server: Callable[..., Any], op
     page.get_by_label("Slots per GPU").fill("5")
     algorithm.select_option("dynamic")
     assert sent(page) == {"engine": "sglang:dynamic", "constraints": {}, "slots_per_gpu": 5}
-    page.get_by_text("Advanced").click()
     page.get_by_label("Sent once per").select_option("gpu")
     assert sent(page)["objective"] == {"dedup": "gpu"}
     page.get_by_label("Slots per GPU").fill("")
@@ -322,3 +322,35 @@ def test_asks_for_a_key_and_shows_what_is_wrong(
     shown.first.wait_for()
     assert sorted(text.split()[0] for text in shown.all_inner_texts()) == ["/constraints/load_cap", "/slots_per_gpu"]
     assert page.locator("[aria-invalid=true]").count() == 2
+
+
+def test_says_how_to_read_a_file_and_what_is_held_out(
+    tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]
+) -> None:
+    """Fields around the file go with its upload, what the service refuses is marked, and a plan is held out by time."""
+    ids = np.random.default_rng(0).random((120, 2, 6)).argsort(axis=2)[..., :2]
+    np.savez(tmp_path / "fused.npz", topk_ids=np.insert(ids, 2, 6, axis=2), seq_id=np.arange(120) // 6)
+    server = start_server(tmp_path / "data")
+    page = open_page(str(server.http.base_url), expected_errors=("status of 409", "status of 422"))
+    page.get_by_text("How to read the next file").click()
+    page.get_by_label("Phase").select_option("decode")
+    page.locator("#file").set_input_files(tmp_path / "fused.npz")
+    page.locator("#trace-problem .problem").wait_for()
+    assert page.locator("[aria-invalid=true]").get_attribute("id") == "phase"
+
+    page.get_by_label("Phase").select_option("")
+    page.get_by_label("Experts per layer").fill("6")
+    page.get_by_label("Ids beyond the experts").select_option("none")
+    page.get_by_label("Only these layers").fill("0-1")
+    page.locator("#file").set_input_files(tmp_path / "fused.npz")
+    page.locator("#affinity-map canvas.map").wait_for()
+    assert "2 layers of 6 experts" in page.locator("#trace-facts").inner_text()
+
+    page.get_by_label("Held out", exact=True).fill("0.25")
+    page.get_by_label("Held out by").select_option("time")
+    page.get_by_label("Topology").fill("1x2")
+    page.get_by_label("Time limit").fill("1")
+    page.get_by_role("button", name="Find a plan").click()
+    page.locator("#plan-id").wait_for()
+    asked = [item["request"] for item in server.http.get("/v1/plans").json()["items"]]
+    assert ("time", 0.25) in [(one["hold_out_by"], one["hold_out"]) for one in asked]

@@ -16,7 +16,8 @@ import zstandard
 from fastapi.testclient import TestClient
 
 from api.settings.settings import Settings
-from api.store.blobs import Blobs, open_blobs
+from api.store.blobs import Blobs
+from api.store.remote_blobs import open_blobs
 from tests.builders.service import keep, local_client
 from traces import InputError
 

@@ -16,7 +16,7 @@ import fsspec
 import httpx2
 import pytest
 
-from api.store.blobs import RemoteBlobs
+from api.store.remote_blobs import RemoteBlobs
 from traces import InputError
 
 NEEDED = ("s3fs", "moto", "flask", "flask_cors")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from sqlalchemy import text
 from api.resources.requests import request_of
 from api.resources.schemas import PlanBody
 from api.store.database import Database
-from api.store.events import events_after
+from api.store.events import news_after
 from api.store.leases import Claim, Leases, StaleAttemptError
 from api.store.migrations.versions.v0004_nested_requests import converted_request
 from api.store.models import metadata
+from api.store.queue import Wanted
 from api.store.rows import ConflictError
 from api.store.store import Store
 from api.store.tenant import TenantStore
@@ -362,13 +364,13 @@ def test_every_change_is_an_event(store: TenantStore, leases: Leases) -> None:
     lease.renew()
     lease.report(score=1.0, bound=0.5, elapsed_s=0.7, plan="{}")
     lease.finish("succeeded", values={})
-    events = events_after(store.database, plan_id, 0)
+    events = news_after(store.database, plan_id, 0).events
     row = store.plans.get(plan_id)
     assert row is not None
     assert [event.revision for event in events] == list(range(1, row.revision + 1))
     assert [event.data["status"] for event in events] == ["queued", "running", "running", "running", "succeeded"]
     assert events[-1].data["gap"] == 0.5
-    assert [event.revision for event in events_after(store.database, plan_id, 3)] == [4, 5]
+    assert [event.revision for event in news_after(store.database, plan_id, 3).events] == [4, 5]
 
 
 def test_upgrade_keeps_what_is_there(database_url: str) -> None:
@@ -500,3 +502,76 @@ def test_earlier_requests_are_nested(earlier: dict[str, Any], today: dict[str, A
     found = converted_request({**REQUEST, **earlier})
     assert found == {**REQUEST, **today}
     request_of(PlanBody.model_validate({**found, "trace": TRACE}), 60.0)
+
+
+def of_tenant(store: TenantStore, tenant: str, **options: Any) -> str:
+    """Queue a plan of another tenant and return its id."""
+    theirs = Store(store.database).of(tenant)
+    theirs.traces.add(TRACE, None, 10, {})
+    return queue_plan(theirs, **options)
+
+
+def test_tenants_take_turns(store: TenantStore, leases: Leases) -> None:
+    """One tenant's many plans don't keep another's waiting: the next one is of whom fewest run for, and had least."""
+    greedy = [queue_plan(store) for _ in range(4)]
+    modest = [of_tenant(store, "modest") for _ in range(2)]
+    first, second = claimed(leases), claimed(leases)
+    assert [first.plan_id, second.plan_id] == [greedy[0], modest[0]]
+    leases.lease(second).finish("succeeded", values={})
+    assert claimed(leases).plan_id == modest[1]
+    assert claimed(leases).plan_id == greedy[1]
+
+
+def test_time_that_was_used_counts(store: TenantStore, leases: Leases) -> None:
+    """Of tenants that have as many running plans, the one whose plans took less time comes first."""
+    long = queue_plan(store)
+    with store.database.write() as connection:
+        took = "UPDATE plans SET status = 'succeeded', started_at = {0} - 60, finished_at = {0}"
+        connection.exec_driver_sql(took.format(time.time()))
+    assert long
+    mine, theirs = queue_plan(store), of_tenant(store, "modest")
+    assert [claimed(leases).plan_id for _ in range(2)] == [theirs, mine]
+
+
+def test_short_plans_have_a_lane(store: TenantStore, leases: Leases) -> None:
+    """It takes no plan that is long, or of unknown length, nor any of a tenant that is barred."""
+    for expected in (60.0, None):
+        queue_plan(store, expected_s=expected)
+    short = [queue_plan(store, expected_s=1.0) for _ in range(2)]
+    found = leases.claim(Wanted(short=True))
+    assert found is not None
+    assert found.plan_id == short[0]
+    leases.demote(found)
+    again = leases.claim(Wanted(short=True))
+    assert again is not None
+    assert again.plan_id == short[1]
+    assert leases.claim(Wanted(short=True)) is None
+    other = of_tenant(store, "other", expected_s=1.0)
+    assert leases.claim(Wanted(short=True, barred=frozenset({"other"}))) is None
+    assert leases.claim(Wanted(short=True)).plan_id == other  # type: ignore[union-attr]  # there is one
+
+
+def test_long_plans_of_one_tenant_leave_a_lane(store: TenantStore, leases: Leases) -> None:
+    """Others, and its own plans that are not long, still get a lane."""
+    wanted = Wanted(most_long=1)
+    long = [queue_plan(store, expected_s=600.0) for _ in range(3)]
+    middle = queue_plan(store, expected_s=10.0)
+    assert [leases.claim(wanted).plan_id for _ in range(2)] == [long[0], middle]  # type: ignore[union-attr]
+    assert leases.claim(wanted) is None
+    theirs = of_tenant(store, "other", expected_s=600.0)
+    assert leases.claim(wanted).plan_id == theirs  # type: ignore[union-attr]
+    assert leases.claim(Wanted(most_long=None)) is not None
+
+
+def test_full_queue_tells_nothing_of_others(store: TenantStore) -> None:
+    """A tenant that has filled the queue is refused without a number; one that has nothing in it is let in."""
+    for _ in range(3):
+        store.plans.add(REQUEST, max_queued=3)
+    with pytest.raises(ConflictError) as caught:
+        store.plans.add(REQUEST, max_queued=3)
+    assert not any(letter.isdigit() for letter in caught.value.detail)
+    assert of_tenant(store, "other")
+    theirs = Store(store.database).of("other")
+    assert theirs.plans.add(REQUEST, max_queued=9).new
+    with pytest.raises(ConflictError, match="no more of your plans"):
+        theirs.plans.add(REQUEST, max_queued=3)

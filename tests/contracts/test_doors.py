@@ -121,6 +121,7 @@ REQUESTS = st.builds(
         redundant_experts=st.integers(0, 4),
         expert_bytes=st.just(1000),
         hold_out=st.sampled_from([0, 0.3, 0.5]),
+        hold_out_by=st.sampled_from(["sequence", "time", "source"]),
         seeds=st.integers(1, 2),
         objective=some(
             execution=st.sampled_from(["context_coherent", "dispatch"]),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from placement import Plan, Topology, evaluate
 from tests.builders.problems import random_table
 from tests.builders.traces import random_ids, random_trace
-from traces import InputError, Trace
+from traces import InputError, Provenance, Trace
 
 LAYERS, EXPERTS = 3, 6
 MASK = 2**64 - 1
@@ -237,6 +237,17 @@ def test_mismatches_are_listed_together() -> None:
     assert {item.code for item in error.value.violations} == {"gpus_differ", "experts_differ", "layers_differ"}
 
 
+@pytest.mark.parametrize("stated", [EXPERTS - 1, EXPERTS // 2, EXPERTS + 1])
+def test_another_number_of_experts_is_refused(stated: int) -> None:
+    """A trace that states another number of experts than the plan has is of another model, even if its ids fit."""
+    plan, ids = random_plan(np.random.default_rng(0), (2, 2), 3), np.zeros((4, LAYERS, 1), int)
+    with pytest.raises(InputError) as error:
+        evaluate(plan, Trace.of(ids, num_experts=stated), Topology.parse("2x2"))
+    assert [item.code for item in error.value.violations] == ["experts_differ"]
+    inferred = Trace.of(ids, num_experts=EXPERTS // 2, provenance=Provenance(source="a", experts_inferred=True))
+    assert evaluate(plan, inferred, Topology.parse("2x2")).tokens == 4, "what no token used is not known to be missing"
+
+
 def test_empty_trace_is_refused() -> None:
     """No tokens, no verdict."""
     trace = Trace.of(np.zeros((0, LAYERS, 1), int), num_experts=EXPERTS)
@@ -294,6 +305,7 @@ def test_balance_per_pass_is_by_its_definition(
     plan = Plan.of(table, layer_ids=np.arange(LAYERS), num_experts=EXPERTS, gpus_per_node=(3,))
     ids = random_ids(rng, tokens, LAYERS, EXPERTS, missing=missing)
     trace = Trace.of(ids, num_experts=EXPERTS)
+    sizes = sorted({min(size, tokens) for size in sizes})
     options: Any = {"execution": execution, "pass_tokens": sizes, "workers": workers}
     found = evaluate(plan, trace, Topology.parse("1x3"), **options)
     for item, size in zip(found.per_pass, sizes, strict=True):
@@ -331,3 +343,13 @@ def test_sizes_of_passes_are_checked() -> None:
     with pytest.raises(InputError) as error:
         evaluate(plan, trace, Topology.parse("1x2"), pass_tokens=sizes)
     assert [item.pointer for item in error.value.violations] == ["/pass_tokens/0", "/pass_tokens/2"]
+
+
+def test_passes_longer_than_the_trace_are_refused() -> None:
+    """They would have no figures; the sizes that nobody asked for may."""
+    plan = Plan.of([[0, 1]], layer_ids=[0], num_experts=2, gpus_per_node=(2,))
+    trace = Trace.of(np.zeros((8, 1, 1), int), num_experts=2)
+    with pytest.raises(InputError, match="8 tokens, which make no pass of 9") as error:
+        evaluate(plan, trace, Topology.parse("1x2"), pass_tokens=[8, 9])
+    assert [item.pointer for item in error.value.violations] == ["/pass_tokens/1"]
+    assert [item.passes for item in evaluate(plan, trace, Topology.parse("1x2")).per_pass] == [0, 0, 0]

@@ -59,9 +59,40 @@ def test_smi_without_nvlink(tmp_path: Path) -> None:
         ["SYS", "SYS", " X ", "PIX"],
         ["SYS", "SYS", "PIX", " X "],
     ]
-    topology = load_topology(f"{written(tmp_path, smi(matrix))},pcie_gb_s=50,network_gb_s=12.5")
-    assert topology.gpus_per_node == (4,)
-    assert topology.hop_cost[0].tolist() == [0.0, 0.25, 0.5, 0.5]
+    topology = load_topology(f"{written(tmp_path, smi(matrix))},pcie_gb_s=50,network_gb_s=12.5,hosts=2")
+    assert topology.gpus_per_node == (4, 4)
+    assert topology.hop_cost[0].tolist() == [0.0, 0.25, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("links", "options", "key"),
+    [
+        ("SYS", "network_gb_s=5", "network_gb_s"),
+        ("SYS", "domain=host", "domain"),
+        ("SYS", "domain=rack,hosts=2", "domain"),
+        ("NV12", "pcie_gb_s=20", "pcie_gb_s"),
+        ("NV12", "pcie_gb_s=20,hosts=2,domain=rack", "pcie_gb_s"),
+        ("NV12", "network_gb_s=20,hosts=2,domain=rack", "network_gb_s"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path: Path, links: str, options: str, key: str) -> None:
+    """What no pair of GPUs has a use for is told, and does not change the costs of others."""
+    with pytest.raises(InputError) as caught:
+        load_topology(f"{written(tmp_path, smi(full(4, links)))},{options}")
+    assert [(one.code, one.pointer) for one in caught.value.violations] == [("without_effect", f"/topology/{key}")]
+
+
+def test_options_of_pcie_matter_to_the_network(tmp_path: Path) -> None:
+    """Between hosts, what leaves a GPU passes its PCIe port."""
+    topology = load_topology(f"{written(tmp_path, smi(full(4, 'NV12')))},pcie_gb_s=20,hosts=2")
+    assert topology.bandwidth_gb_s is not None
+    assert topology.bandwidth_gb_s[0, 4] == 20 / 4  # four GPUs share a port
+
+
+def test_shorthands_have_no_options() -> None:
+    """They are no file, and the message says so rather than that there is none."""
+    with pytest.raises(InputError, match="shorthands have no options"):
+        load_topology("1x4,network_gb_s=5")
 
 
 def test_smi_bridges(tmp_path: Path) -> None:

@@ -390,3 +390,21 @@ def test_the_model_computes_the_same(kind: str, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(InputError, match="model_changed"):
         placement.renumber(both, tmp_path / "source", tmp_path / "wrong", prove=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+
+
+@pytest.mark.parametrize("rows", [{"0": [0, 1, 2, 3]}, {"1": [0, 1, 2, 3], "5": [0, 1, 2, 3]}])
+def test_no_message_names_an_option_of_reading(tmp_path: Path, rows: dict[str, list[int]]) -> None:
+    """What the layers are is said by the checkpoint: a remedy is to check the plan."""
+    (tmp_path / "plan.yaml").write_text(
+        json.dumps({"num_slots": 4, "initial_global_assignments": rows, "layer_updates_per_iter": 0}).replace('"', "")
+    )
+    folder = saved(tmp_path / "model", listed())
+    with pytest.raises(InputError) as caught:
+        placement.renumber(tmp_path / "plan.yaml", folder, tmp_path / "out")
+    for one in caught.value.violations:
+        assert "`" not in one.remedy
+        assert not one.pointer.startswith(("/layer_ids", "/model"))
+    plan = Plan.of([[0, 1, 2, 3]], layer_ids=[7], num_experts=4, gpus_per_node=(2,))
+    with pytest.raises(InputError) as caught:
+        placement.renumber(plan, folder, tmp_path / "out")
+    assert {one.pointer for one in caught.value.violations} == {"/plan/layer_ids"}

@@ -10,6 +10,7 @@ import pytest
 from placement import Constraints, Objective, Plan, Problem, Topology, expected_loads, lower_bound, score
 from solvers import Limits, Study, solve
 from solvers.source import part_of, split_dumps
+from tests.builders.traces import random_trace
 from traces import InputError, LoadCounts, ModelLayout, Profile, load
 
 DUMPS = np.random.default_rng(1).integers(1, 900, (10, 2, 8))
@@ -40,6 +41,16 @@ def test_the_last_dumps_are_held_out(folder: Path, share: float | None, fitted: 
     assert np.array_equal(held.load, DUMPS[fitted:].sum(axis=0))
     assert f"the first {fitted} of 10 dumps" in notes[-2]
     assert split_dumps(counts, 0)[1] is None
+
+
+def test_sizes_of_passes_without_effect_are_refused(folder: Path) -> None:
+    """Before the search: counts have no passes, and a part may have too few tokens for one."""
+    with pytest.raises(InputError, match="pass_tokens: These are counts"):
+        Study.of(folder, "1x4", engine="vllm", pass_tokens=(64,))
+    tokens = random_trace(1, 100, 2, 8)
+    with pytest.raises(InputError, match="part held out holds 36 tokens") as error:
+        Study.of(tokens, "1x4", hold_out=0.5, pass_tokens=(20, 51))
+    assert error.value.violations[0].pointer == "/pass_tokens/1"
 
 
 def test_a_study_judges_a_plan_at_every_time(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Sets of experts per GPU: their costs, proofs by enumeration, bounds at any moment, what is refused."""
 
 import itertools
+from functools import cache
 from math import comb
 
 import numpy as np
@@ -61,14 +62,16 @@ def rows(problem: Problem) -> list[np.ndarray]:
     return [np.array(row) for row in share(tuple(range(E)))]
 
 
+@cache
 def least(problem: Problem) -> float:
     """Return the least score over all plans, by enumeration."""
-    every = rows(problem)
-    return min(
-        score(problem, np.array(table)).total
-        for table in itertools.product(every, repeat=problem.num_layers)
-        if not broken_constraints(problem, np.array(table)).found
-    )
+    best = np.inf
+    for chosen in itertools.product(rows(problem), repeat=problem.num_layers):
+        table = np.array(chosen)
+        total = score(problem, table).total
+        if total < best and not broken_constraints(problem, table).found:
+            best = total
+    return best
 
 
 @given(experts=st.integers(1, 9), data=st.data())

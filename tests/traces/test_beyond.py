@@ -89,7 +89,9 @@ def test_fillers(tmp_path: Path, dtype: str, value: int) -> None:
     path = saved(tmp_path / "t.npz", with_column(value).astype(dtype), num_experts=np.int64(EXPERTS))
     if value >= 0:
         assert f"{value} is what -1 becomes" in refused("id_out_of_range", path)
-    trace, ids = read(path, ids_beyond_experts="none")
+    else:
+        refused("option_unused", path, ids_beyond_experts="none")
+    trace, ids = read(path, **({"ids_beyond_experts": "none"} if value >= 0 else {}))
     assert np.array_equal(ids, with_column(-1))
     assert trace.num_experts == EXPERTS
 

@@ -205,6 +205,55 @@ def test_numbers_of_experts_in_the_first_row_are_no_layer(tmp_path: Path) -> Non
     assert counts_of(text(tmp_path / "d.csv", "\n".join(rows[1:]))).load.shape == LOAD.shape
 
 
+@pytest.mark.parametrize(
+    ("titles", "numbered", "said"),
+    [
+        ("", True, "first column numbers"),
+        ("1,2,3,4,5,6,7,8", False, "first row numbers"),
+        (",0,1,2,3,4,5,6,7", True, "titles"),
+        ("layer,expert_0,expert_1,expert_2,expert_3,expert_4,expert_5,expert_6,expert_7", True, "titles"),
+    ],
+)
+def test_numbers_of_rows_and_columns_are_no_loads(tmp_path: Path, titles: str, numbered: bool, said: str) -> None:
+    """Nor is a column of layers, and titles around it are told as that."""
+    rows = [",".join(map(str, [layer] * numbered + row)) for layer, row in enumerate(LOAD.tolist())]
+    assert said in refused("load_text", text(tmp_path / "c.csv", "\n".join([titles, *rows] if titles else rows)))
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+@pytest.mark.parametrize("titled", [True, False])
+def test_tables_with_semicolons_or_tabs(tmp_path: Path, mark: str, titled: bool) -> None:
+    """As spreadsheets write them, long or as a matrix."""
+    lines = [*["layer,expert,count"] * titled, *table(LOAD)]
+    long = text(tmp_path / "c.csv", "\n".join(lines).replace(",", mark))
+    assert np.array_equal(counts_of(long).load, LOAD)
+    rows = text(tmp_path / "m.csv", "\n".join(mark.join(map(str, row)) for row in LOAD.tolist()))
+    assert np.array_equal(counts_of(rows).load, LOAD)
+
+
+@pytest.mark.parametrize("title", ["", "Unnamed: 0", "index"])
+def test_a_column_that_numbers_the_lines_is_left_out(tmp_path: Path, title: str) -> None:
+    """As data frames are saved with; with a note."""
+    lines = [f"{number},{line}" for number, line in enumerate(table(LOAD))]
+    loaded = counts_of(text(tmp_path / "c.csv", "\n".join([f"{title},layer,expert,count", *lines])))
+    assert np.array_equal(loaded.load, LOAD)
+    assert any("left out" in note for note in loaded.provenance.notes)
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 0, 2), (0, 2, 1), (0, 1, 2, 3), (1, 2, 3, 0)])
+@pytest.mark.parametrize("scale", [1, 1000, 0.37])
+def test_columns_without_titles_in_another_order_are_refused(
+    tmp_path: Path, order: tuple[int, ...], scale: float
+) -> None:
+    """Counts before experts, experts before layers, or a fourth column: no matrix of three or four experts."""
+    rows = [(layer, expert, LOAD[layer, expert] * scale, 7 * (layer + expert)) for layer, expert in np.ndindex(5, 8)]
+    path = text(tmp_path / "c.csv", "\n".join(",".join(f"{row[column]:g}" for column in order) for row in rows))
+    assert "titles" in refused("ambiguous_format", path)
+    if order != (1, 0, 2):
+        refused("ambiguous_format", path, format="counts_csv")
+    assert counts_of(path, format="eplb").load.shape == (40, len(order))
+
+
 def test_counts_with_a_point_make_no_matrix(tmp_path: Path) -> None:
     """Without titles, too: layers and experts are whole, and there is a line for each."""
     lines = [f"{layer},{expert},{LOAD[layer, expert]}.0" for layer, expert in np.ndindex(LOAD.shape)]
@@ -214,6 +263,22 @@ def test_counts_with_a_point_make_no_matrix(tmp_path: Path) -> None:
 def matrix(folder: Path, counts: Any) -> Path:
     """Write a matrix as JSON, a row per layer."""
     return text(folder / "m.json", json.dumps(np.asarray(counts).tolist()))
+
+
+@pytest.mark.parametrize("most", [3, 60, 900, 30_000])
+@pytest.mark.parametrize("dtype", ["int64", "uint16"])
+def test_counts_of_three_axes_are_no_choices_of_experts(tmp_path: Path, most: int, dtype: str) -> None:
+    """An expert twice, more ids than a model has, or more than its tokens can have chosen: asked, not guessed."""
+    steps = np.random.default_rng(5).integers(0, most, (10, 4, 8)).astype(dtype)
+    np.save(tmp_path / "c.npy", steps)
+    assert "(steps, layers, experts)" in refused("ambiguous_format", tmp_path / "c.npy")
+    loaded = counts_of(tmp_path / "c.npy", format="eplb")
+    assert np.array_equal(loaded.load, steps.sum(axis=0))
+    assert any("10 steps" in note for note in loaded.provenance.notes)
+    np.save(tmp_path / "d.npy", steps * 1.0)
+    assert "eplb" in refused("npy_axes", tmp_path / "d.npy")
+    np.save(tmp_path / "e.npy", -1.0 - steps)
+    refused("load_not_finite", tmp_path / "e.npy", format="eplb")
 
 
 def test_a_matrix_has_a_row_per_moe_layer_or_per_layer_of_the_model(tmp_path: Path) -> None:
@@ -309,7 +374,7 @@ PARTS = np.random.default_rng(5).integers(1, 99, (4, 2, 3, 2, 4))  # ranks, iter
 def test_megatron_data_parallel_ranks_add_up(tmp_path: Path) -> None:
     """Where a rank counts all experts, the ranks are sources; a copy of expert tensor parallelism counts once."""
     path = megatron(tmp_path / "tokens_per_expert", dict(enumerate(PARTS)) | {4: PARTS[0]})
-    loaded = counts_of(path, num_experts=4)
+    loaded = counts_of(path, num_experts=4, layer_ids=range(3))
     assert np.array_equal(loaded.load, PARTS.sum(axis=(0, 1, 3)))
     assert loaded.source_load is not None
     assert np.array_equal(loaded.source_load, PARTS.sum(axis=(1, 3)))
@@ -319,11 +384,20 @@ def test_megatron_data_parallel_ranks_add_up(tmp_path: Path) -> None:
     assert "`num_experts`" in refused("ranks_ambiguous", path)
 
 
+def test_megatron_pipeline_stages_are_not_summed(tmp_path: Path) -> None:
+    """Each counts its layers from 0, so that of several ranks somebody has to say which layers they have."""
+    path = megatron(tmp_path / "tokens_per_expert", dict(enumerate(PARTS)))
+    assert "pipeline stage" in refused("layers_unknown", path, num_experts=4)
+    assert "one stage only" in refused("layers_differ", path, model=ModelLayout.of(6, num_experts=4))
+    stage = megatron(tmp_path / "stage", {0: PARTS[0], 1: PARTS[1]})
+    assert counts_of(stage, num_experts=4, layer_ids=[3, 4, 5]).layer_ids.tolist() == [3, 4, 5]
+
+
 def test_megatron_expert_parallel_ranks_stand_side_by_side(tmp_path: Path) -> None:
     """Rank r holds share r mod EP; a rank alone is warned of."""
     path = megatron(tmp_path / "tokens_per_expert", dict(enumerate(PARTS)))
     sums = PARTS.sum(axis=(1, 3))
-    whole = counts_of(path, num_experts=16)
+    whole = counts_of(path, num_experts=16, layer_ids=range(3))
     assert np.array_equal(whole.load, np.concatenate(sums, axis=1))
     assert whole.source_load is None
     half = counts_of(path, model=ModelLayout.of(3, num_experts=8))
@@ -331,7 +405,7 @@ def test_megatron_expert_parallel_ranks_stand_side_by_side(tmp_path: Path) -> No
     alone = counts_of(megatron(tmp_path / "one", {3: PARTS[3]}), num_experts=16)
     assert np.array_equal(alone.load[:, 12:], sums[3])
     assert "12-15" in str(check(alone).line)
-    refused("num_experts_differ", path, num_experts=6)
+    refused("num_experts_differ", path, num_experts=6, layer_ids=range(3))
 
 
 @pytest.mark.parametrize(

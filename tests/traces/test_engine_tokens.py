@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from tests.builders.traces import random_ids
 from traces import InputError, ModelLayout, Profile, Trace, load
+from traces.decoding.policylang_lines import entries_of, parse_entries
+from traces.formats.policylang import _entry
 
 TOKENS, EXPERTS, TOP_K = 90, 16, 2
 LAYERS = [2, 3, 7]
@@ -544,3 +548,48 @@ def test_transformers_captures_that_are_refused(tmp_path: Path, code: str, array
     np.savez(tmp_path / "l.npz", **kept)
     message = refused(code, tmp_path / "l.npz")
     assert code != "router_unknown" or "router_indices" in message
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
+def test_the_largest_logits_are_chosen(tmp_path: Path, dtype: str) -> None:
+    """The compiled choice is that of a sort, the largest first and the first of equal ones, whatever the type."""
+    logits = np.random.default_rng(0).integers(-40, 40, (3, 50, 17)).astype(dtype)
+    mask = np.random.default_rng(1).random((5, 10)) < 0.8
+    arrays = {"router_logits": logits, "attention_mask": mask.astype(int), "top_k": 4, "scoring_func": "softmax"}
+    np.savez(tmp_path / "l.npz", **arrays)
+    trace = load(tmp_path / "l.npz")
+    assert isinstance(trace, Trace)
+    found = np.concatenate([batch.topk_ids for batch in trace.batches(7)])
+    wanted = np.argsort(-logits.astype(float), axis=2, kind="stable")[:, mask.ravel(), :4]
+    assert np.array_equal(found, wanted.swapaxes(0, 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), form=st.sampled_from(["usual", "other field", "spaces", "no scores", "some phases"]))
+def test_policylang_is_parsed_alike_by_both_parsers(data: st.DataObject, form: str) -> None:
+    """What the compiled loop takes is what the JSON parser makes of it."""
+    number = st.integers(0, 10**12)
+    scores = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.integers(-9, 10**20)
+    lines = []
+    for _ in range(data.draw(st.integers(1, 4))):
+        ids = data.draw(st.lists(number, min_size=1, max_size=3))
+        line = {"p": data.draw(number), "t": data.draw(number), "l": data.draw(number), "e": ids}
+        line["s"] = None if form == "no scores" else [data.draw(scores) for _ in ids]
+        line["ph"] = data.draw(st.sampled_from(["prefill", "decode", None]))
+        line |= {"x": 1} if form == "other field" else {}
+        keys = data.draw(st.permutations(list(line)))
+        lines.append({key: line[key] for key in keys if key not in ("p", "ph") or form != "some phases"})
+    marks = (" , ", " :\t") if form == "spaces" else None
+    text = "".join(json.dumps(line, separators=marks) + "\n" for line in lines).encode()
+    fast = parse_entries(text, 3)
+    slow = entries_of([_entry(line, "place", 3) for line in lines])
+    assert (fast is None) == (form == "other field")
+    if fast is not None:
+        for name in ("prompt", "token", "layer", "has_scores", "phase"):
+            assert np.array_equal(getattr(fast, name), getattr(slow, name))
+        width = slow.ids.shape[1]
+        assert np.array_equal(fast.ids[:, :width], slow.ids)
+        assert (fast.ids[:, width:] == -1).all()
+        if slow.scores is not None:
+            assert fast.scores is not None
+            assert np.array_equal(fast.scores[:, : slow.scores.shape[1]], slow.scores)

@@ -527,3 +527,15 @@ def test_switches_and_widths_of_an_unknown_model_tell_no_layers() -> None:
     told = {"moe_layer_freq": 1, "use_moe_block_bias": True, "expert_layer_norm_eps": 1e-6, "dense_layers": []}
     content = {"model_type": "newmoe", "num_hidden_layers": 6, "num_experts": 8, "num_experts_per_tok": 2} | told
     assert layout_from_config(content).moe_layers == tuple(range(6))
+
+
+def test_a_config_without_a_model_type_is_told_as_that() -> None:
+    """It is read by the rules like any unknown type, and no message names an empty one."""
+    fields = {"num_hidden_layers": 4, "num_experts": 8, "num_experts_per_tok": 2}
+    (note, *_) = layout_from_config(fields).notes
+    assert note.startswith("The config has no model_type; its config names no dense layer")
+    with pytest.raises(InputError, match="has no model_type, and no n_routed_experts") as caught:
+        layout_from_config({"num_hidden_layers": 4})
+    assert "''" not in str(caught.value)
+    with pytest.raises(InputError, match="a config without model_type"):
+        layout_from_config(fields | {"moe_layer_pattern": "ab"})

@@ -334,10 +334,10 @@ def test_npy_is_refused_where_uncertain(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(5,), (5, 2, 2), (2, 2, 2, 2), (), (0, 3)])
 def test_npy_of_other_axes_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    """Three axes come with the remedy of naming the array; of integers, they are vLLM's."""
+    """Three axes of floats may be counts of steps, or logits; of integers, they are vLLM's."""
     np.save(tmp_path / "t.npy", np.zeros(shape))
     message = refused("npy_axes", tmp_path / "t.npy")
-    assert ("topk_ids" in message) == (len(shape) == 3)
+    assert ("router_logits" in message) == (len(shape) == 3)
 
 
 @pytest.mark.parametrize(

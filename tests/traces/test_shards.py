@@ -306,3 +306,19 @@ def test_tokens_are_told_as_they_are_read(tmp_path: Path) -> None:
     found = profile_shards(write_shards(tmp_path, 3), read=told.append, **SMALL)
     assert len(told) >= 3
     assert sum(told) == found.tokens
+
+
+def test_ids_beyond_the_experts_in_some_shards_only(tmp_path: Path) -> None:
+    """A shard without any is read as it is; if no shard has one, the option has no effect, and is refused."""
+    arrays = arrays_of(1)
+    np.savez(tmp_path / "a.npz", num_experts=EXPERTS, **arrays)
+    both = np.insert(arrays["topk_ids"], 2, 99, axis=2)
+    np.savez(tmp_path / "c.npz", num_experts=EXPERTS, **arrays | {"topk_ids": both})
+    np.savez(tmp_path / "d.npz", num_experts=EXPERTS, **arrays_of(2))
+    options: dict[str, Any] = {"ids_beyond_experts": "none", "top_k": 2}
+    merged = profile_shards([tmp_path / "c.npz", tmp_path / "d.npz"], num_experts=EXPERTS, **options)
+    alone = [Profile.of(load(tmp_path / name)) for name in ("a.npz", "d.npz")]
+    assert np.array_equal(merged.load, alone[0].load + alone[1].load)
+    with pytest.raises(InputError) as error:
+        profile_shards([tmp_path / "a.npz", tmp_path / "d.npz"], num_experts=EXPERTS, **options)
+    assert error.value.violations[0].code == "option_unused"

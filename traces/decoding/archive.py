@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ __all__ = ["MAGIC", "Archive", "check_zip", "is_torch_archive", "open_archive", 
 MAGIC = b"PK\x03\x04"
 DIRECTORY_BYTES = 16 << 20  # of a zip; it is read as a whole, and takes about ten times as much in memory
 ARRAYS_LIMIT = 4 << 30  # bytes of the arrays that are read as a whole
+ENCRYPTED = 1  # flag of a member
+NAME_LENGTH_AT = 26  # in the header before a member; the length of the extra field is behind it
 END_BYTES = 22 + 65_535  # the record at the end and the longest comment
 
 
@@ -55,11 +58,46 @@ class Archive:
                 "zip_method", place, "Only stored and deflated members are read.", "Save with numpy.savez."
             )
         with guarded(place):
-            return ArrayStream(self._zipped.open(info), info.file_size, place)
+            member: Any = self._zipped.open(info)
+            plain = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & ENCRYPTED
+            if plain and info.compress_size == info.file_size and self._zipped.fp is not None:
+                member = _Stored(self._zipped.fp, info)
+            return ArrayStream(member, info.file_size, place)
 
     def header(self, key: str) -> ArrayHeader:
         """Read type and shape of the array `key`."""
         return self.stream(key).header
+
+
+class _Stored:
+    """A member that is not compressed, read without the copies that `zipfile` makes of it."""
+
+    def __init__(self, stream: IO[bytes], info: zipfile.ZipInfo) -> None:
+        stream.seek(info.header_offset + NAME_LENGTH_AT)
+        name, extra = (int.from_bytes(stream.read(2), "little") for _ in range(2))
+        self._stream, self._info = stream, info
+        self._at, self._left, self._crc = stream.tell() + name + extra, info.file_size, 0
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes."""
+        self._stream.seek(self._at)
+        data = self._stream.read(min(size, self._left))
+        self._passed(data)
+        return data
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        """Fill a buffer with the next bytes; returns how many there are."""
+        wanted = memoryview(buffer)[: self._left]
+        self._stream.seek(self._at)
+        count: int = self._stream.readinto(wanted)  # type: ignore[attr-defined]  # of every file that is read
+        self._passed(wanted[:count])
+        return count
+
+    def _passed(self, data: bytes | memoryview) -> None:
+        self._at, self._left = self._at + len(data), self._left - len(data)
+        self._crc = zlib.crc32(data, self._crc)
+        if len(data) and not self._left and self._crc != self._info.CRC:
+            raise zipfile.BadZipFile(f"Bad CRC-32 for file {self._info.filename!r}")
 
 
 @contextmanager

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from traces.decoding.files import guarded
 from traces.support.errors import InputError
 
-__all__ = ["Pairs", "parse_object", "read_lines", "read_objects"]
+__all__ = ["LINE_BYTES", "Lines", "Pairs", "Rest", "parse_object", "read_lines", "read_objects"]
 
 LINE_BYTES = 16 << 20
 Pairs = list[tuple[str, Any]]
 
 
-def read_objects(stream: IO[bytes], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+class Lines(Protocol):
+    """What lines are read from."""
+
+    def readline(self, size: int, /) -> bytes:
+        """Return the next line, at most so many bytes of it."""
+
+
+class Rest:
+    """Lines of a text, and then those of a stream.
+
+    Parameters
+    ----------
+    text : bytes
+    stream : binary file
+    """
+
+    def __init__(self, text: bytes, stream: IO[bytes]) -> None:
+        self._text, self._stream = io.BytesIO(text), stream
+
+    def readline(self, size: int, /) -> bytes:
+        """Return the next line."""
+        return self._text.readline(size) or self._stream.readline(size)
+
+
+def read_objects(stream: Lines, name: str, first: int = 1) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the objects of a JSON Lines file with the place of each, for errors.
 
     Parameters
@@ -23,19 +48,21 @@ def read_objects(stream: IO[bytes], name: str) -> Iterator[tuple[str, dict[str, 
     stream : binary file
     name : str
         What places start with.
+    first : int
+        Number of the first line.
 
     Raises
     ------
     InputError
         At the first line that is no JSON object. Blank lines are allowed at the end only.
     """
-    for place, line in read_lines(stream, name):
+    for place, line in read_lines(stream, name, first):
         yield place, parse_object(line, place)
 
 
-def read_lines(stream: IO[bytes], name: str) -> Iterator[tuple[str, bytes]]:
+def read_lines(stream: Lines, name: str, first: int = 1) -> Iterator[tuple[str, bytes]]:
     """Yield the lines of a file with the place of each; blank ones are allowed at the end only."""
-    blank = number = 0
+    blank, number = 0, first - 1
     while True:
         number += 1
         place = f"{name}#line {number}"

@@ -14,6 +14,7 @@ from typing import IO, Any
 from traces.decoding.files import TraceFile, guarded
 from traces.decoding.int_lists import parse_arrays
 from traces.decoding.json_lines import parse_object
+from traces.decoding.object_scan import MAX_DEPTH, MORE_AFTER_LIST, NO_OBJECT, TOO_DEEP, ObjectScan
 from traces.support.errors import InputError
 
 __all__ = [
@@ -34,10 +35,11 @@ ENGINE_KEYS = ANSWER_KEYS | COUNT_KEYS | {"record_type", "expert_load", "top_ind
 COUNTS = re.compile(rb'"(logical_count|activation_freq)"\s*:\s*\[\s*\[')
 OBJECT_BYTES = 128 << 20
 CHUNK_BYTES = 1 << 20
-MAX_DEPTH = 200
-OUTSIDE = re.compile(rb'["{}\[\],]|[^\s"{}\[\],]')  # between objects
-INSIDE = re.compile(rb'["{}]')  # brackets are left to the parser: arrays have many
-STRING = re.compile(rb'["\\]')
+FAULTS = {
+    TOO_DEEP: f"Nested more than {MAX_DEPTH} deep.",
+    MORE_AFTER_LIST: "There is more after the end of the list.",
+    NO_OBJECT: "Expected an object.",
+}
 
 
 def split_objects(stream: IO[bytes], name: str, limit: int = OBJECT_BYTES) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -111,65 +113,33 @@ def _parsed_keys(path: str, size: int, changed_ns: int) -> frozenset[str]:
 
 def _pieces(stream: IO[bytes], name: str, limit: int) -> Iterator[bytes]:
     """Cut out objects. Every byte is looked at once, however the file is read."""
-    buffer, position, start = bytearray(), 0, -1
-    depth, in_string, listed, ended = 0, False, False, False
-    number = 1
+    scan, held, size = ObjectScan(), list[bytes](), 0  # what has arrived of an object that has not ended
 
     def bad(what: str) -> InputError:
-        return InputError.of("bad_json", f"{name}#object {number}", what, "Copy or record it again.")
+        return InputError.of("bad_json", f"{name}#object {scan.found + 1}", what, "Copy or record it again.")
 
     while True:
         with guarded(name):
             chunk = stream.read(CHUNK_BYTES)
         if not chunk:
             break
-        buffer += chunk
-        while True:
-            pattern = STRING if in_string else INSIDE if depth else OUTSIDE
-            match = pattern.search(buffer, position)
-            if match is None:
-                position = len(buffer)
-                break
-            found = match[0]
-            if found == b"\\":
-                if match.end() == len(buffer):  # what it escapes comes with the next chunk
-                    position = match.start()
-                    break
-                position = match.end() + 1
-                continue
-            position = match.end()
-            if in_string:
-                in_string = False
-            elif depth:
-                if found == b'"':
-                    in_string = True
-                elif found == b"{":
-                    depth += 1
-                    if depth > MAX_DEPTH:
-                        raise bad(f"Nested more than {MAX_DEPTH} deep.")
-                else:
-                    depth -= 1
-                    if not depth:
-                        yield bytes(buffer[start:position])
-                        number += 1
-                        del buffer[:position]
-                        position, start = 0, -1
-            elif ended:
-                raise bad("There is more after the end of the list.")
-            elif found == b"{":
-                depth, start = 1, match.start()
-            elif found == b"[" and not listed and number == 1:
-                listed = True
-            elif found == b"]" and listed:
-                ended = True
-            elif not (found == b"," and listed and number > 1):
-                raise bad("Expected an object.")
-        if start < 0:
-            del buffer[:position]
-            position = 0
-        elif len(buffer) - start > limit:
-            raise InputError.of(
-                "object_too_large", f"{name}#object {number}", f"More than {limit} bytes.", "Write smaller responses."
-            )
-    if depth or (listed and not ended):
+        at = 0
+        while at < len(chunk) and not scan.fault:
+            start = at
+            at, begins, ends = scan.feed(chunk, at)
+            if held:
+                begins.insert(0, start)
+            for begin, end in zip(begins, ends, strict=False):
+                piece = chunk[begin:end]
+                yield b"".join((*held, piece)) if held else piece
+                held, size = [], 0
+            if len(begins) > len(ends):
+                held.append(chunk[begins[-1] : at])
+                size += at - begins[-1]
+        if scan.fault:
+            raise bad(FAULTS[scan.fault])
+        if size > limit:
+            place, detail = f"{name}#object {scan.found + 1}", f"More than {limit} bytes."
+            raise InputError.of("object_too_large", place, detail, "Write smaller responses.")
+    if not scan.complete:
         raise bad("The file is cut off.")

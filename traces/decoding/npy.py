@@ -96,9 +96,12 @@ class ArrayStream:
         """Return the next `count` rows, (count, ...), in native byte order."""
         return self._take(count * self.header.row_bytes).reshape(count, *self.header.shape[1:])
 
-    def values(self, count: int) -> npt.NDArray[Any]:
-        """Return the next `count` single values, (count,): parts of rows that are too long to be held."""
-        return self._take(count * self.header.dtype.itemsize)
+    def values(self, count: int, buffer: bytearray | None = None) -> npt.NDArray[Any]:
+        """Return the next `count` single values, (count,): parts of rows that are too long to be held.
+
+        With a buffer, which is made as large as it has to be, they are in it, and gone at the next call.
+        """
+        return self._take(count * self.header.dtype.itemsize, buffer)
 
     def whole(self) -> npt.NDArray[Any]:
         """Return the entire array, which must be small."""
@@ -110,14 +113,21 @@ class ArrayStream:
         for start in range(0, total, rows):
             yield self.rows(min(rows, total - start))
 
-    def _take(self, size: int) -> npt.NDArray[Any]:
+    def _take(self, size: int, buffer: bytearray | None = None) -> npt.NDArray[Any]:
         with guarded(self._place):
-            data = self._stream.read(size)
+            data = self._stream.read(size) if buffer is None else self._read_into(buffer, size)
             if len(data) != size:
                 raise _bad(self._place, f"{size - len(data)} bytes of data are missing")
             dtype = self.header.dtype
             # The copy makes the array writeable: compiled loops would be compiled again for read-only arrays.
-            return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=True)
+            return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=buffer is None)
+
+    def _read_into(self, buffer: bytearray, size: int) -> memoryview:
+        buffer.extend(bytes(max(0, size - len(buffer))))
+        view, count = memoryview(buffer)[:size], 0
+        while count < size and (more := self._stream.readinto(view[count:])):  # type: ignore[attr-defined]  # of files
+            count += more
+        return view[:count]
 
 
 def open_npy(file: TraceFile, stream: IO[bytes]) -> ArrayStream:

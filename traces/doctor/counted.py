@@ -8,6 +8,8 @@ import numpy as np
 
 from traces.doctor.diagnosis import Finding
 from traces.doctor.evidence import Evidence, share
+from traces.doctor.ids import told_from_one
+from traces.experts_base import counted_from_one
 from traces.support.shown import runs
 
 __all__ = ["settle_counts"]
@@ -26,6 +28,8 @@ def settle_counts(evidence: Evidence, stated: int | None) -> tuple[Evidence, lis
         Experts per layer, as the caller says.
     """
     load = evidence.load
+    if stated in (None, load.shape[1] - 1) and counted_from_one(load):
+        return replace(evidence, load=load[:, 1:]), [told_from_one(load.shape[1], columns=True)]
     if stated is not None and load[:, stated:].any():
         beyond = stated + np.flatnonzero(load[:, stated:].any(axis=0))
         detail = f"Experts {runs(beyond.tolist())} have {share(load[:, stated:].sum(), load.sum())} of the load, and "

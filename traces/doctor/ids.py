@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from traces.doctor.diagnosis import Finding
+from traces.doctor.diagnosis import Finding, Severity
 from traces.doctor.evidence import share
 from traces.doctor.kernels import MISSING, ZERO_TWICE
 from traces.doctor.observing import FILLERS, Observation
+from traces.experts_base import counted_from_one, from_one
 from traces.support.shown import runs
 
-__all__ = ["settle_ids"]
+__all__ = ["settle_ids", "told_from_one"]
 
 GAP = 8  # ids below a filler that nobody uses, where nobody says how many experts there are
 EVERY = 0.999  # of the tokens: an expert that is not routed is in all of them
@@ -45,6 +46,9 @@ def settle_ids(seen: Observation, stated: int | None) -> tuple[int, list[Finding
     beyond = real[real >= experts]
     if len(beyond):
         found.append(_beyond(seen, beyond, experts))
+    if largest in (experts, experts + 1) and counted_from_one(seen.seen.ids[:, :, :largest].sum(axis=0)):
+        others = [one for one in found if one.code != "ids_beyond_experts"]
+        return largest, [*others, told_from_one(largest, surely=stated != largest)]
     shared = 0 if len(beyond) else _shared(seen, experts)
     if shared:
         experts -= shared
@@ -55,6 +59,13 @@ def settle_ids(seen: Observation, stated: int | None) -> tuple[int, list[Finding
     if (twice := int(seen.seen.rows[:, ZERO_TWICE].sum())) > 0:
         found.append(_zero_twice(seen, twice))
     return max(experts, 1), found
+
+
+def told_from_one(num_experts: int, *, columns: bool = False, surely: bool = True) -> Finding:
+    """Return the finding of ids 1 to `num_experts` - 1; not `surely` where that number is stated."""
+    wrong = from_one("", num_experts, columns=columns).violations[0]
+    severity: Severity = "error" if surely else "warning"
+    return Finding(code="ids_beyond_experts", severity=severity, detail=wrong.detail, remedy=wrong.remedy)
 
 
 def _missing(seen: Observation) -> list[Finding]:

@@ -63,6 +63,8 @@ class Axes:
     notes : tuple of str
     inferred : bool
         Whether the number of experts is the largest id plus one, as nobody states it.
+    stated : bool
+        Whether the caller or the model says the number of experts.
     lenient : bool
         See `Hints`.
     """
@@ -71,6 +73,7 @@ class Axes:
     num_experts: int
     notes: tuple[str, ...]
     inferred: bool = False
+    stated: bool = False
     lenient: bool = False
 
     @classmethod
@@ -177,7 +180,12 @@ class Axes:
                 )
             notes.append(f"`num_experts` is not given; inferred as {experts} from the largest id.")
         return cls(
-            layer_ids=layers, num_experts=int(experts), notes=tuple(notes), inferred=inferred, lenient=hints.lenient
+            layer_ids=layers,
+            num_experts=int(experts),
+            notes=tuple(notes),
+            inferred=inferred,
+            stated=hints.experts is not None,
+            lenient=hints.lenient,
         )
 
     def trace(self, file: TraceFile | Bundle, format_name: str, notes: tuple[str, ...] = (), **fields: Any) -> Trace:

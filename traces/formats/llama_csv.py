@@ -98,7 +98,7 @@ def open_llama_csv(file: TraceFile, hints: Hints) -> LoadCounts:
         raise InputError.of("id_out_of_range", file.name, detail, "Correct `num_experts`.")
     load = np.zeros((len(layers), axes.num_experts))
     load[:, : largest + 1] = counts[layers, : largest + 1]
-    return checked_counts(file.name, "llama_csv", axes, load, f"sha256:{file.sha256()}", notes=notes)
+    return checked_counts(file.name, "llama_csv", axes, load, f"sha256:{file.sha256()}", notes=notes, by_hand=True)
 
 
 def _has_title(file: TraceFile) -> bool:

@@ -2,8 +2,8 @@
 
 SGLang wrote ``layer_id,expert_id,count``; notebooks write what they like. The columns are found by their titles: one
 that speaks of layers, one of experts, and one of counts. A column of ranks keeps the counts by source rank; columns of
-steps or times are summed over. Without titles, three whole numbers are taken for these if every layer has a line for
-each expert, once; else it can't be told from loads of three experts per layer.
+steps or times are summed over. Without titles, three numbers are taken for these if every layer, in order, has a line
+for each expert, once; else it can't be told from loads of three experts per layer.
 
 References
 ----------
@@ -12,9 +12,7 @@ SGLang 0.4, ``expert_distribution_*.csv`` of its expert distribution recorder.
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,22 +20,22 @@ import numpy.typing as npt
 
 from traces import rules as checks
 from traces.counts import LoadCounts
-from traces.decoding.files import TraceFile, guarded
+from traces.decoding.files import TraceFile
 from traces.formats.axes import Axes
 from traces.formats.hints import Hints
 from traces.formats.reader import Reader
 from traces.formats.shared.counts import checked_counts, grown
-from traces.formats.shared.csv_titles import BOM, by_titles, says_nothing, titles_of
+from traces.formats.shared.csv_lines import BOM, WIDEST, chunks_of, grids_of, is_grid, parsed, rows_of, width_of
+from traces.formats.shared.csv_titles import by_titles, says_nothing, titles_of
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_IDS, MAX_LAYERS
 from traces.support.errors import InputError
 
 __all__ = ["READER", "is_long"]
 
-CHUNK_BYTES = 4 << 20
-LINE_BYTES = 4096
+NUMBERED = "The first column has no title; it was left out, as it numbers the lines."
+LINE = re.compile(rb"[-+.\deE,; \t]+\r?(?:\n|$)")
+FIRST_TWO = (0, 1)
 THREE = 3  # columns: layer, expert, count
-# Ids and counts that are whole, as some write them with a point.
-NUMBERS = re.compile(rb"\s*\d{1,18}(?:\.0*)?\s*,\s*\d{1,18}(?:\.0*)?\s*,\s*\d{1,18}(?:\.\d*)?\s*\r?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,51 +59,42 @@ def is_long(file: TraceFile) -> bool:
     Raises
     ------
     InputError
-        If lines of three whole numbers may as well be the loads of three experts per layer.
+        If lines without titles may be a long table, or the loads of as many experts per layer.
     """
     if (names := titles_of(file)) is not None:
         return len(names) == THREE or (len(names) > THREE and by_titles(names, file.name) is not None)
-    head = file.head.removeprefix(BOM)
-    lines = head.split(b"\n") if file.size > len(file.head) else [*head.rstrip().split(b"\n"), b""]
-    whole = lines[:-1]
-    if not whole or not all(NUMBERS.fullmatch(line) for line in whole):
+    if not LINE.match(file.head.removeprefix(BOM)):
         return False
-    first = np.array([line.split(b",") for line in whole], dtype=np.float64)
-    if first[:, 0].max() >= MAX_LAYERS or first[:, 1].max() >= MAX_IDS:
-        return False  # no layers and experts
-    if file.size <= MATRIX_BYTES:
-        pairs = _pairs(file)
-        if pairs is None or _is_grid(pairs):
-            return pairs is not None
-        if len(np.unique(pairs[:, 0])) == len(pairs):
-            return False  # layers with one expert each
-    raise InputError.of(
-        "ambiguous_format",
-        file.name,
-        "Lines of three numbers may be layer,expert,count, or the loads of three experts per layer.",
-        "Say which as `format`, counts_csv or eplb, or write the title layer,expert,count.",
-    )
+    if file.size > MATRIX_BYTES and THREE <= (width := width_of(file)) <= WIDEST:
+        raise _ambiguous(file, width, in_order=width == THREE)
+    rows = rows_of(file)
+    if rows is None or rows.shape[1] < THREE:
+        return False
+    layer, expert = rows[:, 0], rows[:, 1]
+    if rows.shape[1] == THREE and is_grid(layer, expert) and layer.max() < MAX_LAYERS and (np.diff(layer) >= 0).all():
+        return True
+    grids = grids_of(rows)
+    if grids or (rows.shape[1] == THREE and _may_be_pairs(rows)):
+        in_order = rows.shape[1] == THREE and grids in ([], [FIRST_TWO]) and not (np.diff(expert) >= 0).all()
+        raise _ambiguous(file, rows.shape[1], in_order=in_order)
+    return False
 
 
-def _pairs(file: TraceFile, *, skip: bool = False) -> npt.NDArray[np.float64] | None:
-    """Return the first two columns; None if there are too many lines, or numbers that are no ids."""
-    parts: list[npt.NDArray[np.float64]] = []
-    rows = 0
-    for lines, start in _chunks(file, skip=skip):
-        part = _parsed(lines, THREE, file.name, start)
-        rows += len(part)
-        parts.append(part[:, :2].copy())
-        ids = parts[-1]
-        if rows > MAX_LAYERS * MAX_IDS or not (ids >= 0).all() or ids.max() >= MAX_IDS or (ids != np.rint(ids)).any():
-            return None
-    return np.concatenate(parts) if parts else None
+def _ambiguous(file: TraceFile, width: int, *, in_order: bool) -> InputError:
+    """Return the refusal of lines without titles; `in_order` if layer, expert and count may be their order."""
+    which = "layer,expert,count" if in_order else "layers, experts and counts in any order"
+    detail = f"Lines of {width} numbers may be {which}, or the loads of {width} experts per layer."
+    named = "Say which as `format`, counts_csv or eplb, or write the title layer,expert,count."
+    remedy = named if in_order else "Write titles that say layer, expert and count, or the loads as .npy or .json."
+    return InputError.of("ambiguous_format", file.name, detail, remedy)
 
 
-def _is_grid(pairs: npt.NDArray[np.float64]) -> bool:
-    """Whether they are all pairs of a layer and an expert, once each."""
-    layers, experts = np.unique(pairs[:, 0]), int(pairs[:, 1].max()) + 1
-    keys = pairs[:, 0] * experts + pairs[:, 1]
-    return experts > 1 and len(pairs) == len(layers) * experts == len(np.unique(keys))
+def _may_be_pairs(rows: npt.NDArray[np.float64]) -> bool:
+    """Whether the first two columns can be layers and experts, and layers repeat."""
+    pairs = rows[:, :2]
+    whole = (pairs >= 0).all() and (pairs == np.rint(pairs)).all()
+    small = pairs[:, 0].max() < MAX_LAYERS and pairs[:, 1].max() < MAX_IDS
+    return bool(whole and small) and len(np.unique(pairs[:, 0])) < len(pairs)
 
 
 def open_long_csv(file: TraceFile, hints: Hints) -> LoadCounts:
@@ -114,8 +103,8 @@ def open_long_csv(file: TraceFile, hints: Hints) -> LoadCounts:
     load = np.zeros((0, 0))
     ranks: dict[int, npt.NDArray[np.float64]] = {}
     listed = np.zeros((0, 0))  # lines of each layer and expert
-    for lines, start in _chunks(file, skip=columns.titled):
-        part = _parsed(lines, columns.width, file.name, start, columns.used)
+    for lines, start in chunks_of(file, skip=columns.titled):
+        part = parsed(lines, columns.width, file, start, columns.used)
         layer, expert = (_ids(part, column, file.name, start) for column in (columns.layer, columns.expert))
         count = part[:, columns.count]
         if not np.isfinite(count).all() or count.min() < 0:
@@ -155,7 +144,7 @@ def open_long_csv(file: TraceFile, hints: Hints) -> LoadCounts:
             else f"Counts of {len(ranks)} ranks were summed."
         )
     return checked_counts(
-        file.name, "counts_csv", axes, load, f"sha256:{file.sha256()}", notes=notes, source_load=source
+        file.name, "counts_csv", axes, load, f"sha256:{file.sha256()}", notes=notes, source_load=source, by_hand=True
     )
 
 
@@ -196,19 +185,22 @@ def _by_rank(
 def _columns(file: TraceFile) -> _Columns:
     names = titles_of(file)
     if names is None:
+        rows = rows_of(file)
+        if rows is not None and (rows.shape[1] != THREE or ((found := grids_of(rows)) and FIRST_TWO not in found)):
+            raise _ambiguous(file, rows.shape[1], in_order=False)
         note = "There are no titles; the columns are taken for layer, expert and count."
         return _Columns(width=3, layer=0, expert=1, count=2, rank=None, titled=False, notes=(note,))
     found = by_titles(names, file.name)
     by_order = found is None and len(names) == THREE and says_nothing(names)
-    pairs = _pairs(file, skip=True) if by_order else None
-    if pairs is not None and _is_grid(pairs):
+    rows = rows_of(file, skip=True) if by_order else None
+    if rows is not None and rows.shape[1] == THREE and is_grid(rows[:, 0], rows[:, 1]):
         note = f"The titles {', '.join(names)[:80]} are taken for layer, expert and count."
         return _Columns(width=3, layer=0, expert=1, count=2, rank=None, titled=True, notes=(note,))
     if found is None:
         detail = f"The titles {', '.join(names)[:80]} don't say layer, expert and count."
         raise InputError.of("csv_titles", f"{file.name}#line 1", detail, "Name the columns layer, expert and count.")
     other = [name for index, name in enumerate(names) if index not in found.values()]
-    notes = [f"Column {name[:40]!r} was left out." for name in other[:8]]
+    notes = [f"Column {name[:40]!r} was left out." if name else NUMBERED for name in other[:8]]
     if "time" in found:
         notes.append(f"Counts were summed over column {names[found['time']][:40]!r}.")
     used = [found[meaning] for meaning in ("layer", "expert", "count", "rank") if meaning in found]
@@ -225,37 +217,6 @@ def _columns(file: TraceFile) -> _Columns:
         alone="rank" not in found and "time" not in found,
         notes=tuple(notes),
     )
-
-
-def _chunks(file: TraceFile, *, skip: bool) -> Iterator[tuple[bytes, int]]:
-    """Yield whole lines, a few megabytes at a time, and the number of the first one."""
-    number = 1
-    with file.open() as stream, guarded(file.name):
-        if file.head.startswith(BOM):
-            stream.seek(len(BOM))
-        if skip:
-            stream.readline(LINE_BYTES)
-            number = 2
-        while text := stream.read(CHUNK_BYTES):
-            text += stream.readline(LINE_BYTES)
-            if text.strip():
-                yield text, number
-            number += text.count(b"\n")
-
-
-def _parsed(
-    lines: bytes, width: int, name: str, start: int, used: tuple[int, ...] | None = None
-) -> npt.NDArray[np.float64]:
-    """Return the `used` columns of lines of `width` columns, by default all, as an array."""
-    try:
-        values = np.loadtxt(io.BytesIO(lines), delimiter=",", comments=None, ndmin=2, usecols=used)
-    except ValueError as error:
-        place, detail = f"{name}#line {start} and on", f"A line is no row of numbers: {str(error)[:120]}."
-        raise InputError.of("csv_line", place, detail, "Correct the line; leave out columns of names.") from error
-    if used is None and values.shape[1] != width:
-        detail = f"{values.shape[1]} columns, where {width} are expected."
-        raise InputError.of("csv_line", f"{name}#line {start}", detail, "Give every line the same columns.")
-    return values
 
 
 def _ids(part: npt.NDArray[np.float64], column: int, name: str, start: int) -> npt.NDArray[np.int64]:

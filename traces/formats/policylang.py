@@ -16,14 +16,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from traces.batch import Batch
 from traces.decoding.files import TraceFile, guarded, tokens_per_batch
-from traces.decoding.json_lines import read_objects
+from traces.decoding.json_lines import LINE_BYTES, Rest, read_objects
 from traces.decoding.json_objects import first_keys
+from traces.decoding.policylang_lines import Entries, Line, entries_of, parse_entries
 from traces.formats.axes import Axes
 from traces.formats.hints import Hints
 from traces.formats.reader import Reader
@@ -35,21 +38,33 @@ __all__ = ["READER"]
 
 KEYS = frozenset({"num_layers", "num_experts", "top_k", "num_entries"})
 PROMPT_IDS = 16 << 20  # ids of one prompt that are held at once
+CHUNK_BYTES = 4 << 20
+LINES = 4096  # that the JSON parser reads at once
 MAX_VALUE = (1 << 63) - 1
 PHASES = {"prefill": 0, "decode": 1}
 
 
 @dataclass
 class _Prompt:
-    """The lines of one prompt."""
+    """The lines of one prompt, in parts."""
 
     number: int
     place: str
-    token: list[int] = field(default_factory=list)
-    layer: list[int] = field(default_factory=list)
-    ids: list[list[int]] = field(default_factory=list)
-    scores: list[list[float]] = field(default_factory=list)
-    phase: list[int] = field(default_factory=list)
+    parts: list[Entries] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def all(self, name: str) -> npt.NDArray[Any]:
+        """Return a column of all lines."""
+        return np.concatenate([getattr(part, name) for part in self.parts])
+
+    def rows(self, name: str, width: int, filler: int) -> npt.NDArray[Any]:
+        """Return a column of lists of all lines that have them, filled to a width."""
+        parts = [part for part in (getattr(part, name) for part in self.parts) if part is not None]
+        return np.concatenate(
+            [np.pad(part, ((0, 0), (0, max(0, width - part.shape[1]))), constant_values=filler) for part in parts]
+        )
 
 
 @dataclass
@@ -63,11 +78,11 @@ class _Scan:
 
     def add(self, prompt: _Prompt) -> None:
         """Take in the layers, tokens and columns of one prompt."""
-        self.layers.update(prompt.layer)
-        _, counts = np.unique(np.array(prompt.token), return_counts=True)
+        self.layers.update(np.unique(prompt.all("layer")).tolist())
+        _, counts = np.unique(prompt.all("token"), return_counts=True)
         self.tokens_by_layers.update(counts.tolist())
-        parts = {"gate_weights": prompt.scores, "phase": prompt.phase}
-        columns = frozenset(name for name, values in parts.items() if values)
+        there = {"gate_weights": prompt.all("has_scores").any(), "phase": (prompt.all("phase") >= 0).any()}
+        columns = frozenset(name for name, some in there.items() if some)
         if self.columns is None:
             self.columns = columns
         self.dropped |= self.columns ^ columns
@@ -132,13 +147,12 @@ def _prompts(file: TraceFile, header: dict[str, int]) -> Iterator[_Prompt]:
     """Yield the prompts, whose lines must stand together."""
     seen: set[int] = set()
     prompt: _Prompt | None = None
-    entries = 0
-    with file.open() as stream:
-        objects = read_objects(stream, file.name)
-        next(objects)
-        for place, line in objects:
-            entries += 1
-            number = _integer(line.get("p", 0), f"{place}/p")
+    count = 0
+    for first, entries in _entries(file, header["top_k"]):
+        count += len(entries)
+        starts = np.flatnonzero(np.r_[True, np.diff(entries.prompt) != 0])
+        for start, stop in pairwise([*starts.tolist(), len(entries)]):
+            number, place = int(entries.prompt[start]), f"{file.name}#line {first + start}"
             if prompt is None or number != prompt.number:
                 if prompt is not None:
                     yield prompt
@@ -148,46 +162,74 @@ def _prompts(file: TraceFile, header: dict[str, int]) -> Iterator[_Prompt]:
                     )
                 seen.add(number)
                 prompt = _Prompt(number=number, place=place)
-            _add(prompt, line, place, header["top_k"])
+            prompt.parts.append(entries.part(start, stop))
+            if len(prompt) * header["top_k"] > PROMPT_IDS:
+                raise InputError.of("prompt_too_long", place, f"Prompt {prompt.number} is too long.", "Split it.")
     if prompt is not None:
         yield prompt
-    if header["num_entries"] not in (-1, entries):
+    if header["num_entries"] not in (-1, count):
         raise InputError.of(
             "token_count",
             file.name,
-            f"The header says {header['num_entries']} lines; there are {entries}.",
+            f"The header says {header['num_entries']} lines; there are {count}.",
             "Copy or record it again.",
         )
 
 
-def _add(prompt: _Prompt, line: dict[str, Any], place: str, top_k: int) -> None:
+def _entries(file: TraceFile, top_k: int) -> Iterator[tuple[int, Entries]]:
+    """Yield the lines behind the header in parts, and the number of the first of each."""
+    number = 2
+    with file.open() as stream:
+        with guarded(file.name):
+            stream.readline(LINE_BYTES + 1)
+        while True:
+            with guarded(f"{file.name}#line {number}"):
+                text = stream.read(CHUNK_BYTES)
+                text += stream.readline(LINE_BYTES + 1) if text and not text.endswith(b"\n") else b""
+            if not text:
+                return
+            entries = parse_entries(text, top_k)
+            if entries is None:
+                break
+            yield number, entries
+            number += len(entries)
+        # All others are parsed as JSON, which tells what is wrong with them.
+        several: list[Line] = []
+        lines = read_objects(Rest(text, stream), file.name, number)
+        for place, line in lines:
+            several.append(_entry(line, place, top_k))
+            if len(several) == LINES:
+                yield number, entries_of(several)
+                number, several = number + LINES, []
+        if several:
+            yield number, entries_of(several)
+
+
+def _entry(line: dict[str, Any], place: str, top_k: int) -> Line:
+    number = _integer(line.get("p", 0), f"{place}/p")
     ids = line.get("e")
     if not isinstance(ids, list) or not 1 <= len(ids) <= max(top_k, 0):
         raise InputError.of("topk_ids_shape", f"{place}/e", f"Expected 1 to {top_k} experts.", "Record it again.")
-    prompt.ids.append([_integer(value, f"{place}/e") for value in ids])
-    prompt.token.append(_integer(line.get("t"), f"{place}/t"))
-    prompt.layer.append(_integer(line.get("l"), f"{place}/l"))
-    if len(prompt.ids) * top_k > PROMPT_IDS:
-        raise InputError.of("prompt_too_long", place, f"Prompt {prompt.number} is too long.", "Split it.")
+    row = [_integer(value, f"{place}/e") for value in ids]
+    token, layer = _integer(line.get("t"), f"{place}/t"), _integer(line.get("l"), f"{place}/l")
     scores = line.get("s")
-    if scores is not None:
-        if (
-            not isinstance(scores, list)
-            or len(scores) != len(ids)
-            or not all(type(value) in (int, float) for value in scores)
-        ):
-            raise InputError.of("column_shape", f"{place}/s", "Expected one score per expert.", "Record it again.")
-        prompt.scores.append(scores)
+    if scores is not None and (
+        not isinstance(scores, list)
+        or len(scores) != len(ids)
+        or not all(type(value) in (int, float) for value in scores)
+    ):
+        raise InputError.of("column_shape", f"{place}/s", "Expected one score per expert.", "Record it again.")
     phase = line.get("ph")
-    if phase is not None:
-        if not isinstance(phase, str) or phase not in PHASES:
-            raise InputError.of("phase_range", f"{place}/ph", f"{phase!r:.40} is no phase.", "Correct the line.")
-        prompt.phase.append(PHASES[phase])
+    if phase is not None and (not isinstance(phase, str) or phase not in PHASES):
+        raise InputError.of("phase_range", f"{place}/ph", f"{phase!r:.40} is no phase.", "Correct the line.")
+    with guarded(place):
+        weights = None if scores is None else list(map(float, scores))
+    return number, token, layer, row, weights, -1 if phase is None else PHASES[phase]
 
 
 def _joined(prompt: _Prompt, layers: list[int], top_k: int, columns: frozenset[str]) -> Batch:
     """Return the tokens that have all layers, in their order."""
-    token, layer = np.array(prompt.token), np.searchsorted(layers, prompt.layer)
+    token, layer = prompt.all("token"), np.searchsorted(layers, prompt.all("layer"))
     order = np.lexsort((layer, token))
     token, layer = token[order], layer[order]
     if ((np.diff(token) == 0) & (np.diff(layer) == 0)).any():
@@ -197,29 +239,23 @@ def _joined(prompt: _Prompt, layers: list[int], top_k: int, columns: frozenset[s
             f"Prompt {prompt.number} has a token twice in the same layer.",
             "Give every prompt its own number.",
         )
-    for name, values in (("gate_weights", prompt.scores), ("phase", prompt.phase)):
-        if name in columns and len(values) != len(token):
+    there = {"gate_weights": prompt.all("has_scores"), "phase": prompt.all("phase") >= 0}
+    for name, known in there.items():
+        if name in columns and not known.all():
             raise InputError.of("column_missing", prompt.place, f"Only some lines have {name}.", "Record it again.")
     positions, counts = np.unique(token, return_counts=True)
     whole = np.repeat(counts == len(layers), counts)
     picked = order[whole]
     shape = (len(picked) // len(layers), len(layers), top_k)
-    ids = np.full((len(picked), top_k), -1, np.int64)
-    weights = np.zeros((len(picked), top_k), np.float32)
-    with guarded(prompt.place), np.errstate(over="ignore"):
-        for row, entry in enumerate(picked.tolist()):
-            ids[row, : len(prompt.ids[entry])] = prompt.ids[entry]
-            if "gate_weights" in columns:
-                weights[row, : len(prompt.ids[entry])] = prompt.scores[entry]
     taken: dict[str, Any] = {
         "seq_id": np.full(shape[0], prompt.number, np.int64),
         "token_pos": positions[counts == len(layers)].astype(np.int64),
     }
     if "gate_weights" in columns:
-        taken["gate_weights"] = weights.reshape(shape)
+        taken["gate_weights"] = prompt.rows("scores", top_k, 0)[picked].reshape(shape)
     if "phase" in columns:
-        taken["phase"] = np.array(prompt.phase, np.uint8)[picked[:: len(layers)]]
-    return Batch(topk_ids=ids.reshape(shape), rows=np.arange(shape[0]), **taken)
+        taken["phase"] = prompt.all("phase")[picked[:: len(layers)]].astype(np.uint8)
+    return Batch(topk_ids=prompt.rows("ids", top_k, -1)[picked].reshape(shape), rows=np.arange(shape[0]), **taken)
 
 
 def _integer(value: Any, place: str) -> int:

@@ -245,8 +245,7 @@ def _ranks(parts: list[tuple[str, TensorFile]]) -> tuple[list[_Rank], list[int],
                     "Record it again.",
                 )
         ranks[rank] = _Rank(number=rank, tensors=tensors, iterations=iterations)
-    if found.found:
-        raise InputError(tuple(found.found[:20]))
+    found.raise_if_any()
     return [ranks[rank] for rank in sorted(ranks)], layers, notes
 
 

@@ -20,7 +20,7 @@ from traces.model.moe_rules import block_layers, moe_layers
 from traces.support.errors import InputError, Violations
 from traces.support.text_marks import refuse_marks
 
-__all__ = ["ModelLayout", "layout_from_config", "load_model_config"]
+__all__ = ["ModelLayout", "layout_from_config", "load_model_config", "read_config"]
 
 MAX_BYTES = 16 << 20
 GROUPS, CHOSEN_GROUPS = ("n_group", "num_expert_group"), ("topk_group",)
@@ -49,13 +49,23 @@ def load_model_config(path: str | Path) -> ModelLayout:
         If it can't be read, is not the config of an MoE model, or says its layers in words that this version doesn't
         know.
     """
+    return layout_from_config(read_config(path), f"{TraceFile.of(path).name}#")
+
+
+def read_config(path: str | Path) -> Any:
+    """Return the parsed JSON of a ``config.json``.
+
+    Raises
+    ------
+    InputError
+        If it can't be read, or is far too large to be one.
+    """
     file = TraceFile.of(path)
     if file.size > MAX_BYTES:
         raise InputError.of("file_too_large", file.name, f"A config of {file.size} bytes?", "Name a config.json.")
     refuse_marks(file.head, file.name, utf8=True)
     with guarded(file.name, RecursionError), file.open() as stream:
-        content = json.loads(stream.read(MAX_BYTES).decode("utf-8"))
-    return layout_from_config(content, f"{file.name}#")
+        return json.loads(stream.read(MAX_BYTES).decode("utf-8"))
 
 
 def layout_from_config(content: Any, place: str = "") -> ModelLayout:
@@ -122,7 +132,7 @@ def layout_from_config(content: Any, place: str = "") -> ModelLayout:
         )
     except InputError as error:
         fields.found.extend(error, part.place)
-        raise InputError(tuple(fields.found.found)) from None
+        raise fields.found.error() from None
 
 
 def _architecture(content: Any) -> str:
@@ -146,10 +156,10 @@ def _check_told(fields: Fields) -> None:
     """Refuse a model type that is not known and does not tell its layers and experts."""
     missing = [names[0] for names in (EXPERTS, TOP_K) if not fields.present(names)]
     if missing:
-        detail = (
-            f"This version doesn't know model type {fields.name!r:.60}, and its config has no"
-            f" {' and no '.join(missing)} under any name that is known."
-        )
+        lacks = f"no {' and no '.join(missing)} under any name that is known."
+        detail = f"This version doesn't know model type {fields.called}, and its config has {lacks}"
+        if not fields.name:
+            detail = f"The config has no model_type, and {lacks} Is it the config.json of an MoE model?"
         raise InputError.of("unknown_model_type", f"{fields.place}/model_type", detail, BY_HAND)
 
 
@@ -196,7 +206,8 @@ def _notes(fields: Fields, part: Part, family: Family | None, by: str, blocks: l
     notes = []
     if family is None:
         how = f"its MoE layers are read from {by}" if by else "its config names no dense layer, so every layer is one"
-        notes.append(f"Model type {fields.name!r:.60} is not known to this version; {how}. {BY_HAND}")
+        what = f"Model type {fields.called} is not known to this version"
+        notes.append(f"{what if fields.name else 'The config has no model_type'}; {how}. {BY_HAND}")
     elif not by and family.dense_first:
         notes.append(
             f"The config names no dense layers; {fields.name} has {family.dense_first} before its first MoE layer."

@@ -56,6 +56,11 @@ class Fields:
     name: str
     found: Violations
 
+    @property
+    def called(self) -> str:
+        """What messages call the model: by its type, if the config has one."""
+        return f"{self.name!r:.60}" if self.name else "a config without model_type"
+
     def has(self, name: str) -> bool:
         """Return whether the field is there and not null."""
         return self.values.get(name) is not None

@@ -52,13 +52,13 @@ def moe_layers(fields: Fields, layers: int, extra: int, family: Family | None) -
         if not _tells_layers(name, fields.values[name]):
             continue
         detail = "it may say which layers have experts, and no rule reads it."
-        fields.unknown("unknown_model_type", name, f"{fields.name!r:.60} has {name}: {detail}")
+        fields.unknown("unknown_model_type", name, f"{fields.called} has {name}: {detail}")
     if fields.has("intermediate_size") and fields.present(WIDTHS):
         detail = (
             f"its config has a width for dense layers and one for experts ({', '.join(fields.present(WIDTHS))}), and no"
             " field that tells which layers are which."
         )
-        fields.unknown("unknown_model_type", "model_type", f"{fields.name!r:.60}: {detail}")
+        fields.unknown("unknown_model_type", "model_type", f"{fields.called}: {detail}")
     return list(range(layers)), ""
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from traces import rules as checks
 from traces.batch import Batch
 from traces.duplicates import check_duplicates
+from traces.experts_base import counted_from_one, from_one
 from traces.profile.kernels import count_by_source, count_coactivation, count_load, count_pairs
 from traces.profile.sample import SampleBuilder, TokenSample
 from traces.profile.sequences import SEQUENCE_BUCKETS, bucket_of
@@ -199,6 +200,8 @@ def count_trace(
     load = windows.load.sum(axis=0)
     diagonal = np.arange(trace.num_experts)
     together[:, diagonal, diagonal] = load
+    if trace.provenance.experts_inferred and counted_from_one(load):
+        raise from_one(trace.provenance.source, trace.num_experts, columns=False)
     return Tally(
         tokens=counter.tokens,
         load=load.astype(np.float64),

@@ -66,7 +66,7 @@ def naming(shard: str) -> Iterator[None]:
             else:
                 place = f"{shard}: {item.pointer}"
             found.add(item.code, place, item.detail, item.remedy)
-        raise InputError(tuple(found.found)) from error
+        raise found.error() from error
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from traces.support.content import ByContent
 from traces.support.errors import InputError, Violations
 from traces.support.frames import frame
 from traces.support.kinds import checked
-from traces.support.shown import Facts, as_html, as_text, runs
+from traces.support.shown import Facts, Shown, runs
 from traces.trace import Trace
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ __all__ = ["Profile"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Profile(ByContent):
+class Profile(Shown, ByContent):
     """Mergeable statistics of one or more traces of the same model.
 
     Memory: ``8 E^2 (2 L - 1)`` bytes for the matrices, ``8 L E`` per window (at most 128 windows, 256 while counting)
@@ -107,12 +107,6 @@ class Profile(ByContent):
         ):
             if array is not None:
                 array.flags.writeable = False
-
-    def __repr__(self) -> str:
-        return as_text(*self._shown())
-
-    def _repr_html_(self) -> str:
-        return as_html(*self._shown())
 
     def _shown(self) -> tuple[str, Facts]:
         hottest = self.load.max(axis=1) / self.load.mean(axis=1)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from traces.batch import Batch
+from traces.counts import LoadCounts
 from traces.formats import load
+from traces.formats.shared.beyond import READ_AS_NONE, UNUSED
 from traces.profile.locations import as_file, list_shards, naming
 from traces.profile.profile import Profile
 from traces.profile.saved import is_profile
@@ -19,6 +21,7 @@ from traces.trace import Trace
 
 __all__ = ["profile_shards"]
 
+BEYOND = "/ids_beyond_experts"
 RUN = 8  # neighbours that one task counts one after the other; part of the shape of the tree, so the same everywhere
 Make = Callable[[], Executor]
 
@@ -32,6 +35,7 @@ class _Counting:
     window_tokens: int
     sample_tokens: int
     load_options: tuple[tuple[str, Any], ...]
+    several: bool  # some of several shards may have no ids beyond the experts
 
     def shard(self, shard: str, read: Callable[[int], None] | None = None) -> Profile:
         """Count one shard; `read` is told how many tokens more were read."""
@@ -39,16 +43,23 @@ class _Counting:
             options = dict(self.load_options)
             if is_profile(path):
                 return self._saved(path, options)
-            source = load(path, **options)
-            if read is not None and isinstance(source, Trace):
-                source = _watched(source, read)
-            return Profile.of(
-                source,
-                workers=self.workers,
-                distances=self.distances,
-                window_tokens=self.window_tokens,
-                sample_tokens=self.sample_tokens,
-            )
+            try:
+                return self._of(load(path, **options), read)
+            except InputError as error:
+                if not self.several or {one.pointer for one in error.violations} != {BEYOND}:
+                    raise
+                return self._of(load(path, **options | {"ids_beyond_experts": None}), read)
+
+    def _of(self, source: Trace | LoadCounts, read: Callable[[int], None] | None) -> Profile:
+        if read is not None and isinstance(source, Trace):
+            source = _watched(source, read)
+        return Profile.of(
+            source,
+            workers=self.workers,
+            distances=self.distances,
+            window_tokens=self.window_tokens,
+            sample_tokens=self.sample_tokens,
+        )
 
     def run(self, shards: tuple[str, ...]) -> Counted:
         """Count neighbours, and merge them from left to right."""
@@ -86,7 +97,7 @@ def merge(left: Counted, right: Counted) -> Counted:
     except InputError as error:
         found = Violations()
         found.extend(error, f"{_range(left.first, left.last)} and {_range(right.first, right.last)}: ")
-        raise InputError(tuple(found.found)) from None
+        raise found.error() from None
     return Counted(first=left.first, last=right.last, profile=profile)
 
 
@@ -145,8 +156,23 @@ def profile_shards(
         window_tokens=window_tokens,
         sample_tokens=sample_tokens,
         load_options=tuple(sorted(load_options.items())),
+        several=len(shards) > 1,
     )
-    told = progress or _silent
+    profile = _counted(shards, counting, executor, progress or _silent, read)
+    taken = any(READ_AS_NONE in note for source in profile.sources for note in source.notes)
+    if load_options.get("ids_beyond_experts") == "none" and not taken:
+        detail = "No shard has an id beyond the experts."
+        raise InputError.of(UNUSED, BEYOND, detail, "Leave it out.")
+    return profile
+
+
+def _counted(
+    shards: list[str],
+    counting: _Counting,
+    executor: Executor | Make | None,
+    told: Callable[[int, int], None],
+    read: Callable[[int], None] | None,
+) -> Profile:
     if executor is None:
         return _tree(_here(shards, counting, told, read)).profile
     runs = [tuple(shards[start : start + RUN]) for start in range(0, len(shards), RUN)]

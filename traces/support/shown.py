@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Facts", "as_html", "as_text", "layers_that", "number", "runs", "shorten", "spread_of"]
+__all__ = ["Facts", "Shown", "as_html", "as_text", "layers_that", "number", "runs", "shorten", "spread_of"]
 
 MOST_FACTS = 9  # with the title, ten lines
 MOST_LAYERS = 8  # that a sentence names
@@ -42,6 +42,25 @@ def as_html(title: str, facts: Facts | Sequence[Sequence[object]], head: Sequenc
         for row in _rows(facts)
     )
     return f"<table><caption>{escape(title)}</caption>{top}{body}</table>"
+
+
+class Shown:
+    """Base of what shows itself as a title and facts: in a terminal, and as a table in a notebook.
+
+    Dataclasses say ``repr=False``, or their own `__repr__` would win.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())
+
+    def _shown(self) -> tuple[str, Facts]:
+        """Return the title and the facts."""
+        raise NotImplementedError
 
 
 def _rows(facts: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.cli.console import Json, print_json, say, write
+from api.cli.console import BAD_INPUT, Json, print_json, say, write
 
 if TYPE_CHECKING:  # settings take longer to load than --help may
     from api.settings.settings import Settings
@@ -29,6 +29,7 @@ BackupFile = Annotated[Path, typer.Argument(metavar="FILE.tar", help="The backup
 def backup(file: BackupFile, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Write the data folder of a service, running or not, to one tar file: its database and its traces.
 
+    What is damaged is told and left out, and the exit code is 1 then: the backup holds the rest.
     Traces in an object store are not included, and a PostgreSQL database is saved with pg_dump; see docs/operations.md.
     """
     from api.store.backup import backup as run
@@ -44,8 +45,11 @@ def backup(file: BackupFile, data_dir: DataDir = None, as_json: Json = False) ->
 
 
 def restore(file: BackupFile, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Make a data folder from a backup, every digest checked. A folder that is not empty is left as it is."""
-    from api.store.backup import restore as run
+    """Make a data folder from a backup, every digest checked. A folder that is not empty is left as it is.
+
+    What is damaged is told and left out, and the exit code is 1 then: the folder has the rest.
+    """
+    from api.store.restore import restore as run
 
     os.umask(0o077)
     _tell(run(file, _settings(data_dir).data_dir), file, as_json)
@@ -60,7 +64,12 @@ def _settings(data_dir: Path | None) -> Settings:
 def _tell(kept: Kept, file: Path, as_json: bool) -> None:
     for name in kept.missing:
         say(f"{name} is missing: its trace was deleted meanwhile, or is lost.", "warning")
+    for name in kept.damaged:
+        say(f"{name} is damaged, and was left out.", "warning")
     if as_json:
         print_json({"file": str(file), **asdict(kept)})
-        return
-    write(f"{file}: {kept.traces} traces, {kept.plans} plans, {kept.uploads} open uploads, {kept.bytes} bytes.")
+    else:
+        write(f"{file}: {kept.traces} traces, {kept.plans} plans, {kept.uploads} open uploads, {kept.bytes} bytes.")
+    if kept.lost:
+        say("Not everything is there: upload the traces again that are named above, which heals them.")
+        raise typer.Exit(BAD_INPUT)

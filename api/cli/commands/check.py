@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.commands.exports import ModelClass, MtpModelClass, Where, WithoutMtp, form_of, placement_context
 from api.cli.console import BAD_INPUT, Json, print_json, say, write
 from api.cli.declared import Asked, asks
+from api.cli.knobs import WHAT
 from api.cli.reading import TraceReading
+from api.cli.remote.service import ServerOption, service_at
+from api.cli.remote.trace import send_trace
+from api.cli.writing import PlacementWriting, form_of
 
 if TYPE_CHECKING:
     from placement.exports import Document
@@ -21,49 +25,57 @@ __all__ = ["check"]
 
 WIDTH = 100
 MATRIX = "vllm_pr49572"  # lists of numbers: a placement, or counts
+OF_PLACEMENT = ("topology", "without_mtp", "model_class", "mtp_model_class")
 OF_LAYOUT = ("model", "num_experts", "layer_ids", "num_layers", "first_moe_layer", "num_mtp_layers")
 
 
 @asks(TraceReading, "reading")
+@asks(PlacementWriting, "writing", only=OF_PLACEMENT)
 def check(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="Placement file of any engine; or a trace, load matrix or profile to diagnose."
+            metavar="FILE",
+            help="Placement file of any engine; or a trace, load matrix or profile to diagnose; with --server also an "
+            "id, sha256:...",
         ),
     ],
     reading: Asked,
+    writing: Asked,
     engine: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Engine, or format that a placement should have; by content by default."),
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=WHAT,
+            help="Engine, or format that a placement should have; by content by default.",
+        ),
     ] = None,
-    without_mtp: WithoutMtp = False,
-    model_class: ModelClass = None,
-    mtp_model_class: MtpModelClass = None,
-    topology: Where = None,
+    server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
     """Tell everything in a placement file that its engine would reject, or what is wrong with a recording.
 
     Of a recording: what each finding does to a plan, and what to do. Exit code 1 if a placement breaks a rule, or if a
-    finding is an error; notes and warnings give 0.
+    finding is an error; notes and warnings give 0. A service reads a recording that it has, or that is sent to it; what
+    it can't take, it refuses.
     """
     from api.cli.outputs import Checks
 
-    of_placement: dict[str, Any] = {"--engine": engine, "--topology": topology, "--model-class": model_class}
-    of_placement |= {"--mtp-model-class": mtp_model_class, "--without-mtp": without_mtp or None}
-    given = [flag for flag, value in of_placement.items() if value is not None]
+    given = [
+        f"--{name.replace('_', '-')}" for name in writing.nested() | ({} if engine is None else {"engine": engine})
+    ]
     of_trace = [path[0] for path in reading.said if path[0] not in OF_LAYOUT]
     with Checks() as checks:
-        read = reading.build(checks)
-        checks.run(lambda: _refuse_both(given, of_trace))
+        read, placing = reading.build(checks), writing.build(checks)
+        checks.run(lambda: _refuse_both(given, of_trace if server is None else ["server"]))
+    if server is not None:
+        _diagnose(file, read, server, as_json=as_json)
+        return
     document = None if of_trace else _placement(file, asked=bool(given))
     if document is None:
-        _diagnose(file, read, as_json=as_json)
+        _diagnose(file, read, None, as_json=as_json)
         return
-    names = {"model_class": model_class, "mtp_model_class": mtp_model_class}
-    context = placement_context(topology, read, without_mtp=without_mtp, **names)
-    _check_placement(file, document, engine, context, as_json=as_json)
+    _check_placement(file, document, engine, placing.context(read), as_json=as_json)
 
 
 def _refuse_both(of_placement: list[str], of_trace: list[str]) -> None:
@@ -108,23 +120,29 @@ def _places(document: Document) -> bool:
     return False
 
 
-def _diagnose(file: Path, reading: TraceReading, *, as_json: bool) -> None:
-    """Tell what the doctor finds in a recording."""
+def _diagnose(file: Path, reading: TraceReading, server: str | None, *, as_json: bool) -> None:
+    """Tell what the doctor finds in a recording, here or in a service."""
     from api.cli.errors import words
     from traces import Diagnosis, Finding
     from traces import check as diagnose
 
     loading: dict[str, Any] = reading.load_options(reading.layout())
-    diagnosis = diagnose(file, **{name: value for name, value in loading.items() if value is not None})
+    loading = {name: value for name, value in loading.items() if value is not None}
+    found: Iterable[Any]
+    if server is None:
+        found = diagnose(file, **loading)
+    else:
+        with service_at(server) as service:
+            found = service.findings(send_trace(service, file, loading)).findings
     findings = [
         Finding(code=one.code, severity=one.severity, detail=words(one.detail), remedy=words(one.remedy))
-        for one in diagnosis
+        for one in found
     ]
     if as_json:
         print_json(Diagnosis.of(str(file), findings).as_dict())
     else:
         write(_shown(file, findings))
-    if diagnosis.has_errors:
+    if any(one.severity == "error" for one in findings):
         raise typer.Exit(BAD_INPUT)
 
 

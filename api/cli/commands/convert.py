@@ -7,23 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.commands.exports import (
-    FillMissing,
-    Force,
-    Layer,
-    ModelClass,
-    ModelName,
-    MtpModelClass,
-    PipelineStages,
-    Where,
-    WithoutMtp,
-    form_of,
-    placement_context,
-    write_placement,
-)
 from api.cli.console import Json, print_json, say, write
 from api.cli.declared import Asked, asks
+from api.cli.knobs import WHAT
 from api.cli.reading import TraceReading
+from api.cli.writing import Force, PlacementWriting, form_of, write_placement
 
 if TYPE_CHECKING:
     from traces import ModelLayout
@@ -35,6 +23,7 @@ COUNTS = ("logical_count", "lmdeploy_statistics")
 
 
 @asks(TraceReading, "reading", without=("format",))
+@asks(PlacementWriting, "writing")
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Placement file, or trace.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
@@ -43,22 +32,19 @@ def convert(
         typer.Option(
             "--to",
             metavar="FORMAT",
+            rich_help_panel=WHAT,
             help="Placement format (see `formats`); for traces parquet, jsonl or npz; for counts "
             "logical-count (SGLang) or lmdeploy-statistics.",
         ),
     ],
     reading: Asked,
+    writing: Asked,
     source_format: Annotated[
-        str | None, typer.Option("--from", metavar="FORMAT", help="Format of IN; found by content by default.")
+        str | None,
+        typer.Option(
+            "--from", metavar="FORMAT", rich_help_panel=WHAT, help="Format of IN; found by content by default."
+        ),
     ] = None,
-    fill_missing: FillMissing = False,
-    without_mtp: WithoutMtp = False,
-    layer: Layer = None,
-    model_class: ModelClass = None,
-    mtp_model_class: MtpModelClass = None,
-    model_name: ModelName = None,
-    pipeline_stages: PipelineStages = None,
-    topology: Where = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -66,27 +52,25 @@ def convert(
     from api.cli.outputs import Checks, check_outputs
 
     with Checks() as checks:
-        read = reading.build(checks)
+        read, placing = reading.build(checks), writing.build(checks)
         checks.run(lambda: check_outputs({"OUT": output}, (source, reading.get("model"))))
     wanted = to.strip().lower().replace("-", "_")
-    names: dict[str, Any] = {"model_class": model_class, "mtp_model_class": mtp_model_class, "model_name": model_name}
-    names |= {"pipeline_stages": pipeline_stages}
-    writing = {"fill_missing": fill_missing, "without_mtp": without_mtp, "layer": layer} | names
+    of_placement = writing.nested() | {"force": force}
     if wanted in COUNTS:
-        _refuse_unused(writing | {"topology": topology, "force": force}, "Counts are written")
+        _refuse_unused(of_placement, "Counts are written")
         model = read.layout()
         loading = read.load_options(model) | {"format": source_format}
         _convert_counts(source, output, wanted, loading, model, as_json=as_json)
         return
     if wanted in TRACES and not (wanted == "npz" and _is_placement(source, source_format)):
-        _refuse_unused(writing | {"topology": topology, "force": force}, "A trace is converted")
+        _refuse_unused(of_placement, "A trace is converted")
         loading = read.load_options(read.layout()) | {"format": source_format}
         _convert_trace(source, output, wanted, loading, as_json=as_json)
         return
     rows = {"ids_beyond_experts": read.ids_beyond_experts, "layer_base": read.layer_base, "phase": read.phase}
     rows |= {"layers": read.layers, "top_k": read.top_k, "drop_dummy": read.drop_dummy_rows}
     _refuse_unused(rows, "A placement is converted")
-    context = placement_context(topology, read, **writing)
+    context = placing.context(read)
     form, engine = form_of(wanted, "/to")
     write_placement(source, source_format, context, form, engine, output, force=force, as_json=as_json)
 

@@ -40,14 +40,14 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key and print it. It is shown this once, and kept nowhere."""
-    from api.store.keys import SCOPES
+    from api.store.keys import SCOPES, is_tenant
     from traces import Violations
 
     scopes, found = scope or ["read"], Violations()
     for given in scopes:
         if given not in SCOPES:
             found.add("scope", "--scope", f"There is no scope {given!r}.", f"Use {', '.join(SCOPES)}.")
-    if not (1 <= len(tenant) <= 80 and tenant.isprintable()):
+    if not is_tenant(tenant):
         found.add("tenant", "--tenant", "A tenant's name has 1 to 80 printable characters.", "Choose another name.")
     if days is not None and not 0 < days <= 36_500:
         found.add("days", "--days", f"{days:g} days.", "Give more than 0, at most 36500.")

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli import options as shared
-from api.cli import reading
 from api.cli.console import Json, print_json, say, write
+from api.cli.declared import Asked, asks
+from api.cli.knobs import LIMITS, WHAT
+from api.cli.options import WorkersOption, output_option
 from api.cli.progress import Progress, progress
+from api.cli.reading import TraceReading
 from api.cli.remote.service import ServerOption, check_server, service_at
 from api.cli.remote.trace import send_trace
 from api.report.tables import table
@@ -26,6 +28,7 @@ __all__ = ["profile"]
 WIDTH = 100
 
 
+@asks(TraceReading, "reading")
 def profile(
     sources: Annotated[
         list[str],
@@ -35,38 +38,31 @@ def profile(
             "(s3://BUCKET/*.parquet); several are merged.",
         ),
     ],
+    reading: Asked,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Profile to write (.npz), which `solve` takes."),
+        output_option("--output", "-o", metavar="FILE", text="Profile to write (.npz), which `solve` takes."),
     ] = None,
     distance: Annotated[
-        list[int] | None, typer.Option(metavar="D", help="Also count pairs of layers that are D apart; repeatable.")
+        list[int] | None,
+        typer.Option(
+            metavar="D", rich_help_panel=WHAT, help="Also count pairs of layers that are D apart; repeatable."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the permutation null.")] = 0,
-    top_k: shared.TopKOption = None,
-    drop_dummy: shared.DropDummyOption = False,
-    ids_beyond_experts: shared.BeyondOption = None,
-    layer_base: shared.LayerBaseOption = None,
-    phase: shared.PhaseOption = None,
-    layers: shared.LayersOption = None,
-    num_experts: shared.NumExpertsOption = None,
-    layer_ids: shared.LayerIdsOption = None,
-    format_name: shared.FormatOption = None,
-    model_config: shared.ModelConfigOption = None,
-    model_layers: shared.ModelLayersOption = None,
-    first_moe_layer: shared.FirstMoeLayerOption = None,
-    moe_layers: shared.MoeLayersOption = None,
-    mtp_layers: shared.MtpLayersOption = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, rich_help_panel=LIMITS, help="Seed of the permutation null.")
+    ] = 0,
     executor: Annotated[
         str | None,
         typer.Option(
             metavar="WHERE",
+            rich_help_panel=LIMITS,
             help="Who counts: processes (one per core), or the cluster at dask://HOST:PORT.  "
             "[default: threads of this process]",
             show_default=False,
         ),
     ] = None,
-    workers: shared.WorkersOption = None,
+    workers: WorkersOption = None,
     server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
@@ -75,18 +71,15 @@ def profile(
     With --server the profile, which is much smaller than its traces, is uploaded as well; its id stands for it in
     solve, front and evaluate.
     """
-    model = reading.read_model(model_config, model_layers, first_moe_layer, mtp_layers, moe_layers)
-    loading = reading.load_options(num_experts, layer_ids, format_name, model)
-
-    from api.cli.outputs import check_outputs
+    from api.cli.outputs import Checks, check_outputs
     from api.jobs.executors import executor_factory
     from traces.profile.locations import list_shards
     from traces.profile.shards import profile_shards
     from traces.statistics import summary
 
-    rows: dict[str, Any] = {"ids_beyond_experts": ids_beyond_experts, "layer_base": layer_base, "phase": phase}
-    rows |= {"layers": reading.read_layer_ids(layers, "--layers")}
-    loading |= reading.row_options(top_k, drop_dummy, **rows)
+    with Checks() as checks:
+        read = reading.build(checks)
+    loading = read.load_options(read.layout())
     shards = list_shards(sources)
     check_outputs({"--output": output}, tuple(shard for shard in shards if "://" not in shard))
     if server is not None:
@@ -100,7 +93,7 @@ def profile(
             done = f"{counted} of {total} files, " if total > 1 else ""
             shown.phase(f"counting: {done}{tokens:,} tokens")
 
-        def read(more: int) -> None:
+        def tell_tokens(more: int) -> None:
             nonlocal tokens
             tokens += more
             shown.phase(f"counting: {done}{tokens:,} tokens")
@@ -112,7 +105,7 @@ def profile(
             workers=workers,
             distances=tuple(distance or (1,)),
             progress=tell,
-            read=None if make is not None else read,
+            read=None if make is not None else tell_tokens,
             **loading,
         )
         if output is not None:

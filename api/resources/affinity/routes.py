@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from concurrent.futures import BrokenExecutor
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -17,6 +16,7 @@ from api.http.strict import StrictRoute
 from api.resources.affinity.affinity import AffinityTask, affinity_of
 from api.resources.affinity.answers import Affinity
 from api.resources.context import ServicesOf, StoreOf
+from api.resources.helped import look
 from api.resources.responses import json_response
 from api.resources.traces.stored import StoredTrace
 from api.store.rows import TraceRow
@@ -39,7 +39,7 @@ Tokens = Annotated[int, Query(ge=1, le=1 << 40, description="Most tokens to coun
     "/{trace_id}/affinity",
     response_model=Affinity,
     summary="Look at loads and affinity",
-    responses={304: {"description": "Not modified"}, **problems("not-found")},
+    responses={304: {"description": "Not modified"}, **problems("not-found", "took-too-long")},
 )
 async def get_affinity(
     trace_id: str,
@@ -67,10 +67,7 @@ async def get_affinity(
         size=size,
         tokens=tokens,
     )
-    try:
-        counted = await services.parts.helpers.run(affinity_of, task)
-    except BrokenExecutor:
-        raise ProblemError("out-of-memory", "The count ended the process that ran it.") from None
+    counted = await look(services, row, "The count", affinity_of, task)
     return json_response(Affinity(trace=row.id, **_axes(row, pair, counted)), headers=etag)
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import BrokenExecutor
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from api.http.problems import ProblemError, problems
+from api.http.problems import problems
 from api.http.strict import StrictRoute
 from api.resources.context import Services, ServicesOf, StoreOf
 from api.resources.evaluation_body import EvaluationBody
 from api.resources.evaluations.answers import ReplayAnswer
 from api.resources.evaluations.evaluating import Replay, replay, replay_of
+from api.resources.helped import look
 from api.resources.responses import json_response
 from api.resources.topologies.named import with_topology
 from api.resources.traces.stored import StoredTrace
+from api.store.rows import TraceRow
 from api.store.tenant import TenantStore
 from traces import Violations
 
@@ -30,19 +31,16 @@ router = APIRouter(prefix="/v1/evaluations", tags=["evaluations"], route_class=S
     "",
     response_model=ReplayAnswer,
     summary="Replay a trace through a plan",
-    responses=problems("malformed-json", "too-large", "unsupported-media-type"),
+    responses=problems("malformed-json", "too-large", "unsupported-media-type", "took-too-long"),
 )
 async def evaluate_plan(body: EvaluationBody, services: ServicesOf, store: StoreOf) -> Response:
     """Count what crosses GPUs and nodes, and who waits, for every token; of counts, the expected loads of the GPUs."""
-    task = await run_in_threadpool(_task, services, store, body)
-    try:
-        result = await services.parts.helpers.run(replay, task, services.settings.max_job_bytes)
-    except BrokenExecutor:
-        raise ProblemError("out-of-memory", "The replay ended the process that ran it.") from None
+    task, trace = await run_in_threadpool(_task, services, store, body)
+    result = await look(services, trace, "The replay", replay, task, services.settings.max_job_bytes)
     return json_response(ReplayAnswer.model_validate(result))
 
 
-def _task(services: Services, store: TenantStore, body: EvaluationBody) -> Replay:
+def _task(services: Services, store: TenantStore, body: EvaluationBody) -> tuple[Replay, TraceRow]:
     body, found = with_topology(store, body), Violations()
     plan, request = None, None
     if isinstance(body.plan, str):
@@ -61,10 +59,5 @@ def _task(services: Services, store: TenantStore, body: EvaluationBody) -> Repla
     found.raise_if_any()
     assert plan is not None
     assert trace is not None
-    return replay_of(
-        body,
-        plan,
-        request,
-        trace=StoredTrace.of(services.settings, trace),
-        workers=services.settings.threads_per_plan,
-    )
+    stored, workers = StoredTrace.of(services.settings, trace), services.settings.threads_per_plan
+    return replay_of(body, plan, request, trace=stored, workers=workers), trace

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,6 +15,7 @@ from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.context import ServicesOf, StoreOf
 from api.resources.findings.answers import FindingsResource
+from api.resources.helped import look
 from api.resources.responses import json_response
 from api.resources.traces.stored import StoredTrace
 from traces import check
@@ -31,7 +31,7 @@ VERSION = 1  # of the rules: raise it when the same trace gets other findings
     "/{trace_id}/findings",
     response_model=FindingsResource,
     summary="Diagnose a trace",
-    responses={304: {"description": "Not modified"}, **problems("not-found")},
+    responses={304: {"description": "Not modified"}, **problems("not-found", "took-too-long")},
 )
 async def get_findings(trace_id: str, request: Request, services: ServicesOf, store: StoreOf) -> Response:
     """Read the trace from start to end, and say what is wrong with the recording: see `moe-placement check`."""
@@ -43,10 +43,7 @@ async def get_findings(trace_id: str, request: Request, services: ServicesOf, st
     known = not_modified(request, Response(headers=etag))
     if known.status_code == 304:
         return known
-    try:
-        found = await services.parts.helpers.run(_findings, StoredTrace.of(services.settings, row))
-    except BrokenExecutor:
-        raise ProblemError("out-of-memory", "The diagnosis ended the process that ran it.") from None
+    found = await look(services, row, "The diagnosis", _findings, StoredTrace.of(services.settings, row))
     return json_response(FindingsResource(trace=row.id, **found), headers=etag)
 
 

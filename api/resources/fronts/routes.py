@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api.http.conditional import not_modified
@@ -14,9 +14,10 @@ from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.context import ServicesOf, StoreOf
 from api.resources.fronts.answers import FrontList, FrontResource
-from api.resources.parameters import Cursor, Key, Limit, Status, TagQuery
-from api.resources.schemas import FrontBody, LabelsBody
+from api.resources.parameters import Key
+from api.resources.schemas import FrontBody
 from api.resources.searches.kinds import SearchKind
+from api.resources.searches.routes import add_routes
 
 __all__ = ["router"]
 
@@ -45,26 +46,15 @@ FRONTS = SearchKind(
         "quota-exceeded",
     ),
 )
-def create_front(body: FrontBody, services: ServicesOf, store: StoreOf, idempotency_key: Key = None) -> Response:
+async def create_front(
+    body: FrontBody, request: Request, services: ServicesOf, store: StoreOf, idempotency_key: Key = None
+) -> Response:
     """Queue the searches of a front; they take turns with plans."""
-    front_id = FRONTS.queue(services, store, body, idempotency_key)
-    response = FRONTS.answer(store, front_id)
+    front_id = await FRONTS.queue(request, services, store, body, idempotency_key)
+    response = await run_in_threadpool(FRONTS.answer, store, front_id)
     response.status_code = 202
     response.headers["Location"] = f"/v1/fronts/{front_id}"
     return response
-
-
-@router.get("", response_model=FrontList, summary="List fronts", responses=problems())
-def list_fronts(
-    request: Request,
-    store: StoreOf,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    status: Annotated[Sequence[Status], Query(description="Only fronts with one of these.")] = (),
-    tag: TagQuery = (),
-) -> Response:
-    """List the fronts without their points, the newest first."""
-    return FRONTS.listed(request, store, limit, cursor, status, tag)
 
 
 @router.get(
@@ -93,27 +83,4 @@ def get_point(front_id: str, number: Annotated[int, Path(ge=0, le=10_000)], stor
     return Response(plans[number], 200, media_type="application/json")
 
 
-@router.post(
-    "/{front_id}/cancel", response_model=FrontResource, summary="Cancel a front", responses=problems("not-found")
-)
-def cancel_front(front_id: str, store: StoreOf) -> Response:
-    """Stop the searches and keep the points that there are. A finished front stays as it is."""
-    return FRONTS.cancel(store, front_id)
-
-
-@router.patch("/{front_id}", response_model=FrontResource, summary="Rename a front", responses=problems("not-found"))
-def label_front(front_id: str, body: LabelsBody, store: StoreOf) -> Response:
-    """Change the name or the tags of a front."""
-    return FRONTS.label(store, front_id, body)
-
-
-@router.delete(
-    "/{front_id}",
-    status_code=204,
-    response_class=Response,
-    summary="Delete a front",
-    responses=problems("not-found", "not-finished"),
-)
-def delete_front(front_id: str, store: StoreOf) -> Response:
-    """Delete a front with its plans. A running one has to be cancelled first."""
-    return FRONTS.delete(store, front_id)
+add_routes(router, FRONTS, FrontResource, FrontList)

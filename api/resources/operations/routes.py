@@ -22,8 +22,8 @@ TEXT: dict[int | str, dict[str, Any]] = {200: {"description": "Text.", "content"
 
 
 @router.get("/healthz", response_class=Response, summary="Is the process up", responses={**TEXT, **problems()})
-def healthz() -> Response:
-    """Answer ok as long as the process answers at all."""
+async def healthz() -> Response:
+    """Answer ok as long as the process answers at all: no thread is taken, and nothing is waited for."""
     return Response("ok\n", media_type="text/plain")
 
 

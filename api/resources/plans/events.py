@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.concurrency import run_in_threadpool
 
+from api.http.access import still_valid
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.context import ServicesOf, StoreOf
 from api.resources.plans.answers import PlanNews
-from api.store.events import PlanEvent, events_after
-from api.store.tenant import TenantStore
+from api.store.events import PlanEvent
 from traces import Violation
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/plans", tags=["plans"], route_class=StrictRoute)
 
-POLL_S = 0.2
+CHECK_S = 1.0  # between two looks at whether the watcher may go on
 LONGEST_S = 600.0  # proxies and clients forget connections; whoever comes back misses nothing
 RETRY_MS = 1000
 KIND = {"queued": "status", "running": "incumbent"}
@@ -56,35 +55,35 @@ def _after(store: StoreOf, plan_id: str, last_event_id: LastEventId = None) -> i
     responses=problems("not-found"),
 )
 async def watch_plan(
-    plan_id: str, request: Request, services: ServicesOf, store: StoreOf, after: Annotated[int, Depends(_after)]
+    plan_id: str, request: Request, services: ServicesOf, after: Annotated[int, Depends(_after)]
 ) -> AsyncIterator[ServerSentEvent]:
     """Send every change of a plan: `status`, `incumbent` (score, bound or gap are new), and `done` at the end.
 
     The first events are those that a client has missed: all, or those after `Last-Event-ID`. `id` is the plan's
-    revision. After ten minutes comes `reconnect`: ask again, with the last id.
+    revision. After ten minutes comes `reconnect`: ask again, with the last id. `deleted` ends the stream of a plan that
+    is no more. The stream ends at once when the key or token that it was asked for with does.
     """
-    deadline = time.monotonic() + LONGEST_S
-    while True:
-        events = await run_in_threadpool(events_after, store.database, plan_id, after)
-        for event in events:
-            after = event.revision
-            yield _message(event)
-        if events and events[-1].data["status"] not in KIND:
-            return
-        if not events and await run_in_threadpool(_is_over, store, plan_id, after):
-            return
-        if time.monotonic() > deadline or services.draining.is_set():
-            yield ServerSentEvent(event="reconnect", data={}, retry=RETRY_MS)
-            return
-        if await request.is_disconnected():
-            return
-        await asyncio.sleep(POLL_S)
+    deadline, ended = time.monotonic() + LONGEST_S, False
+    async with services.watching.of(plan_id) as feed:
+        while True:
+            for event in feed.after(after):
+                after, ended = event.revision, event.data["status"] not in KIND
+                yield _message(event)
+            if feed.over and not feed.after(after):
+                if feed.deleted and not ended:
+                    yield ServerSentEvent(event="deleted", data={})
+                return
+            if time.monotonic() > deadline or services.draining.is_set():
+                yield ServerSentEvent(event="reconnect", data={}, retry=RETRY_MS)
+                return
+            if not await still_valid(request) or await request.is_disconnected():
+                return
+            await feed.news(CHECK_S)
 
 
-def _is_over(store: TenantStore, plan_id: str, after: int) -> bool:
-    """Whether nothing will come any more: the plan was deleted, or was finished when the client last heard of it."""
-    row = store.plans.get(plan_id)
-    return row is None or (row.finished and row.revision <= after)
+@lru_cache(1000)  # what fifty watchers are told is written once
+def _text(event: PlanEvent) -> str:
+    return PlanNews(at=datetime.fromtimestamp(event.at, UTC), revision=event.revision, **event.data).model_dump_json()
 
 
 def _message(event: PlanEvent) -> ServerSentEvent:
@@ -92,5 +91,4 @@ def _message(event: PlanEvent) -> ServerSentEvent:
     kind = KIND.get(data["status"], "done")
     if kind == "incumbent" and data["score"] is None and data["bound"] is None:
         kind = "status"
-    news = PlanNews(at=datetime.fromtimestamp(event.at, UTC), revision=event.revision, **data)
-    return ServerSentEvent(event=kind, id=str(event.revision), data=news)
+    return ServerSentEvent(event=kind, id=str(event.revision), raw_data=_text(event))

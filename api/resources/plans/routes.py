@@ -6,10 +6,9 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -18,8 +17,9 @@ from api.http.conditional import matches, not_modified, wait_of
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.helped import in_turn
 from api.resources.layers import MoeLayers, check_layers, layout, read_layers
-from api.resources.parameters import Cursor, Key, Limit, Prefer, Status, TagQuery
+from api.resources.parameters import Key, Prefer
 from api.resources.plans.answers import PlanList, PlanResource, PlanSummary, ValidPlan
 from api.resources.plans.exports import (
     FillMissing,
@@ -33,9 +33,10 @@ from api.resources.plans.exports import (
     WithoutMtp,
 )
 from api.resources.responses import json_response
-from api.resources.schemas import LabelsBody, PlanBody
+from api.resources.schemas import PlanBody
 from api.resources.searches.kinds import SearchKind, etag_of
 from api.resources.searches.queueing import checked
+from api.resources.searches.routes import add_routes
 from api.store.tenant import TenantStore
 from placement import Plan
 from placement.engines import check_travel, engine_of_export
@@ -92,7 +93,7 @@ async def create_plan(
     idempotency_key: Key = None,
 ) -> Response:
     """Queue a search. The answer is 202, or 200 if `Prefer: wait` was asked for and the plan is finished by then."""
-    plan_id = await run_in_threadpool(PLANS.queue, services, store, body, idempotency_key)
+    plan_id = await PLANS.queue(request, services, store, body, idempotency_key)
     wait_s = wait_of(request, services.settings.max_wait_s)
     if wait_s is not None:
         await _wait(request, services, store, plan_id, wait_s)
@@ -111,22 +112,14 @@ async def create_plan(
     summary="Check a request",
     responses=problems("malformed-json", "too-large", "unsupported-media-type"),
 )
-def validate_plan(body: PlanBody, services: ServicesOf, store: StoreOf) -> Response:
+async def validate_plan(body: PlanBody, services: ServicesOf, store: StoreOf) -> Response:
     """Check a request as `POST /v1/plans` does, and queue nothing. All violations are reported at once."""
+    async with in_turn(services.checking, store.tenant):
+        return await run_in_threadpool(_validated, services, store, body)
+
+
+def _validated(services: Services, store: TenantStore, body: PlanBody) -> Response:
     return json_response(ValidPlan(request=checked(services, store, body).request))
-
-
-@router.get("", response_model=PlanList, summary="List plans", responses=problems())
-def list_plans(
-    request: Request,
-    store: StoreOf,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    status: Annotated[Sequence[Status], Query(description="Only plans with one of these.")] = (),
-    tag: TagQuery = (),
-) -> Response:
-    """List the plans without their maps, the newest first."""
-    return PLANS.listed(request, store, limit, cursor, status, tag)
 
 
 @router.get(
@@ -225,30 +218,6 @@ def export_plan(
     return not_modified(request, Response(content, 200, headers, "application/octet-stream"))
 
 
-@router.post("/{plan_id}/cancel", response_model=PlanResource, summary="Cancel a plan", responses=problems("not-found"))
-def cancel_plan(plan_id: str, store: StoreOf) -> Response:
-    """Stop the search and keep the best plan so far. A finished plan stays as it is."""
-    return PLANS.cancel(store, plan_id)
-
-
-@router.patch("/{plan_id}", response_model=PlanResource, summary="Rename a plan", responses=problems("not-found"))
-def label_plan(plan_id: str, body: LabelsBody, store: StoreOf) -> Response:
-    """Change the name or the tags of a plan."""
-    return PLANS.label(store, plan_id, body)
-
-
-@router.delete(
-    "/{plan_id}",
-    status_code=204,
-    response_class=Response,
-    summary="Delete a plan",
-    responses=problems("not-found", "not-finished"),
-)
-def delete_plan(plan_id: str, store: StoreOf) -> Response:
-    """Delete a plan with everything that was found. A running one has to be cancelled first."""
-    return PLANS.delete(store, plan_id)
-
-
 async def _wait(
     request: Request, services: Services, store: TenantStore, plan_id: str, wait_s: float, known_etag: str | None = None
 ) -> None:
@@ -261,3 +230,7 @@ async def _wait(
         if await request.is_disconnected():
             return
         await asyncio.sleep(min(POLL_S, left))
+
+
+# The first route of a path tells which methods it takes, so those of every id come after those of words.
+add_routes(router, PLANS, PlanResource, PlanList)

@@ -122,6 +122,8 @@ def _traffic(
     problem: Problem, found: Breakdown, layer_ids: list[int], following: list[int | None], layer: int | None
 ) -> dict[str, Any] | None:
     rows = len(found.flow)
+    if not rows:  # of one layer nothing goes on to a next one
+        return None
     row = layer_ids.index(layer) if layer is not None else int(found.score.traffic_by_layer.argmax())
     if row >= rows or not (sent := float(found.flow[row].sum())):
         return None

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http.paging import decode_cursor, link_next, next_cursor
 from api.http.problems import ProblemError
 from api.resources.context import Services
+from api.resources.helped import in_turn
 from api.resources.responses import json_response
 from api.resources.schemas import FrontBody, LabelsBody, PlanBody
 from api.resources.searches.queueing import queue
@@ -45,9 +47,13 @@ class SearchKind:
     resource: Callable[[PlanRow, str | None, str | None], BaseModel]
     page: Callable[[Sequence[PlanRow], str | None], BaseModel]
 
-    def queue(self, services: Services, store: TenantStore, body: PlanBody | FrontBody, key: str | None) -> str:
+    async def queue(
+        self, request: Request, services: Services, store: TenantStore, body: PlanBody | FrontBody, key: str | None
+    ) -> str:
         """Queue what a body asks for, unless the idempotency key says that it was before; return its id."""
-        created = queue(services, store, body, key)
+        async with in_turn(services.checking, store.tenant):
+            created = await run_in_threadpool(queue, services, store, body, key)
+        await request.state.turn.end()
         if created.new:
             services.parts.dispatcher.announce()
         return created.row.id

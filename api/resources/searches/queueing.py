@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from threading import BoundedSemaphore
 from typing import Any
 
 from api.http.problems import ProblemError
@@ -13,6 +12,7 @@ from api.resources.context import Services
 from api.resources.requests import request_of
 from api.resources.schemas import FrontBody, PlanBody
 from api.resources.searches.checks import check
+from api.resources.searches.expected import expected_s
 from api.resources.topologies.named import with_topology
 from api.store.rows import ConflictError, Created
 from api.store.tenant import TenantStore
@@ -22,15 +22,14 @@ from traces import InputError, Violations
 
 __all__ = ["Checked", "checked", "queue"]
 
-_checks = BoundedSemaphore(2)  # bounds the memory of topologies and constraints, whatever the number of requests
-
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What the store keeps of a request: the body, and the text of the plan to start from."""
+    """What the store keeps of a request: the body, the text of the plan to start from, how long it may take."""
 
     request: dict[str, Any]
     start: str | None
+    expected_s: float
 
 
 def checked(services: Services, store: TenantStore, body: PlanBody | FrontBody) -> Checked:
@@ -41,11 +40,6 @@ def checked(services: Services, store: TenantStore, body: PlanBody | FrontBody) 
     InputError
         With all violations that can be told without reading the trace.
     """
-    with _checks:
-        return _checked(services, store, body)
-
-
-def _checked(services: Services, store: TenantStore, body: PlanBody | FrontBody) -> Checked:
     settings, found = services.settings, Violations()
     text = _start(store, body, found)
     request: Request | None = None
@@ -64,7 +58,8 @@ def _checked(services: Services, store: TenantStore, body: PlanBody | FrontBody)
     check(request, trace.facts, settings.max_job_bytes)
     content = body.model_dump(mode="json")
     content["limits"]["time_s"] = request.limits.time_s  # left out means the default, null means none
-    return Checked(request=content, start=text)
+    expected = expected_s(request, trace.bytes, settings.max_time_limit_s)
+    return Checked(request=content, start=text, expected_s=expected)
 
 
 def queue(services: Services, store: TenantStore, body: PlanBody | FrontBody, key: str | None) -> Created:
@@ -96,6 +91,7 @@ def queue(services: Services, store: TenantStore, body: PlanBody | FrontBody, ke
             key=key,
             body_hash=body_hash,
             key_age_s=key_age_s,
+            expected_s=found.expected_s,
         )
     except ConflictError as conflict:
         retry = {"Retry-After": "10"} if conflict.slug in ("queue-full", "quota-exceeded") else {}

@@ -7,8 +7,8 @@ import json
 from api.jobs.attempts import Attempt
 from api.jobs.reporter import AttemptInterruptedError
 from api.resources.traces.inspection import open_stored
-from api.store.blobs import open_blobs
 from api.store.leases import Task
+from api.store.remote_blobs import open_blobs
 from placement import Plan
 from solvers import Request, Study
 from traces import InputError, Trace

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import stat
+import time
 import urllib.error
 import urllib.request
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -37,7 +39,7 @@ def fetch(source: str, settings: Settings, blobs: Blobs) -> Incoming:
     source : str
         Absolute path, or http(s) address.
     settings : Settings
-        `import_dirs`, `import_urls`.
+        `import_dirs`, `import_urls`, `max_read_s`.
     blobs : Blobs
 
     Raises
@@ -47,6 +49,7 @@ def fetch(source: str, settings: Settings, blobs: Blobs) -> Incoming:
     ProblemError
         413 if it is larger than traces may be; 507 if the disk is full.
     """
+    deadline = time.monotonic() + settings.max_read_s
     opened = _open_url(source, settings) if "://" in source else _open_path(source, settings)
     incoming = blobs.receive()
     try:
@@ -54,6 +57,8 @@ def fetch(source: str, settings: Settings, blobs: Blobs) -> Incoming:
             while data := _read(stream, source):
                 if incoming.size + len(data) > settings.max_trace_bytes:
                     raise ProblemError("too-large", f"It is larger than {settings.max_trace_bytes} bytes.")
+                if time.monotonic() > deadline:  # a server that sends a byte now and then would hold this thread
+                    raise _unreadable(source, f"it did not arrive within {settings.max_read_s:g} s")
                 incoming.write(data)
         incoming.finish()
     except OSError as error:
@@ -67,7 +72,8 @@ def fetch(source: str, settings: Settings, blobs: Blobs) -> Incoming:
 
 def _read(stream: IO[bytes], source: str) -> bytes:
     try:
-        return stream.read(CHUNK_BYTES)
+        # As much as has come: a server that sends a byte now and then must not hide the deadline.
+        return stream.read1(CHUNK_BYTES) if isinstance(stream, HTTPResponse) else stream.read(CHUNK_BYTES)
     except OSError as error:
         raise _unreadable(source, str(error)) from error
 

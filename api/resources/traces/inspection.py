@@ -205,6 +205,8 @@ def _rename(error: InputError, path: Path, shown: str) -> InputError:
             Violation(
                 code=item.code, pointer=renamed(item.pointer), detail=renamed(item.detail), remedy=renamed(item.remedy)
             )
-            for item in error.violations
-        )
+            for item in error.listed
+        ),
+        error.more,
+        stopped=error.stopped,
     )

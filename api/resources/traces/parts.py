@@ -22,7 +22,7 @@ def offset_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-async def append(request: Request, path: Path, offset: int, limit: int) -> int:
+async def append(request: Request, path: Path, offset: int, limit: int, beyond: ProblemError) -> int:
     """Append a request's body to what has arrived, and make it durable; return the new offset.
 
     A connection that is lost half-way keeps what came before: the client asks for the offset and goes on from there.
@@ -35,11 +35,13 @@ async def append(request: Request, path: Path, offset: int, limit: int) -> int:
         Where the body begins, as the client sees it.
     limit : int
         Most bytes of the whole file.
+    beyond : ProblemError
+        What is told above the limit.
 
     Raises
     ------
     ProblemError
-        409 if the offset is another, 413 above the limit, 507 if the disk is full.
+        409 if the offset is another, `beyond`, 507 if the disk is full.
     """
     try:
         file = await run_in_threadpool(_open, path, offset)
@@ -48,8 +50,7 @@ async def append(request: Request, path: Path, offset: int, limit: int) -> int:
             async for chunk in request.stream():
                 buffer += chunk
                 if size + len(buffer) > limit:
-                    detail = f"The file is larger than {limit} bytes."
-                    raise ProblemError("too-large", detail, headers={"Connection": "close"})
+                    raise beyond
                 if len(buffer) >= CHUNK_BYTES:
                     size += await run_in_threadpool(file.write, bytes(buffer))
                     buffer.clear()

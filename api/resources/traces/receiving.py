@@ -6,8 +6,8 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import BrokenExecutor
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -16,13 +16,14 @@ from starlette.requests import Request
 from api.http.encodings import decoder
 from api.http.problems import ProblemError
 from api.resources.context import Services
+from api.resources.helped import read_upload
 from api.resources.traces.inspection import inspect
 from api.settings.settings import Settings
 from api.store.blobs import ALGORITHMS, Blobs, Incoming
 from api.store.disk import disk_problem
 from api.store.rows import ConflictError, TraceRow
 from api.store.tenant import TenantStore
-from traces import InputError, Violation
+from traces import Violation
 
 __all__ = ["admit", "check_digests", "digests", "receive_trace", "refuse_when_full", "storage_problem"]
 
@@ -87,7 +88,12 @@ async def admit(
 ) -> tuple[TraceRow, bool]:
     """Read a file that has arrived from start to end, and keep it if it is a valid trace; see `receive_trace`."""
     known = await run_in_threadpool(store.traces.get, incoming.blob_id)
-    facts = known.facts if known is not None else await _inspect(services, incoming, name, hints)
+    if known is not None:
+        facts = known.facts
+    else:
+        shown, limit = name or "trace", services.settings.max_unpacked_bytes
+        work = (inspect, incoming.path, shown, dict(hints), limit)
+        facts = await read_upload(services, store.traces.tenant, incoming.size, shown, *work)
     row, new = await run_in_threadpool(_keep, services, store, services.parts.blobs, incoming, name, facts, tags)
     _check_same(row, hints)
     return row, new
@@ -114,22 +120,6 @@ async def _receive(request: Request, incoming: Incoming, limit: int, algorithms:
     return {name: digest.digest() for name, digest in sent.items()}
 
 
-async def _inspect(
-    services: Services, incoming: Incoming, name: str | None, hints: Mapping[str, Any]
-) -> dict[str, Any]:
-    try:
-        limit = services.settings.max_unpacked_bytes
-        return await services.parts.helpers.run(inspect, incoming.path, name or "trace", dict(hints), limit)
-    except InputError as error:
-        raise ProblemError("invalid-trace", error.violations[0].detail, error.violations) from None
-    except BrokenExecutor:
-        detail = "Reading the file ended the process that read it; it needs more memory than there is, most likely."
-        violation = Violation(
-            code="reader_died", pointer=name or "trace", detail=detail, remedy="Upload a smaller file."
-        )
-        raise ProblemError("invalid-trace", detail, [violation]) from None
-
-
 def _keep(
     services: Services,
     store: TenantStore,
@@ -140,18 +130,27 @@ def _keep(
     tags: Sequence[str],
 ) -> tuple[TraceRow, bool]:
     limit = services.settings.tenant_trace_bytes
+    with _told():
+        blobs.make_way(incoming)  # it may read all of a large file, so nobody waits for it
     with services.holding:
         known = services.store.trace_is_known(incoming.blob_id)
-        try:
+        with _told():
             blobs.keep(incoming)
-        except OSError as error:
-            raise storage_problem(error) from error
         try:
             return store.traces.add(incoming.blob_id, name, incoming.size, facts, tags, limit)
         except ConflictError as conflict:
             if not known:
                 blobs.delete(incoming.blob_id)
             raise ProblemError(conflict.slug, conflict.detail) from None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what the disk says into a problem."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_problem(error) from error
 
 
 def _check_same(row: TraceRow, hints: Mapping[str, Any]) -> None:

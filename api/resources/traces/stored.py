@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from api.resources.traces.inspection import open_stored
 from api.settings.settings import Settings
-from api.store.blobs import open_blobs
+from api.store.remote_blobs import open_blobs
 from api.store.rows import TraceRow
 from solvers.source import Source
 

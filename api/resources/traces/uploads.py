@@ -14,6 +14,7 @@ from starlette.responses import Response
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute, refuse_encoded
 from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.helped import in_turn
 from api.resources.reading import ImportBody, UploadBody
 from api.resources.responses import json_response
 from api.resources.traces.answers import TraceResource, UploadResource
@@ -21,7 +22,7 @@ from api.resources.traces.imports import fetch
 from api.resources.traces.parts import append, offset_of
 from api.resources.traces.receiving import admit, check_digests, digests, refuse_when_full
 from api.resources.traces.routes import check_format
-from api.store.rows import TraceRow, UploadRow
+from api.store.rows import ConflictError, TraceRow, UploadRow
 from api.store.tenant import TenantStore
 
 __all__ = ["router"]
@@ -49,7 +50,7 @@ KEPT = {
     status_code=201,
     response_model=UploadResource,
     summary="Begin an upload in parts",
-    responses=problems("malformed-json", "too-large", "unsupported-media-type"),
+    responses=problems("malformed-json", "too-large", "unsupported-media-type", "quota-exceeded"),
 )
 def begin_upload(body: UploadBody, services: ServicesOf, store: StoreOf) -> Response:
     """Begin an upload in parts. Send them with PATCH, each where the last one ended, and finish."""
@@ -58,7 +59,11 @@ def begin_upload(body: UploadBody, services: ServicesOf, store: StoreOf) -> Resp
     if body.bytes is not None and body.bytes > settings.max_trace_bytes:
         raise ProblemError("too-large", f"{body.bytes} bytes are more than {settings.max_trace_bytes}.")
     hints = {"reading": body.hints, "tags": body.tags}
-    row = store.uploads.add(body.name, hints, body.bytes, time.time() + 3600 * settings.upload_hours)
+    expires_at = time.time() + 3600 * settings.upload_hours
+    try:
+        row = store.uploads.add(body.name, hints, body.bytes, expires_at, settings.tenant_open_uploads)
+    except ConflictError as conflict:
+        raise ProblemError(conflict.slug, conflict.detail) from None
     return _shown(services, row, status=201)
 
 
@@ -79,7 +84,9 @@ def get_upload(upload_id: str, services: ServicesOf, store: StoreOf) -> Response
     response_class=Response,
     summary="Send a part",
     openapi_extra=PART,
-    responses=problems("not-found", "offset-differs", "too-large", "unsupported-media-type", "storage-full"),
+    responses=problems(
+        "not-found", "offset-differs", "too-large", "unsupported-media-type", "quota-exceeded", "storage-full"
+    ),
 )
 async def send_part(
     upload_id: str, request: Request, services: ServicesOf, store: StoreOf, upload_offset: Offset
@@ -90,7 +97,12 @@ async def send_part(
     limit = services.settings.max_trace_bytes if row.bytes is None else row.bytes
     with _turn(services, upload_id):
         refuse_when_full(services.settings)
-        offset = await append(request, services.parts.blobs.part(upload_id), upload_offset, limit)
+        room = await run_in_threadpool(_room, services, store, upload_id)
+        beyond = ProblemError("too-large", f"The file is larger than {limit} bytes.", headers={"Connection": "close"})
+        if room < limit:
+            limit, detail = room, "Your traces and open uploads would have more bytes than your tenant may keep."
+            beyond = ProblemError("quota-exceeded", detail, headers={"Connection": "close"})
+        offset = await append(request, services.parts.blobs.part(upload_id), upload_offset, limit, beyond)
         services.metrics.upload_bytes.inc(offset - upload_offset)
     return Response(status_code=204, headers={"Upload-Offset": str(offset)})
 
@@ -149,7 +161,8 @@ async def import_trace(body: ImportBody, services: ServicesOf, store: StoreOf) -
     """Fetch a trace from a folder or an address that the operator allows (`import_dirs`, `import_urls`)."""
     check_format(body.format)
     refuse_when_full(services.settings)
-    incoming = await run_in_threadpool(fetch, body.source, services.settings, services.parts.blobs)
+    async with in_turn(services.parts.imports, store.traces.tenant):
+        incoming = await run_in_threadpool(fetch, body.source, services.settings, services.parts.blobs)
     services.metrics.upload_bytes.inc(incoming.size)
     try:
         row, new = await admit(services, store, incoming, body.name, body.hints, body.tags)
@@ -175,6 +188,12 @@ def _upload(store: TenantStore, upload_id: str) -> UploadRow:
     if row is None:
         raise ProblemError("not-found", f"There is no upload {upload_id[:100]!r}.")
     return row
+
+
+def _room(services: Services, store: TenantStore, upload_id: str) -> int:
+    """Return how many bytes an upload may have, beside what else its tenant has."""
+    others = sum(offset_of(services.parts.blobs.part(name)) for name in store.uploads.ids() if name != upload_id)
+    return services.settings.tenant_trace_bytes - store.traces.kept_bytes() - others
 
 
 def _forget(services: Services, store: TenantStore, upload_id: str) -> None:

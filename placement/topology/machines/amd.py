@@ -62,6 +62,7 @@ def machine_of(tables: Tables, name: str, overrides: Overrides) -> Machine:
         bandwidth=bandwidth,
         host=host,
         domain=joined(linked, host),
+        over_pcie=~linked & ~np.eye(gpus, dtype=bool),
         port_gb_s=overrides.pcie_gb_s,
         host_ends_nvlink=True,
         visible="HIP_VISIBLE_DEVICES",

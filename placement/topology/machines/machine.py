@@ -11,7 +11,7 @@ from placement.topology.links import GENERIC, MAX_GPUS
 from placement.topology.machines.network import network_of, slowest_inside
 from placement.topology.machines.options import Overrides
 from placement.topology.topology import Topology
-from traces import InputError
+from traces import InputError, Violations
 
 __all__ = ["Machine", "joined", "no_links"]
 
@@ -29,6 +29,8 @@ class Machine:
         Host of each GPU.
     domain : (G,) int64
         Which GPUs NVLink or XGMI joins; where there is none, the host.
+    over_pcie : (G, G) bool
+        Pairs of a host that go over PCIe.
     network_gb_s : float or None
         Per GPU, where the description says it.
     port_gb_s : float or None
@@ -47,6 +49,7 @@ class Machine:
     bandwidth: npt.NDArray[np.float64]
     host: npt.NDArray[np.int64]
     domain: npt.NDArray[np.int64]
+    over_pcie: npt.NDArray[np.bool_]
     network_gb_s: float | None = None
     port_gb_s: float | None = None
     network_ports: int | None = None
@@ -60,7 +63,8 @@ class Machine:
         Raises
         ------
         InputError
-            If it can't be known where NVLink ends, or nodes are no runs of ranks.
+            If it can't be known where NVLink ends, nodes are no runs of ranks, or an option says something of links
+            that there are none of.
         """
         if overrides.gpu_order is not None:
             return self.ordered(overrides.gpu_order).topology(replace(overrides, gpu_order=None))
@@ -73,6 +77,7 @@ class Machine:
             remedy = "Add domain=rack if it does, domain=host if not."
             raise InputError.of("domain_unknown", "/topology/domain", detail, remedy)
         rack = overrides.domain == "rack"
+        self._check_used(overrides)
         replica = np.repeat(np.arange(hosts), gpus)
         network, told = network_of(
             overrides,
@@ -109,6 +114,32 @@ class Machine:
             notes=(*self.notes, *merged, *(told if crossed and int(node[-1]) else ())),
         )
 
+    def _check_used(self, overrides: Overrides) -> None:
+        """Refuse what is said of hosts, of the network or of PCIe where no pair of GPUs has a use for it."""
+        found = Violations()
+        alone = overrides.hosts == 1 and len(set(self.host.tolist())) == 1
+        crossed = not alone and overrides.domain != "rack"
+        where = "There is one host" if alone else "NVLink or XGMI joins all hosts"
+        unused: dict[str, str] = {}
+        if alone and overrides.domain is not None:
+            unused["domain"] = "There is one host, so it does not matter where NVLink ends"
+        same = (self.host[:, None] == self.host[None, :]) & ~np.eye(len(self.host), dtype=bool)
+        if overrides.domain == "rack" and same.any() and self.over_pcie[same].all():
+            unused["domain"] = "No GPU has an NVLink or XGMI that could join hosts"
+        elif not crossed:
+            unused |= dict.fromkeys(("network_gb_s", "ibstat"), f"{where}, so nothing goes over the network")
+            if not self.over_pcie.any():
+                unused["pcie_gb_s"] = f"{where} and every pair of its GPUs, so nothing goes over PCIe"
+                if alone:
+                    unused["pcie_gb_s"] = "There is one host, and no pair of its GPUs goes over PCIe"
+        given = {key: getattr(overrides, key) for key in ("domain", "network_gb_s", "pcie_gb_s")}
+        given["ibstat"] = overrides.nics or None
+        for key, reason in unused.items():
+            if given[key] is not None:
+                remedy = "Leave it out." if not alone else "Leave it out, or say how many hosts there are: hosts=4."
+                found.add("without_effect", f"/topology/{key}", f"{reason}: {key} has no effect.", remedy)
+        found.raise_if_any()
+
     def ordered(self, order: tuple[int, ...]) -> Machine:
         """Return the machine with its GPUs in another order of ranks; those that are not named are not used.
 
@@ -132,6 +163,7 @@ class Machine:
             bandwidth=self.bandwidth[np.ix_(at, at)],
             host=_numbered(self.host[at]),
             domain=_numbered(self.domain[at]),
+            over_pcie=self.over_pcie[np.ix_(at, at)],
             notes=(*self.notes, note + left),
         )
 

@@ -77,6 +77,7 @@ def read(text: str, name: str, overrides: Overrides) -> Machine:
         bandwidth=bandwidth,
         host=host,
         domain=joined(linked > 0, host),
+        over_pcie=(host[:, None] == host[None, :]) & (linked == 0) & ~np.eye(len(gpus), dtype=bool),
         network_gb_s=min(speeds) if min(speeds) >= SLOWEST else None,
         port_gb_s=min(max(gpu.pcie, gpu.c2c) for gpu in gpus),
         host_ends_nvlink=None if fabric else True,

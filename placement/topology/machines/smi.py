@@ -90,6 +90,7 @@ def read(text: str, name: str, overrides: Overrides) -> Machine:
         bandwidth=links * speed + shares * pcie,
         host=host,
         domain=joined(links > 0, host),
+        over_pcie=shares > 0,
         port_gb_s=pcie,
         network_ports=table.ports,
         # Without NVLink, or with other counts than those of NVLink switches that join hosts, it ends here.

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.cost.shares import home_share, replica_share, shares_by_home
+from placement.cost.shares import home_share, shares_by_home
+from placement.loads.policies import replica_share
 from solvers.arrange.symmetry import renamings
 
 __all__ = ["ReplicaPatterns", "count_patterns", "interchangeable"]

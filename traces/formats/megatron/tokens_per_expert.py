@@ -42,10 +42,8 @@ __all__ = ["READER"]
 KEYS = {"iter", "layer", "tpe"}
 RANK = re.compile(r"rank_?(\d{1,6})")
 MAX_COUNT = 1 << 53
-STAGES = (
-    "Layers are numbered as in the files. With pipeline parallelism each stage counts from 0: give the ranks of one "
-    "stage, and its layers as `layer_ids`, or `model`."
-)
+ONE_STAGE = "Give `model`; with pipeline parallelism, give the ranks of one stage only, and its layers as `layer_ids`."
+STAGES = f"Layers are numbered as in the file. A pipeline stage counts its own from 0. {ONE_STAGE}"
 
 
 @dataclass
@@ -113,7 +111,7 @@ def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
     given, model = hints.layer_ids is not None, hints.model
     if not given and model is not None and tuple(layers) != model.moe_layers:
         detail = f"Layers {layers[:8]} are recorded, the model's are {list(model.moe_layers[:8])}."
-        remedy = "A pipeline stage counts its layers from 0: name those of this stage as `layer_ids`."
+        remedy = f"A pipeline stage counts its layers from 0. {ONE_STAGE}"
         raise InputError.of("layers_differ", bundle.name, detail, remedy)
     if not given and model is None:
         notes.append(STAGES)
@@ -136,14 +134,18 @@ def _joined(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
     """Return the counts (L, E), and by source rank where every rank holds all experts."""
     parts = np.stack([np.stack([rank.load[layer] for layer in layers]) for rank in ranks])
-    experts = hints.experts
+    experts, found = hints.experts, Violations()
     if experts is None and len(ranks) > 1:
-        raise InputError.of(
-            "ranks_ambiguous",
-            bundle.name,
-            f"Each of {len(ranks)} ranks counts {local} experts: all of them, or its own share of more.",
-            "Give the model's experts as `num_experts`, or `model`.",
+        detail = f"Each of {len(ranks)} ranks counts {local} experts: all of them, or its own share of more."
+        remedy = "Give the model's experts as `num_experts`, or `model`."
+        found.add("ranks_ambiguous", bundle.name, detail, remedy)
+    if hints.layer_ids is None and hints.model is None and len(ranks) > 1:
+        detail = (
+            f"Each of {len(ranks)} ranks counts {len(layers)} layers: all of them, or those of its pipeline stage, "
         )
+        detail += "which are counted from 0 in every stage."
+        found.add("layers_unknown", bundle.name, detail, ONE_STAGE)
+    found.raise_if_any()
     if experts is None or experts == local:
         if experts is None:
             notes.append(

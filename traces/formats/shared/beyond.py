@@ -16,11 +16,16 @@ import numpy.typing as npt
 
 from traces.batch import Batch, IntArray
 from traces.counts import LoadCounts
+from traces.experts_base import from_one
 from traces.formats.hints import Hints
 from traces.support.errors import InputError
 from traces.trace import Trace
 
-__all__ = ["settle_beyond"]
+__all__ = ["READ_AS_NONE", "UNUSED", "settle_beyond"]
+
+READ_AS_NONE = "were read as no routed expert"
+UNUSED = "option_unused"
+LEAST_USES = 8  # of an expert, on average: fewer choices may pass over expert 0
 
 
 def settle_beyond(loaded: Trace | LoadCounts, hints: Hints) -> Trace | LoadCounts:
@@ -35,7 +40,8 @@ def settle_beyond(loaded: Trace | LoadCounts, hints: Hints) -> Trace | LoadCount
     Raises
     ------
     InputError
-        For counts, in which an id is a column.
+        For counts, in which an id is a column. At the end of a pass: if no id is beyond the experts, so that the option
+        has no effect, or the only one there is the last of those that are counted from 1.
     """
     if not hints.beyond_is_none:
         return loaded
@@ -45,13 +51,22 @@ def settle_beyond(loaded: Trace | LoadCounts, hints: Hints) -> Trace | LoadCount
         raise InputError.of("option_unused", "/ids_beyond_experts", detail, remedy)
     experts, asked, place = loaded.num_experts, hints.experts_per_token, loaded.provenance.source
     top_k = loaded.top_k if asked is None else min(asked, loaded.top_k)
-    note = f"Ids from {experts} on were read as no routed expert, on request."
+    note = f"Ids from {experts} on {READ_AS_NONE}, on request."
     read, hash_source = loaded.read, loaded.hash_source
 
     def read_routed(max_tokens: int) -> Iterator[Batch]:
+        largest, zero, rows = -1, False, 0
         for batch in read(max_tokens):
             ids = _without(batch.topk_ids, experts)
+            if len(ids):
+                largest, zero = max(largest, int(batch.topk_ids.max())), zero or bool((ids == 0).any())
+                rows += len(ids)
             yield replace(batch, topk_ids=ids) if top_k == ids.shape[2] else _cut(batch, ids, top_k, place)
+        if rows and largest < experts and top_k == loaded.top_k and not hints.lenient:
+            detail = f"No id of {place} is {experts} or above, so that there is nothing to take for none."
+            raise InputError.of(UNUSED, "/ids_beyond_experts", detail, "Leave it out.")
+        if largest == experts and not zero and rows * top_k >= LEAST_USES * experts:
+            raise from_one(place, experts + 1, columns=False)
 
     return replace(
         loaded,

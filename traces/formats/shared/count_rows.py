@@ -80,7 +80,8 @@ def counts_of_rows(
         named = replace(hints, layer_ids=None)
         axes = Axes.settle(file, named, len(rows), lambda: -1, layer_ids=rows, num_experts=experts)
     kept = np.ascontiguousarray(load[rows, :experts])
-    return checked_counts(file.name, name, axes, kept, f"sha256:{file.sha256()}", notes=notes)
+    digest = f"sha256:{file.sha256()}"
+    return checked_counts(file.name, name, axes, kept, digest, notes=notes, by_hand=usual == "moe")
 
 
 def _fits(load: npt.NDArray[np.float64], moe: npt.NDArray[np.int64]) -> bool:

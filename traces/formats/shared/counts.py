@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from traces import rules as checks
 from traces.counts import LoadCounts
+from traces.experts_base import counted_from_one, from_one
 from traces.formats.axes import Axes
 from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
@@ -30,6 +31,7 @@ def checked_counts(
     notes: Iterable[str] = (),
     affinity: npt.NDArray[np.int64] | None = None,
     source_load: npt.NDArray[np.int64] | None = None,
+    by_hand: bool = False,
 ) -> LoadCounts:
     """Check a load matrix (L, E) and return it as counts, without the layers that have none.
 
@@ -48,11 +50,14 @@ def checked_counts(
         Pairs from layer to layer, where the file has them; every layer has counts then.
     source_load : (R, L, E) int64, optional
         Tokens by the rank that they come from, where the file has them.
+    by_hand : bool
+        Whether people number the experts in this format, who may count from 1; an engine counts from 0.
 
     Raises
     ------
     InputError
-        If a load is NaN, infinite or negative, a layer's sum is out of range, or no layer has any count.
+        If a load is NaN, infinite or negative, a layer's sum is out of range, no layer has any count, or experts are
+        counted from 1.
     """
     found = Violations()
     checks.check_layout(found, axes.layer_ids, axes.num_experts, 1)
@@ -70,6 +75,8 @@ def checked_counts(
     if not there.any() or (affinity is not None and not there.all()):
         what = "No layer has any count." if not there.any() else f"Layers {_listed(axes.layer_ids[~there])} have none."
         raise InputError.of("zero_tokens", source, what, "Check the recording: was it on while requests were served?")
+    if by_hand and not (axes.stated or axes.lenient) and counted_from_one(load[there]):
+        raise from_one(source, load.shape[1], columns=format_name == "eplb")
     kept = np.ascontiguousarray(load[there])
     kept.flags.writeable = False
     unrecorded = tuple(axes.layer_ids[~there].tolist())

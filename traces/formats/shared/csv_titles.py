@@ -5,28 +5,31 @@ from __future__ import annotations
 import re
 
 from traces.decoding.files import TraceFile
+from traces.formats.shared.csv_lines import BOM, delimiter_of
 from traces.support.errors import Violations
 
-__all__ = ["BOM", "by_titles", "says_nothing", "titles_of"]
+__all__ = ["by_titles", "says_nothing", "titles_of"]
 
-BOM = b"\xef\xbb\xbf"
 # What a title speaks of.
 LAYER, EXPERT = re.compile(r"layer|block"), re.compile(r"expert")
 RANK, TIME = re.compile(r"rank|device|gpu"), re.compile(r"step|iter|time|pass|epoch|batch|dump")
 AMOUNT = re.compile(r"count|token|load|freq|activat|hits|num|weight|total|sum|value|per_|tpe|^n$|^c$")
-# A number of a line's token or row: no count.
+# A number of a line, of its token or row: no count.
 INDEX = re.compile(
+    r"|unnamed: ?0|index|idx|id|"
     r"(token|pos|position|row|line|sample|prompt|seq|sequence|request)(_?(id|idx|index|no|nr|number|pos|position))?"
 )
 
 
 def titles_of(file: TraceFile) -> list[str] | None:
     """Return the titles of the first line, or None where it is no line of titles."""
-    first = file.head.removeprefix(BOM).split(b"\n", 1)[0].strip()
-    if b"," not in first or first[:1] in (b"{", b"[") or not first.isascii():
+    first = file.head.removeprefix(BOM).split(b"\n", 1)[0].strip(b" \r")
+    delimiter = delimiter_of(file)
+    if delimiter.encode() not in first or first[:1] in (b"{", b"[") or not first.isascii():
         return None
-    names = [name.strip().strip('"').lower() for name in first.decode().split(",")]
-    return names if all(re.match(r"[a-z_]", name) for name in names) else None
+    names = [name.strip().strip('"').lower() for name in first.decode().split(delimiter)]
+    titled = names if names[0] else names[1:]  # a column that numbers the lines has no title
+    return names if all(re.match(r"[a-z_]", name) for name in titled) else None
 
 
 def by_titles(names: list[str], place: str) -> dict[str, int] | None:

@@ -36,12 +36,17 @@ def settle_dummies(loaded: Trace | LoadCounts, drop: bool) -> Trace | LoadCounts
     -------
     Trace or LoadCounts
         With a note where there is something to tell.
+
+    Raises
+    ------
+    InputError
+        If rows of counts are to be dropped.
     """
     if isinstance(loaded, LoadCounts):
         if not drop:
             return loaded
-        note = "Dummy rows could not be dropped: the file holds counts, in which tokens can't be told apart."
-        return replace(loaded, provenance=loaded.provenance.noting(note))
+        detail = f"{loaded.provenance.source} holds counts, in which tokens can't be told apart: no row can be dropped."
+        raise InputError.of("option_unused", "/drop_dummy_rows", detail, "Leave it out.")
     if drop:
         return _dropping(loaded)
     found = _look(loaded)

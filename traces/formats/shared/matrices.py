@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from traces.decoding.files import TraceFile
 from traces.decoding.npy import MAGIC, open_npy
@@ -15,6 +16,43 @@ __all__ = ["MATRIX_BYTES", "MAX_LAYERS", "npy_kind"]
 MAX_LAYERS = 1000  # no model comes near
 MAX_IDS = 4096  # nor has as many experts in a layer
 MATRIX_BYTES = 256 << 20
+LOOK_BYTES = 4 << 20
+MOST_CHOSEN = 64  # no router chooses as many
+FEW_CHOSEN = 4  # no model has as few experts
+
+
+def _check_chosen(ids: npt.NDArray[Any], shape: tuple[int, ...], place: str) -> None:
+    """Refuse integers of three axes that may be counts of (steps, layers, experts).
+
+    A token chooses an expert once, few of them, and all tokens together choose nearly all that there are.
+
+    Parameters
+    ----------
+    ids : (rows, layers, K) integers
+        The first rows of the array.
+    shape : tuple of int
+        Of the array.
+    place : str
+
+    Raises
+    ------
+    InputError
+    """
+    rows = ids.reshape(-1, shape[2])
+    if shape[2] <= MOST_CHOSEN:
+        filler = np.iinfo(ids.dtype).max if ids.dtype.kind == "u" else -1
+        ordered = np.sort(rows, axis=1)
+        twice = (np.diff(ordered, axis=1) == 0) & (ordered[:, 1:] > 0) & (ordered[:, 1:] != filler)
+        real = rows[(rows != filler) & (rows >= 0)]
+        experts = int(real.max(initial=0)) + 1
+        if not twice.any() and (shape[2] < FEW_CHOSEN or (experts <= MAX_IDS and rows.size >= 2 * experts)):
+            return
+    raise InputError.of(
+        "ambiguous_format",
+        place,
+        f"Integers of shape {shape} may be chosen experts (tokens, layers, top-k), or counts (steps, layers, experts).",
+        "Say which as `format`: vllm_routed_experts, or eplb, which sums counts over the steps.",
+    )
 
 
 def npy_kind(file: TraceFile) -> Literal["exflow", "eplb", "routed"] | None:
@@ -31,14 +69,16 @@ def npy_kind(file: TraceFile) -> Literal["exflow", "eplb", "routed"] | None:
         array = open_npy(file, stream)
         header = array.header
         if header.ndim == 3 and header.dtype.kind in "iu" and 0 not in header.shape[1:]:
+            count = min(header.shape[0], max(1, LOOK_BYTES // header.row_bytes))
+            _check_chosen(array.rows(count), header.shape, file.name)
             return "routed"
         if header.ndim == 3:
             raise InputError.of(
                 "npy_axes",
                 file.name,
-                f"An array of shape {header.shape} has no place for the other columns.",
-                "Save it under a name: numpy.savez(path, topk_ids=array, num_experts=...), or for router logits "
-                "numpy.savez(path, router_logits=array, attention_mask=..., top_k=..., model_type=...).",
+                f"An array of {header.dtype} of shape {header.shape} is no choice of experts.",
+                "Counts (steps, layers, experts) are read as `format` eplb, and summed over steps. Router logits go "
+                "under a name: numpy.savez(path, router_logits=array, attention_mask=..., top_k=..., model_type=...).",
             )
         if header.ndim != 2 or 0 in header.shape:
             raise InputError.of(

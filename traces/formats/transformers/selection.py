@@ -13,11 +13,12 @@ import numpy.typing as npt
 from traces import rules as checks
 from traces.decoding.archive import open_archive
 from traces.decoding.files import TraceFile, guarded
+from traces.formats.transformers.kernels import largest
 from traces.support.errors import InputError
 
 __all__ = ["Selection"]
 
-PART_BYTES = 16 << 20
+PART_BYTES = 1 << 20
 
 
 class Selection:
@@ -71,36 +72,35 @@ class Selection:
             part = archive.stream(self._key)
             self._layers, positions, width = part.header.shape
             step = max(1, PART_BYTES // max(1, width * part.header.dtype.itemsize))
+            buffer = bytearray(step * width * part.header.dtype.itemsize)
             for layer in range(self._layers):
                 for start in range(0, positions, step):
                     count = min(step, positions - start)
-                    values = part.values(count * width).reshape(count, width)
+                    values = part.values(count * width, buffer).reshape(count, width)
                     first, last = np.searchsorted(self._kept, (start, start + count))
                     rows = self._kept[first:last] - start
                     place = f"{self._file.name}#/{self._key}/{layer}"
-                    ids = self._chosen(values[rows], place, rows + start)
+                    ids = self._chosen(values, rows, place, start)
                     with guarded(self._file.name):
                         spool.write(ids.astype(np.int16).tobytes())
         spool.flush()
         return spool
 
-    def _chosen(self, values: npt.NDArray[Any], place: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def _chosen(
+        self, values: npt.NDArray[Any], rows: npt.NDArray[np.int64], place: str, start: int
+    ) -> npt.NDArray[Any]:
+        """Return the ids of some rows of a part of a layer, which begins at position `start`."""
         if values.dtype.kind == "f":
-            if np.isnan(values).any():
-                row = int(np.argmax(np.isnan(values).any(axis=1)))
-                raise InputError.of(
-                    "logit_not_finite", f"{place}/{positions[row]}", "A logit is NaN.", "Record it again."
-                )
-            ids = np.argpartition(values, -self._top_k, axis=1)[:, -self._top_k :]
-            chosen = np.take_along_axis(values, ids, axis=1)
-            bad = ~np.isfinite(chosen).all(axis=1)
-            rule = "A chosen logit is infinite."
-            ids = np.take_along_axis(ids, np.argsort(-chosen, axis=1, kind="stable"), axis=1)
-        else:
-            ids = values
-            bad = ((values < -1) | (values >= checks.MAX_EXPERTS)).any(axis=1)
-            rule = "An index is out of range."
+            ids = np.empty((len(rows), self._top_k), np.int16)
+            found = largest(values, rows, ids)
+            if found != -1:
+                rule = "A logit is NaN." if found >= 0 else "A chosen logit is infinite."
+                row = rows[found if found >= 0 else -2 - found] + start
+                raise InputError.of("logit_not_finite", f"{place}/{row}", rule, "Record it again.")
+            return ids
+        taken = values[rows]
+        bad = ((taken < -1) | (taken >= checks.MAX_EXPERTS)).any(axis=1)
         if bad.any():
-            code = "logit_not_finite" if values.dtype.kind == "f" else "id_out_of_range"
-            raise InputError.of(code, f"{place}/{positions[int(np.argmax(bad))]}", rule, "Record it again.")
-        return ids
+            row = rows[int(np.argmax(bad))] + start
+            raise InputError.of("id_out_of_range", f"{place}/{row}", "An index is out of range.", "Record it again.")
+        return taken

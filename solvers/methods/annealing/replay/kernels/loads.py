@@ -30,7 +30,7 @@ __all__ = [
 
 @numba.njit(nogil=True, cache=True)
 def expert_share(gpus: Ints, count: int, homes: Floats, split: Split, share: Floats) -> None:
-    """Fill ``share[c]``, what replica c serves of an expert's tokens (as `placement.cost.shares.replica_share`).
+    """Fill ``share[c]``, what replica c serves of an expert's tokens (as `placement.loads.policies.replica_share`).
 
     Parameters
     ----------

@@ -1,0 +1,182 @@
+"""Large JSON bodies: checked in a process of their own, read in a thread of their own, one of each tenant at a time.
+
+What grows with a body keeps the interpreter to itself: for seconds, where a body breaks a rule a million times. So the
+event loop reads small ones only. A large one is first checked by a helper process, which may be ended, and whose memory
+does not matter; what has passed is read again here, in a thread, within known limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import BrokenExecutor, Executor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from api.http.json_text import read_json, told
+from api.http.problems import ProblemError
+from api.turns import TooManyWaitingError, Turns
+from traces import Violation
+
+__all__ = ["LIGHT_BYTES", "Bodies", "Turn"]
+
+LIGHT_BYTES = 32 << 10
+CHECK_S = 20.0
+WAIT_S = 60.0
+TENANTS = 16  # that may have a large body here at once, each of them one
+MOST_WAITING = 100  # of one tenant
+MAX_VALUES = 2_000_000  # as commas, which is what values are apart by
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a body is no request; pickles."""
+
+    slug: str
+    detail: str
+    errors: tuple[Violation, ...] = ()
+
+    def error(self) -> ProblemError:
+        """Return it as an exception."""
+        return ProblemError(self.slug, self.detail, self.errors)
+
+
+TOO_MUCH = Refusal("too-large", "The body takes more time or memory to check than there is. Send less at once.")
+
+
+class Turn:
+    """A request's turn with a large body. The route may end it early: before it waits for something else, say."""
+
+    def __init__(self) -> None:
+        self._held = AsyncExitStack()
+
+    async def begin(self, turns: Turns[int], tenant: str) -> None:
+        """Wait for the tenant's turn; `ProblemError` if that takes too long."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await self._held.enter_async_context(turns.turn(tenant))
+        except (TimeoutError, TooManyWaitingError):
+            detail = "Large requests of yours take turns, and too many wait for theirs."
+            raise ProblemError("too-many-requests", detail, headers={"Retry-After": "10"}) from None
+
+    async def end(self) -> None:
+        """Let the next one begin; again, it does nothing."""
+        await self._held.aclose()
+
+
+class Bodies:
+    """Reads large bodies.
+
+    Parameters
+    ----------
+    make : callable
+        Returns an executor of one process.
+    end : callable
+        Ends an executor and what runs in it.
+    """
+
+    def __init__(self, make: Callable[[], Executor], end: Callable[[Executor], None]) -> None:
+        self._make, self._end = make, end
+        self._executor: Executor | None = None
+        self._turns = Turns(range(TENANTS), 1, MOST_WAITING)
+        self._checking = asyncio.Lock()
+
+    @asynccontextmanager
+    async def turn(self, request: Request) -> AsyncIterator[Turn]:
+        """Wait until the body of a request may be received: at once if it is small, else one of a tenant at a time."""
+        turn, large = Turn(), is_large(request)
+        if large:
+            await turn.begin(self._turns, request.state.principal.tenant)
+        try:
+            yield turn
+        finally:
+            await turn.end()
+            if large:
+                await run_in_threadpool(give_back_memory)
+
+    async def read(self, content: bytes, model: type[BaseModel]) -> BaseModel:
+        """Return a large body as an instance of its model; `ProblemError` if it is none."""
+        if content.count(b",") > MAX_VALUES:
+            raise ProblemError("too-large", f"The body has more than {MAX_VALUES} values.")
+        refusal = await self._check(content, model)
+        if refusal is not None:
+            raise refusal.error()
+        return await run_in_threadpool(_read, content, model)
+
+    async def _check(self, content: bytes, model: type[BaseModel]) -> Refusal | None:
+        async with self._checking:  # so that nobody's body is ended because another's takes too long
+            for last in (False, True):
+                executor = self._executor = self._executor or self._make()
+                try:
+                    running = await run_in_threadpool(executor.submit, check, content, model)
+                    return await asyncio.wait_for(asyncio.wrap_future(running), CHECK_S)
+                except TimeoutError:
+                    self._drop(executor)
+                    break
+                except BrokenExecutor:
+                    self._drop(executor)
+                    if last:
+                        break
+        return TOO_MUCH
+
+    def _drop(self, executor: Executor) -> None:
+        if self._executor is executor:
+            self._executor = None
+        self._end(executor)
+
+    def close(self) -> None:
+        """End the helper process."""
+        if self._executor is not None:
+            self._drop(self._executor)
+
+
+def is_large(request: Request) -> bool:
+    """Whether a body is above `LIGHT_BYTES`, or does not say how large it is."""
+    length = request.headers.get("content-length")
+    if length is None:
+        return "transfer-encoding" in request.headers
+    return not length.isdecimal() or int(length[:20]) > LIGHT_BYTES
+
+
+def check(content: bytes, model: type[BaseModel]) -> Refusal | None:
+    """Return why a body is no instance of a model, None if it is one. Runs in the helper process."""
+    try:
+        _read(content, model)
+    except ProblemError as error:
+        return Refusal(error.slug, str(error.detail), error.errors)
+    except MemoryError:
+        return TOO_MUCH
+    finally:
+        give_back_memory()
+    return None
+
+
+def _read(content: bytes, model: type[BaseModel]) -> BaseModel:
+    value = read_json(content)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        items = error.errors(include_url=False, include_context=False, include_input=False)
+    if not isinstance(value, dict):
+        detail = "The body is not a JSON object."
+        violations: tuple[Violation, ...] = (
+            Violation(code="not_an_object", pointer="", detail=detail, remedy="Send an object."),
+        )
+    else:
+        violations = told([{**item, "loc": ("body", *item["loc"])} for item in items])
+    raise ProblemError("invalid-request", violations[0].detail, violations)
+
+
+def give_back_memory() -> None:
+    """Return what a large body has taken to the system; the C library would keep most of it."""
+    gc.collect()
+    trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
+    if trim is not None:
+        trim(0)

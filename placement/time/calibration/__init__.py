@@ -1,0 +1,1 @@
+"""Fitting the time model to tables of measurements, and judging it by them."""

@@ -1,0 +1,156 @@
+"""The time that a rank's experts take: fitted to measured kernels, or a roofline where nothing was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from placement.time.features import FEATURES, features, units
+from placement.time.gpus import Gpu
+from traces.model.shape import WEIGHT_BYTES, ModelShape
+
+__all__ = ["ExpertKernel", "FittedError", "config_of", "joined", "roofline"]
+
+Floats = npt.NDArray[np.float64]
+SHARPNESS = 12.0  # of the bend between what the host takes to launch and what the GPU takes to run
+ROOFLINE_ERROR = (0.28, 0.62)  # median over 33 measured kernels of A100, L40S, H100, H200 and B200, 150 rows each
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedError:
+    """How far predictions were from what was held out.
+
+    Attributes
+    ----------
+    median, p90 : float
+        Of the relative error, as fractions.
+    left_out : str
+        What each fit never saw.
+    rows : int
+        Measurements judged; 0 where nothing was.
+    """
+
+    median: float
+    p90: float
+    left_out: str
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertKernel:
+    """Time of one rank's expert kernels as a function of the tokens of each of its experts.
+
+    ``T = soft maximum of (floor, sum of coefficient x feature)``, see `placement.time.features`.
+
+    Attributes
+    ----------
+    gpu : str
+    name : str
+        Framework and kernel, such as ``sglang_deepep``.
+    phase : str
+        ``prefill``, ``decode``, or ``any``.
+    dtype : str
+        How weights are stored, a key of `WEIGHT_BYTES`.
+    floor_ms : float
+        What the host takes to launch the kernels, whatever they do.
+    ms_per : mapping of str to float
+        Milliseconds per unit of each feature; what is not named is 0.
+    tactics : mapping of str to float
+        Factors for shapes and numbers of slots, under `config_of`, that an autotuner served better or worse.
+    error : FittedError
+    source : str
+        What it was fitted to.
+    measured : bool
+        False for a roofline.
+    """
+
+    gpu: str
+    name: str
+    phase: str
+    dtype: str
+    floor_ms: float = 0.0
+    ms_per: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    tactics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    error: FittedError
+    source: str
+    measured: bool = True
+
+    @property
+    def coefficients(self) -> Floats:
+        """Milliseconds per unit of each feature, (len(FEATURES),)."""
+        return np.array([self.ms_per.get(name, 0.0) for name in FEATURES])
+
+    def ms_of(self, values: Floats) -> Floats:
+        """Return the time of ranks with given features, (...) milliseconds.
+
+        Parameters
+        ----------
+        values : (..., len(FEATURES)) float64
+            Of `features`.
+        """
+        return joined(self.floor_ms, np.asarray(values @ self.coefficients))
+
+    def rank_ms(
+        self, counts: npt.NDArray[np.int64], rows: npt.ArrayLike, shape: ModelShape, tensor_parallel: int = 1
+    ) -> Floats:
+        """Return the time that ranks take, (...) milliseconds.
+
+        Parameters
+        ----------
+        counts : (..., C) integers
+            Tokens of each expert slot of a rank.
+        rows : (...) numbers
+            Distinct tokens that each rank receives.
+        shape : ModelShape
+        tensor_parallel : int
+            GPUs that share every expert.
+        """
+        width = shape.intermediate_size // tensor_parallel
+        factor = self.tactics.get(config_of(shape.expert_input, width, counts.shape[-1]), 1.0)
+        return factor * self.ms_of(features(counts, rows, units(shape, self.dtype, tensor_parallel)))
+
+
+def config_of(expert_input: int, width: int, slots: int) -> str:
+    """Return the name of a shape of experts with so many slots per rank."""
+    return f"{expert_input}x{width}x{slots}"
+
+
+def joined(floor: float, line: npt.ArrayLike) -> Floats:
+    """Return the soft maximum of a floor and a line, which is the line where the floor is 0."""
+    values: Floats = np.maximum(np.asarray(line, float), 1e-12)
+    if floor <= 0:
+        return values
+    high = np.maximum(values, floor)
+    soft: Floats = high * ((floor / high) ** SHARPNESS + (values / high) ** SHARPNESS) ** (1 / SHARPNESS)
+    return soft
+
+
+def roofline(gpu: Gpu, dtype: str, phase: str) -> ExpertKernel:
+    """Return a model from the data sheet alone, for GPUs and number formats that nothing was measured for.
+
+    Every expert with tokens is read at 80 % of the memory's bandwidth, and every row in whole tiles of 64 is computed
+    at 60 % of the peak; both are added. Of shares from 20 to 80 %, these were the nearest to what was measured.
+    """
+    compute = 1e3 / (0.6 * gpu.peak_tflops(dtype)) if dtype in WEIGHT_BYTES else 0.0
+    per = {
+        "launch": 0.02,
+        "weights": 1e3 / (0.8 * gpu.hbm_gb_s),
+        "tile64": compute,
+        "pair_gb": 4e3 / (0.8 * gpu.hbm_gb_s),
+        "row_gb": 4e3 / (0.8 * gpu.hbm_gb_s),
+    }
+    return ExpertKernel(
+        gpu=gpu.name,
+        name="roofline",
+        phase=phase,
+        dtype=dtype,
+        floor_ms=0.3 if phase == "prefill" else 0.0,
+        ms_per=MappingProxyType(per),
+        error=FittedError(median=ROOFLINE_ERROR[0], p90=ROOFLINE_ERROR[1], left_out="everything", rows=0),
+        source=gpu.source,
+        measured=False,
+    )

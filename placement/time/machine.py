@@ -1,0 +1,115 @@
+"""The machine as time needs it: which GPU each rank is, and how the ranks form nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from placement.time.gpus import Gpu, gpu_named
+from placement.topology.topology import Topology
+from traces import InputError
+from traces.support.kinds import checked
+
+__all__ = ["Machine"]
+
+REMEDY = "Write GPU:nodes x GPUs per node, such as h200:4x8; join classes of devices by +, such as h200:2x8+h20:2x8."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """GPUs of one or several kinds, in nodes (NVLink domains).
+
+    Attributes
+    ----------
+    name : str
+        As it was written.
+    gpus : tuple of Gpu
+        The GPU of each rank, (G,).
+    node_of_gpu : tuple of int
+        Node of each rank, (G,); each node is one run of ranks.
+    """
+
+    MADE_BY: ClassVar = "Use placement.time.Machine.parse('h200:4x8')."
+
+    name: str
+    gpus: tuple[Gpu, ...]
+    node_of_gpu: tuple[int, ...]
+
+    @classmethod
+    @checked
+    def parse(cls, text: str) -> Machine:
+        """Read ``GPU:NODESxGPUS``; classes of devices are joined by ``+``.
+
+        Parameters
+        ----------
+        text : str
+            Such as ``h200:4x8``, ``gb200:1x64`` (one NVLink domain) or ``h200:2x8+h20:2x8``.
+
+        Raises
+        ------
+        InputError
+            If it is not of this form, or names a GPU that is not known.
+        """
+        gpus: list[Gpu] = []
+        nodes: list[int] = []
+        for part in text.split("+"):
+            name, colon, sizes = part.strip().partition(":")
+            if not colon or not sizes:
+                raise InputError.of("machine_form", "/machine", f"{text!r:.60} names no GPU or no sizes.", REMEDY)
+            gpu = gpu_named(name.strip())
+            shape = Topology.parse(sizes.strip())
+            first = nodes[-1] + 1 if nodes else 0
+            gpus += [gpu] * shape.num_gpus
+            nodes += (shape.node_of_gpu + first).tolist()
+        return cls(name=text.strip(), gpus=tuple(gpus), node_of_gpu=tuple(nodes))
+
+    @property
+    def num_gpus(self) -> int:
+        """Number of ranks, G."""
+        return len(self.gpus)
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes, N."""
+        return self.node_of_gpu[-1] + 1
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the GPUs there are, in order of their first rank."""
+        return tuple(dict.fromkeys(gpu.name for gpu in self.gpus))
+
+    @cached_property
+    def nodes(self) -> npt.NDArray[np.int64]:
+        """Node of each rank, (G,) int64."""
+        return np.array(self.node_of_gpu, np.int64)
+
+    @cached_property
+    def kind_of_gpu(self) -> npt.NDArray[np.int64]:
+        """Index into `kinds` of each rank's GPU, (G,) int64."""
+        order = {name: index for index, name in enumerate(self.kinds)}
+        return np.array([order[gpu.name] for gpu in self.gpus], np.int64)
+
+    def topology(self) -> Topology:
+        """Return the topology of the same nodes, for plans and searches.
+
+        Hops cost what a byte takes over the slower of the two data sheets' links, so that costs are in proportion to
+        time; relative speeds of device classes follow their memory bandwidth.
+        """
+        inside = min(gpu.nvlink_gb_s for gpu in self.gpus)
+        across = min(gpu.network_gb_s for gpu in self.gpus)
+        same = self.nodes[:, None] == self.nodes[None, :]
+        cost = np.where(same, across / inside, 1.0) if self.num_nodes > 1 else np.ones((self.num_gpus, self.num_gpus))
+        np.fill_diagonal(cost, 0)
+        speed = np.array([gpu.hbm_gb_s for gpu in self.gpus])
+        return Topology(
+            name=self.name,
+            node_of_gpu=self.nodes,
+            hop_cost=cost,
+            speed=speed / speed.max(),
+            memory_gb=np.array([gpu.memory_gb for gpu in self.gpus]),
+            host_of_gpu=self.nodes,
+        )

@@ -1,0 +1,281 @@
+"""The time model of one deployment: machine, model, phase and back end, and the time that a pass takes under it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from placement.problem.objective import Execution
+from placement.time.asked import FRAMEWORKS, PHASES, check_words, notes_of
+from placement.time.catalogue import Coefficients, exchange_for, kernel_for, known_backends
+from placement.time.exchange import ONE_PER_EXPERT, Exchange, Way, link_exchange
+from placement.time.experts import ExpertKernel
+from placement.time.machine import Machine
+from placement.time.passes import PassLoad
+from placement.time.rest import REST_ERROR, rest_ms
+from traces import InputError
+from traces.model.presets import Model, load_model
+from traces.model.shape import WEIGHT_BYTES
+from traces.support.kinds import checked
+from traces.support.words import Phase
+
+__all__ = ["LayerTimes", "Overlap", "TimeModel"]
+
+Floats = npt.NDArray[np.float64]
+Overlap = Literal["none", "two_batch"]
+BACKENDS = {"prefill": "deepep_normal", "decode": "deepep_low_latency"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerTimes:
+    """Times of one pass, or means over passes.
+
+    Attributes
+    ----------
+    dispatch, combine : (L,) float64
+        Milliseconds of the exchanges of each layer.
+    experts : (L,) float64
+        Milliseconds of the slowest rank.
+    rest : float
+        Milliseconds per layer of what is neither: attention, router, shared experts.
+    gather : float
+        Milliseconds per pass of the AllGather of new tokens under context-coherent execution.
+    """
+
+    dispatch: Floats
+    experts: Floats
+    combine: Floats
+    rest: float
+    gather: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeModel:
+    """What time depends on beside plan and trace.
+
+    Attributes
+    ----------
+    machine : Machine
+    model : Model
+    phase : {"prefill", "decode"}
+    tokens_per_gpu : int
+        Tokens of each rank in a forward pass.
+    weight_dtype : str
+        How the experts are stored.
+    kernels : tuple of ExpertKernel
+        Of each kind of GPU, in the order of ``machine.kinds``.
+    inside, across : Exchange
+        All-to-all within a node, and between nodes.
+    backend : str
+        Of the all-to-all.
+    overlap : {"none", "two_batch"}
+        ``two_batch``: one half of a batch travels while the other computes, so that the longer of both is left. An
+        upper bound of what overlap hides: halves fill kernels less.
+    rest_ms : float
+        Milliseconds per layer beside the experts and their exchange.
+    dense_layers : int
+        Layers without experts, which take `rest_ms` too.
+    notes : tuple of str
+        What was assumed.
+    """
+
+    MADE_BY: ClassVar = "Use placement.time.TimeModel.of('h200:4x8', 'deepseek-v3', phase='prefill')."
+
+    machine: Machine
+    model: Model
+    phase: Phase
+    tokens_per_gpu: int
+    weight_dtype: str
+    kernels: tuple[ExpertKernel, ...]
+    inside: Exchange
+    across: Exchange
+    backend: str
+    overlap: Overlap = "none"
+    rest_ms: float
+    dense_layers: int
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    @checked
+    def of(
+        cls,
+        machine: str | Machine,
+        model: str | Model,
+        *,
+        phase: Phase,
+        tokens_per_gpu: int | None = None,
+        framework: str | None = None,
+        backend: str | None = None,
+        overlap: Overlap = "none",
+        weight_dtype: str | None = None,
+        rest_ms: float | None = None,
+        own: Coefficients | None = None,
+    ) -> TimeModel:
+        """Put a model together from names.
+
+        Parameters
+        ----------
+        machine : str or Machine
+            Such as ``h200:4x8``.
+        model : str or Model
+            Such as ``deepseek-v3``, or the path of a config.json.
+        phase : {"prefill", "decode"}
+        tokens_per_gpu : int, optional
+            Tokens of each rank in a pass: 4,096 in prefill and 128 in decode by default.
+        framework : str, optional
+            ``sglang``, ``tensorrt-llm`` or ``vllm``, whose kernels are wanted.
+        backend : str, optional
+            Of the all-to-all: ``deepep_normal`` in prefill and ``deepep_low_latency`` in decode by default.
+        overlap : {"none", "two_batch"}
+        weight_dtype : str, optional
+            How the experts are served, where not as the config says: ``fp8_block`` say.
+        rest_ms : float, optional
+            Milliseconds per layer of attention, router and shared experts, measured; a roofline of their weights
+            otherwise.
+        own : Coefficients, optional
+            Fitted to one's own measurements.
+
+        Raises
+        ------
+        InputError
+            If something is not known or not in its range.
+        """
+        where = Machine.parse(machine) if isinstance(machine, str) else machine
+        what = load_model(model) if isinstance(model, str) else model
+        check_words(
+            {
+                "phase": (phase, PHASES),
+                "overlap": (overlap, get_args(Overlap)),
+                "framework": (framework, FRAMEWORKS),
+                "weight_dtype": (weight_dtype, tuple(WEIGHT_BYTES)),
+                "backend": (backend, known_backends() if backend else ()),
+            }
+        )
+        tokens = tokens_per_gpu if tokens_per_gpu is not None else (4096 if phase == "prefill" else 128)
+        if not 1 <= tokens <= 1_000_000:
+            detail = f"{tokens} tokens per GPU."
+            raise InputError.of("tokens_per_gpu_range", "/tokens_per_gpu", detail, "Give 1 to 1,000,000.")
+        if rest_ms is not None and not 0 <= rest_ms < np.inf:
+            raise InputError.of("rest_ms_range", "/rest_ms", f"{rest_ms} ms.", "Give milliseconds of at least 0.")
+        dtype = weight_dtype or what.shape.weight_dtype
+        gpus = [next(gpu for gpu in where.gpus if gpu.name == kind) for kind in where.kinds]
+        kernels = tuple(kernel_for(gpu, phase, dtype, framework=framework, own=own) for gpu in gpus)
+        name = backend or BACKENDS[phase]
+        slowest = min(gpus, key=lambda gpu: gpu.nvlink_gb_s)
+        inside = exchange_for(slowest, name, own=own)
+        across = inside
+        if where.num_nodes > 1 and not any(curve.nodes > 1 for curve in inside.curves):
+            across = link_exchange(min(gpus, key=lambda gpu: gpu.network_gb_s))
+        estimated = max(rest_ms_of(gpu.name, what, tokens, phase) for gpu in gpus) if rest_ms is None else rest_ms
+        return cls(
+            machine=where,
+            model=what,
+            phase=phase,
+            tokens_per_gpu=tokens,
+            weight_dtype=dtype,
+            kernels=kernels,
+            inside=inside,
+            across=across,
+            backend=name,
+            overlap=overlap,
+            rest_ms=estimated,
+            dense_layers=len(what.layout.dense_layers),
+            notes=notes_of(kernels, inside, across, where, rest_ms is None, name),
+        )
+
+    @property
+    def dedup(self) -> Literal["none", "node", "gpu"]:
+        """What the back end sends once per: expert for low-latency kernels, else node."""
+        return "none" if self.backend in ONE_PER_EXPERT else "node"
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of a pass, all ranks together."""
+        return self.tokens_per_gpu * self.machine.num_gpus
+
+    @cached_property
+    def kinds(self) -> npt.NDArray[np.int64]:
+        """Index into `kernels` of each rank, (G,)."""
+        return self.machine.kind_of_gpu
+
+    def rank_ms(self, load: PassLoad) -> Floats:
+        """Return the time of every rank's experts, (L, G) milliseconds."""
+        found = np.empty(load.rows.shape)
+        for kind, kernel in enumerate(self.kernels):
+            ranks = self.kinds == kind
+            found[:, ranks] = kernel.rank_ms(load.counts[:, ranks], load.rows[:, ranks], self.model.shape)
+        return found
+
+    def exchange_ms(self, load: PassLoad, way: Way) -> Floats:
+        """Return the time of one direction of each layer, (L,) milliseconds: the slower tier at its busiest rank.
+
+        What is sent in the dispatch is received in the combine, so both wait for the larger of the two.
+        """
+        shape = self.model.shape
+        times = [self.inside.ms(way, 1, load.inside.max(axis=(1, 2)), shape)]
+        if self.machine.num_nodes > 1:
+            times.append(self.across.ms(way, self.machine.num_nodes, load.across.max(axis=(1, 2)), shape))
+        slower: Floats = np.nanmax(np.stack(times), axis=0)
+        return slower
+
+    def layer_times(self, load: PassLoad, execution: Execution = "dispatch") -> LayerTimes:
+        """Return the times of a pass.
+
+        Tokens that travel from layer to layer (``context_coherent``) move once per layer, in 16 bits, and never home;
+        before the first layer every rank gets the new tokens of all others.
+        """
+        experts = self.rank_ms(load).max(axis=1)
+        if execution == "dispatch":
+            there, back = self.exchange_ms(load, "dispatch"), self.exchange_ms(load, "combine")
+            return LayerTimes(dispatch=there, experts=experts, combine=back, rest=self.rest_ms)
+        moves = self.exchange_ms(load, "combine")
+        moves[-1] = 0  # the last layer's tokens stay
+        return LayerTimes(
+            dispatch=moves,
+            experts=experts,
+            combine=np.zeros_like(moves),
+            rest=self.rest_ms,
+            gather=self.gather_ms(load.tokens),
+        )
+
+    def gather_ms(self, tokens: int) -> float:
+        """Return the time in which every rank gets the new tokens of all ranks, 16 bits per number."""
+        gpus, size = self.machine.num_gpus, 2 * self.model.shape.hidden_size / 1e9
+        gpu = self.machine.gpus[0]
+        fabric = exchange_for(gpu, "nccl_all_gather")
+        curves = [curve for curve in fabric.curves if curve.nodes == 1]
+        inside = max(curves, key=lambda curve: curve.gpus).ms(tokens * size)
+        remote = 1 - int(np.bincount(self.machine.nodes).min()) / gpus
+        across = tokens * remote * size * 1e3 / (0.7 * min(gpu.network_gb_s for gpu in self.machine.gpus))
+        return max(float(inside), across)
+
+    def step_ms(self, times: LayerTimes) -> float:
+        """Return the time of a whole pass: its MoE layers, less what overlaps, and the layers without experts."""
+        exchange = times.dispatch + times.combine
+        compute = times.experts + times.rest
+        layers = np.maximum(exchange, compute) if self.overlap == "two_batch" else exchange + compute
+        return float(layers.sum() + self.dense_layers * times.rest + times.gather)
+
+    def error_fraction(self, times: LayerTimes) -> float:
+        """Return the typical relative error of a step: that of each part, weighted by its time."""
+        experts = max(kernel.error.median for kernel in self.kernels)
+        tiers = [self.inside] + ([self.across] if self.machine.num_nodes > 1 else [])
+        exchange = max(float(np.median([curve.error.median for curve in tier.curves])) for tier in tiers)
+        parts = (
+            (float(times.experts.sum()), experts),
+            (float((times.dispatch + times.combine).sum()) + times.gather, exchange),
+            ((len(times.experts) + self.dense_layers) * times.rest, REST_ERROR),
+        )
+        whole = sum(time for time, _ in parts)
+        return sum(time * error for time, error in parts) / whole if whole else 0.0
+
+
+def rest_ms_of(gpu: str, model: Model, tokens: int, phase: Phase) -> float:
+    """Return the roofline of what a layer does beside its experts, on a GPU by name."""
+    from placement.time.gpus import GPUS
+
+    return rest_ms(GPUS[gpu], model.shape, tokens, phase)
