@@ -74,7 +74,7 @@ class Layer:
         weights, layers, caps = objective, problem.num_layers, problem.load_caps
         batch = objective.decode_batch if weights.activated_weight else 0
         batches = -(-n // batch) if batch else 0
-        self.model = LayerModel(
+        self.model: LayerModel = LayerModel(
             start=start,
             middle=middle,
             token=token,
