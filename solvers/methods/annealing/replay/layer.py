@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from placement.replay.replay import POLICIES, replica_table
 from solvers.methods.annealing.replay.kernels.loads import load_cost, sum_up
+from solvers.methods.annealing.replay.kernels.rules import most_active
 from solvers.methods.annealing.replay.kernels.serving import gather, serve_all
 from solvers.methods.annealing.replay.kernels.state import LayerModel, LayerState, Loads, Prices, Split
-from solvers.methods.annealing.replay.kernels.trials import anneal_layer, most_active
+from solvers.methods.annealing.replay.kernels.trials import anneal_layer
 from solvers.methods.annealing.replay.levels import Ground, Grounds, empty_level
 from solvers.searching.kernels.random import State, seeded
 from solvers.searching.search import Search
@@ -73,7 +74,7 @@ class Layer:
         weights, layers, caps = objective, problem.num_layers, problem.load_caps
         batch = objective.decode_batch if weights.activated_weight else 0
         batches = -(-n // batch) if batch else 0
-        self.model = LayerModel(
+        self.model: LayerModel = LayerModel(
             start=start,
             middle=middle,
             token=token,

@@ -7,6 +7,7 @@ once. The first pay for an expert that comes, the second no longer pay for one t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -19,14 +20,15 @@ from solvers.methods.annealing.replay.kernels.state import Floats, Words
 __all__ = ["exchange_change", "in_common", "popcount", "shift", "shift_change"]
 
 
-@intrinsic
-def popcount(_context: Any, _word: Any) -> Any:
-    """Return how many bits of a uint64 are set (one instruction)."""
-
+def _count(_context: Any, _word: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
 
     return types.uint64(types.uint64), generate
+
+
+# How many bits of a uint64 are set: one instruction.
+popcount: Callable[[Any], Any] = intrinsic(_count)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -80,7 +82,7 @@ def in_common(first: Words, second: Words, begin: int, end: int) -> int:
     count = np.int64(0)
     for w in range(begin, end):
         count += np.int64(popcount(first[w] & second[w]))
-    return count
+    return int(count)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -215,7 +215,7 @@ def exchange_cost(
     if prices.excess != 0.0 and cap < np.inf:
         excess += _above(at_a, square_a, cap, margin) - _above(gpu_load[a], variance[a], cap, margin)
         excess += _above(at_b, square_b, cap, margin) - _above(gpu_load[b], variance[b], cap, margin)
-    cost = prices.largest * largest + prices.excess * excess
+    cost: float = prices.largest * largest + prices.excess * excess
     if varies and prices.spread != 0.0:
         spread = sums[1] + square_a - variance[a] + square_b - variance[b]
         cost += prices.spread * max(np.sqrt(max(spread, 0.0) / len(gpu_load)) - prices.spread_free, 0.0)

@@ -6,7 +6,6 @@ import numba
 import numpy as np
 
 from placement.loads.kernels.homes import add_home_shares
-from placement.replay.kernels.replay import FAIR, SAME_NODE
 from solvers.methods.annealing.replay.kernels.bits import exchange_change, in_common
 from solvers.methods.annealing.replay.kernels.loads import (
     add_shares,
@@ -17,9 +16,9 @@ from solvers.methods.annealing.replay.kernels.loads import (
     take_home_shares,
     take_loads,
 )
+from solvers.methods.annealing.replay.kernels.rules import keeps_tokens, most_active
 from solvers.methods.annealing.replay.kernels.serving import HEAD, keep, move_item, serve, turn, turn_back, turn_change
 from solvers.methods.annealing.replay.kernels.state import (
-    Ints,
     LayerModel,
     LayerState,
     Loads,
@@ -27,42 +26,10 @@ from solvers.methods.annealing.replay.kernels.state import (
 )
 from solvers.searching.kernels.random import State, next_below, next_unit
 
-__all__ = ["anneal_layer", "most_active"]
+__all__ = ["anneal_layer"]
 
 # Standard errors by which the first tokens have to speak against a trial: one in a thousand is refused wrongly.
 DOUBT = 3.0
-
-
-@numba.njit(nogil=True, cache=True)
-def most_active(active_on: Ints) -> float:
-    """Return the sum over batches of the most experts with tokens on a GPU."""
-    total = 0
-    for b in range(len(active_on)):
-        most = 0
-        for g in range(active_on.shape[1]):
-            most = max(most, active_on[b, g])
-        total += most
-    return float(total)
-
-
-@numba.njit(nogil=True, cache=True)
-def _keeps_tokens(x: int, a: int, b: int, replicas: Ints, n: int, node: Ints, policy: int) -> bool:
-    """Whether the replica of x on GPU a, one of n replicas, serves the same tokens once it is on b."""
-    if n == 1:
-        return True
-    if policy == SAME_NODE and node[a] == node[b]:
-        for c in range(n):
-            g = replicas[x, c]
-            if g != a and node[g] == node[a]:
-                return False
-        return True
-    if policy == FAIR:
-        for c in range(n):
-            g = replicas[x, c]
-            if g != a and (g < a) != (g < b):
-                return False
-        return True
-    return False
 
 
 @numba.njit(nogil=True, cache=True)
@@ -165,8 +132,8 @@ def anneal_layer(
         tried += 1
         own = (
             j >= 0
-            and (x < 0 or _keeps_tokens(x, a, b, replicas, counts[x], node_of_gpu, policy))
-            and (y < 0 or _keeps_tokens(y, b, a, replicas, counts[y], node_of_gpu, policy))
+            and (x < 0 or keeps_tokens(x, a, b, replicas, counts[x], node_of_gpu, policy))
+            and (y < 0 or keeps_tokens(y, b, a, replicas, counts[y], node_of_gpu, policy))
         )
         # What is drawn first need not be priced to the end.
         limit = -temperature * np.log(max(next_unit(rng), 1e-300)) if temperature > 0.0 else 0.0
