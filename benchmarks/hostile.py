@@ -197,9 +197,7 @@ def measure(name: str, seconds: float, root: Path, rest_s: float) -> tuple[str, 
             faults = target.faults()
         finally:
             target.kill()
-    failures = ", ".join(f"{count} {what}" for what, count in beside.failures.items())
-    sys.stderr.write(f"{name}: attackers were told {dict(told.most_common(6))}; others failed: {failures or 'never'}\n")
-    return (
+    row = (
         name,
         f"{1e3 * quantiles(beside.health, n=100)[98] if len(beside.health) > 1 else 0:.0f} ms",
         f"{1e3 * max(beside.health, default=0):.0f} ms",
@@ -211,6 +209,9 @@ def measure(name: str, seconds: float, root: Path, rest_s: float) -> tuple[str, 
         str(rows),
         str(sum(beside.failures.values())),
     )
+    failures = ", ".join(f"{count} {what}" for what, count in beside.failures.items())
+    sys.stderr.write(f"{' | '.join(row)}; told {dict(told.most_common(6))}; others failed: {failures or 'never'}\n")
+    return row
 
 
 def main() -> None:

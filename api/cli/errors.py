@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cache
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ OWN = {
     "without_mtp": "--without-mtp",
     "workers": "--workers",
 }
+STEP = re.compile(r"\d+|[a-z_]+")  # of what an option nests
 QUOTED = re.compile(r"`(\w+)=?`")
 ASSIGNED = re.compile(r"\b(\w+)=(?![\w'\"\[{])")
 # A choice in quotes: those whose words are declared, and an engine to name. What somebody typed is told as it is.
@@ -53,12 +55,17 @@ def _flags() -> tuple[dict[str, str], dict[str, str]]:
 
 
 def flag_of(pointer: str) -> str | None:
-    """Return the option that a pointer into a request names, with the place inside it; None if it names none."""
+    """Return the option that a pointer into a request names, with the place inside it; None if it names none.
+
+    Violations in files point at their paths, which may begin like an option: ``/work/trace.npz``.
+    """
     pointers, _ = _flags()
+    if os.path.exists(pointer.partition("#")[0]):  # noqa: PTH110  a pointer, most often
+        return None
     steps = pointer.split("/")
     for length in range(len(steps), 1, -1):
         flag = pointers.get("/".join(steps[:length]))
-        if flag is not None:
+        if flag is not None and all(map(STEP.fullmatch, steps[length:])):
             inside = [f"no. {int(step) + 1}" if step.isdigit() else step for step in steps[length:]]
             return f"{flag} ({', '.join(inside)})" if inside else flag
     return None

@@ -78,7 +78,7 @@ class Service:
             keys=keys,
             audit=AuditLog(self.database),
             metrics=Metrics(store, settings.data_dir),
-            bodies=Bodies(lambda: process_pool(1, settings.niceness, settings.log_level, BODY_MEMORY_BYTES), kill),
+            bodies=Bodies(lambda: process_pool(1, settings.niceness // 2, settings.log_level, BODY_MEMORY_BYTES), kill),
             checking=Turns(range(CHECKS), 1, MOST_WAITING),
             watching=Watching(self.database),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 import traces
-from tests.engines.harness import module
+from tests.engines.harness import engine, module
+from tests.engines.recipes import PAGES, commands
 from traces import LoadCounts, ModelLayout, Trace
 
 LAYERS, DENSE, EXPERTS, RANKS, REDUNDANT = 5, 1, 8, 4, 4
@@ -80,3 +82,25 @@ def test_responses_are_read(tmp_path: Path) -> None:
     assert isinstance(trace, Trace)
     assert trace.provenance.format == "lmdeploy_routed_experts"
     assert np.concatenate([batch.topk_ids for batch in trace.batches()]).tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("words", commands("lmdeploy", "lmdeploy serve api_server"), ids=" ".join)
+def test_the_page_launches(words: list[str]) -> None:
+    """Each command line of the page goes through LMDeploy's own parser."""
+    serve, command = module("lmdeploy.cli.serve"), module("lmdeploy.cli.cli")
+    if "api_server" not in serve.SubCliServe.subparsers.choices:
+        serve.SubCliServe.add_parsers()
+    made = command.CLI.parser.parse_args(["serve", "api_server", *words])
+    assert (made.model_path, made.backend, made.ep) == ("MODEL", "pytorch", 8)
+    assert made.enable_eplb != made.enable_return_routed_experts
+
+
+def test_the_page_names_its_settings() -> None:
+    """The variables that the page exports are those that LMDeploy reads, and its request has those fields."""
+    page = (PAGES / "lmdeploy.md").read_text(encoding="utf-8")
+    code = (engine("lmdeploy") / "pytorch" / "envs.py").read_text(encoding="utf-8")
+    names = set(re.findall(r"\bLMDEPLOY_EPLB_\w+", page))
+    assert len(names) == 4
+    assert all(f"'{name}'" in code for name in names)
+    fields = set(module("lmdeploy.serve.openai.protocol").GenerateReqInput.model_fields)
+    assert {"prompt", "max_tokens", "return_routed_experts"} <= fields

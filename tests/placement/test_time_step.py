@@ -16,7 +16,7 @@ from traces import InputError, Trace
 from traces.model.presets import Model, load_model
 
 L, E, K = 3, 16, 4
-SMALL = {"phase": "decode", "tokens_per_gpu": 16, "rest_ms": 0.5}
+SMALL: dict[str, Any] = {"phase": "decode", "tokens_per_gpu": 16, "rest_ms": 0.5}
 
 
 def small_model() -> Model:
@@ -54,8 +54,8 @@ def test_passes_are_what_the_replay_counts(trace: Trace, dedup: Any) -> None:
     for batch in trace.batches():
         plain.add(batch.topk_ids, batch.rows, None, None)
     assert len(loads) == 5
-    assert np.array_equal(sum(load.counts for load in loads).sum(axis=2), plain.load)
-    assert sum(load.rows for load in loads).sum() == plain.fanout[:, 0].sum()
+    assert np.array_equal(np.sum([load.counts for load in loads], axis=(0, 3)), plain.load)
+    assert np.sum([load.rows for load in loads]) == plain.fanout[:, 0].sum()
     away = plain.traffic * ~np.eye(4, dtype=bool)
     same = topology.node_of_gpu[:, None] == topology.node_of_gpu[None, :]
     for tier, kept in (("inside", same), ("across", ~same)):

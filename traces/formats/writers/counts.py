@@ -1,7 +1,7 @@
 """Counts as engines load them: SGLang's ``{"logical_count": ...}`` (JSON or torch.save), and LMDeploy's statistics.
 
 Both have a row for every layer of the model. Both engines plan from them on their own: SGLang with
-``--init-expert-location FILE``, LMDeploy with ``EPLB_EXPERTS_STATISTIC_FILE`` in the environment.
+``--init-expert-location FILE``, LMDeploy with ``LMDEPLOY_EPLB_EXPERTS_STATISTIC_FILE`` in the environment.
 
 References
 ----------

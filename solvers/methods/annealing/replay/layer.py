@@ -219,9 +219,7 @@ def may_be_less(on_few: Layer, other: Layer) -> bool:
     return on_few.cost * (1 - FEW_ERROR) < other.cost
 
 
-def anneal_once(
-    grounds: Grounds, first: Layer, search: Search, number: int, *, hot: float, cold: float
-) -> Layer:
+def anneal_once(grounds: Grounds, first: Layer, search: Search, number: int, *, hot: float, cold: float) -> Layer:
     """Anneal one layer once from `first`, on ever more tokens.
 
     While it is hot, most trials are accepted, which takes time per token, and a few tokens are as good as many. When it
