@@ -217,7 +217,7 @@ def ascend() -> list[Outcome]:
     change = high / low - 1
     return [
         Outcome(
-            case="Ascend 910, V2-Lite, decode of 512: rank load 1.18 -> 1.31",
+            case="Ascend 910, V2-Lite, decode: rank load 1.18 -> 1.31",
             published="flat within .64 %",
             predicted=f"{100 * change:+.2f} % ({skew_low:.2f} -> {skew_high:.2f})",
             sign=abs(change) <= 0.01,
