@@ -57,8 +57,9 @@ system-packages:
 demo: $(VENV)/.base
 	$(BIN)/moe-placement demo
 
+# A file stays with one worker: what its tests share is made once, and loops are compiled once rather than in each.
 test: setup system-packages
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .

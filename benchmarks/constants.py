@@ -1,8 +1,9 @@
 """What tuning constants are worth: each that was chosen by trial halved and doubled, by score or bound at equal work.
 
-Run: ``python benchmarks/constants.py [--only WORD] [--seeds N]``. Results depend on the work alone, not on the machine.
-A constant is taken from the source: one in capitals whose comment says "by trial". Those of compiled loops can't be
-changed from outside, and are named at the end. Positive changes are losses: a higher score, or a lower bound.
+Run: ``python benchmarks/constants.py --measure [WORD] [--seeds N]``; without, the constants are listed only. Results
+depend on the work alone, not on the machine. A constant is taken from the source: one in capitals whose comment says
+"by trial". Those of compiled loops can't be changed from outside, and are named at the end. Positive changes are
+losses: a higher score, or a lower bound.
 """
 
 from __future__ import annotations
@@ -93,8 +94,8 @@ def front_of(kind: str, work: int) -> Callable[[int], float]:
 
 
 PROBES = {
-    "pairs": score_of("pairs", "annealing", 400_000),
-    "pairs, replicas": score_of("pairs with replicas", "annealing", 400_000),
+    "pairs": score_of("pairs", "annealing", 8_000_000),
+    "pairs, replicas": score_of("pairs with replicas", "annealing", 8_000_000),
     "tokens": score_of("tokens", "annealing", 100_000),
     "budget": score_of("budget", "annealing", 200_000),
     "loads": score_of("loads", "load_search", 400_000),
@@ -104,7 +105,7 @@ PROBES = {
     "assignment": score_of("pairs", "assignment", 400_000),
     "auto, pairs": score_of("pairs", "auto", 1_000_000),
     "auto, fan-out": score_of("fan-out", "auto", 1_000_000),
-    "bound, pairs": bound_of("pairs", 1_500_000),
+    "bound, pairs": bound_of("pairs", 6_000_000),
     "bound, fan-out": bound_of("fan-out", 1_500_000),
     "front": front_of("tokens", 300_000),
 }
@@ -177,12 +178,20 @@ def felt_by(module: str) -> tuple[str, ...]:
     return FELT[max(known, key=len)] if known else ()
 
 
+def _place(constant: Constant) -> str:
+    return f"{constant.module.__name__.removeprefix('solvers.')}.{constant.name}"
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="a part of the names of modules or constants")
+    parser.add_argument("--measure", nargs="?", const="", metavar="WORD", help="those with WORD in their names; all")
     parser.add_argument("--seeds", type=int, default=2, help="searches per value (default: %(default)s)")
     arguments = parser.parse_args()
+    if arguments.measure is None:
+        every = [[_place(constant), str(constant.value)] for constant in constants()]
+        print(table(["constant", "value"], every))
+        return
     print(conditions(f"synthetic, {MADE.num_layers} x {MADE.num_experts}", MADE.seed, "1 thread, equal work"), "\n")
     seeds = range(arguments.seeds)
 
@@ -192,8 +201,8 @@ def main() -> None:
 
     rows, left = [], []
     for constant in constants():
-        place = f"{constant.module.__name__.removeprefix('solvers.')}.{constant.name}"
-        if arguments.only.lower() not in place.lower():
+        place = _place(constant)
+        if arguments.measure.lower() not in place.lower():
             continue
         probes = felt_by(constant.module.__name__)
         if constant.compiled or not probes:

@@ -105,6 +105,8 @@ V3 = Synthetic(num_layers=58, num_experts=256, top_k=8, num_tokens=50_000)
 QWEN = Synthetic(num_layers=94, num_experts=128, top_k=8, num_tokens=50_000)
 KIMI = Synthetic(num_layers=61, num_experts=384, top_k=8, num_tokens=50_000)
 LIMITED = replace(V3, groups=8, group_limit=4)  # as DeepSeek-V3 routes
+LONG = replace(LIMITED, num_tokens=60_000, tokens_per_sequence=300, seed=5)
+WIDE = Synthetic(num_layers=92, num_experts=896, top_k=16, num_tokens=30_000, seed=6)
 DEEPSEEK, GPT_OSS = "deepseek_v2_lite.npz", "gpt_oss_20b.npz"
 
 INSTANCES: dict[str, Instance] = {
@@ -133,6 +135,8 @@ INSTANCES: dict[str, Instance] = {
     "58x256_8x8_replicas": Instance(source=V3, topology="8x8", slots_per_gpu=5, dedup="node"),
     "58x256_8x8_groups": Instance(source=LIMITED, topology="8x8", slots_per_gpu=5, dedup="node"),
     "58x256_8x8_decode": Instance(source=V3, topology="8x8", slots_per_gpu=5, dedup="none"),
+    "58x256_8x8_sequences": Instance(source=LONG, topology="8x8", slots_per_gpu=5, dedup="node"),
+    "92x896_1x72_replicas": Instance(source=WIDE, topology="1x72", slots_per_gpu=13, dedup="gpu"),
     "94x128_4x8_cap": Instance(source=QWEN, topology="4x8", load_cap=1.1),
     "61x384_8x8_cap": Instance(source=KIMI, topology="8x8", load_cap=1.1),
     # Recorded traces, where they are.
@@ -155,7 +159,7 @@ INSTANCES: dict[str, Instance] = {
 
 def listing() -> str:
     """Return a line per instance."""
-    return "\n".join(f"{name:20} {instance}" for name, instance in INSTANCES.items())
+    return "\n".join(f"{name:24} {instance}" for name, instance in INSTANCES.items())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
 from . import plotting as plotting
 from . import testing as testing
+from .advising.advice import Advice as Advice
+from .advising.advice import TwoPhases as TwoPhases
+from .advising.advising import advise as advise
+from .advising.both import advise_both as advise_both
+from .advising.request import AdviceRequest as AdviceRequest
 from .comparing import Comparison as Comparison
 from .fronts.front import front as front
 from .fronts.points import Against as Against
@@ -41,6 +46,8 @@ from .solving import solve as solve
 from .study import Study as Study
 
 __all__ = [
+    "Advice",
+    "AdviceRequest",
     "Against",
     "Annealing",
     "Assignment",
@@ -72,6 +79,9 @@ __all__ = [
     "Step",
     "Study",
     "TopologyLoad",
+    "TwoPhases",
+    "advise",
+    "advise_both",
     "check_start",
     "front",
     "make_plan",

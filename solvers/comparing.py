@@ -12,7 +12,7 @@ from solvers.counted import DumpFigures, expected_load, loads_of_dumps, loads_of
 from solvers.replays import FIGURES, PartFigures, part_figures, replay_both
 from traces import InputError, LoadCounts, Trace
 from traces.support.content import ByContent
-from traces.support.shown import Facts, Shown, as_text
+from traces.support.shown import Facts, Shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -25,7 +25,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Judged(ByContent):
+class Judged(Shown, ByContent):
     """A named plan, its score under the problem, and its figures on each part that has tokens.
 
     Attributes
@@ -51,8 +51,8 @@ class Judged(ByContent):
     counts: dict[str, ExpectedLoads] = field(default_factory=dict)
     dumps: tuple[DumpFigures, ...] = ()
 
-    def __repr__(self) -> str:
-        return as_text(f"Plan {self.name}", _facts(self))
+    def _shown(self) -> tuple[str, Facts]:
+        return f"Plan {self.name}", _facts(self)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -45,6 +45,21 @@ def test_at_most_fifteen_lines(script: Path) -> None:
 
 
 @pytest.mark.slow
+def test_measured_kernels_can_be_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The measurement of a card runs on the CPU at small sizes, and its table is one that can be fitted."""
+    pytest.importorskip("torch")
+    script, table = ROOT / "examples" / "measure_gpu.py", tmp_path / "my.csv"
+    sizes = ("device=cpu", "name=h200", "hidden=64", "width=32", "tokens=256", "repeats=2")
+    monkeypatch.setattr("sys.argv", [str(script), *(f"--{size}" for size in sizes), "--output", str(table)])
+    runpy.run_path(str(script), run_name="__main__")
+    from placement.time.calibration.package import calibrate
+
+    fitted = calibrate("h200", [table], source={"tables": "my.csv"})
+    assert {kernel.name for kernel in fitted.kernels} == {"torch_grouped"}
+    assert "bfloat16" in {kernel.dtype for kernel in fitted.kernels}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.stem))
 def test_script_runs(
     script: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

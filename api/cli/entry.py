@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from api.cli.commands.advise import advise
 from api.cli.commands.backup import backup, restore
 from api.cli.commands.calibrate import calibrate
 from api.cli.commands.catalogue import formats, solvers
@@ -87,6 +88,7 @@ EXAMPLES = {
     "profile": "moe-placement profile trace.npz -o profile.npz",
     "solve": "moe-placement solve recorded --engine sglang --topology 2x8 --model config.json -o plan.json",
     "front": "moe-placement front trace.npz --engine vllm --topology 2x8 --pick cap=1.1 -o plan.json",
+    "advise": "moe-placement advise trace.npz --engine sglang --machine h200:4x8 --model deepseek-v3 --phase prefill",
     "evaluate": "moe-placement evaluate plan.json trace.npz --part held-out",
     "compare": "moe-placement compare plan.json eplb.json trace.npz",
     "export": "moe-placement export plan.json --engine sglang --model config.json -o location.json",
@@ -103,7 +105,7 @@ EXAMPLES = {
     "restore": "moe-placement restore backup.tar",
 }
 COMMANDS = (
-    *(profile, solve, front, evaluate, compare),
+    *(profile, solve, advise, front, evaluate, compare),
     *(export, check, convert, renumber),
     *(solvers, formats, synthetic, calibrate, demo, serve),
     *(backup, restore),

@@ -31,7 +31,7 @@ WHAT, MACHINE, ENGINE, CONSTRAINTS, LIMITS, OUTPUT = (
     "Output",
 )
 PANELS = {
-    **dict.fromkeys(("topology", "redundant_experts", "slots_per_gpu", "expert_bytes"), MACHINE),
+    **dict.fromkeys(("machine", "topology", "redundant_experts", "slots_per_gpu", "expert_bytes"), MACHINE),
     **dict.fromkeys(("engine", "objective"), ENGINE),
     "constraints": CONSTRAINTS,
     **dict.fromkeys(("limits", "solver", "options", "seed", "seeds", "start"), LIMITS),
@@ -57,6 +57,9 @@ METAVARS |= {
     "topology": "NxG",
     "model": "FILE",
     "start": "PLAN",
+    "plan": "PLAN",
+    "machine": "GPU:NxG",
+    "rest_ms": "MS",
     "layer_ids": "IDS",
     "layers": "LAYERS",
     "moe_layers": "IDS",

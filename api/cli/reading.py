@@ -54,7 +54,9 @@ class TraceReading:
         Layers with experts, ``1,3,5-47``, in place of `first_moe_layer`.
     """
 
-    model: Annotated[str | None, doc("The model's config.json: its MoE layers, experts and experts per token.")] = None
+    model: Annotated[
+        str | None, doc("The model's config.json, or its name, such as deepseek-v3: MoE layers, experts, top-k.")
+    ] = None
     format: Annotated[str | None, doc("Trace format; found by content by default.")] = None
     layer_ids: Annotated[str | None, doc("Model layers, where the file does not say them: 1,2,5 or 1-26.")] = None
     layers: Annotated[
@@ -185,12 +187,9 @@ def read_model(
     """Return the model's layers, from its config or from numbers; None where nobody says anything."""
     _check_model_options(config, model_layers, first_moe_layer, mtp_layers, moe_layers)
     if config is not None:
-        from traces.model.config import load_model_config
+        from traces.model.presets import layout_of
 
-        if not Path(config).exists() and Path(config).suffix != ".json":
-            detail = f"There is no file {str(config)!r:.60}, and models are not known by name."
-            raise InputError.of("unknown_model", "/model", detail, "Give the model's config.json.")
-        return load_model_config(config)
+        return layout_of(config)
     if model_layers is None:
         return None
     from traces import ModelLayout

@@ -28,7 +28,7 @@ from traces import Violation
 __all__ = ["LIGHT_BYTES", "Bodies", "Turn"]
 
 LIGHT_BYTES = 32 << 10
-CHECK_S = 10.0
+CHECK_S = 20.0
 WAIT_S = 60.0
 TENANTS = 16  # that may have a large body here at once, each of them one
 MOST_WAITING = 100  # of one tenant

@@ -1,7 +1,7 @@
 """Helper processes: tasks of requests, fair by tenant, short ones never behind long ones, none without an end.
 
-A task begins among the short ones if its file is small, and has little time of the processor there. What takes longer is
-broken off and begun again among the long ones; and for a while its tenant's tasks are all thought to be long. So
+A task begins among the short ones if its file is small, and has little time of the processor there. What takes longer
+is broken off and begun again among the long ones; and for a while its tenant's tasks are all thought to be long. So
 whoever sends small files that are slow to read makes others wait for a moment, once.
 """
 

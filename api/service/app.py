@@ -27,6 +27,7 @@ from api.http.request_checks import RequestChecks
 from api.http.request_log import RequestLog
 from api.http.validation import from_validation
 from api.problems import Problem
+from api.resources.advice import routes as advice
 from api.resources.affinity import routes as affinity
 from api.resources.catalogue import routes as catalogue
 from api.resources.context import Services
@@ -91,7 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     services = service.services
     app.state.service, app.state.services, app.state.access = service, services, service.access
     looks = (affinity, findings, score, events)
-    for resource in (traces, uploads, topologies, plans, fronts, *looks, evaluations, catalogue):
+    for resource in (traces, uploads, topologies, plans, fronts, *looks, evaluations, advice, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])
     app.include_router(catalogue.texts)

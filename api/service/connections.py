@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -36,7 +36,8 @@ class Connection(Protocol):
     def data_received(self, data: bytes) -> None:
         """Go on waiting while there is no whole head, and no longer once there is one."""
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
+        cycle: Any = self.cycle  # None before the first request, whatever the server declares
+        if cycle is not None and not cycle.response_complete:
             self._stop_waiting()
         elif self._limit is None:
             self._limit = self.loop.call_later(HEAD_S, self.transport.close)

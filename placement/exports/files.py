@@ -14,7 +14,7 @@ from placement.exports.registry import EXPORTS
 from placement.exports.shared.document import Document
 from placement.plan.plan import Plan
 from traces import InputError, ModelLayout
-from traces.model.config import load_model_config
+from traces.model.presets import layout_of
 from traces.support.atomic import atomic_write
 from traces.support.kinds import check_names, checked
 from traces.support.text_marks import refuse_marks
@@ -190,7 +190,7 @@ def export_plan(
     engine = engine_of_export(form.name)
     if engine is not None and not force:
         check_travel(plan.provenance, engine)
-    layers = model if isinstance(model, ModelLayout) or model is None else load_model_config(model)
+    layers = model if isinstance(model, ModelLayout) or model is None else layout_of(model)
     exported = form.write(plan, Context(model=layers, **known))
     with atomic_write(target) as file:
         file.write(exported.content)

@@ -18,10 +18,11 @@ from placement.problem.objective import Objective, SettledObjective
 from placement.problem.settling import check_kinds, check_replicas, settle_objective, settle_slots
 from placement.problem.sizes import Sizes
 from placement.problem.tables import checked_table
-from placement.problem.text import problem_text
+from placement.problem.text import problem_shown
 from placement.topology.topology import Topology
 from traces import InputError, Profile, Violations
 from traces.support.content import ByContent
+from traces.support.shown import Facts, Shown
 
 __all__ = ["Problem"]
 
@@ -29,7 +30,7 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Problem(ByContent):
+class Problem(Shown, ByContent):
     """A placement problem that is known to be well formed.
 
     Attributes
@@ -160,8 +161,8 @@ class Problem(ByContent):
         """
         return checked_table(self.sizes, plan)
 
-    def __repr__(self) -> str:
-        return problem_text(self.sizes, self.objective, self.engine)
+    def _shown(self) -> tuple[str, Facts]:
+        return problem_shown(self.sizes, self.objective, self.engine)
 
     @property
     def full_slots(self) -> bool:

@@ -7,15 +7,15 @@ from dataclasses import fields
 from placement.problem.constraints import Constraints
 from placement.problem.objective import SettledObjective
 from placement.problem.sizes import Sizes
-from traces.support.shown import as_text, number, runs, shorten
+from traces.support.shown import Facts, number, runs, shorten
 
-__all__ = ["problem_text"]
+__all__ = ["problem_shown"]
 
 WEIGHT = "_weight"
 
 
-def problem_text(sizes: Sizes, objective: SettledObjective, engine: str | None) -> str:
-    """Return the text of a problem: its sizes, how tokens travel, what has a weight, and which constraints there are.
+def problem_shown(sizes: Sizes, objective: SettledObjective, engine: str | None) -> tuple[str, Facts]:
+    """Return what a problem shows: its sizes, how tokens travel, what has a weight, and which constraints there are.
 
     Parameters
     ----------
@@ -41,4 +41,4 @@ def problem_text(sizes: Sizes, objective: SettledObjective, engine: str | None) 
     }
     if engine is not None:
         rows["engine"] = engine
-    return as_text("Problem", rows)
+    return "Problem", rows

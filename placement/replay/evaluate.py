@@ -162,7 +162,7 @@ def _check_fit(plan: Plan, trace: Trace, topology: Topology) -> None:
     if plan.num_gpus != topology.num_gpus:
         detail = f"The plan has {plan.num_gpus} GPUs, the topology {topology.num_gpus}."
         found.add("gpus_differ", "/topology", detail, remedy)
-    # What a trace leaves open is found from its tokens: the experts after the last one that was used are not among them.
+    # What a trace leaves open is found from its tokens, without the experts after the last one that was used.
     states = not trace.provenance.experts_inferred
     if plan.num_experts < trace.num_experts or (states and plan.num_experts != trace.num_experts):
         says = "states" if states else "has"

@@ -23,6 +23,7 @@ __all__ = [
     "from_json",
     "kernel_for",
     "kernel_named",
+    "known_backends",
     "measured_gpus",
     "read_coefficients",
     "to_json",
@@ -61,6 +62,7 @@ def to_json(found: Coefficients) -> str:
             "dtype": kernel.dtype,
             "floor_ms": kernel.floor_ms,
             "ms_per": dict(kernel.ms_per),
+            "tactics": dict(kernel.tactics),
             "error": _error(kernel.error),
             "source": kernel.source,
         }
@@ -108,6 +110,7 @@ def from_json(text: str, place: str) -> Coefficients:
                 dtype=entry["dtype"],
                 floor_ms=float(entry["floor_ms"]),
                 ms_per=MappingProxyType({name: float(value) for name, value in entry["ms_per"].items()}),
+                tactics=MappingProxyType({name: float(value) for name, value in entry["tactics"].items()}),
                 error=_as_error(entry["error"]),
                 source=entry["source"],
             )
@@ -223,6 +226,13 @@ def exchange_for(gpu: Gpu, backend: str, *, own: Coefficients | None = None) -> 
             if exchange.backend == backend:
                 return exchange
     return link_exchange(gpu)
+
+
+@cache
+def known_backends() -> tuple[str, ...]:
+    """Return the back ends of the all-to-all that were measured on some GPU, and ``links`` for a data sheet."""
+    parts = [coefficients_of(name) for name in GPUS]
+    return (*sorted({e.backend for part in parts if part is not None for e in part.exchanges}), "links")
 
 
 def measured_gpus() -> tuple[str, ...]:

@@ -15,10 +15,11 @@ from placement.time.experts import FittedError, joined
 from placement.time.gpus import Gpu
 from traces.model.shape import ModelShape
 
-__all__ = ["CURVE_TERMS", "Curve", "Exchange", "Way", "curve_terms", "link_exchange"]
+__all__ = ["CURVE_TERMS", "ONE_PER_EXPERT", "Curve", "Exchange", "Way", "curve_terms", "link_exchange"]
 
 Floats = npt.NDArray[np.float64]
 Way = Literal["dispatch", "combine"]
+ONE_PER_EXPERT: Final = ("deepep_low_latency", "deepep_ll", "trtllm_deepep_ll")  # the others merge copies
 FIRST_GB: Final = (0.0005, 0.004, 0.03)  # small messages don't fill the links
 BEYOND_GB: Final = 0.2
 CURVE_TERMS: Final = ("launch", "gb", *(f"first{gb}" for gb in FIRST_GB), f"beyond{BEYOND_GB}")
@@ -150,7 +151,10 @@ class Exchange:
         amount, size = np.asarray(copies, float), shape.expert_input / 1e9
         known = [np.log(curve.nodes) for curve in curves]
         even = base or float(np.interp(np.log(nodes), known, [curve.base_copies for curve in curves]))
-        times = [curve.ms(amount / even * curve.base_copies * size * curve.vector_bytes) for curve in curves]
+        per_expert = self.backend in ONE_PER_EXPERT
+        # Without merging of copies, a byte costs the same on any number of nodes; with it, so does a token.
+        volumes = [amount if per_expert else amount / even * curve.base_copies for curve in curves]
+        times = [curve.ms(volume * size * curve.vector_bytes) for curve, volume in zip(curves, volumes, strict=True)]
         return between_nodes(nodes, [curve.nodes for curve in curves], times)
 
 

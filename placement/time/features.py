@@ -29,6 +29,7 @@ FEATURES: Final = (
     *(f"tile{rows}" for rows in TILES),  # TFLOP: the same in whole tiles per expert
     "pair_gb",  # GB: one hidden vector per pair
     "row_gb",  # GB: one hidden vector per token that the rank receives
+    "copy_gb",  # GB: one per such token and choice, those of other ranks among them, as unsorted kernels keep them
     *(f"first{rows}" for rows in FIRST),  # TFLOP: the rank's first pairs
     "sustained",  # TFLOP in whole tiles beyond the first SUSTAINED_TFLOP
 )
@@ -55,6 +56,7 @@ def units(shape: ModelShape, dtype: str, tensor_parallel: int = 1) -> Floats:
     vector = shape.expert_input / 1e9
     weights = 3 * shape.expert_input * width * WEIGHT_BYTES[dtype] / 1e9
     found = {"launch": 1.0, "slots": 1.0, "active": 1.0, "weights": weights, "pair_gb": vector, "row_gb": vector}
+    found |= {"copy_gb": vector * shape.top_k}
     return np.array([found.get(name, flop) for name in FEATURES])
 
 
@@ -92,6 +94,7 @@ def features(
     raw |= {f"tile{size}": value for size, value in whole.items()}
     raw |= {f"first{size}": np.minimum(total, size) for size in FIRST}
     values = np.stack([np.broadcast_to(raw.get(name, 0), total.shape) for name in FEATURES], axis=-1) * unit
-    values[..., FEATURES.index("row_gb")] = np.asarray(rows, float) * unit[FEATURES.index("row_gb")]
+    for name in ("row_gb", "copy_gb"):
+        values[..., FEATURES.index(name)] = np.asarray(rows, float) * unit[FEATURES.index(name)]
     values[..., -1] = np.maximum(values[..., FEATURES.index("tile128")] - SUSTAINED_TFLOP, 0)
     return values

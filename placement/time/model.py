@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from placement.time.catalogue import Coefficients, exchange_for, kernel_for
-from placement.time.exchange import Exchange, Way, link_exchange
+from placement.problem.objective import Execution
+from placement.time.asked import FRAMEWORKS, PHASES, check_words, notes_of
+from placement.time.catalogue import Coefficients, exchange_for, kernel_for, known_backends
+from placement.time.exchange import ONE_PER_EXPERT, Exchange, Way, link_exchange
 from placement.time.experts import ExpertKernel
 from placement.time.machine import Machine
 from placement.time.passes import PassLoad
 from placement.time.rest import REST_ERROR, rest_ms
 from traces import InputError
 from traces.model.presets import Model, load_model
+from traces.model.shape import WEIGHT_BYTES
 from traces.support.kinds import checked
 from traces.support.words import Phase
 
@@ -25,7 +28,6 @@ __all__ = ["LayerTimes", "Overlap", "TimeModel"]
 Floats = npt.NDArray[np.float64]
 Overlap = Literal["none", "two_batch"]
 BACKENDS = {"prefill": "deepep_normal", "decode": "deepep_low_latency"}
-ONE_PER_EXPERT = ("deepep_low_latency", "deepep_ll", "trtllm_deepep_ll")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +42,15 @@ class LayerTimes:
         Milliseconds of the slowest rank.
     rest : float
         Milliseconds per layer of what is neither: attention, router, shared experts.
+    gather : float
+        Milliseconds per pass of the AllGather of new tokens under context-coherent execution.
     """
 
     dispatch: Floats
     experts: Floats
     combine: Floats
     rest: float
+    gather: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +146,15 @@ class TimeModel:
         """
         where = Machine.parse(machine) if isinstance(machine, str) else machine
         what = load_model(model) if isinstance(model, str) else model
+        check_words(
+            {
+                "phase": (phase, PHASES),
+                "overlap": (overlap, get_args(Overlap)),
+                "framework": (framework, FRAMEWORKS),
+                "weight_dtype": (weight_dtype, tuple(WEIGHT_BYTES)),
+                "backend": (backend, known_backends() if backend else ()),
+            }
+        )
         tokens = tokens_per_gpu if tokens_per_gpu is not None else (4096 if phase == "prefill" else 128)
         if not 1 <= tokens <= 1_000_000:
             detail = f"{tokens} tokens per GPU."
@@ -170,7 +184,7 @@ class TimeModel:
             overlap=overlap,
             rest_ms=estimated,
             dense_layers=len(what.layout.dense_layers),
-            notes=_notes(kernels, inside, across, where, rest_ms is None, name),
+            notes=notes_of(kernels, inside, across, where, rest_ms is None, name),
         )
 
     @property
@@ -208,21 +222,43 @@ class TimeModel:
         slower: Floats = np.nanmax(np.stack(times), axis=0)
         return slower
 
-    def layer_times(self, load: PassLoad) -> LayerTimes:
-        """Return the times of a pass."""
+    def layer_times(self, load: PassLoad, execution: Execution = "dispatch") -> LayerTimes:
+        """Return the times of a pass.
+
+        Tokens that travel from layer to layer (``context_coherent``) move once per layer, in 16 bits, and never home;
+        before the first layer every rank gets the new tokens of all others.
+        """
+        experts = self.rank_ms(load).max(axis=1)
+        if execution == "dispatch":
+            there, back = self.exchange_ms(load, "dispatch"), self.exchange_ms(load, "combine")
+            return LayerTimes(dispatch=there, experts=experts, combine=back, rest=self.rest_ms)
+        moves = self.exchange_ms(load, "combine")
+        moves[-1] = 0  # the last layer's tokens stay
         return LayerTimes(
-            dispatch=self.exchange_ms(load, "dispatch"),
-            experts=self.rank_ms(load).max(axis=1),
-            combine=self.exchange_ms(load, "combine"),
+            dispatch=moves,
+            experts=experts,
+            combine=np.zeros_like(moves),
             rest=self.rest_ms,
+            gather=self.gather_ms(load.tokens),
         )
+
+    def gather_ms(self, tokens: int) -> float:
+        """Return the time in which every rank gets the new tokens of all ranks, 16 bits per number."""
+        gpus, size = self.machine.num_gpus, 2 * self.model.shape.hidden_size / 1e9
+        gpu = self.machine.gpus[0]
+        fabric = exchange_for(gpu, "nccl_all_gather")
+        curves = [curve for curve in fabric.curves if curve.nodes == 1]
+        inside = max(curves, key=lambda curve: curve.gpus).ms(tokens * size)
+        remote = 1 - int(np.bincount(self.machine.nodes).min()) / gpus
+        across = tokens * remote * size * 1e3 / (0.7 * min(gpu.network_gb_s for gpu in self.machine.gpus))
+        return max(float(inside), across)
 
     def step_ms(self, times: LayerTimes) -> float:
         """Return the time of a whole pass: its MoE layers, less what overlaps, and the layers without experts."""
         exchange = times.dispatch + times.combine
         compute = times.experts + times.rest
         layers = np.maximum(exchange, compute) if self.overlap == "two_batch" else exchange + compute
-        return float(layers.sum() + self.dense_layers * times.rest)
+        return float(layers.sum() + self.dense_layers * times.rest + times.gather)
 
     def error_fraction(self, times: LayerTimes) -> float:
         """Return the typical relative error of a step: that of each part, weighted by its time."""
@@ -231,7 +267,7 @@ class TimeModel:
         exchange = max(float(np.median([curve.error.median for curve in tier.curves])) for tier in tiers)
         parts = (
             (float(times.experts.sum()), experts),
-            (float((times.dispatch + times.combine).sum()), exchange),
+            (float((times.dispatch + times.combine).sum()) + times.gather, exchange),
             ((len(times.experts) + self.dense_layers) * times.rest, REST_ERROR),
         )
         whole = sum(time for time, _ in parts)
@@ -243,22 +279,3 @@ def rest_ms_of(gpu: str, model: Model, tokens: int, phase: Phase) -> float:
     from placement.time.gpus import GPUS
 
     return rest_ms(GPUS[gpu], model.shape, tokens, phase)
-
-
-def _notes(
-    kernels: tuple[ExpertKernel, ...], inside: Exchange, across: Exchange, machine: Machine, assumed: bool, name: str
-) -> tuple[str, ...]:
-    notes = [
-        f"No data for experts in {kernel.dtype} on {kernel.gpu}: a roofline stands in, with a wider error."
-        for kernel in kernels
-        if not kernel.measured
-    ]
-    tiers = [("within a node", inside)] + ([("between nodes", across)] if machine.num_nodes > 1 else [])
-    notes += [
-        f"No data for {name} {tier} on {machine.name}: 70 % of the links' data sheet stands in."
-        for tier, exchange in tiers
-        if not exchange.measured
-    ]
-    if assumed:
-        notes.append("Attention, router and shared experts are a roofline of their weights, without the KV cache.")
-    return tuple(notes)

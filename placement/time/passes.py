@@ -96,6 +96,12 @@ class PassReplay:
         if not done and filled:
             yield self._finished(sums, tokens, tokens / filled), tokens / filled
 
+    def sums(self, batch: Batch) -> PassSums:
+        """Return what some tokens do; sums of several batches add up to that of all of them."""
+        sums = self._empty()
+        self._add(batch, sums)
+        return sums
+
     def _empty(self) -> PassSums:
         layers, slots = self.plan.physical_to_logical_map.shape
         gpus = self.topology.num_gpus

@@ -17,7 +17,7 @@ from placement.topology.topology import Topology
 from traces import InputError, Trace, Violations
 from traces.support.kinds import checked
 
-__all__ = ["StepTime", "step_time"]
+__all__ = ["StepTime", "check_fit", "step_time", "travel_in_steps"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,13 +31,15 @@ class StepTime:
     step_ms : float
         Of a whole pass, attention and the layers without experts included.
     moe_ms : float
-        Of all MoE layers: dispatch, experts and combine.
+        Of all MoE layers: dispatch, experts and combine, or moves and the AllGather of context-coherent execution.
     moe_share : float
         `moe_ms` over what a step takes without overlap.
     dispatch_ms, experts_ms, combine_ms : (L,) float64
         Of each MoE layer.
     rest_ms : float
         Of each layer, MoE or not, beside these.
+    gather_ms : float
+        Of a pass: the AllGather of new tokens, where tokens never go home.
     pass_ms : (P,) float64
         The step of each pass.
     passes : int
@@ -56,6 +58,7 @@ class StepTime:
     experts_ms: Floats
     combine_ms: Floats
     rest_ms: float
+    gather_ms: float
     pass_ms: Floats
     passes: int
     scale: float
@@ -97,17 +100,17 @@ def step_time(
     InputError
         If plan, trace, machine and model do not fit together, or the trace holds no token.
     """
-    _check_fit(plan, trace, time)
+    check_fit(plan, trace, time)
     if passes < 1:
         raise InputError.of("passes_range", "/passes", f"{passes} passes.", "Give at least 1.")
-    objective = _objective(trace, time, engine, execution, ownership, replica_policy)
+    objective = travel_in_steps(trace, time, engine, execution, ownership, replica_policy)
     replay = PassReplay(plan, _topology(time), objective)
     times: list[LayerTimes] = []
     steps: list[float] = []
     scale = 1.0
     for load, scaled in replay.loads(trace, time.pass_tokens, passes):
         scale = scaled
-        found = time.layer_times(load)
+        found = time.layer_times(load, objective.execution)
         times.append(found)
         steps.append(time.step_ms(found))
     if not times:
@@ -118,8 +121,9 @@ def step_time(
         experts=np.mean([part.experts for part in times], axis=0),
         combine=np.mean([part.combine for part in times], axis=0),
         rest=time.rest_ms,
+        gather=times[0].gather,
     )
-    moe = float((mean.dispatch + mean.experts + mean.combine).sum())
+    moe = float((mean.dispatch + mean.experts + mean.combine).sum()) + mean.gather
     rest = time.rest_ms * (len(mean.experts) + time.dense_layers)
     notes = list(time.notes)
     if scale > 1:
@@ -134,6 +138,7 @@ def step_time(
         experts_ms=mean.experts,
         combine_ms=mean.combine,
         rest_ms=time.rest_ms,
+        gather_ms=mean.gather,
         pass_ms=np.array(steps),
         passes=len(times),
         scale=scale,
@@ -142,7 +147,7 @@ def step_time(
     )
 
 
-def _objective(
+def travel_in_steps(
     trace: Trace,
     time: TimeModel,
     engine: str | None,
@@ -150,6 +155,7 @@ def _objective(
     ownership: Ownership | None,
     replica_policy: ReplicaPolicy | None,
 ) -> SettledObjective:
+    """Return how tokens travel: as an engine does, what else is given wins, the messages as the back end's."""
     said, _ = engine_choices(engine, trace)
     given = {"execution": execution, "ownership": ownership, "replica_policy": replica_policy}
     chosen: dict[str, Any] = (
@@ -167,7 +173,8 @@ def _topology(time: TimeModel) -> Topology:
     return time.machine.topology()
 
 
-def _check_fit(plan: Plan, trace: Trace, time: TimeModel) -> None:
+def check_fit(plan: Plan, trace: Trace, time: TimeModel) -> None:
+    """Raise `InputError` if plan, trace, machine and model do not fit together."""
     found = Violations()
     shape, machine = time.model.shape, time.machine
     if plan.num_gpus != machine.num_gpus:

@@ -23,10 +23,9 @@ Item = TypeVar("Item")
 # Steps between two safe bounds, times entries of the matrix: 20 steps of 256 rows. Chosen by trial.
 CHUNK_ENTRIES = 1_300_000
 SETTLED = 80  # steps before a small gain ends a relaxation: triangles come in after 40
-STALL = 1e-4  # relative gain of 20 steps below which a relaxation is done; chosen by trial; not measured
+STALL = 1e-4  # relative gain of 20 steps below which a relaxation is done; chosen by trial
 QUICK_STEPS = 0  # the first round: one chunk
-# Of what is left, per round; what a round does not need is for the next, the last has all; chosen by trial; not
-# measured.
+# Of what is left, per round; what a round does not need is for the next, the last has all; chosen by trial.
 SHARES = (0.9, 0.9, 0.6)
 # What a step costs besides those of the matrix; an entry takes about as long as a trial; from the times by size in
 # docs/bounds.md.

@@ -14,7 +14,7 @@ from solvers.bounds.token_game import Array, Choice, Game
 
 __all__ = ["LayerMessages", "least_remote", "most_more", "most_together"]
 
-MAX_HOMES = 16  # of more homes, each has too few tokens to tell; chosen by trial; not measured
+MAX_HOMES = 16  # of more homes, each has too few tokens to tell; chosen by trial
 
 
 class LayerMessages(Game):

@@ -28,7 +28,7 @@ __all__ = ["FrontSearch"]
 Table = npt.NDArray[np.int32]
 # Of the time; the rest is for mixes of what was found; chosen by trial.
 SEARCH_SHARE = 0.85
-# A search between neighbours of the front: about the last third of a usual one; chosen by trial; not measured.
+# A search between neighbours of the front: about the last third of a usual one; chosen by trial.
 GENTLE_HOT = 0.08
 
 

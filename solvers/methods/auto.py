@@ -20,6 +20,9 @@ QUICK_STEPS = 2_000_000_000  # a second or two; at a step per nanosecond and cor
 QUICK_BOOLEANS = 2_000  # of a model that is often solved in seconds; chosen by trial
 BASELINES = ("contiguous", "round_robin", "random", "eplb", "load_balance")
 NULL_CASES = ("round_robin", "random")  # hardly ever better than the others
+# Where a search takes over and loads count, these are where it starts, or what it leaves behind in its first seconds.
+# With 58 x 256 experts each would take a twentieth of ten seconds, to be scored.
+STARTS = ("eplb", "grace")
 # Of a layer, times GPUs: decided in tenths of a second, whatever it starts from;
 # chosen by trial.
 TINY_SETS = 20_000
@@ -31,6 +34,8 @@ SETS_START, SETS_START_S = 0.4, 5.0
 SETS_SHARE = 0.85  # of what is left then; what they don't decide is for a last search; chosen by trial
 # Searches of which the bound gets a tenth, and half; see docs/decisions/0008-auto-splits-its-time.md.
 SHORT_S, LONG_S = 10.0, 60.0
+# With redundant experts on many blocks of a large problem, where a minute or ten hardly raises the bound.
+HARD_SHARE = 0.9
 GAP_SHARE = 0.15  # of the search before the bound, where a gap is all that is asked for; chosen by trial
 # Slots in all layers from which on annealing is slow to get anywhere from random plans; chosen by
 # trial.
@@ -61,12 +66,18 @@ class Auto:
     def run(self, problem: Problem, search: Search) -> None:
         """Run the portfolio."""
         portfolio = _Portfolio(problem, search)
+        dispatched = problem.objective.execution == "dispatch" and problem.objective.dedup != "none"
+
+        def worth(name: str) -> bool:
+            starts = name in STARTS and dispatched and problem.load_counts
+            return not search.offers_take_long or (name not in NULL_CASES and not starts)
+
         for name in BASELINES:
-            if name not in NULL_CASES or not search.offers_take_long:
+            if worth(name):
                 portfolio.run(solver_from(name), 0.05)
-        if (grouped := grouped_eplb(problem)) is not None:
+        if (grouped := grouped_eplb(problem)) is not None and worth("eplb"):
             portfolio.run(grouped, 0.05)
-        if problem.objective.execution == "dispatch" and problem.objective.dedup != "none":
+        if dispatched and worth("grace"):
             portfolio.run(solver_from("grace"), 0.05)
         portfolio.run(solver_from("chain_dp", {"max_steps": QUICK_STEPS}), 0.5)
         portfolio.run(solver_from("set_partition", {"max_sets": TINY_SETS}), 0.3)
@@ -76,6 +87,9 @@ class Auto:
         if limited:  # what may take hours needs a limit
             portfolio.run(solver_from("cp_sat", {"max_booleans": QUICK_BOOLEANS}), 0.3)
         again, share = search.work is None, search_share(search.remaining_s)
+        blocks = problem.topology.num_nodes if problem.topology.num_nodes > 1 else problem.num_gpus
+        if large and dispatched and problem.spare_replicas and blocks > 2:
+            share = max(share, HARD_SHARE)
         sets = solver_from("set_partition", {"max_sets": QUICK_SETS})
         fits = sets.supports(problem) is None and (limited or not problem.objective.imbalance_weight)
         if fits and _time_for_sets(problem, search) and not problem.objective.imbalance_weight:

@@ -61,6 +61,12 @@ def trace_id(client: TestClient, trace_bytes: bytes) -> str:
     return upload(client, trace_bytes, name="tiny.npz")
 
 
+@pytest.fixture
+def elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a folder of its own: plans without a name are written where a command runs."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+
+
 @dataclass
 class Server:
     """The service as a process."""
@@ -84,7 +90,7 @@ class Server:
                 stderr=file,
                 stdout=file,
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             for line in log.read_text().splitlines():
                 if '"service.listening"' in line:

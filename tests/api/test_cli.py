@@ -7,38 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
 import solvers
-from api.cli import app
 from api.cli.hints import overtime_note
 from placement import Plan, Termination, Topology, evaluate, load_topology
+from tests.builders.cli import command, document
 from tests.builders.machines import full, smi, written
 from traces import Profile, Trace, load, save
 from traces.synthetic import Synthetic, generate
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 PARAMS = Synthetic(num_layers=4, num_experts=16, top_k=2, num_tokens=2048, tokens_per_sequence=32)
-
-
-def command(*arguments: object) -> Result:
-    """Run a command, and fail on any exception but an exit."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def document(*arguments: object) -> Any:
-    """Run a command with ``--json`` and return the one document on its stdout."""
-    result = command(*arguments, "--json")
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in a folder of its own: plans without a name are written where the command runs."""
-    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 
 @pytest.fixture(scope="module")

@@ -11,21 +11,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from api.cli import app
 from placement import Plan, Problem, Topology
 from solvers import make_plan
+from tests.builders.cli import invoke as run
 from traces import Profile, Trace, save
 from traces.synthetic import Synthetic, generate
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 PARAMS = Synthetic(num_layers=3, num_experts=8, top_k=2, num_tokens=512, tokens_per_sequence=32)
 IDS = np.tile(np.array([0, 1], np.uint8), (256, 3, 1))
-
-
-def run(*arguments: object) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def assert_refused(result: Result, code: str, *, exit_code: int = 1) -> None:
@@ -128,12 +125,6 @@ def test_a_truncated_jsonl_trace_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "p.json").exists()
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in a folder of its own: plans without a name are written where the command runs."""
-    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
-
-
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a sound trace file."""
@@ -180,7 +171,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--engine", "megatron", "--redundant-experts", 4), "no_redundant_experts"),
         (("--plan-format", "csv"), "without_effect"),
         (("--seeds", 0), "seeds_range"),
-        (("--model", "deepseek-v3"), "unknown_model"),
+        (("--model", "deepseek-v33"), "unknown_model"),
         (("--execution", "dispatch", "--ownership", "measured"), "no_source_rank"),
         (("--replica-policy", "same-gpu"), "replica_policy"),
         (("--start", "none.json"), "cannot_read"),

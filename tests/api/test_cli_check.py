@@ -5,20 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from api.cli import app
 from placement import Plan
+from tests.builders.cli import command
 from tests.builders.traces import planted_trace
 from traces import Trace, check, save
-
-
-def command(*arguments: object) -> Result:
-    """Run a command, and fail on any exception but an exit."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture(scope="module")

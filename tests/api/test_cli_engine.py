@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from api.cli import app
 from placement import Plan
+from tests.builders.cli import command
 from traces import save
 from traces.synthetic import Synthetic, generate
 
@@ -46,14 +46,6 @@ def trace(tmp_path: Path) -> Path:
     path = tmp_path / "trace.npz"
     save(generate(Synthetic(num_layers=3, num_experts=8, top_k=2, num_tokens=512, tokens_per_sequence=32)), path)
     return path
-
-
-def command(*arguments: object) -> Result:
-    """Run a command, and fail on any exception but an exit."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def refused(result: Result, code: str, *words: str) -> None:

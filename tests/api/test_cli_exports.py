@@ -3,17 +3,17 @@
 import base64
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from typer.testing import CliRunner, Result
 
-from api.cli import app
 from placement import Plan
+from tests.builders.cli import command, document
 from traces import Profile, Trace, load, save
 from traces.synthetic import Synthetic, generate
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 CONFIG = {
     "model_type": "deepseek_v3",
@@ -36,27 +36,6 @@ CASES = {
     "npz": (),
     "plan": (),
 }
-
-
-def command(*arguments: object) -> Result:
-    """Run a command, and fail on any exception but an exit."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def document(*arguments: object) -> Any:
-    """Run a command with ``--json`` and return the one document on its stdout."""
-    result = command(*arguments, "--json")
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in a folder of its own: plans without a name are written where the command runs."""
-    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 
 @pytest.fixture

@@ -2,44 +2,22 @@
 
 import importlib.util
 import inspect
-import json
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from api.cli import app
 from api.cli.commands.front import front
 from api.cli.commands.solve import solve
 from placement import Plan
+from tests.builders.cli import command, document
 from traces import save
 from traces.synthetic import Synthetic, generate
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 PARAMS = Synthetic(num_layers=3, num_experts=16, top_k=2, num_tokens=1024, tokens_per_sequence=32)
 WORK = ("--work-limit", 30_000, "--points", 4)
-
-
-def command(*arguments: object) -> Result:
-    """Run a command, and fail on any exception but an exit."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def document(*arguments: object) -> Any:
-    """Run a command with ``--json`` and return the one document on its stdout."""
-    result = command(*arguments, "--json")
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in a folder of its own: plans without a name are written where the command runs."""
-    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 
 @pytest.fixture(scope="module")

@@ -89,8 +89,8 @@ def test_wrong_usage_ends_with_code_2() -> None:
 def test_ctrl_c_keeps_the_best_plan_so_far(trace: Path, tmp_path: Path) -> None:
     """The plan is written, with a note, and the command succeeds."""
     path = tmp_path / "plan.json"
-    solve = ("solve", trace, "--topology", "1x4", "--solver", "annealing", "-o", path, "--json", "--workers", 1)
-    solve = (*solve, "--time-limit")
+    search = ("--topology", "1x4", "--solver", "annealing", "--workers", 1)
+    solve = ("solve", trace, *search, "-o", path, "--json", "--time-limit")
     run(*solve, "0.1")  # so that loops are compiled
     path.unlink()
     with subprocess.Popen(

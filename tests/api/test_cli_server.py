@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from api.cli import app
 from api.client import Client
 from placement import Plan
+from tests.builders.cli import invoke as command
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +31,6 @@ def trace(tmp_path_factory: pytest.TempPathFactory, trace_bytes: bytes) -> str:
     path = tmp_path_factory.mktemp("remote") / "tiny.npz"
     path.write_bytes(trace_bytes)
     return str(path)
-
-
-def command(*arguments: object) -> Any:
-    """Run a command."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def run(*arguments: str) -> Any:

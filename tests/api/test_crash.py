@@ -175,7 +175,9 @@ def check(server: Any, ledger: Ledger) -> None:
 def begin(server_type: Any, folder: Path, url: str) -> tuple[Any, float]:
     """Start a server and return it with the seconds until it was ready."""
     before = time.monotonic()
-    server = server_type.start(folder, database_url=url, max_workers=2, max_queued_plans=5)
+    # Every round leaves an upload open.
+    limits = {"max_queued_plans": 5, "tenant_open_uploads": 10_000}
+    server = server_type.start(folder, database_url=url, max_workers=2, **limits)
     while server.http.get("/readyz").status_code != 200:
         assert time.monotonic() - before < RESTART_S
         time.sleep(0.02)

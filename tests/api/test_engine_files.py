@@ -8,18 +8,12 @@ from typing import Any
 
 import numpy as np
 from fastapi.testclient import TestClient
-from typer.testing import CliRunner, Result
 
-from api.cli import app
 from placement import Plan
+from tests.builders.cli import invoke as run
 
 LAYERS, EXPERTS = 3, 8
 IDS = np.random.default_rng(0).random((64, LAYERS, EXPERTS)).argsort(axis=2)[:, :, :2]
-
-
-def run(*arguments: object) -> Result:
-    """Run a command."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def router_traces() -> bytes:

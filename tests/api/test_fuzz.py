@@ -30,6 +30,7 @@ from api.store.keys import Keys
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))
 FUZZ_ALL = EXAMPLES >= 150
+ROUNDS = 10  # along the links, at least: with fewer, some links are not taken
 FUZZ_POSTGRES = os.environ.get("FUZZ_DATABASE") == "postgresql"
 # A well-formed request may name what is not there, or break a rule that no schema can state: the other answers that a
 # valid one may have. All checks of the fuzzer are on.
@@ -59,6 +60,7 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
 )
 LIMITS = {"max_time_limit_s": 0.5, "max_wait_s": 0.2, "max_job_bytes": 1 << 28, "max_json_bytes": 1 << 22}
+LIMITS |= {"tenant_open_uploads": 100_000}  # a fuzzer begins many
 
 
 class Target:
@@ -268,6 +270,6 @@ def test_links_lead_to_what_was_made(
     # error, maybe before it has got far. Faults of the service are other errors.
     whole = False
     with suppress(FlakyStrategyDefinition):
-        machine.run(settings=settings(SETTINGS, max_examples=EXAMPLES + 2, stateful_step_count=8))
+        machine.run(settings=settings(SETTINGS, max_examples=max(EXAMPLES + 2, ROUNDS), stateful_step_count=8))
         whole = True
     assert answered[reached] or (answered and not whole), answered

@@ -12,7 +12,13 @@ from tests.builders.traces import profile_of
 from traces import LoadCounts, Profile, Trace
 from traces.synthetic import Synthetic
 
-__all__ = ["plan_of", "problem_of", "random_table"]
+__all__ = ["dispatch", "plan_of", "problem_of", "random_table"]
+
+
+def dispatch(**fields: Any) -> Objective:
+    """Return a dispatch to any replica, with a weight on traffic and on the spread of loads only; `fields` differ."""
+    usual = {"replica_policy": "fair", "imbalance_weight": 0.0, "load_spread_weight": 3.0}
+    return Objective(**{"execution": "dispatch", **usual, "load_spread_tolerance": 0.0088, **fields})
 
 
 def problem_of(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from placement import Objective, Plan, Problem, Topology, evaluate, score
 from placement.replay.kernels.replay import choose_replica
 from placement.replay.replay import POLICIES, homes_of
+from tests.builders.problems import dispatch
 from tests.builders.traces import random_trace
 from traces import InputError, Profile, Trace
 
@@ -64,13 +65,7 @@ def test_term_is_left_out_without_weight() -> None:
         problem.profile,
         problem.topology,
         SLOTS,
-        Objective(
-            execution="dispatch",
-            replica_policy="fair",
-            imbalance_weight=0.0,
-            load_spread_weight=3.0,
-            load_spread_tolerance=0.0088,
-        ),
+        dispatch(),
     )
     assert [term.name for term in score(plain, table).terms] == ["traffic", "imbalance", "load_excess", "load_spread"]
 

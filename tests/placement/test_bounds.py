@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement import Objective, Problem, Topology, lower_bound, score
+from placement import Problem, Topology, lower_bound, score
 from placement.cost.bounds import most_kept
-from tests.builders.problems import problem_of
+from tests.builders.problems import dispatch, problem_of
 from traces import Profile, Trace
 
 
@@ -61,21 +61,8 @@ def test_known_cases() -> None:
     assert lower_bound(chained(0, Topology.parse("1x1"), 4, 4)) == 0
     every = Profile.of(Trace.of(np.tile(np.arange(4), (8, 2, 1)), num_experts=4), workers=1)
     by_gpu, by_expert = (
-        Objective(
-            execution="dispatch",
-            replica_policy="fair",
-            imbalance_weight=0.0,
-            load_spread_weight=3.0,
-            load_spread_tolerance=0.0088,
-        ),
-        Objective(
-            execution="dispatch",
-            dedup="none",
-            replica_policy="fair",
-            imbalance_weight=0.0,
-            load_spread_weight=3.0,
-            load_spread_tolerance=0.0088,
-        ),
+        dispatch(),
+        dispatch(dedup="none"),
     )
     assert lower_bound(Problem(every, Topology.parse("1x2"), objective=by_gpu)) == pytest.approx(1.0)
     assert lower_bound(Problem(every, Topology.parse("1x2"), objective=by_expert)) == pytest.approx(0.5)

@@ -15,37 +15,16 @@ from placement.cost.bounds import load_floor
 from placement.cost.breakdown import break_down
 from placement.cost.shares import expected_gpu_load
 from placement.plan.plan import replicas_on_gpu
-from tests.builders.problems import plan_of, problem_of, random_table
+from tests.builders.problems import dispatch, plan_of, problem_of, random_table
 from tests.builders.traces import random_trace
 
 TOKENS, LAYERS, EXPERTS = 40, 3, 6
 FLAT, HOPS = Topology.parse("1x4"), Topology.parse("2x2")
 OBJECTIVES = (
     Objective(),
-    Objective(
-        execution="dispatch",
-        dedup="none",
-        replica_policy="same_node",
-        imbalance_weight=0.0,
-        load_spread_weight=3.0,
-        load_spread_tolerance=0.0088,
-    ),
-    Objective(
-        execution="dispatch",
-        dedup="gpu",
-        replica_policy="same_node",
-        imbalance_weight=0.0,
-        load_spread_weight=3.0,
-        load_spread_tolerance=0.0088,
-    ),
-    Objective(
-        execution="dispatch",
-        dedup="node",
-        replica_policy="fair",
-        imbalance_weight=0.0,
-        load_spread_weight=3.0,
-        load_spread_tolerance=0.0088,
-    ),
+    dispatch(dedup="none", replica_policy="same_node"),
+    dispatch(dedup="gpu", replica_policy="same_node"),
+    dispatch(dedup="node"),
 )
 
 

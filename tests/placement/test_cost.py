@@ -12,7 +12,7 @@ from placement import Constraints, LayerCap, Objective, Problem, Topology, evalu
 from placement.cost.feasibility import load_cap_misses
 from placement.cost.shares import expected_gpu_load
 from placement.loads.policies import replica_share
-from tests.builders.problems import plan_of, random_table
+from tests.builders.problems import dispatch, plan_of, random_table
 from tests.builders.traces import random_ids, random_trace
 from traces import Profile, Trace
 
@@ -68,14 +68,7 @@ def test_message_score_equals_evaluation(seed: int, topology: Topology, dedup: A
     """With all tokens in the sample, messages cost what the evaluation of the same tokens says, replicas included."""
     rng = np.random.default_rng(seed)
     trace = random_trace(rng, TOKENS, LAYERS, EXPERTS, 3)
-    objective = Objective(
-        execution="dispatch",
-        dedup=dedup,
-        replica_policy=policy,
-        imbalance_weight=0.0,
-        load_spread_weight=3.0,
-        load_spread_tolerance=0.0088,
-    )
+    objective = dispatch(dedup=dedup, replica_policy=policy)
     problem = Problem(Profile.of(trace, workers=1), topology, slots_per_gpu=3, objective=objective)
     table = random_table(rng, LAYERS, EXPERTS, 4, 3)
     options: Any = {"execution": "dispatch", "dedup": dedup, "replica_policy": policy, "workers": 1}
@@ -88,14 +81,7 @@ def test_message_score_equals_evaluation(seed: int, topology: Topology, dedup: A
 def test_assignment_score_averages_over_homes(seed: int) -> None:
     """Without deduplication and replicas, the cost is the mean hop from any home to the expert, by load."""
     rng = np.random.default_rng(seed)
-    objective = Objective(
-        execution="dispatch",
-        dedup="none",
-        replica_policy="fair",
-        imbalance_weight=0.0,
-        load_spread_weight=3.0,
-        load_spread_tolerance=0.0088,
-    )
+    objective = dispatch(dedup="none")
     problem = Problem(
         Profile.of(random_trace(rng, TOKENS, LAYERS, EXPERTS), workers=1), HOPS, slots_per_gpu=3, objective=objective
     )
@@ -114,15 +100,7 @@ def test_assignment_score_with_measured_homes_equals_evaluation() -> None:
     rng = np.random.default_rng(0)
     ids = random_ids(rng, TOKENS, LAYERS, EXPERTS)
     trace = Trace.of(ids, num_experts=EXPERTS, source_rank=rng.integers(0, 4, TOKENS))
-    objective = Objective(
-        execution="dispatch",
-        dedup="none",
-        ownership="measured",
-        replica_policy="fair",
-        imbalance_weight=0.0,
-        load_spread_weight=3.0,
-        load_spread_tolerance=0.0088,
-    )
+    objective = dispatch(dedup="none", ownership="measured")
     problem = Problem(Profile.of(trace, workers=1), HOPS, slots_per_gpu=3, objective=objective)
     table = random_table(rng, LAYERS, EXPERTS, 4, 3, "empty")
     wanted = evaluate(

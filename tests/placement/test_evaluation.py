@@ -239,7 +239,7 @@ def test_mismatches_are_listed_together() -> None:
 
 @pytest.mark.parametrize("stated", [EXPERTS - 1, EXPERTS // 2, EXPERTS + 1])
 def test_another_number_of_experts_is_refused(stated: int) -> None:
-    """A trace that states another number of experts than the plan has is of another model, even if its ids would fit."""
+    """A trace that states another number of experts than the plan has is of another model, even if its ids fit."""
     plan, ids = random_plan(np.random.default_rng(0), (2, 2), 3), np.zeros((4, LAYERS, 1), int)
     with pytest.raises(InputError) as error:
         evaluate(plan, Trace.of(ids, num_experts=stated), Topology.parse("2x2"))

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement import Constraints, Objective, Problem
+from placement import Constraints, Problem
 from placement.cost.shares import home_variance, load_variance
 from placement.plan.plan import replicas_on_gpu
-from tests.builders.problems import problem_of, random_table
+from tests.builders.problems import dispatch, problem_of, random_table
 from traces import Trace
 
 EXPERTS, SEQUENCES, LENGTH = 5, 4, 6
@@ -24,15 +24,7 @@ def problem(seed: int, text: str, policy: Any, ownership: Any = "sequence", quan
     ids = (liking + rng.random((len(seq_id), EXPERTS))).argsort(axis=1)[:, None, :2].astype(np.int16)
     ids[rng.random(len(ids)) < 0.2, 0, 1] = -1
     trace = Trace.of(ids, num_experts=EXPERTS, seq_id=seq_id, source_rank=seq_id % 3)
-    objective = Objective(
-        execution="dispatch",
-        dedup="node",
-        replica_policy=policy,
-        ownership=ownership,
-        imbalance_weight=0.0,
-        load_spread_weight=3.0,
-        load_spread_tolerance=0.0088,
-    )
+    objective = dispatch(dedup="node", replica_policy=policy, ownership=ownership)
     constraints = Constraints(load_cap=1.1, load_quantile=quantile, load_groups="sequences")
     return problem_of(trace, text, 3, objective, constraints)
 

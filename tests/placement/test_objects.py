@@ -70,7 +70,9 @@ def test_texts_are_short(item: object) -> None:
     assert type(item).__name__ in lines[0]
 
 
-@pytest.mark.parametrize("item", [PLAN, PROBLEM.topology, SCORE, EVALUATION], ids=lambda item: type(item).__name__)
+@pytest.mark.parametrize(
+    "item", [PROBLEM, PROBLEM.topology, PLAN, SCORE, EVALUATION], ids=lambda item: type(item).__name__
+)
 def test_notebooks_show_a_table(item: Any) -> None:
     """Notebooks get a table with the same figures as the text."""
     shown = item._repr_html_()

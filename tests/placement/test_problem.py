@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from placement import Constraints, Group, LayerCap, Objective, Pin, Problem, Topology
+from tests.builders.problems import dispatch
 from tests.builders.traces import random_ids
 from traces import InputError, LoadCounts, Profile, Provenance, Trace
 
@@ -80,43 +81,20 @@ SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zero
         (
             {
                 "profile": COUNTS,
-                "objective": Objective(
-                    execution="dispatch",
-                    dedup="gpu",
-                    replica_policy="fair",
-                    imbalance_weight=0.0,
-                    load_spread_weight=3.0,
-                    load_spread_tolerance=0.0088,
-                ),
+                "objective": dispatch(dedup="gpu"),
             },
             "counts_only",
             "/objective/dedup",
         ),
         (
-            {
-                "objective": Objective(
-                    execution="dispatch",
-                    ownership="measured",
-                    replica_policy="fair",
-                    imbalance_weight=0.0,
-                    load_spread_weight=3.0,
-                    load_spread_tolerance=0.0088,
-                )
-            },
+            {"objective": dispatch(ownership="measured")},
             "no_source_rank",
             "/objective/ownership",
         ),
         (
             {
                 "profile": RANKED,
-                "objective": Objective(
-                    execution="dispatch",
-                    ownership="measured",
-                    replica_policy="fair",
-                    imbalance_weight=0.0,
-                    load_spread_weight=3.0,
-                    load_spread_tolerance=0.0088,
-                ),
+                "objective": dispatch(ownership="measured"),
             },
             "source_rank_range",
             "/objective/ownership",
@@ -124,14 +102,7 @@ SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zero
         (
             {
                 "profile": PARTLY_RANKED,
-                "objective": Objective(
-                    execution="dispatch",
-                    ownership="measured",
-                    replica_policy="fair",
-                    imbalance_weight=0.0,
-                    load_spread_weight=3.0,
-                    load_spread_tolerance=0.0088,
-                ),
+                "objective": dispatch(ownership="measured"),
             },
             "no_source_rank",
             "/objective/ownership",
@@ -139,30 +110,13 @@ SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zero
         (
             {
                 "profile": UNSAMPLED,
-                "objective": Objective(
-                    execution="dispatch",
-                    dedup="none",
-                    ownership="measured",
-                    replica_policy="fair",
-                    imbalance_weight=0.0,
-                    load_spread_weight=3.0,
-                    load_spread_tolerance=0.0088,
-                ),
+                "objective": dispatch(dedup="none", ownership="measured"),
             },
             "no_source_rank",
             "/objective/ownership",
         ),
         (
-            {
-                "objective": Objective(
-                    execution="dispatch",
-                    ownership="sequence",
-                    replica_policy="fair",
-                    imbalance_weight=0.0,
-                    load_spread_weight=3.0,
-                    load_spread_tolerance=0.0088,
-                )
-            },
+            {"objective": dispatch(ownership="sequence")},
             "no_seq_id",
             "/objective/ownership",
         ),
@@ -207,14 +161,7 @@ SHORT = Profile.of(Trace.of(IDS, num_experts=6, layer_ids=[3, 5], seq_id=np.zero
         (
             {
                 "profile": COUNTS,
-                "objective": Objective(
-                    execution="dispatch",
-                    dedup="none",
-                    replica_policy="fair",
-                    imbalance_weight=0.0,
-                    load_spread_weight=3.0,
-                    load_spread_tolerance=0.0088,
-                ),
+                "objective": dispatch(dedup="none"),
                 "constraints": C(load_cap=1.1, load_quantile=0.9),
             },
             "counts_only",
@@ -300,14 +247,7 @@ def test_counts_are_enough_without_deduplication() -> None:
     problem = Problem(
         COUNTS,
         GRID,
-        objective=Objective(
-            execution="dispatch",
-            dedup="none",
-            replica_policy="fair",
-            imbalance_weight=0.0,
-            load_spread_weight=3.0,
-            load_spread_tolerance=0.0088,
-        ),
+        objective=dispatch(dedup="none"),
     )
     assert problem.relative_load.sum(axis=1).tolist() == pytest.approx([1, 1])
 

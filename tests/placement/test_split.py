@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from placement import Constraints, Objective, Plan, Problem, Topology, evaluate, optimal_split
+from placement import Constraints, Plan, Problem, Topology, evaluate, optimal_split
 from placement.cost.shares import expected_gpu_load
 from placement.plan.plan import replicas_on_gpu
-from tests.builders.problems import problem_of
+from tests.builders.problems import dispatch, problem_of
 from tests.builders.traces import skewed_trace
 from traces import InputError, Trace
 
@@ -34,14 +34,7 @@ def case(seed: int) -> tuple[Problem, Table]:
         trace,
         Topology.of((gpus,), speed=speed.tolist()),
         slots,
-        objective=Objective(
-            execution="dispatch",
-            dedup="none",
-            replica_policy="fair",
-            imbalance_weight=0.0,
-            load_spread_weight=3.0,
-            load_spread_tolerance=0.0088,
-        ),
+        objective=dispatch(dedup="none"),
         constraints=Constraints(distinct_replicas=False),
     )
     rest = rng.integers(-1, experts, (2, gpus * slots - experts))

@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from placement import Constraints, Objective, Pin, Problem, Topology, score
+from placement import Constraints, Pin, Problem, Topology, score
 from placement.cost.feasibility import broken_constraints
 from solvers import Limits, Search, solve
 from solvers.arrange.conform import conform
 from solvers.methods.assignment.solver import Assignment
-from tests.builders.problems import problem_of
+from tests.builders.problems import dispatch, problem_of
 from tests.builders.traces import staying_trace
 from traces import InputError
 
@@ -51,14 +51,7 @@ def test_dispatch_without_dedup_is_solved_exactly() -> None:
     given = Problem(
         problem_of(CHAINED, "1x4").profile,
         Topology.of((2, 1), rank_cost_matrix=np.array([[0, 0.1, 1], [0.1, 0, 1], [1, 1, 0]]), slots=[3, 3, 2]),
-        objective=Objective(
-            execution="dispatch",
-            dedup="none",
-            replica_policy="fair",
-            imbalance_weight=0.0,
-            load_spread_weight=3.0,
-            load_spread_tolerance=0.0088,
-        ),
+        objective=dispatch(dedup="none"),
     )
     found = solve(given, "assignment", limits=Limits(work=10**6))
     rows = {tuple(row) for row in itertools.permutations([0, 0, 0, 1, 1, 1, 2, 2])}

@@ -24,6 +24,7 @@ from solvers.methods.cp_sat.model import PlacementModel
 from solvers.methods.cp_sat.patterns import ReplicaPatterns, count_patterns, interchangeable
 from solvers.methods.cp_sat.sizes import count_booleans
 from solvers.methods.cp_sat.solver import CpSat
+from tests.builders.problems import dispatch
 from tests.builders.traces import profile_of, staying_trace
 from traces import InputError, Profile
 
@@ -109,15 +110,7 @@ def test_optimum_of_chains_with_replicas(seed: int, grid: str, loads: str, place
 def test_variance_by_homes_is_proven_too(grid: str, policy: ReplicaPolicy) -> None:
     """Homes drawn per sequence sway the loads of replicas: a cap on a quantile is exact at the optimum."""
     topology, slots = GRIDS[grid]
-    objective = Objective(
-        execution="dispatch",
-        dedup="none",
-        replica_policy=policy,
-        ownership="sequence",
-        imbalance_weight=0.0,
-        load_spread_weight=3.0,
-        load_spread_tolerance=0.0088,
-    )
+    objective = dispatch(dedup="none", replica_policy=policy, ownership="sequence")
     problem = Problem(profile(3, layers=1), topology, slots, objective, Constraints(load_cap=1.05, load_quantile=0.9))
     assert problem.home_moments is not None
     check(problem)

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from placement import Constraints, Objective, Problem, Topology
+from placement import Constraints, Problem, Topology
 from solvers import Limits, Solution, solve
 from solvers.arrange.shares import shares
 from solvers.methods.exflow.cp_sat import solve_with_cp_sat
@@ -27,7 +27,7 @@ from solvers.methods.exflow.program import Solve, _outcome, crossings, solve_ste
 from solvers.methods.exflow.solver import Exflow
 from solvers.methods.exflow.steps import Form, Step, steps_of
 from solvers.searching.search import Search
-from tests.builders.problems import problem_of
+from tests.builders.problems import dispatch, problem_of
 from tests.builders.traces import staying_ids, staying_trace
 from traces import Profile, Trace, load
 
@@ -296,18 +296,8 @@ def test_forms_in_steps_are_refused_by_their_largest_model() -> None:
 def test_dispatch_is_refused() -> None:
     """The model follows tokens from layer to layer."""
     given = problem()
-    dispatch = Problem(
-        given.profile,
-        given.topology,
-        objective=Objective(
-            execution="dispatch",
-            replica_policy="fair",
-            imbalance_weight=0.0,
-            load_spread_weight=3.0,
-            load_spread_tolerance=0.0088,
-        ),
-    )
-    assert "context_coherent" in (Exflow().supports(dispatch) or "")
+    sent_home = Problem(given.profile, given.topology, objective=dispatch())
+    assert "context_coherent" in (Exflow().supports(sent_home) or "")
 
 
 def hard() -> Problem:

@@ -101,7 +101,9 @@ def test_change_equals_change_of_score(
     before = value(table)
     layer = int(rng.integers(LAYERS))
     search = Layer(Ground(problem), table[layer], layer)
-    change = anneal_layer(search.state, search.model, 200, float(rng.choice([0.0, 0.05, 1.0])), np.inf, 8, seeded(seed, 1))
+    change = anneal_layer(
+        search.state, search.model, 200, float(rng.choice([0.0, 0.05, 1.0])), np.inf, 8, seeded(seed, 1)
+    )
     after = table.copy()
     after[layer] = search.row
     assert not np.array_equal(after, table)

@@ -162,8 +162,8 @@ def grouped_routing(slots: int, **constraints: object) -> Problem:
 
 
 def cost(given: Problem) -> float:
-    """Return what a search of fixed length finds."""
-    return float(solve(given, "annealing", limits=Limits(work=200_000)).plan.score or 0.0)
+    """Return the best that three searches of fixed length find: one may end 5 % above another."""
+    return min(solve(given, "annealing", limits=Limits(work=70_000), seed=seed).score.total for seed in range(3))
 
 
 def test_budget_with_room_to_choose_is_as_good_as_one_spare_slot_per_gpu() -> None:

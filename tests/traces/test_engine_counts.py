@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import save_file
 
+from tests.builders.problems import dispatch
 from tests.builders.reading import counts_of, refused
 from tests.torch_files import torch_bytes
 from traces import InputError, Profile, load
@@ -132,14 +133,7 @@ def test_counts_refuse_affinity_end_to_end(tmp_path: Path) -> None:
     problem = Problem(
         profile=profile,
         topology=topology,
-        objective=Objective(
-            execution="dispatch",
-            dedup="none",
-            replica_policy="fair",
-            imbalance_weight=0.0,
-            load_spread_weight=3.0,
-            load_spread_tolerance=0.0088,
-        ),
+        objective=dispatch(dedup="none"),
         slots_per_gpu=2,
     )
     assert solve(problem, "eplb", limits=Limits(work=100)).plan is not None

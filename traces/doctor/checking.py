@@ -18,8 +18,8 @@ from traces.doctor.observing import Observation
 from traces.doctor.phases import mixed_phases
 from traces.doctor.rows import row_findings
 from traces.formats import load_leniently
-from traces.model.config import load_model_config
 from traces.model.layout import ModelLayout
+from traces.model.presets import layout_of
 from traces.profile.profile import Profile
 from traces.profile.saved import is_profile
 from traces.provenance import Provenance
@@ -62,7 +62,7 @@ def check(
         If the source is damaged in another way than those, or holds nothing.
     """
     if isinstance(model, str | Path):
-        model = load_model_config(model)
+        model = layout_of(model)
     if isinstance(source, str | Path):
         if is_profile(Path(source)):
             source = Profile.load_file(source)

@@ -25,8 +25,8 @@ from traces.formats.shared.dummies import settle_dummies
 from traces.formats.shared.dumps import merged_dumps, read_again
 from traces.formats.shared.several import joined
 from traces.layers import layers_of, of_layers
-from traces.model.config import load_model_config
 from traces.model.layout import ModelLayout
+from traces.model.presets import layout_of
 from traces.phases import of_phase
 from traces.support.declared import check_word
 from traces.support.errors import InputError
@@ -139,7 +139,7 @@ def _open(
     **said: Any,
 ) -> Trace | LoadCounts:
     if isinstance(model, str | Path):
-        model = load_model_config(model)
+        model = layout_of(model)
     hints = Hints(
         num_experts=num_experts,
         model=model,

@@ -16,7 +16,7 @@ from traces.model.shape import ModelShape, shape_from_config
 from traces.support.errors import InputError
 from traces.support.kinds import checked
 
-__all__ = ["Model", "load_model", "preset_names"]
+__all__ = ["Model", "layout_of", "load_model", "preset_names"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,18 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
 def preset_names() -> tuple[str, ...]:
     """Return the names that `load_model` knows."""
     return tuple(_presets())
+
+
+def layout_of(name: str | Path) -> ModelLayout:
+    """Return the layers of a model by its name, or by the path of its ``config.json``.
+
+    Raises
+    ------
+    InputError
+        If it is neither, or if the config does not say its layers.
+    """
+    path = Path(name)
+    return load_model_config(path) if path.exists() or path.suffix == ".json" else load_model(name).layout
 
 
 @checked

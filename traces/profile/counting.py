@@ -193,7 +193,9 @@ def count_trace(
             "The trace holds no tokens.",
             "Check the recording and any selection of it.",
         )
-    together = counter.together + counter.together.transpose(0, 2, 1)
+    together = counter.together
+    for part in together:  # by layer: a second array of all of them would be the largest of the whole pass
+        part += part.T.copy()
     windows = WindowedLoad.union(counter.windows)
     load = windows.load.sum(axis=0)
     diagonal = np.arange(trace.num_experts)

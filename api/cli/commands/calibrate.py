@@ -38,7 +38,7 @@ def calibrate(
         Path | None,
         typer.Option(metavar="FILE", help="With --check: judge this coefficient file, not those that ship."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=50, metavar="ROWS", help="Most rows per kernel and table.")] = 4000,
+    limit: Annotated[int, typer.Option(min=50, metavar="ROWS", help="Most rows per kernel and table.")] = 600,
     output: Annotated[
         Path | None,
         output_option("--output", "-o", metavar="PATH", text="File to write; a folder for all GPUs of the package."),

@@ -11,6 +11,7 @@ import typer
 
 from api.cli.console import BAD_INPUT, Json, print_json, say, write
 from api.cli.declared import Asked, asks
+from api.cli.knobs import WHAT
 from api.cli.reading import TraceReading
 from api.cli.remote.service import ServerOption, service_at
 from api.cli.remote.trace import send_trace
@@ -43,7 +44,11 @@ def check(
     writing: Asked,
     engine: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Engine, or format that a placement should have; by content by default."),
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=WHAT,
+            help="Engine, or format that a placement should have; by content by default.",
+        ),
     ] = None,
     server: ServerOption = None,
     as_json: Json = False,

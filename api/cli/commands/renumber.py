@@ -10,6 +10,7 @@ import typer
 
 from api.cli import options as shared
 from api.cli.console import Json, print_json, say, write
+from api.cli.knobs import OUTPUT
 from api.cli.options import output_option
 
 __all__ = ["renumber"]
@@ -29,6 +30,7 @@ def renumber(
         bool,
         typer.Option(
             "--prove",
+            rich_help_panel=OUTPUT,
             help="Run the model before and after, on the CPU in float32, and refuse if its logits differ; needs torch"
             " and transformers.",
         ),

@@ -212,15 +212,18 @@ def replay_dispatch(tokens: Tokens, replicas: Replicas, dedup: int, entry_gpu: I
     ids, rows, homes = tokens
     replica_gpus, replica_counts, policy, node_of_gpu = replicas
     traffic, load, fanout, away = sums
-    K = ids.shape[2]
-    here = np.empty(K, np.int64)
     anchor = np.empty(1, np.int64)
+    # Number of the token and layer that came last to each GPU and node: whether a place is new to it, in one look.
+    seen_gpu, seen_node = np.full(len(node_of_gpu), -1, np.int64), np.full(len(node_of_gpu), -1, np.int64)
+    L, K = ids.shape[1], ids.shape[2]
     for t in range(ids.shape[0]):
         home = np.int64(homes[t])
         home_node = node_of_gpu[home]
         anchor[0] = home
-        for layer in range(ids.shape[1]):
-            count = 0
+        for layer in range(L):
+            count, gpus, nodes = 0, 0, 0
+            off_gpu, off_node, far_gpus, far_nodes = 0, 0, 0, 0
+            number = t * L + layer
             for k in range(K):
                 e = ids[t, layer, k]
                 if e < 0:
@@ -239,28 +242,31 @@ def replay_dispatch(tokens: Tokens, replicas: Replicas, dedup: int, entry_gpu: I
                         e,
                     )
                 load[layer, gpu] += 1
-                away[layer, 0] += gpu != home
-                away[layer, 1] += node_of_gpu[gpu] != home_node
-                fresh_gpu = True
-                fresh_node = True
-                for a in range(count):
-                    fresh_gpu &= here[a] != gpu
-                    fresh_node &= node_of_gpu[here[a]] != node_of_gpu[gpu]
-                fanout[layer, 0] += fresh_gpu
-                fanout[layer, 1] += fresh_node
-                away[layer, 2] += fresh_gpu and gpu != home
-                away[layer, 3] += fresh_node and node_of_gpu[gpu] != home_node
+                node = node_of_gpu[gpu]
+                fresh_gpu, fresh_node = seen_gpu[gpu] != number, seen_node[node] != number
+                seen_gpu[gpu] = seen_node[node] = number
+                off_gpu += gpu != home
+                off_node += node != home_node
+                gpus += fresh_gpu
+                nodes += fresh_node
+                far_gpus += fresh_gpu and gpu != home
+                far_nodes += fresh_node and node != home_node
                 if dedup == DEDUP_NONE or (dedup == DEDUP_GPU and fresh_gpu):
                     traffic[layer, home, gpu] += 1
                 elif dedup == DEDUP_NODE:
-                    entry = entry_gpu[home, node_of_gpu[gpu]]
+                    entry = entry_gpu[home, node]
                     if fresh_node:
                         traffic[layer, home, entry] += 1
                     if fresh_gpu and gpu != entry:
                         traffic[layer, entry, gpu] += 1
-                here[count] = gpu
                 count += 1
+            fanout[layer, 0] += gpus
+            fanout[layer, 1] += nodes
             fanout[layer, 2] += count > 0
+            away[layer, 0] += off_gpu
+            away[layer, 1] += off_node
+            away[layer, 2] += far_gpus
+            away[layer, 3] += far_nodes
 
 
 @numba.njit(nogil=True, cache=True)

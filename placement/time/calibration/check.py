@@ -19,7 +19,7 @@ from placement.time.gpus import GPUS, Gpu
 from traces import InputError
 from traces.model.shape import ModelShape
 
-__all__ = ["Judged", "check_tables"]
+__all__ = ["Judged", "between", "check_tables"]
 
 Floats = npt.NDArray[np.float64]
 EXPERT_PHASES = ("prefill", "decode", "any")
@@ -133,7 +133,8 @@ def _experts(columns: Any, name: str, own: Coefficients | None, limit: int) -> I
             model = kernel_for(device, phase if phase != "any" else "prefill", dtype, framework=framework, own=own)
         held = (model.error.median, model.error.p90)
         key = (gpu, phase, kernel, model.name, dtype)
-        yield key, model.ms_of(rows.terms), rows.measured, rows.skipped, held, name
+        factors = np.array([model.tactics.get(str(config), 1.0) for config in rows.config])
+        yield key, factors * model.ms_of(rows.terms), rows.measured, rows.skipped, held, name
 
 
 def _exchanges(columns: Any, kind: Kind, name: str, own: Coefficients | None) -> Iterator[Part]:
@@ -141,7 +142,7 @@ def _exchanges(columns: Any, kind: Kind, name: str, own: Coefficients | None) ->
         exchange = exchange_for(_known(rows.gpu, name), rows.backend, own=own)
         curve = _nearest(exchange, rows)
         if curve is None:
-            predicted = _between(exchange, rows)
+            predicted = between(exchange, rows)
             if predicted is None:
                 continue
             held = (0.0, 0.0)
@@ -166,7 +167,7 @@ def _nearest(exchange: Exchange, rows: CurveRows) -> Curve | None:
     return min(there, key=distance) if there else None
 
 
-def _between(exchange: Exchange, rows: CurveRows) -> Floats | None:
+def between(exchange: Exchange, rows: CurveRows) -> Floats | None:
     """Return predictions for a number of nodes that was not measured; None where there are no curves to go by."""
     wanted = rows.curve
     shape = ModelShape(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from types import MappingProxyType
@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.time.calibration.distributions import Workload, histograms, rule_of
-from placement.time.calibration.fitting import fit, held_out
+from placement.time.calibration.fitting import fit
 from placement.time.calibration.tables import DTYPES, Columns, gpu_of
-from placement.time.experts import ExpertKernel, FittedError, joined
+from placement.time.experts import ExpertKernel, FittedError, config_of, joined
 from placement.time.features import FEATURES, features, units
 from traces import InputError
 from traces.model.shape import ModelShape
 
-__all__ = ["ExpertRows", "Key", "expert_rows", "fit_experts", "relative_errors"]
+__all__ = ["ExpertRows", "Key", "expert_rows", "fit_experts", "held_out", "relative_errors"]
 
 Floats = npt.NDArray[np.float64]
 Key = tuple[str, str, str, str]  # GPU, kernel, phase, dtype
@@ -27,6 +27,8 @@ MAX_ROWS = 6_000
 PHASES = {"moe_context": "prefill", "moe_generation": "decode", "context": "prefill", "generation": "decode"}
 WIDE = {"deepepmoe": "sglang_deepep", "wideep_compute_cutlass": "tensorrt_llm_wideep"}
 ALIKE = 1.02
+LEAST_CONFIG, LEAST_FACTOR = 12, 0.05  # rows, and log error, from which on a configuration has a factor
+FEW_SHAPES, FOLDS = 4, 8
 LEFT_OUT = "whole (EP size, distribution) pairs"
 
 
@@ -45,6 +47,8 @@ class ExpertRows:
         Number of the (EP size, distribution) pair.
     shapes : int
         How many shapes of experts there are.
+    config : (R,) str
+        Shape and slots of each row, as `placement.time.experts.config_of` names them.
     index : (R,) int64
         Rows of the table.
     skipped : int
@@ -56,6 +60,7 @@ class ExpertRows:
     measured: Floats
     group: npt.NDArray[np.int64]
     shapes: int
+    config: npt.NDArray[np.str_]
     index: npt.NDArray[np.int64]
     skipped: int
 
@@ -95,7 +100,7 @@ def expert_rows(columns: Columns, place: str, limit: int = MAX_ROWS) -> Iterator
         chosen = np.array(rows)
         if len(chosen) > limit:
             chosen = np.sort(np.random.default_rng(0).choice(chosen, limit, replace=False))
-        terms, kept, pairs, shapes = [], [], [], set()
+        terms, kept, pairs, shapes, configs = [], [], [], set(), []
         for row in chosen.tolist():
             mean = _terms(columns, row, key, place)
             if mean is None:
@@ -104,6 +109,7 @@ def expert_rows(columns: Columns, place: str, limit: int = MAX_ROWS) -> Iterator
             kept.append(row)
             pairs.append(f"{columns['moe_ep_size'][row]} {_text(columns, 'distribution', row)}")
             shapes.add((int(columns["hidden_size"][row]), int(columns["inter_size"][row])))
+            configs.append(_config(columns, row))
         if kept:
             yield ExpertRows(
                 key=key,
@@ -111,9 +117,17 @@ def expert_rows(columns: Columns, place: str, limit: int = MAX_ROWS) -> Iterator
                 measured=columns["latency"][kept].astype(float),
                 group=np.unique(pairs, return_inverse=True)[1].astype(np.int64),
                 shapes=len(shapes),
+                config=np.array(configs),
                 index=np.array(kept),
                 skipped=len(rows) - len(kept),
             )
+
+
+def _config(columns: Columns, row: int) -> str:
+    slots = int(columns["num_slots" if "num_slots" in columns else "num_experts"][row])
+    parallel = int(columns["moe_tp_size"][row]) if "moe_tp_size" in columns else 1
+    hidden, width = int(columns["hidden_size"][row]), int(columns["inter_size"][row])
+    return config_of(hidden, width // parallel, slots // int(columns["moe_ep_size"][row]))
 
 
 def _terms(columns: Columns, row: int, key: Key, place: str) -> Floats | None:
@@ -204,14 +218,15 @@ def fit_experts(rows: ExpertRows, source: str, *, judge: bool = True, gpu: str |
     device, name, phase, dtype = rows.key
     kept = usable(rows)
     terms = rows.terms[:, kept]
-    level, coefficients = fit(terms, rows.measured)
-    pairs = len(np.unique(rows.group))
-    if judge and pairs > 1:
-        predicted = held_out(terms, rows.measured, rows.group)
-        median, p90 = relative_errors(predicted, rows.measured)
-        error = FittedError(median=median, p90=p90, left_out=LEFT_OUT, rows=len(rows.measured))
+    (level, coefficients), tactics = _fitted(terms, rows.measured, rows.config)
+    parts = len(np.unique(_folds(rows)))
+    if judge and parts > 1:
+        median, p90 = relative_errors(held_out(rows), rows.measured)
+        folds = "" if parts == len(np.unique(rows.group)) else f", in {FOLDS} parts"
+        error = FittedError(median=median, p90=p90, left_out=LEFT_OUT + folds, rows=len(rows.measured))
     else:
-        median, p90 = relative_errors(joined(level, terms @ coefficients), rows.measured)
+        predicted = joined(level, terms @ coefficients) * _factors(tactics, rows.config)
+        median, p90 = relative_errors(predicted, rows.measured)
         error = FittedError(median=median, p90=p90, left_out="nothing", rows=len(rows.measured))
     found = {
         feature: float(f"{value:.4g}")
@@ -225,9 +240,45 @@ def fit_experts(rows: ExpertRows, source: str, *, judge: bool = True, gpu: str |
         dtype=dtype,
         floor_ms=float(f"{level:.4g}"),
         ms_per=MappingProxyType(found),
+        tactics=MappingProxyType(tactics),
         error=error,
         source=source,
     )
+
+
+def held_out(rows: ExpertRows) -> Floats:
+    """Return predictions of every row by a fit that has seen no row of its (EP size, distribution) pair, (R,) ms."""
+    terms, groups = rows.terms[:, usable(rows)], _folds(rows)
+    predicted = np.empty(len(rows.measured))
+    for group in np.unique(groups):
+        out = groups == group
+        (floor, some), learned = _fitted(terms[~out], rows.measured[~out], rows.config[~out])
+        predicted[out] = joined(floor, terms[out] @ some) * _factors(learned, rows.config[out])
+    return predicted
+
+
+def _fitted(
+    terms: Floats, measured: Floats, config: npt.NDArray[np.str_]
+) -> tuple[tuple[float, Floats], dict[str, float]]:
+    """Return a fit, and the factors of configurations that are far from it for all their rows."""
+    found = fit(terms, measured)
+    residual = np.log(measured / joined(found[0], terms @ found[1]))
+    factors = {}
+    for name in np.unique(config):
+        own = residual[config == name]
+        middle = float(np.median(own))
+        if len(own) >= LEAST_CONFIG and abs(middle) > LEAST_FACTOR:
+            factors[str(name)] = float(f"{np.exp(middle):.4g}")
+    return found, factors
+
+
+def _factors(tactics: Mapping[str, float], config: npt.NDArray[np.str_]) -> Floats:
+    return np.array([tactics.get(str(name), 1.0) for name in config])
+
+
+def _folds(rows: ExpertRows) -> npt.NDArray[np.int64]:
+    """Return which rows are left out together: each pair alone, or in a few parts where the table has many shapes."""
+    return rows.group if rows.shapes <= FEW_SHAPES else rows.group % FOLDS
 
 
 def relative_errors(predicted: Any, measured: Any) -> tuple[float, float]:

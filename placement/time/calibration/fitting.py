@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares, nnls
 
 from placement.time.experts import joined
 
-__all__ = ["Fit", "fit", "held_out"]
+__all__ = ["Fit", "fit"]
 
 Floats = npt.NDArray[np.float64]
 Fit = tuple[float, Floats]  # floor, coefficients
@@ -95,31 +93,3 @@ def polished(floor: float, coefficients: Floats, terms: Floats, measured: Floats
     # Less than a thousandth of every measurement is rounding.
     found[(found * terms / measured[:, None]).max(axis=0) < 1e-3] = 0
     return (float(values[0]) if with_floor else 0.0), found
-
-
-def held_out(
-    terms: Floats,
-    measured: Floats,
-    group: npt.NDArray[np.int64],
-    *,
-    floor: bool = True,
-    fitter: Callable[..., Fit] = fit,
-) -> Floats:
-    """Return predictions of every row by a fit that has seen no row of its group, (R,).
-
-    Parameters
-    ----------
-    terms : (R, N) float64
-    measured : (R,) float64
-    group : (R,) int64
-        Which rows are left out together.
-    floor : bool
-    fitter : function
-        Called as `fit` is.
-    """
-    predicted = np.empty(len(measured))
-    for number in np.unique(group):
-        out = group == number
-        level, coefficients = fitter(terms[~out], measured[~out], floor=floor)
-        predicted[out] = joined(level, terms[out] @ coefficients)
-    return predicted

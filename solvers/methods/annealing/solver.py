@@ -37,7 +37,7 @@ SPEED_TRIALS, SPEED_S = 20_000, 0.03
 # trial. It only decides how many restarts there are.
 HOT_SLOWDOWN = 1.6
 WARM_TRIALS_PER_ITEM = 1000  # with fewer, the first temperature falls with them. Chosen by trial
-WARM_SHARE = 0.4  # first temperature of a run from a good plan, as a share of `hot`; chosen by trial; not measured
+WARM_SHARE = 0.4  # first temperature of a run from a good plan, as a share of `hot`; chosen by trial
 # After the last run, the pool of plans takes about as long; chosen by trial.
 SPARE_OFFERS = 15
 MAX_TABLE_BYTES = 4_000_000_000  # of a search; chosen for machines of 16 GB

@@ -11,7 +11,7 @@ from placement import Problem
 from placement.cost.shares import guarded_gpu_load
 from placement.plan.plan import replicas_on_gpu
 from solvers.arrange.replica_budget import add_replicas, replica_levels, share_out
-from solvers.methods.annealing.replay.layer import Layer, anneal_once
+from solvers.methods.annealing.replay.layer import FEW, Layer, anneal_once
 from solvers.methods.annealing.replay.levels import Grounds
 from solvers.methods.load_balance.solver import balanced
 from solvers.searching.search import Search
@@ -71,8 +71,9 @@ def budgeted_rows(
             starts = [row, *(table[layer] for table in even[number : number + 1])]
             found = []
             for run, begin in enumerate(starts):
+                first = Layer(grounds.of(FEW), begin, layer, most=most, like=best)
                 half = level.part(1 / (len(starts) - run), run, work_share=1 / len(starts))
-                found.append(anneal_once(grounds, begin, layer, half, number, most, hot=HOT, cold=cold))
+                found.append(anneal_once(grounds, first, half, number, hot=HOT, cold=cold))
             now = min(found, key=cost_of)
             row, best = now.row, min(best, now, key=cost_of)
             rows[layer, number:], cost[layer, number:] = best.row, best.cost

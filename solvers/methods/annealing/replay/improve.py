@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
 from solvers.arrange.replica_budget import add_replicas
 from solvers.methods.annealing.replay.budgets import budgeted_rows
-from solvers.methods.annealing.replay.layer import Layer, search_layer
+from solvers.methods.annealing.replay.layer import FEW, Layer, may_be_less, search_layer
 from solvers.methods.annealing.replay.levels import Grounds
 from solvers.methods.eplb.router_groups import grouped_eplb
 from solvers.methods.eplb.start import base_plan, eplb_apart
@@ -19,11 +21,11 @@ __all__ = ["improve_fanout"]
 
 Table = npt.NDArray[np.int32]
 DEFAULT_TRIALS_PER_LAYER = 400_000  # without limits on time and work: some seconds per layer
-NOMINAL_TRIALS_PER_S = 200_000  # of a core, with replicas; only to choose a temperature
+NOMINAL_TRIALS_PER_S = 1_000_000  # of a core, with replicas; only to choose a temperature
 # Where the largest load has a weight. By work, over two seeds: gpt-oss 20b on 1x8 without a cap 6.026 to 5.984, 26 x 64
 # with replicas 1.070 to 1.060. With a cap alone it gains nothing in the same time.
 HOTTER = 4.0
-HOT_TRIALS_PER_PAIR = 20  # of slots; with fewer, a hot start ends worse than EPLB's plan; chosen by trial
+HOT_TRIALS_PER_PAIR = 20  # of slots; with fewer, a hotter start has no time to cool down; chosen by trial
 WHOLE_TRIALS_PER_PAIR = 5  # with fewer, a search from whole groups does not get far from them; chosen by trial
 BUDGET_SHARE = 0.3  # of time and work, to tell what replicas are worth in each layer. Chosen by trial
 
@@ -40,12 +42,13 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
         Dispatch; layers are independent of each other.
     search : Search
     hot, cold : float
-        Temperatures in units of the mean change of traffic by a random trial. With a start plan, or little time for a
-        large layer, `hot` is divided by 4, so as not to lose what it starts from. Else it counts `HOTTER` times where
-        the largest load has a weight.
+        Temperatures in units of the mean change of traffic by a random trial. With a start plan, `hot` is divided by 4,
+        so as not to lose what it starts from. Else it counts `HOTTER` times where the largest load has a weight and
+        there is time.
     """
     base = base_plan(problem, search)
-    search.offer(base, 0)
+    if search.best is None or not search.offers_take_long:
+        search.offer(base, 0)
     start = base if search.start is None else np.asarray(search.start, dtype=np.int32)
     if problem.num_gpus == 1:
         return
@@ -59,10 +62,9 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
         search = search.part(1.0, 0)
         search.work = DEFAULT_TRIALS_PER_LAYER * problem.num_layers
     trials = _trials_per_layer(problem, search)
-    if search.start is not None or trials < HOT_TRIALS_PER_PAIR * problem.num_slots**2:
-        # Too short to find back to a plan as good as EPLB's from a hot start.
-        hot /= 4
-    elif problem.objective.imbalance_weight:
+    if search.start is not None:
+        hot /= 4  # what it starts from is not to be lost
+    elif problem.objective.imbalance_weight and trials >= HOT_TRIALS_PER_PAIR * problem.num_slots**2:
         # Their unit is a change of traffic; the largest load changes the cost by more.
         hot *= HOTTER
     grounds = Grounds(problem)
@@ -76,13 +78,13 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     table = start.copy()
 
     def anneal(part: Search, layer: int) -> None:
-        row = start[layer]
-        other = None if whole is None else Layer(grounds.of(), whole[layer], layer)
-        if other is not None and trials >= WHOLE_TRIALS_PER_PAIR * problem.num_slots**2:
-            row = other.row if other.cost < Layer(grounds.of(), row, layer).cost else row
-        found = search_layer(grounds, row, layer, part, most[layer], hot=hot, cold=cold)
-        if other is not None and other.cost < found.cost:
-            found = other
+        first = Layer(grounds.of(FEW), start[layer], layer, most=most[layer])
+        other = None if whole is None else Layer(grounds.of(FEW), whole[layer], layer, like=first)
+        if other is not None and trials >= WHOLE_TRIALS_PER_PAIR * problem.num_slots**2 and other.cost < first.cost:
+            first, other = other, first
+        found = search_layer(grounds, first, part, hot=hot, cold=cold)
+        if other is not None and may_be_less(other, found):
+            found = min(found, Layer(grounds.of(), other.row, layer, like=first), key=attrgetter("cost"))
         table[layer] = found.row
 
     each_layer(problem, search, anneal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,23 @@ from solvers.methods.annealing.replay.levels import Ground, Grounds, empty_level
 from solvers.searching.kernels.random import State, seeded
 from solvers.searching.search import Search
 
-__all__ = ["Layer", "anneal_once", "search_layer"]
+__all__ = ["FEW", "Layer", "anneal_once", "may_be_less", "search_layer"]
 
 Row = npt.NDArray[np.integer[Any]]
 STEP = 1024  # trials between two looks at the clock: some 10 ms
 # Until so much of a run is used up: this many tokens; then all; chosen by trial: a hot search accepts most trials,
 # whose price is per token.
-STAGES = ((0.3, 2048), (0.5, 4096), (0.7, 8192))
+STAGES = ((0.4, 2048), (0.6, 8192))
+FEW, FEW_ERROR = 2048, 0.2  # tokens, and how far the cost on so many may be off; some 3 % is usual
 # A trial that costs this many typical changes of traffic in load alone is not priced further; exp(-8) of such trials
 # would pass.
 HOPELESS = 8.0
 # With as much for each, several runs per layer are better than a longer one; chosen by trial.
 RUN_TRIALS, RUN_S = 4_000_000, 1.5
 RUN_TRIALS_PER_PAIR = 40  # of slots, where that is less; chosen by trial
-LOCAL = 8  # of 16 exchanges
+LOCAL = 8  # of 16 exchanges. Chosen by trial
+# Of the last temperature: colder, next to nothing is accepted, and trials of single tokens' worth are noise.
+COLDER = 3.0
 MAX_RUNS = 4  # more gain less than longer ones. Chosen by trial
 
 
@@ -44,9 +48,13 @@ class Layer:
     layer : int
     most : int, optional
         Used slots at most; by default all that there are.
+    like : Layer, optional
+        The same layer on other tokens, or with another row: what both share is taken from there.
     """
 
-    def __init__(self, ground: Ground, row: Row, layer: int, *, most: int | None = None) -> None:
+    def __init__(
+        self, ground: Ground, row: Row, layer: int, *, most: int | None = None, like: Layer | None = None
+    ) -> None:
         problem = ground.problem
         self.problem, self.layer = problem, layer
         sample = problem.profile.sample
@@ -61,7 +69,6 @@ class Layer:
         gather(ids, sample.rows[:n], layer, start, middle, token, residue, member)
         distinct, top_k = objective.dedup != "none", ids.shape[1]
         shares, deviations, moments = ground.shares, problem.load_deviations, problem.home_moments
-        own = np.zeros((E, 0)) if deviations is None else deviations[layer]
         position = np.arange(S) % problem.slots_per_gpu
         weights, layers, caps = objective, problem.num_layers, problem.load_caps
         batch = objective.decode_batch if weights.activated_weight else 0
@@ -76,7 +83,7 @@ class Layer:
             rows=sample.rows[:n],
             home=ground.homes,
             load=problem.relative_load[layer],
-            covariance=np.ascontiguousarray(own @ own.T) if own.shape[1] else np.zeros((0, 0)),
+            covariance=_covariance(deviations, layer) if like is None else like.model.covariance,
             moments=np.zeros((0, 0)) if moments is None else moments[layer],
             split=Split(
                 policy=POLICIES[objective.replica_policy],
@@ -150,6 +157,10 @@ class Layer:
         # What the layer adds to the objective, on these tokens.
         self.cost = model.scale * messages + loads + model.activated_weight * float(state.value[1])
 
+    def on(self, ground: Ground) -> Layer:
+        """Return the layer with the row that it has now, on other tokens."""
+        return Layer(ground, self.row, self.layer, most=self.model.most, like=self)
+
     @property
     def row(self) -> Row:
         """The layer's row of the map, (S,)."""
@@ -177,43 +188,56 @@ class Layer:
         return change
 
 
-def search_layer(
-    grounds: Grounds, row: Row, layer: int, search: Search, most: int, *, hot: float, cold: float
-) -> Layer:
-    """Anneal one layer over the whole of `search`, in one or more runs; return the best state."""
+def _covariance(deviations: npt.NDArray[np.float64] | None, layer: int) -> npt.NDArray[np.float64]:
+    """Return that of the experts' loads, (E, E); (0, 0) where it doesn't count."""
+    return np.zeros((0, 0)) if deviations is None else np.ascontiguousarray(deviations[layer] @ deviations[layer].T)
+
+
+def search_layer(grounds: Grounds, first: Layer, search: Search, *, hot: float, cold: float) -> Layer:
+    """Anneal one layer from `first`, on few tokens, over the whole of `search`, in one or more runs.
+
+    Returns
+    -------
+    Layer
+        The best state, on all tokens.
+    """
     pairs = grounds.problem.num_slots**2
     trials = search.work if search.work is not None else (search.remaining_s or 0.0) * RUN_TRIALS / RUN_S
     runs = int(np.clip(trials // min(RUN_TRIALS, RUN_TRIALS_PER_PAIR * pairs), 1, MAX_RUNS))
-    best = Layer(grounds.of(), row, layer, most=most)
+    found = []
     for number in range(runs):
         part = search.part(1 / (runs - number), number, work_share=1 / runs)
-        found = anneal_once(grounds, row, layer, part, number, most, hot=hot, cold=cold)
-        if found.cost < best.cost:
-            best = found
+        found.append(anneal_once(grounds, first, part, number, hot=hot, cold=cold))
+    best = min(found, key=attrgetter("cost"))
+    if may_be_less(first, best):
+        best = min(best, first.on(grounds.of()), key=attrgetter("cost"))
     return best
 
 
-def anneal_once(
-    grounds: Grounds, row: Row, layer: int, search: Search, number: int, most: int, *, hot: float, cold: float
-) -> Layer:
-    """Anneal one layer once, on ever more tokens.
+def may_be_less(on_few: Layer, other: Layer) -> bool:
+    """Whether a row may cost less than `other` on all tokens; on few it is known, and a look at all takes longer."""
+    return on_few.cost * (1 - FEW_ERROR) < other.cost
+
+
+def anneal_once(grounds: Grounds, first: Layer, search: Search, number: int, *, hot: float, cold: float) -> Layer:
+    """Anneal one layer once from `first`, on ever more tokens.
 
     While it is hot, most trials are accepted, which takes time per token, and a few tokens are as good as many. When it
     is cold, few are, and the others cost the same whatever the number of tokens.
     """
-    rng = seeded(search.seed, 3, layer, number)
+    rng, cold = seeded(search.seed, 3, first.layer, number), min(hot, COLDER * cold)
     stages = [(end, count) for end, count in STAGES if count < grounds.most] + [(1.0, grounds.most)]
-    state = Layer(grounds.of(stages[0][1]), row, layer, most=most)
+    state = first.on(grounds.of(stages[0][1]))
     unit = max(state.anneal(200, -1.0, np.inf, rng), 1e-15)
     spent = 0
     while (used := search.progress(spent)) < 1.0:
         if used >= stages[0][0]:
             stages = [stage for stage in stages if used < stage[0]]
-            state = Layer(grounds.of(stages[0][1]), state.row, layer, most=most)
+            state = state.on(grounds.of(stages[0][1]))
         trials = STEP if search.work is None else max(1, min(STEP, search.work - spent))
         state.anneal(trials, unit * hot * (cold / hot) ** used, HOPELESS * unit, rng)
         spent += trials
     if len(stages) > 1:
-        state = Layer(grounds.of(), state.row, layer, most=most)
+        state = state.on(grounds.of())
     state.anneal(STEP, 0.0, HOPELESS * unit, rng)
     return state

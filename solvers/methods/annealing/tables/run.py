@@ -16,7 +16,7 @@ __all__ = ["SwapRun"]
 
 Table = npt.NDArray[np.int32]
 # Shares of the excess weight at the start and the end of a run: a soft cap lets the search cross it on its way. Chosen
-# by trial; not measured.
+# by trial.
 COUPLED_RAMP = (0.005, 0.1)
 TRIALS_PER_STEP = 100_000  # between two looks at the clock: some 10 ms
 

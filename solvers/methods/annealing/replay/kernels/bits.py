@@ -133,9 +133,7 @@ def shift(
             continue
         if not distinct:
             for c in range(len(value)):
-                change += value[c] * (
-                    np.int64(popcount(carry & mask[c, w])) - np.int64(popcount(borrow & mask[c, w]))
-                )
+                change += value[c] * (np.int64(popcount(carry & mask[c, w])) - np.int64(popcount(borrow & mask[c, w])))
             continue
         lowest = np.uint64(0)
         higher = np.uint64(0)

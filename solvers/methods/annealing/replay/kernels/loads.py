@@ -207,7 +207,7 @@ def exchange_cost(
     largest = max(at_a, at_b)
     for k in range(3):
         g = highest[k]
-        if g >= 0 and g != a and g != b:  # noqa: PLR1714  compiled
+        if g >= 0 and g != a and g != b:
             largest = max(largest, gpu_load[g])
             break
     cap, margin = prices.cap, prices.margin

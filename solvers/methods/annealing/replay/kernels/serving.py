@@ -158,17 +158,13 @@ def turn_change(
     empty, count, replicas = len(bits) - 1, state.counts[e], state.replicas[e]
     change, squares = 0.0, 0.0
     if a >= 0:
-        more, square = shift_change(
-            bits[item], bits[empty], without, gpus.zero[a], gpus.one[a], gpus.value, begin, end
-        )
+        more, square = shift_change(bits[item], bits[empty], without, gpus.zero[a], gpus.one[a], gpus.value, begin, end)
         change += more
         squares += square
     for c in range(count):
         g = replicas[c]
         before = empty if g == b else state.item_at[e, g]
-        more, square = shift_change(
-            bits[before], served[c], without, gpus.zero[g], gpus.one[g], gpus.value, begin, end
-        )
+        more, square = shift_change(bits[before], served[c], without, gpus.zero[g], gpus.one[g], gpus.value, begin, end)
         change += more
         squares += square
     if not len(nodes.planes):

@@ -221,7 +221,15 @@ def anneal_layer(
                 squares += square
                 if by_node and n != m:
                     change, square = exchange_change(
-                        bits[i], bits[j], nodes.zero[n], nodes.zero[m], nodes.one[n], nodes.one[m], nodes.value, begin, end
+                        bits[i],
+                        bits[j],
+                        nodes.zero[n],
+                        nodes.zero[m],
+                        nodes.one[n],
+                        nodes.one[m],
+                        nodes.value,
+                        begin,
+                        end,
                     )
                     least += change
                     squares += square

@@ -1,0 +1,1 @@
+"""Advice: whether a change of placement is worth it in milliseconds."""

@@ -1,0 +1,61 @@
+"""Advice: a trace, a machine, a model, and whether a change of placement is worth it."""
+
+from __future__ import annotations
+
+import json
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from api.http.problems import problems
+from api.http.strict import StrictRoute
+from api.resources.advice.advising import AdviceTask, advice, advice_request
+from api.resources.advice.answers import AdviceAnswer
+from api.resources.advice.body import AdviceBody
+from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.helped import look
+from api.resources.responses import json_response
+from api.resources.traces.stored import StoredTrace
+from api.store.rows import TraceRow
+from api.store.tenant import TenantStore
+from traces import Violations
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/advice", tags=["advice"], route_class=StrictRoute)
+
+
+@router.post(
+    "",
+    response_model=AdviceAnswer,
+    summary="Say whether a change of placement is worth it",
+    responses=problems("malformed-json", "too-large", "unsupported-media-type", "took-too-long"),
+)
+async def give_advice(body: AdviceBody, services: ServicesOf, store: StoreOf) -> Response:
+    """Find a plan on one part of the trace, and time it on the other against the plan that runs."""
+    task, trace = await run_in_threadpool(_task, services, store, body)
+    result = await look(services, trace, "The advice", advice, task, services.settings.max_job_bytes)
+    return json_response(AdviceAnswer.model_validate(result))
+
+
+def _task(services: Services, store: TenantStore, body: AdviceBody) -> tuple[AdviceTask, TraceRow]:
+    found, plan = Violations(), None
+    if isinstance(body.plan, str):
+        row, text, _ = store.plans.documents(body.plan)
+        if row is None:
+            found.add("unknown_plan", "/plan", f"There is no plan {body.plan}.", "Name a plan of this service.")
+        elif text is None:
+            found.add("no_plan_yet", "/plan", f"Plan {body.plan} has found nothing so far.", "Wait for it.")
+        else:
+            plan = json.loads(text)
+    elif body.plan is not None:
+        plan = body.plan.model_dump(exclude_unset=True)
+    trace = store.traces.get(body.trace)
+    if trace is None:
+        found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
+    found.raise_if_any()
+    assert trace is not None
+    request = advice_request(body, plan, services.settings.max_read_s / 5)
+    workers = services.settings.threads_per_plan
+    return AdviceTask(request=request, trace=StoredTrace.of(services.settings, trace), workers=workers), trace

@@ -1,0 +1,193 @@
+"""Machines, kernels and exchanges: what they are read from, and what their times obey."""
+
+from __future__ import annotations
+
+from math import log
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from placement.time import GPUS, Curve, Exchange, ExpertKernel, FittedError, Machine, TimeModel, kernel_for
+from placement.time.calibration.exchanges import base_copies
+from placement.time.catalogue import Coefficients, coefficients_of, from_json, to_json
+from placement.time.exchange import Way
+from placement.time.experts import joined, roofline
+from placement.time.features import FEATURES, features, units
+from traces import InputError
+from traces.model.presets import load_model
+from traces.model.shape import ModelShape
+
+ERROR = FittedError(median=0.02, p90=0.08, left_out="pairs", rows=10)
+SHAPE = ModelShape(hidden_size=512, expert_input=512, intermediate_size=128, num_experts=16, top_k=4)
+
+
+def curve(nodes: int, launch: float, per_gb: float, way: Way = "dispatch", copies: float = 2.0) -> Curve:
+    """Return a straight line."""
+    per = MappingProxyType({"launch": launch, "gb": per_gb})
+    return Curve(way=way, nodes=nodes, gpus=8 * nodes, ms_per=per, base_copies=copies, error=ERROR)
+
+
+def test_machine_is_read_with_its_classes() -> None:
+    """Classes of devices follow each other, nodes are counted on."""
+    machine = Machine.parse("h200:2x4+h20:1x8")
+    assert (machine.num_gpus, machine.num_nodes, machine.kinds) == (16, 3, ("h200", "h20"))
+    assert machine.kind_of_gpu.tolist() == [0] * 8 + [1] * 8
+    assert machine.topology().gpus_per_node == (4, 4, 8)
+
+
+@pytest.mark.parametrize("text", ["h200", "h200:", "h2000:2x8", "h200:axb"])
+def test_machine_of_another_form_is_refused(text: str) -> None:
+    """A machine names a known GPU and sizes."""
+    with pytest.raises(InputError):
+        Machine.parse(text)
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=9), st.integers(0, 400))
+@settings(max_examples=50)
+def test_features_are_sums_over_experts(counts: list[int], rows: int) -> None:
+    """Each feature is what its name says, against a plain implementation."""
+    unit = units(SHAPE, "bfloat16")
+    found = dict(zip(FEATURES, features(np.array(counts), rows, unit).tolist(), strict=True))
+    flop, vector = 6 * 512 * 128 / 1e12, 512 / 1e9
+    used = sum(count > 0 for count in counts)
+    assert (found["launch"], found["slots"], found["active"]) == (1, len(counts), used)
+    assert found["weights"] == pytest.approx(used * 3 * 512 * 128 * 2 / 1e9)
+    assert found["pairs"] == pytest.approx(sum(counts) * flop)
+    assert found["tile64"] == pytest.approx(sum(-(-count // 64) * 64 for count in counts) * flop)
+    assert found["first256"] == pytest.approx(min(sum(counts), 256) * flop)
+    assert (found["row_gb"], found["copy_gb"]) == (pytest.approx(rows * vector), pytest.approx(rows * 4 * vector))
+
+
+def test_packed_rows_fill_tiles_together() -> None:
+    """Rows that lie one behind the other take the tiles of their sum."""
+    found = features(np.array([1] * 64), 8, units(SHAPE, "bfloat16"), packed=True)
+    assert found[FEATURES.index("tile64")] == pytest.approx(64 * 6 * 512 * 128 / 1e12)
+
+
+@given(st.floats(0, 10), st.floats(1e-6, 10))
+@settings(max_examples=30)
+def test_soft_maximum_is_near_the_maximum(floor: float, line: float) -> None:
+    """Never below the larger, never more than 6 % above it."""
+    assert max(floor, line) * 0.999 <= joined(floor, line) <= 1.06 * max(floor, line)
+
+
+@pytest.mark.parametrize("gpu", ["h100", "h200", "b200", "gb200"])
+def test_more_work_is_never_faster(gpu: str) -> None:
+    """A shipped kernel takes no less time when an expert gets more tokens."""
+    model = load_model("deepseek-v3")
+    for phase in ("prefill", "decode"):
+        kernel = kernel_for(GPUS[gpu], phase, "fp8_block")
+        counts = np.array([[0, 5, 100, 2000], [1, 5, 100, 2000], [1, 5, 300, 2000], [1, 5, 300, 9000]])
+        times = kernel.rank_ms(counts, counts.sum(axis=1), model.shape)
+        assert kernel.measured
+        assert (np.diff(times) >= 0).all()
+
+
+@pytest.mark.parametrize("gpu", ["h100", "h200", "b200", "gb200"])
+def test_shipped_kernels_were_held_to_account(gpu: str) -> None:
+    """Prefill and decode kernels: median at most 5 %, nine of ten within 15 %, on pairs that no fit saw."""
+    found = coefficients_of(gpu)
+    assert found is not None
+    wide = [kernel for kernel in found.kernels if kernel.name == "sglang_deepep"]
+    assert {kernel.phase for kernel in wide} == {"prefill", "decode"}
+    assert all("distribution" in kernel.error.left_out for kernel in wide)
+    assert all(kernel.error.median <= 0.05 and kernel.error.p90 <= 0.15 for kernel in wide)
+
+
+def test_kernels_of_another_type_are_not_taken() -> None:
+    """Without measurements of the number format or the GPU, a roofline stands in and says so."""
+    assert not kernel_for(GPUS["h20"], "decode", "fp8_block").measured
+    assert not kernel_for(GPUS["h200"], "decode", "int8").measured
+    assert kernel_for(GPUS["h800"], "decode", "fp8_block").gpu == "h100"
+
+
+def test_own_measurements_go_first() -> None:
+    """Coefficients of one's own are taken before those that ship."""
+    mine = ExpertKernel(gpu="h200", name="mine", phase="any", dtype="fp8_block", error=ERROR, source="my.csv")
+    own = Coefficients(gpu="h200", source=MappingProxyType({}), kernels=(mine,), exchanges=())
+    assert kernel_for(GPUS["h200"], "decode", "fp8_block", own=own) == mine
+
+
+def test_coefficients_survive_their_file() -> None:
+    """What is written is what is read."""
+    kernel = ExpertKernel(
+        gpu="h200",
+        name="k",
+        phase="any",
+        dtype="fp8",
+        floor_ms=0.1,
+        ms_per=MappingProxyType({"launch": 0.5}),
+        tactics=MappingProxyType({"512x128x4": 1.3}),
+        error=ERROR,
+        source="t",
+    )
+    exchange = Exchange(backend="b", curves=(curve(1, 0.1, 2.0),), source="t")
+    found = Coefficients(gpu="h200", source=MappingProxyType({"a": "b"}), kernels=(kernel,), exchanges=(exchange,))
+    assert from_json(to_json(found), "here") == found
+    with pytest.raises(InputError, match="no coefficient file"):
+        from_json('{"gpu": 1}', "here")
+
+
+def test_tuned_shapes_have_their_factor() -> None:
+    """A factor holds for its shape and number of slots only."""
+    per, tactics = MappingProxyType({"launch": 1.0}), MappingProxyType({"512x128x4": 1.3})
+    kernel = ExpertKernel(
+        gpu="h200", name="k", phase="any", dtype="bfloat16", ms_per=per, tactics=tactics, error=ERROR, source="t"
+    )
+    four, five = np.ones(4, np.int64), np.ones(5, np.int64)
+    assert kernel.rank_ms(four, 1, SHAPE) == pytest.approx(1.3)
+    assert kernel.rank_ms(five, 1, SHAPE) == pytest.approx(1.0)
+
+
+def test_skew_scales_what_is_moved_and_not_the_start() -> None:
+    """T = t0 + a (T_base - t0) for a line: the busiest rank's share stretches the volume."""
+    exchange = Exchange(backend="deepep_normal", curves=(curve(1, 0.1, 3.0),), source="t")
+    base, skewed = exchange.ms("dispatch", 1, [1000.0, 2500.0], SHAPE)
+    assert skewed == pytest.approx(0.1 + 2.5 * (base - 0.1))
+
+
+def test_nodes_between_measured_ones_are_interpolated() -> None:
+    """On log-log axes, at equal tokens; a measured number is itself."""
+    curves = (curve(2, 0.0, 100.0), curve(8, 0.0, 400.0))
+    exchange = Exchange(backend="deepep_normal", curves=curves, source="t")
+    two, four, eight = (exchange.ms("dispatch", nodes, [1e4], SHAPE)[0] for nodes in (2, 4, 8))
+    assert eight == pytest.approx(4 * two)
+    assert four == pytest.approx(2 * two)
+
+
+def test_copies_of_even_routing() -> None:
+    """The tables' distinct destinations, against draws; one per expert without merging."""
+    rng = np.random.default_rng(0)
+    chosen = rng.random((4000, 64)).argsort(axis=1)[:, :6] // 8
+    distinct = np.mean([len(set(row) - {0}) for row in chosen.tolist()])
+    assert base_copies("deepep_normal", 6, 64, 1, 8) == pytest.approx(distinct, rel=0.03)
+    assert base_copies("deepep_low_latency", 6, 64, 4, 32) == 6 * 3 / 4
+
+
+def test_missing_tier_falls_back_to_the_links() -> None:
+    """B200 was measured within one node: between nodes the data sheet stands in, with a note."""
+    time = TimeModel.of("b200:2x8", "deepseek-v3", phase="prefill")
+    assert time.inside.measured
+    assert not time.across.measured
+    assert any("between nodes" in note for note in time.notes)
+
+
+def test_roofline_reads_and_computes() -> None:
+    """One token costs the reading of an expert, many cost their computing."""
+    kernel = roofline(GPUS["h20"], "fp8_block", "decode")
+    shape = load_model("deepseek-v3").shape
+    one, many = kernel.rank_ms(np.array([[1], [64_000]]), np.array([1, 64_000]), shape)
+    assert one == pytest.approx(0.02 + shape.expert_gb / (0.8 * 4.0) + 64 * 6 * 7168 * 2048 / (0.6 * 296e9), rel=0.01)
+    assert many / one > 100
+    assert log(kernel.error.p90) > log(0.15)
+
+
+@pytest.mark.parametrize("field", [{"tokens_per_gpu": 0}, {"rest_ms": -1.0}, {"phase": "both"}])
+def test_values_out_of_range_are_refused(field: dict[str, object]) -> None:
+    """Each names its place."""
+    asked: dict[str, object] = {"phase": "decode"} | field
+    with pytest.raises(InputError):
+        TimeModel.of("h200:1x8", "olmoe", **asked)  # type: ignore[arg-type]
