@@ -555,7 +555,12 @@ def test_the_largest_logits_are_chosen(tmp_path: Path, dtype: str) -> None:
     """The compiled choice is that of a sort, the largest first and the first of equal ones, whatever the type."""
     logits = np.random.default_rng(0).integers(-40, 40, (3, 50, 17)).astype(dtype)
     mask = np.random.default_rng(1).random((5, 10)) < 0.8
-    arrays = {"router_logits": logits, "attention_mask": mask.astype(int), "top_k": 4, "scoring_func": "softmax"}
+    arrays: dict[str, Any] = {
+        "router_logits": logits,
+        "attention_mask": mask.astype(int),
+        "top_k": 4,
+        "scoring_func": "softmax",
+    }
     np.savez(tmp_path / "l.npz", **arrays)
     trace = load(tmp_path / "l.npz")
     assert isinstance(trace, Trace)

@@ -6,7 +6,9 @@ parser, so that nothing is accepted or refused otherwise than without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from functools import cache
 from typing import IO, Any, Literal
 
 import numba
@@ -19,6 +21,7 @@ __all__ = ["parse_arrays", "read_records"]
 
 SHORT_BYTES = 256  # below it, the JSON parser is as fast
 PLACEHOLDER = 7_402_938_150_283_746_000  # and the numbers after it stand in the object where an array was cut out
+MARK = b"%d" % PLACEHOLDER
 MOST_ARRAYS = 64  # of a key in one object
 NEAR_BYTES = 64  # between a key and its list
 _DIGITS = 18
@@ -71,12 +74,24 @@ def parse_arrays(line: bytes, place: str, keys: tuple[str, ...], depth: Literal[
             done = end
     if not arrays:
         return parse_object(line, place)
+    text_left = b"".join((*parts, line[done:]))
+    record = parse_object(text_left, place)
+    # Keys of the object itself, as there are most often: they are put back without a look at all others.
+    if len(arrays) == 1 and text_left.count(MARK) == 1:
+        for key in keys:
+            if record.get(key) == PLACEHOLDER:
+                record[key] = arrays[0]
+                return record
+    there = {key: record[key] - PLACEHOLDER for key in keys if type(record.get(key)) is int}
+    marks = all(text_left.count(b"%d" % (PLACEHOLDER + number)) == 1 for number in range(len(arrays)))
+    if marks and sorted(there.values()) == list(range(len(arrays))):
+        return record | {key: arrays[number] for key, number in there.items()}
     taken: list[int] = []
 
     def put_back(pairs: Pairs) -> Pairs:
         return [(key, _stand_in(value, arrays, taken) if key in keys else value) for key, value in pairs]
 
-    record = parse_object(b"".join((*parts, line[done:])), place, put_back)
+    record = parse_object(text_left, place, put_back)
     if taken != list(range(len(arrays))):  # a key was in a text, or the file has such a number
         return parse_object(line, place)
     return record
@@ -84,19 +99,21 @@ def parse_arrays(line: bytes, place: str, keys: tuple[str, ...], depth: Literal[
 
 def _starts(line: bytes, keys: tuple[str, ...]) -> list[int]:
     """Return where the lists of the keys begin, in order; those after the first of many are left to the JSON parser."""
-    starts = []
-    for key in keys:
-        name = f'"{key}"'.encode()
+    starts: list[int] = []
+    for name in _quoted(keys):
         at = line.find(name)
-        for _ in range(MOST_ARRAYS):
-            if at < 0:
-                break
+        while at >= 0 and len(starts) < MOST_ARRAYS:
             after = at + len(name)
             start = line.find(b"[", after, after + NEAR_BYTES)
             if start >= 0 and line[after:start].strip() == b":":
                 starts.append(start)
             at = line.find(name, after)
-    return sorted(starts)
+    return sorted(starts) if len(starts) > 1 else starts
+
+
+@cache
+def _quoted(keys: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(f'"{key}"'.encode() for key in keys)
 
 
 def _array(text: npt.NDArray[np.uint8], start: int, depth: int) -> tuple[int, npt.NDArray[np.int64]]:
@@ -106,7 +123,10 @@ def _array(text: npt.NDArray[np.uint8], start: int, depth: int) -> tuple[int, np
         end, *shape = parse_rows(text, start, values)
     else:
         end, *shape = parse_blocks(text, start, values)
-    values.resize(int(np.prod(shape)), refcheck=False)
+    if depth == 2:  # most often, and a product of two needs no loop
+        values.resize(shape, refcheck=False)
+        return end, values
+    values.resize(math.prod(shape), refcheck=False)
     return end, values.reshape(shape)
 
 

@@ -186,7 +186,7 @@ def _columns(file: TraceFile) -> _Columns:
     names = titles_of(file)
     if names is None:
         rows = rows_of(file)
-        if rows is not None and (rows.shape[1] != THREE or ((found := grids_of(rows)) and FIRST_TWO not in found)):
+        if rows is not None and (rows.shape[1] != THREE or ((grids := grids_of(rows)) and FIRST_TWO not in grids)):
             raise _ambiguous(file, rows.shape[1], in_order=False)
         note = "There are no titles; the columns are taken for layer, expert and count."
         return _Columns(width=3, layer=0, expert=1, count=2, rank=None, titled=False, notes=(note,))

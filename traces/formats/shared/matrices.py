@@ -16,7 +16,7 @@ __all__ = ["MATRIX_BYTES", "MAX_LAYERS", "npy_kind"]
 MAX_LAYERS = 1000  # no model comes near
 MAX_IDS = 4096  # nor has as many experts in a layer
 MATRIX_BYTES = 256 << 20
-LOOK_BYTES = 4 << 20
+LOOK_BYTES = 64 << 10
 MOST_CHOSEN = 64  # no router chooses as many
 FEW_CHOSEN = 4  # no model has as few experts
 
