@@ -146,7 +146,7 @@ class Access:
             return None
         if credential.startswith(PREFIX):
             key = await anyio.to_thread.run_sync(self.keys.find, credential, limiter=self._threads)
-            return key and Principal(tenant=key.tenant, actor=key.id, scopes=frozenset(key.scopes))
+            return None if key is None else Principal(tenant=key.tenant, actor=key.id, scopes=frozenset(key.scopes))
         if self.oidc is None:
             return None
         try:
@@ -154,7 +154,7 @@ class Access:
         except ProviderError:
             detail = "The keys of the identity provider can't be fetched, so tokens can't be checked; API keys can."
             raise ProblemError("unavailable", detail, headers={"Retry-After": "30"}) from None
-        return token and Principal(tenant=token.tenant, actor=token.subject, scopes=token.scopes)
+        return None if token is None else Principal(tenant=token.tenant, actor=token.subject, scopes=token.scopes)
 
     @cached_property
     def _threads(self) -> CapacityLimiter:  # belongs to an event loop, and is made in it

@@ -232,10 +232,11 @@ def _check_conflicts(sizes: Sizes, found: Violations) -> None:
     if not _check_overlap(sizes, found):
         return
     for number, group in enumerate(constraints.groups if constraints.pins else ()):
-        rows = slice(None) if group.layer_id is None else [sizes.layer_row[group.layer_id]]
-        gpus = pinned[rows][:, list(group.experts)].any(axis=1)
-        for there in gpus:
-            if len(set(sizes.topology.node_of_gpu[np.flatnonzero(there)].tolist())) > 1:
+        row = None if group.layer_id is None else sizes.layer_row[group.layer_id]
+        of_layers = pinned if row is None else pinned[row : row + 1]
+        for members in of_layers[:, list(group.experts)]:
+            there = np.flatnonzero(members.any(axis=0))
+            if len(set(sizes.topology.node_of_gpu[there].tolist())) > 1:
                 detail = "Pins put members of the group on different nodes."
                 found.add("group_pins", f"/constraints/groups/{number}", detail, "Pin the members to one node.")
                 break

@@ -95,7 +95,7 @@ def test_slow_heads_end(server: Listening) -> None:
     fresh, used = server.connect(), server.connect()
     used.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     assert status_of(used) == "200"
-    ended = set()
+    ended: set[socket.socket] = set()
     deadline = time.monotonic() + 20
     while len(ended) < 2 and time.monotonic() < deadline:
         for one in {fresh, used} - ended:

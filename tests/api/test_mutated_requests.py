@@ -182,7 +182,7 @@ class Sender:
             content = json.dumps(body).encode()
             if draw.random() < 0.1:
                 content = content[: draw.randrange(len(content) + 1)]
-        encoded = {name: value.encode("utf-8") for name, value in headers.items()}
+        encoded = {name.encode("ascii"): value.encode("utf-8") for name, value in headers.items()}
         answer = self.client.request(method.upper(), url, content=content, headers=encoded)
         return answer.status_code, f"{method} {url[:300]} {content[:1000]!r} {headers} -> {answer.text[:300]}"
 

@@ -102,8 +102,13 @@ def test_feed_is_given_up_with_its_last_watcher(
         async with found.of("plan_none") as feed:
             await feed.news(5)
             assert (feed.over, feed.deleted) == (True, True)
-        looks: list[float] = []
-        monkeypatch.setattr(watching, "news_after", lambda *arguments: looks.append(0.0) or news_after(*arguments))
+        looks: list[Any] = []
+
+        def counted(*arguments: Any) -> Any:
+            looks.append(arguments)
+            return news_after(*arguments)
+
+        monkeypatch.setattr(watching, "news_after", counted)
         async with found.of(plan[0].rpartition("/")[2]) as feed:
             await feed.news(5)
             assert [event.data["status"] for event in feed.after(0)] == ["queued"]
