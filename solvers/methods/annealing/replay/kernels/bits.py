@@ -7,7 +7,6 @@ once. The first pay for an expert that comes, the second no longer pay for one t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -28,7 +27,7 @@ def _count(_context: Any, _word: Any) -> Any:
 
 
 # How many bits of a uint64 are set: one instruction.
-popcount: Callable[[Any], Any] = intrinsic(_count)
+popcount: Any = intrinsic(_count)
 
 
 @numba.njit(nogil=True, cache=True)

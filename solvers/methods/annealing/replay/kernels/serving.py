@@ -43,8 +43,8 @@ def gather(
         for k in range(ids.shape[1]):
             if ids[t, k] >= 0:
                 start[ids[t, k] + 1] += 1
-    for e in range(len(start) - 1):
-        start[e + 1] += start[e]
+    for before in range(len(start) - 1):
+        start[before + 1] += start[before]
     at = start[:-1].copy()
     middle[:] = at
     for t in range(ids.shape[0]):
@@ -53,7 +53,7 @@ def gather(
             if e < 0:
                 continue
             token[at[e]] = t
-            residue[at[e]] = fair_pick(rows[t], layer, e, RESIDUES)
+            residue[at[e]] = fair_pick(rows[t], layer, int(e), RESIDUES)
             at[e] += 1
             if t < 64 * HEAD:
                 middle[e] = at[e]
