@@ -57,7 +57,7 @@ def _flags() -> tuple[dict[str, str], dict[str, str]]:
 def flag_of(pointer: str) -> str | None:
     """Return the option that a pointer into a request names, with the place inside it; None if it names none.
 
-    Violations in files point at their paths, which may begin like an option: ``/work/trace.npz``.
+    Violations in files point at their paths, which may begin like an option: ``/seeds/trace.npz``.
     """
     pointers, _ = _flags()
     if os.path.exists(pointer.partition("#")[0]):  # noqa: PTH110  a pointer, most often
