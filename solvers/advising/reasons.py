@@ -86,8 +86,9 @@ def _parts(gain: Gain) -> list[tuple[str, float, float]]:
 
 def _sample(sample: PassSample) -> list[str]:
     what = "sequences" if sample.by_sequence else f"blocks of {BLOCK} tokens (the trace has no seq_id)"
+    passes = "1 pass" if sample.passes == 1 else f"{sample.passes} passes"
     found = [
-        f"Judged on {len(sample.tokens):,} tokens held out, {sample.sequences} {what}, as {sample.passes} passes of "
+        f"Judged on {len(sample.tokens):,} tokens held out, {sample.sequences} {what}, as {passes} of "
         f"{sample.pass_tokens:,} tokens."
     ]
     if sample.scale > 1:
