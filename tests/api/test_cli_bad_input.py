@@ -312,7 +312,7 @@ def test_a_bad_plan_file_is_refused(command: str, name: str, trace: Path, tmp_pa
 def test_counts_are_not_replayed_but_have_expected_loads(trace: Path, tmp_path: Path) -> None:
     """A load matrix has no tokens: options that need some are refused."""
     sound_plan().save(tmp_path / "plan.json")
-    (tmp_path / "load.csv").write_text("1,2,3,4,5,6,7,8\n" * 3)
+    (tmp_path / "load.csv").write_text("3,1,4,1,5,9,2,6\n" * 3)
     assert "Expected load of 3 layers" in run("evaluate", tmp_path / "plan.json", tmp_path / "load.csv").stdout
     assert_refused(run("evaluate", tmp_path / "plan.json", tmp_path / "load.csv", "--dedup", "gpu"), "without_effect")
 
