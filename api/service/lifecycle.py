@@ -127,11 +127,20 @@ class Service:
             raise InputError.of("data_dir_in_use", "/data_dir", detail, "Stop it, or give another folder.") from None
         try:
             self.database.upgrade()
-            settle_identity(self.database, self._blobs())
+            self._settle()
         except BaseException:
             lock.close()
             raise
         self._lock = lock
+
+    def _settle(self) -> None:
+        try:
+            settle_identity(self.database, self._blobs())
+        except OSError as error:
+            if self.settings.blobs_url is None:
+                raise
+            # Nothing is acknowledged meanwhile, and what was stored before is safe; the next start looks again.
+            log.error("identity.not_checked", error=str(error))
 
     def start(self) -> None:
         """Take up what an earlier server left, and begin to run plans."""

@@ -195,7 +195,7 @@ def test_help_is_in_groups_with_the_common_options_first() -> None:
         ("/physical_to_logical_map/3", None),
         ("trace.npz#layer_ids", None),
         ("/none/plan.json", None),
-        ("/work/none.npz#row 3, layer 1", None),
+        ("/seeds/none.npz#row 3, layer 1", None),
     ],
 )
 def test_pointers_are_told_as_options(pointer: str, flag: str | None) -> None:

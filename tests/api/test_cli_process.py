@@ -15,15 +15,16 @@ from traces import save
 from traces.synthetic import Synthetic, generate
 
 COMMAND = (sys.executable, "-c", "from api.cli import main; main()")
-# The same, and a line on stderr with every map of eight layers that a search is offered; loops are warmed up on fewer.
+# The same, and a line on stderr with every map of eight layers that a search was offered; loops are warmed up on fewer.
 TELLING = """
 import sys
 from solvers.searching.search import Search
 
 def told(self, table, *arguments):
+    offered = offer(self, table, *arguments)
     if len(table) == 8:
         print("offered", file=sys.stderr, flush=True)
-    return offer(self, table, *arguments)
+    return offered
 
 offer, Search.offer = Search.offer, told
 from api.cli import main

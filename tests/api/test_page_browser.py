@@ -209,6 +209,7 @@ def test_engine_comes_first(tmp_path: Path, start_server: Callable[..., Any], op
     page.get_by_label("Slots per GPU").fill("5")
     algorithm.select_option("dynamic")
     assert sent(page) == {"engine": "sglang:dynamic", "constraints": {}, "slots_per_gpu": 5}
+    page.locator("#advanced summary").click()
     page.get_by_label("Sent once per").select_option("gpu")
     assert sent(page)["objective"] == {"dedup": "gpu"}
     page.get_by_label("Slots per GPU").fill("")
