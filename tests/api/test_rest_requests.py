@@ -66,8 +66,9 @@ def test_accepted_requests_run(client: TestClient, trace_id: str, topology: Any,
         return
     plan = response.json()
     if plan["status"] == "failed":
-        # Only the search can find out that constraints leave no plan.
-        assert plan["error"]["type"] == "/problems/no-plan", plan["error"]
+        # Only the search can find out that constraints leave no plan, or how large a solver's model becomes.
+        error = plan["error"]
+        assert error["type"] == "/problems/no-plan" or "above max_booleans" in error["detail"], error
     else:
         assert plan["status"] == "succeeded"
         assert plan["summary"]["plans"]["plan"]["score"] == plan["score"]
