@@ -199,7 +199,7 @@ def measure(name: str, seconds: float, root: Path, rest_s: float) -> tuple[str, 
             target.kill()
     row = (
         name,
-        f"{1e3 * quantiles(beside.health, n=100, method="inclusive")[98] if len(beside.health) > 1 else 0:.0f} ms",
+        f"{1e3 * (quantiles(beside.health, n=100, method='inclusive')[98] if len(beside.health) > 1 else 0):.0f} ms",
         f"{1e3 * max(beside.health, default=0):.0f} ms",
         f"{max(beside.uploads, default=0):.2f} s",
         f"{max(beside.plans, default=0):.2f} s",
