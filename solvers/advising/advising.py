@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from placement import Plan
 from placement.advice.judging import judge_gain, verdict_of
 from placement.advice.sample import sample_passes
+from placement.advice.stalling import stall_s
 from placement.advice.timing import PlanOnPasses
 from placement.advice.without_ep import Alternative, weights_gb
 from placement.time import TimeModel
@@ -159,7 +161,17 @@ def advise_phase(
         gain_fraction=gain.fraction,
         gain_interval=gain.interval,
         moe_share=gain.moe_share,
-        reasons=reasons_of(verdict, gain, held.sample, time, method, choices, notes, held_out=held_out),
+        reasons=reasons_of(
+            verdict,
+            gain,
+            held.sample,
+            time,
+            method,
+            choices,
+            notes,
+            held_out=held_out,
+            stall=stall_s(time, found.slots_per_gpu, _moved(running, found)),
+        ),
         alternatives=rows,
         phase=phase,
         machine=time.machine.name,
@@ -186,6 +198,11 @@ def _tokens_of_phase(trace: Trace, phase: Phase) -> tuple[Trace, tuple[str, ...]
 
 def _has(trace: Trace, phase: Phase) -> bool:
     return any((np.asarray(batch.phase) == PHASES[phase]).any() for batch in trace.batches())
+
+
+def _moved(running: Plan, found: Plan) -> float:
+    """Return the share of slots that get another expert."""
+    return float((running.physical_to_logical_map != found.physical_to_logical_map).mean())
 
 
 def _layers_note(time: TimeModel, trace: Trace) -> tuple[str, ...]:
