@@ -44,6 +44,7 @@ from .searching.solution import Step as Step
 from .solving import check_start as check_start
 from .solving import solve as solve
 from .study import Study as Study
+from .timed.request import Timed as Timed
 
 __all__ = [
     "Advice",
@@ -78,6 +79,7 @@ __all__ = [
     "Solver",
     "Step",
     "Study",
+    "Timed",
     "TopologyLoad",
     "TwoPhases",
     "advise",

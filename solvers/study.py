@@ -23,6 +23,8 @@ from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
 from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
 from solvers.solving import solve
+from solvers.timed.judge import Judge
+from solvers.timed.searching import judge_of, search_in_time
 from traces import InputError, LoadCounts, Trace
 from traces.support.content import ByContent
 from traces.support.kinds import checked
@@ -97,6 +99,8 @@ class Study(Shown, ByContent):
         profile, notes = parts.profile, parts.notes
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
             request = replace(request, engine=profile.engine)
+        if request.time and request.engine is None and request.objective.execution is None:
+            request = replace(request, objective=replace(request.objective, execution="dispatch"))
         notes = (*notes, *travel_notes(request.engine, request.objective, profile))
         problem = Problem(
             profile,
@@ -117,7 +121,10 @@ class Study(Shown, ByContent):
             held = sum(map(len, parts.held_out.batches()))
             refuse_long_passes(request.pass_tokens, held, "The part held out")
         split: dict[str, Any] = {"fit": parts.fit, "held_out": parts.held_out, "counts": parts.counts}
-        return cls(request=request, problem=problem, notes=notes, **split)
+        study = cls(request=request, problem=problem, notes=notes, **split)
+        if request.time:  # what does not fit is told before the search
+            study = replace(study, notes=(*notes, *study.judges["fit"].time.notes))
+        return study
 
     def _shown(self) -> tuple[str, Facts]:
         rows = [line.strip().partition(": ") for line in repr(self.problem).split("\n")[1:]]
@@ -129,6 +136,20 @@ class Study(Shown, ByContent):
         """The parts that have tokens, by name: ``fit``, ``held_out``."""
         parts = {"fit": self.fit, "held_out": self.held_out}
         return {name: trace for name, trace in parts.items() if trace is not None}
+
+    @cached_property
+    def judges(self) -> Mapping[str, Judge]:
+        """What times plans, by part that has tokens; none where time was not asked for.
+
+        Raises
+        ------
+        InputError
+            If there are no tokens, or machine and model do not fit them.
+        """
+        if not self.request.time:
+            return {}
+        parts = self.parts or {"fit": None}
+        return {name: judge_of(self.problem, trace, self.request.time) for name, trace in parts.items()}
 
     @property
     def baseline_name(self) -> str:
@@ -188,26 +209,25 @@ class Study(Shown, ByContent):
         given: dict[str, Any] = {"solver": solver, "limits": limits, "seed": seed, "seeds": seeds}
         given |= {"start": start, "options": options}
         request = replace(self.request, **{name: value for name, value in given.items() if value is not None})
-        if request.seeds > 1 or executor is not None:
-            return best_of_seeds(
-                self.problem,
-                request,
-                executor=executor,
-                workers=workers,
-                progress=progress,
-                observe=observe,
-                interrupt=interrupt,
-            )
-        return solve(
+        how: dict[str, Any] = {"workers": workers, "interrupt": interrupt}
+        if not request.time:
+            return _search(self.problem, request, executor, **how, progress=progress, observe=observe)
+
+        def run(problem: Problem, method: str | None, limits: Limits) -> Solution:
+            if method is not None:
+                return solve(problem, method, limits=limits, seed=request.seed, **how)
+            return _search(problem, replace(request, limits=limits), executor, **how)
+
+        return search_in_time(
             self.problem,
-            request.solver,
+            self.judges["fit"],
+            request.time,
+            run,
+            solver=request.solver,
             limits=request.limits,
+            running=self.baseline,
             start=request.start,
-            seed=request.seed,
             observe=observe,
-            workers=workers,
-            options=dict(request.options),
-            interrupt=interrupt,
         )
 
     def front(
@@ -236,7 +256,10 @@ class Study(Shown, ByContent):
         NoPlanError
             If no plan was found.
         """
-        own = {item.name: getattr(self.request, item.name) for item in fields(self.request)}
+        if self.request.time:
+            detail = "A front weighs hop costs against each other; time says what counts."
+            raise InputError.of("front_of_time", "/time", detail, "Leave machine and model out, or ask for a plan.")
+        own = {item.name: getattr(self.request, item.name) for item in fields(self.request) if item.name != "time"}
         request = request_of(FrontRequest, **(own | asked))
         many = request.seeds > 1 or executor is not None
         search = partial(
@@ -286,7 +309,26 @@ class Study(Shown, ByContent):
                 raise InputError.of("name_taken", f"/{name}", detail, f"Call one of them otherwise than {[*rows]}.")
             rows[name] = item if isinstance(item, Plan) else run(item).plan
         told: dict[str, Any] = {"baseline": self.baseline_name, "notes": self.notes, "counts": self.counts}
-        return judge(self.problem, self.parts, rows, **told, pass_tokens=self.request.pass_tokens, workers=workers)
+        told |= {"pass_tokens": self.request.pass_tokens, "timed": self.judges}
+        return judge(self.problem, self.parts, rows, **told, workers=workers)
+
+
+def _search(
+    problem: Problem,
+    request: Request,
+    executor: MakeExecutor | None,
+    *,
+    workers: int | None,
+    interrupt: threading.Event | None,
+    progress: Callable[[int, float | None], None] | None = None,
+    observe: Observer | None = None,
+) -> Solution:
+    """Search once, or once per seed."""
+    how: dict[str, Any] = {"workers": workers, "observe": observe, "interrupt": interrupt}
+    if request.seeds > 1 or executor is not None:
+        return best_of_seeds(problem, request, executor=executor, progress=progress, **how)
+    asked: dict[str, Any] = {"limits": request.limits, "start": request.start, "seed": request.seed}
+    return solve(problem, request.solver, options=dict(request.options), **asked, **how)
 
 
 BASELINE_WORK = 1_000  # a plan that needs no search is not cut short by a clock

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from api.cli.knobs import knobs_of
 from api.cli.reading import TraceReading
 from solvers.advising.request import AdviceRequest
-from solvers.request import FrontRequest
+from solvers.request import FrontRequest, Request
 
 if TYPE_CHECKING:
     from traces import Violation
@@ -48,7 +48,7 @@ BARE = re.compile(r"(?<![\w/.`-])[a-z]+(?:_[a-z]+)+\b(?!\.?[\w/(])")
 @cache
 def _flags() -> tuple[dict[str, str], dict[str, str]]:
     """Return the flags by JSON pointer, and by the name of the parameter."""
-    knobs = (*knobs_of(AdviceRequest), *knobs_of(FrontRequest), *knobs_of(TraceReading))
+    knobs = (*knobs_of(AdviceRequest), *knobs_of(FrontRequest), *knobs_of(Request), *knobs_of(TraceReading))
     pointers = {f"/{'/'.join(knob.path)}": knob.flag for knob in knobs}
     names = OWN | {knob.path[-1]: knob.flag for knob in knobs}
     return {f"/{name}": flag for name, flag in names.items()} | pointers, names

@@ -31,7 +31,7 @@ WHAT, MACHINE, ENGINE, CONSTRAINTS, LIMITS, OUTPUT = (
     "Output",
 )
 PANELS = {
-    **dict.fromkeys(("machine", "topology", "redundant_experts", "slots_per_gpu", "expert_bytes"), MACHINE),
+    **dict.fromkeys(("machine", "time", "topology", "redundant_experts", "slots_per_gpu", "expert_bytes"), MACHINE),
     **dict.fromkeys(("engine", "objective"), ENGINE),
     "constraints": CONSTRAINTS,
     **dict.fromkeys(("limits", "solver", "options", "seed", "seeds", "start"), LIMITS),

@@ -59,8 +59,8 @@ def plan_and_tell(
     Returns
     -------
     dict
-        JSON-ready: plan (its file), report, engine, engine_file, load, score, bound, gap, termination, summary,
-        elapsed_s, warnings, assumed, hints.
+        JSON-ready: plan (its file), report, engine, engine_file, load, score, bound, gap, unit (of these three),
+        termination, summary, elapsed_s, warnings, assumed, hints.
     """
     from api.report.summary import summary_text
     from api.report.verdict import engine_note
@@ -99,6 +99,7 @@ def plan_and_tell(
         "score": solution.plan.score,
         "bound": solution.plan.bound,
         "gap": solution.plan.gap,
+        "unit": "ms per forward pass" if solution.score.timed else "weighted hop cost and load",
         "termination": asdict(solution.termination),
         "summary": summary,
         "elapsed_s": solution.elapsed_s,

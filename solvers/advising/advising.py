@@ -16,13 +16,14 @@ from placement.advice.without_ep import Alternative, weights_gb
 from placement.time import TimeModel
 from placement.time.step import check_fit, travel_in_steps
 from solvers.advising.advice import Advice
-from solvers.advising.candidates import Judge, best_plan
+from solvers.advising.candidates import best_plan
 from solvers.advising.others import Setting, alternatives
 from solvers.advising.reasons import reasons_of
 from solvers.advising.request import AdviceRequest
 from solvers.parts import Named
 from solvers.source import open_source
 from solvers.study import Study
+from solvers.timed.judge import FITTED, Judge
 from traces import InputError, LoadCounts, Profile, Trace
 from traces.phases import PHASES, of_phase
 from traces.support.kinds import check_names, checked
@@ -180,9 +181,6 @@ def advise_phase(
         gain=gain,
     )
     return advice, held
-
-
-FITTED = 8  # passes that a method is chosen by
 
 
 def _tokens_of_phase(trace: Trace, phase: Phase) -> tuple[Trace, tuple[str, ...]]:
