@@ -45,6 +45,7 @@ from .solving import check_start as check_start
 from .solving import solve as solve
 from .study import Study as Study
 from .timed.request import Timed as Timed
+from .timed.verdict import advice_on as advice_on
 
 __all__ = [
     "Advice",
@@ -82,6 +83,7 @@ __all__ = [
     "Timed",
     "TopologyLoad",
     "TwoPhases",
+    "advice_on",
     "advise",
     "advise_both",
     "check_start",

@@ -21,7 +21,7 @@ from solvers.request import FrontRequest, Request, asked_of, request_of
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
-from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
+from solvers.seeds import MakeExecutor, front_of_seeds, search_seeds
 from solvers.solving import solve
 from solvers.timed.judge import Judge
 from solvers.timed.searching import judge_of, search_in_time
@@ -139,13 +139,7 @@ class Study(Shown, ByContent):
 
     @cached_property
     def judges(self) -> Mapping[str, Judge]:
-        """What times plans, by part that has tokens; none where time was not asked for.
-
-        Raises
-        ------
-        InputError
-            If there are no tokens, or machine and model do not fit them.
-        """
+        """What times plans, by part that has tokens; none where time was not asked for."""
         if not self.request.time:
             return {}
         parts = self.parts or {"fit": None}
@@ -211,24 +205,14 @@ class Study(Shown, ByContent):
         request = replace(self.request, **{name: value for name, value in given.items() if value is not None})
         how: dict[str, Any] = {"workers": workers, "interrupt": interrupt}
         if not request.time:
-            return _search(self.problem, request, executor, **how, progress=progress, observe=observe)
+            return search_seeds(self.problem, request, executor, **how, progress=progress, observe=observe)
 
         def run(problem: Problem, method: str | None, limits: Limits) -> Solution:
             if method is not None:
                 return solve(problem, method, limits=limits, seed=request.seed, **how)
-            return _search(problem, replace(request, limits=limits), executor, **how)
+            return search_seeds(problem, replace(request, limits=limits), executor, **how)
 
-        return search_in_time(
-            self.problem,
-            self.judges["fit"],
-            request.time,
-            run,
-            solver=request.solver,
-            limits=request.limits,
-            running=self.baseline,
-            start=request.start,
-            observe=observe,
-        )
+        return search_in_time(self.problem, self.judges["fit"], request, run, running=self.baseline, observe=observe)
 
     def front(
         self,
@@ -257,7 +241,7 @@ class Study(Shown, ByContent):
             If no plan was found.
         """
         if self.request.time:
-            detail = "A front weighs hop costs against each other; time says what counts."
+            detail = "A front weighs hop costs against each other, which time does not need."
             raise InputError.of("front_of_time", "/time", detail, "Leave machine and model out, or ask for a plan.")
         own = {item.name: getattr(self.request, item.name) for item in fields(self.request) if item.name != "time"}
         request = request_of(FrontRequest, **(own | asked))
@@ -311,24 +295,6 @@ class Study(Shown, ByContent):
         told: dict[str, Any] = {"baseline": self.baseline_name, "notes": self.notes, "counts": self.counts}
         told |= {"pass_tokens": self.request.pass_tokens, "timed": self.judges}
         return judge(self.problem, self.parts, rows, **told, workers=workers)
-
-
-def _search(
-    problem: Problem,
-    request: Request,
-    executor: MakeExecutor | None,
-    *,
-    workers: int | None,
-    interrupt: threading.Event | None,
-    progress: Callable[[int, float | None], None] | None = None,
-    observe: Observer | None = None,
-) -> Solution:
-    """Search once, or once per seed."""
-    how: dict[str, Any] = {"workers": workers, "observe": observe, "interrupt": interrupt}
-    if request.seeds > 1 or executor is not None:
-        return best_of_seeds(problem, request, executor=executor, progress=progress, **how)
-    asked: dict[str, Any] = {"limits": request.limits, "start": request.start, "seed": request.seed}
-    return solve(problem, request.solver, options=dict(request.options), **asked, **how)
 
 
 BASELINE_WORK = 1_000  # a plan that needs no search is not cut short by a clock

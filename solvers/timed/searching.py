@@ -14,6 +14,7 @@ from placement import Plan, Problem, Score, Term, Termination, score
 from placement.advice.sample import sample_passes
 from placement.cost.feasibility import load_cap_misses
 from placement.time.step import check_fit, travel_in_steps
+from solvers.request import Request
 from solvers.searching.events import Event, Observer
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution, Step
@@ -78,13 +79,10 @@ class _Candidate:
 def search_in_time(
     problem: Problem,
     judge: Judge,
-    asked: Timed,
+    request: Request,
     run: Run,
     *,
-    solver: str,
-    limits: Limits,
     running: Plan | None,
-    start: Plan | None,
     observe: Observer | None = None,
 ) -> Solution:
     """Return the plan of the least time on the sample's passes, of all that are tried.
@@ -97,14 +95,12 @@ def search_in_time(
     problem : Problem
     judge : Judge
         Of the tokens that the problem was made from.
-    asked : Timed
+    request : Request
+        Its limits are those of all searches together.
     run : callable
         Searches a problem by a method, or by the one that was asked for where it is None, under limits.
-    solver : str
-        Its name.
-    limits : Limits
-        Of all searches together.
-    running, start : Plan or None
+    running : Plan or None
+        The plan that runs.
     observe : callable, optional
         Gets an event per better plan, in milliseconds.
 
@@ -114,6 +110,7 @@ def search_in_time(
         If no method found a plan.
     """
     began, bound = clock.monotonic(), least_step_ms(judge, problem.slots_per_gpu)
+    solver, start = request.solver, request.start
     if start is not None:
         check_start(problem, start)
     found: list[_Candidate] = []
@@ -156,7 +153,7 @@ def search_in_time(
         offer("the plan that runs", running, None)
     with suppress(InputError):  # constraints that it does not know
         search(QUICK, problem, QUICK, Limits(work=QUICK_WORK))
-    share = _part(limits, ROUNDS + 1)
+    share = _part(request.limits, ROUNDS + 1)
     search(solver, problem, None, share)
     for turn in range(ROUNDS):
         if not found:
@@ -168,7 +165,7 @@ def search_in_time(
     if not any(each.solution for each in found):
         assert missed is not None
         raise missed
-    return _finished(problem, asked, found, bound, history, clock.monotonic() - began)
+    return _finished(problem, request.time, found, bound, history, clock.monotonic() - began)
 
 
 def _order(each: _Candidate) -> tuple[bool, float, int]:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from api.cli import app
 from placement import Objective, Plan, score
-from solvers import Limits, Study
+from solvers import Limits, Study, advice_on
 from solvers.request import Request
 from solvers.timed.bound import least_step_ms
 from solvers.timed.request import Timed
@@ -157,7 +157,9 @@ def test_command_line_finds_the_plan_of_python(tmp_path: Path) -> None:
     path, out = tmp_path / "trace.npz", tmp_path / "plan.json"
     save(tokens(), path)
     options = ("--machine", "h200:2x2", "--model", "qwen3-30b-a3b", "--tokens-per-gpu", "64", "--engine", "sglang")
+    report = tmp_path / "report.html"
     more = ("--solver", "load-balance", "--work-limit", "3000", "--workers", "1", "-o", str(out), "--json")
+    more += ("--report", str(report))
     done = CliRunner().invoke(app, ["solve", str(path), *options, *more])
     assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
@@ -166,3 +168,22 @@ def test_command_line_finds_the_plan_of_python(tmp_path: Path) -> None:
     assert document["score"] == expected.score
     assert Plan.load(out).physical_to_logical_map.tolist() == expected.physical_to_logical_map.tolist()
     assert document["summary"]["plans"]["plan"]["step_ms"]["fit"] == expected.score
+    told = report.read_text()
+    assert told.index("messages between nodes") < told.index("Which is better"), "the verdict is on top"
+
+
+def test_verdict_on_the_plan_that_was_found() -> None:
+    """It is judged on tokens held out against the plan that runs, with the time of each layer."""
+    of = study()
+    found = of.solve("load_balance")
+    advice = advice_on(of, found.plan)
+    told = advice.detailed()
+    assert told["step_ms_after"] == pytest.approx(of.compare(plan=found.plan)["plan"].step_ms["held_out"])
+    assert [layer["layer_id"] for layer in told["layers"]] == of.problem.profile.layer_ids.tolist()
+    assert sum(layer["after_ms"] for layer in told["layers"]) == pytest.approx(told["step_ms_after"])
+    assert any("stalls about" in reason for reason in told["reasons"])
+    unmoved = advice_on(study(start=found.plan), found.plan)
+    assert unmoved.gain_fraction == 0
+    assert unmoved.verdict != "worth_it"
+    with pytest.raises(InputError, match="no machine"):
+        advice_on(Study.of(tokens(), "2x2"), found.plan)
