@@ -116,7 +116,11 @@ def transformers(path: Path, size: int) -> int:
     rng, layers = np.random.default_rng(0), len(LAYERS)
     rows = max(1, size // (layers * EXPERTS * 4 * 128)) * 128
     part = rng.random((128, EXPERTS), np.float32).tobytes()
-    small = {"attention_mask": np.ones((rows // 128, 128), np.int8), "top_k": TOP_K, "scoring_func": "softmax"}
+    small: dict[str, Any] = {
+        "attention_mask": np.ones((rows // 128, 128), np.int8),
+        "top_k": TOP_K,
+        "scoring_func": "softmax",
+    }
     with zipfile.ZipFile(path, "w") as archive:
         for name, value in small.items():
             with archive.open(f"{name}.npy", "w") as member:
@@ -158,7 +162,10 @@ def answers(path: Path, size: int, kind: str) -> int:
     ids = np.zeros((BLOCK, LAYERS.stop, TOP_K), np.int64)
     ids[:, LAYERS.start :] = block()
     if kind == "lmdeploy":
-        answer: dict[str, Any] = {"text": "x", "meta_info": {"completion_tokens": BLOCK, "routed_experts": ids.tolist()}}
+        answer: dict[str, Any] = {
+            "text": "x",
+            "meta_info": {"completion_tokens": BLOCK, "routed_experts": ids.tolist()},
+        }
     elif kind == "dynamo":
         data = base64.b64encode(ids.astype(np.uint8).tobytes()).decode()
         routed = {"data": data, "shape": ids.shape, "start": 0, "dtype": "uint8"}
