@@ -142,7 +142,7 @@ class Study(Shown, ByContent):
         """What times plans, by part that has tokens; none where time was not asked for."""
         if not self.request.time:
             return {}
-        parts = self.parts or {"fit": None}
+        parts: Mapping[str, Trace | None] = self.parts or {"fit": None}
         return {name: judge_of(self.problem, trace, self.request.time) for name, trace in parts.items()}
 
     @property

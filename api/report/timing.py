@@ -24,10 +24,10 @@ def advice_section(advice: Advice) -> str:
         change = percent(after / before - 1) if before else ""
         cells = "".join(f"<td>{text}</td>" for text in (f"{before:.4g}", f"{after:.4g}", change))
         lines.append(f'<tr><td class="name">{escape(name)}, {unit}</td>{cells}</tr>')
-    layers = [int(layer) for layer in advice.plan.layer_ids]
+    layers = [float(layer) for layer in advice.plan.layer_ids]
     series = []
     for name, part in (("before", advice.gain.before), ("after", advice.gain.after)):
-        series.append((name, layers, part.dispatch + part.experts + part.combine + part.rest))
+        series.append((name, layers, (part.dispatch + part.experts + part.combine + part.rest).tolist()))
     chart = line_chart(series, x_label="layer", y_label="Milliseconds of a layer")
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in advice.reasons)
     return (

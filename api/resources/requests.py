@@ -40,7 +40,7 @@ def refuse_paths(model: str, pointer: str, found: Violations) -> None:
 def _machine_of(body: PlanBody | FrontBody) -> Topology:
     if body.topology is not None:
         return topology_of(body.topology)
-    if isinstance(body, PlanBody) and body.time.machine is not None:
+    if body.time.machine is not None:
         return Machine.parse(body.time.machine).topology()
     detail = "A plan needs a machine."
     raise InputError.of("topology_missing", "/topology", detail, "Give a topology, or a machine and a model as time.")

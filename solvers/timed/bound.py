@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.replay.replay import homes_of
+from placement.time.exchange import Way
 from placement.time.experts import ExpertKernel, config_of, joined
 from placement.time.features import FEATURES, FIRST, SUSTAINED_TFLOP, TILES, units
 from placement.time.model import LayerTimes, TimeModel
@@ -138,18 +139,17 @@ def _leaving(judge: Judge, ids: Counts, homes: npt.NDArray[np.int32], group_of: 
     return most
 
 
-def _exchange(time: TimeModel, sent: dict[str, Floats], way: str) -> Floats:
+def _exchange(time: TimeModel, sent: dict[str, Floats], way: Way) -> Floats:
     """Return the time of one direction for the copies that have to be sent.
 
     Beyond the measured numbers of nodes a curve is extrapolated, and need not rise with the volume: then only the
     inside of a node counts.
     """
     shape = time.model.shape
-    direction = "dispatch" if way == "dispatch" else "combine"
     nodes = time.machine.num_nodes
-    times = [time.inside.ms(direction, 1, sent["inside"], shape)]
-    known = [curve.nodes for curve in time.across.of(direction, shape) if curve.nodes > 1]
+    times = [time.inside.ms(way, 1, sent["inside"], shape)]
+    known = [curve.nodes for curve in time.across.of(way, shape) if curve.nodes > 1]
     if nodes > 1 and known and (len(known) == 1 or min(known) <= nodes <= max(known)):
-        times.append(time.across.ms(direction, nodes, sent["across"], shape))
+        times.append(time.across.ms(way, nodes, sent["across"], shape))
     found: Floats = np.nanmax(np.stack(times), axis=0)
     return found

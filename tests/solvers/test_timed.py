@@ -42,7 +42,8 @@ def tokens(count: int = 2048) -> Trace:
 
 def timed(machine: str = "h200:2x2", **fields: Any) -> Timed:
     """Return what is asked of time."""
-    return Timed(**({"machine": machine, "model": "qwen3-30b-a3b", "tokens_per_gpu": 64} | fields))
+    asked: dict[str, Any] = {"machine": machine, "model": "qwen3-30b-a3b", "tokens_per_gpu": 64}
+    return Timed(**(asked | fields))
 
 
 def study(trace: Trace | None = None, asked: Timed | None = None, **fields: Any) -> Study:
@@ -132,11 +133,12 @@ def test_plan_of_least_time_is_kept() -> None:
 
 def test_what_does_not_go_with_time_is_refused() -> None:
     """Machine and model belong together; weights, other nodes and counts have no meaning."""
-    for fields, code in (
+    broken: tuple[tuple[dict[str, Any], str], ...] = (
         ({"machine": "h200:1x4"}, "field_missing"),
         ({"model": "olmoe"}, "field_missing"),
         ({"overlap": "two_batch"}, "without_effect"),
-    ):
+    )
+    for fields, code in broken:
         with pytest.raises(InputError) as error:
             Timed(**fields)
         assert {each.code for each in error.value.violations} == {code}
@@ -158,9 +160,9 @@ def test_command_line_finds_the_plan_of_python(tmp_path: Path) -> None:
     save(tokens(), path)
     options = ("--machine", "h200:2x2", "--model", "qwen3-30b-a3b", "--tokens-per-gpu", "64", "--engine", "sglang")
     report = tmp_path / "report.html"
-    more = ("--solver", "load-balance", "--work-limit", "3000", "--workers", "1", "-o", str(out), "--json")
-    more += ("--report", str(report))
-    done = CliRunner().invoke(app, ["solve", str(path), *options, *more])
+    more = ("--solver", "load-balance", "--work-limit", "3000", "--workers", "1")
+    files = ("-o", str(out), "--json", "--report", str(report))
+    done = CliRunner().invoke(app, ["solve", str(path), *options, *more, *files])
     assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     expected = Study.of(path, time=timed(), limits=LIMITS, workers=1, engine="sglang").solve("load_balance").plan
