@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -149,6 +150,7 @@ def main() -> None:
     if (reason := why_not()) is not None or importlib.util.find_spec("torch") is None:
         print(f"Nothing is measured: {reason or 'PyTorch is not installed.'}")
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # what was made is removed then too
     gpus, noise, began = asked.nodes * asked.per_node, Neighbours(), time.monotonic()
     uplinks = np.full(asked.nodes, UPLINK_MBIT)
     uplinks[-1] *= 0.25 if asked.degraded else 1.0
