@@ -16,24 +16,23 @@ import numpy.typing as npt
 from placement import Pin, Problem, Score, score
 from placement.cost.feasibility import broken_constraints, load_cap_misses
 from placement.cost.shares import expected_gpu_load, expected_share, guarded_gpu_load, load_spread
+from placement.moves.cycles import OUTSIDE, Cycles, cycles
 from placement.moves.freedom import Freedom
 from placement.moves.relabel import relabelled_table
 from placement.plan.plan import replicas_on_gpu
 from solvers.fronts.pareto import nondominated
 from solvers.fronts.search import FrontSearch
 
-__all__ = ["add_balanced_mixes", "add_mixes", "cycles", "with_few_free"]
+__all__ = ["add_balanced_mixes", "add_mixes", "with_few_free"]
 
 Table = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
-Cycles = list[list[tuple[int, int, int]]]  # (expert, from, to)
 BUNDLES = 8  # of cycles, in which moves are offered: finer ones cost a pairwise price each. Chosen by trial
 MAX_TARGETS = 6  # better plans that moves may lead to, each in two namings. Chosen by trial
 # Plans; under context-coherent execution every two of them are priced in every layer; 576 prices per layer. Chosen by
 # trial.
 MAX_MIXED = 24
 DEAR = 1e6  # a price at which nothing moves that need not
-OUTSIDE = -1  # where replicas come from that are new, and go to that are dropped
 
 
 def add_mixes(run: FrontSearch, points: int) -> None:
@@ -114,53 +113,6 @@ def with_few_free(run: FrontSearch, share: float) -> Problem | None:
 def _renamed(problem: Problem, start: Table, target: Table) -> Table:
     """Name the target's GPUs so that as few experts as possible move."""
     return relabelled_table(start, target, problem.num_experts, Freedom.of(problem))[0]
-
-
-def cycles(start: Table, target: Table, num_gpus: int) -> Cycles:
-    """Cut the difference of two rows (S,) of maps into cycles.
-
-    Returns
-    -------
-    list of cycles of (expert, from, to)
-        GPUs; -1 is outside, and expert -1 an empty slot. Each cycle alone leaves every GPU with as many slots filled
-        as it has.
-    """
-    before, after = (np.sort(row.reshape(num_gpus, -1), axis=1) for row in (start, target))
-    leaves: dict[int, list[int]] = {}
-    arrives: dict[int, list[int]] = {}
-    for gpu in range(num_gpus):
-        old, new = before[gpu].tolist(), after[gpu].tolist()
-        for expert in list(old):
-            if expert in new:
-                old.remove(expert)
-                new.remove(expert)
-        for expert in old:
-            leaves.setdefault(expert, []).append(gpu)
-        for expert in new:
-            arrives.setdefault(expert, []).append(gpu)
-    edges: dict[int, list[tuple[int, int]]] = {}
-    for expert in sorted(leaves.keys() | arrives.keys()):
-        out, into = leaves.get(expert, []), arrives.get(expert, [])
-        length = max(len(out), len(into))
-        out, into = out + [OUTSIDE] * (length - len(out)), into + [OUTSIDE] * (length - len(into))
-        for a, b in zip(out, into, strict=True):
-            edges.setdefault(a, []).append((expert, b))
-    found = []
-    while edges:
-        path: list[tuple[int, int, int]] = []
-        visited: dict[int, int] = {}
-        gpu = next(iter(edges))
-        while gpu not in visited:
-            visited[gpu] = len(path)
-            expert, onward = edges[gpu].pop()
-            if not edges[gpu]:
-                del edges[gpu]
-            path.append((expert, gpu, onward))
-            gpu = onward
-        found.append(path[visited[gpu] :])
-        for expert, a, b in path[: visited[gpu]]:  # the way into the cycle is not part of it
-            edges.setdefault(a, []).append((expert, b))
-    return sorted(found, key=len)
 
 
 def _bundle(every: list[Cycles], number: int) -> list[list[int]]:

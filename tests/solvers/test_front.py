@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Pin, Plan, Problem, Topology, evaluate, score
 from placement.cost.feasibility import broken_constraints
+from placement.moves.cycles import cycles
 from placement.plan.plan import replicas_on_gpu
 from solvers import Event, Front, Limits, NoPlanError, front, make_plan, solve
 from solvers.fronts.candidates import moved_replicas
-from solvers.fronts.mixes import cycles
 from solvers.fronts.pareto import knee_index, nondominated, thinned
 from solvers.fronts.points import FrontPoint
 from solvers.methods.eplb.solver import Eplb
