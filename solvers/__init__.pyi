@@ -33,6 +33,9 @@ from .registry import names as names
 from .registry import parameters_of as parameters_of
 from .registry import solver_class as solver_class
 from .registry import solver_from as solver_from
+from .replanning.replanning import replan as replan
+from .replanning.request import ReplanRequest as ReplanRequest
+from .replanning.result import Replan as Replan
 from .request import FrontRequest as FrontRequest
 from .request import Request as Request
 from .searching.events import Event as Event
@@ -70,6 +73,8 @@ __all__ = [
     "MtKaHyPar",
     "NoPlanError",
     "Random",
+    "Replan",
+    "ReplanRequest",
     "Request",
     "RoundRobin",
     "Search",
@@ -88,6 +93,7 @@ __all__ = [
     "names",
     "parameters_of",
     "plotting",
+    "replan",
     "solve",
     "solver_class",
     "solver_from",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from api.cli.knobs import knobs_of
 from api.cli.reading import TraceReading
 from solvers.advising.request import AdviceRequest
+from solvers.replanning.request import ReplanRequest
 from solvers.request import FrontRequest
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = ["flag_of", "told", "words"]
 
 # Options that are declared by the command that has them.
 OWN = {
+    "dead_gpus": "--dead-gpus",
     "executor": "--executor",
     "fill_missing": "--fill-missing",
     "force": "--force",
@@ -48,7 +50,7 @@ BARE = re.compile(r"(?<![\w/.`-])[a-z]+(?:_[a-z]+)+\b(?!\.?[\w/(])")
 @cache
 def _flags() -> tuple[dict[str, str], dict[str, str]]:
     """Return the flags by JSON pointer, and by the name of the parameter."""
-    knobs = (*knobs_of(AdviceRequest), *knobs_of(FrontRequest), *knobs_of(TraceReading))
+    knobs = (*knobs_of(ReplanRequest), *knobs_of(AdviceRequest), *knobs_of(FrontRequest), *knobs_of(TraceReading))
     pointers = {f"/{'/'.join(knob.path)}": knob.flag for knob in knobs}
     names = OWN | {knob.path[-1]: knob.flag for knob in knobs}
     return {f"/{name}": flag for name, flag in names.items()} | pointers, names

@@ -19,12 +19,13 @@ from api.cli.texts import choice, number, or_none, whole
 from traces.support.declared import Declared, declared
 from traces.support.errors import InputError
 
-__all__ = ["CONSTRAINTS", "ENGINE", "LIMITS", "MACHINE", "OUTPUT", "WHAT", "Knob", "knobs_of"]
+__all__ = ["CONSTRAINTS", "ENGINE", "LIMITS", "MACHINE", "MOVES", "OUTPUT", "WHAT", "Knob", "knobs_of"]
 
 # Groups of a command's help, in this order.
-WHAT, MACHINE, ENGINE, CONSTRAINTS, LIMITS, OUTPUT = (
+WHAT, MACHINE, MOVES, ENGINE, CONSTRAINTS, LIMITS, OUTPUT = (
     "What is planned",
     "Machine",
+    "Moves",
     "Engine and objective",
     "Constraints",
     "Search and limits",
@@ -32,6 +33,8 @@ WHAT, MACHINE, ENGINE, CONSTRAINTS, LIMITS, OUTPUT = (
 )
 PANELS = {
     **dict.fromkeys(("machine", "topology", "redundant_experts", "slots_per_gpu", "expert_bytes"), MACHINE),
+    **dict.fromkeys(("dead_gpus", "checkpoint_gb_s"), MACHINE),
+    **dict.fromkeys(("horizon_s", "stall_ms", "max_moves", "step_experts", "step_bytes", "staging_experts"), MOVES),
     **dict.fromkeys(("engine", "objective"), ENGINE),
     "constraints": CONSTRAINTS,
     **dict.fromkeys(("limits", "solver", "options", "seed", "seeds", "start"), LIMITS),
@@ -49,6 +52,7 @@ NAMES = {
     "constraints.groups": "group",
     "options": "option",
     "drop_dummy_rows": "drop_dummy",
+    "horizon_s": "horizon",
     "num_layers": "model_layers",
     "num_mtp_layers": "mtp_layers",
 }
@@ -60,6 +64,8 @@ METAVARS |= {
     "plan": "PLAN",
     "machine": "GPU:NxG",
     "rest_ms": "MS",
+    "stall_ms": "MS",
+    "checkpoint_gb_s": "GB/S",
     "layer_ids": "IDS",
     "layers": "LAYERS",
     "moe_layers": "IDS",

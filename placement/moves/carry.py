@@ -45,7 +45,7 @@ class Carried:
     @property
     def slots_per_gpu(self) -> int:
         """Slots that each GPU had, C."""
-        return self.table.shape[1] // len(self.rank_before)
+        return int(self.table.shape[1]) // len(self.rank_before)
 
     @property
     def changed(self) -> bool:

@@ -82,8 +82,7 @@ class Moves(ByContent):
         """
         if links is None or self.expert_bytes is None:
             return None
-        starts = np.flatnonzero(np.r_[True, np.diff(self.arrivals[:, 0]) != 0]) if self.experts else []
-        parts = np.split(self.arrivals, starts[1:])
+        parts = np.split(self.arrivals, np.flatnonzero(np.diff(self.arrivals[:, 0])) + 1)
         return sum(links.seconds(part[:, 3], part[:, 2], self.expert_bytes) for part in parts)
 
 

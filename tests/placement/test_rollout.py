@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -65,7 +67,7 @@ def test_times_and_the_order_of_layers() -> None:
     links = Links.of(Topology.parse("2x2"))
     found = rollout(start, target, 8, NODES, step_experts=8, layers=[2, 0, 1], expert_bytes=10**9, links=links)
     tables = list(found.tables())
-    changed = [np.flatnonzero((a != b).any(axis=1)).tolist() for a, b in zip(tables, tables[1:], strict=False)]
+    changed = [np.flatnonzero((a != b).any(axis=1)).tolist() for a, b in pairwise(tables)]
     assert changed == [[2], [0], [1]]
     assert all(step.transfer_s and step.back_s for step in found.steps)
 
