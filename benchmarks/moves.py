@@ -1,10 +1,10 @@
 """What re-plans move, and how often they are proposed where nothing has changed.
 
-python benchmarks/moves.py drift [--windows 4] [--solver load_balance]
+python benchmarks/moves.py drift [--windows 3] [--solver load_balance]
     A synthetic model of 58 layers with 256 experts, top-8, drift .6, on 4x8 with 288 slots (SGLang). In every window of
     2,048 tokens a plan is found for its counts: experts that move from the plan before under the names of the search,
     under the names that move least, and the fewest that reach the same score (`solvers.fronts.few`).
-python benchmarks/moves.py still [--seeds 100]
+python benchmarks/moves.py still [--seeds 20]
     A plan for 8,192 tokens, and a re-plan on 8,192 others of the same traffic: verdicts, and what changes would have
     gained on 16,384 further tokens (Qwen3-30B-A3B on h200:2x4, 4 layers, prefill of 256 tokens per GPU, an hour).
 """
@@ -93,9 +93,12 @@ def still(seeds: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("drift", "still"))
-    parser.add_argument("--windows", type=int, default=4)
+    parser.add_argument("what", nargs="*", default=["drift", "still"], metavar="drift|still")
+    parser.add_argument("--windows", type=int, default=3)
     parser.add_argument("--solver", default="load_balance")
-    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=20)
     given = parser.parse_args()
-    drift(given.windows, given.solver) if given.what == "drift" else still(given.seeds)
+    if "drift" in given.what:
+        drift(given.windows, given.solver)
+    if "still" in given.what:
+        still(given.seeds)
