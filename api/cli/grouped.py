@@ -10,7 +10,7 @@ from api.cli.knobs import CONSTRAINTS, ENGINE, LIMITS, MACHINE, MOVES, OUTPUT, W
 
 __all__ = ["GroupedCommand"]
 
-GROUPS = (WHAT, MACHINE, MOVES, ENGINE, CONSTRAINTS, LIMITS, OUTPUT)
+GROUPS = (WHAT, MACHINE, ENGINE, CONSTRAINTS, MOVES, LIMITS, OUTPUT)
 
 
 class GroupedCommand(TyperCommand):

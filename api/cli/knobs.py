@@ -22,12 +22,12 @@ from traces.support.errors import InputError
 __all__ = ["CONSTRAINTS", "ENGINE", "LIMITS", "MACHINE", "MOVES", "OUTPUT", "WHAT", "Knob", "knobs_of"]
 
 # Groups of a command's help, in this order.
-WHAT, MACHINE, MOVES, ENGINE, CONSTRAINTS, LIMITS, OUTPUT = (
+WHAT, MACHINE, ENGINE, CONSTRAINTS, MOVES, LIMITS, OUTPUT = (
     "What is planned",
     "Machine",
-    "Moves",
     "Engine and objective",
     "Constraints",
+    "Moves",
     "Search and limits",
     "Output",
 )
