@@ -273,6 +273,10 @@ class _Search:
 
     def _provenance(self) -> dict[str, Any]:
         problem = self.setting.problem
-        known: dict[str, Any] = {"solver": "replan", "seed": self.setting.request.seed}
+        known: dict[str, Any] = {
+            "solver": "replan",
+            "seed": self.setting.request.seed,
+            "predecessor": self.setting.predecessor,
+        }
         known |= {"trace_digest": problem.profile.digest, "topology": topology_to_dict(problem.topology)}
         return known | ({} if problem.engine is None else {"engine": problem.engine})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +55,8 @@ class Setting:
     start : (L, S) int32 or None
         A plan of the problem that is near to what runs; None where that breaks a constraint.
     links : Links or None
+    predecessor : str
+        SHA-256 of the layers and the map of the plan that runs.
     notes : tuple of str
     """
 
@@ -64,6 +67,7 @@ class Setting:
     measure: Measure
     start: Table | None
     links: Links | None
+    predecessor: str
     notes: tuple[str, ...]
 
     @classmethod
@@ -112,6 +116,7 @@ class Setting:
             measure=measure,
             start=repaired(problem, carried),
             links=links,
+            predecessor=_digest(running),
             notes=notes,
         )
 
@@ -169,6 +174,12 @@ def _expert_bytes(running: Plan, request: ReplanRequest) -> int | None:
         return request.expert_bytes
     recorded = running.provenance.get("expert_bytes")
     return recorded if isinstance(recorded, int) and recorded > 0 else None
+
+
+def _digest(plan: Plan) -> str:
+    table = plan.physical_to_logical_map
+    content = f"{plan.layer_ids.tolist()} {table.shape}".encode() + table.astype("<i4").tobytes()
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _check_running(running: Plan, problem: Problem) -> None:
