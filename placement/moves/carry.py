@@ -11,7 +11,7 @@ import numpy.typing as npt
 from placement.plan.plan import Plan, replicas_on_gpu
 from placement.time.machine import Machine
 from placement.topology.topology import Topology
-from traces import Violations
+from traces import InputError, Violations
 
 __all__ = ["Carried", "carry", "machine_without", "topology_without"]
 
@@ -85,10 +85,8 @@ def carry(running: Plan, topology: Topology, dead: tuple[int, ...] = ()) -> Carr
         found.add("gpu_range", "/dead_gpus", detail, f"Give ranks of 0 to {running.num_gpus - 1}.")
     if len(set(dead)) < len(dead):
         found.add("gpu_twice", "/dead_gpus", "A rank is listed twice.", "List each once.")
-    if len(dead) >= topology.num_gpus and not found.found:
-        found.add("no_gpus", "/dead_gpus", "No GPU is left.", "Name the new ones: a larger topology.")
     found.raise_if_any()
-    left = np.setdiff1d(np.arange(topology.num_gpus), dead)
+    left = _left(topology.num_gpus, dead)
     before = np.where(left < running.num_gpus, left, -1)
     slots = running.physical_to_logical_map.reshape(running.num_layers, running.num_gpus, -1)
     table = np.full((running.num_layers, len(left), running.slots_per_gpu), -1, np.int32)
@@ -106,7 +104,7 @@ def topology_without(topology: Topology, dead: tuple[int, ...]) -> Topology:
     """Return a topology without some of its GPUs; the others are numbered anew, in order."""
     if not dead:
         return topology
-    left = np.setdiff1d(np.arange(topology.num_gpus), dead)
+    left = _left(topology.num_gpus, dead)
     vectors = {name: getattr(topology, name) for name in ("speed", "memory_gb", "slots", "host_of_gpu")}
     squares = {name: getattr(topology, name) for name in ("hop_cost", "bandwidth_gb_s", "latency_us")}
     changed: dict[str, Any] = {name: None if item is None else item[left] for name, item in vectors.items()}
@@ -119,10 +117,17 @@ def machine_without(machine: Machine, dead: tuple[int, ...]) -> Machine:
     """Return a machine without some of its GPUs."""
     if not dead:
         return machine
-    left = [gpu for gpu in range(machine.num_gpus) if gpu not in dead]
+    left = _left(machine.num_gpus, dead)
     node = np.unique(machine.nodes[left], return_inverse=True)[1].tolist()
     gpus = tuple(machine.gpus[gpu] for gpu in left)
     return replace(machine, name=_name(machine.name, dead), gpus=gpus, node_of_gpu=tuple(node))
+
+
+def _left(gpus: int, dead: tuple[int, ...]) -> Ints:
+    left = np.setdiff1d(np.arange(gpus), dead)
+    if not len(left):
+        raise InputError.of("no_gpus", "/dead_gpus", "No GPU is left.", "Name the new ones: a larger machine.")
+    return left
 
 
 def _name(name: str, dead: tuple[int, ...]) -> str:

@@ -149,7 +149,7 @@ class _Search:
         bill = Bill(
             stall_s=setting.request.stall_ms / 1e3 * len(way.steps),
             transfer_s=None if None in transfers else float(sum(item or 0.0 for item in transfers)),
-            horizon_s=setting.request.horizon_s,
+            horizon_s=setting.request.good_for_s,
         )
         verdict = verdict_of(judged, setting.measure, bill, best.experts)
         timed = isinstance(setting.measure, TimeMeasure)
@@ -211,7 +211,7 @@ class _Search:
             for moved, value in zip(moves, values, strict=True):
                 steps = math.ceil(moved.experts / (budget or moved.experts)) if moved.experts else 0
                 cost = self.setting.request.stall_ms / 1e3 * steps + (moved.transfer_s(self.setting.links) or 0.0)
-                net.append((1 - value / per_step) * self.setting.request.horizon_s - cost)
+                net.append((1 - value / per_step) * self.setting.request.good_for_s - cost)
             gains = np.array(net)
         else:
             gains = max(values) - np.array(values)

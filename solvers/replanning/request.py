@@ -24,7 +24,8 @@ else:  # help texts are made from the fields: the classes themselves take long t
 __all__ = ["ReplanRequest"]
 
 MAX_TOKENS = 1_000_000
-TIMED = ("phase", "tokens_per_gpu")
+TIMED = ("horizon_s", "phase", "tokens_per_gpu")
+HORIZON_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,8 @@ class ReplanRequest:
         Name of a preset, or the path of a ``config.json``: size of experts, and time.
     dead_gpus : tuple of int
         Ranks of the running plan that are gone, or about to go.
-    horizon_s : float
-        Seconds for which a new plan is expected to be good.
+    horizon_s : float or None
+        Seconds for which a new plan is expected to be good; an hour by default.
     stall_ms : float
         What a step of a re-plan stops the engine for, beside its transfers.
     checkpoint_gb_s : float
@@ -75,8 +76,12 @@ hold_out_by, seed
     model: Annotated[str | None, doc("Model by name, such as deepseek-v3, or the path of its config.json.")] = None
     dead_gpus: Annotated[tuple[int, ...], doc("Ranks that are gone, or about to go: 3,7.")] = ()
     horizon_s: Annotated[
-        float, Ge(0), Le(1e9), Unit("s"), doc("Seconds for which a new plan is expected to be good.")
-    ] = 3600.0
+        float | None,
+        Ge(0),
+        Le(1e9),
+        Unit("s"),
+        doc("Seconds for which a new plan is expected to be good; 3,600 by default."),
+    ] = None
     stall_ms: Annotated[
         float, Ge(0), Le(1e9), doc("What each step stops the engine for, beside its transfers; measure your own.")
     ] = 910.0
@@ -89,7 +94,7 @@ hold_out_by, seed
     staging_experts: Annotated[
         int | None, Ge(1), Le(MAX_SLOTS), doc("Experts that a GPU has room for beside its slots; a layer by default.")
     ] = None
-    phase: Annotated[Phase, doc("Phase whose passes are timed.")] = "prefill"
+    phase: Annotated[Phase | None, doc("Phase whose passes are timed; prefill by default.")] = None
     tokens_per_gpu: Annotated[
         int | None,
         Ge(1),
@@ -155,9 +160,10 @@ hold_out_by, seed
         if self.model is not None and self.expert_bytes is not None:
             detail = "The model says how large its experts are."
             found.add("without_effect", "/expert_bytes", detail, "Give the model or the size.")
-        if not self.timed and self.tokens_per_gpu is not None:
-            detail = "Passes are timed only on a machine and a model."
-            found.add("without_effect", "/tokens_per_gpu", detail, "Give machine and model as well, or leave it out.")
+        for name in TIMED if not self.timed else ():
+            if getattr(self, name) is not None:
+                detail = "Gains are in time only on a machine and a model."
+                found.add("without_effect", f"/{name}", detail, "Give machine and model as well, or leave it out.")
         if self.step_bytes is not None:
             if self.step_experts is not None:
                 detail = "A step has one budget."
@@ -173,6 +179,16 @@ hold_out_by, seed
     def timed(self) -> bool:
         """Whether gains are in milliseconds."""
         return self.machine is not None and self.model is not None
+
+    @property
+    def good_for_s(self) -> float:
+        """The horizon, settled."""
+        return HORIZON_S if self.horizon_s is None else self.horizon_s
+
+    @property
+    def timed_phase(self) -> Phase:
+        """The phase, settled."""
+        return self.phase or "prefill"
 
     def time_model(self) -> TimeModel | None:
         """Return the time model of the machine without its dead GPUs; None where machine or model is not given.
@@ -192,7 +208,7 @@ hold_out_by, seed
         return TimeModel.of(
             machine_without(Machine.parse(self.machine), self.dead_gpus),
             self.model,
-            phase=self.phase,
+            phase=self.timed_phase,
             tokens_per_gpu=self.tokens_per_gpu,
             framework=served if served in ("sglang", "tensorrt-llm", "vllm") else None,
         )

@@ -84,18 +84,21 @@ class Setting:
         ------
         InputError
         """
-        time = request.time_model()
         topology, links = _machine(running, request)
         carried = carry(running, topology, request.dead_gpus)
+        time = request.time_model()
         slots, notes = _slots(carried, request)
         size = _expert_bytes(running, request)
         counts, held_counts = source, None
         if isinstance(source, LoadCounts) and not source.dumps:
+            if request.hold_out_by is not None:
+                detail = "Counts of one time have nothing to hold out by: a part of them is drawn at random."
+                raise InputError.of("without_effect", "/hold_out_by", detail, "Leave it out, or give several dumps.")
             counts, held_counts = thinned(source, 1 - (request.hold_out or 0.5), request.seed)
             request = replace(request, hold_out=None, hold_out_by=None)
             notes = (*notes, "Counts of one time: half of them, drawn at random, judge; how traffic changes they hide.")
         elif isinstance(source, Trace) and time is not None and "phase" in source.columns:
-            counts = of_phase(source, request.phase)
+            counts = of_phase(source, request.timed_phase)
         study = Study.of(counts, request=request.planning(carried.topology, slots, size), workers=workers)
         problem = study.problem
         _check_running(running, problem)
@@ -139,14 +142,13 @@ def _machine(running: Plan, request: ReplanRequest) -> tuple[Topology, Links | N
     speed = request.checkpoint_gb_s
     if request.machine is not None:
         machine = Machine.parse(request.machine)
-        left = machine_without(machine, request.dead_gpus) if len(request.dead_gpus) < machine.num_gpus else machine
+        left = machine_without(machine, request.dead_gpus)
         return machine.topology(), Links.of_machine(left, checkpoint_gb_s=speed)
     topology = request.topology
     if topology is None:
         topology = recorded_topology(running) or Topology.of(running.gpus_per_node)
     assert isinstance(topology, Topology)
-    there = topology_without(topology, request.dead_gpus) if len(request.dead_gpus) < topology.num_gpus else topology
-    return topology, Links.of(there, checkpoint_gb_s=speed)
+    return topology, Links.of(topology_without(topology, request.dead_gpus), checkpoint_gb_s=speed)
 
 
 def _slots(carried: Carried, request: ReplanRequest) -> tuple[int, tuple[str, ...]]:
@@ -211,8 +213,8 @@ def _time_measure(study: Study, time: TimeModel, running: Plan | None, request: 
     return TimeMeasure(
         time=time,
         travel=travel_in_steps(trace, time, study.problem.engine, None, None, None),
-        fit=sample_passes(trace, time.pass_tokens, request.phase, max_passes=FITTED),
-        held=sample_passes(held, time.pass_tokens, request.phase),
+        fit=sample_passes(trace, time.pass_tokens, request.timed_phase, max_passes=FITTED),
+        held=sample_passes(held, time.pass_tokens, request.timed_phase),
         held_out=study.held_out is not None,
         top_k=trace.top_k,
         num_experts=trace.num_experts,

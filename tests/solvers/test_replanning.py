@@ -140,6 +140,7 @@ def test_fewer_slots_drop_replicas_first() -> None:
         ({"step_bytes": 5, "step_experts": 5}, ["budget_twice", "no_expert_bytes"]),
         ({"slots_per_gpu": 40, "redundant_experts": 8}, ["slots_twice"]),
         ({"hold_out": 0.0}, ["hold_out_range"]),
+        ({"horizon_s": 60.0, "phase": "decode", "machine": "h200:2x2"}, ["without_effect", "without_effect"]),
     ],
 )
 def test_what_has_no_effect_is_refused(asked: dict[str, Any], codes: list[str]) -> None:
@@ -153,6 +154,7 @@ def test_what_has_no_effect_is_refused(asked: dict[str, Any], codes: list[str]) 
     ("asked", "code"),
     [
         ({"topology": "1x2"}, "fewer_gpus"),
+        ({"dead_gpus": (0, 1, 2, 3)}, "no_gpus"),
         ({"dead_gpus": (2,), "max_moves": 3}, "max_moves_range"),
         ({"redundant_experts": 9}, "redundant_experts_split"),
         ({"expert_bytes": 1000, "step_bytes": 1000}, "step_too_small"),
