@@ -20,6 +20,7 @@ __all__ = [
     "Sums",
     "Tokens",
     "choose_replica",
+    "fair_hashes",
     "home_ranks",
     "replay_context",
     "replay_dispatch",
@@ -117,10 +118,28 @@ def home_ranks(keys: IntArray, num_gpus: int) -> npt.NDArray[np.int32]:
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def fair_pick(row: int, layer: int, expert: int, count: int) -> int:
-    """Return which of `count` equal replicas a token uses: a hash, so that every replay agrees."""
+def fair_hash(row: int, layer: int, expert: int) -> np.uint64:
+    """Return what a token draws its replica of an expert by: a hash, so that every replay agrees."""
     key = np.uint64(row) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(layer * 65536 + expert)
-    return int(np.int64(mix(key + np.uint64(0xD1B54A32D192ED03)) % np.uint64(count)))  # int alone stays unsigned
+    drawn: np.uint64 = mix(key + np.uint64(0xD1B54A32D192ED03))
+    return drawn
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def fair_pick(row: int, layer: int, expert: int, count: int) -> int:
+    """Return which of `count` equal replicas a token uses."""
+    return int(np.int64(fair_hash(row, layer, expert) % np.uint64(count)))  # int alone stays unsigned
+
+
+@numba.njit(nogil=True, cache=True)
+def fair_hashes(ids: IntArray, rows: IntArray, layer: int) -> npt.NDArray[np.uint64]:
+    """Return `fair_hash` of each token and expert of a layer, (T, K); 0 where there is none."""
+    drawn = np.zeros(ids.shape, np.uint64)
+    for t in range(ids.shape[0]):
+        for k in range(ids.shape[1]):
+            if ids[t, k] >= 0:
+                drawn[t, k] = fair_hash(rows[t], layer, ids[t, k])
+    return drawn
 
 
 @numba.njit(nogil=True, cache=True)
