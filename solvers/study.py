@@ -15,7 +15,7 @@ from solvers.comparing import Comparison, judge
 from solvers.counted import refuse_token_options
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
-from solvers.parts import Named, Parts, travel_notes
+from solvers.parts import Named, Parts, sends_home, travel_notes
 from solvers.registry import Solver, solver_from
 from solvers.request import FrontRequest, Request, asked_of, request_of
 from solvers.searching.events import Observer
@@ -93,7 +93,8 @@ class Study(Shown, ByContent):
         solver_from(request.solver, dict(request.options))  # an unknown name is told before a long trace is read
         if request.baseline is not None:
             solver_from(request.baseline, {})
-        parts = Parts.of(source, request.hold_out, workers, request.hold_out_by)
+        later = {"pairs_later": sends_home(request.engine, request.objective)}
+        parts = Parts.of(source, request.hold_out, workers, request.hold_out_by, **later)
         profile, notes = parts.profile, parts.notes
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
             request = replace(request, engine=profile.engine)

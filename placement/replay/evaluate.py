@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ __all__ = ["Asked", "evaluate", "evaluate_together"]
 LEAST_BATCH = 2_048  # tokens
 CELL_NUMBERS = 1 << 23
 PASS_BYTES = 256_000_000  # of matrices in one pass; what does not fit has another
-Key = Hashable
+Named = TypeVar("Named", bound=tuple[str, Any])  # the part, and any key
 
 
 @checked
@@ -100,8 +100,8 @@ class Asked:
 
 
 def evaluate_together(
-    parts: Mapping[str, Trace], asked: Mapping[tuple[str, Key], Asked], *, workers: int | None = None
-) -> dict[tuple[str, Key], Evaluation]:
+    parts: Mapping[str, Trace], asked: Mapping[Named, Asked], *, workers: int | None = None
+) -> dict[Named, Evaluation]:
     """Replay several plans in as few passes over the tokens as memory allows.
 
     Parameters
@@ -124,11 +124,11 @@ def evaluate_together(
         As `evaluate`.
     """
     threads = available_cores() if workers is None else max(1, workers)
-    evaluators: dict[tuple[str, Key], Evaluator] = {}
-    for (part, key), what in asked.items():
-        same = [other for (name, _), other in evaluators.items() if name == part and other.plan is what.plan]
-        evaluators[part, key] = _evaluator(parts[part], what, same[0] if same else None)
-    waiting, found = list(evaluators), dict[tuple[str, Key], Evaluation]()
+    evaluators: dict[Named, Evaluator] = {}
+    for name, what in asked.items():
+        same = [item for other, item in evaluators.items() if other[0] == name[0] and item.plan is what.plan]
+        evaluators[name] = _evaluator(parts[name[0]], what, same[0] if same else None)
+    waiting, found = list(evaluators), dict[Named, Evaluation]()
     while waiting:
         names, size = waiting[:1], evaluators[waiting[0]].num_bytes
         for name in waiting[1:]:
@@ -147,7 +147,7 @@ def evaluate_together(
     return found
 
 
-def _one_pass(parts: Mapping[str, Trace], evaluators: Mapping[tuple[str, Key], Evaluator], threads: int) -> None:
+def _one_pass(parts: Mapping[str, Trace], evaluators: Mapping[Named, Evaluator], threads: int) -> None:
     """Have each evaluator take all tokens of its part."""
     used = list(dict.fromkeys(part for part, _ in evaluators))
     of_part = {part: [item for (name, _), item in evaluators.items() if name == part] for part in used}

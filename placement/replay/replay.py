@@ -11,6 +11,7 @@ import numpy.typing as npt
 from placement.loads.policies import POLICIES
 from placement.problem.objective import SettledObjective
 from placement.replay.kernels import replay as kernels
+from placement.replay.kernels.choosing import home_ranks
 from placement.topology.topology import Topology
 from traces import InputError
 
@@ -48,7 +49,7 @@ def homes_of(
 ) -> npt.NDArray[np.int32]:
     """Return the home rank of each token, (T,) int32, under the objective's ownership."""
     if objective.ownership == "token":
-        return kernels.home_ranks(rows, num_gpus)
+        return home_ranks(rows, num_gpus)
     column = seq_id if objective.ownership == "sequence" else source_rank
     name = "seq_id" if objective.ownership == "sequence" else "source_rank"
     if column is None or (len(column) and column.min() < 0):
@@ -59,7 +60,7 @@ def homes_of(
             "Use 'token'.",
         )
     if objective.ownership == "sequence":
-        return kernels.home_ranks(column.astype(np.int64), num_gpus)
+        return home_ranks(column.astype(np.int64), num_gpus)
     if len(column) and column.max() >= num_gpus:
         raise InputError.of(
             "source_rank_range",

@@ -263,12 +263,13 @@ def further_gains(home: Array, met: Array, away: Array | None, by_replica: Array
 
 def _away_from(by_home: Array) -> Array:
     """Return the pairs of tokens whose home is in none of 1, 2, ... blocks, at most, (E, B)."""
-    return by_home.sum(axis=1, keepdims=True) - np.cumsum(np.sort(by_home, axis=1), axis=1)
+    away: Array = by_home.sum(axis=1, keepdims=True) - np.cumsum(np.sort(by_home, axis=1), axis=1)
+    return away
 
 
 def _met_by_further_replicas(pairs: Array, slots: int, further: npt.NDArray[np.int64]) -> Array:
     """Return how much the further replicas of experts are with others, (E, E), by expert with the replicas."""
     rank = np.argsort(np.argsort(-pairs, axis=1, kind="stable"), axis=1, kind="stable")
     share = further / (further + 1.0)  # of the tokens that use the expert
-    met: Array = (rank < further[:, None] * (slots - 1)) * share[:, None]
+    met: Array = np.where(rank < further[:, None] * (slots - 1), share[:, None], 0.0)
     return met

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from placement import Problem
 from placement.cost.bounds import Level, levels_of
-from placement.replay.kernels.replay import fair_hashes
+from placement.replay.kernels.choosing import fair_hashes
 from placement.replay.replay import homes_of
 from solvers.bounds.home_messages import HomeMessages
 from solvers.bounds.kernels.shares import give_shares

@@ -370,7 +370,7 @@ def test_plans_replayed_together_are_as_replayed_alone(monkeypatch: pytest.Monke
         for way in range(2)
     }
     alone = {
-        (part, key): evaluate(what.plan, parts[part], topology, workers=1, **what.options)  # type: ignore[arg-type]
+        (part, key): evaluate(what.plan, parts[part], topology, workers=1, **what.options)
         for (part, key), what in asked.items()
     }
     assert evaluate_together(parts, asked, workers=2) == alone

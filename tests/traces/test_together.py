@@ -1,25 +1,27 @@
 """Parts of a trace that are read in one pass."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.builders.traces import random_trace
-from traces import InputError, Trace
+from traces import Batch, InputError, Trace
 from traces.together import batches_together
 
 
 def rows_of(batches: list[np.ndarray]) -> list[int]:
     """Rows of batches, one after the other."""
-    return np.concatenate([*batches, np.zeros(0, np.int64)]).tolist()
+    rows: list[int] = np.concatenate([*batches, np.zeros(0, np.int64)]).tolist()
+    return rows
 
 
 def test_parts_of_one_trace_are_read_in_one_pass() -> None:
     """Each part has its tokens in order, and their source is read once; another trace is read for itself."""
     trace, other, read = random_trace(7, 300, 2, 8), random_trace(8, 50, 2, 8), list[int]()
 
-    def reading(max_tokens: int) -> object:
+    def reading(max_tokens: int) -> Iterator[Batch]:
         read.append(max_tokens)
         return trace.read(max_tokens)
 
