@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import resource
@@ -21,7 +20,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx2
-import numpy as np
 
 __all__ = ["HangingProvider", "Target"]
 
@@ -149,14 +147,6 @@ class Target:
             with suppress(OSError):
                 made.close()
         self.sockets.clear()
-
-    def small_trace(self, number: int) -> bytes:
-        """Return a small trace, another one for each number."""
-        rng = np.random.default_rng(number)
-        ids = (rng.integers(0, 32, (500, 4, 1)) + np.arange(2)) % 32
-        file = io.BytesIO()
-        np.savez(file, topk_ids=ids.astype(np.uint8), layer_ids=np.arange(4), num_experts=np.array(32))
-        return file.getvalue()
 
     def memory_mb(self) -> float:
         """Return the resident memory of the server process, not of its workers."""
