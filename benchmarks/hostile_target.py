@@ -24,6 +24,7 @@ import httpx2
 __all__ = ["HangingProvider", "Target"]
 
 AUDIENCE = "moe-placement"
+CALL = (sys.executable, "-c", "from api.cli import main; main()")  # as the console script of any version
 
 
 class HangingProvider:
@@ -110,14 +111,13 @@ class Target:
         environment["PYTHONPATH"] = str(root)
 
         def run(*command: str) -> str:
-            call = [sys.executable, "-c", "import moe_placement as m; m.main()", *command, "--data-dir", str(data)]
+            call = [*CALL, *command, "--data-dir", str(data)]
             return subprocess.run(call, cwd=root, env=environment, check=True, capture_output=True, text=True).stdout
 
         keys = [json.loads(run("key", "create", "--tenant", who, "--scope", "write", "--json"))["key"] for who in "ab"]
         log = folder / "log"
         with log.open("wb") as file:
-            call = [sys.executable, "-m", "api.service.server"]
-            process = subprocess.Popen(call, cwd=root, env=environment, stderr=file, stdout=file)
+            process = subprocess.Popen([*CALL, "serve"], cwd=root, env=environment, stderr=file, stdout=file)
         begin = time.monotonic()
         while not (found := [line for line in log.read_text().splitlines() if '"service.listening"' in line]):
             if time.monotonic() - begin > 60 or process.poll() is not None:
