@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 from typing import Any, Literal, TypeVar
 
-from api.jobs.processes import busy_s, close, kill
+from api.jobs.processes import busy_s, kill
 from api.turns import Turns
 
 __all__ = ["Helpers", "TooSlowError", "Use"]
@@ -111,11 +111,10 @@ class Helpers:
         async with self._long[use].turn(tenant) as helper:
             return await helper.call(self._max_s, math.inf, function, *arguments)
 
-    def close(self, timeout_s: float) -> None:
-        """End the helpers within about `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
+    def close(self) -> None:
+        """End the helpers: nobody waits for one any more."""
         for helper in self._all:
-            helper.close(max(0.0, deadline - time.monotonic()))
+            helper.close()
 
     def _suspect(self, tenant: str) -> None:
         now = time.monotonic()
@@ -179,11 +178,10 @@ class _Helper:
                 if not self._closed:
                     self.start()
 
-    def close(self, timeout_s: float) -> None:
+    def close(self) -> None:
         """End the process, for good."""
         self._closed = True
-        if self._executor is not None:
-            close(self._executor, timeout_s)
+        self._end()
 
     def _end(self) -> None:
         if self._executor is not None:
