@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,16 +24,29 @@ from starlette.requests import Request
 
 from api.http.json_text import read_json, told
 from api.http.problems import ProblemError
+from api.jobs.processes import busy_s
 from api.turns import TooManyWaitingError, Turns
 from traces import Violation
 
-__all__ = ["LIGHT_BYTES", "Bodies", "Turn", "in_helper", "is_for_helper", "unread", "unread_content"]
+__all__ = [
+    "LIGHT_BYTES",
+    "Bodies",
+    "Turn",
+    "in_helper",
+    "is_for_helper",
+    "keep_little_memory",
+    "unread",
+    "unread_content",
+]
 
 LIGHT_BYTES = 32 << 10
-CHECK_S = 20.0
+CHECK_S = 20.0  # of the processor: on a busy machine everything takes longer
+MOST_S = 45.0
+LOOK_S = 0.2
 WAIT_S = 60.0
 TENANTS = 16  # that may have a large body here at once, each of them one
 MOST_WAITING = 100  # of one tenant
+GIVE_BACK_S = 1.0  # after a large body, when nothing holds it any more; not for each of many
 MAX_VALUES = 2_000_000  # as commas, which is what values are apart by
 
 
@@ -64,6 +78,8 @@ class Done:
 
 Route = Callable[..., Awaitable[Any]]
 Function = TypeVar("Function", bound=Route)
+M_MMAP_THRESHOLD = -3  # of malloc.h
+MMAP_BYTES = 256 << 10
 TOO_MUCH = Refusal("too-large", "The body takes more time or memory to check than there is. Send less at once.")
 
 
@@ -103,6 +119,7 @@ class Bodies:
         self._executor: Executor | None = None
         self._turns = Turns(range(TENANTS), 1, MOST_WAITING)
         self._checking = asyncio.Lock()
+        self._giving_back: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def turn(self, request: Request) -> AsyncIterator[Turn]:
@@ -114,8 +131,13 @@ class Bodies:
             yield turn
         finally:
             await turn.end()
-            if large:
-                await run_in_threadpool(give_back_memory)
+            if large and self._giving_back is None:
+                self._giving_back = asyncio.create_task(self._give_back())
+
+    async def _give_back(self) -> None:
+        await asyncio.sleep(GIVE_BACK_S)
+        self._giving_back = None
+        await run_in_threadpool(give_back_memory)
 
     async def read(self, content: bytes, model: type[BaseModel]) -> BaseModel:
         """Return a large body as an instance of its model; `ProblemError` if it is none."""
@@ -147,10 +169,18 @@ class Bodies:
 
     async def _call(self, *task: Any) -> Done | Refusal:
         executor, running = await run_in_threadpool(self._submit, task)
+        waiting, begun, used = asyncio.wrap_future(running), time.monotonic(), busy_s(executor)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(running), CHECK_S)
-        except (TimeoutError, BrokenExecutor):
-            self._drop(executor)
+            while not (await asyncio.wait([waiting], timeout=LOOK_S))[0]:
+                taken, now = time.monotonic() - begun, busy_s(executor)
+                if taken >= MOST_S or (taken if used is None or now is None else now - used) >= CHECK_S:
+                    waiting.cancel()
+                    break
+            else:
+                return waiting.result()
+        except BrokenExecutor:
+            pass
+        self._drop(executor)
         return TOO_MUCH
 
     def _submit(self, task: tuple[Any, ...]) -> tuple[Executor, Future[Done | Refusal]]:
@@ -238,6 +268,15 @@ def _read(content: bytes, model: type[BaseModel]) -> BaseModel:
     else:
         violations = told([{**item, "loc": ("body", *item["loc"])} for item in items])
     raise ProblemError("invalid-request", violations[0].detail, violations)
+
+
+def keep_little_memory() -> None:
+    """Have the C library take large pieces from the system one by one, so that they go back when they are freed.
+
+    By itself it would take them so only until the first of their size is freed.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc
+        mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
 
 
 def give_back_memory() -> None:

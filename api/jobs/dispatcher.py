@@ -79,9 +79,7 @@ class Dispatcher:
 
     Parameters
     ----------
-    settings : DispatcherSettings
-    leases : Leases
-    work : Work
+    settings, leases, work : DispatcherSettings, Leases, Work
     make_executor : callable
         Returns a new executor, for one lane.
     metrics : Metrics
@@ -101,7 +99,7 @@ class Dispatcher:
         self._make_executor = make_executor
         self._metrics = metrics
         self._stopping = threading.Event()
-        self._deadline = 0.0
+        self._deadline = math.inf
         self._busy: set[int] = set()  # lanes for any plan that run one
         self._troubles: dict[str, str] = {}  # of lanes that have no executor
         self._wants = Wants(settings.lanes - 1 if settings.shared and settings.lanes > 1 else None)
@@ -137,15 +135,11 @@ class Dispatcher:
 
     def begin_stop(self, timeout_s: float) -> None:
         """Begin to queue the running plans again; for handlers of signals, too: it waits for nothing."""
-        if not self._stopping.is_set():
-            self._deadline = time.monotonic() + timeout_s
-            self._stopping.set()
+        self._deadline = min(self._deadline, time.monotonic() + timeout_s)
+        self._stopping.set()
 
     def stop(self, timeout_s: float) -> None:
-        """Queue the running plans again, their best plans kept, and end the workers within about `timeout_s`.
-
-        The time began with `begin_stop`, if that was called before.
-        """
+        """Queue running plans again, the best of each kept, and end the workers, `timeout_s` after `begin_stop`."""
         self.begin_stop(timeout_s)
         self.announce()
         for lane in self._lanes:

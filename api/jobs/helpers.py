@@ -74,8 +74,12 @@ class Helpers:
         self._all = [*short, *uses["upload"], *uses["look"]]
 
     def start(self) -> None:
-        """Start a process for short tasks ahead of any request; the others start when they are needed."""
-        self._all[0].start()
+        """Start the processes for short tasks ahead of any request; the others start when they are needed.
+
+        All of the short ones: where a tenant keeps one busy, the next tenant must not wait for another to start.
+        """
+        for helper in self._all[:SHORT_HELPERS]:
+            helper.start()
 
     async def run(self, tenant: str, use: Use, size: int, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function in a helper.

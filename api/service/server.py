@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from api.http.bodies import keep_little_memory
 from api.service.app import create_app
 from api.service.connections import Connection, allow_connections
 from api.service.lifecycle import Service
@@ -85,6 +86,7 @@ def serve(
                 on_listening({"pid": os.getpid(), "host": address[0], "port": address[1], "data_dir": kept})
 
         allow_connections()
+        keep_little_memory()
         config = configured(app, settings)
         # What is loaded stays: to go through it again and again would hold up requests for some 90 ms each time.
         gc.collect()
