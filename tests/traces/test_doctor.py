@@ -298,6 +298,9 @@ def test_counts_of_a_shared_expert() -> None:
     load = np.concatenate([routed, np.full((3, 1), 2000)], axis=1)
     assert "fused with 8 routed ones" in told(check(load_counts(load)), "ids_beyond_experts").detail
     assert told(check(load_counts(load), num_experts=8), "ids_beyond_experts").severity == "error"
+    two = np.concatenate([routed, np.full((3, 2), 3000)], axis=1)
+    assert "Expert 8-9 has the same load" in told(check(load_counts(two)), "ids_beyond_experts").detail
+    assert "lists id 0, in all" in told(check(load_counts(load[:, ::-1])), "ids_beyond_experts").detail
 
 
 def test_experts_of_some_layers(ids: Any) -> None:

@@ -14,7 +14,7 @@ from traces.doctor.observing import FILLERS, Observation
 from traces.experts_base import counted_from_one, from_one
 from traces.support.shown import runs
 
-__all__ = ["settle_ids", "told_from_one"]
+__all__ = ["settle_ids", "told_from_one", "told_unrouted"]
 
 GAP = 8  # ids below a filler that nobody uses, where nobody says how many experts there are
 EVERY = 0.999  # of the tokens: an expert that is not routed is in all of them
@@ -59,7 +59,7 @@ def settle_ids(seen: Observation, stated: int | None) -> tuple[int, list[Finding
         experts -= shared
         found.append(_fused(seen, np.arange(experts, experts + shared), experts, "warning"))
     elif (first := _always(seen, experts)) is not None:
-        found.append(_unrouted(first, experts))
+        found.append(told_unrouted(first, experts))
     elif stated is None and not len(beyond) and (first := _own_column(seen, experts)) is not None:
         found.append(_split(seen, np.arange(first, experts), first))
         experts = first
@@ -237,11 +237,12 @@ def _twice(seen: Observation, ids: Ints, experts: int) -> Finding:
     return Finding(code="ids_beyond_experts", severity="error", detail=detail, remedy=AS_NONE.format(experts) + ".")
 
 
-def _unrouted(expert: int, experts: int) -> Finding:
+def told_unrouted(expert: int, experts: int) -> Finding:
+    """Return the finding of an id among the routed ones that every token has."""
     detail = f"Every token lists id {expert}, in all layers, beside others that change: a shared expert that is "
     detail += f"numbered among the routed ones, most likely. A plan would place it as one of {experts}, the hottest of "
     detail += "every layer."
-    remedy = "Take it out of the lists, and renumber the others from 0, if the router does not choose it."
+    remedy = "Take it out, and renumber the others from 0, if the router does not choose it."
     return Finding(code="ids_beyond_experts", severity="warning", detail=detail, remedy=remedy)
 
 
