@@ -35,6 +35,10 @@ from .registry import solver_class as solver_class
 from .registry import solver_from as solver_from
 from .request import FrontRequest as FrontRequest
 from .request import Request as Request
+from .residency.outcome import PolicyFigures as PolicyFigures
+from .residency.outcome import Residency as Residency
+from .residency.request import ResidencyRequest as ResidencyRequest
+from .residency.running import simulate_residency as simulate_residency
 from .searching.events import Event as Event
 from .searching.limits import Limits as Limits
 from .searching.search import Search as Search
@@ -69,8 +73,11 @@ __all__ = [
     "MoeTuner",
     "MtKaHyPar",
     "NoPlanError",
+    "PolicyFigures",
     "Random",
     "Request",
+    "Residency",
+    "ResidencyRequest",
     "RoundRobin",
     "Search",
     "SetPartition",
@@ -88,6 +95,7 @@ __all__ = [
     "names",
     "parameters_of",
     "plotting",
+    "simulate_residency",
     "solve",
     "solver_class",
     "solver_from",

@@ -11,6 +11,7 @@ from api.cli.knobs import knobs_of
 from api.cli.reading import TraceReading
 from solvers.advising.request import AdviceRequest
 from solvers.request import FrontRequest
+from solvers.residency.request import ResidencyRequest
 
 if TYPE_CHECKING:
     from traces import Violation
@@ -48,7 +49,7 @@ BARE = re.compile(r"(?<![\w/.`-])[a-z]+(?:_[a-z]+)+\b(?!\.?[\w/(])")
 @cache
 def _flags() -> tuple[dict[str, str], dict[str, str]]:
     """Return the flags by JSON pointer, and by the name of the parameter."""
-    knobs = (*knobs_of(AdviceRequest), *knobs_of(FrontRequest), *knobs_of(TraceReading))
+    knobs = (*knobs_of(ResidencyRequest), *knobs_of(AdviceRequest), *knobs_of(FrontRequest), *knobs_of(TraceReading))
     pointers = {f"/{'/'.join(knob.path)}": knob.flag for knob in knobs}
     names = OWN | {knob.path[-1]: knob.flag for knob in knobs}
     return {f"/{name}": flag for name, flag in names.items()} | pointers, names

@@ -32,6 +32,7 @@ WHAT, MACHINE, ENGINE, CONSTRAINTS, LIMITS, OUTPUT = (
 )
 PANELS = {
     **dict.fromkeys(("machine", "topology", "redundant_experts", "slots_per_gpu", "expert_bytes"), MACHINE),
+    **dict.fromkeys(("resident", "memory_gb", "tiers", "cold", "host_gb_s", "host_tflops"), MACHINE),
     **dict.fromkeys(("engine", "objective"), ENGINE),
     "constraints": CONSTRAINTS,
     **dict.fromkeys(("limits", "solver", "options", "seed", "seeds", "start"), LIMITS),
@@ -50,6 +51,7 @@ NAMES = {
     "options": "option",
     "drop_dummy_rows": "drop_dummy",
     "num_layers": "model_layers",
+    "tiers": "tier",
     "num_mtp_layers": "mtp_layers",
 }
 METAVARS = {int: "N", float: "X", "bytes": "BYTES", "tokens": "TOKENS", "s": "S"}

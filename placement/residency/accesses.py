@@ -19,7 +19,7 @@ __all__ = ["Accesses", "Tokens", "read_tokens"]
 
 Ints = npt.NDArray[np.integer]
 BLOCK = 64  # tokens that stand in for a sequence where a trace has no seq_id, as where it is split
-MAX_CHOICES = 48_000_000  # experts chosen by the tokens that are read: tokens x layers x top-k
+MAX_CHOICES = 16_000_000  # experts chosen by the tokens that are read: tokens x layers x top-k; some 0.5 GB
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,10 +169,10 @@ class Accesses(ByContent):
         return len(self.step_tokens)
 
     @cached_property
-    def item(self) -> npt.NDArray[np.int64]:
+    def item(self) -> npt.NDArray[np.int32]:
         """Number of each access's expert among those of all layers, ``layer * E + expert``, (A,)."""
-        layer = np.arange(len(self.start) - 1) % self.num_layers
-        return np.repeat(layer * self.num_experts, np.diff(self.start)) + self.expert
+        layer = np.arange(len(self.start) - 1, dtype=np.int32) % np.int32(self.num_layers)
+        return np.repeat(layer * np.int32(self.num_experts), np.diff(self.start)) + self.expert
 
     @cached_property
     def layer_of(self) -> npt.NDArray[np.int64]:
@@ -180,28 +180,41 @@ class Accesses(ByContent):
         return np.repeat(np.arange(len(self.start) - 1) % self.num_layers, np.diff(self.start))
 
     @cached_property
-    def uses(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def uses(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Number of the next set that needs each access's expert, (A,), and of the first one of each expert, (L * E,).
 
         The number of sets stands for never.
         """
-        following = np.empty(len(self), np.int64)
-        first = np.empty(self.num_layers * self.num_experts, np.int64)
+        following = np.empty(len(self), np.int32)
+        first = np.empty(self.num_layers * self.num_experts, np.int32)
         next_uses(self.start, self.expert, self.num_layers, self.num_experts, following, first)
         return following, first
 
-    def head(self, most: int) -> Accesses:
-        """Return the first steps, with about `most` accesses; at least one step."""
-        whole = int(np.searchsorted(self.start[:: self.num_layers], most, side="right")) - 1
-        steps = min(max(whole, 1), self.num_steps)
-        end = int(self.start[steps * self.num_layers])
+    def spread(self, most: int, windows: int = 8) -> Accesses:
+        """Return windows of consecutive steps, evenly spread, of about `most` accesses; all steps if these are fewer.
+
+        Parameters
+        ----------
+        most : int
+        windows : int
+            What a recording is about changes with time, so that its beginning would tell too little.
+        """
+        if len(self) <= most:
+            return self
+        each = max(1, self.num_steps * most // len(self) // windows)
+        first = np.linspace(0, self.num_steps - each, windows).round().astype(np.int64)
+        step = np.unique((first[:, None] + np.arange(each)).ravel())
+        size = np.diff(self.start).reshape(self.num_steps, self.num_layers)
+        kept = np.zeros(self.num_steps, np.bool_)
+        kept[step] = True
+        mask = np.repeat(kept, size.sum(axis=1))
         return Accesses(
             num_layers=self.num_layers,
             num_experts=self.num_experts,
-            start=self.start[: steps * self.num_layers + 1].copy(),
-            expert=self.expert[:end].copy(),
-            tokens=self.tokens[:end].copy(),
-            step_tokens=self.step_tokens[:steps].copy(),
+            start=np.concatenate([[0], np.cumsum(size[kept].ravel())]),
+            expert=self.expert[mask],
+            tokens=self.tokens[mask],
+            step_tokens=self.step_tokens[kept],
         )
 
 

@@ -29,7 +29,8 @@ RULES: Final = {
 TOLD_BY: Final = {"transitions": prefetch.BY_TRANSITIONS, "load": prefetch.BY_LOAD, "known": prefetch.KNOWN}
 HALF_LIFE: Final = 64.0
 LEAST_RATE: Final = 1e-12  # of an expert that the past never used
-NEVER: Final = np.zeros(0, np.int64)
+NONE: Final = np.zeros(0, np.int64)
+NEVER: Final = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -146,7 +147,7 @@ def simulate(
         hit = np.zeros(len(accesses), np.bool_)
         caches.run_cache(*common, following, slots.group, slots.room, RULES[chosen.rule], half_life, value, hit)
         kind = np.where(hit, prefetch.CACHED, prefetch.FETCHED).astype(np.uint8)
-        return Simulated(policy=policy, kind=kind, issued=np.zeros_like(accesses.start), item_of=NEVER, access_of=NEVER)
+        return Simulated(policy=policy, kind=kind, issued=np.zeros_like(accesses.start), item_of=NONE, access_of=NONE)
     lookahead = fitted.lookahead
     left = slots.without(prefetch_experts * min(lookahead, accesses.num_layers))
     kind = np.empty(len(accesses), np.uint8)
