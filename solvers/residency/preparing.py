@@ -80,6 +80,7 @@ class Prepared:
         tell("fitting")
         fitted = Fitted.of(fit_tokens, past, request.lookahead)
         total = _slots(request, size, judged)
+        _check_memory(request, time, size, total)
         notes = (*told(), *split_notes, *notes, *_notes_on_time(trace, request, time, size))
         if fit_tokens.cut or tokens.cut:
             notes = (*notes, f"The first {len(fit_tokens):,} and {len(tokens):,} tokens of both parts were read.")
@@ -160,6 +161,18 @@ def _slots(request: ResidencyRequest, size: float | None, accesses: Accesses) ->
         place = "/resident" if request.resident is not None else "/memory_gb"
         raise InputError.of("no_slots", place, detail, "Give room for one expert at least.")
     return total
+
+
+def _check_memory(request: ResidencyRequest, time: TimeModel | None, size: float | None, total: int) -> None:
+    if time is None or size is None:
+        return
+    gpu, wanted = time.machine.gpus[0], total * size / 1e9
+    if wanted > gpu.memory_gb:
+        detail = f"{total:,} experts take {wanted:.0f} GB, and {gpu.name} has {gpu.memory_gb:g}."
+        place = "/resident" if request.resident is not None else "/memory_gb"
+        raise InputError.of(
+            "does_not_fit", place, detail, "Keep fewer resident, and leave room for what else there is."
+        )
 
 
 def _clock(

@@ -163,6 +163,17 @@ def test_what_does_not_fit_the_trace(asked: dict[str, Any], code: str) -> None:
     assert [each.code for each in error.value.violations] == [code]
 
 
+def test_more_than_the_gpu_has_is_refused() -> None:
+    """What is resident has to fit into its memory."""
+    with pytest.raises(InputError, match="256 experts take 90 GB, and l40s has 48"):
+        simulate_residency(
+            generate(Synthetic(num_layers=32, num_experts=8, top_k=2, num_tokens=128)),
+            memory_gb=1000,
+            machine="l40s:1x1",
+            model="mixtral-8x7b",
+        )
+
+
 def test_counts_have_no_order() -> None:
     """A cache needs tokens."""
     with pytest.raises(InputError, match="token identity"):
