@@ -54,13 +54,13 @@ class Fitted(ByContent):
         layers, experts = accesses.num_layers, accesses.num_experts
         needed = np.bincount(accesses.item, minlength=layers * experts).reshape(layers, experts)
         load = np.bincount(accesses.item, weights=accesses.tokens, minlength=layers * experts).reshape(layers, experts)
-        pairs = np.zeros((max(layers - lookahead, 0), experts, experts), np.int64)
+        pairs = np.zeros((max(layers - lookahead, 0), experts, experts), np.int32)
         if len(pairs):
             count_pairs(tokens.ids, lookahead, pairs)
-        transitions = pairs / np.maximum(load[: len(pairs), :, None], 1)
+        transitions = np.divide(pairs, np.maximum(load[: len(pairs), :, None], 1), dtype=np.float32)
         return cls(
             steps=accesses.num_steps,
             rate=needed / accesses.num_steps,
-            transitions=transitions.astype(np.float32),
+            transitions=transitions,
             lookahead=lookahead,
         )

@@ -6,8 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from annotated_types import Gt, Le, doc
+
+from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 from traces.support.kinds import checked
 
@@ -45,9 +48,14 @@ class Tier:
     MADE_BY: ClassVar = "Use placement.residency.Tier.parse('host:50')."
     FORM: ClassVar = FORM
 
-    name: str
-    gb_s: float
-    share: float = 1.0
+    name: Annotated[str, doc("What it is called: gpu, host, disk, or any other name.")]
+    gb_s: Annotated[float, Gt(0), Le(1e6), doc("Bandwidth into the GPU in GB/s.")]
+    share: Annotated[float, Gt(0), Le(1), doc("Of all experts that it has room for, those in faster tiers too.")] = 1.0
+
+    def __post_init__(self) -> None:
+        found = Violations()
+        check_declared(self, "", found)
+        found.raise_if_any()
 
     @classmethod
     @checked
@@ -68,7 +76,7 @@ class Tier:
         if len(values) > 2 or not name or (not values and known not in BANDWIDTHS):
             raise InputError.of("tier_form", "/tiers", f"{text!r:.60} is no tier.", REMEDY)
         speed, share = (values + [BANDWIDTHS.get(known, math.nan), 1.0][len(values) :])[:2]
-        if not (0 < speed < math.inf and 0 < share <= 1):
+        if not (0 < speed <= 1e6 and 0 < share <= 1):
             detail = f"{text!r:.60} is no tier: a bandwidth is above 0, a share above 0 and at most 1."
             raise InputError.of("tier_form", "/tiers", detail, REMEDY)
         return cls(name=known, gb_s=speed, share=share)

@@ -82,9 +82,11 @@ class Prepared:
         total = _slots(request, size, judged)
         _check_memory(request, time, size, total)
         notes = (*told(), *split_notes, *notes, *_notes_on_time(trace, request, time, size))
+        if request.machine is not None:
+            notes = (*notes, _taken(request))
         if fit_tokens.cut or tokens.cut:
             notes = (*notes, f"The first {len(fit_tokens):,} and {len(tokens):,} tokens of both parts were read.")
-        tiers = request.tiers or (Tier.parse("host"),)
+        tiers = request.links
         past = past.spread(CHOSEN_ON)
         grounds = [
             Ground(accesses=part, fitted=fitted, clock=_clock(part, fitted, tiers, time, size))
@@ -161,6 +163,15 @@ def _slots(request: ResidencyRequest, size: float | None, accesses: Accesses) ->
         place = "/resident" if request.resident is not None else "/memory_gb"
         raise InputError.of("no_slots", place, detail, "Give room for one expert at least.")
     return total
+
+
+def _taken(request: ResidencyRequest) -> str:
+    """Return what is taken of links, or of the host, which every time follows from."""
+    if request.cold == "compute":
+        speed, flops = request.host
+        return f"The host is taken to read {speed:g} GB/s of weights and to compute {flops:g} TFLOPS."
+    links = ", ".join(f"{tier.name} at {tier.gb_s:g} GB/s" for tier in request.links)
+    return f"Experts are taken to come from {links}."
 
 
 def _check_memory(request: ResidencyRequest, time: TimeModel | None, size: float | None, total: int) -> None:

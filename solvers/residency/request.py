@@ -20,6 +20,8 @@ __all__ = ["Budget", "Cold", "ResidencyRequest"]
 Budget = Literal["shared", "equal", "by_gain"]
 Cold = Literal["fetch", "compute"]
 MAX_TOKENS = 1_000_000
+HOST_GB_S = 200.0  # eight channels of DDR5-4800, two thirds of 307 GB/s
+HOST_TFLOPS = 10.0  # AMX in 16 bits, half of what KTransformers reports for a socket
 MAX_BYTES = 1 << 50
 
 
@@ -155,6 +157,16 @@ class ResidencyRequest:
         if self.cold == "compute" and self.budget == "by_gain":
             detail = "Experts that stay for good gain most in one cache for all layers."
             found.add("without_effect", "/budget", detail, "Give shared or equal.")
+
+    @property
+    def links(self) -> tuple[Tier, ...]:
+        """The tiers, one where none is given."""
+        return self.tiers or (Tier.parse("host"),)
+
+    @property
+    def host(self) -> tuple[float, float]:
+        """GB/s and TFLOPS of the host."""
+        return self.host_gb_s or HOST_GB_S, self.host_tflops or HOST_TFLOPS
 
     def time_model(self) -> TimeModel | None:
         """Return the time model of the GPU; None without a machine.

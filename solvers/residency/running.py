@@ -22,8 +22,6 @@ from traces.support.kinds import check_names, checked
 __all__ = ["simulate_residency"]
 
 Tell = Callable[[str], None]
-HOST_GB_S: Final = 200.0  # eight channels of DDR5-4800, two thirds of 307 GB/s
-HOST_TFLOPS: Final = 10.0  # AMX in 16 bits, half of what KTransformers reports for a socket
 HINDSIGHT: Final = "the experts that these steps use most stay: no fixed set hits more"
 
 
@@ -132,14 +130,14 @@ def _computed(ready: Prepared, tell: Tell) -> tuple[list[PolicyFigures], tuple[s
 
 def _cold(ready: Prepared, ground: Ground, chosen: Chosen) -> tuple[Simulated, StepTimes]:
     """Run what stays for good beside a host that reads an expert, or computes its tokens where that takes longer."""
-    time, request = ready.time, ready.request
+    time, (speed, flops) = ready.time, ready.request.host
     assert time is not None
     assert ready.expert_bytes is not None
     done = simulate(ground.accesses, "static", chosen.slots, ground.fitted)
     clock: Clock = replace(
         ground.clock,
-        host_read=ready.expert_bytes / (request.host_gb_s or HOST_GB_S) / 1e6,
-        host_per_token=2.0 * time.model.shape.expert_weights / (request.host_tflops or HOST_TFLOPS) / 1e9,
+        host_read=ready.expert_bytes / speed / 1e6,
+        host_per_token=2.0 * time.model.shape.expert_weights / flops / 1e9,
     )
     return done, clock.computing(ground.accesses, done, compute_times(ground.accesses, time, done.kind))
 

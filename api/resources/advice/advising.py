@@ -8,11 +8,11 @@ from typing import Any
 
 from api.resources.advice.body import KEPT, AdviceBody
 from api.resources.declared import build
+from api.resources.models import check_model_name
 from api.resources.traces.stored import StoredTrace
 from placement import Plan
 from solvers import AdviceRequest, advise, advise_both
 from traces import InputError, Violations
-from traces.model.presets import load_model, preset_names
 
 __all__ = ["AdviceTask", "advice", "advice_request"]
 
@@ -51,12 +51,7 @@ def advice_request(body: AdviceBody, plan: Mapping[str, Any] | None, max_time_s:
             running = Plan.from_dict(content, "/plan")
         except InputError as error:
             found.extend(error)
-    if body.model not in preset_names():  # a name, and never a file of this machine
-        try:
-            load_model("")
-        except InputError as error:
-            remedy = error.violations[0].remedy.replace("the path of a config.json, or ", "")
-            found.add("unknown_model", "/model", f"There is no model {body.model!r:.80}.", remedy)
+    check_model_name(body.model, found)
     request: AdviceRequest | None = build(AdviceRequest, said, "", found, model=body.model, plan=running)
     if request is not None:
         limits = request.limits
