@@ -54,6 +54,19 @@ class Slots(ByContent):
         """Slots of all caches."""
         return int(self.room.sum())
 
+    def hottest(self, rate: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+        """Return the experts with the highest rates that each cache has room for, (L, E) bool; see `hottest`.
+
+        Parameters
+        ----------
+        rate : (L, E) floats
+        """
+        kept = np.zeros(rate.shape, np.bool_)
+        for cache, room in enumerate(self.room.tolist()):
+            own = np.flatnonzero(self.group == cache)
+            kept[own] = hottest(rate[own], room)
+        return kept
+
     def without(self, count: int) -> Slots:
         """Return caches with so many slots less, always one of the largest that is left.
 

@@ -93,6 +93,10 @@ class Residency(Shown, ByContent):
     batch_tokens : int
     phase : str
     policies : tuple of PolicyFigures
+    layer_ids : (L,) tuple of int
+        Model layers.
+    resident : (L,) tuple of tuples of int
+        Experts of each layer that ``static`` keeps: what stays for good, or what a cache should begin with.
     notes : tuple of str
     """
 
@@ -110,6 +114,8 @@ class Residency(Shown, ByContent):
     batch_tokens: int
     phase: str
     policies: tuple[PolicyFigures, ...]
+    layer_ids: tuple[int, ...]
+    resident: tuple[tuple[int, ...], ...]
     notes: tuple[str, ...]
 
     def __getitem__(self, name: str) -> PolicyFigures:
@@ -141,6 +147,8 @@ class Residency(Shown, ByContent):
                 | {"slots_per_layer": list(each.slots_per_layer)}
                 for each in self.policies
             ],
+            "layer_ids": list(self.layer_ids),
+            "resident": [list(experts) for experts in self.resident],
             "notes": list(self.notes),
         }
 

@@ -41,6 +41,7 @@ class Prepared:
     total : int
         Slots of the GPU.
     prefetch_experts : int
+    layer_ids : tuple of int
     notes : tuple of str
     """
 
@@ -52,6 +53,7 @@ class Prepared:
     judged: Ground
     total: int
     prefetch_experts: int
+    layer_ids: tuple[int, ...]
     notes: tuple[str, ...]
 
     @classmethod
@@ -101,6 +103,7 @@ class Prepared:
             judged=grounds[1],
             total=total,
             prefetch_experts=request.prefetch_experts or _moved_meanwhile(grounds[0].clock, request.lookahead),
+            layer_ids=tuple(trace.layer_ids.tolist()),
             notes=notes,
         )
 

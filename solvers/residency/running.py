@@ -75,6 +75,9 @@ def simulate_residency(
 
 def _outcome(ready: Prepared, rows: list[PolicyFigures], notes: tuple[str, ...]) -> Residency:
     accesses, size = ready.judged.accesses, ready.expert_bytes
+    rooms = next(row.slots_per_layer for row in rows if row.name == "static")
+    slots = Slots.per_layer(rooms) if rooms else Slots.shared(ready.total, accesses.num_layers)
+    resident = slots.hottest(ready.judged.fitted.rate)
     practical = [row for row in rows if row.practical]
     return Residency(
         best=min(practical, key=lambda row: row.step).name,
@@ -91,6 +94,8 @@ def _outcome(ready: Prepared, rows: list[PolicyFigures], notes: tuple[str, ...])
         batch_tokens=ready.request.batch_tokens,
         phase=ready.request.phase,
         policies=tuple(rows),
+        layer_ids=ready.layer_ids,
+        resident=tuple(tuple(np.flatnonzero(layer).tolist()) for layer in resident),
         notes=(*ready.notes, *notes),
     )
 

@@ -57,6 +57,17 @@ def test_every_policy_has_a_row(found: Residency) -> None:
     assert json.loads(json.dumps(found.as_dict()))["best"] == found.best
 
 
+def test_the_experts_that_stay_are_told(found: Residency) -> None:
+    """Those of `static`: every access to one of them is a hit, and no other."""
+    done = simulate_residency(TRACE, resident=0.25, budget="equal")
+    assert [len(experts) for experts in done.resident] == [4, 4, 4]
+    held = TRACE.split(0.5)[1]
+    ids = np.concatenate([batch.topk_ids for batch in held.batches()])
+    inside = [np.isin(ids[:, layer], experts) for layer, experts in enumerate(done.resident)]
+    assert done["static"].hit_rate == pytest.approx(np.mean(inside))
+    assert sum(len(experts) for experts in found.resident) == 24
+
+
 def test_without_a_size_time_is_counted_in_transfers(found: Residency) -> None:
     """A slower tier takes as much longer as its bandwidth is smaller."""
     assert (found.unit, found.memory_gb) == ("transfers", None)

@@ -47,4 +47,6 @@ class Residency(BaseModel):
     batch_tokens: int
     phase: Literal["prefill", "decode"]
     policies: list[Policy]
+    layer_ids: list[int] = Field(description="Model layers.")
+    resident: list[list[int]] = Field(description="Experts of each layer that `static` keeps.")
     notes: list[str]
