@@ -39,10 +39,14 @@ class Policy:
 POLICIES: Mapping[PolicyName, Policy] = {
     policy.name: policy
     for policy in (
-        Policy(name="static", summary="the experts that the past used most stay for good", rule="fixed"),
+        Policy(name="static", summary="the experts that save most by what the past used stay for good", rule="fixed"),
         Policy(name="lru", summary="what was used last stays", rule="recency"),
         Policy(name="lfu", summary="what was used most often stays, the past counted", rule="frequency"),
-        Policy(name="lfu_aged", summary="the same, uses counting half after a half-life", rule="aged"),
+        Policy(
+            name="lfu_aged",
+            summary="the same, uses counting half after a half-life, and by what a transfer takes",
+            rule="aged",
+        ),
         Policy(
             name="predicted",
             summary="lfu_aged, and a buffer for what transitions from known layers make likely",

@@ -102,6 +102,7 @@ def simulate(
     half_life: float = HALF_LIFE,
     prefetch_experts: int = 2,
     confidence: float = 0.25,
+    cost: npt.NDArray[np.float64] | None = None,
 ) -> Simulated:
     """Run a policy over the steps of a trace.
 
@@ -127,6 +128,9 @@ def simulate(
         Of a layer at most, of policies with a buffer.
     confidence : float
         What is less likely than this is not prefetched.
+    cost : (L * E,) float64, optional
+        Above 0: what it takes to fetch each expert, which ``static`` and all policies that age weigh uses by. Equal by
+        default.
 
     Raises
     ------
@@ -138,14 +142,19 @@ def simulate(
     L. Belady, A study of replacement algorithms for a virtual-storage computer, 1966. M. Carlisle and E. Lloyd, On the
     k-coloring of intervals, 1995.
     """
-    _check(accesses, policy, slots, fitted, half_life, prefetch_experts, confidence)
+    dear = np.ones(fitted.rate.size) if cost is None else cost
+    _check(accesses, policy, slots, fitted, half_life, prefetch_experts, confidence, dear)
     chosen = POLICIES[policy]
-    value = _values(chosen.rule, accesses, fitted, half_life)
+    dear = dear / dear.min()
+    price = np.log2(dear) if chosen.rule == "aged" else np.zeros(fitted.rate.size)
+    value = _values(chosen.rule, accesses, fitted, half_life) + price
+    if chosen.rule == "fixed":
+        value *= dear
     common = (accesses.start, accesses.expert)
     if chosen.ahead is None:
         following = accesses.uses[0] if chosen.rule == "belady" else NEVER
         hit = np.zeros(len(accesses), np.bool_)
-        caches.run_cache(*common, following, slots.group, slots.room, RULES[chosen.rule], half_life, value, hit)
+        caches.run_cache(*common, following, slots.group, slots.room, RULES[chosen.rule], half_life, value, price, hit)
         kind = np.where(hit, prefetch.CACHED, prefetch.FETCHED).astype(np.uint8)
         return Simulated(policy=policy, kind=kind, issued=np.zeros_like(accesses.start), item_of=NONE, access_of=NONE)
     lookahead = fitted.lookahead
@@ -162,6 +171,7 @@ def simulate(
         left.room,
         half_life,
         value,
+        price,
         TOLD_BY[chosen.ahead],
         fitted.transitions,
         lookahead,
@@ -185,6 +195,7 @@ def _check(
     half_life: float,
     prefetch_experts: int,
     confidence: float,
+    cost: npt.NDArray[np.float64],
 ) -> None:
     found = Violations()
     if policy not in POLICIES:
@@ -205,6 +216,9 @@ def _check(
         found.add("prefetch_experts_range", "/prefetch_experts", detail, "Give at least 1.")
     if not 0 <= confidence <= 1:
         found.add("confidence_range", "/confidence", f"{confidence} is no probability.", "Give 0 to 1.")
+    if cost.shape != (fitted.rate.size,) or not ((cost > 0) & (cost < np.inf)).all():
+        detail = f"Costs of shape {cost.shape} are not one number above 0 for each of {fitted.rate.size} experts."
+        found.add("cost_range", "/cost", detail, "Give the time that it takes to fetch each one, layer after layer.")
     found.raise_if_any()
 
 

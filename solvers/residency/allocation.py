@@ -17,7 +17,7 @@ def allocate(gain: npt.NDArray[np.floating], unit: int, total: int, most: int) -
     Parameters
     ----------
     gain : (L, J) floats
-        Hits of each layer with a cache of 0, 1, ... J - 1 units.
+        What the hits of each layer save with a cache of 0, 1, ... J - 1 units.
     unit : int
         Slots of a unit.
     total : int

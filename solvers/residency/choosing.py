@@ -42,6 +42,7 @@ class Ground:
             half_life=chosen.half_life,
             prefetch_experts=chosen.prefetch_experts,
             confidence=0.0 if policy == "pregated" else chosen.confidence,
+            cost=self.clock.transfer,
         )
         return done, self.clock.fetching(self.accesses, done)
 
@@ -49,10 +50,14 @@ class Ground:
         """Return the mean time of a step."""
         return self.run(policy, chosen)[1].mean
 
-    def hits(self, policy: PolicyName, slots: Slots, half_life: float) -> npt.NDArray[np.int64]:
-        """Return the accesses of each layer that find their expert in the cache, (L,)."""
-        done = simulate(self.accesses, policy, slots, self.fitted, half_life=half_life)
-        return np.bincount(self._layer_of[done.kind == CACHED], minlength=self.accesses.num_layers)
+    def saved(self, policy: PolicyName, slots: Slots, half_life: float) -> npt.NDArray[np.float64]:
+        """Return the transfers that the hits of each layer save, in time, (L,)."""
+        cost = self.clock.transfer
+        done = simulate(self.accesses, policy, slots, self.fitted, half_life=half_life, cost=cost)
+        hit = done.kind == CACHED
+        weights = cost[self.accesses.item[hit]]
+        saved = np.bincount(self._layer_of[hit], weights=weights, minlength=self.accesses.num_layers)
+        return saved.astype(np.float64)
 
     @cached_property
     def _layer_of(self) -> npt.NDArray[np.int64]:
@@ -143,6 +148,6 @@ def _slots(policy: PolicyName, ground: Ground, total: int, budget: Budget, half_
         return Slots.equal(total, layers)
     unit = max(1, experts // SIZES)
     sizes = unit * np.arange(experts // unit + 1)
-    gains = [np.zeros(layers, np.int64)]
-    gains += [ground.hits(policy, Slots.per_layer(np.full(layers, size)), half_life) for size in sizes[1:].tolist()]
+    gains = [np.zeros(layers)]
+    gains += [ground.saved(policy, Slots.per_layer(np.full(layers, size)), half_life) for size in sizes[1:].tolist()]
     return Slots.per_layer(allocate(np.stack(gains, axis=1), unit, total, experts))

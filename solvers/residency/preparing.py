@@ -84,8 +84,7 @@ class Prepared:
         total = _slots(request, size, judged)
         _check_memory(request, time, size, total)
         notes = (*told(), *split_notes, *notes, *_notes_on_time(trace, request, time, size))
-        if request.machine is not None:
-            notes = (*notes, _taken(request))
+        notes = (*notes, _taken(request))
         if fit_tokens.cut or tokens.cut:
             notes = (*notes, f"The first {len(fit_tokens):,} and {len(tokens):,} tokens of both parts were read.")
         tiers = request.links
@@ -173,8 +172,9 @@ def _taken(request: ResidencyRequest) -> str:
     if request.cold == "compute":
         speed, flops = request.host
         return f"The host is taken to read {speed:g} GB/s of weights and to compute {flops:g} TFLOPS."
+    several = " Belady moves the fewest, and not the cheapest." if len(request.links) > 1 else ""
     links = ", ".join(f"{tier.name} at {tier.gb_s:g} GB/s" for tier in request.links)
-    return f"Experts are taken to come from {links}."
+    return f"Experts are taken to come from {links}.{several}"
 
 
 def _check_memory(request: ResidencyRequest, time: TimeModel | None, size: float | None, total: int) -> None:

@@ -77,7 +77,8 @@ def _outcome(ready: Prepared, rows: list[PolicyFigures], notes: tuple[str, ...])
     accesses, size = ready.judged.accesses, ready.expert_bytes
     rooms = next(row.slots_per_layer for row in rows if row.name == "static")
     slots = Slots.per_layer(rooms) if rooms else Slots.shared(ready.total, accesses.num_layers)
-    resident = slots.hottest(ready.judged.fitted.rate)
+    rate = ready.judged.fitted.rate
+    resident = slots.hottest(rate * ready.judged.clock.transfer.reshape(rate.shape))
     practical = [row for row in rows if row.practical]
     return Residency(
         best=min(practical, key=lambda row: row.step).name,

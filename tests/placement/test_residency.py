@@ -81,7 +81,13 @@ def test_belady_is_the_optimum(seed: int, tokens: int, batch: int, total: int) -
 
 
 def plain(
-    name: str, accesses: Accesses, fitted: Fitted, total: int, half_life: float, width: int
+    name: str,
+    accesses: Accesses,
+    fitted: Fitted,
+    total: int,
+    half_life: float,
+    width: int,
+    cost: npt.NDArray[np.float64],
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """Return where each access finds its expert, and the prefetches with whether each is used, by lists alone."""
     policy = POLICIES[name]  # type: ignore[index]
@@ -90,14 +96,14 @@ def plain(
 
     def rank(item: int, step: int) -> tuple[float, int]:
         if policy.rule == "fixed":
-            return rate[item], -item
+            return rate[item] * cost[item], -item
         if policy.rule == "recency":
             return (uses[item][-1] if uses[item] else rate[item] - 2), -item
         if policy.rule == "frequency":
             last = uses[item][-1] / 1e6 if uses[item] else 0.0
             return round(rate[item] * fitted.steps) + len(uses[item]) + last, -item
         decayed = rate[item] * half_life / np.log(2) * 2 ** (-step / half_life)
-        return decayed + sum(2 ** ((use // LAYERS - step) / half_life) for use in uses[item]), -item
+        return cost[item] * (decayed + sum(2 ** ((use // LAYERS - step) / half_life) for use in uses[item])), -item
 
     room = total - (width * fitted.lookahead if policy.ahead else 0)
     cache = set(sorted(uses, key=lambda item: rank(item, 0))[len(uses) - room :])
@@ -128,13 +134,14 @@ def plain(
 
 
 @settings(max_examples=40, deadline=None)
-@given(CASES, st.integers(2, 8), st.sampled_from(["static", "lru", "lfu", "lfu_aged", "predicted"]))
-def test_policies_do_what_they_say(case: tuple[int, int, int], total: int, name: Any) -> None:
+@given(CASES, st.integers(2, 8), st.sampled_from(["static", "lru", "lfu", "lfu_aged", "predicted"]), st.floats(1, 9))
+def test_policies_do_what_they_say(case: tuple[int, int, int], total: int, name: Any, dear: float) -> None:
     """Compiled loops agree with lists: what is found where, what is prefetched, and what that serves."""
     accesses, fitted = accessed(*case)
     slots = Slots.shared(total, LAYERS)
-    found = simulate(accesses, name, slots, fitted, half_life=2.9, prefetch_experts=1)
-    kinds, ahead = plain(name, accesses, fitted, total, 2.9, 1)
+    cost = np.where(np.arange(LAYERS * EXPERTS) % 2, 1.0, dear)
+    found = simulate(accesses, name, slots, fitted, half_life=2.9, prefetch_experts=1, cost=cost)
+    kinds, ahead = plain(name, accesses, fitted, total, 2.9, 1, cost)
     assert found.kind.tolist() == kinds
     assert list(zip(found.item_of.tolist(), found.access_of.tolist(), strict=True)) == ahead
     assert found.hit_rate == pytest.approx(found.cache_hit_rate + found.prefetch_hit_rate)
@@ -287,10 +294,12 @@ def test_tiers_that_do_not_hold_everything() -> None:
 def test_what_does_not_fit_is_refused_at_once() -> None:
     """All of it in one error."""
     accesses, fitted = accessed(0, 3, 1)
+    wrong: dict[str, Any] = {"half_life": 0, "confidence": 2, "prefetch_experts": 0, "cost": np.zeros(3)}
     with pytest.raises(InputError) as error:
-        simulate(accesses, "x", Slots.shared(4, 2), fitted, half_life=0, confidence=2, prefetch_experts=0)  # type: ignore[arg-type]
+        simulate(accesses, "x", Slots.shared(4, 2), fitted, **wrong)  # type: ignore[arg-type]
     codes = [each.code for each in error.value.violations]
-    assert codes == ["unknown_choice", "slots_differ", "half_life_range", "prefetch_experts_range", "confidence_range"]
+    ranges = ["half_life_range", "prefetch_experts_range", "confidence_range", "cost_range"]
+    assert codes == ["unknown_choice", "slots_differ", *ranges]
     with pytest.raises(InputError, match="larger than all 2 slots"):
         simulate(accesses, "predicted", Slots.shared(2, LAYERS), fitted, prefetch_experts=3)
 

@@ -140,6 +140,7 @@ def run_cache(
     rule: int,
     half_life: float,
     value: Floats,
+    price: Floats,
     hit: npt.NDArray[np.bool_],
 ) -> None:
     """Run a cache over the sets of a trace: which of the accesses find their expert there.
@@ -161,6 +162,8 @@ def run_cache(
         In steps, of aged frequency.
     value : (L * E,) float64
         Values in the beginning; changed.
+    price : (L * E,) float64
+        Of aged frequency: added to what counts alone would say, so that an expert that is dear to fetch stays longer.
     hit : (A,) bool
         Set.
     """
@@ -181,7 +184,8 @@ def run_cache(
             hit[access] = there
             if rule != FIXED:
                 later = following[access] if rule == BELADY else 0
-                value[item] = raised(rule, value[item], index, sets, layers, half_life, later)
+                alone = value[item] - price[item]
+                value[item] = raised(rule, alone, index, sets, layers, half_life, later) + price[item]
                 if there:
                     settle(heap, base[g], size[g], item, where, value)
         if rule != FIXED:

@@ -50,6 +50,7 @@ def run_prefetch(
     room: Ints,
     half_life: float,
     value: npt.NDArray[np.float64],
+    price: npt.NDArray[np.float64],
     told_by: int,
     transitions: Floats,
     lookahead: int,
@@ -72,7 +73,7 @@ def run_prefetch(
         See `unite`.
     step_tokens : (P,) integers
         Tokens of each step.
-    group, room, half_life, value
+    group, room, half_life, value, price
         See `run_cache`.
     told_by : int
         Transitions from the experts that are known; decayed loads, whatever the tokens are; or the model itself.
@@ -110,7 +111,8 @@ def run_prefetch(
             elif event[item] >= 0:
                 kind[access] = PREFETCHED
                 access_of[event[item]] = access
-            value[item] = raised(AGED, value[item], index, sets, layers, half_life, 0)
+            alone = value[item] - price[item]
+            value[item] = raised(AGED, alone, index, sets, layers, half_life, 0) + price[item]
             if where[item] >= 0:
                 settle(heap, base[g], size[g], item, where, value)
         for access in range(start[index], start[index + 1]):
@@ -127,7 +129,8 @@ def run_prefetch(
                 _likely(start, expert, tokens, index, step_tokens[step], transitions[layer], chance)
             elif told_by == BY_LOAD:
                 for e in range(experts):
-                    chance[e] = 2.0 ** (value[ahead + e] - step / half_life) * LN2 / half_life
+                    alone = value[ahead + e] - price[ahead + e]
+                    chance[e] = 2.0 ** (alone - step / half_life) * LN2 / half_life
             else:
                 chance[:] = 0.0
                 for access in range(start[index + lookahead], start[index + lookahead + 1]):
