@@ -166,9 +166,10 @@ def judge(
     counts: Mapping[str, LoadCounts] = MappingProxyType({}),
     pass_tokens: Sequence[int] = (),
     timed: Mapping[str, Judge] = MappingProxyType({}),
+    scores: Mapping[str, float] | None = None,
     workers: int | None = None,
 ) -> Comparison:
-    """Replay each part through each plan.
+    """Replay each part through each plan, in one pass over the tokens where memory allows.
 
     Parameters
     ----------
@@ -186,22 +187,21 @@ def judge(
         See `placement.evaluate`.
     timed : mapping of str to Judge
         By part, where time is what is minimised.
+    scores : mapping of str to float, optional
+        Of those plans that the problem has scored already.
     workers : int, optional
         Threads; all available cores by default.
     """
+    found = replay_both(plans, parts, problem.topology, problem.objective, pass_tokens=pass_tokens, workers=workers)
     steps = {name: {part: each.step_ms(plan) for part, each in timed.items()} for name, plan in plans.items()}
+    known = {} if scores is None else scores
     rows = [
         Judged(
             name=name,
             plan=plan,
-            parts={
-                part: replay_both(
-                    plan, trace, problem.topology, problem.objective, pass_tokens=pass_tokens, workers=workers
-                )
-                for part, trace in parts.items()
-            },
-            # the problem's, whatever the plan was made for
-            score=steps[name].get("fit") or score(problem, problem.table_of(plan)).total,
+            parts={part: found[part, name] for part in parts},
+            # The problem's, whatever the plan was made for.
+            score=steps[name].get("fit") or known.get(name) or score(problem, problem.table_of(plan)).total,
             expected_load=expected_load(problem, plan),
             counts=loads_of_parts(problem, plan, counts),
             dumps=loads_of_dumps(problem, plan, counts),

@@ -138,8 +138,8 @@ def best_of_seeds(
 def search_seeds(
     problem: Problem,
     request: Request,
-    executor: MakeExecutor | None,
     *,
+    executor: MakeExecutor | None,
     workers: int | None,
     interrupt: threading.Event | None,
     progress: Callable[[int, float | None], None] | None = None,

@@ -15,7 +15,7 @@ from solvers.comparing import Comparison, judge
 from solvers.counted import refuse_token_options
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
-from solvers.parts import Named, Parts, travel_notes
+from solvers.parts import Named, Parts, sends_home, travel_notes
 from solvers.registry import Solver, solver_from
 from solvers.request import FrontRequest, Request, asked_of, request_of
 from solvers.searching.events import Observer
@@ -32,7 +32,7 @@ from traces.support.shown import Facts, Shown
 
 __all__ = ["Study"]
 
-Planned = Plan | Solver | str
+Planned = Plan | Solution | Solver | str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -95,7 +95,8 @@ class Study(Shown, ByContent):
         solver_from(request.solver, dict(request.options))  # an unknown name is told before a long trace is read
         if request.baseline is not None:
             solver_from(request.baseline, {})
-        parts = Parts.of(source, request.hold_out, workers, request.hold_out_by)
+        later = {"pairs_later": sends_home(request.engine, request.objective)}
+        parts = Parts.of(source, request.hold_out, workers, request.hold_out_by, **later)
         profile, notes = parts.profile, parts.notes
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
             request = replace(request, engine=profile.engine)
@@ -122,9 +123,8 @@ class Study(Shown, ByContent):
             refuse_long_passes(request.pass_tokens, held, "The part held out")
         split: dict[str, Any] = {"fit": parts.fit, "held_out": parts.held_out, "counts": parts.counts}
         study = cls(request=request, problem=problem, notes=notes, **split)
-        if request.time:  # what does not fit is told before the search
-            study = replace(study, notes=(*notes, *study.judges["fit"].time.notes))
-        return study
+        told = study.judges["fit"].time.notes if request.time else ()  # what does not fit is told before the search
+        return replace(study, notes=(*notes, *told)) if told else study
 
     def _shown(self) -> tuple[str, Facts]:
         rows = [line.strip().partition(": ") for line in repr(self.problem).split("\n")[1:]]
@@ -140,10 +140,8 @@ class Study(Shown, ByContent):
     @cached_property
     def judges(self) -> Mapping[str, Judge]:
         """What times plans, by part that has tokens; none where time was not asked for."""
-        if not self.request.time:
-            return {}
-        parts: Mapping[str, Trace | None] = self.parts or {"fit": None}
-        return {name: judge_of(self.problem, trace, self.request.time) for name, trace in parts.items()}
+        asked, parts = self.request.time, dict[str, Trace | None](self.parts) or {"fit": None}
+        return {name: judge_of(self.problem, trace, asked) for name, trace in parts.items()} if asked else {}
 
     @property
     def baseline_name(self) -> str:
@@ -156,14 +154,18 @@ class Study(Shown, ByContent):
         return layout if fits else "contiguous"
 
     @cached_property
-    def baseline(self) -> Plan | None:
-        """The plan when nobody plans, or the one of the solver that was named; None where constraints leave no such."""
+    def _baseline(self) -> Solution | None:
         own = None if self.request.baseline is not None else {"layout": self.baseline_name}
         solver = solver_from(self.request.baseline or "contiguous", own or {})
         try:
-            return solve(self.problem, solver, limits=Limits(work=BASELINE_WORK), workers=1).plan
+            return solve(self.problem, solver, limits=Limits(work=BASELINE_WORK), workers=1)
         except NoPlanError:
             return None
+
+    @property
+    def baseline(self) -> Plan | None:
+        """The plan when nobody plans, or the one of the solver that was named; None where constraints leave no such."""
+        return None if self._baseline is None else self._baseline.plan
 
     def solve(
         self,
@@ -204,15 +206,10 @@ class Study(Shown, ByContent):
         given |= {"start": start, "options": options}
         request = replace(self.request, **{name: value for name, value in given.items() if value is not None})
         how: dict[str, Any] = {"workers": workers, "interrupt": interrupt}
-        if not request.time:
-            return search_seeds(self.problem, request, executor, **how, progress=progress, observe=observe)
-
-        def run(problem: Problem, method: str | None, limits: Limits) -> Solution:
-            if method is not None:
-                return solve(problem, method, limits=limits, seed=request.seed, **how)
-            return search_seeds(problem, replace(request, limits=limits), executor, **how)
-
-        return search_in_time(self.problem, self.judges["fit"], request, run, running=self.baseline, observe=observe)
+        how |= {"executor": executor, "observe": observe}
+        if request.time:
+            return search_in_time(self.problem, self.judges["fit"], request, running=self.baseline, **how)
+        return search_seeds(self.problem, request, progress=progress, **how)
 
     def front(
         self,
@@ -245,7 +242,6 @@ class Study(Shown, ByContent):
             raise InputError.of("front_of_time", "/time", detail, "Leave machine and model out, or ask for a plan.")
         own = {item.name: getattr(self.request, item.name) for item in fields(self.request) if item.name != "time"}
         request = request_of(FrontRequest, **(own | asked))
-        many = request.seeds > 1 or executor is not None
         search = partial(
             front,
             self.problem,
@@ -258,7 +254,7 @@ class Study(Shown, ByContent):
             workers=(workers or 1) if executor is not None else workers,
             options=dict(request.options),
         )
-        if not many:
+        if request.seeds == 1 and executor is None:
             return search(seed=request.seed, observe=observe, interrupt=interrupt)
         if executor is None:
             search = partial(search, observe=observe, interrupt=interrupt)
@@ -273,11 +269,12 @@ class Study(Shown, ByContent):
 
         Parameters
         ----------
-        plans : mapping of str to Plan, Solver or str, optional
-            A solver, or the name of one, is run under the study's limits and seed first.
+        plans : mapping of str to Plan, Solution, Solver or str, optional
+            A solver, or the name of one, is run under the study's limits and seed first. A solution has to be one of
+            this study's problem.
         workers : int, optional
             Threads; all available cores by default.
-        **named : Plan, Solver or str
+        **named : Plan, Solution, Solver or str
             Further ones.
 
         Raises
@@ -286,15 +283,17 @@ class Study(Shown, ByContent):
             If a plan does not fit the problem.
         """
         run = partial(solve, self.problem, limits=self.request.limits, seed=self.request.seed, workers=workers)
-        rows = {} if self.baseline is None else {self.baseline_name: self.baseline}
+        rows: dict[str, Plan | Solution] = {} if self._baseline is None else {self.baseline_name: self._baseline}
         for name, item in (*(plans or {}).items(), *named.items()):
             if name in rows:
                 detail = f"Two plans have the name {name!r}."
                 raise InputError.of("name_taken", f"/{name}", detail, f"Call one of them otherwise than {[*rows]}.")
-            rows[name] = item if isinstance(item, Plan) else run(item).plan
+            rows[name] = item if isinstance(item, Plan | Solution) else run(item)
         told: dict[str, Any] = {"baseline": self.baseline_name, "notes": self.notes, "counts": self.counts}
+        told |= {"scores": {name: item.score.total for name, item in rows.items() if isinstance(item, Solution)}}
         told |= {"pass_tokens": self.request.pass_tokens, "timed": self.judges}
-        return judge(self.problem, self.parts, rows, **told, workers=workers)
+        own = {name: item.plan if isinstance(item, Solution) else item for name, item in rows.items()}
+        return judge(self.problem, self.parts, own, **told, workers=workers)
 
 
 BASELINE_WORK = 1_000  # a plan that needs no search is not cut short by a clock

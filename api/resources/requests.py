@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from api.resources.declared import build
+from api.resources.named import check_model
 from api.resources.schemas import FrontBody, PlanBody, TopologyFile
 from placement import Plan, Topology
 from placement.time import Machine
@@ -12,9 +13,8 @@ from placement.topology.file import topology_from_dict
 from solvers import solver_from
 from solvers.request import FrontRequest, Request
 from traces import InputError, Violations
-from traces.model.presets import preset_names
 
-__all__ = ["refuse_paths", "request_of", "topology_of"]
+__all__ = ["request_of", "topology_of"]
 
 
 def topology_of(field: str | TopologyFile) -> Topology:
@@ -28,13 +28,6 @@ def topology_of(field: str | TopologyFile) -> Topology:
     if isinstance(field, str):
         return Topology.parse(field)
     return topology_from_dict(field.model_dump(exclude_unset=True, exclude_none=True), "/topology")
-
-
-def refuse_paths(model: str, pointer: str, found: Violations) -> None:
-    """Report a model that is no preset: a service takes names, and never a file of its machine."""
-    if model not in preset_names():
-        remedy = f"Name one of {', '.join(preset_names())}."
-        found.add("unknown_model", pointer, f"There is no model {model!r:.80}.", remedy)
 
 
 def _machine_of(body: PlanBody | FrontBody) -> Topology:
@@ -69,7 +62,7 @@ def request_of(body: PlanBody | FrontBody, max_time_limit_s: float, start: Plan 
     except InputError as error:
         found.extend(error)
     if isinstance(body, PlanBody) and body.time.model is not None:
-        refuse_paths(body.time.model, "/time/model", found)
+        check_model(body.time.model, found, "/time/model")
     said = body.model_dump(exclude_unset=True, exclude={"trace", "topology", "start", "name", "tags"})
     kind = FrontRequest if isinstance(body, FrontBody) else Request
     if kind is FrontRequest and said.get("against") == "bytes_moved" and start is None:

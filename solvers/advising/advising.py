@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from placement.advice.sample import sample_passes
 from placement.advice.without_ep import Alternative, weights_gb
 from placement.time.step import check_fit, travel_in_steps
@@ -20,7 +18,7 @@ from solvers.source import open_source
 from solvers.study import Study
 from solvers.timed.judge import FITTED, Judge
 from traces import InputError, LoadCounts, Profile, Trace
-from traces.phases import PHASES, of_phase
+from traces.phases import has_phase, phase_or_all
 from traces.support.kinds import check_names, checked
 from traces.support.words import Phase
 
@@ -109,7 +107,7 @@ def advise_phase(
     """Return the advice on one phase, see `advise`, and what times plans on the tokens held out."""
     time = request.time_model(phase)
     tell("reading and profiling")
-    chosen, phase_note = _tokens_of_phase(trace, phase)
+    chosen, phase_note = phase_or_all(trace, phase)
     study = Study.of(chosen, request=request.planning(time), workers=workers)
     assert study.fit is not None  # a trace has tokens
     running = request.plan or study.baseline
@@ -149,28 +147,13 @@ def advise_phase(
     return advice_of(change, rows, (*time.notes, *phase_note)), held
 
 
-def _tokens_of_phase(trace: Trace, phase: Phase) -> tuple[Trace, tuple[str, ...]]:
-    """Return the tokens of a phase where the trace tells phases and has some of it, and a note."""
-    if "phase" not in trace.columns:
-        return trace, ("The trace does not tell phases: its tokens stand for this one.",)
-    if not _has(trace, phase):
-        return trace, (f"The trace has no tokens of {phase}: those of the other phase stand for it.",)
-    chosen = of_phase(trace, phase)
-    assert isinstance(chosen, Trace)
-    return chosen, ()
-
-
-def _has(trace: Trace, phase: Phase) -> bool:
-    return any((np.asarray(batch.phase) == PHASES[phase]).any() for batch in trace.batches())
-
-
 def _separate_phases(
     setting: Setting, trace: Trace, phase: Phase, request: AdviceRequest, workers: int | None
 ) -> Alternative:
     """Time a plan that is made for both phases: what the phase's own plan gains over it is what separate ones buy."""
     other: Phase = "decode" if phase == "prefill" else "prefill"
     name = "separate_phases"
-    if "phase" not in trace.columns or not (_has(trace, phase) and _has(trace, other)):
+    if "phase" not in trace.columns or not (has_phase(trace, phase) and has_phase(trace, other)):
         detail = "A plan per phase needs a trace with tokens of both; this one has one phase, or tells none."
         return setting.told(name, None, None, detail)
     time = setting.judge.time

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import time as clock
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -18,7 +18,8 @@ from solvers.request import Request
 from solvers.searching.events import Event, Observer
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution, Step
-from solvers.solving import check_start
+from solvers.seeds import MakeExecutor, search_seeds
+from solvers.solving import check_start, solve
 from solvers.timed.bound import least_step_ms
 from solvers.timed.judge import FITTED, QUICK, QUICK_WORK, Judge
 from solvers.timed.request import Timed
@@ -29,7 +30,6 @@ __all__ = ["UNIT", "judge_of", "search_in_time", "timed_score"]
 
 UNIT: Final = "ms per forward pass"
 ROUNDS: Final = 2  # searches with weights in milliseconds, each around the best plan so far
-Run = Callable[[Problem, str | None, Limits], Solution]
 
 
 def judge_of(problem: Problem, tokens: Trace | None, asked: Timed, passes: int = FITTED) -> Judge:
@@ -80,9 +80,11 @@ def search_in_time(
     problem: Problem,
     judge: Judge,
     request: Request,
-    run: Run,
     *,
     running: Plan | None,
+    executor: MakeExecutor | None,
+    workers: int | None,
+    interrupt: threading.Event | None,
     observe: Observer | None = None,
 ) -> Solution:
     """Return the plan of the least time on the sample's passes, of all that are tried.
@@ -97,10 +99,10 @@ def search_in_time(
         Of the tokens that the problem was made from.
     request : Request
         Its limits are those of all searches together.
-    run : callable
-        Searches a problem by a method, or by the one that was asked for where it is None, under limits.
     running : Plan or None
         The plan that runs.
+    executor, workers, interrupt
+        See `solvers.Study.solve`.
     observe : callable, optional
         Gets an event per better plan, in milliseconds.
 
@@ -140,8 +142,12 @@ def search_in_time(
 
     def search(name: str, searched: Problem, method: str | None, limit: Limits) -> None:
         nonlocal missed
+        how: dict[str, Any] = {"workers": workers, "interrupt": interrupt}
         try:
-            solution = run(searched, method, limit)
+            if method is not None:
+                solution = solve(searched, method, limits=limit, seed=request.seed, **how)
+            else:
+                solution = search_seeds(searched, replace(request, limits=limit), executor=executor, **how)
         except NoPlanError as error:
             missed = error
             return

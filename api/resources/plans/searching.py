@@ -77,7 +77,7 @@ def _summary(attempt: Attempt, study: Study, solution: Solution) -> tuple[dict[s
     if reporter.overtime:
         reporter.interrupt.clear()
     try:
-        comparison = study.compare(plan=solution.plan, workers=attempt.job.threads)
+        comparison = study.compare(plan=solution, workers=attempt.job.threads)
         told = comparison.as_dict() | {"text": summary_text(study, solution, comparison)}
         if study.request.time and study.baseline is not None:
             told["advice"] = advice_on(study, solution.plan).detailed()
