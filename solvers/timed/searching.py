@@ -162,7 +162,7 @@ def search_in_time(
     share = _part(request.limits, ROUNDS + 1)
     search(solver, problem, None, share)
     for turn in range(ROUNDS):
-        if not found:
+        if not found or _done(found, bound, request.limits.gap):
             break
         around = min(found, key=_order).plan
         weighed = in_milliseconds(problem, judge, around)
@@ -178,6 +178,14 @@ def _order(each: _Candidate) -> tuple[bool, float, int]:
     return each.missed, each.step_ms, each.number
 
 
+def _done(found: list[_Candidate], bound: float, gap: float | None) -> bool:
+    """Whether somebody has stopped the search, or the gap in milliseconds is small enough."""
+    best, last = min(found, key=_order), found[-1].solution
+    if last is not None and last.termination.limit == "cancelled":
+        return True
+    return gap is not None and not best.missed and best.step_ms - bound <= gap * best.step_ms
+
+
 def _finished(
     problem: Problem, asked: Timed, found: list[_Candidate], bound: float, history: list[Step], elapsed_s: float
 ) -> Solution:
@@ -185,7 +193,7 @@ def _finished(
     searched = [each.solution for each in found if each.solution is not None]
     made = best.solution or searched[-1]
     ends = [each.termination for each in searched]
-    limit = next((end.limit for end in ends if end.limit is not None), None)
+    limit = next((end.limit for end in reversed(ends) if end.limit is not None), None)
     proven = not best.missed and best.step_ms <= bound
     misses = load_cap_misses(problem, best.plan.physical_to_logical_map)
     termination = Termination(
@@ -216,7 +224,8 @@ def _finished(
 
 
 def _part(limits: Limits, parts: int) -> Limits:
-    changed: dict[str, Any] = {"time_s": None if limits.time_s is None else limits.time_s / parts}
+    """Return the limits of one of several searches; a gap is one of milliseconds, which they do not know."""
+    changed: dict[str, Any] = {"gap": None, "time_s": None if limits.time_s is None else limits.time_s / parts}
     if limits.work is not None:
         changed["work"] = max(1, limits.work // parts)
     return replace(limits, **changed)

@@ -131,6 +131,16 @@ def test_plan_of_least_time_is_kept() -> None:
     assert set(row.step_ms) == {"fit", "held_out"}
 
 
+def test_gap_is_one_of_milliseconds() -> None:
+    """A gap that the first plans are within ends the search before the slopes are tried."""
+    of = study()
+    names: list[str] = []
+    found = of.solve("grace", limits=Limits(work=3_000, gap=0.9), observe=lambda event: names.append(event.solver))
+    assert found.plan.gap is not None
+    assert found.plan.gap <= 0.9
+    assert not any("weighed" in name for name in names)
+
+
 def test_what_does_not_go_with_time_is_refused() -> None:
     """Machine and model belong together; weights, other nodes and counts have no meaning."""
     broken: tuple[tuple[dict[str, Any], str], ...] = (
