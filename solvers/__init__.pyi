@@ -33,6 +33,9 @@ from .registry import names as names
 from .registry import parameters_of as parameters_of
 from .registry import solver_class as solver_class
 from .registry import solver_from as solver_from
+from .replanning.replanning import replan as replan
+from .replanning.request import ReplanRequest as ReplanRequest
+from .replanning.result import Replan as Replan
 from .request import FrontRequest as FrontRequest
 from .request import Request as Request
 from .residency.outcome import PolicyFigures as PolicyFigures
@@ -75,6 +78,8 @@ __all__ = [
     "NoPlanError",
     "PolicyFigures",
     "Random",
+    "Replan",
+    "ReplanRequest",
     "Request",
     "Residency",
     "ResidencyRequest",
@@ -95,6 +100,7 @@ __all__ = [
     "names",
     "parameters_of",
     "plotting",
+    "replan",
     "simulate_residency",
     "solve",
     "solver_class",

@@ -8,9 +8,8 @@ from typing import Any
 
 from api.resources.advice.body import KEPT, AdviceBody
 from api.resources.declared import build
-from api.resources.models import check_model_name
+from api.resources.named import check_model, plan_of
 from api.resources.traces.stored import StoredTrace
-from placement import Plan
 from solvers import AdviceRequest, advise, advise_both
 from traces import InputError, Violations
 
@@ -44,14 +43,8 @@ def advice_request(body: AdviceBody, plan: Mapping[str, Any] | None, max_time_s:
     """
     found = Violations()
     said = body.model_dump(exclude_unset=True, exclude={"trace", *KEPT})
-    running = None
-    if plan is not None:
-        content = {name: value for name, value in plan.items() if name != "termination"}
-        try:
-            running = Plan.from_dict(content, "/plan")
-        except InputError as error:
-            found.extend(error)
-    check_model_name(body.model, found)
+    running = None if plan is None else plan_of(plan, "/plan", found)
+    check_model(body.model, found)
     request: AdviceRequest | None = build(AdviceRequest, said, "", found, model=body.model, plan=running)
     if request is not None:
         limits = request.limits

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.resources.declared import build
-from api.resources.models import check_model_name
+from api.resources.named import check_model
 from api.resources.residency.body import KEPT, ResidencyBody
 from api.resources.traces.stored import StoredTrace
 from placement.residency.accesses import MAX_CHOICES
@@ -37,7 +37,7 @@ def residency_request(body: ResidencyBody) -> ResidencyRequest:
     found = Violations()
     said = body.model_dump(exclude_unset=True, exclude={"trace", *KEPT})
     if body.model is not None:
-        check_model_name(body.model, found)
+        check_model(body.model, found)
     request: ResidencyRequest | None = build(ResidencyRequest, said, "", found, model=body.model)
     if request is not None and not found.found:
         try:
