@@ -38,6 +38,10 @@ from .replanning.request import ReplanRequest as ReplanRequest
 from .replanning.result import Replan as Replan
 from .request import FrontRequest as FrontRequest
 from .request import Request as Request
+from .residency.outcome import PolicyFigures as PolicyFigures
+from .residency.outcome import Residency as Residency
+from .residency.request import ResidencyRequest as ResidencyRequest
+from .residency.running import simulate_residency as simulate_residency
 from .searching.events import Event as Event
 from .searching.limits import Limits as Limits
 from .searching.search import Search as Search
@@ -72,10 +76,13 @@ __all__ = [
     "MoeTuner",
     "MtKaHyPar",
     "NoPlanError",
+    "PolicyFigures",
     "Random",
     "Replan",
     "ReplanRequest",
     "Request",
+    "Residency",
+    "ResidencyRequest",
     "RoundRobin",
     "Search",
     "SetPartition",
@@ -94,6 +101,7 @@ __all__ = [
     "parameters_of",
     "plotting",
     "replan",
+    "simulate_residency",
     "solve",
     "solver_class",
     "solver_from",

@@ -35,6 +35,7 @@ PANELS = {
     **dict.fromkeys(("machine", "topology", "redundant_experts", "slots_per_gpu", "expert_bytes"), MACHINE),
     **dict.fromkeys(("dead_gpus", "checkpoint_gb_s"), MACHINE),
     **dict.fromkeys(("horizon_s", "stall_ms", "max_moves", "step_experts", "step_bytes", "staging_experts"), MOVES),
+    **dict.fromkeys(("resident", "memory_gb", "tiers", "cold", "host_gb_s", "host_tflops"), MACHINE),
     **dict.fromkeys(("engine", "objective"), ENGINE),
     "constraints": CONSTRAINTS,
     **dict.fromkeys(("limits", "solver", "options", "seed", "seeds", "start"), LIMITS),
@@ -54,6 +55,7 @@ NAMES = {
     "drop_dummy_rows": "drop_dummy",
     "horizon_s": "horizon",
     "num_layers": "model_layers",
+    "tiers": "tier",
     "num_mtp_layers": "mtp_layers",
 }
 METAVARS = {int: "N", float: "X", "bytes": "BYTES", "tokens": "TOKENS", "s": "S"}

@@ -40,6 +40,7 @@ from api.resources.page import routes as page
 from api.resources.plans import events
 from api.resources.plans import routes as plans
 from api.resources.replans import routes as replans
+from api.resources.residency import routes as residency
 from api.resources.score import routes as score
 from api.resources.topologies import routes as topologies
 from api.resources.traces import routes as traces
@@ -93,7 +94,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     services = service.services
     app.state.service, app.state.services, app.state.access = service, services, service.access
     looks = (affinity, findings, score, events)
-    for resource in (traces, uploads, topologies, plans, fronts, *looks, evaluations, advice, replans, catalogue):
+    studies = (evaluations, advice, replans, residency)
+    for resource in (traces, uploads, topologies, plans, fronts, *looks, *studies, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])
     app.include_router(catalogue.texts)
