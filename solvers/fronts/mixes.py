@@ -16,12 +16,13 @@ import numpy.typing as npt
 from placement import Pin, Problem, Score, score
 from placement.cost.feasibility import broken_constraints, load_cap_misses
 from placement.cost.shares import expected_gpu_load, expected_share, guarded_gpu_load, load_spread
+from placement.moves.freedom import Freedom
+from placement.moves.relabel import relabelled_table
 from placement.plan.plan import replicas_on_gpu
-from solvers.arrange.relabel import Relabelling
 from solvers.fronts.pareto import nondominated
 from solvers.fronts.search import FrontSearch
 
-__all__ = ["add_balanced_mixes", "add_mixes", "cycles", "renamed", "with_few_free"]
+__all__ = ["add_balanced_mixes", "add_mixes", "cycles", "with_few_free"]
 
 Table = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
@@ -43,7 +44,7 @@ def add_mixes(run: FrontSearch, points: int) -> None:
     if not better or run.stopped:
         return
     source = better[0]
-    targets = [named for item in better for named in (item.table, renamed(problem, start.table, item.table))]
+    targets = [named for item in better for named in (item.table, _renamed(problem, start.table, item.table))]
     nearest = targets[1]
     target_cycles = [cycles(a, b, problem.num_gpus) for a, b in zip(start.table, nearest, strict=True)]
     bundles = [
@@ -110,32 +111,9 @@ def with_few_free(run: FrontSearch, share: float) -> Problem | None:
     return replace(problem, constraints=constraints)
 
 
-def renamed(problem: Problem, start: Table, target: Table) -> Table:
-    """Rename the target's GPUs so that as few experts as possible move.
-
-    Where GPUs are interchangeable the traffic stays what it is: all layers get the same names under context-coherent
-    execution; under dispatch, where layers know nothing of each other, each gets its own. Else the target itself.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    names = Relabelling.of(problem)
-    if names is None:
-        return target
-    size, nodes = names.per_node, names.nodes
-    before = replicas_on_gpu(start, problem.num_experts, problem.num_gpus) > 0
-    after = replicas_on_gpu(target, problem.num_experts, problem.num_gpus) > 0
-    overlap = np.einsum("leg,leh->lgh", before.astype(np.float64), after.astype(np.float64))
-    if problem.objective.execution == "context_coherent":
-        overlap = np.broadcast_to(overlap.sum(axis=0), overlap.shape)
-    slots = target.reshape(len(target), problem.num_gpus, -1)
-    result = np.empty_like(slots)
-    for layer, shared in enumerate(overlap):
-        block = shared.reshape(nodes, size, nodes, size)
-        inside = {(a, b): linear_sum_assignment(-block[a, :, b]) for a in range(nodes) for b in range(nodes)}
-        value = np.array([[block[a, :, b][inside[a, b]].sum() for b in range(nodes)] for a in range(nodes)])
-        for a, b in zip(*linear_sum_assignment(-value), strict=True):
-            result[layer, a * size : (a + 1) * size] = slots[layer, b * size + inside[a, b][1]]
-    return result.reshape(target.shape)
+def _renamed(problem: Problem, start: Table, target: Table) -> Table:
+    """Name the target's GPUs so that as few experts as possible move."""
+    return relabelled_table(start, target, problem.num_experts, Freedom.of(problem))[0]
 
 
 def cycles(start: Table, target: Table, num_gpus: int) -> Cycles:

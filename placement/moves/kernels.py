@@ -1,0 +1,99 @@
+"""Loops over slots and arrivals: what keeps its slot, and whom an expert is sent from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["choose_sources", "settle_slots"]
+
+Table = npt.NDArray[np.integer[Any]]
+
+
+@numba.njit(nogil=True, cache=True)
+def settle_slots(before: Table, after: Table) -> npt.NDArray[np.int32]:
+    """Put the experts of each GPU into the slots where they were.
+
+    Parameters
+    ----------
+    before : (L, G, B) integers
+        Experts in the slots of each GPU; -1 is empty.
+    after : (L, G, C) integers
+        Experts that each GPU is to hold, in any order.
+
+    Returns
+    -------
+    (L, G, C) int32
+        The same experts: as many as can keep their slot. The others fill slots that were empty first.
+    """
+    L, G, C = after.shape
+    common = min(before.shape[2], C)
+    found = np.full((L, G, C), -1, np.int32)
+    for layer in range(L):
+        for gpu in range(G):
+            placed = np.zeros(C, np.bool_)
+            for slot in range(common):
+                expert = before[layer, gpu, slot]
+                if expert < 0:
+                    continue
+                for item in range(C):
+                    if not placed[item] and after[layer, gpu, item] == expert:
+                        placed[item] = True
+                        found[layer, gpu, slot] = expert
+                        break
+            for wanted in range(2):  # slots that were empty, then the others
+                slot = 0
+                for item in range(C):
+                    if placed[item] or after[layer, gpu, item] < 0:
+                        continue
+                    while slot < C and not (
+                        found[layer, gpu, slot] < 0
+                        and (wanted == 1 or (slot < common and before[layer, gpu, slot] < 0) or slot >= common)
+                    ):
+                        slot += 1
+                    if slot == C:
+                        break
+                    found[layer, gpu, slot] = after[layer, gpu, item]
+                    placed[item] = True
+    return found
+
+
+@numba.njit(nogil=True, cache=True)
+def choose_sources(
+    held: npt.NDArray[np.bool_], arrivals: Table, node_of_gpu: Table, sent: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Choose whom each expert is sent from: the holder on the same node that has sent least so far, else any such.
+
+    Parameters
+    ----------
+    held : (L, E, G) bool
+        Who holds which expert before.
+    arrivals : (M, 3) integers
+        Layer row, expert, GPU.
+    node_of_gpu : (G,) integers
+    sent : (2, G) int64
+        Experts sent inside the node, and to other nodes; added to.
+
+    Returns
+    -------
+    (M,) int64
+        GPUs; -1 where nobody holds the expert.
+    """
+    found = np.full(len(arrivals), -1, np.int64)
+    for row in range(len(arrivals)):
+        layer, expert, gpu = arrivals[row]
+        for tier in range(2):
+            best = -1
+            for other in range(held.shape[2]):
+                if not held[layer, expert, other] or (node_of_gpu[other] == node_of_gpu[gpu]) != (tier == 0):
+                    continue
+                if best < 0 or sent[tier, other] < sent[tier, best]:
+                    best = other
+            if best >= 0:
+                sent[tier, best] += 1
+                found[row] = best
+                break
+    return found
