@@ -1,4 +1,4 @@
-"""Loops over slots and arrivals: what keeps its slot, and whom an expert is sent from."""
+"""Loops over slots, arrivals and links: what keeps its slot, whom an expert is sent from, and how fast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["choose_sources", "settle_slots"]
+__all__ = ["choose_sources", "fair_seconds", "settle_slots"]
 
 Table = npt.NDArray[np.integer[Any]]
 
@@ -97,3 +97,72 @@ def choose_sources(
                 found[row] = best
                 break
     return found
+
+
+@numba.njit(nogil=True, cache=True)
+def fair_seconds(
+    flows: npt.NDArray[np.int64],
+    gigabytes: npt.NDArray[np.float64],
+    ports: npt.NDArray[np.float64],
+    most: npt.NDArray[np.float64],
+) -> float:
+    """Return when the last of some flows is done that begin together and share ports max-min fairly.
+
+    Parameters
+    ----------
+    flows : (F, 2) int64
+        Ports that each flow uses.
+    gigabytes : (F,) float64
+    ports : (P,) float64
+        GB/s of each port.
+    most : (F,) float64
+        GB/s that each flow reaches alone.
+    """
+    left = gigabytes.copy()
+    count = len(left)
+    now = 0.0
+    rate = np.empty(count)
+    while True:
+        alive = left > 1e-12
+        if not alive.any():
+            return now
+        free, users = ports.copy(), np.zeros(len(ports), np.int64)
+        for flow in range(count):
+            rate[flow] = 0.0
+            if alive[flow]:
+                users[flows[flow, 0]] += 1
+                users[flows[flow, 1]] += 1
+        filling = alive.copy()
+        level = 0.0  # the rate of every flow that is not held back yet
+        while filling.any():
+            step = np.inf
+            for port in range(len(ports)):
+                if users[port]:
+                    step = min(step, free[port] / users[port])
+            for flow in range(count):
+                if filling[flow]:
+                    step = min(step, most[flow] - level)
+            level += step
+            for port in range(len(ports)):
+                free[port] -= step * users[port]
+            for flow in range(count):
+                if not filling[flow]:
+                    continue
+                a, b = flows[flow]
+                if free[a] <= 1e-9 * ports[a] or free[b] <= 1e-9 * ports[b] or level >= most[flow] * (1 - 1e-12):
+                    filling[flow] = False
+                    rate[flow] = level
+            for port in range(len(ports)):
+                users[port] = 0
+            for flow in range(count):
+                if filling[flow]:
+                    users[flows[flow, 0]] += 1
+                    users[flows[flow, 1]] += 1
+        step = np.inf
+        for flow in range(count):
+            if alive[flow]:
+                step = min(step, left[flow] / rate[flow])
+        now += step
+        for flow in range(count):
+            if alive[flow]:
+                left[flow] -= step * rate[flow]
