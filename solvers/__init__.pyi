@@ -28,6 +28,10 @@ from .methods.mtkahypar import MtKaHyPar as MtKaHyPar
 from .methods.set_partition.solver import SetPartition as SetPartition
 from .methods.topology_load import TopologyLoad as TopologyLoad
 from .plans import make_plan as make_plan
+from .policies.request import PolicyRequest as PolicyRequest
+from .policies.results import PolicyRun as PolicyRun
+from .policies.results import Simulation as Simulation
+from .policies.simulating import simulate as simulate
 from .registry import Solver as Solver
 from .registry import names as names
 from .registry import parameters_of as parameters_of
@@ -69,11 +73,14 @@ __all__ = [
     "MoeTuner",
     "MtKaHyPar",
     "NoPlanError",
+    "PolicyRequest",
+    "PolicyRun",
     "Random",
     "Request",
     "RoundRobin",
     "Search",
     "SetPartition",
+    "Simulation",
     "Solution",
     "Solver",
     "Step",
@@ -88,6 +95,7 @@ __all__ = [
     "names",
     "parameters_of",
     "plotting",
+    "simulate",
     "solve",
     "solver_class",
     "solver_from",

@@ -23,6 +23,7 @@ from api.cli.commands.key import key
 from api.cli.commands.profile import profile
 from api.cli.commands.renumber import renumber
 from api.cli.commands.serve import serve
+from api.cli.commands.simulate import simulate
 from api.cli.commands.solve import solve
 from api.cli.commands.synthetic import synthetic
 from api.cli.commands.topologies import topologies
@@ -89,6 +90,7 @@ EXAMPLES = {
     "solve": "moe-placement solve recorded --engine sglang --topology 2x8 --model config.json -o plan.json",
     "front": "moe-placement front trace.npz --engine vllm --topology 2x8 --pick cap=1.1 -o plan.json",
     "advise": "moe-placement advise trace.npz --engine sglang --machine h200:4x8 --model deepseek-v3 --phase prefill",
+    "simulate": "moe-placement simulate dumps/*.pt --topology 4x8 --redundant-experts 32 --model deepseek-v3",
     "evaluate": "moe-placement evaluate plan.json trace.npz --part held-out",
     "compare": "moe-placement compare plan.json eplb.json trace.npz",
     "export": "moe-placement export plan.json --engine sglang --model config.json -o location.json",
@@ -105,7 +107,7 @@ EXAMPLES = {
     "restore": "moe-placement restore backup.tar",
 }
 COMMANDS = (
-    *(profile, solve, advise, front, evaluate, compare),
+    *(profile, solve, advise, simulate, front, evaluate, compare),
     *(export, check, convert, renumber),
     *(solvers, formats, synthetic, calibrate, demo, serve),
     *(backup, restore),

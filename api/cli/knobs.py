@@ -60,6 +60,7 @@ METAVARS |= {
     "plan": "PLAN",
     "machine": "GPU:NxG",
     "rest_ms": "MS",
+    "stall_ms": "MS",
     "layer_ids": "IDS",
     "layers": "LAYERS",
     "moe_layers": "IDS",

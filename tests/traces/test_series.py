@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.builders.series import domain_trace, dumps_of
-from traces import InputError, Series, Trace, save
+from traces import InputError, Series, Trace, drift_between, save
 from traces.series import cutting
 
 
@@ -38,13 +38,15 @@ def test_interleaved_sequences_are_cut_by_time() -> None:
 
 
 def test_parts_are_of_equally_many_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of all windows have as many sequences each, as they are exchanged; what is left over stays in the load."""
+    """Parts have as many whole sequences each, so that they can be exchanged; what is left over stays in the load."""
     monkeypatch.setattr(cutting, "PARTS", 4)
     trace = domain_trace(0, 2, 11)
     series = Series.of(trace.where(lambda b: (b.data_source == 0) | (b.seq_id < 15), "fewer of the second"))
-    per_part = [window.parts.sum(axis=(1, 2)) / (40 * 3) for window in series.windows]
-    assert [part.tolist() for part in per_part] == [[4.0, 4.0], []]
+    parts = [window.parts.sum(axis=(1, 2)) / (40 * 3) for window in series.windows]
+    assert [part.tolist() for part in parts] == [[4.0, 4.0], [1.0, 1.0, 1.0]]
+    assert [window.per_part for window in series.windows] == [4, 1]
     assert series.windows[0].load.sum() == 11 * 40 * 3
+    assert drift_between([series.windows[0]], [series.windows[1]]).method == "none"  # 2 parts of 4, and none
 
 
 def test_dumps_are_windows_with_their_times() -> None:

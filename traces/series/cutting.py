@@ -173,6 +173,7 @@ class _Filled:
             time=None,
             load=self.parts.sum(axis=0).astype(np.float64),
             parts=self.parts[:whole].astype(np.float64),
+            per_part=self.per_part,
             tokens=kept,
         )
 
@@ -222,11 +223,6 @@ def _settled(filled: Sequence[_Filled], names: Sequence[str]) -> tuple[Window, .
             detail = f"The window {name!r} has {what}: sequences are not cut."
             found.add("empty_window", "/windows", detail, "Give fewer windows.")
     found.raise_if_any()
-    while len({part.per_part for part in filled}) > 1:  # parts of all windows are of as many sequences
-        most = max(part.per_part for part in filled)
-        for part in filled:
-            if part.per_part < most:
-                part.join()
     return tuple(part.window(name) for name, part in zip(names, filled, strict=True))
 
 

@@ -115,12 +115,21 @@ def drift_between(before: Sequence[Window], after: Sequence[Window], *, alpha: f
         raise InputError.of("no_windows", "/windows", "There is no window.", "Give at least one of each time.")
     mine, other = (sum(window.load for window in windows) for windows in (before, after))
     size = variation(_shares(np.asarray(mine)), _shares(np.asarray(other)))
-    first, last = (np.concatenate([window.parts for window in windows]) for windows in (before, after))
+    most = max(window.per_part for window in (*before, *after))
+    first, last = (np.concatenate([_parts(window, most) for window in windows]) for windows in (before, after))
     if comb(len(first) + len(last), len(last)) * alpha >= 2 and min(len(first), len(last)) > 1:
         return _permuted(first, last, size, alpha, seed)
     if len(before) >= LEAST_EARLIER:
         return _predicted(before, after, size, alpha)
     return _drift(size, alpha, "none")
+
+
+def _parts(window: Window, per_part: int) -> Floats:
+    """Return parts of so many sequences each, as only parts of one make can be exchanged; what is left over is out."""
+    together = per_part // window.per_part
+    whole = len(window.parts) // together * together
+    parts: Floats = window.parts[:whole].reshape(-1, together, *window.load.shape).sum(axis=1)
+    return parts
 
 
 def _shares(load: Floats) -> Floats:

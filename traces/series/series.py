@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,12 @@ from traces.support.declared import check_word
 from traces.support.errors import InputError, Violations
 from traces.support.kinds import checked
 from traces.support.shown import Facts, Shown, number, runs
+from traces.support.words import CutBy
 from traces.trace import Trace
 
-__all__ = ["CutBy", "Series"]
+__all__ = ["Series"]
 
 Floats = npt.NDArray[np.float64]
-CutBy = Literal["tokens", "source"]
 WINDOWS = 10  # of a trace that nothing else cuts
 MOST = 1000
 

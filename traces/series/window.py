@@ -30,6 +30,8 @@ class Window(ByContent):
     parts : (P, L, E) float64
         The same for parts of equal make, whose differences are what sampling alone does: so many whole sequences each,
         or a dump each. They need not sum to `load`.
+    per_part : int
+        Sequences, or dumps, of a part.
     tokens : Trace or None
         Whole sequences spread over the window, in memory; None where there are only counts.
     """
@@ -38,6 +40,7 @@ class Window(ByContent):
     time: float | None
     load: Floats
     parts: npt.NDArray[np.float64]
+    per_part: int = 1
     tokens: Trace | None = field(default=None, compare=False)
 
     @property
