@@ -113,7 +113,7 @@ class Gate:
         for name in self._candidates(window):
             recipe = Recipe(name=name, made=window)
             gain, evidence = self._gain(window, running, made, recipe)
-            horizon = max(1, min(evidence, self.setting.request.horizon))
+            horizon = max(1, min(evidence, self.setting.request.horizon_windows))
             if gain <= 0:
                 decision = Decision(
                     recipe=None, plan=None, gain_ms=gain, cost_ms=0.0, windows=horizon, evidence=evidence
@@ -160,10 +160,10 @@ class Gate:
             gains = self._within(window - 1, running, made, recipe)
             if not gains:
                 return 0.0, 0
-            found, count = np.mean(gains, axis=0)[None], 1
-        else:
-            found, count = np.stack(gains), len(gains)
-        return self._lower(found) * self.setting.request.window_passes, count
+            return _lower(np.stack(gains)) * self.setting.request.window_passes, 1
+        found = np.stack(gains)
+        lower = max(_lower(part) for part in (found, found[-2:]))  # the last two alone, for loads that have changed
+        return lower * self.setting.request.window_passes, len(found)
 
     def _like_running(self, window: int, earlier: int, running: Plan, made: Recipe | None) -> Plan | None:
         """Return a plan that was to an earlier window what the running one is to this: as old, made in the same way."""
@@ -188,17 +188,22 @@ class Gate:
             gains.append(before - after)
         return gains
 
-    def _lower(self, gains: Floats) -> float:
-        """Return the lower end of a gain per pass, of gains by window and layer, (n, L)."""
-        from scipy.stats import t
 
-        by_layer, count = gains.mean(axis=0), len(gains)
-        mean = float(by_layer.sum())
-        lower = mean - LAYER_SIGMAS * float(by_layer.std(ddof=1) if len(by_layer) > 1 else 0) * np.sqrt(len(by_layer))
-        if count > 1:
-            spread = float(gains.sum(axis=1).std(ddof=1)) / np.sqrt(count)
-            lower = min(lower, mean - float(t.isf(WINDOW_CHANCE, count - 1)) * spread)
-        return float(lower)
+def _lower(gains: Floats) -> float:
+    """Return the lower end of a gain per pass, of gains by window and layer, (n, L).
+
+    Layers err apart from each other, by what they vary from window to window; windows that are of different kinds vary
+    in all layers together. The wider of the two counts.
+    """
+    from scipy.stats import t
+
+    by_layer, count = gains.mean(axis=0), len(gains)
+    mean, layers = float(by_layer.sum()), len(by_layer)
+    if count == 1:  # what layers differ by is all that is known
+        return mean - LAYER_SIGMAS * float(by_layer.std(ddof=1) if layers > 1 else abs(mean)) * float(np.sqrt(layers))
+    apart = LAYER_SIGMAS * float(np.sqrt(gains.var(axis=0, ddof=1).sum() / count))
+    together = float(t.isf(WINDOW_CHANCE, count - 1)) * float(gains.sum(axis=1).std(ddof=1)) / float(np.sqrt(count))
+    return mean - max(apart, together)
 
 
 def _folds(parts: Floats, seed: int, *, alone: bool) -> list[tuple[Floats, Floats]]:
@@ -223,4 +228,5 @@ def _folds(parts: Floats, seed: int, *, alone: bool) -> list[tuple[Floats, Float
 def _shares(load: npt.NDArray[np.number]) -> Floats:
     total = load.sum(axis=1, keepdims=True)
     even = np.full(load.shape, 1 / load.shape[1])
-    return np.divide(load, total, out=even, where=total > 0)
+    found: Floats = np.divide(load, total, out=even, where=total > 0)
+    return found

@@ -48,7 +48,7 @@ class PolicyRequest:
         See `traces.Series.of`.
     window_passes : int
         Forward passes that a window stands for: what is recorded is a sample of them.
-    horizon : int
+    horizon_windows : int
         Windows for which a new plan is expected to be good, at most.
     alpha : float
         Rate of false alarms of the test for drift.
@@ -97,7 +97,9 @@ class PolicyRequest:
     window_passes: Annotated[
         int, Ge(1), Le(1_000_000_000), doc("Forward passes that a window stands for, as between two re-plans.")
     ] = 1000
-    horizon: Annotated[int, Ge(1), Le(1000), doc("Windows for which a new plan is expected to be good, at most.")] = 3
+    horizon_windows: Annotated[
+        int, Ge(1), Le(1000), doc("Windows for which a new plan is expected to be good, at most.")
+    ] = 3
     alpha: Annotated[float, Ge(0.001), Le(0.5), doc("Rate of false alarms of the test for drift.")] = 0.05
     stall_ms: Annotated[
         float | None, Ge(0), doc("What a re-plan stops the engine for, beside its transfers; 910 ms by default.")
@@ -132,7 +134,11 @@ class PolicyRequest:
             from placement.engines import engine_of
 
             try:
-                object.__setattr__(self, "engine", str(engine_of(self.engine)))
+                choice = engine_of(self.engine)
+                object.__setattr__(self, "engine", str(choice))
+                if choice.engine.execution != "dispatch":
+                    detail = "Its tokens go straight from layer to layer, and plans here balance loads alone."
+                    found.add("execution", "/engine", detail, "Name an engine that dispatches, or leave it out.")
             except InputError as error:
                 found.extend(error)
         found.raise_if_any()

@@ -113,9 +113,6 @@ class Setting:
             slots_per_gpu=slots,
             redundant_experts=request.redundant_experts,
         )
-        if study.problem.objective.execution != "dispatch":
-            detail = "Its tokens go from layer to layer: loads alone don't tell what that takes."
-            raise InputError.of("execution", "/engine", detail, "Name an engine that dispatches, or leave it out.")
         start = request.plan or study.baseline
         assert start is not None  # no constraint is asked for
         study.problem.table_of(start)

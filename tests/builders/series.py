@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def dumps_of(loads: npt.NDArray[Any], times: npt.ArrayLike | None = None) -> Loa
     known = [None] * len(loads) if times is None else np.asarray(times, float).tolist()
     counts = LoadCounts.of(loads.sum(axis=0))
     dumps = tuple(
-        CountsDump(name=f"dump{number}", time=time, read=lambda load=load: np.asarray(load, float))
+        CountsDump(name=f"dump{number}", time=time, read=partial(np.asarray, load, np.float64))
         for number, (load, time) in enumerate(zip(loads, known, strict=True))
     )
     return counts.of_dumps(dumps, "dumps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_parts_are_of_equally_many_sequences(monkeypatch: pytest.MonkeyPatch) ->
     """Parts have as many whole sequences each, so that they can be exchanged; what is left over stays in the load."""
     monkeypatch.setattr(cutting, "PARTS", 4)
     trace = domain_trace(0, 2, 11)
-    series = Series.of(trace.where(lambda b: (b.data_source == 0) | (b.seq_id < 15), "fewer of the second"))
+    series = Series.of(trace.where(_all_of_one_and_some_of_the_other, "fewer of the second"))
     parts = [window.parts.sum(axis=(1, 2)) / (40 * 3) for window in series.windows]
     assert [part.tolist() for part in parts] == [[4.0, 4.0], [1.0, 1.0, 1.0]]
     assert [window.per_part for window in series.windows] == [4, 1]
@@ -90,6 +91,10 @@ def test_what_makes_no_series_is_refused(source: object, asked: dict[str, object
     assert caught.value.violations[0].code == code
 
 
-def _batches(trace: Trace | None) -> list[object]:
+def _batches(trace: Trace | None) -> list[Any]:
     assert trace is not None
     return list(trace.batches())
+
+
+def _all_of_one_and_some_of_the_other(batch: Any) -> Any:
+    return (batch.data_source == 0) | (batch.seq_id < 15)

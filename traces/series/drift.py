@@ -134,7 +134,8 @@ def _parts(window: Window, per_part: int) -> Floats:
 
 def _shares(load: Floats) -> Floats:
     total = load.sum(axis=-1, keepdims=True)
-    return np.divide(load, total, out=np.zeros_like(load, dtype=np.float64), where=total > 0)
+    found: Floats = np.divide(load, total, out=np.zeros_like(load, dtype=np.float64), where=total > 0)
+    return found
 
 
 def _permuted(first: Floats, last: Floats, size: Floats, alpha: float, seed: int) -> Drift:

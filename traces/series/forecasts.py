@@ -65,21 +65,20 @@ def forecast(shares: Floats, name: Forecast, times: Floats | None = None) -> Flo
     times : (t,) float64, optional
         Seconds since 1970, for the hour of the day; the next window is taken to come after the median step.
     """
-    count = len(shares)
+    weights = np.ones(len(shares))
     if name == "last":
-        return shares[-1]
-    if name == "rolling":
-        return shares[-ROLLING:].mean(axis=0)
-    if name == "decayed":
-        weights = 0.5 ** (np.arange(count)[::-1] / HALF_LIFE)
-        found: Floats = np.tensordot(weights / weights.sum(), shares, axes=1)
-        return found
-    if name == "hour_of_day" and times is not None and count > 1:
+        weights[:-1] = 0
+    elif name == "rolling":
+        weights[:-ROLLING] = 0
+    elif name == "decayed":
+        weights = 0.5 ** (np.arange(len(shares))[::-1] / HALF_LIFE)
+    elif name == "hour_of_day" and times is not None and len(times) > 1:
         following = times[-1] + np.median(np.diff(times))
         same = (times // HOUR) % DAY == (following // HOUR) % DAY
         if same.any():
-            return shares[same].mean(axis=0)
-    return shares.mean(axis=0)
+            weights = same.astype(np.float64)
+    found: Floats = np.tensordot(weights / weights.sum(), shares, axes=1)
+    return found
 
 
 def known_forecasts(times: Floats | None) -> tuple[Forecast, ...]:

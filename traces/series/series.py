@@ -92,9 +92,10 @@ class Series(Shown):
         opened = source if isinstance(source, Trace | LoadCounts) else load(source, **options)
         if isinstance(opened, LoadCounts):
             return cls._of_dumps(opened, windows, by)
-        several = not isinstance(source, Trace | LoadCounts | str | Path) and len(source) > 1
-        if several and by is None and windows in (None, len(source)):
-            return cls._of_files(opened, source, options)
+        if not isinstance(source, Trace | LoadCounts | str | Path):
+            files = list(source)
+            if len(files) > 1 and by is None and windows in (None, len(files)):
+                return cls._of_files(opened, files, options)
         return cls._of_tokens(opened, windows, by)
 
     @classmethod
