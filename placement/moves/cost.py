@@ -29,8 +29,8 @@ class Moves(ByContent):
     Attributes
     ----------
     arrivals : (M, 4) int64
-        Layer row, expert, GPU, and the GPU that sends it: the one on the same node that has sent least so far, else any
-        such; -1 where no GPU holds it, so that it is loaded from the checkpoint.
+        Layer row, expert, GPU, and the GPU that sends it: the one on the same node that has sent least in this layer,
+        else any such; -1 where no GPU holds it, so that it is loaded from the checkpoint.
     node_of_gpu : (G,) int64
     expert_bytes : int or None
         Bytes of an expert's weights in one layer.
@@ -75,10 +75,15 @@ class Moves(ByContent):
         return np.bincount(self.arrivals[:, 0], minlength=layers).astype(np.int64)
 
     def transfer_s(self, links: Links | None) -> float | None:
-        """Return how long the transfers take when they begin together; None where sizes or links are unknown."""
+        """Return how long the transfers take, layer after layer; None where sizes or links are unknown.
+
+        SGLang and vLLM exchange the experts of one layer at a time, through a buffer of one layer, all GPUs together
+        (`sglang/srt/eplb/expert_location_updater.py`, `vllm/distributed/eplb/rebalance_execute.py`).
+        """
         if links is None or self.expert_bytes is None:
             return None
-        return links.seconds(self.arrivals[:, 3], self.arrivals[:, 2], self.expert_bytes)
+        parts = np.split(self.arrivals, np.flatnonzero(np.diff(self.arrivals[:, 0])) + 1)
+        return sum(links.seconds(part[:, 3], part[:, 2], self.expert_bytes) for part in parts)
 
 
 def moves_between(
@@ -103,7 +108,7 @@ def moves_between(
     gpus = len(node_of_gpu)
     held, wanted = (replicas_on_gpu(table, num_experts, gpus) > 0 for table in (before, after))
     arrivals = np.argwhere(wanted & ~held).astype(np.int64)
-    source = choose_sources(held, arrivals, np.asarray(node_of_gpu), np.zeros((2, gpus), np.int64))
+    source = choose_sources(held, arrivals, np.asarray(node_of_gpu))
     rows = np.concatenate([arrivals, source[:, None]], axis=1)
     rows.flags.writeable = False
     return Moves(arrivals=rows, node_of_gpu=node_of_gpu, expert_bytes=expert_bytes)

@@ -62,20 +62,18 @@ def settle_slots(before: Table, after: Table) -> npt.NDArray[np.int32]:
 
 
 @numba.njit(nogil=True, cache=True)
-def choose_sources(
-    held: npt.NDArray[np.bool_], arrivals: Table, node_of_gpu: Table, sent: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
+def choose_sources(held: npt.NDArray[np.bool_], arrivals: Table, node_of_gpu: Table) -> npt.NDArray[np.int64]:
     """Choose whom each expert is sent from: the holder on the same node that has sent least so far, else any such.
+
+    What was sent is counted within a layer, as layers are exchanged one after the other.
 
     Parameters
     ----------
     held : (L, E, G) bool
         Who holds which expert before.
     arrivals : (M, 3) integers
-        Layer row, expert, GPU.
+        Layer row, expert, GPU; by layer.
     node_of_gpu : (G,) integers
-    sent : (2, G) int64
-        Experts sent inside the node, and to other nodes; added to.
 
     Returns
     -------
@@ -83,8 +81,11 @@ def choose_sources(
         GPUs; -1 where nobody holds the expert.
     """
     found = np.full(len(arrivals), -1, np.int64)
+    sent = np.zeros((2, held.shape[2]), np.int64)  # inside the node, and to other nodes
     for row in range(len(arrivals)):
         layer, expert, gpu = arrivals[row]
+        if row and layer != arrivals[row - 1, 0]:
+            sent[:] = 0
         for tier in range(2):
             best = -1
             for other in range(held.shape[2]):

@@ -103,4 +103,5 @@ class Links:
         ports = np.concatenate([self.inside_gb_s, self.inside_gb_s, self.across_gb_s, self.across_gb_s])
         first = np.where(near, 0, 2 * gpus)
         flows = np.stack([first + here, first + gpus + there], axis=1).astype(np.int64)
-        return max(loading, fair_seconds(flows, count * size / 1e9, ports, self.pair_gb_s[here, there]))
+        amounts = np.asarray(count * (size / 1e9), np.float64)
+        return max(loading, float(fair_seconds(flows, amounts, ports, self.pair_gb_s[here, there])))
