@@ -30,8 +30,8 @@ class Pickling(ThreadPoolExecutor):
         content = pickle.dumps((fn, args, kwargs))
 
         def run() -> Any:
-            function, positional, named = pickle.loads(content)  # noqa: S301  # made above
-            return pickle.loads(pickle.dumps(function(*positional, **named)))  # noqa: S301
+            function, positional, named = pickle.loads(content)  # made above
+            return pickle.loads(pickle.dumps(function(*positional, **named)))
 
         return super().submit(run)
 
