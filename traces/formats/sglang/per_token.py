@@ -69,8 +69,6 @@ def open_per_token(bundle: Bundle, hints: Hints) -> Trace:
             "zero_tokens", bundle.name, "No token chose an expert.", "Record while requests are served."
         )
     rows, layer_notes = moe_rows(bundle.name, hints, scan.used, certain=True)
-    if hints.experts_per_token not in (None, scan.top_k):
-        raise InputError.of("top_k_differ", bundle.name, f"The file has top-{scan.top_k}.", "Leave `top_k` out.")
     experts = recording.num_experts(rows)
     axes = axes_of_rows(bundle, hints, rows, largest_id=-1, num_experts=experts)
     notes = (*recording.notes, *layer_notes)
