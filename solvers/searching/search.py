@@ -102,8 +102,7 @@ class Search:
         self.problem, self.executor = problem, executor
         self.seed = seed
         self.workers = workers
-        self.start = start
-        self.solver = ""
+        self.start, self.solver = start, ""
         self._shared = Record(problem, limits, observe, interrupt)
         self._begin = self._shared.start
         self._deadline = None if limits.time_s is None else self._begin + limits.time_s
