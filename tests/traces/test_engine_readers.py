@@ -489,3 +489,26 @@ def test_responses_that_are_cut_off(tmp_path: Path) -> None:
     assert "object 4" in refused("bad_json", written(tmp_path / "t", content[:-5]))
     (content,) = sglang_responses(TOY).values()
     refused("bad_json", written(tmp_path / "t", content[:-1]), **SHAPE)
+
+
+def test_more_rows_than_tokens_are_refused(tmp_path: Path) -> None:
+    """Numbers without their shape may fit another one: the response's own token counts tell."""
+    response = sglang_response(TOY.requests()[0], prompt=10)
+    path = written(tmp_path / "a", json.dumps(response).encode())
+    assert "top-1, but the response has" in refused("routed_shape", path, **(SHAPE | {"top_k": 1}))
+
+
+def test_another_top_k_than_the_models_is_told(tmp_path: Path) -> None:
+    """A fused shared expert makes one more: it is diagnosed, and a note, not the fault of an option nobody gave."""
+    path = written(tmp_path / "a", *vllm_responses(TOY).values())
+    trace = load(path, model=ModelLayout.of(TOY.layers, moe_layers=TOY.moe, num_experts=64, top_k=TOY.top_k - 1))
+    assert f"the model top-{TOY.top_k - 1}" in " ".join(trace.provenance.notes)
+
+
+def test_failed_requests_and_raw_streams(tmp_path: Path) -> None:
+    """What a server answers to a request that failed has no rows; a raw stream is named for what it is."""
+    (lines,) = vllm_responses(TOY).values()
+    answers = lines + b"\n" + json.dumps({"object": "error", "message": "too long"}).encode() + b"\n"
+    assert len(tokens_of(written(tmp_path / "a", answers))[1].topk_ids) == len(TOY.ids)
+    stream = written(tmp_path / "b", b'data: {"choices": [{"index": 0}]}\n\ndata: [DONE]\n\n')
+    assert "server-sent events" in refused("unknown_format", stream)

@@ -23,15 +23,21 @@ SHOWN = 4
 
 
 class Ranks(NamedTuple):
-    """The ranks `there`, out of `ranks` that hold `size` experts each, are the whole of a recording."""
+    """The ranks `there`, out of `ranks` that hold `size` experts each, are the whole of a recording.
+
+    `dealt`: experts are dealt out in turn (vLLM's ``round_robin``), rather than an aligned share to each rank.
+    """
 
     there: tuple[int, ...]
     ranks: int
     size: int
+    dealt: bool = False
 
     @property
     def experts(self) -> str:
         """Their experts, as words."""
+        if self.dealt:
+            return f"{', '.join(map(str, self.there[:SHOWN]))} and every {self.ranks}th from there"
         first = [f"{self.size * rank}-{self.size * (rank + 1) - 1}" for rank in self.there[:SHOWN]]
         return ", ".join([*first, *(["..."] if len(self.there) > SHOWN else [])])
 
@@ -65,6 +71,9 @@ def held_ranks(load: npt.NDArray[np.float64]) -> Ranks | None:
         if first // size == last // size:
             alone = Ranks(there=(first // size,), ranks=experts // size, size=size)
             return None if layers == 1 and size == 1 else alone
+    for ranks in reversed(sizes):  # the most ranks first: the smallest share that has everything
+        if ranks > 1 and len(of := np.unique(at % ranks)) == 1 and len(at) > MOSTLY * experts / ranks:
+            return Ranks(there=tuple(of.tolist()), ranks=ranks, size=experts // ranks, dealt=True)
     if layers * unused < SEVERAL_CELLS:
         return None
     for size in (size for size in reversed(sizes) if size > 1):
@@ -116,5 +125,5 @@ def _is_no_chance(evidence: Evidence, layers: int) -> bool:
 
 
 def _degenerate(evidence: Evidence) -> bool:
-    """Whether a single expert has everything: that is another fault."""
-    return int((evidence.load.sum(axis=0) > 0).sum()) <= (evidence.top_k or 1)
+    """Whether every token has all experts that are used: that is another fault."""
+    return int((evidence.load.sum(axis=0) > 0).sum()) <= evidence.each
