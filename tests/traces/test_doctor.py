@@ -429,3 +429,14 @@ def test_options_of_files_have_no_effect_on_traces(ids: Any, tmp_path: Path) -> 
         check(trace, top_k=4)
     save(trace, tmp_path / "trace.jsonl")
     assert check(tmp_path / "trace.jsonl", top_k=4).codes == ()
+
+
+@pytest.mark.parametrize(("ranks", "told_of"), [((2,), "0-1"), ((0, 1, 3), "2"), ((0, 2, 4), None), ((0,), None)])
+def test_files_of_some_ranks(ranks: tuple[int, ...], told_of: str | None) -> None:
+    """Formats with a file per rank say whose files were read; every other rank may be all that record."""
+    load = np.random.default_rng(0).integers(100, 900, (3, 8))
+    diagnosis = check(load_counts(load, ranks=ranks))
+    if told_of is None:
+        assert diagnosis.codes == ()
+    else:
+        assert f"those of {told_of} are not there" in told(diagnosis, "single_rank").detail
