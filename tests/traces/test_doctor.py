@@ -440,3 +440,18 @@ def test_files_of_some_ranks(ranks: tuple[int, ...], told_of: str | None) -> Non
         assert diagnosis.codes == ()
     else:
         assert f"those of {told_of} are not there" in told(diagnosis, "single_rank").detail
+
+
+@pytest.mark.parametrize("form", ["counts_csv", "llama_csv"])
+def test_counts_of_experts_beyond_the_stated_ones(tmp_path: Path, form: str) -> None:
+    """Long tables are diagnosed where readers refuse them."""
+    pairs = [(layer, expert) for layer in range(2) for expert in range(9)]
+    rows = {
+        "counts_csv": [
+            "layer,expert,count",
+            *(f"{layer},{expert},{200 + 7 * expert * layer}" for layer, expert in pairs),
+        ],
+        "llama_csv": ["layer,expert", *(f"{layer},{expert}" for layer, expert in pairs for _ in range(200 + expert))],
+    }[form]
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    assert told(check(tmp_path / "t.csv", num_experts=8), "ids_beyond_experts").severity == "error"
