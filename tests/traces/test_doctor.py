@@ -394,6 +394,16 @@ def test_mixed_phases(ids: Any) -> None:
     assert "`phase`" in found.remedy
 
 
+def test_phases_of_other_sequences_are_not_mixed() -> None:
+    """Sequences have topics: prefill and decode of a few other ones differ by that alone."""
+    rng = np.random.default_rng(3)
+    topic = np.repeat(1.5 * rng.normal(size=(12, 2, 32)), 100, axis=0)
+    ids = np.argsort(-(topic + rng.gumbel(size=topic.shape)), axis=2)[:, :, :4].astype(np.int64)
+    sequence = np.arange(1200) // 100
+    columns = {"seq_id": sequence, "phase": (sequence % 3 == 0).astype(np.uint8)}
+    assert "mixed_phases" not in diagnosed(ids, num_experts=32, **columns).codes
+
+
 def test_other_faults_are_refused_as_ever(ids: Any) -> None:
     """What is no fault of a capture is an error of the reader's, with its place."""
     ids[7, 1] = [4, 4, 2, 3]
