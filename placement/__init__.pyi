@@ -6,6 +6,8 @@ from .cost.score import Term as Term
 from .cost.score import score as score
 from .cost.split import TokenSplit as TokenSplit
 from .cost.split import optimal_split as optimal_split
+from .moves.relabel import Relabelled as Relabelled
+from .moves.relabel import relabel as relabel
 from .plan.diff import Diff as Diff
 from .plan.diff import diff as diff
 from .plan.plan import Plan as Plan
@@ -43,6 +45,7 @@ __all__ = [
     "Pin",
     "Plan",
     "Problem",
+    "Relabelled",
     "Renumbered",
     "Score",
     "SettledObjective",
@@ -56,6 +59,7 @@ __all__ = [
     "load_topology",
     "lower_bound",
     "optimal_split",
+    "relabel",
     "renumber",
     "score",
 ]

@@ -33,8 +33,15 @@ from .registry import names as names
 from .registry import parameters_of as parameters_of
 from .registry import solver_class as solver_class
 from .registry import solver_from as solver_from
+from .replanning.replanning import replan as replan
+from .replanning.request import ReplanRequest as ReplanRequest
+from .replanning.result import Replan as Replan
 from .request import FrontRequest as FrontRequest
 from .request import Request as Request
+from .residency.outcome import PolicyFigures as PolicyFigures
+from .residency.outcome import Residency as Residency
+from .residency.request import ResidencyRequest as ResidencyRequest
+from .residency.running import simulate_residency as simulate_residency
 from .searching.events import Event as Event
 from .searching.limits import Limits as Limits
 from .searching.search import Search as Search
@@ -69,8 +76,13 @@ __all__ = [
     "MoeTuner",
     "MtKaHyPar",
     "NoPlanError",
+    "PolicyFigures",
     "Random",
+    "Replan",
+    "ReplanRequest",
     "Request",
+    "Residency",
+    "ResidencyRequest",
     "RoundRobin",
     "Search",
     "SetPartition",
@@ -88,6 +100,8 @@ __all__ = [
     "names",
     "parameters_of",
     "plotting",
+    "replan",
+    "simulate_residency",
     "solve",
     "solver_class",
     "solver_from",

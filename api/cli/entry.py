@@ -22,6 +22,8 @@ from api.cli.commands.front import front
 from api.cli.commands.key import key
 from api.cli.commands.profile import profile
 from api.cli.commands.renumber import renumber
+from api.cli.commands.replan import replan
+from api.cli.commands.residency import residency
 from api.cli.commands.serve import serve
 from api.cli.commands.solve import solve
 from api.cli.commands.synthetic import synthetic
@@ -89,6 +91,8 @@ EXAMPLES = {
     "solve": "moe-placement solve recorded --engine sglang --topology 2x8 --model config.json -o plan.json",
     "front": "moe-placement front trace.npz --engine vllm --topology 2x8 --pick cap=1.1 -o plan.json",
     "advise": "moe-placement advise trace.npz --engine sglang --machine h200:4x8 --model deepseek-v3 --phase prefill",
+    "replan": "moe-placement replan running.json today.npz --machine h200:4x8 --model deepseek-v3 --horizon 3600",
+    "residency": "moe-placement residency trace.npz --resident .5 --machine h200:1x1 --model deepseek-v2-lite",
     "evaluate": "moe-placement evaluate plan.json trace.npz --part held-out",
     "compare": "moe-placement compare plan.json eplb.json trace.npz",
     "export": "moe-placement export plan.json --engine sglang --model config.json -o location.json",
@@ -105,7 +109,7 @@ EXAMPLES = {
     "restore": "moe-placement restore backup.tar",
 }
 COMMANDS = (
-    *(profile, solve, advise, front, evaluate, compare),
+    *(profile, solve, advise, replan, front, evaluate, compare, residency),
     *(export, check, convert, renumber),
     *(solvers, formats, synthetic, calibrate, demo, serve),
     *(backup, restore),

@@ -81,7 +81,7 @@ def plan_and_tell(
         solution.plan.save(output)
         loaded = None if engine_file is None else engine_file.write(solution.plan)
         shown.phase("replaying tokens")
-        comparison = study.compare({"plan": solution.plan}, workers=workers)
+        comparison = study.compare({"plan": solution}, workers=workers)
         summary = comparison.as_dict()
         if report is not None:
             from api.report.report import write_report

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.jobs.attempts import Job, Outcome
 from api.jobs.errors import ExecutorLostError
-from api.jobs.processes import close, kill
+from api.jobs.processes import kill
 from api.jobs.wants import OVERDUE_S, Patience, Wants
 from api.problems import document
 from api.store.leases import Claim, Leases, StaleAttemptError
@@ -32,6 +32,7 @@ __all__ = ["Dispatcher", "DispatcherSettings", "Work"]
 
 IDLE_S = 1.0  # how often an idle lane looks for plans that nobody announced
 POLL_S = 0.5
+LANE_S = 2.0  # a lane's last look at its plan, and the store's at the lease
 RETRY_S = 5.0  # how soon an executor that can't be reached is tried again
 GRACE_S = 15.0  # a worker that should stop and does not is ended after so long
 HAND_OVER_S = 1.0  # so long where others wait for it
@@ -78,9 +79,7 @@ class Dispatcher:
 
     Parameters
     ----------
-    settings : DispatcherSettings
-    leases : Leases
-    work : Work
+    settings, leases, work : DispatcherSettings, Leases, Work
     make_executor : callable
         Returns a new executor, for one lane.
     metrics : Metrics
@@ -100,7 +99,7 @@ class Dispatcher:
         self._make_executor = make_executor
         self._metrics = metrics
         self._stopping = threading.Event()
-        self._deadline = 0.0
+        self._deadline = math.inf
         self._busy: set[int] = set()  # lanes for any plan that run one
         self._troubles: dict[str, str] = {}  # of lanes that have no executor
         self._wants = Wants(settings.lanes - 1 if settings.shared and settings.lanes > 1 else None)
@@ -134,13 +133,17 @@ class Dispatcher:
             return "No plans are run."
         return next(iter(self._troubles.copy().values()), None)
 
-    def stop(self, timeout_s: float) -> None:
-        """Queue the running plans again, their best plans kept, and end the workers within about `timeout_s`."""
-        self._deadline = time.monotonic() + timeout_s
+    def begin_stop(self, timeout_s: float) -> None:
+        """Begin to queue the running plans again; for handlers of signals, too: it waits for nothing."""
+        self._deadline = min(self._deadline, time.monotonic() + timeout_s)
         self._stopping.set()
+
+    def stop(self, timeout_s: float) -> None:
+        """Queue running plans again, the best of each kept, and end the workers, `timeout_s` after `begin_stop`."""
+        self.begin_stop(timeout_s)
         self.announce()
         for lane in self._lanes:
-            lane.join(timeout_s + 5.0)
+            lane.join(max(0.0, self._deadline - time.monotonic()) + LANE_S)
 
     def _reap(self) -> None:
         while not self._stopping.wait(max(1.0, self._settings.lease_s / 4)):
@@ -188,7 +191,7 @@ class Dispatcher:
                     return
                 executor = self._warm_executor()
         if executor is not None:
-            close(executor, max(0.0, self._deadline - time.monotonic()))
+            kill(executor)  # it is idle: to end in order takes it seconds, and is of use to nobody
 
     def _warm_executor(self) -> Executor | None:
         """Return a new executor, as soon as there is one; None if the lane is to stop."""

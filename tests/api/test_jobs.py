@@ -495,6 +495,25 @@ def test_hanging_worker_is_replaced(bench: Bench, lanes: Lanes, monkeypatch: pyt
     release.set()
 
 
+def test_time_to_stop_begins_with_the_signal(bench: Bench, lanes: Lanes) -> None:
+    """What a worker is given to stop has begun when the server was asked to, and not after the last request."""
+    release = threading.Event()
+
+    def hang(job: Job) -> Outcome:
+        release.wait(30)
+        return Outcome(status=None)
+
+    plan_id = bench.ask()
+    dispatcher = lanes.start(lambda: ThreadPoolExecutor(1), run=hang)
+    bench.until(plan_id, lambda row: row.status == "running")
+    dispatcher.begin_stop(0.1)
+    begin = time.monotonic()
+    dispatcher.stop(20.0)
+    assert time.monotonic() - begin < 10
+    assert bench.row(plan_id).status == "queued"
+    release.set()
+
+
 def test_stop_queues_running_plans_again(bench: Bench, lanes: Lanes) -> None:
     """A dispatcher that stops gives its plans back with what they have found, in bounded time."""
     plan_id = bench.ask(solver="annealing", limits=timed(50.0))
