@@ -27,8 +27,8 @@ class Seen(NamedTuple):
     ----------
     ids : (6, L, V + 2)
         Entries by phase (prefill, decode, unknown; the same for the other half of the sequences), layer and id; then
-        those that are -1, and those that are no id. Rows of nothing but zeros are left out, and so are layers of a token that are all zero: no token with K > 1
-        chooses that.
+        those that are -1, and those that are no id. Rows of nothing but zeros are left out, and so are layers of a
+        token that are all zero: no token with K > 1 chooses that.
     columns : (K, V + 2)
         The same entries by their place in the token's list.
     tokens : (6, L)
