@@ -64,7 +64,7 @@ def plan_and_tell(
     """
     from api.report.advice import advice_text
     from api.report.summary import summary_text
-    from api.report.verdict import engine_note
+    from api.report.verdict import UNITS, engine_note
     from solvers import Study, advice_on
     from traces.doctor.diagnosis import LINE
 
@@ -104,7 +104,7 @@ def plan_and_tell(
         "score": solution.plan.score,
         "bound": solution.plan.bound,
         "gap": solution.plan.gap,
-        "unit": "ms per forward pass" if solution.score.timed else "weighted hop cost and load",
+        "unit": UNITS[solution.score.timed],
         "termination": asdict(solution.termination),
         "summary": summary,
         "elapsed_s": solution.elapsed_s,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PARTS",
+    "UNITS",
     "bound_words",
     "engine_note",
     "headline",
@@ -24,6 +25,8 @@ __all__ = [
     "verdict",
 ]
 
+# Of score, bound and what else is a score, by whether time is what is minimised.
+UNITS = {True: "ms per forward pass", False: "weighted hop cost and load"}
 PARTS = {"fit": "fitted", "held_out": "held-out"}
 # A bound of a tenth of the score or less says that the search could not bound the problem, not that the plan is bad.
 USEFUL_BOUND = 0.1
