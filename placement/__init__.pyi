@@ -17,6 +17,7 @@ from .problem.constraints import Pin as Pin
 from .problem.objective import Objective as Objective
 from .problem.objective import SettledObjective as SettledObjective
 from .problem.problem import Problem as Problem
+from .problem.survive import Survive as Survive
 from .replay.evaluate import evaluate as evaluate
 from .replay.evaluation import Evaluation as Evaluation
 from .replay.evaluation import HotLink as HotLink
@@ -46,6 +47,7 @@ __all__ = [
     "Renumbered",
     "Score",
     "SettledObjective",
+    "Survive",
     "Term",
     "Termination",
     "TokenSplit",

@@ -13,6 +13,7 @@ from placement.problem.constraints import Constraints, LoadGroups
 from placement.problem.load_model import LoadModel
 from placement.problem.objective import Objective
 from placement.problem.sizes import Sizes
+from placement.survival.checks import check_survive
 from traces import Profile, Violations
 from traces.support.shown import runs
 
@@ -97,6 +98,7 @@ def check_constraints(sizes: Sizes, loads: LoadModel, found: Violations) -> None
     _check_caps(sizes, found)
     _check_quantile(constraints, loads, found)
     _check_bytes(sizes, found)
+    check_survive(sizes, found)
     for name in ("pins", "forbidden"):
         for number, pin in enumerate(getattr(constraints, name)):
             if found.enough():

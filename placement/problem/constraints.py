@@ -1,4 +1,4 @@
-"""What a plan must keep: load cap, pins, exclusions, groups on one node, replicas on different GPUs."""
+"""What a plan must keep: load cap, pins, exclusions, groups on one node, what has to survive failures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Lt, Unit, doc
 
+from placement.problem.survive import Survive
 from traces.support.errors import InputError
 
 __all__ = ["Constraints", "Group", "LayerCap", "LoadGroups", "Pin"]
@@ -125,6 +126,9 @@ class Constraints:
     full_slots : bool or None
         No slot stays empty: those that a search leaves over are filled with replicas of the busiest experts. None: as
         the engine wants it.
+    survive : Survive or None
+        What may fail without an expert being lost: a rule for each layer. Not beside pins, exclusions, groups or a
+        budget of replicas.
     """
 
     load_cap: Annotated[
@@ -150,6 +154,10 @@ class Constraints:
         int | None, Ge(0), Unit("bytes"), doc("The same budget in bytes, all GPUs together; needs expert_bytes.")
     ] = None
     full_slots: Annotated[bool | None, doc("Every slot holds an expert. By default, where the engine wants it.")] = None
+    survive: Annotated[
+        Survive | None,
+        doc("What may fail while every expert keeps a live copy: nodes=1, gpus=2 or links, say."),
+    ] = None
 
 
 def _numbers(texts: list[str]) -> list[int] | None:

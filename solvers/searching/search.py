@@ -13,6 +13,7 @@ import numpy.typing as npt
 from placement import Problem, Score, score
 from placement.cost.feasibility import broken_constraints
 from placement.plan.termination import Limit
+from solvers.arrange.survival.repair import kept_alive
 from solvers.searching.events import Observer
 from solvers.searching.fill import fill_slots
 from solvers.searching.limits import Limits
@@ -148,13 +149,16 @@ class Search:
         Returns
         -------
         float
-            Its score under the problem's objective, with every slot filled if the problem wants it.
+            Its score under the problem's objective, with every slot filled if the problem wants it, and copies added
+            where something has to survive that the method knows nothing of.
 
         Raises
         ------
         RuntimeError
             If the map breaks a hard constraint: a fault of the solver.
         """
+        if self.problem.sizes.survival is not None:
+            table = kept_alive(self.problem, table)
         if self.problem.full_slots and (table < 0).any():
             table = fill_slots(self.problem, table)
         broken = broken_constraints(self.problem, table)
