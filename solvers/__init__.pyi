@@ -27,6 +27,9 @@ from .methods.moetuner.solver import MoeTuner as MoeTuner
 from .methods.mtkahypar import MtKaHyPar as MtKaHyPar
 from .methods.set_partition.solver import SetPartition as SetPartition
 from .methods.topology_load import TopologyLoad as TopologyLoad
+from .mixtures.mixture import Mixture as Mixture
+from .mixtures.mixture import mixture as mixture
+from .mixtures.request import MixtureRequest as MixtureRequest
 from .plans import make_plan as make_plan
 from .registry import Solver as Solver
 from .registry import names as names
@@ -66,6 +69,8 @@ __all__ = [
     "Limits",
     "LoadBalance",
     "LoadSearch",
+    "Mixture",
+    "MixtureRequest",
     "MoeTuner",
     "MtKaHyPar",
     "NoPlanError",
@@ -85,6 +90,7 @@ __all__ = [
     "check_start",
     "front",
     "make_plan",
+    "mixture",
     "names",
     "parameters_of",
     "plotting",

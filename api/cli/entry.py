@@ -20,6 +20,7 @@ from api.cli.commands.evaluate import evaluate
 from api.cli.commands.exports import export
 from api.cli.commands.front import front
 from api.cli.commands.key import key
+from api.cli.commands.mixture import mixture
 from api.cli.commands.profile import profile
 from api.cli.commands.renumber import renumber
 from api.cli.commands.serve import serve
@@ -89,6 +90,7 @@ EXAMPLES = {
     "solve": "moe-placement solve recorded --engine sglang --topology 2x8 --model config.json -o plan.json",
     "front": "moe-placement front trace.npz --engine vllm --topology 2x8 --pick cap=1.1 -o plan.json",
     "advise": "moe-placement advise trace.npz --engine sglang --machine h200:4x8 --model deepseek-v3 --phase prefill",
+    "mixture": "moe-placement mixture code.npz chat.npz law.npz --topology 2x8 --over worst -o plan.json",
     "evaluate": "moe-placement evaluate plan.json trace.npz --part held-out",
     "compare": "moe-placement compare plan.json eplb.json trace.npz",
     "export": "moe-placement export plan.json --engine sglang --model config.json -o location.json",
@@ -105,7 +107,7 @@ EXAMPLES = {
     "restore": "moe-placement restore backup.tar",
 }
 COMMANDS = (
-    *(profile, solve, advise, front, evaluate, compare),
+    *(profile, solve, mixture, advise, front, evaluate, compare),
     *(export, check, convert, renumber),
     *(solvers, formats, synthetic, calibrate, demo, serve),
     *(backup, restore),

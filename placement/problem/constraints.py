@@ -12,7 +12,7 @@ from traces.support.errors import InputError
 
 __all__ = ["Constraints", "Group", "LayerCap", "LoadGroups", "Pin"]
 
-LoadGroups = Literal["windows", "sequences"]
+LoadGroups = Literal["windows", "sequences", "sources"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +105,11 @@ class Constraints:
         At least 0.5, below 1. The cap then holds for this quantile of each GPU's load, under a normal model: for the
         expected load plus ``z(load_quantile)`` standard errors. None: for the expected load. 0.95 is the usual
         one-sided level; leave the cap room for 1.6 standard errors of a balanced GPU.
-    load_groups : {"windows", "sequences"} or None
+    load_groups : {"windows", "sequences", "sources"} or None
         Tokens that are drawn together, over which the standard error of a load is taken: windows of consecutive tokens,
-        or whole sequences (needs `seq_id`), which assumes less. None: sequences if there is a load quantile and the
-        profile knows two buckets of them or more, else windows.
+        or whole sequences (needs `seq_id`), which assumes less. ``sources``, of a profile that was merged from several:
+        how far a source's load may be from that of all, between sources and within them. None: sequences if there is a
+        load quantile and the profile knows two buckets of them or more, else windows.
     pins : tuple of Pin
         A replica of the expert must be on the GPU.
     forbidden : tuple of Pin
