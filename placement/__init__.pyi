@@ -24,6 +24,8 @@ from .replay.evaluation import HotLink as HotLink
 from .replay.expected import ExpectedLoads as ExpectedLoads
 from .replay.expected import expected_loads as expected_loads
 from .replay.passes import PassFigures as PassFigures
+from .survival.survival import Survival as Survival
+from .survival.survival import prove_survival as prove_survival
 from .topology.links import PRESETS as PRESETS
 from .topology.links import Link as Link
 from .topology.load import load_topology as load_topology
@@ -47,6 +49,7 @@ __all__ = [
     "Renumbered",
     "Score",
     "SettledObjective",
+    "Survival",
     "Survive",
     "Term",
     "Termination",
@@ -58,6 +61,7 @@ __all__ = [
     "load_topology",
     "lower_bound",
     "optimal_split",
+    "prove_survival",
     "renumber",
     "score",
 ]

@@ -25,6 +25,7 @@ from api.cli.commands.profile import profile
 from api.cli.commands.renumber import renumber
 from api.cli.commands.serve import serve
 from api.cli.commands.solve import solve
+from api.cli.commands.survive import survive
 from api.cli.commands.synthetic import synthetic
 from api.cli.commands.topologies import topologies
 from api.cli.console import BAD_INPUT, INTERRUPTED, NO_PLAN, error_document, print_json, say, wants_json
@@ -91,6 +92,7 @@ EXAMPLES = {
     "front": "moe-placement front trace.npz --engine vllm --topology 2x8 --pick cap=1.1 -o plan.json",
     "advise": "moe-placement advise trace.npz --engine sglang --machine h200:4x8 --model deepseek-v3 --phase prefill",
     "mixture": "moe-placement mixture code.npz chat.npz law.npz --topology 2x8 --over worst -o plan.json",
+    "survive": "moe-placement survive plan.json trace.npz --survive nodes=1 --prepare without",
     "evaluate": "moe-placement evaluate plan.json trace.npz --part held-out",
     "compare": "moe-placement compare plan.json eplb.json trace.npz",
     "export": "moe-placement export plan.json --engine sglang --model config.json -o location.json",
@@ -107,7 +109,7 @@ EXAMPLES = {
     "restore": "moe-placement restore backup.tar",
 }
 COMMANDS = (
-    *(profile, solve, mixture, advise, front, evaluate, compare),
+    *(profile, solve, mixture, advise, front, evaluate, compare, survive),
     *(export, check, convert, renumber),
     *(solvers, formats, synthetic, calibrate, demo, serve),
     *(backup, restore),

@@ -183,3 +183,26 @@ def deal_layer(order: Ints, alone: Ints, table: Table, room: Ints, load: Floats,
             if not _augment(order[i], table, room, load, alive):
                 return False
     return alive.over[0] == 0
+
+
+@numba.njit(nogil=True, cache=True)
+def restore_layer(lost: Ints, table: Table, room: Ints, load: Floats, alive: Alive) -> bool:
+    """Put experts that are nowhere somewhere, in the given order, in empty slots or in place of further copies.
+
+    Parameters
+    ----------
+    lost : (n,) int64
+    table, room, load
+        See `repair_layer`.
+    alive : Alive
+        Of the table, with every GPU a domain and one domain enough.
+
+    Returns
+    -------
+    bool
+        Whether all found a place.
+    """
+    found = True
+    for e in lost:
+        found = found and _augment(e, table, room, load, alive)
+    return found
