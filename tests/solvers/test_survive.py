@@ -9,7 +9,7 @@ from placement import Constraints, Objective, Problem, Survive, Topology
 from placement.cost.feasibility import broken_constraints
 from placement.problem.sizes import SurvivalRule
 from solvers import Limits, names, solve
-from solvers.arrange.survival.repair import kept_alive
+from solvers.arrange.survival.repair import alive_by_load, kept_alive
 from solvers.arrange.survival.rule import alive_of, try_exchange, undo_exchange
 from tests.builders.problems import problem_of, random_table
 from traces import InputError
@@ -48,6 +48,7 @@ def test_any_map_is_mended_where_the_slots_allow_it() -> None:
         mended += 1
         table = random_table(rng, 2, 8, topology.num_gpus, slots, "either")
         assert not broken_constraints(small, kept_alive(small, table)).found
+        assert not broken_constraints(small, alive_by_load(small)).found
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

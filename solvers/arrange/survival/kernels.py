@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from solvers.arrange.survival.rule import Alive, shift
 
-__all__ = ["deal_layer", "repair_layer"]
+__all__ = ["deal_layer", "repair_layer", "restore_layer", "spread_layer"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer[Any]]
@@ -181,6 +181,79 @@ def deal_layer(order: Ints, alone: Ints, table: Table, room: Ints, load: Floats,
     for i in range(last):
         for _ in range(2):
             if not _augment(order[i], table, room, load, alive):
+                return False
+    return alive.over[0] == 0
+
+
+@numba.njit(nogil=True, cache=True)
+def spread_layer(
+    order: Ints, copies: Ints, alone: Ints, table: Table, room: Ints, load: Floats, fair: Floats, alive: Alive
+) -> bool:
+    """Deal out copies by their load, each to the GPU that is lightest then, in a further domain while one is needed.
+
+    Parameters
+    ----------
+    order : (E,) integers
+        Experts by the load of a copy, falling.
+    copies : (E,) integers
+        Of each expert.
+    alone : (D,) integers
+        Slots of each domain that are for experts with too few copies to survive; as many as there are of these.
+    table : (G, C) int32
+        Empty; filled in place.
+    room : (G,) integers
+    load : (E,) float64
+    fair : (G,) float64
+        Fair share of each GPU.
+    alive : Alive
+        Of the empty table.
+
+    Returns
+    -------
+    bool
+        Whether all experts are there and the rule is kept; no GPU holds an expert twice.
+    """
+    gpus = len(room)
+    used, total = np.zeros(gpus, np.int64), np.zeros(gpus)
+    left = -alone
+    for g in range(gpus):
+        left[alive.domain[g]] += room[g]
+    here = np.zeros((len(load), gpus), np.bool_)
+    waiting = 0  # experts that still need several domains
+    for e in order:
+        waiting += copies[e] >= alive.least
+    for e in order:
+        share = load[e] / copies[e]
+        single = copies[e] < alive.least
+        waiting -= not single
+        for _ in range(copies[e]):
+            gpu, least, urgent = -1, np.inf, False
+            for g in range(gpus):
+                d = alive.domain[g]
+                after = (total[g] + share) / fair[g]
+                # A domain with more room than experts that wait could not be filled later: an expert goes there once.
+                late = not single and left[d] > waiting
+                if used[g] >= room[g] or here[e, g] or (after >= least and late <= urgent) or late < urgent:
+                    continue
+                if alive.held[e, d] and alive.spread[e] < alive.least:
+                    continue
+                if (alive.short[d] >= alone[d]) if single else (left[d] <= 0):
+                    continue
+                gpu, least, urgent = g, after, late
+            if gpu < 0:
+                continue
+            for c in range(table.shape[1]):
+                if table[gpu, c] < 0:
+                    table[gpu, c] = e
+                    break
+            used[gpu] += 1
+            total[gpu] += share
+            here[e, gpu] = True
+            left[alive.domain[gpu]] -= not single
+            shift(e, -1, gpu, alive)
+    for e in order:
+        while alive.spread[e] == 0 or (copies[e] >= alive.least and alive.spread[e] < alive.least):
+            if not _augment(e, table, room, load, alive):
                 return False
     return alive.over[0] == 0
 

@@ -63,7 +63,7 @@ def alive_of(row: Ints, rule: SurvivalRule | None, num_experts: int, slots_per_g
         slot = np.flatnonzero(row >= 0)
         np.add.at(alive.held, (row[slot], domain[slot // slots_per_gpu]), 1)
         alive.spread[:] = (alive.held > 0).sum(axis=1)
-        few = alive.spread < alive.least
+        few = (alive.spread < alive.least) & (alive.spread > 0)
         if alive.least == 2:
             alive.short[:] = (alive.held[few] > 0).sum(axis=0)
         else:

@@ -18,14 +18,13 @@ import numpy.typing as npt
 from placement import Problem
 from solvers.arrange.conform import separate_replicas
 from solvers.arrange.in_order import in_order
-from solvers.arrange.survival.repair import kept_alive
+from solvers.arrange.survival.repair import alive_by_load, kept_alive
 from solvers.methods.annealing.replay.budgets import budgeted_by_load
 from solvers.methods.annealing.replay.improve import improve_fanout
 from solvers.methods.annealing.tables.crossover import Pool
 from solvers.methods.annealing.tables.model import ItemModel
 from solvers.methods.annealing.tables.run import SwapRun
 from solvers.methods.eplb.solver import Eplb
-from solvers.methods.load_balance.solver import balanced
 from solvers.searching.search import Search
 from solvers.searching.threads import run_together
 from traces import Violations
@@ -214,7 +213,7 @@ def _replicated(problem: Problem) -> Table | None:
     if not problem.load_counts or problem.num_slots == problem.num_experts:
         return None
     if problem.sizes.survival is not None:
-        return kept_alive(problem, balanced(problem, problem.spare_replicas // problem.num_layers))
+        return alive_by_load(problem)
     if problem.replicas_limited and not (constraints.pins or constraints.forbidden or constraints.groups):
         return budgeted_by_load(problem)
     if not problem.is_free or Eplb().supports(problem) is not None:

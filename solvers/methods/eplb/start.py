@@ -10,9 +10,8 @@ import numpy.typing as npt
 from placement import Problem
 from solvers.arrange.conform import separate_replicas
 from solvers.arrange.in_order import in_order
-from solvers.arrange.survival.repair import kept_alive
+from solvers.arrange.survival.repair import alive_by_load
 from solvers.methods.eplb.solver import Eplb
-from solvers.methods.load_balance.solver import balanced
 from solvers.searching.search import Search
 
 __all__ = ["base_plan", "eplb_apart"]
@@ -23,7 +22,7 @@ Table = npt.NDArray[np.int32]
 def base_plan(problem: Problem, search: Search) -> Table:
     """Return the map (L, S) to start from: EPLB's where it applies, one that survives what it has to, or in order."""
     if problem.sizes.survival is not None:
-        return kept_alive(problem, balanced(problem, problem.spare_replicas // problem.num_layers))
+        return alive_by_load(problem)
     return eplb_apart(problem, Eplb()) if Eplb().supports(problem) is None else in_order(problem, search)
 
 

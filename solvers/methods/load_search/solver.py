@@ -18,7 +18,7 @@ import numpy.typing as npt
 from placement import Problem
 from placement.cost.shares import home_share
 from solvers.arrange.conform import separate_replicas
-from solvers.arrange.survival.repair import kept_alive
+from solvers.arrange.survival.repair import alive_by_load, kept_alive
 from solvers.arrange.survival.rule import alive_of
 from solvers.methods.load_balance.solver import balanced
 from solvers.methods.load_search.kernels.moves import NUDGE, Layer, anneal_layer, layer_cost
@@ -112,7 +112,10 @@ class _Layers:
     @classmethod
     def of(cls, problem: Problem, start: npt.NDArray[np.integer[Any]] | None) -> _Layers:
         """Start from a plan, or from an even one."""
-        table = balanced(problem, problem.spare_replicas // problem.num_layers) if start is None else start
+        spare = problem.spare_replicas // problem.num_layers
+        table = start
+        if table is None:
+            table = balanced(problem, spare) if problem.sizes.survival is None else alive_by_load(problem)
         if _twice(problem, table):
             table = separate_replicas(table.astype(np.int64), problem.profile.load, problem.num_gpus)
         table = kept_alive(problem, table)

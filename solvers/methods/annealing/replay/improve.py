@@ -74,7 +74,7 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     if problem.replicas_limited:
         start, most = budgeted_rows(grounds, start, search.part(BUDGET_SHARE, 0), trials=trials, cold=cold)
         search = search.part(1.0, 1, work_share=1 - BUDGET_SHARE)
-    elif search.start is None:
+    elif search.start is None and problem.sizes.survival is None:
         start = np.stack([add_replicas(problem, layer, row, problem.num_slots) for layer, row in enumerate(start)])
     start = kept_alive(problem, start)
     table = start.copy()
