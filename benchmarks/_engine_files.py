@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,9 @@ ENGINE_WHY = {
     "megatron": "integers as text, in two passes",
     "policylang": "an object for every token and layer, which Python parses, in two passes",
     "flame": "one Parquet file per layer, whose lists are taken apart",
+    "lmdeploy": "integers as text, dense layers included",
+    "dynamo": "base64 in JSON: each byte is looked at as text, decoded, and checked, in two passes",
+    "sglang chat": "base64 in JSON of int32, four times the bytes of an id that is kept, in two passes",
     "transformers": "the largest of 256 logits are chosen, and written to a file",
     "tensorrt raw": "int64, eight times the bytes of an id that is kept",
 }
@@ -110,7 +116,11 @@ def transformers(path: Path, size: int) -> int:
     rng, layers = np.random.default_rng(0), len(LAYERS)
     rows = max(1, size // (layers * EXPERTS * 4 * 128)) * 128
     part = rng.random((128, EXPERTS), np.float32).tobytes()
-    small = {"attention_mask": np.ones((rows // 128, 128), np.int8), "top_k": TOP_K, "scoring_func": "softmax"}
+    small: dict[str, Any] = {
+        "attention_mask": np.ones((rows // 128, 128), np.int8),
+        "top_k": TOP_K,
+        "scoring_func": "softmax",
+    }
     with zipfile.ZipFile(path, "w") as archive:
         for name, value in small.items():
             with archive.open(f"{name}.npy", "w") as member:
@@ -147,6 +157,52 @@ def tensorrt(path: Path, size: int, raw: bool) -> int:
     return steps * BLOCK if raw else 0
 
 
+def answers(path: Path, size: int, kind: str) -> int:
+    """Write answers of one block of tokens, one per line, with a row per layer of the model."""
+    ids = np.zeros((BLOCK, LAYERS.stop, TOP_K), np.int64)
+    ids[:, LAYERS.start :] = block()
+    if kind == "lmdeploy":
+        answer: dict[str, Any] = {
+            "text": "x",
+            "meta_info": {"completion_tokens": BLOCK, "routed_experts": ids.tolist()},
+        }
+    elif kind == "dynamo":
+        data = base64.b64encode(ids.astype(np.uint8).tobytes()).decode()
+        routed = {"data": data, "shape": ids.shape, "start": 0, "dtype": "uint8"}
+        answer = {"choices": [{"index": 0, "text": "x"}], "nvext": {"routed_experts": routed}}
+    else:
+        data = base64.b64encode(ids.astype("<i4").tobytes()).decode()
+        message = {"role": "assistant", "content": "x"}
+        answer = {"choices": [{"index": 0, "message": message}], "sglext": {"routed_experts": data}}
+    line = json.dumps(answer) + "\n"
+    lines = max(1, size // len(line))
+    with path.open("w") as file:
+        for _ in range(lines):
+            file.write(line)
+    return lines * BLOCK
+
+
+def tokens_per_expert(path: Path, size: int) -> int:
+    """Write Megatron's tokens per expert of one rank."""
+    counts = np.random.default_rng(0).integers(0, 5000, (4, EXPERTS)).tolist()
+    lines = [json.dumps({"block": "decoder", "layer": layer, "tpe": counts})[1:] for layer in LAYERS]
+    with path.open("w") as file:
+        for iteration in range(max(1, size // sum(map(len, lines)))):
+            file.writelines(f'{{"iter": {iteration}, {line}\n' for line in lines)
+    return 0
+
+
+def published(path: Path, size: int) -> int:
+    """Write logical counts step by step, as SGLang publishes them."""
+    step = json.dumps(np.random.default_rng(0).integers(1, 5000, (len(LAYERS), EXPERTS)).tolist())
+    with path.open("w") as file:
+        file.write('{"logical_count": [' + step)
+        for _ in range(size // len(step)):
+            file.write(", " + step)
+        file.write("]}")
+    return 0
+
+
 ENGINE_FORMATS: dict[str, Callable[[Path, int], int]] = {
     "megatron": megatron,
     "vllm eplb stats": eplb_stats,
@@ -154,6 +210,11 @@ ENGINE_FORMATS: dict[str, Callable[[Path, int], int]] = {
     "policylang": policylang,
     "flame": flame,
     "transformers": transformers,
+    "lmdeploy": partial(answers, kind="lmdeploy"),
+    "dynamo": partial(answers, kind="dynamo"),
+    "sglang chat": partial(answers, kind="sglang chat"),
+    "tokens per expert": tokens_per_expert,
+    "published counts": published,
     "tensorrt": lambda path, size: tensorrt(path, size, raw=False),
     "tensorrt raw": lambda path, size: tensorrt(path, size, raw=True),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,10 +90,31 @@ class TensorFile:
         return layers
 
     def read(self, iterations: dict[int, list[int]]) -> Iterator[tuple[int, dict[int, npt.NDArray[Any]]]]:
-        """Yield the tensors of each iteration by layer.
+        """Yield the tensors of each iteration by layer."""
+        for iteration, layers, tensors in self._in_turn(iterations):
+            with guarded(self.file.name, SafetensorError):
+                values = {layer: tensors.get_tensor(f"{iteration}_{layer}") for layer in layers}
+            yield iteration, values
 
-        The file is opened again every 64 MiB: what was read is then no longer mapped into memory.
+    def stacked(self, iterations: dict[int, list[int]]) -> Iterator[npt.NDArray[Any]]:
+        """Yield the tensors (T, K) of each iteration as (T, L, K), where they have one shape.
+
+        Each layer is copied as it is read, so that its memory serves the next one.
         """
+        for iteration, layers, tensors in self._in_turn(iterations):
+            with guarded(self.file.name, SafetensorError):
+                first = tensors.get_tensor(f"{iteration}_{layers[0]}")
+                ids = np.empty((len(first), len(layers), *first.shape[1:]), first.dtype)
+                ids[:, 0] = first
+                for place, layer in enumerate(layers[1:], start=1):
+                    value = tensors.get_tensor(f"{iteration}_{layer}")
+                    if value.dtype != ids.dtype:
+                        ids = ids.astype(np.result_type(ids, value))
+                    ids[:, place] = value
+            yield ids
+
+    def _in_turn(self, iterations: dict[int, list[int]]) -> Iterator[tuple[int, list[int], Any]]:
+        """Yield each iteration, its layers and the open file, opened again every 64 MiB to unmap what was read."""
         left = list(iterations.items())[::-1]
         while left:
             size = 0
@@ -101,10 +123,8 @@ class TensorFile:
             with opened as tensors:
                 while left and size < MAPPED_BYTES:
                     iteration, layers = left.pop()
-                    with guarded(self.file.name, SafetensorError):
-                        values = {layer: tensors.get_tensor(f"{iteration}_{layer}") for layer in layers}
-                    size += sum(value.nbytes for value in values.values())
-                    yield iteration, values
+                    size += sum(8 * math.prod(self.shapes[iteration, layer]) for layer in layers)
+                    yield iteration, layers, tensors
 
 
 def _opened(file: TraceFile) -> Any:

@@ -163,9 +163,9 @@ def _open_tokens(
     def read(max_tokens: int) -> Iterator[Batch]:
         size, start = tokens_per_batch(max_tokens, row_bytes, bundle.name), 0
         for rank in whole:
-            for _, values in rank.tensors.read(rank.iterations):
-                for first in range(0, len(values[layers[0]]), size):
-                    ids = np.stack([values[layer][first : first + size] for layer in layers], axis=1)
+            for whole_ids in rank.tensors.stacked(rank.iterations):
+                for first in range(0, len(whole_ids), size):
+                    ids = whole_ids[first : first + size]
                     yield Batch(
                         topk_ids=ids,
                         rows=np.arange(start, start + len(ids)),

@@ -107,20 +107,32 @@ def open_per_token(bundle: Bundle, hints: Hints) -> Trace:
 
 
 def _distinct(recording: Recording, copies: Counter[int]) -> Iterator[tuple[Record, npt.NDArray[np.integer[Any]]]]:
-    """Yield the records that are no copies of another rank's in the same pass; `copies` counts those, by rank."""
-    current, seen = -1, set[bytes]()
+    """Yield the records that are no copies of another rank's in the same pass; `copies` counts those, by rank.
+
+    The first record of a pass is hashed when a second one comes: most dumps have one rank per pass.
+    """
+    current, first, seen = -1, None, set[bytes]()
     for record, numbers in opened_in_turn(recording):
         assert record.ids is not None
         ids = numbers.array(record.ids)
         if record.order[0] != current:
-            current, seen = record.order[0], set()
-        positions = b"" if record.positions is None else np.ascontiguousarray(record.positions).tobytes()
-        digest = hashlib.sha256(np.ascontiguousarray(ids).tobytes() + positions).digest()
+            current, first, seen = record.order[0], (record, ids), set()
+            yield record, ids
+            continue
+        if first is not None:
+            seen.add(_digest(*first))
+            first = None
+        digest = _digest(record, ids)
         if digest in seen and (ids >= 0).any():
             copies[record.order[1]] += 1
             continue
         seen.add(digest)
         yield record, ids
+
+
+def _digest(record: Record, ids: npt.NDArray[np.integer[Any]]) -> bytes:
+    positions = b"" if record.positions is None else np.ascontiguousarray(record.positions).tobytes()
+    return hashlib.sha256(np.ascontiguousarray(ids).tobytes() + positions).digest()
 
 
 def _batches(
