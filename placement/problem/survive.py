@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from annotated_types import Ge, doc
 
@@ -51,7 +51,7 @@ class Survive:
         InputError
         """
         found = TEXT.fullmatch(text.strip().replace(" ", ""))
-        unit = None if found is None else found["unit"]
+        unit: Any = None if found is None else found["unit"]
         if found is None or unit not in get_args(FailureUnit):
             remedy = "Give nodes=1, gpus=2, links or nodes=1,lost=least, say."
             raise InputError.of("survive_form", "", f"{text!r:.60} is not {cls.FORM}.", remedy)

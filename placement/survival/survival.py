@@ -155,10 +155,12 @@ def prove_survival(
     allowed = (least or 0) if asked.lost is None else asked.lost
     mask, exact = held[layer, expert], True
     worst: tuple[int, ...] = ()
-    gone = np.zeros(len(layer), bool)
+    gone: npt.NDArray[np.bool_] = np.zeros(len(layer), bool)
     most_of_a_layer = 0
     if len(layer):
-        weight = np.ones(len(layer)) if share is None else 1.0 + share[layer, expert] / (1e6 * plan.num_layers)
+        weight = np.ones(len(layer))
+        if share is not None:
+            weight += share[layer, expert] / (1e6 * plan.num_layers)  # among sets that take as many
         worst, exact = _worst(mask, weight, domains, failures)
         gone = ~mask[:, [d for d in range(domains) if d not in worst]].any(axis=1)
     per_layer = np.bincount(layer[gone], minlength=plan.num_layers)
@@ -195,7 +197,7 @@ def _shares(plan: Plan, load: npt.ArrayLike) -> Floats:
 def _worst(mask: npt.NDArray[np.bool_], weight: Floats, domains: int, failures: int) -> tuple[tuple[int, ...], bool]:
     """Return the failing set whose lost experts weigh most, and whether all sets were looked at."""
     unique, inverse = np.unique(mask, axis=0, return_inverse=True)
-    weights = np.bincount(inverse.ravel(), weight)
+    weights: Floats = np.bincount(inverse.ravel(), weight).astype(np.float64)
     if comb(domains, failures) <= MAX_SETS:
         best, worst = -1.0, tuple(range(failures))
         sets: Iterator[tuple[int, ...]] = combinations(range(domains), failures)

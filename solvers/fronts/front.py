@@ -155,6 +155,9 @@ def _check(problem: Problem, points: int, start: Plan | None, against: Against, 
     if against == "bytes_moved" and start is None:
         detail = "Bytes are moved from a plan that is running, and none is given."
         found.add("no_start", "/start", detail, "Give the plan that is running as the start.")
+    if against == "bytes_moved" and problem.constraints.survive is not None:
+        detail = "Few moves are searched for with pins, beside which what is to survive is not supported yet."
+        found.add("survive_beside", "/constraints/survive", detail, "Leave it out, or weigh against something else.")
     if num_groups is not None:
         reason = Eplb(policy="hierarchical", num_groups=num_groups).supports(problem)
         if reason:

@@ -60,7 +60,7 @@ class Lazarus:
     def _layer(self, problem: Problem, load: Floats) -> npt.NDArray[np.int32]:
         nodes, room = problem.topology.num_nodes, problem.num_slots // problem.topology.num_nodes
         on_nodes = _counts(load, nodes, room, self.least)
-        order = np.lexsort((load, on_nodes))
+        order = np.argsort(on_nodes, kind="stable")  # not by load as well: the busiest would share their nodes
         held: list[list[int]] = [[] for _ in range(nodes)]
         left, fresh = on_nodes.copy(), list(range(nodes))
         for begin in range(0, len(order), room):

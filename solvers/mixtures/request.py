@@ -95,7 +95,8 @@ class MixtureRequest:
             found.add(
                 "without_effect", "/quantile", detail, "Give over='quantile' and a quantile such as 0.9, or none."
             )
-        for number, weight in enumerate(self.weights):
+        weights: tuple[Any, ...] = self.weights
+        for number, weight in enumerate(weights):
             if not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
                 found.add("weights_range", f"/weights/{number}", f"{weight!r:.60}.", "Give a number above 0.")
         if self.constraints.load_groups not in (None, "sources"):

@@ -74,8 +74,8 @@ def test_a_form_that_is_none_is_wrong_usage(folder: Path) -> None:
 def test_a_plan_for_two_domains(folder: Path) -> None:
     """Named by their files; the matrix has all plans, and the text says which one to use."""
     out = folder / "both.json"
-    asked = (folder / "code.npz", folder / "chat.npz", "--topology", "1x4", "--engine", "sglang", "--rounds", 1)
-    asked = (*asked, "--work-limit", 1000, "--solver", "annealing")
+    asked: tuple[object, ...] = (folder / "code.npz", folder / "chat.npz", "--topology", "1x4", "--engine", "sglang")
+    asked = (*asked, "--rounds", 1, "--work-limit", 1000, "--solver", "annealing")
     found = document("mixture", *asked, "-o", out)
     assert found["domains"] == ["code", "chat"]
     assert list(found["plans"]) == ["mixture", "pooled", "only code", "only chat"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_sources_of_one_trace_are_domains() -> None:
     """By the column data_source, in its order; a trace without it is refused."""
     ids = np.zeros((256, 1, 1), np.int16)
     ids[:, 0, 0] = np.arange(256) % 4
-    columns = {"seq_id": np.arange(256) // 8, "data_source": np.repeat([7, 3], 128)}
+    columns: dict[str, Any] = {"seq_id": np.arange(256) // 8, "data_source": np.repeat([7, 3], 128)}
     found = domains_of(Trace.of(ids, num_experts=4, **columns), None, 1)
     assert [each.name for each in found] == ["source 3", "source 7"]
     assert [each.profile.tokens for each in found] == [64, 64]
@@ -130,7 +131,7 @@ def test_sources_of_one_trace_are_domains() -> None:
         ({"constraints": Constraints(load_groups="windows")}, "without_effect"),
     ],
 )
-def test_what_makes_no_sense_is_refused(asked: dict[str, object], code: str) -> None:
+def test_what_makes_no_sense_is_refused(asked: dict[str, Any], code: str) -> None:
     """Each refusal has its code."""
     with pytest.raises(InputError) as caught:
         mixture(TRACES, "1x4", **asked)

@@ -182,7 +182,7 @@ def deal_layer(order: Ints, alone: Ints, table: Table, room: Ints, load: Floats,
         for _ in range(2):
             if not _augment(order[i], table, room, load, alive):
                 return False
-    return alive.over[0] == 0
+    return bool(alive.over[0] == 0)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -255,7 +255,7 @@ def spread_layer(
         while alive.spread[e] == 0 or (copies[e] >= alive.least and alive.spread[e] < alive.least):
             if not _augment(e, table, room, load, alive):
                 return False
-    return alive.over[0] == 0
+    return bool(alive.over[0] == 0)
 
 
 @numba.njit(nogil=True, cache=True)

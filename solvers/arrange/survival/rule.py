@@ -75,7 +75,9 @@ def alive_of(row: Ints, rule: SurvivalRule | None, num_experts: int, slots_per_g
 def of_layers(table: Ints, rule: SurvivalRule | None, num_experts: int, slots_per_gpu: int) -> Alive:
     """Return the state of all layers of a map, (L, S): arrays with the layers as their first axis."""
     layers = [alive_of(row, rule, num_experts, slots_per_gpu) for row in table]
-    stacked = {name: np.stack([getattr(each, name) for each in layers]) for name in ("held", "spread", "short", "over")}
+    stacked: dict[str, Any] = {
+        name: np.stack([getattr(each, name) for each in layers]) for name in ("held", "spread", "short", "over")
+    }
     return layers[0]._replace(**stacked)
 
 
