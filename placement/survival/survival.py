@@ -162,7 +162,8 @@ def prove_survival(
         if share is not None:
             weight += share[layer, expert] / (1e6 * plan.num_layers)  # among sets that take as many
         worst, exact = _worst(mask, weight, domains, failures)
-        gone = ~mask[:, [d for d in range(domains) if d not in worst]].any(axis=1)
+        outside = [d for d in range(domains) if d not in worst]
+        gone = np.logical_not(np.any(mask[:, outside], axis=1))
     per_layer = np.bincount(layer[gone], minlength=plan.num_layers)
     if failures == 1 and len(layer):
         most_of_a_layer = int(max(np.bincount(layer[mask[:, d]], minlength=1).max() for d in range(domains)))
