@@ -22,6 +22,7 @@ from solvers.fronts.mixes import add_balanced_mixes, add_mixes, with_few_free
 from solvers.fronts.pareto import nondominated
 from solvers.fronts.points import Against, Front
 from solvers.fronts.search import FrontSearch
+from solvers.fronts.survival import by_survival, check_survival
 from solvers.methods.eplb.solver import Eplb
 from solvers.registry import Solver, solver_from
 from solvers.searching.events import Observer
@@ -75,10 +76,11 @@ def front(
         Same seed and work limit: same front, whatever the number of cores.
     start : Plan, optional
         A plan to improve on; needed against ``bytes_moved``, where it is what is running now.
-    against : {"imbalance", "replicas", "bytes_moved"}
+    against : {"imbalance", "replicas", "bytes_moved", "survival"}
         ``imbalance``: by load caps, and weights of the imbalance where the objective has one. ``replicas``: by slots
         per GPU, from ``ceil(E / G)`` to the problem's own (4 more where that is the same). ``bytes_moved``: by mixing
-        the layers of the start plan and of better plans.
+        the layers of the start plan and of better plans. ``survival``: by the experts that one failure may take, from
+        what the constraints let it take to what a plan loses that need not survive.
     num_groups : int, optional
         Expert groups of the router: hierarchical EPLB is a further candidate then.
     observe : callable, optional
@@ -111,7 +113,7 @@ def front(
         problem = replace(problem, objective=replace(problem.objective, traffic_weight=1.0))
     sizes = _sizes(problem, points) if against == "replicas" else []
     _check_sizes(solver, problem, sizes)
-    searches = {"imbalance": points, "replicas": len(sizes), "bytes_moved": MOVE_SEARCHES}[against]
+    searches = {"replicas": len(sizes), "bytes_moved": MOVE_SEARCHES}.get(against, points)
     run = FrontSearch(
         problem,
         solver,
@@ -126,6 +128,8 @@ def front(
     try:
         if against == "replicas":
             _by_replicas(run, sizes, start, num_groups)
+        elif against == "survival":
+            by_survival(run, points)
         else:
             if start is not None:
                 run.start_from(start, problem)
@@ -155,9 +159,7 @@ def _check(problem: Problem, points: int, start: Plan | None, against: Against, 
     if against == "bytes_moved" and start is None:
         detail = "Bytes are moved from a plan that is running, and none is given."
         found.add("no_start", "/start", detail, "Give the plan that is running as the start.")
-    if against == "bytes_moved" and problem.constraints.survive is not None:
-        detail = "Few moves are searched for with pins, beside which what is to survive is not supported yet."
-        found.add("survive_beside", "/constraints/survive", detail, "Leave it out, or weigh against something else.")
+    check_survival(problem, start, against, found)
     if num_groups is not None:
         reason = Eplb(policy="hierarchical", num_groups=num_groups).supports(problem)
         if reason:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from placement import Constraints, Objective, Problem, Survive, Topology
+from placement import Constraints, Objective, Problem, Survive, Topology, prove_survival
 from placement.cost.feasibility import broken_constraints
 from placement.problem.sizes import SurvivalRule
-from solvers import Limits, names, solve
+from solvers import Against, Limits, front, names, solve
 from solvers.arrange.survival.repair import alive_by_load, kept_alive
 from solvers.arrange.survival.rule import alive_of, try_exchange, undo_exchange
 from tests.builders.problems import problem_of, random_table
@@ -89,3 +91,30 @@ def test_exchanges_are_counted_as_anew(failures: int, lost: int) -> None:
         anew = alive_of(row, rule, 6, 3)
         assert all(np.array_equal(getattr(alive, name), getattr(anew, name)) for name in ("held", "spread", "short"))
         assert alive.over[0] == anew.over[0] <= before
+
+
+def test_the_front_against_survival_shows_its_price() -> None:
+    """From none lost to what a plan loses that need not survive; scores fall, and every plan loses what it says."""
+    asked = problem("nodes=1", 5)
+    found = front(asked, against="survival", points=3, limits=Limits(work=6000), solver="annealing", workers=1)
+    lost = [point.lost_experts or 0 for point in found.points]
+    assert lost[0] == 0
+    assert lost == sorted(set(lost))
+    assert [point.score.total for point in found.points] == sorted((p.score.total for p in found.points), reverse=True)
+    for point in found.points:
+        proof = prove_survival(point.plan, asked.topology, "nodes=1")
+        assert proof.lost_in_layer == point.lost_experts
+
+
+@pytest.mark.parametrize(
+    ("against", "text"), [("bytes_moved", "nodes=1"), ("survival", "gpus=2"), ("survival", "none")]
+)
+def test_fronts_that_make_no_sense_are_refused(against: Against, text: str) -> None:
+    """Moves are searched for with pins; losses of several failures are not bounded; something has to fail."""
+    asked = problem("nodes=1" if text == "none" else text, 7)
+    if text == "none":
+        asked = replace(asked, constraints=Constraints())
+    with pytest.raises(InputError) as caught:
+        front(asked, against=against)
+    codes = {violation.code for violation in caught.value.violations}
+    assert codes & {"survive_beside", "failures_range", "survive_missing"}
