@@ -47,6 +47,8 @@ def main() -> None:
     parser.add_argument("--work", type=int, default=2_000_000, help="Of each search.")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--machine", help="With --model, for milliseconds: h200:1x4.")
+    parser.add_argument("--model")
     options = parser.parse_args()
     print(conditions(options.trace or "three synthetic domains, 8 x 64, top-6", 0, "all"))
     neighbours = Neighbours()
@@ -62,6 +64,8 @@ def main() -> None:
             limits=solvers.Limits(work=options.work),
             rounds=options.rounds,
             seed=seed,
+            machine=options.machine,
+            model=options.model,
         )
         rows = [
             [
@@ -70,11 +74,18 @@ def main() -> None:
                 f"{row.target:.4f}",
                 f"{row.low:.4f} to {row.high:.4f}",
                 f"{row.above_low:+.4f} to {row.above_high:+.4f}",
+                f"{max(cell.fit for cell in row.cells.values()):.4f}",
+                "-" if row.step_ms is None else f"{row.step_ms:.2f}",
             ]
             for row in found.rows
         ]
         print(f"\nseed {seed}")
-        print(table(["plan", *found.domains, "worst", "95 %", "above the mixture's, 95 %"], rows))
+        print(
+            table(
+                ["plan", *found.domains, "worst", "95 %", "above the mixture's, 95 %", "worst, fitted", "worst, ms"],
+                rows,
+            )
+        )
         ours, pooled, *single = (row.target for row in found.rows)
         won["pooled"] += ours < pooled
         won["every plan for one domain"] += ours < min(single)

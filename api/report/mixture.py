@@ -21,6 +21,8 @@ def mixture_text(found: Mixture) -> str:
     what = WHAT[found.request.over]
     header = ["plan", *(f"{name}\nheld out" for name in found.domains), f"{what}\nheld out", "95 %\ninterval"]
     header += ["above the mixture's\n95 % interval"]
+    timed = found.rows[0].step_ms is not None
+    header += [*(f"{name}\nstep ms" for name in found.domains), f"{what}\nstep ms"] if timed else []
     rows = [
         [
             row.name,
@@ -28,6 +30,8 @@ def mixture_text(found: Mixture) -> str:
             f"{row.target:.4f}",
             f"{row.low:.4f} to {row.high:.4f}",
             "" if row is found.rows[0] else f"{row.above_low:+.4f} to {row.above_high:+.4f}",
+            *(f"{cell.step_ms:.4g}" for cell in row.cells.values() if cell.step_ms is not None),
+            *([] if row.step_ms is None else [f"{row.step_ms:.4g}"]),
         ]
         for row in found.rows
     ]

@@ -14,6 +14,7 @@ from solvers.mixtures.domains import Domain
 from solvers.mixtures.judging import GroupCosts, replay_groups
 from solvers.mixtures.request import MixtureRequest
 from solvers.mixtures.search import target_of
+from solvers.mixtures.timing import step_times
 
 __all__ = ["Cell", "PlanRow", "judge_plans"]
 
@@ -38,6 +39,8 @@ class Cell:
         Largest GPU load over the mean, mean over layers.
     traffic : float
         The objective's traffic term.
+    step_ms : float or None
+        Mean time of a forward pass, where machine and model are known.
     """
 
     cost: float
@@ -46,6 +49,7 @@ class Cell:
     fit: float
     imbalance: float
     traffic: float
+    step_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +59,7 @@ class PlanRow:
     Attributes
     ----------
     name : str
-        ``mixture``, ``pooled``, or ``only NAME``.
+        ``mixture``; ``pooled``, for all tokens together as they were recorded; or ``only NAME``.
     plan : Plan
     cells : dict of str to Cell
         By domain.
@@ -65,6 +69,8 @@ class PlanRow:
         95 % interval of it.
     above_low, above_high : float
         95 % interval of how far it is above that of the mixture, on the same draws; 0 for the mixture itself.
+    step_ms : float or None
+        What is minimised, of the domains' times of a forward pass.
     """
 
     name: str
@@ -75,6 +81,7 @@ class PlanRow:
     high: float
     above_low: float
     above_high: float
+    step_ms: float | None = None
 
 
 def judge_plans(
@@ -96,6 +103,8 @@ def judge_plans(
     plans : mapping of str to Plan
         With one that is called ``mixture``, which the others are compared with.
     """
+    time = request.time_model()
+    steps = None if time is None else step_times(time, request.phase or "prefill", problem, plans, domains)
     judged: dict[str, list[GroupCosts]] = {}
     fitted: dict[str, list[float]] = {}
     for name, plan in plans.items():
@@ -121,12 +130,20 @@ def judge_plans(
                 fit=fitted[name][d],
                 imbalance=own[d].imbalance,
                 traffic=own[d].traffic,
+                step_ms=None if steps is None else steps[name][d],
             )
             for d, domain in enumerate(domains)
         }
         low, high = np.quantile(targets, LEVEL).tolist()
         above_low, above_high = np.quantile(targets - ours, LEVEL).tolist()
         target = float(target_of(costs, weights, request))
-        about: dict[str, Any] = {"low": low, "high": high, "above_low": above_low, "above_high": above_high}
+        times = None if steps is None else float(target_of(np.array(steps[name]), weights, request))
+        about: dict[str, Any] = {
+            "low": low,
+            "high": high,
+            "above_low": above_low,
+            "above_high": above_high,
+            "step_ms": times,
+        }
         rows.append(PlanRow(name=name, plan=plans[name], cells=cells, target=target, **about))
     return tuple(rows)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -80,6 +82,7 @@ class Mixture(Shown, ByContent):
                     "target": row.target,
                     "interval": [row.low, row.high],
                     "above_mixture": [row.above_low, row.above_high],
+                    "step_ms": row.step_ms,
                     "domains": {
                         name: {
                             "cost": cell.cost,
@@ -87,6 +90,7 @@ class Mixture(Shown, ByContent):
                             "fit": cell.fit,
                             "imbalance": cell.imbalance,
                             "traffic": cell.traffic,
+                            "step_ms": cell.step_ms,
                         }
                         for name, cell in row.cells.items()
                     },
@@ -143,6 +147,7 @@ def mixture(
     elif topology is not None or asked:
         detail = "A request says everything already."
         raise InputError.of("request_twice", "/request", detail, "Give the request or its fields, not both.")
+    request.time_model()  # a machine that is not known is told before a long trace is read
     tell("reading and profiling")
     domains = domains_of(source, request.hold_out, workers)
     weights = _weights(request, domains)
@@ -164,7 +169,8 @@ def mixture(
     notes = (*travel_notes(engine, request.objective, pooled), *problem.topology.notes, *problem.topology.warnings)
     rounds = search_mixture(domains, problem, request, weights, workers=workers, tell=tell)
     plans = {"mixture": min(rounds, key=lambda each: each.target).plan}
-    for name, each in {"pooled": pooled, **{f"only {domain.name}": domain.profile for domain in domains}}.items():
+    together = reduce(operator.add, [domain.profile for domain in domains])
+    for name, each in {"pooled": together, **{f"only {domain.name}": domain.profile for domain in domains}}.items():
         tell(f"searching: {name}")
         plans[name] = _one(problem, each, request, workers)
     tell("replaying tokens")

@@ -15,7 +15,7 @@ from traces.profile.windows import WindowedLoad
 __all__ = ["mixed"]
 
 Floats = npt.NDArray[np.float64]
-STEPS = 1000  # that the weight of the largest domain is counted in: weights are right to a thousandth
+STEPS = 10_000  # times that the domain of most weight per token is taken, so that weights are nearly right
 LIMIT = 1 << 20  # windows that may be kept: these are not coarsened
 COUNTED = ("affinity", "coactivation", "source_load", "sequence_load")
 
@@ -38,7 +38,7 @@ def mixed(profiles: Sequence[Profile], weights: Floats) -> Profile:
     """
     tokens = np.array([profile.tokens for profile in profiles], dtype=np.float64)
     rate = weights / tokens
-    times = np.round(STEPS * rate / rate.max() * np.maximum(1.0, tokens.max() / tokens)).astype(np.int64)
+    times = np.round(STEPS * rate / rate.max()).astype(np.int64)
     times = np.maximum(times, (weights > 0).astype(np.int64))
     kept = [number for number in range(len(profiles)) if times[number]]
     values: dict[str, Any] = {

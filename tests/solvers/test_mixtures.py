@@ -39,14 +39,14 @@ BY_LOAD = Objective(execution="dispatch", dedup="none", imbalance_weight=30.0, t
 
 
 def test_a_mixture_is_what_repeated_traces_are() -> None:
-    """Weights of 2 to 1 of equally long traces: the loads and pairs of one taken twice and the other once."""
-    a, b = profile_of(TRACES["a"]), profile_of(TRACES["b"])
+    """Weights of 2 to 1, and traces of 1 to 2: the loads and pairs of one taken four times and the other once."""
+    a, b = profile_of(TRACES["a"]), profile_of(domain(2, 2, tokens=2400))
     found = mixed([a, b], np.array([2 / 3, 1 / 3]))
-    assert np.allclose(found.load / found.load.sum(), (2 * a.load + b.load) / (2 * a.load + b.load).sum())
+    assert np.allclose(found.load / found.load.sum(), (4 * a.load + b.load) / (4 * a.load + b.load).sum())
     assert a.affinity is not None
     assert b.affinity is not None
     assert found.affinity is not None
-    assert np.allclose(found.affinity / found.affinity.sum(), (2 * a.affinity + b.affinity) / (3 * a.affinity.sum()))
+    assert np.allclose(found.affinity / found.affinity.sum(), (4 * a.affinity + b.affinity) / (6 * a.affinity.sum()))
     assert found.sample is not None
     sample = np.concatenate([found.sample.topk_ids[:, 0, 0]])
     assert (sample == 1).mean() > (sample == 2).mean()
@@ -129,6 +129,7 @@ def test_sources_of_one_trace_are_domains() -> None:
         ({"weights": (1.0, -1.0, 1.0)}, "weights_range"),
         ({"weights": (1.0, 1.0)}, "weights_number"),
         ({"constraints": Constraints(load_groups="windows")}, "without_effect"),
+        ({"objective": Objective(execution="dispatch", activated_weight=1.0)}, "activated_unsupported"),
     ],
 )
 def test_what_makes_no_sense_is_refused(asked: dict[str, Any], code: str) -> None:

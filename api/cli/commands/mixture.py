@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["mixture"]
 
 
-@asks(TraceReading, "reading")
+@asks(
+    TraceReading, "reading", without=("model", "phase", "model_layers", "first_moe_layer", "moe_layers", "mtp_layers")
+)
 @asks(MixtureRequest)
 def mixture(
     traces: Annotated[
@@ -48,7 +50,7 @@ def mixture(
         checks.run(lambda: check_outputs({"--output": output}, tuple(traces)))
         topology: Any = checks.run(lambda: read_topology(asked.get("topology")))
         request: Any = None if topology is None else asked.build(checks, topology=topology)
-        source: Any = None if read is None else checks.run(lambda: _open(traces, read))
+        source: Any = None if read is None else checks.run(lambda: _open(traces, read, asked.get("model")))
     with progress() as shown:
         found = find(source, request=request, workers=workers, tell=shown.phase)
     if output is not None:
@@ -60,12 +62,13 @@ def mixture(
     write(mixture_text(found))
 
 
-def _open(paths: list[Path], read: TraceReading) -> Domains:
+def _open(paths: list[Path], read: TraceReading, model: str | None) -> Domains:
     """Open one trace, or several by name."""
     from solvers.mixtures.domains import domain_names
     from traces import load
+    from traces.model.presets import layout_of
 
-    options = read.load_options(read.layout())
+    options = read.load_options(None if model is None else layout_of(model))
     if len(paths) == 1:
         only: Any = load(paths[0], **options)
         return only  # type: ignore[no-any-return]  # counts are refused by the library
