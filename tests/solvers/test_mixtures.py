@@ -17,6 +17,7 @@ from solvers.mixtures.search import target_of
 from solvers.mixtures.weighing import mixed
 from tests.builders.traces import profile_of
 from traces import InputError, Trace
+from traces.synthetic import Synthetic, generate
 
 EXPERTS = 8
 
@@ -130,6 +131,8 @@ def test_sources_of_one_trace_are_domains() -> None:
         ({"weights": (1.0, 1.0)}, "weights_number"),
         ({"constraints": Constraints(load_groups="windows")}, "without_effect"),
         ({"objective": Objective(execution="dispatch", activated_weight=1.0)}, "activated_unsupported"),
+        ({"machine": "h200:1x4"}, "machine_and_model"),
+        ({"phase": "decode"}, "without_effect"),
     ],
 )
 def test_what_makes_no_sense_is_refused(asked: dict[str, Any], code: str) -> None:
@@ -137,3 +140,16 @@ def test_what_makes_no_sense_is_refused(asked: dict[str, Any], code: str) -> Non
     with pytest.raises(InputError) as caught:
         mixture(TRACES, "1x4", **asked)
     assert caught.value.violations[0].code == code
+
+
+def test_times_are_told_where_machine_and_model_are_known() -> None:
+    """Milliseconds of every plan and domain; what is minimised is of the worst one."""
+    sizes = Synthetic(num_layers=2, num_experts=64, top_k=6, num_tokens=600)
+    sources = {name: generate(replace(sizes, seed=seed)) for seed, name in enumerate("ab")}
+    known = {"machine": "h200:1x4", "model": "deepseek-v2-lite", "tokens_per_gpu": 64, "engine": "sglang"}
+    asked: dict[str, Any] = {"solver": "contiguous", "rounds": 1, "workers": 1} | known
+    found = mixture(sources, "1x4", **asked)
+    for row in found.rows:
+        times = [cell.step_ms for cell in row.cells.values()]
+        assert all(time is not None and time > 0 for time in times)
+        assert row.step_ms == max(time or 0.0 for time in times)
