@@ -16,8 +16,11 @@ import solvers
 import traces
 from traces.synthetic import Synthetic, generate
 
+SIZES = {"num_layers": 8, "num_experts": 64, "top_k": 6}
+# The first has most of the tokens: a plan for all of them together is a plan for it.
 MADE = {
-    f"seed {seed}": Synthetic(num_layers=8, num_experts=64, top_k=6, num_tokens=8000, seed=seed) for seed in (1, 2, 3)
+    f"seed {seed}": Synthetic(seed=seed, num_tokens=tokens, **SIZES)
+    for seed, tokens in ((1, 80_000), (2, 20_000), (3, 20_000))
 }
 
 
