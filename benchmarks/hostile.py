@@ -29,11 +29,10 @@ import hostile_attacks as attacks
 import hostile_work as work
 import httpx2
 from _harness import Neighbours, table
+from hostile_others import Beside, beside, plan, small_trace
 from hostile_target import HangingProvider, Target
 
 ROOT = Path(__file__).parents[1]
-HEALTH_EVERY_S = 0.05
-PLAN_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,79 +83,13 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-@dataclass
-class Beside:
-    """What the others met while an attack lasted; seconds."""
-
-    health: list[float] = field(default_factory=list)
-    uploads: list[float] = field(default_factory=list)
-    plans: list[float] = field(default_factory=list)
-    failures: Counter[str] = field(default_factory=Counter)
-
-
-def ask_health(target: Target, beside: Beside, over: threading.Event) -> None:
-    """Ask whether the server is alive, each time on a connection of its own."""
-    while not over.is_set():
-        begin = time.monotonic()
-        try:
-            answer = httpx2.get(f"{target.url}/healthz", timeout=120)
-            if answer.status_code != 200:
-                beside.failures[f"healthz {answer.status_code}"] += 1
-        except httpx2.HTTPError as error:
-            beside.failures[f"healthz {type(error).__name__}"] += 1
-        beside.health.append(time.monotonic() - begin)
-        over.wait(HEALTH_EVERY_S)
-
-
-def upload_and_plan(target: Target, beside: Beside, over: threading.Event) -> None:
-    """Do as an honest tenant does: a small upload, a plan of a second, and so on."""
-    number = 0
-    with target.client(target.honest, timeout=300) as http:
-        while not over.is_set():
-            number += 1
-            begin = time.monotonic()
-            try:
-                sent = http.post("/v1/traces", content=target.small_trace(number))
-            except httpx2.HTTPError as error:
-                beside.failures[f"upload {type(error).__name__}"] += 1
-                continue
-            finally:
-                beside.uploads.append(time.monotonic() - begin)
-            if sent.status_code not in (200, 201):
-                beside.failures[f"upload {sent.status_code}"] += 1
-                over.wait(0.2)
-                continue
-            begin = time.monotonic()
-            try:
-                _plan(http, sent.json()["id"], beside)
-            except httpx2.HTTPError as error:
-                beside.failures[f"plan {type(error).__name__}"] += 1
-            beside.plans.append(time.monotonic() - begin - PLAN_S)
-
-
-def _plan(http: httpx2.Client, trace: str, beside: Beside) -> None:
-    body = {"trace": trace, "topology": "1x4", "solver": "annealing", "limits": {"time_s": PLAN_S}}
-    answer = http.post("/v1/plans", json=body, headers={"Prefer": "wait=60"})
-    while answer.status_code == 202:
-        answer = http.get(answer.headers["location"], headers={"Prefer": "wait=60"})
-        if answer.status_code == 200 and answer.json()["finished_at"] is not None:
-            return
-    if answer.status_code != 200:
-        beside.failures[f"plan {answer.status_code}"] += 1
-
-
 def attack_once(attack: Attack, target: Target, seconds: float) -> tuple[Beside, Counter[str]]:
     """Let the attackers go for so long; return what the others met, and what the attackers were told."""
-    beside, told, over = Beside(), Counter[str](), threading.Event()
-    others = [
-        threading.Thread(target=work, args=(target, beside, over), daemon=True)
-        for work in (ask_health, upload_and_plan)
-    ]
-    for thread in others:
-        thread.start()
-    deadline = time.monotonic() + seconds
+    told = Counter[str]()
 
     def attacker(_: int) -> None:
+        # Attackers have machines of their own. Here they leave the server what it asks for of this one's cores.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         with target.client(target.attacker, timeout=30) as http:
             while time.monotonic() < deadline:
                 try:
@@ -164,13 +97,12 @@ def attack_once(attack: Attack, target: Target, seconds: float) -> tuple[Beside,
                 except (httpx2.HTTPError, OSError) as error:
                     told[type(error).__name__] += 1
 
-    with ThreadPoolExecutor(attack.attackers) as pool:
-        list(pool.map(attacker, range(attack.attackers)))
-    over.set()
-    for thread in others:
-        thread.join(300)
+    with beside(target.url, target.honest) as met:
+        deadline = time.monotonic() + seconds
+        with ThreadPoolExecutor(attack.attackers) as pool:
+            list(pool.map(attacker, range(attack.attackers)))
     target.close_sockets()
-    return beside, told
+    return met, told
 
 
 def measure(name: str, seconds: float, root: Path, rest_s: float) -> tuple[str, ...]:
@@ -179,18 +111,14 @@ def measure(name: str, seconds: float, root: Path, rest_s: float) -> tuple[str, 
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder, HangingProvider() as provider:
         target = Target.start(Path(folder), root, provider, attack.settings)
         try:
-            warm = Beside()
-            over = threading.Event()
             for _ in range(3):
                 with suppress(httpx2.HTTPError), target.client(target.honest, timeout=60) as http:
-                    trace = http.post("/v1/traces", content=target.small_trace(0)).json()["id"]
-                    _plan(http, trace, warm)
-            over.set()
+                    plan(http, http.post("/v1/traces", content=small_trace(0)).json()["id"])
             with target.client(provider.token({"scope": "moe-placement:read"}), timeout=60) as http:
                 http.get("/v1/plans")  # the provider's keys are known before it hangs
             provider.hang()
             before, kept = target.memory_mb(), target.audit_rows()
-            beside, told = attack_once(attack, target, seconds)
+            met, told = attack_once(attack, target, seconds)
             time.sleep(rest_s)
             after, rows = target.memory_mb(), target.audit_rows() - kept
             stop_s = target.stop()
@@ -199,17 +127,17 @@ def measure(name: str, seconds: float, root: Path, rest_s: float) -> tuple[str, 
             target.kill()
     row = (
         name,
-        f"{1e3 * (quantiles(beside.health, n=100, method='inclusive')[98] if len(beside.health) > 1 else 0):.0f} ms",
-        f"{1e3 * max(beside.health, default=0):.0f} ms",
-        f"{max(beside.uploads, default=0):.2f} s",
-        f"{max(beside.plans, default=0):.2f} s",
+        f"{1e3 * (quantiles(met.health, n=100, method='inclusive')[98] if len(met.health) > 1 else 0):.0f} ms",
+        f"{1e3 * max(met.health, default=0):.0f} ms",
+        f"{max(met.uploads, default=0):.2f} s",
+        f"{max(met.plans, default=0):.2f} s",
         f"{before:.0f} -> {after:.0f} MB",
         f"{stop_s:.1f} s",
         str(faults),
         str(rows),
-        str(sum(beside.failures.values())),
+        str(sum(met.failures.values())),
     )
-    failures = ", ".join(f"{count} {what}" for what, count in beside.failures.items())
+    failures = ", ".join(f"{count} {what}" for what, count in met.failures.items())
     sys.stderr.write(f"{' | '.join(row)}; told {dict(told.most_common(6))}; others failed: {failures or 'never'}\n")
     return row
 

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import httpx2
+from hostile_others import small_trace
 from hostile_target import Target
 
 JSON = {"Content-Type": "application/json"}
@@ -43,7 +44,7 @@ def wrong_key(target: Target, http: httpx2.Client) -> object:
 def refused_change(target: Target, http: httpx2.Client) -> object:
     """Ask for a change without a key, at a path that is long."""
     path = f"/v1/plans/{secrets.token_hex(1000)}"
-    return httpx2.request(secrets.choice(("POST", "DELETE", "PUT")), target.url + path, timeout=30).status_code
+    return http.request(secrets.choice(("POST", "DELETE", "PUT")), path, headers={"Authorization": ""}).status_code
 
 
 ODD: tuple[dict[str, Any], ...] = (
@@ -79,7 +80,7 @@ def odd_path(target: Target, http: httpx2.Client) -> object:
 
 
 def _own_trace(target: Target, http: httpx2.Client) -> str:
-    found: str = http.post("/v1/traces", content=target.small_trace(1_000_001)).json()["id"]
+    found: str = http.post("/v1/traces", content=small_trace(1_000_001)).json()["id"]
     return found
 
 

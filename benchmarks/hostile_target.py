@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import resource
@@ -21,11 +20,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx2
-import numpy as np
 
 __all__ = ["HangingProvider", "Target"]
 
 AUDIENCE = "moe-placement"
+CALL = (sys.executable, "-c", "from api.cli import main; main()")  # as the console script of any version
 
 
 class HangingProvider:
@@ -112,14 +111,13 @@ class Target:
         environment["PYTHONPATH"] = str(root)
 
         def run(*command: str) -> str:
-            call = [sys.executable, "-c", "import moe_placement as m; m.main()", *command, "--data-dir", str(data)]
+            call = [*CALL, *command, "--data-dir", str(data)]
             return subprocess.run(call, cwd=root, env=environment, check=True, capture_output=True, text=True).stdout
 
         keys = [json.loads(run("key", "create", "--tenant", who, "--scope", "write", "--json"))["key"] for who in "ab"]
         log = folder / "log"
         with log.open("wb") as file:
-            call = [sys.executable, "-m", "api.service.server"]
-            process = subprocess.Popen(call, cwd=root, env=environment, stderr=file, stdout=file)
+            process = subprocess.Popen([*CALL, "serve"], cwd=root, env=environment, stderr=file, stdout=file)
         begin = time.monotonic()
         while not (found := [line for line in log.read_text().splitlines() if '"service.listening"' in line]):
             if time.monotonic() - begin > 60 or process.poll() is not None:
@@ -149,14 +147,6 @@ class Target:
             with suppress(OSError):
                 made.close()
         self.sockets.clear()
-
-    def small_trace(self, number: int) -> bytes:
-        """Return a small trace, another one for each number."""
-        rng = np.random.default_rng(number)
-        ids = (rng.integers(0, 32, (500, 4, 1)) + np.arange(2)) % 32
-        file = io.BytesIO()
-        np.savez(file, topk_ids=ids.astype(np.uint8), layer_ids=np.arange(4), num_experts=np.array(32))
-        return file.getvalue()
 
     def memory_mb(self) -> float:
         """Return the resident memory of the server process, not of its workers."""

@@ -10,6 +10,7 @@ from functools import cache
 
 import httpx2
 import numpy as np
+from hostile_others import small_trace
 from hostile_target import Target
 
 JSON = {"Content-Type": "application/json"}
@@ -44,7 +45,7 @@ def small_and_slow(target: Target, http: httpx2.Client) -> object:
 
 
 def _trace(target: Target, http: httpx2.Client) -> str:
-    found: str = http.post("/v1/traces", content=target.small_trace(1_000_001)).json()["id"]
+    found: str = http.post("/v1/traces", content=small_trace(1_000_001)).json()["id"]
     return found
 
 

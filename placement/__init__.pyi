@@ -6,6 +6,8 @@ from .cost.score import Term as Term
 from .cost.score import score as score
 from .cost.split import TokenSplit as TokenSplit
 from .cost.split import optimal_split as optimal_split
+from .moves.relabel import Relabelled as Relabelled
+from .moves.relabel import relabel as relabel
 from .plan.diff import Diff as Diff
 from .plan.diff import diff as diff
 from .plan.plan import Plan as Plan
@@ -46,6 +48,7 @@ __all__ = [
     "Pin",
     "Plan",
     "Problem",
+    "Relabelled",
     "Renumbered",
     "Score",
     "SettledObjective",
@@ -62,6 +65,7 @@ __all__ = [
     "lower_bound",
     "optimal_split",
     "prove_survival",
+    "relabel",
     "renumber",
     "score",
 ]

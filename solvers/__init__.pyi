@@ -38,13 +38,24 @@ from .mixtures.mixture import Mixture as Mixture
 from .mixtures.mixture import mixture as mixture
 from .mixtures.request import MixtureRequest as MixtureRequest
 from .plans import make_plan as make_plan
+from .policies.request import PolicyRequest as PolicyRequest
+from .policies.results import PolicyRun as PolicyRun
+from .policies.results import Simulation as Simulation
+from .policies.simulating import simulate as simulate
 from .registry import Solver as Solver
 from .registry import names as names
 from .registry import parameters_of as parameters_of
 from .registry import solver_class as solver_class
 from .registry import solver_from as solver_from
+from .replanning.replanning import replan as replan
+from .replanning.request import ReplanRequest as ReplanRequest
+from .replanning.result import Replan as Replan
 from .request import FrontRequest as FrontRequest
 from .request import Request as Request
+from .residency.outcome import PolicyFigures as PolicyFigures
+from .residency.outcome import Residency as Residency
+from .residency.request import ResidencyRequest as ResidencyRequest
+from .residency.running import simulate_residency as simulate_residency
 from .searching.events import Event as Event
 from .searching.limits import Limits as Limits
 from .searching.search import Search as Search
@@ -85,12 +96,20 @@ __all__ = [
     "MoeTuner",
     "MtKaHyPar",
     "NoPlanError",
+    "PolicyFigures",
+    "PolicyRequest",
+    "PolicyRun",
     "Random",
     "Reload",
+    "Replan",
+    "ReplanRequest",
     "Request",
+    "Residency",
+    "ResidencyRequest",
     "RoundRobin",
     "Search",
     "SetPartition",
+    "Simulation",
     "Solution",
     "Solver",
     "Step",
@@ -107,7 +126,10 @@ __all__ = [
     "names",
     "parameters_of",
     "plotting",
+    "replan",
+    "simulate",
     "simulate_failures",
+    "simulate_residency",
     "solve",
     "solver_class",
     "solver_from",

@@ -160,9 +160,10 @@ def judge(
     notes: tuple[str, ...] = (),
     counts: Mapping[str, LoadCounts] = MappingProxyType({}),
     pass_tokens: Sequence[int] = (),
+    scores: Mapping[str, float] | None = None,
     workers: int | None = None,
 ) -> Comparison:
-    """Replay each part through each plan.
+    """Replay each part through each plan, in one pass over the tokens where memory allows.
 
     Parameters
     ----------
@@ -178,20 +179,20 @@ def judge(
         By part, where there are counts of several points in time: what loads a plan has at each.
     pass_tokens : sequence of int
         See `placement.evaluate`.
+    scores : mapping of str to float, optional
+        Of those plans that the problem has scored already.
     workers : int, optional
         Threads; all available cores by default.
     """
+    found = replay_both(plans, parts, problem.topology, problem.objective, pass_tokens=pass_tokens, workers=workers)
+    known = {} if scores is None else scores
     rows = [
         Judged(
             name=name,
             plan=plan,
-            parts={
-                part: replay_both(
-                    plan, trace, problem.topology, problem.objective, pass_tokens=pass_tokens, workers=workers
-                )
-                for part, trace in parts.items()
-            },
-            score=score(problem, problem.table_of(plan)).total,  # the problem's, whatever the plan was made for
+            parts={part: found[part, name] for part in parts},
+            # The problem's, whatever the plan was made for.
+            score=known[name] if name in known else score(problem, problem.table_of(plan)).total,
             expected_load=expected_load(problem, plan),
             counts=loads_of_parts(problem, plan, counts),
             dumps=loads_of_dumps(problem, plan, counts),

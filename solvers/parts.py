@@ -14,7 +14,7 @@ from solvers.source import Source, open_source, split, split_dumps, told_while_r
 from traces import LoadCounts, Profile, Trace
 from traces.support.words import HoldOutBy
 
-__all__ = ["Named", "Parts", "travel_notes"]
+__all__ = ["Named", "Parts", "sends_home", "travel_notes"]
 
 BY_LOAD = (
     "Counts don't tell which experts follow each other, or share a message: planned as a dispatch with a message per "
@@ -52,6 +52,8 @@ class Parts:
         hold_out: float | None,
         workers: int | None,
         by: HoldOutBy | None = None,
+        *,
+        pairs_later: bool = False,
     ) -> Parts:
         """Split a source and profile the part to fit.
 
@@ -64,6 +66,8 @@ class Parts:
             Threads.
         by : {"sequence", "time", "source"}, optional
             See `solvers.Request`.
+        pairs_later : bool
+            See `Profile.of`.
 
         Raises
         ------
@@ -83,10 +87,19 @@ class Parts:
         fit, held_out, notes = split(opened, hold_out, by)
         looked, diagnosis = told_while_read(opened)
         counted = looked if isinstance(looked, Profile) else split(looked, hold_out, by)[0] or looked
-        profile = counted if isinstance(counted, Profile) else Profile.of(counted, workers=workers)
+        profile = (
+            counted if isinstance(counted, Profile) else Profile.of(counted, workers=workers, pairs_later=pairs_later)
+        )
         if fit is not None and not isinstance(opened, Profile):
             notes = with_counted(notes, fit, profile)
         return cls(profile=profile, fit=fit, held_out=held_out, notes=(*notes, *diagnosis()))
+
+
+def sends_home(engine: str | None, objective: Objective) -> bool:
+    """Whether it is said that tokens travel by dispatch: few methods look at pairs of experts then."""
+    if objective.execution is not None or engine is None:
+        return objective.execution == "dispatch"
+    return engine_of(engine).engine.execution == "dispatch"
 
 
 def travel_notes(engine: str | None, objective: Objective, profile: Profile) -> tuple[str, ...]:

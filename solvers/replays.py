@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from placement import Evaluation, Objective, Plan, SettledObjective, Topology, evaluate
+from placement import Evaluation, Objective, Plan, SettledObjective, Topology
 from placement.problem.objective import Execution
+from placement.replay.evaluate import Asked, evaluate_together
 from traces import Trace
 from traces.support.content import ByContent
 
@@ -76,39 +77,62 @@ def replay_as_planned(
         See `placement.evaluate`.
     workers : int, optional
     """
-    policy = objective.replica_policy
-    more: dict[str, Any] = {"pass_tokens": pass_tokens, "workers": workers}
-    if objective.execution == "context_coherent":
-        return evaluate(plan, trace, topology, execution="context_coherent", replica_policy=policy, **more)
-    return evaluate(
-        plan,
-        trace,
-        topology,
-        execution="dispatch",
-        dedup=objective.dedup,
-        ownership=objective.ownership,
-        replica_policy=policy,
-        decode_batch=objective.decode_batch if objective.activated_weight else None,
-        **more,
-    )
+    asked = {("", 0): _asked(plan, topology, objective, pass_tokens)}
+    return evaluate_together({"": trace}, asked, workers=workers)["", 0]
 
 
 def replay_both(
-    plan: Plan,
-    trace: Trace,
+    plans: Mapping[str, Plan],
+    parts: Mapping[str, Trace],
     topology: Topology,
     objective: SettledObjective,
     *,
     pass_tokens: Sequence[int] = (),
     workers: int | None = None,
-) -> PartFigures:
-    """Replay a trace under the objective's execution, and under the other one with its usual choices."""
+) -> dict[tuple[str, str], PartFigures]:
+    """Replay parts of a trace under the objective's execution, and under the other one with its usual choices.
+
+    Parameters
+    ----------
+    plans : mapping of str to Plan
+    parts : mapping of str to Trace
+        Tokens are read once for all plans, and parts of one trace together.
+    topology : Topology
+    objective : SettledObjective
+    pass_tokens : sequence of int
+        See `placement.evaluate`; of the objective's execution.
+    workers : int, optional
+
+    Returns
+    -------
+    dict
+        By part and plan.
+    """
     other: Execution = "dispatch" if objective.execution == "context_coherent" else "context_coherent"
     usual = Objective(execution=other).settled(capped=False)
-    own = replay_as_planned(plan, trace, topology, objective, pass_tokens=pass_tokens, workers=workers)
-    found = replay_as_planned(plan, trace, topology, usual, workers=workers)
-    context, home = (own, found) if other == "dispatch" else (found, own)
-    return PartFigures(evaluation=own, context_coherent=context, dispatch=home)
+    asked = {
+        (part, (name, own)): _asked(plan, topology, objective, pass_tokens) if own else _asked(plan, topology, usual)
+        for part in parts
+        for name, plan in plans.items()
+        for own in (True, False)
+    }
+    found = evaluate_together(parts, asked, workers=workers)
+    figures = {}
+    for part in parts:
+        for name in plans:
+            own, far = found[part, (name, True)], found[part, (name, False)]
+            context, home = (own, far) if other == "dispatch" else (far, own)
+            figures[part, name] = PartFigures(evaluation=own, context_coherent=context, dispatch=home)
+    return figures
+
+
+def _asked(plan: Plan, topology: Topology, objective: SettledObjective, pass_tokens: Sequence[int] = ()) -> Asked:
+    """Return the replay of a plan under an objective."""
+    options: dict[str, Any] = {"execution": objective.execution, "replica_policy": objective.replica_policy}
+    if objective.execution == "dispatch":
+        options |= {"dedup": objective.dedup, "ownership": objective.ownership}
+        options["decode_batch"] = objective.decode_batch if objective.activated_weight else None
+    return Asked(plan, topology, options | {"pass_tokens": pass_tokens})
 
 
 def part_figures(found: PartFigures) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from solvers.comparing import Comparison, judge
 from solvers.counted import refuse_token_options
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
-from solvers.parts import Named, Parts, travel_notes
+from solvers.parts import Named, Parts, sends_home, travel_notes
 from solvers.registry import Solver, solver_from
 from solvers.request import FrontRequest, Request, asked_of, request_of
 from solvers.searching.events import Observer
@@ -30,7 +30,7 @@ from traces.support.shown import Facts, Shown
 
 __all__ = ["Study"]
 
-Planned = Plan | Solver | str
+Planned = Plan | Solution | Solver | str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -93,7 +93,8 @@ class Study(Shown, ByContent):
         solver_from(request.solver, dict(request.options))  # an unknown name is told before a long trace is read
         if request.baseline is not None:
             solver_from(request.baseline, {})
-        parts = Parts.of(source, request.hold_out, workers, request.hold_out_by)
+        later = {"pairs_later": sends_home(request.engine, request.objective)}
+        parts = Parts.of(source, request.hold_out, workers, request.hold_out_by, **later)
         profile, notes = parts.profile, parts.notes
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
             request = replace(request, engine=profile.engine)
@@ -141,14 +142,18 @@ class Study(Shown, ByContent):
         return layout if fits else "contiguous"
 
     @cached_property
-    def baseline(self) -> Plan | None:
-        """The plan when nobody plans, or the one of the solver that was named; None where constraints leave no such."""
+    def _baseline(self) -> Solution | None:
         own = None if self.request.baseline is not None else {"layout": self.baseline_name}
         solver = solver_from(self.request.baseline or "contiguous", own or {})
         try:
-            return solve(self.problem, solver, limits=Limits(work=BASELINE_WORK), workers=1).plan
+            return solve(self.problem, solver, limits=Limits(work=BASELINE_WORK), workers=1)
         except NoPlanError:
             return None
+
+    @property
+    def baseline(self) -> Plan | None:
+        """The plan when nobody plans, or the one of the solver that was named; None where constraints leave no such."""
+        return None if self._baseline is None else self._baseline.plan
 
     def solve(
         self,
@@ -266,11 +271,12 @@ class Study(Shown, ByContent):
 
         Parameters
         ----------
-        plans : mapping of str to Plan, Solver or str, optional
-            A solver, or the name of one, is run under the study's limits and seed first.
+        plans : mapping of str to Plan, Solution, Solver or str, optional
+            A solver, or the name of one, is run under the study's limits and seed first. A solution has to be one of
+            this study's problem.
         workers : int, optional
             Threads; all available cores by default.
-        **named : Plan, Solver or str
+        **named : Plan, Solution, Solver or str
             Further ones.
 
         Raises
@@ -279,14 +285,16 @@ class Study(Shown, ByContent):
             If a plan does not fit the problem.
         """
         run = partial(solve, self.problem, limits=self.request.limits, seed=self.request.seed, workers=workers)
-        rows = {} if self.baseline is None else {self.baseline_name: self.baseline}
+        rows: dict[str, Plan | Solution] = {} if self._baseline is None else {self.baseline_name: self._baseline}
         for name, item in (*(plans or {}).items(), *named.items()):
             if name in rows:
                 detail = f"Two plans have the name {name!r}."
                 raise InputError.of("name_taken", f"/{name}", detail, f"Call one of them otherwise than {[*rows]}.")
-            rows[name] = item if isinstance(item, Plan) else run(item).plan
+            rows[name] = item if isinstance(item, Plan | Solution) else run(item)
         told: dict[str, Any] = {"baseline": self.baseline_name, "notes": self.notes, "counts": self.counts}
-        return judge(self.problem, self.parts, rows, **told, pass_tokens=self.request.pass_tokens, workers=workers)
+        told |= {"scores": {name: item.score.total for name, item in rows.items() if isinstance(item, Solution)}}
+        own = {name: item.plan if isinstance(item, Solution) else item for name, item in rows.items()}
+        return judge(self.problem, self.parts, own, **told, pass_tokens=self.request.pass_tokens, workers=workers)
 
 
 BASELINE_WORK = 1_000  # a plan that needs no search is not cut short by a clock

@@ -12,6 +12,10 @@ from traces.support.errors import Violations
 __all__ = ["check_duplicates", "find_duplicate"]
 
 DENSE = "If these are dense layers filled with zeros, leave them out (`layer_ids`)."
+NO_EXPERT = (
+    "If it is no routed expert (filler, shared or zero-computation experts), state `num_experts` and treat such ids as "
+    "none: `ids_beyond_experts` none. Rows of a single id are left out with `drop_dummy_rows`."
+)
 ZERO_EXPERTS = (
     "If the model has zero-computation experts (LongCat-Flash), vLLM writes them as 0, where they can't be told from "
     "expert 0: record with an engine that keeps their ids, such as SGLang."
@@ -38,7 +42,7 @@ def check_duplicates(batch: Batch, trace: HasAxes) -> None:
                 twice,
                 trace,
                 "is chosen twice: the experts of a token and layer must differ",
-                f"{DENSE} {ZERO_EXPERTS}" if zeros_only else DENSE,
+                f"{DENSE} {ZERO_EXPERTS}" if zeros_only else NO_EXPERT,
             )
             break
     found.raise_if_any()

@@ -12,7 +12,7 @@ from traces.support.errors import InputError
 from traces.support.words import Phase
 from traces.trace import Trace
 
-__all__ = ["PHASES", "of_phase"]
+__all__ = ["PHASES", "has_phase", "of_phase", "phase_or_all"]
 
 PHASES: dict[Phase, int] = {"prefill": 0, "decode": 1}  # as in the column `phase`
 
@@ -47,3 +47,25 @@ def of_phase(loaded: Trace | LoadCounts, phase: Phase | None) -> Trace | LoadCou
         )
     code = PHASES[phase]
     return loaded.where(lambda batch: np.asarray(batch.phase) == code, f"Tokens of one phase only: {phase}.")
+
+
+def phase_or_all(trace: Trace, phase: Phase) -> tuple[Trace, tuple[str, ...]]:
+    """Return the tokens of a phase where the trace tells phases and has some of it, else all of them, and a note.
+
+    Parameters
+    ----------
+    trace : Trace
+    phase : {"prefill", "decode"}
+    """
+    if "phase" not in trace.columns:
+        return trace, ("The trace does not tell phases: its tokens stand for this one.",)
+    if not has_phase(trace, phase):
+        return trace, (f"The trace has no tokens of {phase}: those of the other phase stand for it.",)
+    chosen = of_phase(trace, phase)
+    assert isinstance(chosen, Trace)
+    return chosen, ()
+
+
+def has_phase(trace: Trace, phase: Phase) -> bool:
+    """Whether a trace that tells phases has tokens of one; takes a pass as far as the first."""
+    return any((np.asarray(batch.phase) == PHASES[phase]).any() for batch in trace.batches())

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from api.cli.knobs import knobs_of
 from api.cli.reading import TraceReading
 from solvers.advising.request import AdviceRequest
+from solvers.replanning.request import ReplanRequest
 from solvers.request import FrontRequest
+from solvers.residency.request import ResidencyRequest
 
 if TYPE_CHECKING:
     from traces import Violation
@@ -19,6 +21,7 @@ __all__ = ["flag_of", "told", "words"]
 
 # Options that are declared by the command that has them.
 OWN = {
+    "dead_gpus": "--dead-gpus",
     "executor": "--executor",
     "fill_missing": "--fill-missing",
     "force": "--force",
@@ -48,7 +51,8 @@ BARE = re.compile(r"(?<![\w/.`-])[a-z]+(?:_[a-z]+)+\b(?!\.?[\w/(])")
 @cache
 def _flags() -> tuple[dict[str, str], dict[str, str]]:
     """Return the flags by JSON pointer, and by the name of the parameter."""
-    knobs = (*knobs_of(AdviceRequest), *knobs_of(FrontRequest), *knobs_of(TraceReading))
+    kinds = (ReplanRequest, ResidencyRequest, AdviceRequest, FrontRequest, TraceReading)
+    knobs = tuple(knob for kind in kinds for knob in knobs_of(kind))
     pointers = {f"/{'/'.join(knob.path)}": knob.flag for knob in knobs}
     names = OWN | {knob.path[-1]: knob.flag for knob in knobs}
     return {f"/{name}": flag for name, flag in names.items()} | pointers, names

@@ -6,11 +6,11 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from api.cli.knobs import CONSTRAINTS, ENGINE, LIMITS, MACHINE, OUTPUT, WHAT
+from api.cli.knobs import CONSTRAINTS, ENGINE, LIMITS, MACHINE, MOVES, OUTPUT, WHAT
 
 __all__ = ["GroupedCommand"]
 
-GROUPS = (WHAT, MACHINE, ENGINE, CONSTRAINTS, LIMITS, OUTPUT)
+GROUPS = (WHAT, MACHINE, ENGINE, CONSTRAINTS, MOVES, LIMITS, OUTPUT)
 
 
 class GroupedCommand(TyperCommand):

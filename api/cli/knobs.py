@@ -19,19 +19,24 @@ from api.cli.texts import choice, number, or_none, whole
 from traces.support.declared import Declared, declared
 from traces.support.errors import InputError
 
-__all__ = ["CONSTRAINTS", "ENGINE", "LIMITS", "MACHINE", "OUTPUT", "WHAT", "Knob", "knobs_of"]
+__all__ = ["CONSTRAINTS", "ENGINE", "LIMITS", "MACHINE", "MOVES", "OUTPUT", "WHAT", "Knob", "knobs_of"]
 
 # Groups of a command's help, in this order.
-WHAT, MACHINE, ENGINE, CONSTRAINTS, LIMITS, OUTPUT = (
+WHAT, MACHINE, ENGINE, CONSTRAINTS, MOVES, LIMITS, OUTPUT = (
     "What is planned",
     "Machine",
     "Engine and objective",
     "Constraints",
+    "Moves",
     "Search and limits",
     "Output",
 )
 PANELS = {
     **dict.fromkeys(("machine", "topology", "redundant_experts", "slots_per_gpu", "expert_bytes"), MACHINE),
+    **dict.fromkeys(("dead_gpus", "checkpoint_gb_s"), MACHINE),
+    **dict.fromkeys(("horizon_s", "stall_ms", "max_moves", "step_experts", "step_bytes", "staging_experts"), MOVES),
+    **dict.fromkeys(("window_passes", "horizon_windows", "alpha"), MOVES),
+    **dict.fromkeys(("resident", "memory_gb", "tiers", "cold", "host_gb_s", "host_tflops"), MACHINE),
     **dict.fromkeys(("engine", "objective"), ENGINE),
     "constraints": CONSTRAINTS,
     **dict.fromkeys(("limits", "solver", "options", "seed", "seeds", "start"), LIMITS),
@@ -49,7 +54,9 @@ NAMES = {
     "constraints.groups": "group",
     "options": "option",
     "drop_dummy_rows": "drop_dummy",
+    "horizon_s": "horizon",
     "num_layers": "model_layers",
+    "tiers": "tier",
     "num_mtp_layers": "mtp_layers",
 }
 METAVARS = {int: "N", float: "X", "bytes": "BYTES", "tokens": "TOKENS", "s": "S"}
@@ -60,6 +67,8 @@ METAVARS |= {
     "plan": "PLAN",
     "machine": "GPU:NxG",
     "rest_ms": "MS",
+    "stall_ms": "MS",
+    "checkpoint_gb_s": "GB/S",
     "layer_ids": "IDS",
     "layers": "LAYERS",
     "moe_layers": "IDS",

@@ -81,7 +81,7 @@ def plan_and_tell(
         solution.plan.save(output)
         loaded = None if engine_file is None else engine_file.write(solution.plan)
         shown.phase("replaying tokens")
-        comparison = study.compare({"plan": solution.plan}, workers=workers)
+        comparison = study.compare({"plan": solution}, workers=workers)
         summary = comparison.as_dict()
         if report is not None:
             from api.report.report import write_report
@@ -130,7 +130,7 @@ def _search(study: Study, shown: Progress, workers: int | None, executor: MakeEx
 
     if executor is None:
         return study.solve(observe=shown.observe, workers=workers)
-    return study.solve(workers=workers, executor=executor, progress=tell)
+    return study.solve(observe=shown.observe, workers=workers, executor=executor, progress=tell)
 
 
 def _say(study: Study, solution: Solution, hint: str | None) -> None:

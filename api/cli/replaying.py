@@ -197,7 +197,8 @@ def _here(tokens: Trace | LoadCounts, workers: int | None, pass_tokens: tuple[in
 
     def replay(_: Path, plan: Plan, where: Topology, objective: SettledObjective) -> PartFigures:
         assert isinstance(tokens, Trace)  # counts are told of otherwise
-        return replay_both(plan, tokens, where, objective, pass_tokens=pass_tokens, workers=workers)
+        found = replay_both({"": plan}, {"": tokens}, where, objective, pass_tokens=pass_tokens, workers=workers)
+        return found["", ""]
 
     return replay
 

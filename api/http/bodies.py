@@ -2,7 +2,8 @@
 
 What grows with a body keeps the interpreter to itself: for seconds, where a body breaks a rule a million times. So the
 event loop reads small ones only. A large one is first checked by a helper process, which may be ended, and whose memory
-does not matter; what has passed is read again here, in a thread, within known limits.
+does not matter. Where lists of objects may be long, which keep the interpreter for long even if they are valid, the
+helper does the request's work as well (`in_helper`); else what has passed is read again here, in a thread.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import BrokenExecutor, Executor
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -22,16 +24,29 @@ from starlette.requests import Request
 
 from api.http.json_text import read_json, told
 from api.http.problems import ProblemError
+from api.jobs.processes import busy_s
 from api.turns import TooManyWaitingError, Turns
 from traces import Violation
 
-__all__ = ["LIGHT_BYTES", "Bodies", "Turn"]
+__all__ = [
+    "LIGHT_BYTES",
+    "Bodies",
+    "Turn",
+    "in_helper",
+    "is_for_helper",
+    "keep_little_memory",
+    "unread",
+    "unread_content",
+]
 
 LIGHT_BYTES = 32 << 10
-CHECK_S = 20.0
+CHECK_S = 20.0  # of the processor: on a busy machine everything takes longer
+MOST_S = 45.0
+LOOK_S = 0.2
 WAIT_S = 60.0
 TENANTS = 16  # that may have a large body here at once, each of them one
 MOST_WAITING = 100  # of one tenant
+GIVE_BACK_S = 1.0  # after a large body, when nothing holds it any more; not for each of many
 MAX_VALUES = 2_000_000  # as commas, which is what values are apart by
 
 
@@ -42,12 +57,29 @@ class Refusal:
     slug: str
     detail: str
     errors: tuple[Violation, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: ProblemError) -> Refusal:
+        """Return an exception, which does not pickle, as what does."""
+        return cls(error.slug, str(error.detail), error.errors, error.headers or {})
 
     def error(self) -> ProblemError:
         """Return it as an exception."""
-        return ProblemError(self.slug, self.detail, self.errors)
+        return ProblemError(self.slug, self.detail, self.errors, self.headers)
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a function has returned; pickles."""
+
+    value: Any
+
+
+Route = Callable[..., Awaitable[Any]]
+Function = TypeVar("Function", bound=Route)
+M_MMAP_THRESHOLD = -3  # of malloc.h
+MMAP_BYTES = 256 << 10
 TOO_MUCH = Refusal("too-large", "The body takes more time or memory to check than there is. Send less at once.")
 
 
@@ -87,6 +119,7 @@ class Bodies:
         self._executor: Executor | None = None
         self._turns = Turns(range(TENANTS), 1, MOST_WAITING)
         self._checking = asyncio.Lock()
+        self._giving_back: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def turn(self, request: Request) -> AsyncIterator[Turn]:
@@ -98,33 +131,67 @@ class Bodies:
             yield turn
         finally:
             await turn.end()
-            if large:
-                await run_in_threadpool(give_back_memory)
+            if large and self._giving_back is None:
+                self._giving_back = asyncio.create_task(self._give_back())
+
+    async def _give_back(self) -> None:
+        await asyncio.sleep(GIVE_BACK_S)
+        self._giving_back = None
+        await run_in_threadpool(give_back_memory)
 
     async def read(self, content: bytes, model: type[BaseModel]) -> BaseModel:
         """Return a large body as an instance of its model; `ProblemError` if it is none."""
-        if content.count(b",") > MAX_VALUES:
-            raise ProblemError("too-large", f"The body has more than {MAX_VALUES} values.")
-        refusal = await self._check(content, model)
-        if refusal is not None:
-            raise refusal.error()
+        await self.work(content, model, _nothing)
         return await run_in_threadpool(_read, content, model)
 
-    async def _check(self, content: bytes, model: type[BaseModel]) -> Refusal | None:
+    async def work(self, content: bytes, model: type[BaseModel], function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function with a large body, as an instance of its model, in the helper process.
+
+        Parameters
+        ----------
+        content : bytes
+        model : type
+        function, *arguments
+            All pickle, and what it returns or raises as well; `ProblemError` does even so.
+
+        Raises
+        ------
+        ProblemError
+            If the body is no instance, or takes too much.
+        """
+        if content.count(b",") > MAX_VALUES:
+            raise ProblemError("too-large", f"The body has more than {MAX_VALUES} values.")
         async with self._checking:  # so that nobody's body is ended because another's takes too long
-            for last in (False, True):
-                executor = self._executor = self._executor or self._make()
-                try:
-                    running = await run_in_threadpool(executor.submit, check, content, model)
-                    return await asyncio.wait_for(asyncio.wrap_future(running), CHECK_S)
-                except TimeoutError:
-                    self._drop(executor)
+            found = await self._call(content, model, function, arguments)
+        if isinstance(found, Refusal):
+            raise found.error()
+        return found.value
+
+    async def _call(self, *task: Any) -> Done | Refusal:
+        executor, running = await run_in_threadpool(self._submit, task)
+        waiting, begun, used = asyncio.wrap_future(running), time.monotonic(), busy_s(executor)
+        try:
+            while not (await asyncio.wait([waiting], timeout=LOOK_S))[0]:
+                taken, now = time.monotonic() - begun, busy_s(executor)
+                if taken >= MOST_S or (taken if used is None or now is None else now - used) >= CHECK_S:
+                    waiting.cancel()
                     break
-                except BrokenExecutor:
-                    self._drop(executor)
-                    if last:
-                        break
+            else:
+                return waiting.result()
+        except BrokenExecutor:
+            pass
+        self._drop(executor)
         return TOO_MUCH
+
+    def _submit(self, task: tuple[Any, ...]) -> tuple[Executor, Future[Done | Refusal]]:
+        """Hand a task over; to a new helper, if the one before has died since."""
+        executor = self._executor = self._executor or self._make()
+        try:
+            return executor, executor.submit(work, *task)
+        except BrokenExecutor:
+            self._drop(executor)
+            executor = self._executor = self._make()
+            return executor, executor.submit(work, *task)
 
     def _drop(self, executor: Executor) -> None:
         if self._executor is executor:
@@ -145,17 +212,46 @@ def is_large(request: Request) -> bool:
     return not length.isdecimal() or int(length[:20]) > LIGHT_BYTES
 
 
-def check(content: bytes, model: type[BaseModel]) -> Refusal | None:
-    """Return why a body is no instance of a model, None if it is one. Runs in the helper process."""
+def in_helper(route: Function) -> Function:
+    """Mark a route whose work with a large body the helper does: it gets `unread` in place of one."""
+    route.__dict__["in_helper"] = True
+    return route
+
+
+def is_for_helper(route: Callable[..., Any]) -> bool:
+    """Whether a route is marked with `in_helper`."""
+    return getattr(route, "in_helper", False)
+
+
+def unread(request: Request, content: bytes, model: type[BaseModel]) -> BaseModel:
+    """Return what stands for a large body: an instance without any field, and the content beside the request."""
+    request.state.unread = content
+    made = model.model_construct()
+    made.__dict__.clear()  # so that a field that is asked for even so is a fault, and not its default
+    return made
+
+
+def unread_content(request: Request) -> bytes | None:
+    """Return the content of a large body that was not read here; None of a body that was."""
+    return getattr(request.state, "unread", None)
+
+
+def work(
+    content: bytes, model: type[BaseModel], function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> Done | Refusal:
+    """Call a function with a body; return what it returns, or why it is refused. Runs in the helper process."""
     try:
-        _read(content, model)
+        return Done(function(_read(content, model), *arguments))
     except ProblemError as error:
-        return Refusal(error.slug, str(error.detail), error.errors)
+        return Refusal.of(error)
     except MemoryError:
         return TOO_MUCH
     finally:
         give_back_memory()
-    return None
+
+
+def _nothing(body: BaseModel) -> None:
+    """Leave it at the check."""
 
 
 def _read(content: bytes, model: type[BaseModel]) -> BaseModel:
@@ -172,6 +268,15 @@ def _read(content: bytes, model: type[BaseModel]) -> BaseModel:
     else:
         violations = told([{**item, "loc": ("body", *item["loc"])} for item in items])
     raise ProblemError("invalid-request", violations[0].detail, violations)
+
+
+def keep_little_memory() -> None:
+    """Have the C library take large pieces from the system one by one, so that they go back when they are freed.
+
+    By itself it would take them so only until the first of their size is freed.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc
+        mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
 
 
 def give_back_memory() -> None:

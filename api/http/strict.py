@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http.bodies import LIGHT_BYTES, Bodies
+from api.http.bodies import LIGHT_BYTES, Bodies, is_for_helper, unread
 from api.http.json_text import read_json
 from api.http.problems import ProblemError
 from traces import Violations
@@ -35,6 +35,8 @@ class StrictRoute(APIRoute):
             (repeatable if is_list else single).add(parameter.alias)
         model: Any = None if self.body_field is None else self.body_field.field_info.annotation
 
+        elsewhere = is_for_helper(self.endpoint)
+
         async def handle_strictly(request: Request) -> Response:
             _check_query(request, single, repeatable)
             if model is None:
@@ -42,7 +44,7 @@ class StrictRoute(APIRoute):
             bodies: Bodies = request.app.state.services.bodies
             async with bodies.turn(request) as turn:
                 request.state.turn = turn
-                return await handle(_JsonRequest(request, bodies, model))
+                return await handle(_JsonRequest(request, bodies, model, elsewhere))
 
         return handle_strictly
 
@@ -50,9 +52,9 @@ class StrictRoute(APIRoute):
 class _JsonRequest(Request):
     """A request whose JSON is read as strictly as a file, and off the event loop if it is large."""
 
-    def __init__(self, request: Request, bodies: Bodies, model: type[BaseModel]) -> None:
+    def __init__(self, request: Request, bodies: Bodies, model: type[BaseModel], elsewhere: bool) -> None:
         super().__init__(request.scope, request.receive)
-        self._bodies, self._model = bodies, model
+        self._bodies, self._model, self._elsewhere = bodies, model, elsewhere
 
     async def body(self) -> bytes:
         """Return the body, if it comes in time."""
@@ -64,11 +66,13 @@ class _JsonRequest(Request):
             raise ProblemError("request-timeout", detail, headers={"Connection": "close"}) from None
 
     async def json(self) -> Any:
-        """Return the body, as its model if it is large; malformed JSON raises `ProblemError`."""
+        """Return the body, as its model, or what stands for it, if it is large; `ProblemError` if it is no JSON."""
         refuse_encoded(self)
         content = await self.body()
         if len(content) <= LIGHT_BYTES:
             return read_json(content)
+        if self._elsewhere:
+            return unread(self, content, self._model)
         return await self._bodies.read(content, self._model)
 
 

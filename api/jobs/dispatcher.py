@@ -13,25 +13,25 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.jobs.attempts import Job, Outcome
 from api.jobs.errors import ExecutorLostError
-from api.jobs.processes import close, kill
+from api.jobs.processes import kill
 from api.jobs.wants import OVERDUE_S, Patience, Wants
+from api.jobs.work import DispatcherSettings, Work
 from api.problems import document
 from api.store.leases import Claim, Leases, StaleAttemptError
 from api.telemetry.metrics import Metrics
 from traces import InputError
 
-__all__ = ["Dispatcher", "DispatcherSettings", "Work"]
+__all__ = ["Dispatcher"]
 
 IDLE_S = 1.0  # how often an idle lane looks for plans that nobody announced
 POLL_S = 0.5
+LANE_S = 2.0  # a lane's last look at its plan, and the store's at the lease
 RETRY_S = 5.0  # how soon an executor that can't be reached is tried again
 GRACE_S = 15.0  # a worker that should stop and does not is ended after so long
 HAND_OVER_S = 1.0  # so long where others wait for it
@@ -41,46 +41,12 @@ LOST = "The connection to the cluster was lost."
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DispatcherSettings:
-    """What lanes and workers have to know; see `api.settings.settings.Settings`."""
-
-    database_url: str
-    blobs: Path | None
-    blobs_url: str | None
-    lanes: int
-    threads: int | None
-    lease_s: float
-    max_time_limit_s: float
-    max_crashes: int
-    short_lane: bool = False  # one more lane, for short plans only
-    shared: bool = False  # by several tenants: none of them fills all lanes with long plans
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What executors run; both pickle.
-
-    Attributes
-    ----------
-    run : callable
-        Runs a job to its end and writes that to the store.
-    warm_up : callable
-        Loads what most jobs need, before there is any.
-    """
-
-    run: Callable[[Job], Outcome]
-    warm_up: Callable[[], None]
-
-
 class Dispatcher:
     """The lanes.
 
     Parameters
     ----------
-    settings : DispatcherSettings
-    leases : Leases
-    work : Work
+    settings, leases, work : DispatcherSettings, Leases, Work
     make_executor : callable
         Returns a new executor, for one lane.
     metrics : Metrics
@@ -100,7 +66,7 @@ class Dispatcher:
         self._make_executor = make_executor
         self._metrics = metrics
         self._stopping = threading.Event()
-        self._deadline = 0.0
+        self._deadline = math.inf
         self._busy: set[int] = set()  # lanes for any plan that run one
         self._troubles: dict[str, str] = {}  # of lanes that have no executor
         self._wants = Wants(settings.lanes - 1 if settings.shared and settings.lanes > 1 else None)
@@ -134,13 +100,17 @@ class Dispatcher:
             return "No plans are run."
         return next(iter(self._troubles.copy().values()), None)
 
-    def stop(self, timeout_s: float) -> None:
-        """Queue the running plans again, their best plans kept, and end the workers within about `timeout_s`."""
-        self._deadline = time.monotonic() + timeout_s
+    def begin_stop(self, timeout_s: float) -> None:
+        """Begin to queue the running plans again; for handlers of signals, too: it waits for nothing."""
+        self._deadline = min(self._deadline, time.monotonic() + timeout_s)
         self._stopping.set()
+
+    def stop(self, timeout_s: float) -> None:
+        """Queue running plans again, the best of each kept, and end the workers, `timeout_s` after `begin_stop`."""
+        self.begin_stop(timeout_s)
         self.announce()
         for lane in self._lanes:
-            lane.join(timeout_s + 5.0)
+            lane.join(max(0.0, self._deadline - time.monotonic()) + LANE_S)
 
     def _reap(self) -> None:
         while not self._stopping.wait(max(1.0, self._settings.lease_s / 4)):
@@ -154,13 +124,13 @@ class Dispatcher:
     def _lane(self, number: int, short: bool) -> None:
         while short and len(self._busy) < self._settings.lanes and not self._stopping.wait(IDLE_S / 4):
             pass  # as long as the other lanes suffice, it costs no process
-        executor = self._warm_executor()
+        executor = self._warm_executor(short)
         while executor is not None and not self._stopping.is_set():
             if getattr(executor, "lost", False):  # noticed without a plan, which would have to wait for the next one
                 log.error("executor.lost")
                 self._troubles[threading.current_thread().name] = LOST
                 kill(executor)
-                executor = self._warm_executor()
+                executor = self._warm_executor(short)
                 continue
             self._announced[number].clear()  # before the look: what comes meanwhile is not overlooked
             try:
@@ -186,12 +156,15 @@ class Dispatcher:
                 kill(executor)
                 if self._stopping.is_set():
                     return
-                executor = self._warm_executor()
+                executor = self._warm_executor(short)
         if executor is not None:
-            close(executor, max(0.0, self._deadline - time.monotonic()))
+            kill(executor)  # it is idle: to end in order takes it seconds, and is of use to nobody
 
-    def _warm_executor(self) -> Executor | None:
-        """Return a new executor, as soon as there is one; None if the lane is to stop."""
+    def _warm_executor(self, ready: bool) -> Executor | None:
+        """Return a new executor, as soon as there is one; None if the lane is to stop.
+
+        With `ready`, it is returned when its process is: meanwhile other lanes may take the plans, and sooner.
+        """
         lane = threading.current_thread().name
         while not self._stopping.is_set():
             try:
@@ -203,7 +176,9 @@ class Dispatcher:
                 continue
             self._troubles.pop(lane, None)
             with suppress(BrokenExecutor):  # the first plan notices as well
-                executor.submit(self._work.warm_up)  # so that it does not wait for a process to start
+                warm = executor.submit(self._work.warm_up)  # so that it does not wait for a process to start
+                while ready and not self._stopping.is_set() and not wait_for([warm], IDLE_S / 4).done:
+                    pass
             return executor
         return None
 

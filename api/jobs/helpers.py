@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 from typing import Any, Literal, TypeVar
 
-from api.jobs.processes import busy_s, close, kill
+from api.jobs.processes import busy_s, kill
 from api.turns import Turns
 
 __all__ = ["Helpers", "TooSlowError", "Use"]
@@ -74,8 +74,12 @@ class Helpers:
         self._all = [*short, *uses["upload"], *uses["look"]]
 
     def start(self) -> None:
-        """Start a process for short tasks ahead of any request; the others start when they are needed."""
-        self._all[0].start()
+        """Start the processes for short tasks ahead of any request; the others start when they are needed.
+
+        All of the short ones: where a tenant keeps one busy, the next tenant must not wait for another to start.
+        """
+        for helper in self._all[:SHORT_HELPERS]:
+            helper.start()
 
     async def run(self, tenant: str, use: Use, size: int, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function in a helper.
@@ -111,11 +115,10 @@ class Helpers:
         async with self._long[use].turn(tenant) as helper:
             return await helper.call(self._max_s, math.inf, function, *arguments)
 
-    def close(self, timeout_s: float) -> None:
-        """End the helpers within about `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
+    def close(self) -> None:
+        """End the helpers: nobody waits for one any more."""
         for helper in self._all:
-            helper.close(max(0.0, deadline - time.monotonic()))
+            helper.close()
 
     def _suspect(self, tenant: str) -> None:
         now = time.monotonic()
@@ -179,11 +182,10 @@ class _Helper:
                 if not self._closed:
                     self.start()
 
-    def close(self, timeout_s: float) -> None:
+    def close(self) -> None:
         """End the process, for good."""
         self._closed = True
-        if self._executor is not None:
-            close(self._executor, timeout_s)
+        self._end()
 
     def _end(self) -> None:
         if self._executor is not None:

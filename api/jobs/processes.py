@@ -7,12 +7,11 @@ import os
 import resource
 import signal
 import threading
-import time
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing.connection import wait
 from pathlib import Path
 
-__all__ = ["busy_s", "close", "kill", "process_pool"]
+__all__ = ["busy_s", "kill", "process_pool"]
 
 
 def process_pool(
@@ -32,17 +31,6 @@ def process_pool(
     """
     context = multiprocessing.get_context("spawn")  # a forked copy of a server with threads may hang
     return ProcessPoolExecutor(workers, context, _enter, (niceness, log_level, memory_bytes))
-
-
-def close(executor: Executor, timeout_s: float) -> None:
-    """End a pool whose processes are idle or about to be; those that are not after `timeout_s` are killed."""
-    processes = list((getattr(executor, "_processes", None) or {}).values())
-    executor.shutdown(wait=False, cancel_futures=True)
-    deadline = time.monotonic() + timeout_s
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-        if process.is_alive():
-            process.kill()
 
 
 def kill(executor: Executor) -> None:

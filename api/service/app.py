@@ -39,6 +39,8 @@ from api.resources.operations import routes as operations
 from api.resources.page import routes as page
 from api.resources.plans import events
 from api.resources.plans import routes as plans
+from api.resources.replans import routes as replans
+from api.resources.residency import routes as residency
 from api.resources.score import routes as score
 from api.resources.topologies import routes as topologies
 from api.resources.traces import routes as traces
@@ -92,7 +94,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     services = service.services
     app.state.service, app.state.services, app.state.access = service, services, service.access
     looks = (affinity, findings, score, events)
-    for resource in (traces, uploads, topologies, plans, fronts, *looks, evaluations, advice, catalogue):
+    studies = (evaluations, advice, replans, residency)
+    for resource in (traces, uploads, topologies, plans, fronts, *looks, *studies, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])
     app.include_router(catalogue.texts)

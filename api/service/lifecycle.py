@@ -14,11 +14,12 @@ from api.http.access import Access
 from api.http.bodies import Bodies
 from api.http.oidc import Oidc
 from api.http.rates import Rates
-from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
+from api.jobs.dispatcher import Dispatcher
 from api.jobs.executors import check_installed, executor_factory
 from api.jobs.helpers import Helpers
 from api.jobs.processes import kill, process_pool
 from api.jobs.watching import Watching
+from api.jobs.work import DispatcherSettings, Work
 from api.resources.context import Running, Services
 from api.resources.traces.inspection import warm_up as load_readers
 from api.resources.worker import run_search, warm_up
@@ -44,7 +45,6 @@ BODY_MEMORY_BYTES = 2 << 30  # of the process that checks large bodies
 CHECKS = 2  # bounds the memory of topologies and constraints, whatever the number of requests
 MOST_WAITING = 200  # of one tenant, for a check
 IMPORTS = 4  # at the same time; one tenant has one less
-HELPER_EXIT_S = 1.0  # nobody waits for a helper any more when the server ends
 log = structlog.get_logger(__name__)
 
 
@@ -78,7 +78,7 @@ class Service:
             keys=keys,
             audit=AuditLog(self.database),
             metrics=Metrics(store, settings.data_dir),
-            bodies=Bodies(lambda: process_pool(1, settings.niceness // 2, settings.log_level, BODY_MEMORY_BYTES), kill),
+            bodies=Bodies(lambda: process_pool(1, settings.niceness, settings.log_level, BODY_MEMORY_BYTES), kill),
             checking=Turns(range(CHECKS), 1, MOST_WAITING),
             watching=Watching(self.database),
         )
@@ -187,10 +187,16 @@ class Service:
         helpers.start()
         log.info("service.started", data_dir=str(settings.data_dir), plans_taken_up=len(taken_up))
 
+    def begin_stop(self) -> None:
+        """Say that the service is to stop: long waits end, and running plans; for handlers of signals, too."""
+        self.services.draining.set()
+        if self.services.running is not None:
+            self.services.running.dispatcher.begin_stop(self.settings.shutdown_s)
+
     def stop(self) -> None:
         """Queue running plans again and end all processes."""
         services = self.services
-        services.draining.set()
+        self.begin_stop()
         if self._cleanup is not None:
             self._cleanup.stop()
             self._cleanup = None
@@ -199,7 +205,7 @@ class Service:
             self._scrubber = None
         if services.running is not None:
             services.running.dispatcher.stop(self.settings.shutdown_s)
-            services.running.helpers.close(HELPER_EXIT_S)
+            services.running.helpers.close()
             services.running = None
         services.bodies.close()
         self.database.close()

@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from api.http.bodies import keep_little_memory
 from api.service.app import create_app
 from api.service.connections import Connection, allow_connections
 from api.service.lifecycle import Service
@@ -27,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """Tells the service as soon as it is asked to stop, so that long waits end and the last requests are answered."""
+    """Tells the service as soon as it is asked to stop: long waits and plans end beside the last requests."""
 
     def __init__(self, config: uvicorn.Config, service: Service, listening: Callable[[], None]) -> None:
         super().__init__(config)
@@ -35,7 +36,7 @@ class _Server(uvicorn.Server):
         self._listening = listening
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._service.services.draining.set()
+        self._service.begin_stop()
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -85,6 +86,7 @@ def serve(
                 on_listening({"pid": os.getpid(), "host": address[0], "port": address[1], "data_dir": kept})
 
         allow_connections()
+        keep_little_memory()
         config = configured(app, settings)
         # What is loaded stays: to go through it again and again would hold up requests for some 90 ms each time.
         gc.collect()

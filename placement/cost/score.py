@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from placement.cost.kernels.traffic import pair_traffic
+from placement.cost.kernels.traffic import assignment_traffic, pair_traffic
 from placement.cost.sample import replay_sample
 from placement.cost.shares import (
-    assignments_by_home,
     expected_gpu_load,
     guarded_gpu_load,
+    home_share,
     load_spread,
 )
+from placement.loads.policies import POLICIES
 from placement.plan.plan import Plan, replicas_on_gpu
 from placement.problem.problem import Problem
 from placement.replay.activation import activated_experts
@@ -195,9 +196,17 @@ def _pair_traffic(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
 
 def _assignment_traffic(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
     """Dispatch without deduplication, in expectation over the homes: needs loads only."""
-    by_layer = np.zeros(problem.num_layers)
-    for hop, assigned in zip(problem.topology.hop_cost, assignments_by_home(problem, replicas), strict=True):
-        by_layer += np.einsum("leg,g->l", assigned, hop)
+    by_layer, load = np.zeros(problem.num_layers), np.asarray(problem.profile.load, np.float64)
+    homes = home_share(problem)
+    assignment_traffic(
+        replicas,
+        load / load.sum(),
+        np.empty((0, 0, 0)) if homes is None else homes,
+        POLICIES[problem.objective.replica_policy],
+        problem.topology.node_of_gpu,
+        problem.topology.hop_cost,
+        by_layer,
+    )
     return by_layer
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from placement.loads.kernels.homes import add_home_variance
+from placement.loads.kernels.homes import add_group_variance, add_home_variance
 from placement.loads.policies import POLICIES, replica_share
 from placement.problem.problem import Problem
 
@@ -72,8 +72,9 @@ def load_variance(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
     variance = home_variance(problem, replicas)
     deviations = problem.load_deviations
     if deviations is not None:
-        share = expected_share(problem, replicas) / problem.topology.fair_share
-        variance += ((share.transpose(0, 2, 1) @ deviations) ** 2).sum(axis=2)
+        fair = problem.topology.fair_share
+        for layer, share in enumerate(expected_share(problem, replicas)):
+            add_group_variance(share, fair, deviations[layer], variance[layer])
     return variance
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from placement.loads.policies import POLICIES
 from placement.problem.objective import SettledObjective
 from placement.replay.kernels import replay as kernels
+from placement.replay.kernels.choosing import home_ranks
 from placement.topology.topology import Topology
 from traces import InputError
 
@@ -48,7 +49,7 @@ def homes_of(
 ) -> npt.NDArray[np.int32]:
     """Return the home rank of each token, (T,) int32, under the objective's ownership."""
     if objective.ownership == "token":
-        return kernels.home_ranks(rows, num_gpus)
+        return home_ranks(rows, num_gpus)
     column = seq_id if objective.ownership == "sequence" else source_rank
     name = "seq_id" if objective.ownership == "sequence" else "source_rank"
     if column is None or (len(column) and column.min() < 0):
@@ -59,7 +60,7 @@ def homes_of(
             "Use 'token'.",
         )
     if objective.ownership == "sequence":
-        return kernels.home_ranks(column.astype(np.int64), num_gpus)
+        return home_ranks(column.astype(np.int64), num_gpus)
     if len(column) and column.max() >= num_gpus:
         raise InputError.of(
             "source_rank_range",
@@ -147,16 +148,30 @@ class Replay:
         rows: npt.NDArray[np.int64],
         seq_id: npt.NDArray[np.integer] | None,
         source_rank: npt.NDArray[np.integer] | None,
-    ) -> None:
-        """Replay tokens `ids` (T, L, K)."""
+        bounds: npt.NDArray[np.int64] | None = None,
+    ) -> npt.NDArray[np.int32]:
+        """Replay tokens `ids` (T, L, K), and return the load of each cell of them, (C, L, G).
+
+        Parameters
+        ----------
+        bounds : (C + 1,) int64, optional
+            Where cells begin and end, from 0 to T; by default all tokens are one.
+        """
+        ends = np.array([0, len(ids)]) if bounds is None else bounds
+        of_token = np.repeat(np.arange(len(ends) - 1, dtype=np.int32), np.diff(ends))
+        cells = kernels.Cells(of_token, np.zeros((len(ends) - 1, *self.load.shape), np.int32))
         replicas = kernels.Replicas(
             self.replica_gpus, self.replica_counts, POLICIES[self.objective.replica_policy], self.topology.node_of_gpu
         )
-        sums = kernels.Sums(self.traffic, self.load, self.fanout, self.away)
-        self.tokens += len(ids)
+        sums = kernels.Sums(self.traffic, self.fanout, self.away)
         if self.objective.execution == "context_coherent":
-            kernels.replay_context(kernels.Tokens(ids, rows, NO_HOMES), replicas, sums)
-            return
-        homes = homes_of(self.objective, self.topology.num_gpus, rows, seq_id, source_rank)
-        tokens = kernels.Tokens(ids, rows, homes)
-        kernels.replay_dispatch(tokens, replicas, DEDUPS[self.objective.dedup], self.topology.entry_gpu, sums)
+            kernels.replay_context(kernels.Tokens(ids, rows, NO_HOMES), replicas, sums, cells)
+        else:
+            homes = homes_of(self.objective, self.topology.num_gpus, rows, seq_id, source_rank)
+            tokens = kernels.Tokens(ids, rows, homes)
+            kernels.replay_dispatch(
+                tokens, replicas, DEDUPS[self.objective.dedup], self.topology.entry_gpu, sums, cells
+            )
+        self.tokens += len(ids)
+        self.load += cells.load.sum(axis=0, dtype=np.int64)
+        return cells.load

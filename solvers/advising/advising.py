@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from placement.advice.judging import judge_gain, verdict_of
 from placement.advice.sample import sample_passes
 from placement.advice.timing import PlanOnPasses
@@ -22,7 +20,7 @@ from solvers.parts import Named
 from solvers.source import open_source
 from solvers.study import Study
 from traces import InputError, LoadCounts, Profile, Trace
-from traces.phases import PHASES, of_phase
+from traces.phases import has_phase, phase_or_all
 from traces.support.kinds import check_names, checked
 from traces.support.words import Phase
 
@@ -111,7 +109,7 @@ def advise_phase(
     """Return the advice on one phase, see `advise`, and what times plans on the tokens held out."""
     time = request.time_model(phase)
     tell("reading and profiling")
-    chosen, phase_note = _tokens_of_phase(trace, phase)
+    chosen, phase_note = phase_or_all(trace, phase)
     study = Study.of(chosen, request=request.planning(time), workers=workers)
     assert study.fit is not None  # a trace has tokens
     running = request.plan or study.baseline
@@ -173,21 +171,6 @@ def advise_phase(
 FITTED = 8  # passes that a method is chosen by
 
 
-def _tokens_of_phase(trace: Trace, phase: Phase) -> tuple[Trace, tuple[str, ...]]:
-    """Return the tokens of a phase where the trace tells phases and has some of it, and a note."""
-    if "phase" not in trace.columns:
-        return trace, ("The trace does not tell phases: its tokens stand for this one.",)
-    if not _has(trace, phase):
-        return trace, (f"The trace has no tokens of {phase}: those of the other phase stand for it.",)
-    chosen = of_phase(trace, phase)
-    assert isinstance(chosen, Trace)
-    return chosen, ()
-
-
-def _has(trace: Trace, phase: Phase) -> bool:
-    return any((np.asarray(batch.phase) == PHASES[phase]).any() for batch in trace.batches())
-
-
 def _layers_note(time: TimeModel, trace: Trace) -> tuple[str, ...]:
     whole = len(time.model.layout.moe_layers)
     if trace.num_layers == whole:
@@ -201,7 +184,7 @@ def _separate_phases(
     """Time a plan that is made for both phases: what the phase's own plan gains over it is what separate ones buy."""
     other: Phase = "decode" if phase == "prefill" else "prefill"
     name = "separate_phases"
-    if "phase" not in trace.columns or not (_has(trace, phase) and _has(trace, other)):
+    if "phase" not in trace.columns or not (has_phase(trace, phase) and has_phase(trace, other)):
         detail = "A plan per phase needs a trace with tokens of both; this one has one phase, or tells none."
         return setting.told(name, None, None, detail)
     time = setting.judge.time

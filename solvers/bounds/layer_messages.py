@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.cost.bounds import Level
-from solvers.bounds.kernels.representatives import choose_representatives
+from solvers.bounds.kernels.representatives import MOST_CLASSES, choose_representatives
+from solvers.bounds.kernels.spare_replicas import share_out
 from solvers.bounds.relaxation import LoadRows
 from solvers.bounds.token_game import Array, Choice, Game
 
 __all__ = ["LayerMessages", "least_remote", "most_more", "most_together"]
 
+NUM_CLASSES = sum(range(2, MOST_CLASSES + 1))
 MAX_HOMES = 16  # of more homes, each has too few tokens to tell; chosen by trial
 
 
@@ -43,6 +45,11 @@ class LayerMessages(Game):
         Replicas beyond one of each expert, at most.
     rows : LoadRows, optional
         A load cap, with one replica of each expert.
+    drawn : (n, K) uint64, optional
+        Where only the home's block and this decide which replica a token uses: of an expert with r replicas, none of
+        them at home, number ``drawn % r``.
+    nearest : bool
+        Whether a token uses a replica in its home's block if there is one.
     """
 
     def __init__(
@@ -53,10 +60,14 @@ class LayerMessages(Game):
         level: Level,
         spare: int,
         rows: LoadRows | None = None,
+        drawn: npt.NDArray[np.uint64] | None = None,
+        nearest: bool = False,
     ) -> None:
         # One type each, for which the loop is compiled once.
         self._ids, self._homes = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(homes, np.int64)
         self._experts, self._level, self._spare = num_experts, level, spare
+        self._drawn = np.zeros((0, 0), np.uint64) if drawn is None or not spare else drawn
+        self._nearest, self._taken = nearest, np.zeros(num_experts, np.int64)
         places = self.places_for(level)
         super().__init__(self._choose(np.zeros((places, places))), places, level.blocks, rows)
 
@@ -70,15 +81,18 @@ class LayerMessages(Game):
         E, blocks = self._experts, self._level.blocks
         together = together[:E, :E].copy()
         if self._spare and self.choice:
-            met = _met_by_further_replicas(self._pairs, self._level.room, self._spare)
-            together += met.astype(np.float64) + met.T
-        own = self._spare == 0 and blocks <= MAX_HOMES  # with replicas, even home's pairs may be served elsewhere
+            met = _met_by_further_replicas(self._pairs, self._level.room, self._taken)
+            together += met + met.T
+        # With replicas, even pairs at home may be served elsewhere, unless home's come first.
+        own = (self._spare == 0 or self._nearest) and blocks <= MAX_HOMES
         called, pairs = np.zeros((E, blocks)), np.zeros((blocks if own else 1, E, E))
-        choose_representatives(self._ids, self._homes, together, called, pairs)
+        by_replica = np.zeros((NUM_CLASSES if len(self._drawn) else 0, E, E))
+        by_home = np.zeros((E, blocks))
+        choose_representatives(self._ids, self._homes, self._drawn, together, called, pairs, by_home, by_replica)
         counted: Array = pairs.sum(axis=0)
         if own:
             counted -= pairs.min(axis=0)
-        return called, counted
+        return called, counted, by_home, by_replica
 
     @property
     def _called(self) -> Array:
@@ -96,10 +110,12 @@ class LayerMessages(Game):
 
     def _count(self) -> float:
         """Return the bound of the present choice; of the first, all experts, with the best m for all tokens."""
-        called, at_home, kept = float(self._called.sum()), self._most_at_home(), self._most_kept()
-        if self.num_choices:
-            return called - at_home - kept
-        return least_remote(called, at_home, kept, self._ids.shape[1])
+        called = float(self._called.sum())
+        at_home, kept = self._most_at_home(), self._most_kept()
+        if not self.num_choices:
+            return least_remote(called, at_home, kept, self._ids.shape[1])
+        saved = at_home + kept
+        return called - (min(saved, self._most_saved()) if self._spare else saved)
 
     def _most_kept(self) -> float:
         """Return the most pairs that are together away from home."""
@@ -120,6 +136,25 @@ class LayerMessages(Game):
         by_slot = np.repeat(called, room, axis=1)
         expert, slot = linear_sum_assignment(by_slot, maximize=True)
         return float(by_slot[expert, slot].sum())
+
+    def _most_saved(self) -> float:
+        """Return the most assignments at home and pairs together away from home, where experts may have replicas.
+
+        The first replica of each expert is in one block, and further ones are shared out where they bring most.
+        """
+        assert self.relaxation is not None
+        called, pairs, by_home, by_replica = self.choice
+        falling = np.cumsum(-np.sort(-called, axis=1), axis=1)
+        gains = further_gains(
+            falling,
+            np.cumsum(_met_by_replicas(pairs, self._level.room), axis=1),
+            _away_from(by_home) if self._nearest else None,
+            by_replica,
+            self._level.room,
+            self._spare,
+        )
+        first = float(falling[:, 0].sum()) + self.relaxation.value
+        return first + share_out(gains, self._spare, self._taken)
 
 
 def least_remote(experts: float, at_home: float, together: float, top_k: int) -> float:
@@ -175,11 +210,66 @@ def _met_by_replicas(pairs: Array, slots: int) -> Array:
     return met
 
 
-def _met_by_further_replicas(pairs: Array, slots: int, spare: int) -> npt.NDArray[np.bool_]:
-    """Return which partners the replicas that `most_more` counts meet, (E, E), by expert with the replicas."""
-    E, per_replica = len(pairs), slots - 1
-    met = _met_by_replicas(pairs, slots)
-    chosen = np.argsort(-met, axis=None, kind="stable")[:spare] // met.shape[1]
-    replicas = np.bincount(chosen, minlength=E)
+def further_gains(home: Array, met: Array, away: Array | None, by_replica: Array, slots: int, spare: int) -> Array:
+    """Return what further replicas of each expert bring at most: assignments served at home, and pairs together.
+
+    Replicas in d blocks bring the expert home to the tokens of these blocks. Each replica has ``slots - 1`` neighbours,
+    so further ones in d - 1 other blocks meet at most the expert's best ``(d - 1) (slots - 1)`` partners; among tokens
+    of other homes, where home's replica comes first; and among those that draw it, where replicas are drawn.
+
+    Parameters
+    ----------
+    home : (E, B) float64
+        Calls of the 1, 2, ... homes that call an expert most.
+    met : (E, n) float64
+        Pairs with the best ``slots - 1``, ``2 (slots - 1)``, ... partners.
+    away : (E, B) float64 or None
+        Pairs of tokens of the other homes, at most, with replicas in 1, 2, ... blocks; None where a token may use
+        another replica than that of its home's block.
+    by_replica : (P, E, E) float64
+        As `choose_representatives` counts; no drawn replicas with P = 0.
+    slots, spare : int
+        Of a block, and replicas beyond one of each expert.
+
+    Returns
+    -------
+    (E, n) float64
+        Of 0, 1, ... further replicas; of more, no more.
+    """
+    E, blocks = home.shape
+    together = np.zeros((E, blocks))  # by blocks
+    width = min(blocks - 1, met.shape[1])
+    together[:, 1 : width + 1] = met[:, :width]
+    together[:, width + 1 :] = met[:, -1:]
+    if away is not None:
+        together = np.minimum(together, away)
+    more = home - home[:, :1]
+    columns = min(spare, max(blocks, MOST_CLASSES)) + 1
+    most = np.maximum.accumulate(more + together, axis=1)
+    gains = most[:, np.minimum(np.arange(columns), blocks - 1)]
+    number, size = 0, min(slots - 1, E)
+    for replicas in range(2, MOST_CLASSES + 1) if len(by_replica) else ():
+        own = by_replica[number : number + replicas]
+        number += replicas
+        if replicas > columns:
+            break
+        best = np.partition(own, E - size - 1, axis=2)[:, :, E - size :].sum(axis=2) if size < E else own.sum(axis=2)
+        drawn = best.sum(axis=0) - best.max(axis=0)  # whichever is taken to be the first
+        reach = min(replicas, blocks)
+        gains[:, replicas - 1] = (more[:, :reach] + np.minimum(together[:, :reach], drawn[:, None])).max(axis=1)
+    gains[:, 0] = 0.0
+    return gains
+
+
+def _away_from(by_home: Array) -> Array:
+    """Return the pairs of tokens whose home is in none of 1, 2, ... blocks, at most, (E, B)."""
+    away: Array = by_home.sum(axis=1, keepdims=True) - np.cumsum(np.sort(by_home, axis=1), axis=1)
+    return away
+
+
+def _met_by_further_replicas(pairs: Array, slots: int, further: npt.NDArray[np.int64]) -> Array:
+    """Return how much the further replicas of experts are with others, (E, E), by expert with the replicas."""
     rank = np.argsort(np.argsort(-pairs, axis=1, kind="stable"), axis=1, kind="stable")
-    return rank < replicas[:, None] * per_replica
+    share = further / (further + 1.0)  # of the tokens that use the expert
+    met: Array = np.where(rank < further[:, None] * (slots - 1), share[:, None], 0.0)
+    return met

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from placement.cost.bounds import levels_of
+from placement.cost.bounds import Level, levels_of
+from placement.replay.kernels.choosing import fair_hashes
 from placement.replay.replay import homes_of
 from solvers.bounds.home_messages import HomeMessages
 from solvers.bounds.kernels.shares import give_shares
@@ -88,8 +89,8 @@ class DispatchBound:
     def step_cost(self, part: LayerPart) -> int:
         """Return what a step takes beside those of the matrix, in its entries: the share of the tokens' choices."""
         tokens, _, top_k = self._ids.shape
-        cost: int = tokens * top_k**2 // PAIRS_PER_ENTRY // STEPS_PER_CHOICE
-        return cost if part.home is None else cost // 2
+        cost: int = tokens * top_k**2 // PAIRS_PER_ENTRY // STEPS_PER_CHOICE * (2 if self._spare else 1)
+        return cost if part.home is None else cost // 4
 
     def relaxation(self, part: LayerPart) -> Game | None:
         """Return the relaxation of a part's messages; None where it is too large."""
@@ -99,7 +100,11 @@ class DispatchBound:
         if part.home is None:
             share = level.cost * self._unit * len(self.levels)  # a layer's price is shared by its levels
             rows = load_rows(problem, range(part.layer, part.layer + 1), level, share)
-            game = LayerMessages(ids, homes, problem.num_experts, level, self._spare, rows)
+            sample = problem.profile.sample
+            assert sample is not None
+            drawn = fair_hashes(ids, sample.rows, part.layer) if _is_drawn(problem, level) else None
+            nearest = _is_nearest(problem, level)
+            game = LayerMessages(ids, homes, problem.num_experts, level, self._spare, rows, drawn, nearest)
         else:
             game = HomeMessages(ids[homes == part.home], problem.num_experts, level.room)
         self.found(part, game.value)
@@ -117,6 +122,25 @@ class DispatchBound:
                 by_home = sum(found.get(LayerPart(number, layer, home), 0.0) for home in range(level.blocks))
                 total += max(found[LayerPart(number, layer)], by_home) * level.cost * self._unit
         return total
+
+
+def _is_drawn(problem: Problem, level: Level) -> bool:
+    """Whether a token without a replica in its home's block draws one of all replicas of its expert."""
+    return problem.objective.replica_policy != "same_node" or _of_whole_nodes(problem, level)
+
+
+def _is_nearest(problem: Problem, level: Level) -> bool:
+    """Whether a token uses a replica in its home's block if there is one."""
+    if problem.objective.replica_policy == "fair":
+        return False
+    single = level.blocks == problem.num_gpus
+    return single or (problem.objective.replica_policy == "same_node" and _of_whole_nodes(problem, level))
+
+
+def _of_whole_nodes(problem: Problem, level: Level) -> bool:
+    node = problem.topology.node_of_gpu
+    first = np.unique(node, return_index=True)[1]  # GPU of each node
+    return bool((level.block_of_gpu == level.block_of_gpu[first][node]).all())
 
 
 def least_absent(

@@ -18,6 +18,7 @@ from typing import Any, get_args
 import numpy as np
 
 from placement import Plan, Problem
+from solvers.fronts.few import few_moves
 from solvers.fronts.mixes import add_balanced_mixes, add_mixes, with_few_free
 from solvers.fronts.pareto import nondominated
 from solvers.fronts.points import Against, Front
@@ -275,8 +276,12 @@ def _check_sizes(solver: Solver, problem: Problem, sizes: list[int]) -> None:
 
 
 def _by_moves(run: FrontSearch, points: int) -> None:
-    """Search with every expert free to move, then with ever fewer; then mix what was found."""
+    """Balance the start with few moves; search with every expert free to move, then with ever fewer; mix all of it."""
     problem = run.problem
+    for table in few_moves(
+        problem, run.pool[0].table, [], points
+    ):  # first: it takes a moment, and a search begins there
+        run.add(table, problem, run.pool[0], {"against": "bytes_moved"})
     run.search(problem, problem, {"against": "bytes_moved"})
     for share in FREE_SHARES:
         if not run.done and (pinned := with_few_free(run, share)) is not None:

@@ -57,7 +57,7 @@ def run(check: Callable[[Helpers], Awaitable[Any]], max_s: float = 30.0) -> Any:
     try:
         return asyncio.run(check(helpers))  # type: ignore[arg-type]  # a coroutine
     finally:
-        helpers.close(1.0)
+        helpers.close()
 
 
 def test_turns_are_fair() -> None:

@@ -21,8 +21,9 @@ from sqlalchemy import update
 import api.jobs.dispatcher
 import api.resources.searches.running
 from api.jobs.attempts import Job, Outcome
-from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
+from api.jobs.dispatcher import Dispatcher
 from api.jobs.errors import ExecutorLostError
+from api.jobs.work import DispatcherSettings, Work
 from api.resources.traces.inspection import inspect
 from api.resources.worker import run_search, warm_up
 from api.store.blobs import Blobs
@@ -495,6 +496,25 @@ def test_hanging_worker_is_replaced(bench: Bench, lanes: Lanes, monkeypatch: pyt
     release.set()
 
 
+def test_time_to_stop_begins_with_the_signal(bench: Bench, lanes: Lanes) -> None:
+    """What a worker is given to stop has begun when the server was asked to, and not after the last request."""
+    release = threading.Event()
+
+    def hang(job: Job) -> Outcome:
+        release.wait(30)
+        return Outcome(status=None)
+
+    plan_id = bench.ask()
+    dispatcher = lanes.start(lambda: ThreadPoolExecutor(1), run=hang)
+    bench.until(plan_id, lambda row: row.status == "running")
+    dispatcher.begin_stop(0.1)
+    begin = time.monotonic()
+    dispatcher.stop(20.0)
+    assert time.monotonic() - begin < 10
+    assert bench.row(plan_id).status == "queued"
+    release.set()
+
+
 def test_stop_queues_running_plans_again(bench: Bench, lanes: Lanes) -> None:
     """A dispatcher that stops gives its plans back with what they have found, in bounded time."""
     plan_id = bench.ask(solver="annealing", limits=timed(50.0))
@@ -518,6 +538,35 @@ def test_counts_only_trace(tmp_path: Path) -> None:
     summary = json.loads(bench.store.plans.documents(plan_id)[2] or "")
     assert summary["plans"]["plan"]["fit"] is None
     assert summary["plans"]["plan"]["expected_load"]["imbalance_max_over_mean"] >= 1
+
+
+def test_lane_takes_no_plan_before_its_process_is_ready(bench: Bench, lanes: Lanes) -> None:
+    """The lane for short plans starts its process when the others are busy; they may be free before it is there."""
+    going_on, ready = threading.Event(), threading.Event()
+    first, second = bench.ask(), bench.ask()
+
+    def run(job: Job) -> Outcome:
+        if job.claim.plan_id == first:
+            going_on.wait(30)
+        return run_search(job)
+
+    def make() -> ThreadPoolExecutor:
+        executor = ThreadPoolExecutor(1)
+        if threading.current_thread().name == "lane-1":
+            executor.submit(ready.wait, 30)
+        return executor
+
+    with bench.store.database.write() as connection:
+        connection.execute(update(plans).values(expected_s=0.1))
+    lanes.start(make, run=run, short_lane=True)
+    bench.until(first, lambda row: row.status == "running")
+    time.sleep(0.8)
+    assert bench.row(second).status == "queued"
+    going_on.set()
+    try:
+        assert bench.until(second, lambda row: row.finished).status == "succeeded"
+    finally:
+        ready.set()
 
 
 def test_short_plans_do_not_wait_for_long_ones(bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:

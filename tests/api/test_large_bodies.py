@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+import api.http.bodies
+import api.resources.searches.queueing
 from api.http.bodies import LIGHT_BYTES
 from api.settings.settings import Settings
 from tests.builders.service import local_client, upload
@@ -95,6 +97,31 @@ def test_long_lists_are_taken(service: TestClient, trace: str) -> None:
     answer = validate(service, asked(trace, forbidden=forbidden))
     assert answer.status_code == 200, answer.text[:500]
     assert answer.json()["request"]["constraints"]["forbidden"] == forbidden
+
+
+def test_large_requests_are_not_read_here(service: TestClient, trace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large request is queued by the helper that reads it: it keeps the server's interpreter from nobody."""
+
+    def read_here(*_: Any) -> None:
+        raise AssertionError("read in the server")
+
+    monkeypatch.setattr(api.http.bodies, "_read", read_here)
+    monkeypatch.setattr(api.resources.searches.queueing, "checked", read_here)
+    forbidden = [{"expert": number % 32, "gpu": 0, "layer_id": 1} for number in range(16, 31)] * 100
+    body = json.loads(asked(trace, forbidden=forbidden)) | {"solver": "contiguous", "limits": {"time_s": 0.1}}
+    found = {}
+    for kind, content in (("plans", body), ("fronts", {**body, "solver": "annealing"})):
+        for key in ("a", "a", "b"):
+            answer = service.post(f"/v1/{kind}", json=content, headers={"Idempotency-Key": kind + key})
+            assert answer.status_code == 202, answer.text[:500]
+            found[kind, key] = answer.json()["id"]
+        assert found[kind, "a"] != found[kind, "b"]
+        reused = service.post(f"/v1/{kind}", json=content | {"name": "other"}, headers={"Idempotency-Key": kind + "a"})
+        assert reused.json()["type"] == "/problems/idempotency-key-reused"
+        for search in found.values():
+            service.post(f"/v1/{kind}/{search}/cancel")
+    answer = service.post("/v1/plans", json=body | {"trace": "sha256:" + "0" * 64})
+    assert [item["code"] for item in answer.json()["errors"]] == ["unknown_trace"]
 
 
 @pytest.mark.timeout(120)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from api.jobs.processes import close, process_pool
+from api.jobs.processes import kill, process_pool
 from api.resources.traces import imports
 from api.service.cleanup import DAY_S, Cleanup
 from api.settings.settings import Settings
@@ -137,7 +137,7 @@ def test_job_that_outgrows_its_memory_fails_alone() -> None:
         with pytest.raises((MemoryError, BrokenProcessPool)):
             pool.submit(allocate, 2_000_000_000).result(60)
     finally:
-        close(pool, 5.0)
+        kill(pool)
 
 
 @pytest.mark.slow

@@ -43,6 +43,7 @@ CALLS: dict[str, tuple[str, Callable[[], Any]]] = {
     "no problem to solve": ("/problem", lambda: solvers.solve("p")),  # type: ignore[arg-type]
     "no solver": ("/solver", lambda: solvers.solve(PROBLEM, 3)),  # type: ignore[arg-type]
     "no limits": ("/limits", lambda: solvers.solve(PROBLEM, limits=3)),  # type: ignore[arg-type]
+    "no source to simulate": ("/source", lambda: solvers.simulate_residency(3, resident=0.5)),  # type: ignore[arg-type]
     "no points": ("/points", lambda: solvers.front(PROBLEM, points="x")),  # type: ignore[arg-type]
     "no trace to profile": ("/trace", lambda: Profile.of("t.npz")),  # type: ignore[arg-type]
     "no experts": ("/num_experts", lambda: Trace.of([[[0]]], num_experts="x")),  # type: ignore[arg-type]

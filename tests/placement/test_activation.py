@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Objective, Plan, Problem, Topology, evaluate, score
-from placement.replay.kernels.replay import choose_replica
+from placement.replay.kernels.choosing import choose_replica
 from placement.replay.replay import POLICIES, homes_of
 from tests.builders.problems import dispatch
 from tests.builders.traces import random_trace

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from placement import Constraints, LayerCap, Objective, Problem, Topology, evaluate, score
 from placement.cost.feasibility import load_cap_misses
-from placement.cost.shares import expected_gpu_load
+from placement.cost.shares import assignments_by_home, expected_gpu_load
 from placement.loads.policies import replica_share
+from placement.plan.plan import replicas_on_gpu
 from tests.builders.problems import dispatch, plan_of, random_table
 from tests.builders.traces import random_ids, random_trace
 from traces import Profile, Trace
@@ -188,3 +189,22 @@ def test_total_is_the_weighted_sum(seed: int) -> None:
     assert score(problem, table).total == pytest.approx(
         values["traffic"] + 2 * values["imbalance"] + 5 * values["load_excess"]
     )
+
+
+@pytest.mark.parametrize("policy", ["fair", "same_gpu", "same_node"])
+@pytest.mark.parametrize("ownership", ["token", "measured"])
+def test_messages_per_expert_are_those_of_the_shares_by_home(policy: Any, ownership: Any) -> None:
+    """The compiled sum over homes and replicas is that of the arrays, with two replicas on a GPU and uneven nodes."""
+    rng = np.random.default_rng(3)
+    trace = Trace.of(
+        random_ids(rng, TOKENS, LAYERS, EXPERTS), num_experts=EXPERTS, source_rank=rng.integers(0, 4, TOKENS)
+    )
+    objective = dispatch(dedup="none", ownership=ownership, replica_policy=policy)
+    uneven = Topology.of((3, 1), rank_cost_matrix=rng.uniform(0.1, 1, (4, 4)) * (1 - np.eye(4)))
+    problem = Problem(Profile.of(trace, workers=1), uneven, 3, objective, Constraints(distinct_replicas=False))
+    table = random_table(rng, LAYERS, EXPERTS, 4, 3)
+    table[0, :3] = table[0, 0]
+    table[0, 3:9] = np.arange(EXPERTS)
+    by_home = assignments_by_home(problem, replicas_on_gpu(table, EXPERTS, 4))
+    wanted = sum((share * hop).sum() for share, hop in zip(by_home, uneven.hop_cost, strict=True))
+    assert traffic(problem, table) == pytest.approx(wanted)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Plan, Topology, evaluate
+from placement.replay.evaluate import Asked, evaluate_together
 from tests.builders.problems import random_table
 from tests.builders.traces import random_ids, random_trace
 from traces import InputError, Provenance, Trace
@@ -353,3 +354,25 @@ def test_passes_longer_than_the_trace_are_refused() -> None:
         evaluate(plan, trace, Topology.parse("1x2"), pass_tokens=[8, 9])
     assert [item.pointer for item in error.value.violations] == ["/pass_tokens/1"]
     assert [item.passes for item in evaluate(plan, trace, Topology.parse("1x2")).per_pass] == [0, 0, 0]
+
+
+def test_plans_replayed_together_are_as_replayed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass for all, or several where memory is short: the figures of each are those of a replay of its own."""
+    trace = random_trace(3, 300, LAYERS, EXPERTS)
+    parts = dict(zip(("fit", "held"), trace.split(0.5), strict=True))
+    rng, topology = np.random.default_rng(5), Topology.parse("2x2")
+    plans = [random_plan(rng, (2, 2), 3) for _ in range(2)]
+    options = [{"execution": "dispatch", "dedup": "node"}, {"execution": "context_coherent"}]
+    asked = {
+        (part, (number, way)): Asked(plan, topology, options[way] | {"pass_tokens": (32,)})
+        for part in parts
+        for number, plan in enumerate(plans)
+        for way in range(2)
+    }
+    alone = {
+        (part, key): evaluate(what.plan, parts[part], topology, workers=1, **what.options)
+        for (part, key), what in asked.items()
+    }
+    assert evaluate_together(parts, asked, workers=2) == alone
+    monkeypatch.setattr("placement.replay.evaluate.PASS_BYTES", 1)
+    assert evaluate_together(parts, asked, workers=2) == alone

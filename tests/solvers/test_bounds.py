@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_info
 from placement import Constraints, Objective, Pin, Problem, Topology, lower_bound, score
 from placement.cost.bounds import levels_of, load_floor
 from placement.cost.feasibility import broken_constraints
+from placement.problem.objective import Dedup, ReplicaPolicy
 from solvers import Limits
 from solvers.bounds import raise_bound
 from solvers.bounds.eigen import largest_eigenvalues
@@ -179,6 +180,25 @@ def test_never_above_the_optimum(name: str) -> None:
     instant = lower_bound(problem)
     little, much = (bounded(problem, Limits(work=work)) for work in (50, 20_000_000))
     assert load_floor(problem) <= instant <= little <= much <= best + 1e-9 * max(1.0, best)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    topology=st.sampled_from(["1x3", "3x1"]),
+    dedup=st.sampled_from(["gpu", "node"]),
+    policy=st.sampled_from(["fair", "same_gpu", "same_node"]),
+)
+def test_never_above_the_optimum_with_replicas(seed: int, topology: str, dedup: Dedup, policy: ReplicaPolicy) -> None:
+    """Few tokens, which may all draw the replica that suits them; `benchmarks/bounds_below_optima.py` has more."""
+    problem = Problem(
+        profile(3, top_k=2, layers=1, tokens=8, seed=seed),
+        Topology.parse(topology),
+        slots_per_gpu=2,
+        objective=Objective(execution="dispatch", dedup=dedup, replica_policy=policy, imbalance_weight=0.0),
+    )
+    best = optimum(problem)
+    assert bounded(problem, Limits(work=500_000)) <= best + 1e-9 * max(1.0, best)
 
 
 @settings(max_examples=10, deadline=None)

@@ -11,10 +11,12 @@ from placement.cost.bounds import Level
 from solvers.bounds.home_messages import HomeMessages
 from solvers.bounds.kernels.home_pairs import choose_pairs
 from solvers.bounds.kernels.representatives import choose_representatives
-from solvers.bounds.layer_messages import LayerMessages, least_remote, most_more, most_together
+from solvers.bounds.kernels.spare_replicas import share_out
+from solvers.bounds.layer_messages import NUM_CLASSES, LayerMessages, least_remote, most_more, most_together
 from tests.builders.traces import random_ids
 
 Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Block = tuple[int, ...]
 
 
@@ -78,6 +80,18 @@ def test_no_placement_sends_less(seed: int, shape: tuple[int, int, int, int], to
     assert messages.iterate(25) <= fewest + 1e-9
 
 
+def chosen(ids: Ints, homes: Ints, together: Floats, blocks: int, planes: int) -> tuple[Floats, Floats]:
+    """Return what tokens call, and the pairs that they count, apart by home or not."""
+    called, pairs, by_home = np.zeros((8, blocks)), np.zeros((planes, 8, 8)), np.zeros((8, blocks))
+    by_replica = np.zeros((NUM_CLASSES, 8, 8))
+    drawn = np.arange(ids.size, dtype=np.uint64).reshape(ids.shape)
+    choose_representatives(ids, homes, drawn, together, called, pairs, by_home, by_replica)
+    assert by_home.sum(axis=1) == pytest.approx(pairs.sum(axis=(0, 2)))
+    assert by_replica[:2].sum(axis=0) == pytest.approx(pairs.sum(axis=0))  # each token draws one of two
+    assert by_replica[2:5].sum(axis=0) == pytest.approx(pairs.sum(axis=0))
+    return called, pairs
+
+
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32), top_k=st.integers(1, 6), scale=st.sampled_from([0.0, 0.3, 3.0]))
 def test_tokens_count_no_more_than_their_blocks(seed: int, top_k: int, scale: float) -> None:
@@ -85,8 +99,7 @@ def test_tokens_count_no_more_than_their_blocks(seed: int, top_k: int, scale: fl
     rng = np.random.default_rng(seed)
     ids, homes = tokens(rng, 30, 8, top_k), rng.integers(0, 3, 30)
     against = scale * rng.random((8, 8))
-    called, pairs = np.zeros((8, 3)), np.zeros((3, 8, 8))
-    choose_representatives(ids, homes, against + against.T, called, pairs)
+    called, pairs = chosen(ids, homes, against + against.T, 3, 3)
     member = rng.integers(0, 3, 8)
     together = np.triu(member[:, None] == member[None, :], 1)
     used = sum(len({int(member[e]) for e in own if e >= 0}) for own in ids)
@@ -99,8 +112,7 @@ def test_against_a_placement_tokens_count_their_blocks_exactly() -> None:
     ids = np.array([[0, 1, 2, 4], [0, 1, 2, 3], [0, 4, 5, 6], [3, 7, 2, 6]])
     member = np.arange(8) // 4
     together = (member[:, None] == member[None, :]).astype(np.float64)
-    called, pairs = np.zeros((8, 2)), np.zeros((1, 8, 8))
-    choose_representatives(ids, np.zeros(4, np.int64), together, called, pairs)
+    called, pairs = chosen(ids, np.zeros(4, np.int64), together, 2, 1)
     assert called.sum() - (pairs[0] * np.triu(together, 1)).sum() == pytest.approx(2 + 1 + 2 + 2)
 
 
@@ -228,3 +240,20 @@ def test_further_replicas_add_no_more_than_that(seed: int, spare: int) -> None:
     single = max(together(blocks) for blocks in covers if not set(blocks[0]) & set(blocks[1]))
     most = max(together(blocks) for blocks in covers if len(blocks[0]) + len(blocks[1]) <= 5 + spare)
     assert most <= single + most_more(pairs, room, spare)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), spare=st.integers(0, 6))
+def test_spare_replicas_bring_no_more_than_is_shared_out(seed: int, spare: int) -> None:
+    """Whatever the shape of the gains: at least the best of all ways, and that exactly where gains fall."""
+    rng = np.random.default_rng(seed)
+    gains, taken = np.cumsum(rng.random((3, 4)), axis=1), np.zeros(3, np.int64)
+    gains[:, 0] = 0.0
+    ways = [way for way in itertools.product(range(4), repeat=3) if sum(way) <= spare]
+    best = max(sum(gains[e, k] for e, k in enumerate(way)) for way in ways)
+    assert share_out(gains, spare, taken) >= best - 1e-12
+    assert taken.sum() == min(spare, 9)
+    falling = np.cumsum(-np.sort(-np.diff(gains, axis=1), axis=1), axis=1)
+    falling = np.concatenate([np.zeros((3, 1)), falling], axis=1)
+    best = max(sum(falling[e, k] for e, k in enumerate(way)) for way in ways)
+    assert share_out(falling, spare, taken) == pytest.approx(best)

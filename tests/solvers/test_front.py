@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from placement import Constraints, Objective, Pin, Plan, Problem, Topology, evaluate, score
 from placement.cost.feasibility import broken_constraints
+from placement.moves.cycles import cycles
 from placement.plan.plan import replicas_on_gpu
 from solvers import Event, Front, Limits, NoPlanError, front, make_plan, solve
 from solvers.fronts.candidates import moved_replicas
-from solvers.fronts.mixes import cycles, renamed
 from solvers.fronts.pareto import knee_index, nondominated, thinned
 from solvers.fronts.points import FrontPoint
 from solvers.methods.eplb.solver import Eplb
 from tests.builders.problems import problem_of
 from tests.builders.traces import profile_of
-from traces import InputError, Profile, Trace
+from traces import InputError, LoadCounts, Profile, Trace
 from traces.synthetic import Synthetic, generate
 
 WORK = Limits(work=60_000)
@@ -96,6 +96,20 @@ def test_ends_are_at_least_as_good_as_their_baselines(objective: Objective) -> N
         balanced = solve(given, eplb, limits=Limits(time_s=None), workers=1)
         assert found.points[0].imbalance <= balanced.score.max_load.mean() + 1e-12
         assert found.points[-1].traffic <= balanced.score["traffic"].value + 1e-12
+
+
+def test_counts_have_plans_between_no_move_and_most() -> None:
+    """A plan for other loads gains most of what there is with few moves, however short the search is."""
+    rng = np.random.default_rng(0)
+    loads = [LoadCounts.of(rng.permuted(1000 / np.arange(1, 65) ** 0.8 * np.ones((4, 1)), axis=1)) for _ in range(2)]
+    old, new = (Problem(Profile.of(load), Topology.parse("2x4"), 9, engine="sglang") for load in loads)
+    start = solve(old, "load_balance", limits=Limits(work=10_000), workers=1).plan
+    found = front(new, limits=Limits(work=10_000), points=8, against="bytes_moved", start=start, workers=1)
+    moved = [point.moved_experts or 0 for point in found.points]
+    gained = [found.points[0].score.total - point.score.total for point in found.points]
+    assert moved[0] == 0
+    assert sum(0 < item < 4 * 72 / 4 for item in moved) >= 2
+    assert max(gain for item, gain in zip(moved, gained, strict=True) if item < 4 * 72 / 4) > 0.75 * gained[-1]
 
 
 def test_points_beyond_the_problems_cap_are_left_out() -> None:
@@ -281,18 +295,6 @@ def test_each_cycle_alone_keeps_every_expert_and_all_together_are_the_target(
         assert (alone.sum(axis=1) >= 1).all()
         assert (alone.sum(axis=0) <= per_gpu).all()
     assert (total == after).all()
-
-
-@pytest.mark.parametrize("objective", [Objective(), Objective(execution="dispatch", dedup="none")])
-def test_renaming_gpus_changes_moves_and_not_the_score(objective: Objective) -> None:
-    """A plan with its GPUs permuted within and between nodes needs no move at all."""
-    given = problem(objective, slots=4)
-    start = running(given).physical_to_logical_map
-    mixed = start.reshape(3, 4, 4)[:, [3, 2, 0, 1]].reshape(3, 16)
-    found = renamed(given, start, mixed)
-    assert score(given, found).total == pytest.approx(score(given, mixed).total)
-    held = [replicas_on_gpu(table, 16, 4) for table in (start, found)]
-    assert (held[0] == held[1]).all()
 
 
 @pytest.mark.slow

@@ -110,6 +110,39 @@ def test_repeated_rows(ids: Any, rows: int, severity: str) -> None:
     assert "from row 501 on" in found.detail
 
 
+def test_a_row_that_comes_between_others(ids: Any) -> None:
+    """A dummy in every second row is told; the same first row of each sequence is not."""
+    first, ids[::2] = ids.copy(), ids[0]
+    assert "600 of 1,200 rows (50 %) are the same as row 0" in told(diagnosed(ids), "repeated_rows").detail
+    first[::6] = first[0]
+    assert diagnosed(first, seq_id=np.arange(TOKENS) // 6).codes == ()
+
+
+def test_rows_of_a_single_id(ids: Any) -> None:
+    """An id that fills whole rows, which readers refuse."""
+    ids[100:160] = 5
+    found = told(diagnosed(ids), "repeated_rows")
+    assert (found.severity, "60 of 1,200 rows (5 %) hold a single id, from row 100" in found.detail) == ("error", True)
+
+
+def test_rows_of_zeros_with_one_expert_per_token() -> None:
+    """With K = 1, in many layers; one hot expert 0 makes such rows too."""
+    ids = random_ids(0, 1500, 8, 16, 1).astype(np.int64)
+    hot = np.where(np.random.default_rng(1).random(ids.shape) < 0.9, 0, ids)
+    assert "all_zero_rows" not in diagnosed(hot).codes
+    ids[500:800] = 0
+    found = told(diagnosed(ids), "all_zero_rows")
+    assert "300 of 1,500 rows" in found.detail
+    assert "expert 0 in all of 8 layers" in found.detail
+
+
+@pytest.mark.parametrize("value", [-1, -100, 99])
+def test_rows_without_any_expert(ids: Any, value: int) -> None:
+    """Rows of filler are told as that, not as repeats or duplicates besides."""
+    ids[600:900] = value
+    assert diagnosed(ids).codes == ("ids_beyond_experts" if value == 99 else "filler_values",)
+
+
 def test_repeats_across_batches(ids: Any) -> None:
     """What a pass sees does not depend on the size of its batches."""
     ids[500:600] = ids[500]
@@ -127,7 +160,15 @@ def test_single_rank_of_counts(rank: int) -> None:
     load = np.zeros((3, 16))
     load[:, 4 * rank : 4 * rank + 4] = 1 + np.random.default_rng(0).integers(100, 900, (3, 4))
     assert f"rank {rank} of 4" in told(check(load_counts(load)), "single_rank").detail
-    assert held_ranks(load) == ((rank,), 4, 4)
+    assert held_ranks(load) == ((rank,), 4, 4, False)
+
+
+def test_single_rank_of_experts_in_turn(ids: Any) -> None:
+    """One rank's experts where they are dealt out in turn, and -1 for those of other ranks."""
+    assert "rank 1 of 4" in told(diagnosed(4 * ids[:, :, :2] + 1, num_experts=64), "single_rank").detail
+    own = np.where(ids < 4, ids, -1)
+    assert "rank 0 of 4" in told(diagnosed(own), "single_rank").detail
+    assert "degenerate_layer" not in diagnosed(own).codes
 
 
 def test_single_rank_of_tokens(ids: Any) -> None:
@@ -204,6 +245,35 @@ def test_a_fused_shared_expert(tmp_path: Path, ids: Any, stated: bool) -> None:
     assert diagnosis.codes == ("ids_beyond_experts",)
 
 
+@pytest.mark.parametrize("place", ["first", "copies", "beside one", "zero"])
+def test_shared_experts_of_other_kinds(tmp_path: Path, ids: Any, place: str) -> None:
+    """Shared experts as id 0, as copies that take turns, beside a single routed one, and ids that tokens list twice."""
+    turn = 16 + np.arange(TOKENS)[:, np.newaxis, np.newaxis] % 3 + np.zeros((1, LAYERS, 1), np.int64)
+    wide = {
+        "first": np.concatenate([np.zeros_like(turn), ids + 1], axis=2),
+        "copies": np.concatenate([ids, turn], axis=2),
+        "beside one": np.concatenate([ids[:, :, :1], turn], axis=2),
+        "zero": np.where(ids >= 12, 12, ids),
+    }[place]
+    diagnosis = check(of_file(tmp_path / "trace.npz", wide))
+    assert {one.code for one in diagnosis if one.severity != "note"} == {"ids_beyond_experts"}
+    found = told(diagnosis, "ids_beyond_experts")
+    assert {"first": "id 0", "zero": "id(s) 12 twice"}.get(place, "16-18") in found.detail
+
+
+def test_another_model_is_no_filler(ids: Any) -> None:
+    """255 among the ids of a larger model is an id of it; far above all others it is a filler."""
+    larger = random_ids(3, 1200, 2, 256, 4).astype(np.int64)
+    assert diagnosed(larger, num_experts=64).codes[0] == "ids_beyond_experts"
+    assert "filler_values" not in diagnosed(larger, num_experts=64).codes
+
+
+def test_few_tokens_have_no_filler(tmp_path: Path) -> None:
+    """A large id that a handful of tokens choose, far above others, is no filler."""
+    ids = np.array([[[3, 90]], [[7, 255]], [[200, 2]]])
+    assert "filler_values" not in check(of_file(tmp_path / "trace.npz", ids)).codes
+
+
 @pytest.mark.parametrize("stated", [None, "file", "caller"])
 def test_zero_experts(tmp_path: Path, ids: Any, stated: str | None) -> None:
     """Ids from E on, in some lists: certain where E is stated, told by their place where it is not."""
@@ -228,6 +298,9 @@ def test_counts_of_a_shared_expert() -> None:
     load = np.concatenate([routed, np.full((3, 1), 2000)], axis=1)
     assert "fused with 8 routed ones" in told(check(load_counts(load)), "ids_beyond_experts").detail
     assert told(check(load_counts(load), num_experts=8), "ids_beyond_experts").severity == "error"
+    two = np.concatenate([routed, np.full((3, 2), 3000)], axis=1)
+    assert "Expert 8-9 has the same load" in told(check(load_counts(two)), "ids_beyond_experts").detail
+    assert "lists id 0, in all" in told(check(load_counts(load[:, ::-1])), "ids_beyond_experts").detail
 
 
 def test_experts_of_some_layers(ids: Any) -> None:
@@ -235,6 +308,12 @@ def test_experts_of_some_layers(ids: Any) -> None:
     small = random_ids(2, TOKENS, 2, 8, TOP_K)
     mixed = np.concatenate([small, ids], axis=1)
     assert "Layer(s) 0-1 use 8 experts, others 16" in told(diagnosed(mixed), "layer_specific_experts").detail
+
+
+def test_a_layer_with_a_few_experts_less(ids: Any) -> None:
+    """Where all experts but the last three of one layer are used, they do not exist."""
+    ids[:, 1] = random_ids(4, TOKENS, 1, 13, TOP_K)[:, 0]
+    assert "Layer(s) 1 use 13 experts, others 16" in told(diagnosed(ids), "layer_specific_experts").detail
 
 
 def test_a_degenerate_layer(ids: Any) -> None:
@@ -251,11 +330,13 @@ def test_a_degenerate_layer(ids: Any) -> None:
     )
 
 
-def test_an_expert_in_every_list_is_no_degenerate_layer(ids: Any) -> None:
+def test_an_expert_in_every_list_is_a_note(ids: Any) -> None:
     """Of several experts per token, one has at most its share of the load, and the others can be placed around it."""
     ids[:, 2, 0] = 0
     ids[:, 2, 1:] = 1 + np.random.default_rng(0).random((TOKENS, EXPERTS - 1)).argsort(axis=1)[:, : TOP_K - 1]
-    assert "degenerate_layer" not in diagnosed(ids).codes
+    found = told(diagnosed(ids), "degenerate_layer")
+    assert (found.severity, "expert 0 of layer 2 is in 100 %" in found.detail) == ("note", True)
+    assert diagnosed(ids).codes == ("degenerate_layer",)
 
 
 def test_a_degenerate_layer_of_counts() -> None:
@@ -313,6 +394,16 @@ def test_mixed_phases(ids: Any) -> None:
     assert "`phase`" in found.remedy
 
 
+def test_phases_of_other_sequences_are_not_mixed() -> None:
+    """Sequences have topics: prefill and decode of a few other ones differ by that alone."""
+    rng = np.random.default_rng(3)
+    topic = np.repeat(1.5 * rng.normal(size=(12, 2, 32)), 100, axis=0)
+    ids = np.argsort(-(topic + rng.gumbel(size=topic.shape)), axis=2)[:, :, :4].astype(np.int64)
+    sequence = np.arange(1200) // 100
+    columns = {"seq_id": sequence, "phase": (sequence % 3 == 0).astype(np.uint8)}
+    assert "mixed_phases" not in diagnosed(ids, num_experts=32, **columns).codes
+
+
 def test_other_faults_are_refused_as_ever(ids: Any) -> None:
     """What is no fault of a capture is an error of the reader's, with its place."""
     ids[7, 1] = [4, 4, 2, 3]
@@ -348,3 +439,29 @@ def test_options_of_files_have_no_effect_on_traces(ids: Any, tmp_path: Path) -> 
         check(trace, top_k=4)
     save(trace, tmp_path / "trace.jsonl")
     assert check(tmp_path / "trace.jsonl", top_k=4).codes == ()
+
+
+@pytest.mark.parametrize(("ranks", "told_of"), [((2,), "0-1"), ((0, 1, 3), "2"), ((0, 2, 4), None), ((0,), None)])
+def test_files_of_some_ranks(ranks: tuple[int, ...], told_of: str | None) -> None:
+    """Formats with a file per rank say whose files were read; every other rank may be all that record."""
+    load = np.random.default_rng(0).integers(100, 900, (3, 8))
+    diagnosis = check(load_counts(load, ranks=ranks))
+    if told_of is None:
+        assert diagnosis.codes == ()
+    else:
+        assert f"those of {told_of} are not there" in told(diagnosis, "single_rank").detail
+
+
+@pytest.mark.parametrize("form", ["counts_csv", "llama_csv"])
+def test_counts_of_experts_beyond_the_stated_ones(tmp_path: Path, form: str) -> None:
+    """Long tables are diagnosed where readers refuse them."""
+    pairs = [(layer, expert) for layer in range(2) for expert in range(9)]
+    rows = {
+        "counts_csv": [
+            "layer,expert,count",
+            *(f"{layer},{expert},{200 + 7 * expert * layer}" for layer, expert in pairs),
+        ],
+        "llama_csv": ["layer,expert", *(f"{layer},{expert}" for layer, expert in pairs for _ in range(200 + expert))],
+    }[form]
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    assert told(check(tmp_path / "t.csv", num_experts=8), "ids_beyond_experts").severity == "error"

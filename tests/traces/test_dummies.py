@@ -46,6 +46,16 @@ def test_dummies_are_dropped_on_request(tmp_path: Path, step: int) -> None:
     assert trace.digest != load(path).digest
 
 
+def test_rows_of_zeros_with_one_expert_per_token(tmp_path: Path) -> None:
+    """In many layers, a row of zeros is no token with K = 1 either, and goes though none stands beside it."""
+    ids = random_ids(0, 60, 8, 32, 1)
+    ids[::3] = 0
+    np.savez(tmp_path / "t.npz", topk_ids=ids, num_experts=np.int64(32), layer_ids=np.arange(8))
+    trace = load(tmp_path / "t.npz", drop_dummy_rows=True)
+    assert isinstance(trace, Trace)
+    assert sum(map(len, trace.batches())) == 40
+
+
 def test_real_and_small_rows_raise_no_note(tmp_path: Path) -> None:
     """Few layers with one expert are alike by chance."""
     save(Trace.of(REAL, num_experts=32), tmp_path / "a.npz")

@@ -489,3 +489,47 @@ def test_responses_that_are_cut_off(tmp_path: Path) -> None:
     assert "object 4" in refused("bad_json", written(tmp_path / "t", content[:-5]))
     (content,) = sglang_responses(TOY).values()
     refused("bad_json", written(tmp_path / "t", content[:-1]), **SHAPE)
+
+
+def test_more_rows_than_tokens_are_refused(tmp_path: Path) -> None:
+    """Numbers without their shape may fit another one: the response's own token counts tell."""
+    response = sglang_response(TOY.requests()[0], prompt=10)
+    path = written(tmp_path / "a", json.dumps(response).encode())
+    assert "top-1, but the response has" in refused("routed_shape", path, **(SHAPE | {"top_k": 1}))
+
+
+def test_another_top_k_than_the_models_is_told(tmp_path: Path) -> None:
+    """A fused shared expert makes one more: it is diagnosed, and a note, not the fault of an option nobody gave."""
+    path = written(tmp_path / "a", *vllm_responses(TOY).values())
+    trace = load(path, model=ModelLayout.of(TOY.layers, moe_layers=TOY.moe, num_experts=64, top_k=TOY.top_k - 1))
+    assert f"the model top-{TOY.top_k - 1}" in " ".join(trace.provenance.notes)
+
+
+def test_failed_requests_and_raw_streams(tmp_path: Path) -> None:
+    """What a server answers to a request that failed has no rows; a raw stream is named for what it is."""
+    (lines,) = vllm_responses(TOY).values()
+    answers = lines + b"\n" + json.dumps({"object": "error", "message": "too long"}).encode() + b"\n"
+    assert len(tokens_of(written(tmp_path / "a", answers))[1].topk_ids) == len(TOY.ids)
+    stream = written(tmp_path / "b", b'data: {"choices": [{"index": 0}]}\n\ndata: [DONE]\n\n')
+    assert "server-sent events" in refused("unknown_format", stream)
+
+
+def test_the_ranks_whose_files_were_read(tmp_path: Path) -> None:
+    """A file of one rank is told as that by the doctor."""
+    for tokens in (True, False):
+        files = sglang_records(TOY, tokens=tokens)
+        name = sorted(files)[2]
+        assert load(written(tmp_path / f"{tokens}.pt", files[name])).provenance.ranks == (2,)
+        assert load(write_bundle(tmp_path / str(tokens), files)).provenance.ranks == (0, 1, 2)
+
+
+def test_a_full_ring_with_an_idle_pass(tmp_path: Path) -> None:
+    """A ring whose last pass is used is full, also where a pass had no tokens."""
+    counts = np.ones((9, 2, 4), np.int32)
+    counts[3] = 0
+    for last, full in ((1, 9), (0, None)):
+        counts[8] = last
+        path = written(tmp_path / f"{last}.pt", torch_bytes({"logical_count": counts}))
+        assert load(path).provenance.full_buffer == full
+        path.with_suffix(".json").write_text(json.dumps({"logical_count": counts.tolist()}))
+        assert load(path.with_suffix(".json")).provenance.full_buffer == full

@@ -230,6 +230,29 @@ WORDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"model_type": "mimo_v2_flash", "moe_layer_freq": [0, 1, 1, 0, 1, 1]},
         {"moe_layers": (1, 2, 4, 5)},
     ),
+    "EXAONE: a switch per layer": (
+        {"model_type": "exaone_moe", "is_moe_layer": [False, True, True, False, True, True]},
+        {"moe_layers": (1, 2, 4, 5)},
+    ),
+    "SmallThinker: primary experts": (
+        {
+            "model_type": "smallthinker",
+            "num_experts": None,
+            "num_experts_per_tok": None,
+            "moe_num_primary_experts": 64,
+            "moe_num_active_primary_experts": 6,
+            "moe_layer_layout": [0, 1] * 3,
+        },
+        {"moe_layers": (1, 3, 5), "num_experts": 64, "top_k": 6},
+    ),
+    "LongCat-Flash-Lite": (
+        {"model_type": "longcat_flash_ngram", "num_hidden_layers": 12, "num_layers": 6, "zero_expert_num": 8},
+        {"num_layers": 6, "zero_experts": 8},
+    ),
+    "MiniMax: a shared expert of no width": (
+        {"model_type": "minimax_m2", "shared_intermediate_size": 0},
+        {"num_shared_experts": 0},
+    ),
     "Step 3: a text": ({"model_type": "step3_text", "moe_layers_enum": "3,4, 5"}, {"moe_layers": (3, 4, 5)}),
     "Step 3.7: the list goes on with the layer for multi-token prediction": (
         {"model_type": "step3p5", "mlp_layer_types": ["dense"] * 3 + ["sparse"] * 4, "num_nextn_predict_layers": 1},
@@ -295,12 +318,15 @@ def test_an_unknown_type_that_the_rules_understand_has_a_note(type_of: str) -> N
         ({"hybrid_override_pattern": "MEX"}, "field_type"),
         ({"num_experts": [16, 16, 8, 8, 8, 8]}, "layer_specific"),
         ({"per_layer_config": {"3": {"num_experts": 8}}}, "layer_specific"),
+        ({"model_type": "exaone_moe", "first_last_k_dense_replace": 2}, "unknown_model_type"),
+        ({"model_type": "mixtral", "moe_layers_pattern": "odd"}, "unknown_model_type"),
+        ({"is_encoder_decoder": True, "decoder_sparse_step": 2}, "unknown_model_type"),
     ],
 )
 def test_what_is_not_understood_is_not_blamed_on_the_config(fields: dict[str, Any], code: str) -> None:
     """Words that this version doesn't know are called that, and how to say the layers by hand."""
     with pytest.raises(InputError) as error:
-        layout_from_config(SIZES | fields | {"model_type": "no_such_model"})
+        layout_from_config(SIZES | {"model_type": "no_such_model"} | fields)
     assert {violation.code for violation in error.value.violations} == {code}
     for violation in error.value.violations:
         assert "This version doesn't know" in violation.detail

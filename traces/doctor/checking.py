@@ -111,6 +111,7 @@ def diagnose(seen: Observation, stated: int | None, model: ModelLayout | None) -
         raise InputError.of("zero_tokens", trace.provenance.source, "The trace holds no tokens.", remedy)
     if stated is None and not trace.provenance.experts_inferred:
         stated = trace.num_experts
+    seen.settle_zeros()
     experts, found = settle_ids(seen, stated)
     found += row_findings(seen)
     evidence = seen.evidence(experts)
@@ -137,6 +138,7 @@ def _of_loads(
     of_rank = list(ranks.rank_findings(evidence, model))
     return [
         *of_rank,
+        *ranks.missing_ranks(provenance, bool(of_rank)),
         *layers.unrecorded(evidence, seen, model),
         *(() if of_rank else layers.layer_specific(evidence)),
         *layers.degenerate_layers(evidence),

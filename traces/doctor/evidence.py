@@ -61,12 +61,19 @@ class Evidence:
         whole = bool((self.load == np.floor(self.load)).all())
         return whole and float(self.load.max(initial=0)) > 1
 
+    @property
+    def each(self) -> int:
+        """Experts that a token has in a layer, as it is recorded: on average, rounded; K is taken as 1 for counts."""
+        if self.tokens is None or self.top_k is None:
+            return 1
+        return min(self.top_k, max(1, round(float(self.load.sum()) / max(float(self.tokens.sum()), 1.0))))
+
     def most_common(self) -> tuple[npt.NDArray[np.int64], Floats]:
         """Return each layer's most used expert, and what the K most used have of its assignments, (L,) each.
 
         Were they all of them, every token would choose the same K experts. Counts don't say K; it is taken as 1.
         """
-        whole, first = self.load.sum(axis=1), self.top_k or 1
+        whole, first = self.load.sum(axis=1), self.each
         most = np.sort(self.load, axis=1)[:, -first:].sum(axis=1)
         shares = np.divide(most, whole, out=np.zeros(len(self.load)), where=whole > 0)
         return self.load.argmax(axis=1), shares

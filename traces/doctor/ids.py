@@ -14,12 +14,14 @@ from traces.doctor.observing import FILLERS, Observation
 from traces.experts_base import counted_from_one, from_one
 from traces.support.shown import runs
 
-__all__ = ["settle_ids", "told_from_one"]
+__all__ = ["settle_ids", "told_from_one", "told_unrouted"]
 
 GAP = 8  # ids below a filler that nobody uses, where nobody says how many experts there are
 EVERY = 0.999  # of the tokens: an expert that is not routed is in all of them
 LEAST_MISSING = 0.01  # of the entries
 LEAST_TOKENS = 100
+MANY = 3  # times as often as the median of the others: a filler, where nobody says how many experts there are
+MIN_LAYERS = 2  # in one layer, an expert that every token chooses may be a collapsed router's
 MIN_BLOCK = 2  # ids that share a place of the lists
 SPREAD = 0.75  # of the other ids are in every other place
 PAIRS = 50  # lists with two ids of the block, were they routed experts like others
@@ -46,6 +48,9 @@ def settle_ids(seen: Observation, stated: int | None) -> tuple[int, list[Finding
     beyond = real[real >= experts]
     if len(beyond):
         found.append(_beyond(seen, beyond, experts))
+    if stated is None and len(listed := _listed_twice(seen, real)):
+        experts, beyond = int(listed[0]), listed
+        found.append(_twice(seen, listed, experts))
     if largest in (experts, experts + 1) and counted_from_one(seen.seen.ids[:, :, :largest].sum(axis=0)):
         others = [one for one in found if one.code != "ids_beyond_experts"]
         return largest, [*others, told_from_one(largest, surely=stated != largest)]
@@ -53,7 +58,9 @@ def settle_ids(seen: Observation, stated: int | None) -> tuple[int, list[Finding
     if shared:
         experts -= shared
         found.append(_fused(seen, np.arange(experts, experts + shared), experts, "warning"))
-    elif stated is None and (first := _own_column(seen, experts)) is not None:
+    elif (first := _always(seen, experts)) is not None:
+        found.append(told_unrouted(first, experts))
+    elif stated is None and not len(beyond) and (first := _own_column(seen, experts)) is not None:
         found.append(_split(seen, np.arange(first, experts), first))
         experts = first
     if (twice := int(seen.seen.rows[:, ZERO_TWICE].sum())) > 0:
@@ -92,13 +99,28 @@ def _missing(seen: Observation) -> list[Finding]:
 
 
 def _fillers(seen: Observation, used: Ints, stated: int | None) -> Ints:
-    """Return the ids in use that are fillers: beyond the experts, or far above all others where nobody states these."""
-    last = seen.by_id.shape[0] - 1
-    if stated is not None:
-        return np.array([one for one in FILLERS if stated <= one <= last and seen.by_id[one]], np.int64)
-    top = used[-1:]
-    below = int(used[-2]) if len(used) > 1 else -1
-    return top if len(top) and int(top[0]) in FILLERS and int(top[0]) - below > GAP else top[:0]
+    """Return the ids in use that are fillers: far above all others and, where nobody states the experts, many."""
+    below = np.concatenate([[-1], used[:-1]])
+    alone = used[(used - below > GAP) & np.isin(used, FILLERS) & (used >= (stated or 0))]
+    if stated is not None or not len(alone):
+        return alone
+    others = seen.by_id[used[:-1]]
+    usual = float(np.median(others)) if len(others) else 0.0
+    return alone[(alone == used[-1]) & (seen.by_id[alone] > MANY * usual)]
+
+
+def _listed_twice(seen: Observation, real: Ints) -> Ints:
+    """Return the last ids, from the first that a token lists twice on, where no other one is: no expert is.
+
+    Raises
+    ------
+    InputError
+        If an id is listed twice, and ids above it are not: the recording is damaged.
+    """
+    listed = real[seen.seen.twice[real] > 0]
+    if len(listed) and (real >= listed[0]).sum() > len(listed) and seen.refused is not None:
+        raise seen.refused
+    return listed
 
 
 def _filler_findings(seen: Observation, fillers: Ints, stated: int | None) -> list[Finding]:
@@ -128,7 +150,19 @@ def _shared(seen: Observation, experts: int) -> int:
     shared = 0
     while shared + 1 < top_k and experts - shared - 1 > top_k and always[:, experts - shared - 1].all():
         shared += 1
-    return shared
+    # Where a list hardly changes, its other ids are in every one as well.
+    return 0 if always[:, : experts - shared].all(axis=0).any() else shared
+
+
+def _always(seen: Observation, experts: int) -> int | None:
+    """Return an id that every token lists, in all of several layers, beside others that change; None without."""
+    tokens = seen.seen.tokens.sum(axis=0)
+    there = tokens > 0
+    if seen.rows < LEAST_TOKENS or there.sum() < MIN_LAYERS or experts <= 2 * seen.trace.top_k:
+        return None
+    load = seen.seen.ids.sum(axis=0)[there, :experts]
+    always = np.flatnonzero((load >= EVERY * tokens[there][:, np.newaxis]).all(axis=0))
+    return int(always[0]) if len(always) == 1 and seen.trace.top_k > 1 else None
 
 
 def _own_column(seen: Observation, experts: int) -> int | None:
@@ -143,7 +177,7 @@ def _own_column(seen: Observation, experts: int) -> int | None:
         return None
     used = columns > 0
     alone = used.sum(axis=0) <= 1
-    first = experts - int(np.argmin(alone[::-1])) if not alone.all() else 0
+    first = experts - int(np.argmin(alone[::-1])) if not alone.all() else _last_group(used)
     block = columns[:, first:]
     if not MIN_BLOCK <= experts - first < first or (block.any(axis=1).sum() != 1):
         return None
@@ -152,6 +186,19 @@ def _own_column(seen: Observation, experts: int) -> int | None:
         return None
     lists = max(float(seen.seen.tokens.sum()), 1.0)
     return first if float(block.sum()) ** 2 / (2 * lists) >= PAIRS else None
+
+
+def _last_group(used: npt.NDArray[np.bool_]) -> int:
+    """Return the first id of the last place of lists whose places have ids of their own; 0 where all have as many.
+
+    A router that chooses from each of several groups has groups of one size.
+    """
+    by_place = [np.flatnonzero(row) for row in used if row.any()]
+    last = max(by_place, key=lambda ids: int(ids[-1]), default=np.zeros(1, np.int64))
+    others = [ids for ids in by_place if ids is not last]
+    first = int(last[0])
+    below = all(int(ids[-1]) < first and int(ids[-1] - ids[0]) >= 2 * len(last) for ids in others)
+    return first if others and below else 0
 
 
 def _beyond(seen: Observation, ids: Ints, experts: int) -> Finding:
@@ -180,6 +227,23 @@ def _fused(seen: Observation, ids: Sequence[int] | Ints, experts: int, severity:
         detail=detail,
         remedy=AS_NONE.format(experts) + ".",
     )
+
+
+def _twice(seen: Observation, ids: Ints, experts: int) -> Finding:
+    count = int(seen.by_id[ids].sum())
+    detail = f"Tokens list id(s) {runs(ids.tolist())} twice ({share(count, seen.entries)} of the entries), which no "
+    detail += "routed expert is, and nobody states `num_experts`: zero-computation experts, a shared expert or filler "
+    detail += f"above {experts} routed ones, most likely. As it is, the trace is refused."
+    return Finding(code="ids_beyond_experts", severity="error", detail=detail, remedy=AS_NONE.format(experts) + ".")
+
+
+def told_unrouted(expert: int, experts: int) -> Finding:
+    """Return the finding of an id among the routed ones that every token has."""
+    detail = f"Every token lists id {expert}, in all layers, beside others that change: a shared expert that is "
+    detail += f"numbered among the routed ones, most likely. A plan would place it as one of {experts}, the hottest of "
+    detail += "every layer."
+    remedy = "Take it out, and renumber the others from 0, if the router does not choose it."
+    return Finding(code="ids_beyond_experts", severity="warning", detail=detail, remedy=remedy)
 
 
 def _split(seen: Observation, ids: Ints, experts: int) -> Finding:

@@ -17,6 +17,7 @@ __all__ = ["degenerate", "degenerate_layers", "layer_specific", "unrecorded"]
 NEARLY_ALL = 0.95  # of a layer's assignments, by as many experts as a token has
 ENOUGH = 20  # assignments per expert of a layer, were they even: then a row of unused experts is no chance
 LEAST_TOKENS = 100
+FEW = 3  # experts: of 64 with three that are dead by chance, these are the last ones once in 41,664 layers
 LIVELY = 0.9  # of a layer's experts are used, up to the last one that is
 
 
@@ -65,7 +66,9 @@ def layer_specific(evidence: Evidence) -> Iterator[Finding]:
         return
     most = int(sizes[enough].max())
     lively = used.sum(axis=1) >= LIVELY * sizes
-    fewer = np.flatnonzero(enough & lively & (most - sizes >= max(4, most / 8)))
+    # Where all others are used, it is no chance that the few that are not are the last ones.
+    last = (used.sum(axis=1) == sizes) & (most - sizes >= FEW)
+    fewer = np.flatnonzero(enough & (last | (lively & (most - sizes >= max(4, most / 8)))))
     if len(fewer):
         counts = sorted({int(sizes[row]) for row in fewer})
         yield Finding(
@@ -88,7 +91,7 @@ def degenerate(evidence: Evidence) -> np.ndarray[tuple[int], np.dtype[np.bool_]]
     _, shares = evidence.most_common()
     tokens = load.sum(axis=1) if evidence.tokens is None else evidence.tokens
     marked: np.ndarray[tuple[int], np.dtype[np.bool_]] = (shares >= NEARLY_ALL) & (tokens >= LEAST_TOKENS)
-    if load.shape[1] < 2 * (evidence.top_k or 1):
+    if load.shape[1] < 2 * evidence.each:
         marked[:] = False  # with so few experts, one of them may well be in every list
     return marked
 
@@ -97,12 +100,13 @@ def degenerate_layers(evidence: Evidence) -> Iterator[Finding]:
     """Tell layers where one expert takes nearly all tokens or, of several per token, the same ones do."""
     expert, shares = evidence.most_common()
     marked = np.flatnonzero(degenerate(evidence))
+    yield from _in_every_list(evidence, ~degenerate(evidence))
     if not len(marked):
         return
     worst = marked[int(shares[marked].argmax())]
     shown = share(shares[worst] * 1e6, 1e6)
     layers, worst_layer = runs(evidence.layer_ids[marked].tolist()), int(evidence.layer_ids[worst])
-    each = evidence.top_k or 1
+    each = evidence.each
     if each == 1:
         what = f"one expert takes nearly all tokens: expert {int(expert[worst])} of layer {worst_layer} has {shown}"
     else:
@@ -116,4 +120,27 @@ def degenerate_layers(evidence: Evidence) -> Iterator[Finding]:
         "GPU(s): only replicas do, and the layer hides what a plan does to the others.",
         remedy="If the model is like that, give it redundant experts, and read the figures layer by layer; else the "
         "recording is not of routing: check it.",
+    )
+
+
+def _in_every_list(evidence: Evidence, others: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Iterator[Finding]:
+    """Tell layers where one of the several experts of nearly every token is the same."""
+    tokens, each = evidence.tokens, evidence.each
+    if tokens is None or each == 1 or evidence.load.shape[1] < 2 * each:
+        return
+    most = evidence.load.max(axis=1)
+    marked = np.flatnonzero(others & (most >= NEARLY_ALL * tokens) & (tokens >= LEAST_TOKENS))
+    same = (
+        len(marked) == int(evidence.recorded.sum()) > 1 and len(set(evidence.load[marked].argmax(axis=1).tolist())) == 1
+    )
+    if not len(marked) or same:  # the same one in all layers is no routed expert: ids.py tells it
+        return
+    worst = marked[int((most[marked] / tokens[marked]).argmax())]
+    yield Finding(
+        code="degenerate_layer",
+        severity="note",
+        detail=f"In layer(s) {runs(evidence.layer_ids[marked].tolist())} nearly every token chooses the same expert "
+        f"beside others: expert {int(evidence.load[worst].argmax())} of layer {int(evidence.layer_ids[worst])} is in "
+        f"{share(most[worst], tokens[worst])} of the lists. On more than {each} GPUs, its GPU has the most to do.",
+        remedy="Give it replicas (redundant experts), and read the figures layer by layer.",
     )

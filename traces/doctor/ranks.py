@@ -11,9 +11,10 @@ import numpy.typing as npt
 from traces.doctor.diagnosis import Finding
 from traces.doctor.evidence import Evidence
 from traces.model.layout import ModelLayout
+from traces.provenance import Provenance
 from traces.support.shown import runs
 
-__all__ = ["Ranks", "held_ranks", "rank_findings"]
+__all__ = ["Ranks", "held_ranks", "missing_ranks", "rank_findings"]
 
 ENOUGH = 8  # assignments per expert and layer, were they even: then a share of the experts is not unused by chance
 MOSTLY = 0.75  # of a rank's experts have tokens; a few may be left out by the router
@@ -23,15 +24,21 @@ SHOWN = 4
 
 
 class Ranks(NamedTuple):
-    """The ranks `there`, out of `ranks` that hold `size` experts each, are the whole of a recording."""
+    """The ranks `there`, out of `ranks` that hold `size` experts each, are the whole of a recording.
+
+    `dealt`: experts are dealt out in turn (vLLM's ``round_robin``), rather than an aligned share to each rank.
+    """
 
     there: tuple[int, ...]
     ranks: int
     size: int
+    dealt: bool = False
 
     @property
     def experts(self) -> str:
         """Their experts, as words."""
+        if self.dealt:
+            return f"{', '.join(map(str, self.there[:SHOWN]))} and every {self.ranks}th from there"
         first = [f"{self.size * rank}-{self.size * (rank + 1) - 1}" for rank in self.there[:SHOWN]]
         return ", ".join([*first, *(["..."] if len(self.there) > SHOWN else [])])
 
@@ -65,6 +72,9 @@ def held_ranks(load: npt.NDArray[np.float64]) -> Ranks | None:
         if first // size == last // size:
             alone = Ranks(there=(first // size,), ranks=experts // size, size=size)
             return None if layers == 1 and size == 1 else alone
+    for ranks in reversed(sizes):  # the most ranks first: the smallest share that has everything
+        if ranks > 1 and len(of := np.unique(at % ranks)) == 1 and len(at) > MOSTLY * experts / ranks:
+            return Ranks(there=tuple(of.tolist()), ranks=ranks, size=experts // ranks, dealt=True)
     if layers * unused < SEVERAL_CELLS:
         return None
     for size in (size for size in reversed(sizes) if size > 1):
@@ -107,6 +117,25 @@ def rank_findings(evidence: Evidence, model: ModelLayout | None) -> Iterator[Fin
         )
 
 
+def missing_ranks(provenance: Provenance, known: bool) -> Iterator[Finding]:
+    """Tell ranks whose files are not there; `known`: whether the loads tell it already.
+
+    Ranks in equal steps from 0 on are all: those between them compute the same tokens and may record nothing.
+    """
+    there = provenance.ranks
+    if known or not there or there == tuple(range(0, there[-1] + 1, there[1] if len(there) > 1 else 1)):
+        return
+    lacking = sorted(set(range(there[-1])) - set(there))
+    yield Finding(
+        code="single_rank",
+        severity="warning",
+        detail=f"The files are those of rank(s) {runs(there)}, and those of {runs(lacking)} are not there, nor perhaps "
+        "later ones: what the other ranks' tokens, or experts, have to do is not counted.",
+        remedy="Give the files of all ranks together.",
+        words=f"files of some ranks only ({runs(there)})",
+    )
+
+
 def _is_no_chance(evidence: Evidence, layers: int) -> bool:
     """Whether so many tokens were counted that a share of the experts is not unused by chance."""
     experts = evidence.load.shape[1]
@@ -116,5 +145,5 @@ def _is_no_chance(evidence: Evidence, layers: int) -> bool:
 
 
 def _degenerate(evidence: Evidence) -> bool:
-    """Whether a single expert has everything: that is another fault."""
-    return int((evidence.load.sum(axis=0) > 0).sum()) <= (evidence.top_k or 1)
+    """Whether every token has all experts that are used: that is another fault."""
+    return int((evidence.load.sum(axis=0) > 0).sum()) <= evidence.each

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from traces.doctor.diagnosis import Finding
 from traces.doctor.evidence import share
 from traces.doctor.kernels import REPEATED, UNIFORM, ZERO
-from traces.doctor.observing import UNKNOWN, Observation
+from traces.doctor.observing import PHASES, UNKNOWN, Observation
 from traces.repeats import LEAST_ROWS, LEAST_SHARE, Repeats
 from traces.support.shown import runs
 
@@ -29,13 +29,17 @@ def row_findings(seen: Observation) -> Iterator[Finding]:
     if partly.any():
         yield _partly(seen, partly)
     repeated, uniform = int(kinds[REPEATED]), int(kinds[UNIFORM])
-    if not Repeats.tells(seen.trace) or max(repeated, uniform) < LEAST_ROWS:
+    if uniform:
+        yield _single(seen, uniform, int(first[UNIFORM]))
+    if not Repeats.tells(seen.trace):
         return
-    start = min(int(first[kind]) for kind in (REPEATED, UNIFORM) if first[kind] >= 0)
-    many = max(repeated, uniform) >= LEAST_SHARE * seen.rows
-    detail = f"{repeated:,} of {seen.rows:,} rows ({share(repeated, seen.rows)}) repeat the row before, and "
-    detail += f"{uniform:,} hold "
-    detail += f"a single id, from row {start:,} on: "
+    if repeated < max(LEAST_ROWS, LEAST_SHARE * seen.rows) and (common := seen.common_row()) is not None:
+        yield _common(seen, *common)
+    if repeated < LEAST_ROWS:
+        return
+    many = repeated >= LEAST_SHARE * seen.rows
+    detail = f"{repeated:,} of {seen.rows:,} rows ({share(repeated, seen.rows)}) repeat the row before, from row "
+    detail += f"{int(first[REPEATED]):,} on: "
     if many:
         detail += (
             "padding of CUDA graphs, dummy batches or warm-up, most likely. A plan takes them for traffic, and makes "
@@ -47,17 +51,36 @@ def row_findings(seen: Observation) -> Iterator[Finding]:
     yield Finding(code="repeated_rows", severity="warning" if many else "note", detail=detail, remedy=remedy)
 
 
+def _single(seen: Observation, uniform: int, first: int) -> Finding:
+    detail = f"{uniform:,} of {seen.rows:,} rows ({share(uniform, seen.rows)}) hold a single id, from row {first:,} "
+    detail += f"on, which no token chooses {seen.trace.top_k} times: dummy batches or a buffer that was filled, most "
+    detail += "likely. As it is, the trace is refused."
+    remedy = "Leave them out with `drop_dummy_rows`."
+    return Finding(code="repeated_rows", severity="error", detail=detail, remedy=remedy)
+
+
+def _common(seen: Observation, count: int, first: int) -> Finding:
+    """Tell one row that comes again and again between others."""
+    detail = f"{count:,} of {seen.rows:,} rows ({share(count, seen.rows)}) are the same as row {first:,}, between "
+    detail += "others: padding or dummy requests in batches with real ones, most likely. A plan takes them for "
+    detail += "traffic, and makes room for tokens that no user sent."
+    remedy = f"Take the rows that equal row {first:,} out, or record without padding; `drop_dummy_rows` leaves out "
+    remedy += "those only that follow one another."
+    return Finding(code="repeated_rows", severity="warning", detail=detail, remedy=remedy)
+
+
 def _zeros(seen: Observation, zero: int, first: int) -> Finding:
-    by_phase = seen.seen.rows[:, ZERO]
+    by_phase = seen.seen.rows[:, ZERO].reshape(-1, PHASES).sum(axis=0)
     where = f"from row {first:,} on"
     if by_phase[UNKNOWN] == 0:
         where += "; " + " and ".join(
             f"{int(by_phase[phase]):,} of them in {name} tokens" for phase, name in enumerate(OF_PHASE)
         )
+    times = f"{seen.trace.top_k} times" if seen.trace.top_k > 1 else f"in all of {seen.trace.num_layers} layers"
     detail = (
         f"{zero:,} of {seen.rows:,} rows ({share(zero, seen.rows)}) are all zero, {where}. No token chooses expert 0 "
     )
-    detail += f"{seen.trace.top_k} times: the buffer was not written there. "
+    detail += f"{times}: the buffer was not written there. "
     if zero == seen.rows:
         detail += "The kernel that ran returns no routing, so there is nothing to plan from."
         remedy = "Record with another MoE kernel: some fused ones don't return routed experts. Or record counts."

@@ -51,6 +51,11 @@ class Sequences:
             kept = zip(self.chains.items(), priority, strict=True)
             self.chains = {name: chain for (name, chain), one in kept if one < self.limit}
 
+    @property
+    def number(self) -> int:
+        """Sequences, about."""
+        return round(len(self.chains) * (1 << 64) / self.limit)
+
     def repeats(self) -> tuple[int, int]:
         """Return how many of the sequences of 8 rows or more have occurred before, and how many such there are."""
         ends = [tuple(chain) for chain in self.chains.values() if chain[1] + chain[3] >= LEAST_ROWS]

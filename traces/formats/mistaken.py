@@ -70,6 +70,10 @@ def no_such_format(name: str, readers: Sequence[Reader]) -> InputError:
 
 def unknown_content(file: TraceFile, readers: Sequence[Reader]) -> InputError:
     """Return the error for a file that no reader knows."""
+    if file.head.lstrip()[:6] in (b"data: ", b"data:{", b"event:"):
+        detail = "This is a stream as the server sent it (server-sent events), with `data:` before each answer."
+        remedy = "Keep the answers, one per line, without it and without [DONE]: sed -n 's/^data: *{/{/p' FILE."
+        return InputError.of("unknown_format", file.name, detail, remedy)
     detail = f"The content is no known trace format; it begins with {file.head[:SHOWN_BYTES]!r}."
     remedy = f"Give the file as it was recorded. Formats are {', '.join(reader.name for reader in readers)}."
     return InputError.of("unknown_format", file.name, detail, remedy)

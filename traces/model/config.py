@@ -144,6 +144,11 @@ def _architecture(content: Any) -> str:
 
 def _check_any(fields: Fields, family: Family) -> None:
     """Refuse a model without experts in words that say so."""
+    if fields.values.get("is_encoder_decoder") is True or fields.present(("encoder_sparse_step",)):
+        fields.unknown(
+            "unknown_model_type", "is_encoder_decoder", "encoder and decoder count their layers from 0 each."
+        )
+        raise fields.found.error()
     off = family.switch is not None and fields.values.get(family.switch) is not True
     if off:
         raise _no_layers(fields, f"{family.switch} is not true.")
@@ -197,9 +202,8 @@ def _predicted(fields: Fields, family: Family, count: int) -> tuple[int, str]:
 def _shared(fields: Fields, family: Family) -> int | None:
     if fields.present(SHARED):
         return fields.whole(SHARED, 0)
-    if any(isinstance(fields.values.get(name), int) and fields.values[name] > 0 for name in SHARED_WIDTHS):
-        return 1
-    return family.shared
+    widths = [fields.values[name] for name in fields.present(SHARED_WIDTHS) if isinstance(fields.values[name], int)]
+    return int(any(width > 0 for width in widths)) if widths else family.shared
 
 
 def _notes(fields: Fields, part: Part, family: Family | None, by: str, blocks: list[bool] | None) -> list[str]:

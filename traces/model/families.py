@@ -76,6 +76,7 @@ EXCEPTIONS = {
     "jamba": Family(one_is_dense=True),
     "llama4": Family(shared=1),
     "longcat_flash": Family(layers=("num_layers",)),  # num_hidden_layers counts blocks of attention
+    "longcat_flash_ngram": Family(layers=("num_layers",)),
     "mellum": Family(mtp=True),
     "phimoe": Family(top_k=2),
     "step3p5": Family(dense_first=3, mtp=False),

@@ -19,6 +19,7 @@ EXPERTS = (
     "moe_num_experts",
     "num_routed_experts",
     "moe_num_routed_experts",
+    "moe_num_primary_experts",
 )
 TOP_K = (
     "num_experts_per_tok",
@@ -29,6 +30,7 @@ TOP_K = (
     "moe_k",
     "top_k_experts",
     "num_selected_experts",
+    "moe_num_active_primary_experts",
 )
 BY_HAND = (
     "Say the layers by hand instead: `num_layers` with `first_moe_layer`, or with `moe_layers` where they interleave."

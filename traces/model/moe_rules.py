@@ -20,10 +20,10 @@ DENSE_FIRST = (
     "moe_layer_num_skipped",
     "dense_mlp_idx",
 )
-FREQUENCY = ("moe_layer_freq", "moe_layer_frequency")
+FREQUENCY = ("moe_layer_freq", "moe_layer_frequency", "is_moe_layer", "moe_layer_layout")
 # Names that speak of layers with and without experts: where no rule reads one, not every layer need have experts.
 SPEAKS = re.compile(
-    r"(?=.*(moe|dense|expert|sparse))(?=.*(layer|block|freq|step|interval|pattern|start|every|ind(ex|ices)|period|offset))"
+    r"(?=.*(moe|dense|expert|sparse))(?=.*(layer|block|freq|step|interval|pattern|start|every|ind(ex|ices)|period|offset|replace))"
 )
 SILENT = re.compile(r"norm|loss|drop|scale|width|size|per_tok|per_layer")
 WIDTHS = ("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size_moe", "expert_intermediate_size")
@@ -46,13 +46,13 @@ def moe_layers(fields: Fields, layers: int, extra: int, family: Family | None) -
         chosen = rule(fields, layers, extra)
         if chosen is not None:
             return chosen
-    if family is not None:
-        return list(range(family.dense_first, layers)), ""
     for name in fields.values:
         if not _tells_layers(name, fields.values[name]):
             continue
         detail = "it may say which layers have experts, and no rule reads it."
         fields.unknown("unknown_model_type", name, f"{fields.called} has {name}: {detail}")
+    if family is not None:
+        return list(range(family.dense_first, layers)), ""
     if fields.has("intermediate_size") and fields.present(WIDTHS):
         detail = (
             f"its config has a width for dense layers and one for experts ({', '.join(fields.present(WIDTHS))}), and no"
@@ -117,7 +117,7 @@ def _listed(fields: Fields, layers: int, extra: int) -> Chosen | None:
 
 
 def _frequencies(fields: Fields, layers: int, extra: int) -> Chosen | None:
-    """MiMo: 0 or 1 per layer, in the field that is a step elsewhere; dense first layers are dense all the same."""
+    """MiMo, EXAONE: 0 or 1 per layer, in a field that may be a step elsewhere; first layers are dense as ever."""
     name = next((name for name in FREQUENCY if isinstance(fields.values.get(name), list)), None)
     if name is None:
         return None

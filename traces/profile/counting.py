@@ -50,8 +50,8 @@ class Tally:
 
     tokens: int
     load: npt.NDArray[np.float64]
-    affinity: Counts
-    coactivation: Counts
+    affinity: Counts | None
+    coactivation: Counts | None
     distant: dict[int, Counts]
     windows: WindowedLoad
     source_load: Counts | None
@@ -65,12 +65,18 @@ class _Counter:
     """The matrices of one pass."""
 
     def __init__(
-        self, trace: Trace, distances: tuple[int, ...], window_tokens: int, sample_tokens: int, source_key: int
+        self,
+        trace: Trace,
+        distances: tuple[int, ...],
+        window_tokens: int,
+        sample_tokens: int,
+        source_key: int,
+        pairs: bool,
     ) -> None:
         layers, experts = trace.num_layers, trace.num_experts
         self.trace = trace
         self.pairs = {d: np.zeros((max(layers - d, 0), experts, experts), np.int64) for d in distances}
-        self.together = np.zeros((layers, experts, experts), np.int64)
+        self.together = np.zeros((layers, experts, experts), np.int64) if pairs else None
         self.by_source = np.zeros((0, layers, experts), np.int64) if "source_rank" in trace.columns else None
         self.by_sequence = None
         if "seq_id" in trace.columns:
@@ -102,9 +108,10 @@ class _Counter:
                     part = np.zeros(counts.shape[1:], np.uint32)
                     count_pairs(ids, layer, distance, part)
                     counts[layer] += part
-            part = np.zeros(self.together.shape[1:], np.uint32)
-            count_coactivation(ids, layer, part)
-            self.together[layer] += part
+            if self.together is not None:
+                part = np.zeros(self.together.shape[1:], np.uint32)
+                count_coactivation(ids, layer, part)
+                self.together[layer] += part
             count_load(ids, layer, stops, window_load[:, layer])
             if batch.source_rank is not None and self.by_source is not None:
                 count_by_source(ids, layer, batch.source_rank, self.by_source[:, layer])
@@ -112,7 +119,7 @@ class _Counter:
                 count_by_source(ids, layer, bucket, self.by_sequence[:, layer])
 
         run(count_layer, range(self.trace.num_layers))
-        if self.together.diagonal(axis1=1, axis2=2).any():
+        if self.together is None or self.together.diagonal(axis1=1, axis2=2).any():
             check_duplicates(batch, self.trace)
         self.windows.append(
             WindowedLoad(
@@ -145,9 +152,15 @@ class _Counter:
 
 
 def count_trace(
-    trace: Trace, workers: int | None, distances: tuple[int, ...], window_tokens: int, sample_tokens: int
+    trace: Trace,
+    workers: int | None,
+    distances: tuple[int, ...],
+    window_tokens: int,
+    sample_tokens: int,
+    *,
+    pairs: bool = True,
 ) -> Tally:
-    """Count `trace`; see `Profile.of`."""
+    """Count `trace`; see `Profile.of`. Without `pairs`, only those of the distances above 1."""
     if any(d < 1 or d >= max(trace.num_layers, 2) for d in distances):
         raise InputError.of(
             "distance_range",
@@ -162,7 +175,8 @@ def count_trace(
             f"{window_tokens} tokens per window, {sample_tokens} to keep.",
             "Give counts: `window_tokens` of at least 1, `sample_tokens` of at least 0.",
         )
-    _check_memory(trace, len({1, *distances}))
+    counted = tuple(sorted({1, *distances} if pairs else {*distances} - {1}))
+    _check_memory(trace, len(counted), pairs=pairs)
     threads = available_cores() if workers is None else max(1, workers)
     batch_tokens = min(BATCH_TOKENS, 2 * WINDOW_LIMIT * window_tokens)
     with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as reader:
@@ -181,9 +195,7 @@ def count_trace(
 
         batches = _read_ahead(_checked(trace, batch_tokens), reader)
         head = _first_rows(batches)
-        counter = _Counter(
-            trace, tuple(sorted({1, *distances})), window_tokens, sample_tokens, source_key=_source_key(head)
-        )
+        counter = _Counter(trace, counted, window_tokens, sample_tokens, _source_key(head), pairs)
         for batch in itertools.chain(head, batches):
             counter.add(batch, run)
     if not counter.tokens:
@@ -193,19 +205,19 @@ def count_trace(
             "The trace holds no tokens.",
             "Check the recording and any selection of it.",
         )
-    together = counter.together
-    for part in together:  # by layer: a second array of all of them would be the largest of the whole pass
-        part += part.T.copy()
     windows = WindowedLoad.union(counter.windows)
     load = windows.load.sum(axis=0)
-    diagonal = np.arange(trace.num_experts)
-    together[:, diagonal, diagonal] = load
+    if (together := counter.together) is not None:
+        for part in together:  # by layer: a second array of all of them would be the largest of the whole pass
+            part += part.T.copy()
+        diagonal = np.arange(trace.num_experts)
+        together[:, diagonal, diagonal] = load
     if trace.provenance.experts_inferred and counted_from_one(load):
         raise from_one(trace.provenance.source, trace.num_experts, columns=False)
     return Tally(
         tokens=counter.tokens,
         load=load.astype(np.float64),
-        affinity=counter.pairs.pop(1),
+        affinity=counter.pairs.pop(1, None),
         coactivation=together,
         distant=counter.pairs,
         windows=windows,
@@ -225,9 +237,9 @@ def _checked(trace: Trace, max_tokens: int) -> Iterator[Batch]:
             yield batch
 
 
-def _check_memory(trace: Trace, distances: int) -> None:
+def _check_memory(trace: Trace, distances: int, *, pairs: bool) -> None:
     """Refuse matrices that don't fit this machine, before they are made."""
-    size = 8 * trace.num_experts**2 * trace.num_layers * (distances + 2)
+    size = 8 * trace.num_experts**2 * trace.num_layers * (distances + 2 * pairs)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > memory:
         raise InputError.of(

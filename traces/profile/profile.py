@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from traces.counts import LoadCounts
 from traces.profile.checks import Counts, check_load, check_matrices, counts_only
+from traces.profile.later import LARGE_BYTES, Later, Pairs, size_of_pairs
 from traces.profile.merging import merged
 from traces.profile.sample import TokenSample
 from traces.profile.saved import read_profile, reading, write_profile
@@ -72,8 +73,8 @@ class Profile(Shown, ByContent):
     top_k: int
     tokens: int
     load: npt.NDArray[np.float64]
-    affinity: Counts | None
-    coactivation: Counts | None
+    affinity: Pairs = Pairs()  # noqa: RUF009  # no default: a descriptor, which counts when it is read
+    coactivation: Pairs = Pairs()  # noqa: RUF009
     distant: dict[int, Counts]
     windows: WindowedLoad | None
     source_load: Counts | None
@@ -83,40 +84,28 @@ class Profile(Shown, ByContent):
 
     def __post_init__(self) -> None:
         found = Violations()
+        counts = {name: getattr(self, name) for name in ("distant", "source_load", "sequence_load")}
+        counts |= {name: None if self.pairs_later else getattr(self, name) for name in ("affinity", "coactivation")}
         check_layout(found, self.layer_ids, self.num_experts, self.top_k)
         check_load(found, self.load, self.layer_ids, self.num_experts)
-        check_matrices(
-            found,
-            self.num_layers,
-            self.num_experts,
-            affinity=self.affinity,
-            coactivation=self.coactivation,
-            distant=self.distant,
-            source_load=self.source_load,
-            sequence_load=self.sequence_load,
-        )
+        check_matrices(found, self.num_layers, self.num_experts, **counts)
         found.raise_if_any()
-        for array in (
-            self.layer_ids,
-            self.load,
-            self.affinity,
-            self.coactivation,
-            self.source_load,
-            self.sequence_load,
-            *self.distant.values(),
-        ):
+        distant = counts.pop("distant")
+        for array in (self.layer_ids, self.load, *counts.values(), *distant.values()):
             if array is not None:
                 array.flags.writeable = False
 
     def _shown(self) -> tuple[str, Facts]:
         hottest = self.load.max(axis=1) / self.load.mean(axis=1)
         worst = int(hottest.argmax())
-        known = [name for name in ("affinity", "coactivation", "source_load") if getattr(self, name) is not None]
+        known = ["affinity and coactivation, when they are asked for"] if self.pairs_later else []
+        named = ("source_load",) if known else ("affinity", "coactivation", "source_load")
+        known += [name for name in named if getattr(self, name) is not None]
         known += [f"pairs at distance {runs(sorted(self.distant))}"] if self.distant else []
         load = f"hottest expert {hottest[worst]:.2f} times the mean of its layer ({self.layer_ids[worst]})"
         sources = [f"{item.source} ({item.format}, {item.tokens:,} tokens)" for item in self.sources]
         title = f"{self.num_layers} MoE layers ({runs(self.layer_ids.tolist())}), {self.num_experts} experts"
-        of = f"{self.tokens:,} tokens, {title}, top-{self.top_k}" if self.affinity is not None else f"loads, {title}"
+        of = f"{self.tokens:,} tokens, {title}, top-{self.top_k}" if self.tokens else f"loads, {title}"
         windows = "none" if self.windows is None else f"{len(self.windows)} of {self.windows.window_tokens:,} tokens"
         return f"Profile of {of}", [
             ("load", load),
@@ -132,6 +121,14 @@ class Profile(Shown, ByContent):
     def num_layers(self) -> int:
         """Number of MoE layers, L."""
         return len(self.layer_ids)
+
+    @property
+    def pairs_later(self) -> bool:
+        """Whether `affinity` and `coactivation` are still to be counted: when they are first read, by another pass."""
+        return isinstance(self.__dict__["affinity"], Later)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._values()  # with the matrices: whoever gets it may not have the trace
 
     @property
     def engine(self) -> str | None:
@@ -169,6 +166,7 @@ class Profile(Shown, ByContent):
         distances: tuple[int, ...] = (1,),
         window_tokens: int = 512,
         sample_tokens: int = 32_768,
+        pairs_later: bool = False,
     ) -> Profile:
         """Count a trace in one pass.
 
@@ -184,6 +182,9 @@ class Profile(Shown, ByContent):
             Smallest width of a load window.
         sample_tokens : int
             Tokens to keep whole; 0 for none.
+        pairs_later : bool
+            Leave `affinity` and `coactivation` to a second pass, when they are first read, if they take more than
+            256 MB. The trace has to stay as it is until then.
 
         Returns
         -------
@@ -205,15 +206,16 @@ class Profile(Shown, ByContent):
             return cls._of_counts(trace)
         from traces.profile.counting import count_trace  # compiles, so it is imported when tokens are counted
 
-        tally = count_trace(trace, workers, distances, window_tokens, sample_tokens)
+        later = Later(trace, workers) if pairs_later and size_of_pairs(trace) > LARGE_BYTES else None
+        tally = count_trace(trace, workers, distances, window_tokens, sample_tokens, pairs=later is None)
         return cls(
             layer_ids=trace.layer_ids.copy(),
             num_experts=trace.num_experts,
             top_k=trace.top_k,
             tokens=tally.tokens,
             load=tally.load,
-            affinity=tally.affinity,
-            coactivation=tally.coactivation,
+            affinity=tally.affinity if later is None else later,
+            coactivation=tally.coactivation if later is None else later,
             distant=tally.distant,
             windows=tally.windows,
             source_load=tally.source_load,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from solvers.source import Source
     from traces import ModelLayout
 
-__all__ = ["advise"]
+__all__ = ["advise", "open_of_model"]
 
 
 @asks(
@@ -61,7 +61,7 @@ def advise(
             known: dict[str, Any] = {"topology": machine.topology(), "model": layout}
             known |= {"num_experts": read and read.num_experts, "layer_ids": read and read.named_layers()}
             plan = checks.run(lambda: read_placement(Path(running), plan_format, **known))
-        source: Any = None if read is None else checks.run(lambda: _open(trace, read, layout))
+        source: Any = None if read is None else checks.run(lambda: open_of_model(trace, read, layout))
         request = asked.build(checks, plan=plan)
     with progress() as shown:
         if request.phase == "both":
@@ -80,7 +80,7 @@ def advise(
     write(text)
 
 
-def _open(trace: Path, read: TraceReading, layout: ModelLayout | None) -> Source:
+def open_of_model(trace: Path, read: TraceReading, layout: ModelLayout | None) -> Source:
     """Open the trace; where it numbers its layers otherwise than the model, as made-up traces do, tell and go on."""
     from traces import InputError
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from api.resources.advice.body import KEPT, AdviceBody
 from api.resources.declared import build
+from api.resources.named import check_model, plan_of
 from api.resources.traces.stored import StoredTrace
-from placement import Plan
 from solvers import AdviceRequest, advise, advise_both
 from traces import InputError, Violations
-from traces.model.presets import load_model, preset_names
 
 __all__ = ["AdviceTask", "advice", "advice_request"]
 
@@ -44,19 +43,8 @@ def advice_request(body: AdviceBody, plan: Mapping[str, Any] | None, max_time_s:
     """
     found = Violations()
     said = body.model_dump(exclude_unset=True, exclude={"trace", *KEPT})
-    running = None
-    if plan is not None:
-        content = {name: value for name, value in plan.items() if name != "termination"}
-        try:
-            running = Plan.from_dict(content, "/plan")
-        except InputError as error:
-            found.extend(error)
-    if body.model not in preset_names():  # a name, and never a file of this machine
-        try:
-            load_model("")
-        except InputError as error:
-            remedy = error.violations[0].remedy.replace("the path of a config.json, or ", "")
-            found.add("unknown_model", "/model", f"There is no model {body.model!r:.80}.", remedy)
+    running = None if plan is None else plan_of(plan, "/plan", found)
+    check_model(body.model, found)
     request: AdviceRequest | None = build(AdviceRequest, said, "", found, model=body.model, plan=running)
     if request is not None:
         limits = request.limits

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -15,6 +13,7 @@ from api.resources.advice.answers import AdviceAnswer
 from api.resources.advice.body import AdviceBody
 from api.resources.context import Services, ServicesOf, StoreOf
 from api.resources.helped import look
+from api.resources.named import plan_content
 from api.resources.responses import json_response
 from api.resources.traces.stored import StoredTrace
 from api.store.rows import TraceRow
@@ -40,17 +39,8 @@ async def give_advice(body: AdviceBody, services: ServicesOf, store: StoreOf) ->
 
 
 def _task(services: Services, store: TenantStore, body: AdviceBody) -> tuple[AdviceTask, TraceRow]:
-    found, plan = Violations(), None
-    if isinstance(body.plan, str):
-        row, text, _ = store.plans.documents(body.plan)
-        if row is None:
-            found.add("unknown_plan", "/plan", f"There is no plan {body.plan}.", "Name a plan of this service.")
-        elif text is None:
-            found.add("no_plan_yet", "/plan", f"Plan {body.plan} has found nothing so far.", "Wait for it.")
-        else:
-            plan = json.loads(text)
-    elif body.plan is not None:
-        plan = body.plan.model_dump(exclude_unset=True)
+    found = Violations()
+    plan = None if body.plan is None else plan_content(store, body.plan, "/plan", found)
     trace = store.traces.get(body.trace)
     if trace is None:
         found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from api.http.bodies import in_helper
 from api.http.conditional import not_modified
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
@@ -46,6 +47,7 @@ FRONTS = SearchKind(
         "quota-exceeded",
     ),
 )
+@in_helper
 async def create_front(
     body: FrontBody, request: Request, services: ServicesOf, store: StoreOf, idempotency_key: Key = None
 ) -> Response:

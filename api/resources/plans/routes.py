@@ -13,11 +13,12 @@ from fastapi import Path as PathParameter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from api.http.bodies import in_helper
 from api.http.conditional import matches, not_modified, wait_of
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
+from api.resources.bodies import work_with
 from api.resources.context import Services, ServicesOf, StoreOf
-from api.resources.helped import in_turn
 from api.resources.layers import MoeLayers, check_layers, layout, read_layers
 from api.resources.parameters import Key, Prefer
 from api.resources.plans.answers import PlanList, PlanResource, PlanSummary, ValidPlan
@@ -32,11 +33,11 @@ from api.resources.plans.exports import (
     PipelineStages,
     WithoutMtp,
 )
-from api.resources.responses import json_response
 from api.resources.schemas import PlanBody
 from api.resources.searches.kinds import SearchKind, etag_of
 from api.resources.searches.queueing import checked
 from api.resources.searches.routes import add_routes
+from api.settings.settings import Settings
 from api.store.tenant import TenantStore
 from placement import Plan
 from placement.engines import check_travel, engine_of_export
@@ -84,6 +85,7 @@ PLANS = SearchKind(
         ),
     },
 )
+@in_helper
 async def create_plan(
     body: PlanBody,
     request: Request,
@@ -112,14 +114,15 @@ async def create_plan(
     summary="Check a request",
     responses=problems("malformed-json", "too-large", "unsupported-media-type"),
 )
-async def validate_plan(body: PlanBody, services: ServicesOf, store: StoreOf) -> Response:
+@in_helper
+async def validate_plan(body: PlanBody, request: Request, services: ServicesOf, store: StoreOf) -> Response:
     """Check a request as `POST /v1/plans` does, and queue nothing. All violations are reported at once."""
-    async with in_turn(services.checking, store.tenant):
-        return await run_in_threadpool(_validated, services, store, body)
+    content = await work_with(request, services, store, body, _validated)
+    return Response(content, media_type="application/json")
 
 
-def _validated(services: Services, store: TenantStore, body: PlanBody) -> Response:
-    return json_response(ValidPlan(request=checked(services, store, body).request))
+def _validated(body: PlanBody, settings: Settings, store: TenantStore) -> str:
+    return ValidPlan(request=checked(body, settings, store).request).model_dump_json()
 
 
 @router.get(

@@ -77,7 +77,7 @@ def _summary(attempt: Attempt, study: Study, solution: Solution) -> tuple[dict[s
     if reporter.overtime:
         reporter.interrupt.clear()
     try:
-        comparison = study.compare(plan=solution.plan, workers=attempt.job.threads)
+        comparison = study.compare(plan=solution, workers=attempt.job.threads)
         return comparison.as_dict() | {"text": summary_text(study, solution, comparison)}, warnings
     except AttemptInterruptedError:
         warnings.append("There is no summary: the plan was cancelled before it was made.")

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http.paging import decode_cursor, link_next, next_cursor
 from api.http.problems import ProblemError
+from api.resources.bodies import work_with
 from api.resources.context import Services
-from api.resources.helped import in_turn
 from api.resources.responses import json_response
 from api.resources.schemas import FrontBody, LabelsBody, PlanBody
 from api.resources.searches.queueing import queue
@@ -51,12 +50,11 @@ class SearchKind:
         self, request: Request, services: Services, store: TenantStore, body: PlanBody | FrontBody, key: str | None
     ) -> str:
         """Queue what a body asks for, unless the idempotency key says that it was before; return its id."""
-        async with in_turn(services.checking, store.tenant):
-            created = await run_in_threadpool(queue, services, store, body, key)
+        queued = await work_with(request, services, store, body, queue, key)
         await request.state.turn.end()
-        if created.new:
+        if queued.new:
             services.parts.dispatcher.announce()
-        return created.row.id
+        return queued.id
 
     def answer(self, store: TenantStore, search_id: str) -> Response:
         """Return the state of a search with what it has found."""

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.http.problems import ProblemError
-from api.resources.context import Services
 from api.resources.requests import request_of
 from api.resources.schemas import FrontBody, PlanBody
 from api.resources.searches.checks import check
 from api.resources.searches.expected import expected_s
 from api.resources.topologies.named import with_topology
-from api.store.rows import ConflictError, Created
+from api.settings.settings import Settings
+from api.store.rows import ConflictError
 from api.store.tenant import TenantStore
 from placement import Plan
 from solvers import Request
 from traces import InputError, Violations
 
-__all__ = ["Checked", "checked", "queue"]
+__all__ = ["Checked", "Queued", "checked", "queue"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,15 @@ class Checked:
     expected_s: float
 
 
-def checked(services: Services, store: TenantStore, body: PlanBody | FrontBody) -> Checked:
+@dataclass(frozen=True, kw_only=True)
+class Queued:
+    """The id of a search, and whether this request made it (or an earlier one with the same idempotency key)."""
+
+    id: str
+    new: bool
+
+
+def checked(body: PlanBody | FrontBody, settings: Settings, store: TenantStore) -> Checked:
     """Check a body.
 
     Raises
@@ -40,7 +48,7 @@ def checked(services: Services, store: TenantStore, body: PlanBody | FrontBody) 
     InputError
         With all violations that can be told without reading the trace.
     """
-    settings, found = services.settings, Violations()
+    found = Violations()
     text = _start(store, body, found)
     request: Request | None = None
     try:
@@ -62,7 +70,7 @@ def checked(services: Services, store: TenantStore, body: PlanBody | FrontBody) 
     return Checked(request=content, start=text, expected_s=expected)
 
 
-def queue(services: Services, store: TenantStore, body: PlanBody | FrontBody, key: str | None) -> Created:
+def queue(body: PlanBody | FrontBody, settings: Settings, store: TenantStore, key: str | None) -> Queued:
     """Check a body and queue what it asks for; what was queued before, if the idempotency key says so.
 
     Raises
@@ -75,13 +83,12 @@ def queue(services: Services, store: TenantStore, body: PlanBody | FrontBody, ke
     # What was left out stays out: a limit that is null means something else than one that is not there.
     content = kind + json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True)
     body_hash = hashlib.sha256(content.encode()).hexdigest()
-    settings = services.settings
     key_age_s = settings.idempotency_hours * 3600
     try:
         if key is not None and (earlier := store.plans.of_key(key, body_hash, key_age_s, kind)) is not None:
-            return Created(row=earlier, new=False)
-        found = checked(services, store, body)
-        return store.plans.add(
+            return Queued(id=earlier.id, new=False)
+        found = checked(body, settings, store)
+        created = store.plans.add(
             found.request,
             max_queued=settings.max_queued_plans,
             max_active=settings.tenant_active_plans,
@@ -93,6 +100,7 @@ def queue(services: Services, store: TenantStore, body: PlanBody | FrontBody, ke
             key_age_s=key_age_s,
             expected_s=found.expected_s,
         )
+        return Queued(id=created.row.id, new=created.new)
     except ConflictError as conflict:
         retry = {"Retry-After": "10"} if conflict.slug in ("queue-full", "quota-exceeded") else {}
         raise ProblemError(conflict.slug, conflict.detail, headers=retry) from None

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TypeVar, cast
 
 from api.resources.evaluation_body import EvaluationBody
+from api.resources.replans.body import ReplanBody
 from api.resources.schemas import FrontBody, PlanBody, TopologyFile
 from api.store.tenant import TenantStore
 from traces import InputError
 
 __all__ = ["with_topology"]
 
-Body = TypeVar("Body", bound=PlanBody | FrontBody | EvaluationBody)
+Body = TypeVar("Body", bound=PlanBody | FrontBody | EvaluationBody | ReplanBody)
 
 
 def with_topology(store: TenantStore, body: Body) -> Body:

@@ -6,7 +6,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from placement.replay.kernels.replay import Replicas, Tokens, choose_replica
+from placement.replay.kernels.choosing import choose_replica
+from placement.replay.kernels.replay import Replicas, Tokens
 
 __all__ = ["sum_most_active"]
 

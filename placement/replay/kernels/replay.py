@@ -8,18 +8,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from placement.loads.policies import FAIR, SAME_GPU, SAME_NODE
-from traces.support.mixing import mix
+from placement.replay.kernels.choosing import choose_replica
 
 __all__ = [
-    "FAIR",
-    "SAME_GPU",
-    "SAME_NODE",
+    "Cells",
     "Replicas",
     "Sums",
     "Tokens",
-    "choose_replica",
-    "home_ranks",
     "replay_context",
     "replay_dispatch",
 ]
@@ -28,6 +23,9 @@ IntArray = npt.NDArray[np.integer[Any]]
 Counts = npt.NDArray[np.int64]
 
 DEDUP_NONE, DEDUP_GPU, DEDUP_NODE = 0, 1, 2
+# Tokens that go through a layer before the next one: their ids stay in the L2 cache, and a layer's tables and messages
+# in the L1 cache.
+TILE = 1024
 
 
 class Tokens(NamedTuple):
@@ -76,8 +74,6 @@ class Sums(NamedTuple):
     traffic : (L-1, G, G) or (L, G, G)
         Context-coherent: incremented by each pair of an expert on g in layer l and one on h in l+1. Dispatch: by each
         message from g to h; on the diagonal is what stays.
-    load : (L, G)
-        Incremented by each expert assignment.
     fanout : (L, 3)
         Incremented by the distinct GPUs, the distinct nodes, and by 1 for each token with an expert in the layer.
     away : (L, 4)
@@ -86,118 +82,77 @@ class Sums(NamedTuple):
     """
 
     traffic: Counts
-    load: Counts
     fanout: Counts
     away: Counts
 
 
-@numba.njit(nogil=True, cache=True)
-def home_ranks(keys: IntArray, num_gpus: int) -> npt.NDArray[np.int32]:
-    """Hash keys (rows or sequence ids) to home ranks, (T,) int32."""
-    homes = np.empty(len(keys), np.int32)
-    for t in range(len(keys)):
-        homes[t] = mix(np.uint64(keys[t]) + np.uint64(0x9E3779B97F4A7C15)) % np.uint64(num_gpus)
-    return homes
+class Cells(NamedTuple):
+    """Runs of consecutive tokens whose loads are counted apart.
 
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def fair_pick(row: int, layer: int, expert: int, count: int) -> int:
-    """Return which of `count` equal replicas a token uses: a hash, so that every replay agrees."""
-    key = np.uint64(row) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(layer * 65536 + expert)
-    return int(np.int64(mix(key + np.uint64(0xD1B54A32D192ED03)) % np.uint64(count)))  # int alone stays unsigned
-
-
-@numba.njit(nogil=True, cache=True)
-def choose_replica(
-    gpus: IntArray,
-    count: int,
-    anchors: IntArray,
-    num_anchors: int,
-    policy: int,
-    node_of_gpu: IntArray,
-    row: int,
-    layer: int,
-    expert: int,
-) -> int:
-    """Return the GPU of the replica that a token uses.
-
-    Parameters
+    Attributes
     ----------
-    gpus : (>= count,) integers
-        GPUs of the expert's replicas.
-    anchors : (>= num_anchors,) integers
-        Where the token is: its home rank, or the GPUs of its experts in the layer before, first expert first.
-    policy : int
-        FAIR, SAME_GPU or SAME_NODE.
+    of_token : (T,) int32
+        The cell of each token.
+    load : (C, L, G) int32
+        Incremented by each expert assignment.
     """
-    if count == 1:
-        return int(gpus[0])
-    if policy != FAIR:
-        for a in range(num_anchors):
-            for c in range(count):
-                if gpus[c] == anchors[a]:
-                    return int(gpus[c])
-    if policy == SAME_NODE:
-        for a in range(num_anchors):
-            node = node_of_gpu[anchors[a]]
-            near = 0
-            for c in range(count):
-                if node_of_gpu[gpus[c]] == node:
-                    near += 1
-            if near:
-                wanted = fair_pick(row, layer, expert, near)
-                for c in range(count):
-                    if node_of_gpu[gpus[c]] == node:
-                        if wanted == 0:
-                            return int(gpus[c])
-                        wanted -= 1
-    return int(gpus[fair_pick(row, layer, expert, count)])
+
+    of_token: npt.NDArray[np.int32]
+    load: npt.NDArray[np.int32]
 
 
 @numba.njit(nogil=True, cache=True)
-def replay_context(tokens: Tokens, replicas: Replicas, sums: Sums) -> None:
-    """Replay tokens that travel from layer to layer (context-coherent); adds to `sums`."""
+def replay_context(tokens: Tokens, replicas: Replicas, sums: Sums, cells: Cells) -> None:
+    """Replay tokens that travel from layer to layer (context-coherent); adds to `sums` and `cells`."""
     ids, rows = tokens.ids, tokens.rows
     replica_gpus, replica_counts, policy, node_of_gpu = replicas
-    traffic, load, fanout = sums.traffic, sums.load, sums.fanout
-    K = ids.shape[2]
-    here = np.empty(K, np.int64)
-    before = np.empty(K, np.int64)
-    for t in range(ids.shape[0]):
-        num_before = 0
-        for layer in range(ids.shape[1]):
-            num_here = 0
-            for k in range(K):
-                e = ids[t, layer, k]
-                if e < 0:
-                    continue
-                gpu = int(replica_gpus[layer, e, 0])
-                if replica_counts[layer, e] > 1:  # a call, and a view of the replicas, only where there is a choice
-                    gpu = choose_replica(
-                        replica_gpus[layer, e],
-                        replica_counts[layer, e],
-                        before,
-                        num_before,
-                        policy,
-                        node_of_gpu,
-                        rows[t],
-                        layer,
-                        e,
-                    )
-                here[num_here] = gpu
-                num_here += 1
-                load[layer, gpu] += 1
-                for b in range(num_before):
-                    traffic[layer - 1, before[b], gpu] += 1
-            _count_fanout(here, num_here, node_of_gpu, fanout[layer])
-            for a in range(num_here):
-                before[a] = here[a]
-            num_before = num_here
+    traffic, fanout = sums.traffic, sums.fanout
+    T, L, K = ids.shape
+    here, before = np.empty((TILE, K), np.int64), np.empty((TILE, K), np.int64)
+    num_before = np.zeros(TILE, np.int64)
+    seen_gpu, seen_node = np.full(len(node_of_gpu), -1, np.int64), np.full(len(node_of_gpu), -1, np.int64)
+    none, number = np.zeros((0, 0), np.int64), 0
+    for first in range(0, T, TILE):
+        last = min(first + TILE, T)
+        num_before[:] = 0
+        for layer in range(L):
+            gpus_of, counts, load = replica_gpus[layer], replica_counts[layer], cells.load[:, layer]
+            messages = traffic[layer - 1] if layer else none
+            total_gpus, total_nodes, active = 0, 0, 0
+            for t in range(first, last):
+                number += 1
+                i, cell, count = t - first, cells.of_token[t], 0
+                for k in range(K):
+                    e = ids[t, layer, k]
+                    if e < 0:
+                        continue
+                    gpu = int(gpus_of[e, 0])
+                    if counts[e] > 1:  # a call, and a view of the replicas, only where there is a choice
+                        gpu = choose_replica(
+                            gpus_of[e], counts[e], before[i], num_before[i], policy, node_of_gpu, rows[t], layer, e
+                        )
+                    here[i, count] = gpu
+                    count += 1
+                    load[cell, gpu] += 1
+                    node = node_of_gpu[gpu]
+                    total_gpus += seen_gpu[gpu] != number
+                    total_nodes += seen_node[node] != number
+                    seen_gpu[gpu] = seen_node[node] = number
+                    for b in range(num_before[i]):
+                        messages[before[i, b], gpu] += 1
+                active += count > 0
+                num_before[i] = count
+            fanout[layer, 0] += total_gpus
+            fanout[layer, 1] += total_nodes
+            fanout[layer, 2] += active
+            here, before = before, here
 
 
 @numba.njit(nogil=True, cache=True)
-def replay_dispatch(tokens: Tokens, replicas: Replicas, dedup: int, entry_gpu: IntArray, sums: Sums) -> None:
-    """Replay tokens that leave their home rank and come back in every layer (dispatch); adds to `sums`.
+def replay_dispatch(
+    tokens: Tokens, replicas: Replicas, dedup: int, entry_gpu: IntArray, sums: Sums, cells: Cells
+) -> None:
+    """Replay tokens that leave their home rank and come back in every layer (dispatch); adds to `sums` and `cells`.
 
     Parameters
     ----------
@@ -208,77 +163,59 @@ def replay_dispatch(tokens: Tokens, replicas: Replicas, dedup: int, entry_gpu: I
     entry_gpu : (G, N) int64
         Where messages of a GPU arrive in a node.
     sums : Sums
+    cells : Cells
     """
     ids, rows, homes = tokens
     replica_gpus, replica_counts, policy, node_of_gpu = replicas
-    traffic, load, fanout, away = sums
+    traffic, fanout, away = sums
     anchor = np.empty(1, np.int64)
     # Number of the token and layer that came last to each GPU and node: whether a place is new to it, in one look.
     seen_gpu, seen_node = np.full(len(node_of_gpu), -1, np.int64), np.full(len(node_of_gpu), -1, np.int64)
-    L, K = ids.shape[1], ids.shape[2]
-    for t in range(ids.shape[0]):
-        home = np.int64(homes[t])
-        home_node = node_of_gpu[home]
-        anchor[0] = home
+    T, L, K = ids.shape
+    number = 0
+    for first in range(0, T, TILE):
+        last = min(first + TILE, T)
         for layer in range(L):
-            count, gpus, nodes = 0, 0, 0
+            gpus_of, counts, messages = replica_gpus[layer], replica_counts[layer], traffic[layer]
+            load = cells.load[:, layer]
+            gpus, nodes, active = 0, 0, 0
             off_gpu, off_node, far_gpus, far_nodes = 0, 0, 0, 0
-            number = t * L + layer
-            for k in range(K):
-                e = ids[t, layer, k]
-                if e < 0:
-                    continue
-                gpu = int(replica_gpus[layer, e, 0])
-                if replica_counts[layer, e] > 1:
-                    gpu = choose_replica(
-                        replica_gpus[layer, e],
-                        replica_counts[layer, e],
-                        anchor,
-                        1,
-                        policy,
-                        node_of_gpu,
-                        rows[t],
-                        layer,
-                        e,
-                    )
-                load[layer, gpu] += 1
-                node = node_of_gpu[gpu]
-                fresh_gpu, fresh_node = seen_gpu[gpu] != number, seen_node[node] != number
-                seen_gpu[gpu] = seen_node[node] = number
-                off_gpu += gpu != home
-                off_node += node != home_node
-                gpus += fresh_gpu
-                nodes += fresh_node
-                far_gpus += fresh_gpu and gpu != home
-                far_nodes += fresh_node and node != home_node
-                if dedup == DEDUP_NONE or (dedup == DEDUP_GPU and fresh_gpu):
-                    traffic[layer, home, gpu] += 1
-                elif dedup == DEDUP_NODE:
-                    entry = entry_gpu[home, node]
-                    if fresh_node:
-                        traffic[layer, home, entry] += 1
-                    if fresh_gpu and gpu != entry:
-                        traffic[layer, entry, gpu] += 1
-                count += 1
+            for t in range(first, last):
+                number += 1
+                home, cell, count = np.int64(homes[t]), cells.of_token[t], 0
+                home_node = node_of_gpu[home]
+                anchor[0] = home
+                for k in range(K):
+                    e = ids[t, layer, k]
+                    if e < 0:
+                        continue
+                    gpu = int(gpus_of[e, 0])
+                    if counts[e] > 1:
+                        gpu = choose_replica(gpus_of[e], counts[e], anchor, 1, policy, node_of_gpu, rows[t], layer, e)
+                    load[cell, gpu] += 1
+                    node = node_of_gpu[gpu]
+                    fresh_gpu, fresh_node = seen_gpu[gpu] != number, seen_node[node] != number
+                    seen_gpu[gpu] = seen_node[node] = number
+                    off_gpu += gpu != home
+                    off_node += node != home_node
+                    gpus += fresh_gpu
+                    nodes += fresh_node
+                    far_gpus += fresh_gpu and gpu != home
+                    far_nodes += fresh_node and node != home_node
+                    if dedup == DEDUP_NONE or (dedup == DEDUP_GPU and fresh_gpu):
+                        messages[home, gpu] += 1
+                    elif dedup == DEDUP_NODE:
+                        entry = entry_gpu[home, node]
+                        if fresh_node:
+                            messages[home, entry] += 1
+                        if fresh_gpu and gpu != entry:
+                            messages[entry, gpu] += 1
+                    count += 1
+                active += count > 0
             fanout[layer, 0] += gpus
             fanout[layer, 1] += nodes
-            fanout[layer, 2] += count > 0
+            fanout[layer, 2] += active
             away[layer, 0] += off_gpu
             away[layer, 1] += off_node
             away[layer, 2] += far_gpus
             away[layer, 3] += far_nodes
-
-
-@numba.njit(nogil=True, cache=True)
-def _count_fanout(gpus: IntArray, count: int, node_of_gpu: IntArray, out: IntArray) -> None:
-    """Add distinct GPUs, distinct nodes and 1 to `out`, for a token with at least one expert."""
-    for a in range(count):
-        fresh_gpu = True
-        fresh_node = True
-        for b in range(a):
-            fresh_gpu &= gpus[b] != gpus[a]
-            fresh_node &= node_of_gpu[gpus[b]] != node_of_gpu[gpus[a]]
-        out[0] += fresh_gpu
-        out[1] += fresh_node
-    if count:
-        out[2] += 1

@@ -8,7 +8,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from placement.replay.kernels.replay import DEDUP_GPU, DEDUP_NODE, DEDUP_NONE, Replicas, Tokens, choose_replica
+from placement.replay.kernels.choosing import choose_replica
+from placement.replay.kernels.replay import DEDUP_GPU, DEDUP_NODE, DEDUP_NONE, Replicas, Tokens
 
 __all__ = ["PassSums", "count_context", "count_dispatch"]
 

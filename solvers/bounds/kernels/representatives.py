@@ -8,15 +8,26 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["choose_representatives"]
+__all__ = ["MOST_CLASSES", "choose_representatives"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
+Drawn = npt.NDArray[np.uint64]
 STARTS = 2  # beginnings with each of the first two that the token lists; chosen by trial
+MOST_CLASSES = 6  # replicas up to which the tokens that use each are told apart; more hardly ever pay
 
 
 @numba.njit(nogil=True, cache=True)
-def choose_representatives(ids: Ints, homes: Ints, together: Floats, called: Floats, pairs: Floats) -> None:
+def choose_representatives(
+    ids: Ints,
+    homes: Ints,
+    drawn: Drawn,
+    together: Floats,
+    called: Floats,
+    pairs: Floats,
+    by_home: Floats,
+    by_replica: Floats,
+) -> None:
     """Add up what each token counts: `a` per expert that it chose, and `b` per pair of them.
 
     Of s experts with p pairs together, ``a s - b p`` is largest for ``a = 2/(m+1)``, ``b = 2/(m (m+1))`` with
@@ -29,21 +40,29 @@ def choose_representatives(ids: Ints, homes: Ints, together: Floats, called: Flo
         -1 for none.
     homes : (n,) integers
         Block of each token's home.
+    drawn : (n, K) uint64
+        What a token's replica of an expert with r replicas is drawn by: number ``drawn % r``, where none is at home.
     together : (E, E) float64
         How much each pair is together.
     called : (E, blocks) float64
         Added to: `a`, by expert and home.
     pairs : (H, E, E) float64
         Added to: `b`, by home (or for all of them, with H = 1), both halves.
+    by_home : (E, blocks) float64
+        Added to: the sum over partners of `b`, by expert and home.
+    by_replica : (P, E, E) float64
+        Added to: `b`, by the expert in the first place and its replica, first of two, then of three, and so on; no such
+        counts with P = 0.
     """
     tokens, top_k = ids.shape
+    column = np.empty(top_k, np.int64)
     mine, order, best_order = np.empty(top_k, ids.dtype), np.empty(top_k, np.int64), np.empty(top_k, np.int64)
     met, shared = np.empty(top_k), np.empty((top_k, top_k))
     for token in range(tokens):
         used = 0
         for k in range(top_k):
             if ids[token, k] >= 0:
-                mine[used] = ids[token, k]
+                mine[used], column[used] = ids[token, k], k
                 used += 1
         for k in range(used):
             for other in range(used):
@@ -76,3 +95,12 @@ def choose_representatives(ids: Ints, homes: Ints, together: Floats, called: Flo
                 other = mine[best_order[before]]
                 pairs[own, expert, other] += pair
                 pairs[own, other, expert] += pair
+            by_home[expert, home] += pair * (chosen - 1)
+            if len(by_replica):
+                number = 0
+                for replicas in range(2, MOST_CLASSES + 1):
+                    replica = number + np.int64(drawn[token, column[best_order[place]]] % np.uint64(replicas))
+                    for met_by in range(chosen):
+                        if met_by != place:
+                            by_replica[replica, expert, mine[best_order[met_by]]] += pair
+                    number += replicas

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from placement.replay.kernels.replay import choose_replica
+from placement.replay.kernels.choosing import choose_replica
 
 __all__ = ["destinations"]
 

@@ -88,7 +88,8 @@ def _responses(file: TraceFile, shape: tuple[int, int], told: _Told) -> Iterator
                         "routed_shape",
                         pointer,
                         f"{len(data)} bytes are no whole rows of {shape[0]} layers with {shape[1]} int32 each.",
-                        "Check that `model` (`num_layers`) and `top_k` are those of the model that answered.",
+                        "Check that `model` (`num_layers`) and `top_k` are those of the model that answered; a fused "
+                        "shared expert is one more of the experts per token (`top_k`).",
                     )
                 ids = np.frombuffer(data, "<i4").astype(np.int32).reshape(-1, *shape)
                 yield place_rows(ids, pointer, token_counts(usage))

@@ -145,9 +145,6 @@ def open_routed(
             f"{scan.empty_rows} of {scan.tokens} rows are all zero: no token chooses expert 0 {scan.top_k} times.",
             "They were never written, most likely: leave them out with `drop_dummy_rows`.",
         )
-    asked = hints.experts_per_token
-    if asked is not None and asked != scan.top_k and not (hints.beyond_is_none and asked < scan.top_k):
-        raise InputError.of("top_k_differ", file.name, f"The file has top-{scan.top_k}.", "Leave `top_k` out.")
     layers = rows if named is None else named
     axes = axes_of_rows(file, hints, layers, largest_id=scan.largest, num_experts=None)
     whole = len(rows) == scan.layers
@@ -196,7 +193,18 @@ def token_counts(usage: Any) -> tuple[int, int] | None:
 
 
 def place_rows(ids: npt.NDArray[Any], place: str, counts: tuple[int, int] | None) -> Routed:
-    """Return the rows of one response. Its token counts tell where the first one is: only the last token has none."""
+    """Return the rows of one response. Its token counts tell where the first one is: only the last token has none.
+
+    Raises
+    ------
+    InputError
+        If there are more rows than tokens.
+    """
+    if counts is not None and len(ids) > sum(counts):
+        detail = f"{len(ids)} rows of {ids.shape[1]} layers and top-{ids.shape[2]}, but the response has {sum(counts)}"
+        detail += " tokens."
+        remedy = "Check the layers (`model`) and `top_k`; a fused shared expert is one more of the experts per token."
+        raise InputError.of("routed_shape", place, detail, remedy)
     if counts is not None and (first := sum(counts) - 1 - len(ids)) >= 0:
         return Routed(ids=ids, place=place, first=first, prompt=counts[0])
     return Routed(ids=ids, place=place)

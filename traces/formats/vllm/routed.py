@@ -71,6 +71,9 @@ def _responses(file: TraceFile, skipped: list[int]) -> Iterator[Routed]:
     with file.open() as stream:
         for place, response in split_objects(stream, file.name):
             choices = response.get("choices")
+            if choices is None and (response.get("error") or response.get("object") == "error"):
+                skipped[0] += 1  # what the server answers to a request that failed
+                continue
             if not isinstance(choices, list):
                 raise InputError.of("response_schema", place, "The response has no choices.", "Copy it as it is.")
             counts = token_counts(response.get("usage")) if len(choices) == 1 else None

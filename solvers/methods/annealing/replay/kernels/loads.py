@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from placement.replay.kernels.replay import FAIR, SAME_NODE
+from placement.loads.policies import FAIR, SAME_NODE
 from solvers.methods.annealing.replay.kernels.state import (
     Floats,
     Ints,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numba
 
-from placement.replay.kernels.replay import FAIR, SAME_NODE
+from placement.loads.policies import FAIR, SAME_NODE
 from solvers.methods.annealing.replay.kernels.state import Ints
 
 __all__ = ["keeps_tokens", "most_active"]

@@ -6,7 +6,8 @@ import numba
 import numpy as np
 
 from placement.loads.kernels.homes import add_home_shares
-from placement.replay.kernels.replay import FAIR, SAME_NODE, fair_pick
+from placement.loads.policies import FAIR, SAME_NODE
+from placement.replay.kernels.choosing import fair_pick
 from solvers.methods.annealing.replay.kernels.bits import shift, shift_change
 from solvers.methods.annealing.replay.kernels.loads import expert_share, take_home_shares
 from solvers.methods.annealing.replay.kernels.state import Ints, LayerModel, LayerState, Level, Words

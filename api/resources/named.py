@@ -1,0 +1,50 @@
+"""What a body names: plans by id or whole, models by name and never by a path of the service's machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from api.resources.schemas import PlanFile
+from api.store.tenant import TenantStore
+from placement import Plan
+from traces import InputError, Violations
+from traces.model.presets import load_model, preset_names
+
+__all__ = ["check_model", "plan_content", "plan_of"]
+
+
+def plan_content(store: TenantStore, named: str | PlanFile, place: str, found: Violations) -> Mapping[str, Any] | None:
+    """Return the content of a plan that is named by its id, or given whole; None, and a violation, if there is none."""
+    if not isinstance(named, str):
+        return named.model_dump(exclude_unset=True)
+    row, text, _ = store.plans.documents(named)
+    if row is None:
+        found.add("unknown_plan", place, f"There is no plan {named}.", "Name a plan of this service.")
+    elif text is None:
+        found.add("no_plan_yet", place, f"Plan {named} has found nothing so far.", "Wait for it.")
+    else:
+        content: Mapping[str, Any] = json.loads(text)
+        return content
+    return None
+
+
+def plan_of(content: Mapping[str, Any], place: str, found: Violations) -> Plan | None:
+    """Return the plan of a plan file's content; None, and violations, if it is none."""
+    try:
+        return Plan.from_dict({name: value for name, value in content.items() if name != "termination"}, place)
+    except InputError as error:
+        found.extend(error)
+        return None
+
+
+def check_model(name: str, found: Violations) -> None:
+    """Add a violation where a model is no name of a known one."""
+    if name in preset_names():
+        return
+    try:
+        load_model("")
+    except InputError as error:
+        remedy = error.violations[0].remedy.replace("the path of a config.json, or ", "")
+        found.add("unknown_model", "/model", f"There is no model {name!r:.80}.", remedy)

@@ -1,0 +1,47 @@
+"""Residency: a trace, a share of its experts, and which of them should stay."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from api.http.problems import problems
+from api.http.strict import StrictRoute
+from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.helped import look
+from api.resources.residency.answers import Residency
+from api.resources.residency.asking import ResidencyTask, residency, residency_request
+from api.resources.residency.body import ResidencyBody
+from api.resources.responses import json_response
+from api.resources.traces.stored import StoredTrace
+from api.store.rows import TraceRow
+from api.store.tenant import TenantStore
+from traces import Violations
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/residency", tags=["residency"], route_class=StrictRoute)
+
+
+@router.post(
+    "",
+    response_model=Residency,
+    summary="Say which experts should stay in memory",
+    responses=problems("malformed-json", "too-large", "unsupported-media-type", "took-too-long"),
+)
+async def run_policies(body: ResidencyBody, services: ServicesOf, store: StoreOf) -> Response:
+    """Fit policies on one part of the trace, and run them on the other beside the optimum that knows the future."""
+    task, trace = await run_in_threadpool(_task, services, store, body)
+    result = await look(services, trace, "The simulation", residency, task, services.settings.max_job_bytes)
+    return json_response(Residency.model_validate(result))
+
+
+def _task(services: Services, store: TenantStore, body: ResidencyBody) -> tuple[ResidencyTask, TraceRow]:
+    found = Violations()
+    trace = store.traces.get(body.trace)
+    if trace is None:
+        found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
+    found.raise_if_any()
+    assert trace is not None
+    return ResidencyTask(request=residency_request(body), trace=StoredTrace.of(services.settings, trace)), trace

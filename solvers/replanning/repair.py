@@ -1,0 +1,77 @@
+"""A plan to start from where the machine has changed: every GPU keeps what it can, and what was lost gets a slot."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from placement import Problem
+from placement.cost.feasibility import broken_constraints
+from placement.moves.carry import Carried
+from solvers.searching.fill import fill_slots
+
+__all__ = ["repaired"]
+
+Table = npt.NDArray[np.int32]
+
+
+def repaired(problem: Problem, carried: Carried) -> Table | None:
+    """Return a map of the problem that is near to what the GPUs hold; None where it would break a constraint.
+
+    A GPU with fewer slots than before drops replicas of experts with most copies first. Experts without a copy go, the
+    busiest first, into empty slots of the GPU with the least load, else in place of the replica that is needed least.
+    Slots that are left get replicas where the engine wants every slot full.
+
+    Parameters
+    ----------
+    problem : Problem
+        On the GPUs that are there.
+    carried : Carried
+    """
+    layers, gpus, slots = problem.num_layers, problem.num_gpus, problem.slots_per_gpu
+    held = carried.table.reshape(layers, gpus, -1)
+    table = np.full((layers, gpus, slots), -1, np.int32)
+    for layer in range(layers):
+        _repair_layer(table[layer], held[layer], problem.relative_load[layer], problem.capacity, problem.num_experts)
+    flat = table.reshape(layers, -1)
+    if problem.full_slots and (flat < 0).any():
+        flat = fill_slots(problem, flat)
+    return None if broken_constraints(problem, flat).found else flat
+
+
+def _repair_layer(
+    table: Table,
+    held: Table,
+    load: npt.NDArray[np.float64],
+    capacity: npt.NDArray[np.int64],
+    num_experts: int,
+) -> None:
+    """Fill the slots (G, C) of a layer from what GPUs hold, (G, B)."""
+    copies = np.bincount(held[held >= 0], minlength=num_experts)
+    for gpu, (own, before) in enumerate(zip(table, held, strict=True)):
+        kept = before[before >= 0].tolist()
+        while len(kept) > capacity[gpu]:
+            dropped = max(kept, key=lambda expert: (copies[expert] > 1, copies[expert], -load[expert]))
+            kept.remove(dropped)
+            copies[dropped] -= 1
+        common = min(len(own), len(before))
+        for slot in range(common):  # who can keeps its slot
+            if before[slot] in kept:
+                own[slot] = before[slot]
+                kept.remove(int(before[slot]))
+        own[np.flatnonzero(own < 0)[: len(kept)]] = kept
+    for expert in sorted(np.flatnonzero(copies == 0).tolist(), key=lambda item: -load[item]):
+        share = np.where(copies > 0, load / np.maximum(copies, 1), 0.0)
+        on_gpu = np.where(table >= 0, share[table], 0.0).sum(axis=1)
+        free = (table >= 0).sum(axis=1) < capacity
+        if free.any():
+            gpu = int(np.flatnonzero(free)[on_gpu[free].argmin()])
+            slot = int(np.flatnonzero(table[gpu] < 0)[0])
+        else:
+            spare = np.where((table >= 0) & (copies[table] > 1), share[table] + 1e-9 * on_gpu[:, None], np.inf)
+            gpu, slot = (int(item) for item in np.unravel_index(spare.argmin(), spare.shape))
+            if not np.isfinite(spare[gpu, slot]):
+                return  # the constraints leave no room; broken_constraints says so
+            copies[table[gpu, slot]] -= 1
+        table[gpu, slot] = expert
+        copies[expert] = 1
