@@ -23,6 +23,7 @@ from solvers.fronts.mixes import add_balanced_mixes, add_mixes, with_few_free
 from solvers.fronts.pareto import nondominated
 from solvers.fronts.points import Against, Front
 from solvers.fronts.search import FrontSearch
+from solvers.fronts.sizes import check_sizes, sizes_of
 from solvers.fronts.survival import by_survival, check_survival
 from solvers.methods.eplb.solver import Eplb
 from solvers.registry import Solver, solver_from
@@ -30,7 +31,7 @@ from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError
 from solvers.solving import DEFAULT_LIMITS
-from traces import InputError, Violations
+from traces import Violations
 from traces.support.kinds import checked
 
 __all__ = ["front"]
@@ -38,7 +39,6 @@ __all__ = ["front"]
 # Of the imbalance: points are spaced by ratios above it, evenly below. Chosen by
 # trial.
 FLOOR = 0.01
-EXTRA_SLOTS = 4  # per GPU, where the problem has no spare ones; chosen by trial
 FREE_SHARES = (0.5, 0.25, 0.1)  # of the experts of a layer; chosen by trial
 MOVE_SEARCHES = 1 + len(FREE_SHARES)
 
@@ -112,8 +112,8 @@ def front(
         problem = replace(problem, redundant_experts=None)
     if problem.objective.traffic_weight == 0:
         problem = replace(problem, objective=replace(problem.objective, traffic_weight=1.0))
-    sizes = _sizes(problem, points) if against == "replicas" else []
-    _check_sizes(solver, problem, sizes)
+    sizes = sizes_of(problem, points) if against == "replicas" else []
+    check_sizes(solver, problem, sizes)
     searches = {"replicas": len(sizes), "bytes_moved": MOVE_SEARCHES}.get(against, points)
     run = FrontSearch(
         problem,
@@ -240,39 +240,6 @@ def _with_weight(problem: Problem, weight: float) -> Problem:
     if objective.imbalance_weight > 0:
         spread *= weight / objective.imbalance_weight
     return replace(problem, objective=replace(objective, imbalance_weight=weight, load_spread_weight=spread))
-
-
-def _sizes(problem: Problem, points: int) -> list[int]:
-    """Return the slots per GPU to try, rising."""
-    least = math.ceil(problem.num_experts / problem.num_gpus)
-    while True:
-        try:
-            replace(problem, slots_per_gpu=least)
-            break
-        except InputError:
-            if least >= problem.slots_per_gpu:
-                raise
-            least += 1
-    most = problem.slots_per_gpu if problem.slots_per_gpu > least else least + EXTRA_SLOTS
-    if problem.constraints.distinct_replicas:
-        most = max(least, min(most, problem.num_experts))
-    sizes = sorted({round(size) for size in np.linspace(least, most, min(points, most - least + 1))})
-    found = Violations()
-    for size in sizes:
-        try:
-            replace(problem, slots_per_gpu=size)
-        except InputError as error:
-            found.extend(error)
-    found.raise_if_any()
-    return sizes
-
-
-def _check_sizes(solver: Solver, problem: Problem, sizes: list[int]) -> None:
-    """Refuse, before the first search, a solver that can't take some number of slots: one that fills them all, say."""
-    for size in sizes:
-        if reason := solver.supports(replace(problem, slots_per_gpu=size)):
-            detail = f"{solver.name}, with {size} slots per GPU: {reason}"
-            raise InputError.of("unsupported", "/solver", detail, "Choose another solver, such as 'auto'.")
 
 
 def _by_moves(run: FrontSearch, points: int) -> None:

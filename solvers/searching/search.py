@@ -15,9 +15,8 @@ import numpy.typing as npt
 from placement import Problem, Score, score
 from placement.cost.feasibility import broken_constraints
 from placement.plan.termination import Limit
-from solvers.arrange.survival.repair import kept_alive
 from solvers.searching.events import Observer
-from solvers.searching.fill import fill_slots
+from solvers.searching.fill import completed
 from solvers.searching.limits import Limits
 from solvers.searching.record import Record
 
@@ -161,10 +160,7 @@ class Search:
         RuntimeError
             If the map breaks a hard constraint: a fault of the solver.
         """
-        if self.problem.sizes.survival is not None:
-            table = kept_alive(self.problem, table)
-        if self.problem.full_slots and (table < 0).any():
-            table = fill_slots(self.problem, table)
+        table = completed(self.problem, table)
         broken = broken_constraints(self.problem, table)
         if broken.found:
             faults = "; ".join(str(violation) for violation in broken.found)
