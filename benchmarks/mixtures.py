@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--redundant-experts", type=int, default=8)
     parser.add_argument("--work", type=int, default=2_000_000, help="Of each search.")
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--machine", help="With --model, for milliseconds: h200:1x4.")
     parser.add_argument("--model")
     options = parser.parse_args()
