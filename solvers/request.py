@@ -24,7 +24,7 @@ else:  # help texts are made from the fields: the classes themselves take long t
 
 __all__ = ["Against", "FrontRequest", "Request", "asked_of", "request_of"]
 
-Against = Literal["imbalance", "replicas", "bytes_moved"]
+Against = Literal["imbalance", "replicas", "bytes_moved", "survival"]
 MAX_SLOTS = 32_767
 
 
@@ -159,7 +159,7 @@ class FrontRequest(Request):
 
     Attributes
     ----------
-    against : {"imbalance", "replicas", "bytes_moved"}
+    against : {"imbalance", "replicas", "bytes_moved", "survival"}
         What traffic is weighed against.
     points : int
         Searches, and most points.

@@ -37,6 +37,11 @@ CONSTRAINTS = st.fixed_dictionaries(
         "pins": st.lists(PIN, max_size=3),
         "forbidden": st.lists(PIN, max_size=3),
         "groups": st.lists(GROUP, max_size=2),
+        "survive": st.none()
+        | st.fixed_dictionaries(
+            {"unit": st.sampled_from(["gpus", "hosts", "nodes", "links"])},
+            optional={"failures": st.integers(1, 5), "lost": st.none() | st.integers(0, 9)},
+        ),
     },
 )
 FIELDS: dict[str, st.SearchStrategy[Any]] = {

@@ -69,6 +69,8 @@ class Assignment:
             return f"with dedup {objective.dedup!r} the cost of an expert depends on the others of its layer."
         if constraints.groups:
             return "it knows no groups."
+        if problem.sizes.survival is not None:
+            return "it does not know what has to survive."
         if (problem.pinned.sum(axis=2) > 1).any():
             return "it places one replica of each expert, but an expert is pinned to several GPUs."
         return None

@@ -93,6 +93,7 @@ class ItemModel:
             lock=lock,
             allowed=allowed,
             check_allowed=allowed.size > 1,
+            who=self.expert,
         )
         self.scale = self._scale()
 
