@@ -28,6 +28,10 @@ from .methods.mtkahypar import MtKaHyPar as MtKaHyPar
 from .methods.set_partition.solver import SetPartition as SetPartition
 from .methods.topology_load import TopologyLoad as TopologyLoad
 from .plans import make_plan as make_plan
+from .policies.request import PolicyRequest as PolicyRequest
+from .policies.results import PolicyRun as PolicyRun
+from .policies.results import Simulation as Simulation
+from .policies.simulating import simulate as simulate
 from .registry import Solver as Solver
 from .registry import names as names
 from .registry import parameters_of as parameters_of
@@ -77,6 +81,8 @@ __all__ = [
     "MtKaHyPar",
     "NoPlanError",
     "PolicyFigures",
+    "PolicyRequest",
+    "PolicyRun",
     "Random",
     "Replan",
     "ReplanRequest",
@@ -86,6 +92,7 @@ __all__ = [
     "RoundRobin",
     "Search",
     "SetPartition",
+    "Simulation",
     "Solution",
     "Solver",
     "Step",
@@ -101,6 +108,7 @@ __all__ = [
     "parameters_of",
     "plotting",
     "replan",
+    "simulate",
     "simulate_residency",
     "solve",
     "solver_class",
