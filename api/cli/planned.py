@@ -130,7 +130,7 @@ def _search(study: Study, shown: Progress, workers: int | None, executor: MakeEx
 
     if executor is None:
         return study.solve(observe=shown.observe, workers=workers)
-    return study.solve(workers=workers, executor=executor, progress=tell)
+    return study.solve(observe=shown.observe, workers=workers, executor=executor, progress=tell)
 
 
 def _say(study: Study, solution: Solution, hint: str | None) -> None:

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,12 +21,13 @@ from api.jobs.attempts import Job, Outcome
 from api.jobs.errors import ExecutorLostError
 from api.jobs.processes import kill
 from api.jobs.wants import OVERDUE_S, Patience, Wants
+from api.jobs.work import DispatcherSettings, Work
 from api.problems import document
 from api.store.leases import Claim, Leases, StaleAttemptError
 from api.telemetry.metrics import Metrics
 from traces import InputError
 
-__all__ = ["Dispatcher", "DispatcherSettings", "Work"]
+__all__ = ["Dispatcher"]
 
 IDLE_S = 1.0  # how often an idle lane looks for plans that nobody announced
 POLL_S = 0.5
@@ -40,38 +39,6 @@ WORKER_DIED = "The process that searched died {} times, out of memory most likel
 NOT_RUN = "No worker could run the plan, {} times: {}."
 LOST = "The connection to the cluster was lost."
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DispatcherSettings:
-    """What lanes and workers have to know; see `api.settings.settings.Settings`."""
-
-    database_url: str
-    blobs: Path | None
-    blobs_url: str | None
-    lanes: int
-    threads: int | None
-    lease_s: float
-    max_time_limit_s: float
-    max_crashes: int
-    short_lane: bool = False  # one more lane, for short plans only
-    shared: bool = False  # by several tenants: none of them fills all lanes with long plans
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What executors run; both pickle.
-
-    Attributes
-    ----------
-    run : callable
-        Runs a job to its end and writes that to the store.
-    warm_up : callable
-        Loads what most jobs need, before there is any.
-    """
-
-    run: Callable[[Job], Outcome]
-    warm_up: Callable[[], None]
 
 
 class Dispatcher:
@@ -157,13 +124,13 @@ class Dispatcher:
     def _lane(self, number: int, short: bool) -> None:
         while short and len(self._busy) < self._settings.lanes and not self._stopping.wait(IDLE_S / 4):
             pass  # as long as the other lanes suffice, it costs no process
-        executor = self._warm_executor()
+        executor = self._warm_executor(short)
         while executor is not None and not self._stopping.is_set():
             if getattr(executor, "lost", False):  # noticed without a plan, which would have to wait for the next one
                 log.error("executor.lost")
                 self._troubles[threading.current_thread().name] = LOST
                 kill(executor)
-                executor = self._warm_executor()
+                executor = self._warm_executor(short)
                 continue
             self._announced[number].clear()  # before the look: what comes meanwhile is not overlooked
             try:
@@ -189,12 +156,15 @@ class Dispatcher:
                 kill(executor)
                 if self._stopping.is_set():
                     return
-                executor = self._warm_executor()
+                executor = self._warm_executor(short)
         if executor is not None:
             kill(executor)  # it is idle: to end in order takes it seconds, and is of use to nobody
 
-    def _warm_executor(self) -> Executor | None:
-        """Return a new executor, as soon as there is one; None if the lane is to stop."""
+    def _warm_executor(self, ready: bool) -> Executor | None:
+        """Return a new executor, as soon as there is one; None if the lane is to stop.
+
+        With `ready`, it is returned when its process is: meanwhile other lanes may take the plans, and sooner.
+        """
         lane = threading.current_thread().name
         while not self._stopping.is_set():
             try:
@@ -206,7 +176,9 @@ class Dispatcher:
                 continue
             self._troubles.pop(lane, None)
             with suppress(BrokenExecutor):  # the first plan notices as well
-                executor.submit(self._work.warm_up)  # so that it does not wait for a process to start
+                warm = executor.submit(self._work.warm_up)  # so that it does not wait for a process to start
+                while ready and not self._stopping.is_set() and not wait_for([warm], IDLE_S / 4).done:
+                    pass
             return executor
         return None
 

@@ -14,11 +14,12 @@ from api.http.access import Access
 from api.http.bodies import Bodies
 from api.http.oidc import Oidc
 from api.http.rates import Rates
-from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
+from api.jobs.dispatcher import Dispatcher
 from api.jobs.executors import check_installed, executor_factory
 from api.jobs.helpers import Helpers
 from api.jobs.processes import kill, process_pool
 from api.jobs.watching import Watching
+from api.jobs.work import DispatcherSettings, Work
 from api.resources.context import Running, Services
 from api.resources.traces.inspection import warm_up as load_readers
 from api.resources.worker import run_search, warm_up

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,6 +83,8 @@ class Search:
         Map of an earlier plan to start from.
     interrupt : threading.Event, optional
         Set it, from any thread, to cancel the search.
+    executor : optional
+        Makes an executor of ``concurrent.futures`` that layers are dealt out to under a work limit.
     """
 
     def __init__(
@@ -93,12 +97,12 @@ class Search:
         observe: Observer | None = None,
         start: Table | None = None,
         interrupt: threading.Event | None = None,
+        executor: Callable[[], Executor] | None = None,
     ) -> None:
-        self.problem = problem
+        self.problem, self.executor = problem, executor
         self.seed = seed
         self.workers = workers
-        self.start = start
-        self.solver = ""
+        self.start, self.solver = start, ""
         self._shared = Record(problem, limits, observe, interrupt)
         self._begin = self._shared.start
         self._deadline = None if limits.time_s is None else self._begin + limits.time_s

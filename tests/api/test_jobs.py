@@ -21,8 +21,9 @@ from sqlalchemy import update
 import api.jobs.dispatcher
 import api.resources.searches.running
 from api.jobs.attempts import Job, Outcome
-from api.jobs.dispatcher import Dispatcher, DispatcherSettings, Work
+from api.jobs.dispatcher import Dispatcher
 from api.jobs.errors import ExecutorLostError
+from api.jobs.work import DispatcherSettings, Work
 from api.resources.traces.inspection import inspect
 from api.resources.worker import run_search, warm_up
 from api.store.blobs import Blobs
@@ -537,6 +538,35 @@ def test_counts_only_trace(tmp_path: Path) -> None:
     summary = json.loads(bench.store.plans.documents(plan_id)[2] or "")
     assert summary["plans"]["plan"]["fit"] is None
     assert summary["plans"]["plan"]["expected_load"]["imbalance_max_over_mean"] >= 1
+
+
+def test_lane_takes_no_plan_before_its_process_is_ready(bench: Bench, lanes: Lanes) -> None:
+    """The lane for short plans starts its process when the others are busy; they may be free before it is there."""
+    going_on, ready = threading.Event(), threading.Event()
+    first, second = bench.ask(), bench.ask()
+
+    def run(job: Job) -> Outcome:
+        if job.claim.plan_id == first:
+            going_on.wait(30)
+        return run_search(job)
+
+    def make() -> ThreadPoolExecutor:
+        executor = ThreadPoolExecutor(1)
+        if threading.current_thread().name == "lane-1":
+            executor.submit(ready.wait, 30)
+        return executor
+
+    with bench.store.database.write() as connection:
+        connection.execute(update(plans).values(expected_s=0.1))
+    lanes.start(make, run=run, short_lane=True)
+    bench.until(first, lambda row: row.status == "running")
+    time.sleep(0.8)
+    assert bench.row(second).status == "queued"
+    going_on.set()
+    try:
+        assert bench.until(second, lambda row: row.finished).status == "succeeded"
+    finally:
+        ready.set()
 
 
 def test_short_plans_do_not_wait_for_long_ones(bench: Bench, lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:

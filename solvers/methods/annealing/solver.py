@@ -28,7 +28,7 @@ from solvers.searching.search import Search
 from solvers.searching.threads import run_together
 from traces import Violations
 
-__all__ = ["Annealing"]
+__all__ = ["Annealing", "searches_by_tokens"]
 
 Table = npt.NDArray[np.int32]
 # At a time, and in all, to tell how many restarts there is time for; some 2 ms at a time, so that a stalled core shows.
@@ -89,7 +89,7 @@ class Annealing:
         ):
             return "replicas under dispatch need a sample of tokens, but the profile has counts only."
         tables = 3 * 8 * problem.num_layers * problem.num_slots**2
-        if not _replays(problem) and tables > MAX_TABLE_BYTES:
+        if not searches_by_tokens(problem) and tables > MAX_TABLE_BYTES:
             return (
                 f"{problem.num_layers} layers of {problem.num_slots} slots need tables of {tables / 1e9:.1f} GB "
                 f"(at most {MAX_TABLE_BYTES / 1e9:g}); use fewer slots per GPU."
@@ -98,7 +98,7 @@ class Annealing:
 
     def run(self, problem: Problem, search: Search) -> None:
         """Search until done."""
-        if _replays(problem):
+        if searches_by_tokens(problem):
             improve_fanout(problem, search, hot=self.hot, cold=self.cold)
             return
         bases = [in_order(problem, search)]
@@ -196,7 +196,7 @@ class Annealing:
         return count, trials / count / (problem.num_layers * problem.num_slots)
 
 
-def _replays(problem: Problem) -> bool:
+def searches_by_tokens(problem: Problem) -> bool:
     """Whether trials are priced by replay of tokens; else by tables over pairs of slots."""
     objective = problem.objective
     spare = bool(problem.capacity.sum() > problem.num_experts)

@@ -85,6 +85,7 @@ def merged_dumps(bundle: Bundle, open_one: Callable[[TraceFile], LoadCounts]) ->
             source=bundle.name,
             format=opened.provenance.format,
             notes=(*own, *notes, *missing_note(np.array(sorted(unrecorded), dtype=np.int64))),
+            full_buffer=max((counts.provenance.full_buffer or 0 for counts in looked.values()), default=0) or None,
         ),
         digest=f"sha256:{bundle.sha256()}",
         affinity=None,
