@@ -15,16 +15,22 @@ import argparse
 import os
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from _harness import Neighbours, conditions, table
 
-from solvers import Simulation, simulate
+from solvers import PolicyRequest, Simulation, simulate
+from solvers.policies.gate import Gate
+from solvers.policies.running import policies_of, run_policy
+from solvers.policies.setting import Setting
 from traces import Series, Trace
+from traces.support.words import Phase
 from traces.synthetic import Synthetic, generate
 
 WINDOWS = 10
+PHASES: tuple[Phase, ...] = ("decode", "prefill")
 DRIFTING = Synthetic(num_layers=58, num_experts=256, top_k=8, num_tokens=100_000, drift=0.6)
 STILL = Synthetic(num_layers=12, num_experts=64, top_k=4, num_tokens=40_000, tokens_per_sequence=128)
 
@@ -62,7 +68,7 @@ def drifting() -> None:
         if series is None:
             print(f"{name}: left out, MOE_PLACEMENT_DATA names no folder that has it")
             continue
-        for phase in ("decode", "prefill"):
+        for phase in PHASES:
             start = time.process_time()
             found = simulate(series, topology="4x8", redundant_experts=32, phase=phase)
             rows.append(row(f"{name}, {phase}", found, time.process_time() - start))
@@ -72,19 +78,24 @@ def drifting() -> None:
 
 def stationary(seeds: int) -> None:
     """Print how many re-plans of the gate did not pay, over so many series that stay as they are."""
-    for phase in ("decode", "prefill"):
-        unpaid, replans, totals = 0, Counter[int](), dict.fromkeys(("never", "every_window", "on_gain", "oracle"), 0.0)
+    for phase in PHASES:
+        unpaid, replans, totals = 0, Counter[int](), dict.fromkeys(("never", "every_window", "on_gain"), 0.0)
         for seed in range(seeds):
-            params = Synthetic(**{**STILL.__dict__, "seed": seed})
-            series = Series.of(generate(params), windows=WINDOWS)
-            found = simulate(series, topology="2x4", redundant_experts=16, phase=phase, seed=seed)
-            unpaid += found["on_gain"].unpaid
-            replans[found["on_gain"].replans] += 1
-            for name in totals:
-                totals[name] += found[name].total_ms / 1e3 / seeds
+            series = Series.of(generate(replace(STILL, seed=seed)), windows=WINDOWS)
+            request = PolicyRequest(topology="2x4", redundant_experts=16, phase=phase, seed=seed)
+            setting = Setting.of(series, request)
+            policies = policies_of(setting, Gate(setting=setting))
+            runs = {name: run_policy(setting, name, policies[name])[0] for name in totals}
+            unpaid += runs["on_gain"].unpaid
+            replans[runs["on_gain"].replans] += 1
+            for name, run in runs.items():
+                totals[name] += run.total_ms / 1e3 / seeds
         means = ", ".join(f"{name} {total:.4g} s" for name, total in totals.items())
         counted = ", ".join(f"{count} of {number}" for number, count in sorted(replans.items()))
-        print(f"stationary, {phase}, {seeds} seeds: {unpaid} re-plans did not pay; re-plans: {counted}; means: {means}")
+        print(
+            f"stationary, {phase}, {seeds} seeds: {unpaid} re-plans did not pay; re-plans: {counted}; means: {means}",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -39,7 +39,8 @@ def policies_text(simulation: Simulation) -> str:
     drift = (
         f"Loads drifted from {sum(known)} of {len(known)} windows to the next (alpha {simulation.drifts[0].alpha:g})"
     )
-    lines += _bullets([f"{drift}; of {len(told) - len(known)} there is too little to tell."])
+    unknown = len(told) - len(known)
+    lines += _bullets([f"{drift}." if not unknown else f"{drift}; of {unknown} more there is too little to tell."])
     best = simulation.forecasts[0]
     errors = ", ".join(f"{each.name} {each.error:.3f}" for each in simulation.forecasts)
     beats = "better than both baselines" if best.beats_baselines else "no better than a baseline"

@@ -117,7 +117,7 @@ class Simulation(Shown):
     policies : tuple of PolicyRun
         ``never``, ``every_window``, ``eplb_every_window``, ``on_drift``, ``on_gain`` and ``oracle``.
     drifts : tuple of Drift
-        From each window to the next, (W - 1).
+        From each window to the next, (W - 1); of single dumps, from all before.
     forecasts : tuple of ForecastScore
         The best first.
     engine_settings : tuple of EngineSetting

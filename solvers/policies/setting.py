@@ -24,6 +24,7 @@ from solvers.study import Study
 from solvers.timed.judge import Judge
 from traces import InputError, Profile, Series
 from traces.model.shape import WEIGHT_BYTES
+from traces.phases import PHASES
 
 __all__ = ["Move", "Setting", "Step"]
 
@@ -127,7 +128,7 @@ class Setting:
             links=Links.of_machine(time.machine),
             start=start,
             judges=_judges(series, time, study.problem.engine),
-            notes=notes,
+            notes=(*notes, *_other_phase(series, request)),
         )
 
     def plan(self, shares: Floats) -> Plan:
@@ -196,6 +197,20 @@ class Setting:
 
 
 SCALE = 1e6  # counts to plan for, per layer: a power of ten far above the number of experts
+
+
+def _other_phase(series: Series, request: PolicyRequest) -> tuple[str, ...]:
+    """Return a note where tokens of the other phase stand for those of the one that is timed."""
+    total = other = 0
+    for window in series.windows:
+        if window.tokens is None or "phase" not in window.tokens.columns:
+            return ()
+        for batch in window.tokens.batches():
+            total += len(batch)
+            other += int((np.asarray(batch.phase) != PHASES[request.phase]).sum())
+    if not other:
+        return ()
+    return (f"{other / total:.0%} of the tokens are of another phase, and stand for {request.phase}.",)
 
 
 def _judges(series: Series, time: TimeModel, engine: str | None) -> tuple[Judge, ...]:

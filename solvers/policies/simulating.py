@@ -14,7 +14,7 @@ from solvers.policies.request import PolicyRequest
 from solvers.policies.results import PolicyRun, Simulation
 from solvers.policies.running import policies_of, run_policy, simulated
 from solvers.policies.setting import Setting
-from traces import InputError, LoadCounts, Series, Trace, Violations, drift_between, score_forecasts
+from traces import Drift, InputError, LoadCounts, Series, Trace, Violations, drift_between, score_forecasts
 from traces.support.kinds import check_names, checked
 
 __all__ = ["simulate"]
@@ -87,10 +87,7 @@ def simulate(
     tell("drift and forecasts")
     return Simulation(
         policies=tuple(runs),
-        drifts=tuple(
-            drift_between([one], [other], alpha=request.alpha, seed=request.seed)
-            for one, other in zip(series.windows, series.windows[1:], strict=False)
-        ),
+        drifts=_drifts(series, request),
         forecasts=score_forecasts(series),
         engine_settings=settings,
         now={"replan": next_choice.plan is not None, "reason": next_choice.reason},
@@ -99,6 +96,18 @@ def simulate(
         windows=len(series),
         window_passes=request.window_passes,
     )
+
+
+def _drifts(series: Series, request: PolicyRequest) -> tuple[Drift, ...]:
+    """Return the drift from each window to the next; single dumps are held against all before them."""
+    found = []
+    for number in range(1, len(series)):
+        before, after = series.windows[:number], series.windows[number : number + 1]
+        drift = drift_between(before[-1:], after, alpha=request.alpha, seed=request.seed)
+        if drift.drifted is None:
+            drift = drift_between(before, after, alpha=request.alpha, seed=request.seed)
+        found.append(drift)
+    return tuple(found)
 
 
 def _series_of(source: Any, request: PolicyRequest) -> Series:

@@ -16,6 +16,8 @@ from solvers.policies.gate import Gate, Recipe
 from solvers.policies.setting import Setting
 from tests.builders.series import domain_trace, dumps_of, sequence_loads
 from traces import InputError, Series
+from traces.phases import PHASES
+from traces.synthetic import Synthetic, generate
 
 NAMES = ["never", "every_window", "eplb_every_window", "on_drift", "on_gain", "oracle"]
 LAYERS, EXPERTS = 6, 16
@@ -170,6 +172,15 @@ def test_what_was_assumed_is_told(simulated: Simulation) -> None:
     """Machine and model that nobody named are said first."""
     assert "No machine was named" in simulated.notes[0]
     assert "No model was named" in simulated.notes[1]
+
+
+def test_other_phases_are_told() -> None:
+    """Tokens of prefill that stand for decode are no secret."""
+    params = Synthetic(num_layers=2, num_experts=8, top_k=2, num_tokens=512, tokens_per_sequence=32, decode_share=0.25)
+    series = Series.of(generate(params), windows=2)
+    notes = {phase: Setting.of(series, PolicyRequest(topology="1x2", phase=phase)).notes for phase in PHASES}
+    assert "75% of the tokens are of another phase, and stand for decode." in notes["decode"]
+    assert "25% of the tokens are of another phase, and stand for prefill." in notes["prefill"]
 
 
 @pytest.mark.parametrize(

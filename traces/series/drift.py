@@ -20,6 +20,7 @@ __all__ = ["ALPHA", "Drift", "drift_between", "variation"]
 Floats = npt.NDArray[np.float64]
 Method = Literal["permutation", "prediction", "none"]
 ALPHA = 0.05
+AT_ONCE = 40  # permutations, which bounds the memory
 DRAWS = 399  # permutations: the least p-value is 1 / 400
 LEAST_EARLIER = 3  # windows before, for the spread of their distances to be known at all
 
@@ -149,10 +150,10 @@ def _permuted(first: Floats, last: Floats, size: Floats, alpha: float, seed: int
         chosen[draw, rng.permutation(len(parts))[: len(last)]] = 1
     total = flat.sum(axis=0)
     distances = np.empty((DRAWS + 1, parts.shape[1]))
-    for draw in range(DRAWS + 1):  # one after the other, which bounds the memory
-        later = chosen[draw] @ flat
-        one, other = ((load).reshape(parts.shape[1:]) for load in (total - later, later))
-        distances[draw] = variation(_shares(one), _shares(other))
+    for start in range(0, DRAWS + 1, AT_ONCE):
+        later = chosen[start : start + AT_ONCE] @ flat
+        one, other = (load.reshape(-1, *parts.shape[1:]) for load in (total - later, later))
+        distances[start : start + AT_ONCE] = variation(_shares(one), _shares(other))
     means = distances.mean(axis=1)
     p_value = float((means >= means[0] - 1e-12).mean())
     spread = np.maximum(distances.std(axis=0), 1e-12)
