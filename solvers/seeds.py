@@ -20,7 +20,7 @@ from solvers.solving import solve
 from traces import InputError
 from traces.support.parallel import map_executor
 
-__all__ = ["MakeExecutor", "best_of_seeds", "front_of_seeds"]
+__all__ = ["MakeExecutor", "best_of_seeds", "front_of_seeds", "search_seeds"]
 
 MakeExecutor = Callable[[], Executor]
 R = TypeVar("R")
@@ -134,6 +134,24 @@ def best_of_seeds(
     if bounds:
         best = replace(best, plan=best.plan.replacing(bound=max(bounds)))
     return _stopped(best, f"Stopped after {done} of {len(seeds)} seeds.") if stopped else best
+
+
+def search_seeds(
+    problem: Problem,
+    request: Request,
+    *,
+    executor: MakeExecutor | None,
+    workers: int | None,
+    interrupt: threading.Event | None,
+    progress: Callable[[int, float | None], None] | None = None,
+    observe: Observer | None = None,
+) -> Solution:
+    """Search once, or once per seed where there are several or an executor is given; see `best_of_seeds`."""
+    how: dict[str, Any] = {"workers": workers, "observe": observe, "interrupt": interrupt}
+    if request.seeds > 1 or executor is not None:
+        return best_of_seeds(problem, request, executor=executor, progress=progress, **how)
+    asked: dict[str, Any] = {"limits": request.limits, "start": request.start, "seed": request.seed}
+    return solve(problem, request.solver, options=dict(request.options), **asked, **how)
 
 
 def _is_dealt(problem: Problem, request: Request) -> bool:

@@ -24,7 +24,6 @@ from starlette.requests import Request
 
 from api.http.json_text import read_json, told
 from api.http.problems import ProblemError
-from api.jobs.processes import busy_s
 from api.turns import TooManyWaitingError, Turns
 from traces import Violation
 
@@ -112,10 +111,17 @@ class Bodies:
         Returns an executor of one process.
     end : callable
         Ends an executor and what runs in it.
+    busy_s : callable
+        Returns the processor time that an executor has used; None where it can't be told.
     """
 
-    def __init__(self, make: Callable[[], Executor], end: Callable[[Executor], None]) -> None:
-        self._make, self._end = make, end
+    def __init__(
+        self,
+        make: Callable[[], Executor],
+        end: Callable[[Executor], None],
+        busy_s: Callable[[Executor], float | None],
+    ) -> None:
+        self._make, self._end, self._busy_s = make, end, busy_s
         self._executor: Executor | None = None
         self._turns = Turns(range(TENANTS), 1, MOST_WAITING)
         self._checking = asyncio.Lock()
@@ -169,10 +175,10 @@ class Bodies:
 
     async def _call(self, *task: Any) -> Done | Refusal:
         executor, running = await run_in_threadpool(self._submit, task)
-        waiting, begun, used = asyncio.wrap_future(running), time.monotonic(), busy_s(executor)
+        waiting, begun, used = asyncio.wrap_future(running), time.monotonic(), self._busy_s(executor)
         try:
             while not (await asyncio.wait([waiting], timeout=LOOK_S))[0]:
-                taken, now = time.monotonic() - begun, busy_s(executor)
+                taken, now = time.monotonic() - begun, self._busy_s(executor)
                 if taken >= MOST_S or (taken if used is None or now is None else now - used) >= CHECK_S:
                     waiting.cancel()
                     break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -67,6 +68,8 @@ class Services:
         For requests that are checked against a trace, before they are queued.
     watching : Watching
         News of the plans that somebody watches.
+    looking : Task or None
+        Whether the service is ready, looked at just now for all who ask.
     running : Running or None
         Set while the service runs.
     """
@@ -82,6 +85,7 @@ class Services:
     draining: threading.Event = field(default_factory=threading.Event)
     holding: threading.Lock = field(default_factory=threading.Lock)
     uploading: set[str] = field(default_factory=set)
+    looking: asyncio.Task[str | None] | None = None
     running: Running | None = None
 
     @property

@@ -17,13 +17,14 @@ from api.http.rates import Rates
 from api.jobs.dispatcher import Dispatcher
 from api.jobs.executors import check_installed, executor_factory
 from api.jobs.helpers import Helpers
-from api.jobs.processes import kill, process_pool
+from api.jobs.processes import busy_s, kill, process_pool
 from api.jobs.watching import Watching
 from api.jobs.work import DispatcherSettings, Work
 from api.resources.context import Running, Services
 from api.resources.traces.inspection import warm_up as load_readers
 from api.resources.worker import run_search, warm_up
 from api.service.cleanup import Cleanup
+from api.service.later_identity import LaterIdentity
 from api.service.scrubber import Scrubber
 from api.settings.addresses import Cluster, parse_executor
 from api.settings.settings import Settings
@@ -78,7 +79,9 @@ class Service:
             keys=keys,
             audit=AuditLog(self.database),
             metrics=Metrics(store, settings.data_dir),
-            bodies=Bodies(lambda: process_pool(1, settings.niceness, settings.log_level, BODY_MEMORY_BYTES), kill),
+            bodies=Bodies(
+                lambda: process_pool(1, settings.niceness, settings.log_level, BODY_MEMORY_BYTES), kill, busy_s
+            ),
             checking=Turns(range(CHECKS), 1, MOST_WAITING),
             watching=Watching(self.database),
         )
@@ -91,6 +94,8 @@ class Service:
         )
         self._cleanup: Cleanup | None = None
         self._scrubber: Scrubber | None = None
+        self._later: LaterIdentity | None = None
+        self.end: Callable[[], None] = lambda: None  # ends the process; the server's task
         self._lock: IO[str] | None = None  # held from `open` to `stop`
 
     @property
@@ -139,8 +144,14 @@ class Service:
         except OSError as error:
             if self.settings.blobs_url is None:
                 raise
-            # Nothing is acknowledged meanwhile, and what was stored before is safe; the next start looks again.
+            # Nothing is acknowledged meanwhile, and what was stored before is safe.
             log.error("identity.not_checked", error=str(error))
+            self._later = LaterIdentity(lambda: settle_identity(self.database, self._blobs()), self._refuse)
+
+    def _refuse(self) -> None:
+        """Do no more with a store that is another's."""
+        self.begin_stop()
+        self.end()
 
     def start(self) -> None:
         """Take up what an earlier server left, and begin to run plans."""
@@ -183,6 +194,8 @@ class Service:
         if settings.blobs_url is None:  # an object store checks its own
             self._scrubber = Scrubber(services.store, blobs, services.metrics, settings.scrub_days)
             self._scrubber.start()
+        if self._later is not None:
+            self._later.start()
         dispatcher.start()
         helpers.start()
         log.info("service.started", data_dir=str(settings.data_dir), plans_taken_up=len(taken_up))
@@ -203,6 +216,9 @@ class Service:
         if self._scrubber is not None:
             self._scrubber.stop()
             self._scrubber = None
+        if self._later is not None:
+            self._later.stop()
+            self._later = None
         if services.running is not None:
             services.running.dispatcher.stop(self.settings.shutdown_s)
             services.running.helpers.close()

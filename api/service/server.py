@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,7 @@ def serve(
     with bound:
         app = create_app(settings)
         service: Service = app.state.service
+        service.end = lambda: os.kill(os.getpid(), signal.SIGTERM)
         service.open()
         address = bound.getsockname()[:2]
 

@@ -16,12 +16,12 @@ from placement.problem.objective import SettledObjective
 from placement.time import TimeModel
 from placement.time.expected import expected_pass
 from placement.time.step import travel_in_steps
-from solvers.advising.candidates import Judge
 from solvers.methods.eplb.solver import rebalance
 from solvers.methods.load_balance.solver import balanced
 from solvers.policies.machine import time_of
 from solvers.policies.request import PolicyRequest
 from solvers.study import Study
+from solvers.timed.judge import Judge
 from traces import InputError, Profile, Series
 from traces.model.shape import WEIGHT_BYTES
 from traces.phases import PHASES

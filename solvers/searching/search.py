@@ -16,7 +16,7 @@ from placement import Problem, Score, score
 from placement.cost.feasibility import broken_constraints
 from placement.plan.termination import Limit
 from solvers.searching.events import Observer
-from solvers.searching.fill import fill_slots
+from solvers.searching.fill import completed
 from solvers.searching.limits import Limits
 from solvers.searching.record import Record
 
@@ -152,15 +152,15 @@ class Search:
         Returns
         -------
         float
-            Its score under the problem's objective, with every slot filled if the problem wants it.
+            Its score under the problem's objective, with every slot filled if the problem wants it, and copies added
+            where something has to survive that the method knows nothing of.
 
         Raises
         ------
         RuntimeError
             If the map breaks a hard constraint: a fault of the solver.
         """
-        if self.problem.full_slots and (table < 0).any():
-            table = fill_slots(self.problem, table)
+        table = completed(self.problem, table)
         broken = broken_constraints(self.problem, table)
         if broken.found:
             faults = "; ".join(str(violation) for violation in broken.found)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 import pytest
 
+import api.service.later_identity
+import api.service.lifecycle
 from api.service.lifecycle import Service
 from api.settings.settings import Settings
 from api.store.blobs import Blobs
@@ -112,3 +115,23 @@ def test_servers_that_share_an_object_store_share_its_identity(tmp_path: Path) -
     assert settle_identity(database, two) == identity
     with pytest.raises(InputError, match="other_store"):
         settle_identity(database, open_blobs(tmp_path / "one", (tmp_path / "others").as_uri()))
+
+
+def test_store_that_was_away_is_checked_when_it_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only at the next start: a server that finds another's traces then ends."""
+    monkeypatch.setattr(api.service.later_identity, "EVERY_S", 0.02)
+    answers = iter([OSError("away"), OSError("away"), InputError.of("other_store", "/data_dir", "Another's.", "Stop.")])
+
+    def settle(*_: object) -> str:
+        raise next(answers)
+
+    monkeypatch.setattr(api.service.lifecycle, "settle_identity", settle)
+    service, ended = Service(Settings(data_dir=tmp_path, blobs_url="memory://away", max_workers=1)), Event()
+    service.end = ended.set
+    service.start()
+    try:
+        assert ended.wait(10)
+        assert service.services.draining.is_set()
+        assert not service.services.parts.dispatcher.alive
+    finally:
+        service.stop()

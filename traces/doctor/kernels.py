@@ -126,7 +126,7 @@ def observe_rows(
             continue
         h = np.uint64(0x9E3779B97F4A7C15)
         for layer in range(L):
-            there, twice, zeros = False, 0, 0
+            there, twice, zeros = False, np.int64(0), 0
             for k in range(K):
                 v = np.int64(ids[t, layer, k])
                 h = (h ^ np.uint64(v)) * np.uint64(0x100000001B3)

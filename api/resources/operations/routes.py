@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Depends
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api.http.access import PrincipalOf, may
 from api.http.problems import ProblemError, problems
-from api.resources.context import ServicesOf
+from api.resources.context import Services, ServicesOf
 from api.store.disk import disk_problem
 from api.telemetry.gauges import LoadFigures
 
@@ -28,20 +30,32 @@ async def healthz() -> Response:
 
 
 @router.get("/readyz", response_class=Response, summary="Can it do its work", responses={**TEXT, **problems()})
-def readyz(services: ServicesOf) -> Response:
-    """Answer ok if the store can be read, plans are run, and the disk takes more."""
+async def readyz(services: ServicesOf) -> Response:
+    """Answer ok if the store can be read, plans are run, and the disk takes more; one look serves all who wait."""
     if services.draining.is_set():
         raise ProblemError("unavailable", "The service is stopping.")
+    if (trouble := await _trouble(services)) is not None:
+        raise ProblemError("unavailable", trouble)
+    return Response("ok\n", media_type="text/plain")
+
+
+async def _trouble(services: Services) -> str | None:
+    """Look, or wait for the look that is under way: strangers, however many, hold one thread and ask one question."""
+    if services.looking is None or services.looking.done():
+        services.looking = asyncio.create_task(run_in_threadpool(_trouble_of, services))
+    return await asyncio.shield(services.looking)
+
+
+def _trouble_of(services: Services) -> str | None:
+    """Return why a service can't do its work; None if it can."""
     try:
         services.store.counts()
     except SQLAlchemyError:
         services.metrics.store_errors.labels("ready").inc()
-        raise ProblemError("unavailable", "The store can't be read.") from None
+        return "The store can't be read."
     if (trouble := services.parts.dispatcher.trouble) is not None:
-        raise ProblemError("unavailable", trouble)
-    if (reason := disk_problem(services.settings.data_dir, services.settings.min_free_bytes)) is not None:
-        raise ProblemError("unavailable", reason)
-    return Response("ok\n", media_type="text/plain")
+        return trouble
+    return disk_problem(services.settings.data_dir, services.settings.min_free_bytes)
 
 
 @router.get(

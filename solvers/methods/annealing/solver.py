@@ -18,6 +18,7 @@ import numpy.typing as npt
 from placement import Problem
 from solvers.arrange.conform import separate_replicas
 from solvers.arrange.in_order import in_order
+from solvers.arrange.survival.repair import alive_by_load, kept_alive
 from solvers.methods.annealing.replay.budgets import budgeted_by_load
 from solvers.methods.annealing.replay.improve import improve_fanout
 from solvers.methods.annealing.tables.crossover import Pool
@@ -101,7 +102,7 @@ class Annealing:
         if searches_by_tokens(problem):
             improve_fanout(problem, search, hot=self.hot, cold=self.cold)
             return
-        bases = [in_order(problem, search)]
+        bases = [kept_alive(problem, in_order(problem, search))]
         replicated = _replicated(problem)
         if replicated is not None:
             bases.append(replicated)
@@ -211,6 +212,8 @@ def _replicated(problem: Problem) -> Table | None:
     constraints = problem.constraints
     if not problem.load_counts or problem.num_slots == problem.num_experts:
         return None
+    if problem.sizes.survival is not None:
+        return alive_by_load(problem)
     if problem.replicas_limited and not (constraints.pins or constraints.forbidden or constraints.groups):
         return budgeted_by_load(problem)
     if not problem.is_free or Eplb().supports(problem) is not None:

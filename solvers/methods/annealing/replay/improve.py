@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from placement import Problem
 from solvers.arrange.replica_budget import add_replicas
+from solvers.arrange.survival.repair import kept_alive
 from solvers.methods.annealing.replay.budgets import budgeted_rows
 from solvers.methods.annealing.replay.layer import FEW, Layer, may_be_less, search_layer
 from solvers.methods.annealing.replay.levels import Grounds
@@ -77,8 +78,9 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
         part = search.part(BUDGET_SHARE, 0)
         start, most = budgeted_rows(Grounds(problem), start, part, trials=trials, cold=cold)
         search = search.part(1.0, 1, work_share=1 - BUDGET_SHARE)
-    elif search.start is None:
+    elif search.start is None and problem.sizes.survival is None:
         start = np.stack([add_replicas(problem, layer, row, problem.num_slots) for layer, row in enumerate(start)])
+    start = kept_alive(problem, start)
     work = LayerSearch(
         problem=problem if search.executor is None else without_pairs(problem),
         start=start,
