@@ -6,6 +6,12 @@ from .advising.advising import advise as advise
 from .advising.both import advise_both as advise_both
 from .advising.request import AdviceRequest as AdviceRequest
 from .comparing import Comparison as Comparison
+from .failures.degraded import Degraded as Degraded
+from .failures.degraded import Reload as Reload
+from .failures.degraded import degraded as degraded
+from .failures.schedule import FailureEvent as FailureEvent
+from .failures.schedule import FailureState as FailureState
+from .failures.schedule import simulate_failures as simulate_failures
 from .fronts.front import front as front
 from .fronts.points import Against as Against
 from .fronts.points import Front as Front
@@ -21,13 +27,21 @@ from .methods.cp_sat.solver import CpSat as CpSat
 from .methods.eplb.solver import Eplb as Eplb
 from .methods.exflow.solver import Exflow as Exflow
 from .methods.grace.solver import Grace as Grace
+from .methods.lazarus import Lazarus as Lazarus
 from .methods.load_balance.solver import LoadBalance as LoadBalance
 from .methods.load_search.solver import LoadSearch as LoadSearch
 from .methods.moetuner.solver import MoeTuner as MoeTuner
 from .methods.mtkahypar import MtKaHyPar as MtKaHyPar
 from .methods.set_partition.solver import SetPartition as SetPartition
 from .methods.topology_load import TopologyLoad as TopologyLoad
+from .mixtures.mixture import Mixture as Mixture
+from .mixtures.mixture import mixture as mixture
+from .mixtures.request import MixtureRequest as MixtureRequest
 from .plans import make_plan as make_plan
+from .policies.request import PolicyRequest as PolicyRequest
+from .policies.results import PolicyRun as PolicyRun
+from .policies.results import Simulation as Simulation
+from .policies.simulating import simulate as simulate
 from .registry import Solver as Solver
 from .registry import names as names
 from .registry import parameters_of as parameters_of
@@ -51,6 +65,8 @@ from .searching.solution import Step as Step
 from .solving import check_start as check_start
 from .solving import solve as solve
 from .study import Study as Study
+from .timed.request import Timed as Timed
+from .timed.verdict import advice_on as advice_on
 
 __all__ = [
     "Advice",
@@ -63,21 +79,30 @@ __all__ = [
     "Comparison",
     "Contiguous",
     "CpSat",
+    "Degraded",
     "Eplb",
     "Event",
     "Exflow",
+    "FailureEvent",
+    "FailureState",
     "Front",
     "FrontPoint",
     "FrontRequest",
     "Grace",
+    "Lazarus",
     "Limits",
     "LoadBalance",
     "LoadSearch",
+    "Mixture",
+    "MixtureRequest",
     "MoeTuner",
     "MtKaHyPar",
     "NoPlanError",
     "PolicyFigures",
+    "PolicyRequest",
+    "PolicyRun",
     "Random",
+    "Reload",
     "Replan",
     "ReplanRequest",
     "Request",
@@ -86,21 +111,28 @@ __all__ = [
     "RoundRobin",
     "Search",
     "SetPartition",
+    "Simulation",
     "Solution",
     "Solver",
     "Step",
     "Study",
+    "Timed",
     "TopologyLoad",
     "TwoPhases",
+    "advice_on",
     "advise",
     "advise_both",
     "check_start",
+    "degraded",
     "front",
     "make_plan",
+    "mixture",
     "names",
     "parameters_of",
     "plotting",
     "replan",
+    "simulate",
+    "simulate_failures",
     "simulate_residency",
     "solve",
     "solver_class",

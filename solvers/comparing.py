@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from placement import ExpectedLoads, Plan, Problem, score
 from solvers.counted import DumpFigures, expected_load, loads_of_dumps, loads_of_parts
 from solvers.replays import FIGURES, PartFigures, part_figures, replay_both
+from solvers.timed.judge import Judge
 from traces import InputError, LoadCounts, Trace
 from traces.support.content import ByContent
 from traces.support.shown import Facts, Shown
@@ -41,6 +42,9 @@ class Judged(Shown, ByContent):
         By part, of counts with several dumps over time.
     dumps : tuple of DumpFigures
         Of each of them, in order of time.
+    step_ms : dict of str to float
+        By part, milliseconds of a forward pass, where time is what is minimised: `score` is then that of the fitted
+        part.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Judged(Shown, ByContent):
     expected_load: dict[str, float]
     counts: dict[str, ExpectedLoads] = field(default_factory=dict)
     dumps: tuple[DumpFigures, ...] = ()
+    step_ms: dict[str, float] = field(default_factory=dict)
 
     def _shown(self) -> tuple[str, Facts]:
         return f"Plan {self.name}", _facts(self)
@@ -100,8 +105,8 @@ class Comparison(Shown, ByContent):
             ``objective``, ``tokens`` (per part), ``notes`` and ``plans``: per name the score, bound, gap, termination
             and warnings, and per part (``fit``, ``held_out``; None where there are no tokens) the figures of
             `placement.Evaluation` under the problem's execution, with those of ``context_coherent`` and of ``dispatch``
-            below these names. ``expected_load`` has the load figures that follow from the profile alone; ``counts``
-            has them by part and ``dumps`` by dump, of counts over time.
+            below these names, and ``step_ms`` by part where time is minimised. ``expected_load`` has the load figures
+            that follow from the profile alone; ``counts`` has them by part and ``dumps`` by dump, of counts over time.
         """
         problem, constraints = self.problem, self.problem.constraints
         tokens = {part: found.evaluation.tokens for part, found in self.rows[0].parts.items()} if self.rows else {}
@@ -160,6 +165,7 @@ def judge(
     notes: tuple[str, ...] = (),
     counts: Mapping[str, LoadCounts] = MappingProxyType({}),
     pass_tokens: Sequence[int] = (),
+    timed: Mapping[str, Judge] = MappingProxyType({}),
     scores: Mapping[str, float] | None = None,
     workers: int | None = None,
 ) -> Comparison:
@@ -179,12 +185,15 @@ def judge(
         By part, where there are counts of several points in time: what loads a plan has at each.
     pass_tokens : sequence of int
         See `placement.evaluate`.
+    timed : mapping of str to Judge
+        By part, where time is what is minimised.
     scores : mapping of str to float, optional
         Of those plans that the problem has scored already.
     workers : int, optional
         Threads; all available cores by default.
     """
     found = replay_both(plans, parts, problem.topology, problem.objective, pass_tokens=pass_tokens, workers=workers)
+    steps = {name: {part: each.step_ms(plan) for part, each in timed.items()} for name, plan in plans.items()}
     known = {} if scores is None else scores
     rows = [
         Judged(
@@ -192,10 +201,11 @@ def judge(
             plan=plan,
             parts={part: found[part, name] for part in parts},
             # The problem's, whatever the plan was made for.
-            score=known[name] if name in known else score(problem, problem.table_of(plan)).total,
+            score=steps[name].get("fit") or known.get(name) or score(problem, problem.table_of(plan)).total,
             expected_load=expected_load(problem, plan),
             counts=loads_of_parts(problem, plan, counts),
             dumps=loads_of_dumps(problem, plan, counts),
+            step_ms=steps[name],
         )
         for name, plan in plans.items()
     ]
@@ -215,5 +225,6 @@ def _row(row: Judged) -> dict[str, Any]:
         "held_out": parts.get("held_out"),
         "expected_load": row.expected_load,
         "counts": {part: loads.as_dict() for part, loads in row.counts.items()},
+        **({"step_ms": row.step_ms} if row.step_ms else {}),
         "dumps": [{"name": dump.name, "part": dump.part} | dump.loads.as_dict() for dump in row.dumps],
     }

@@ -25,6 +25,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "round_robin": ("solvers.methods.baselines", "RoundRobin"),
     "random": ("solvers.methods.baselines", "Random"),
     "eplb": ("solvers.methods.eplb.solver", "Eplb"),
+    "lazarus": ("solvers.methods.lazarus", "Lazarus"),
     "load_balance": ("solvers.methods.load_balance.solver", "LoadBalance"),
     "load_search": ("solvers.methods.load_search.solver", "LoadSearch"),
     "assignment": ("solvers.methods.assignment.solver", "Assignment"),

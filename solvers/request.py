@@ -11,6 +11,7 @@ from annotated_types import Ge, Le, Lt, Unit, doc
 from placement.problem.constraints import Constraints
 from placement.problem.objective import Objective
 from solvers.searching.limits import Limits
+from solvers.timed.request import Timed
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 from traces.support.kinds import check_names
@@ -23,7 +24,7 @@ else:  # help texts are made from the fields: the classes themselves take long t
 
 __all__ = ["Against", "FrontRequest", "Request", "asked_of", "request_of"]
 
-Against = Literal["imbalance", "replicas", "bytes_moved"]
+Against = Literal["imbalance", "replicas", "bytes_moved", "survival"]
 MAX_SLOTS = 32_767
 
 
@@ -40,6 +41,8 @@ class Request:
         format tells; else nobody's, and tokens go straight from layer to layer unless `objective` says otherwise.
     slots_per_gpu, redundant_experts, expert_bytes, objective, constraints
         See `placement.Problem`.
+    time : Timed
+        Machine and model, if milliseconds per forward pass are to be minimised; hop costs and weights otherwise.
     hold_out : float or None
         Share to hold out; 0 fits on everything. None: 0.5 if the source has tokens or several dumps, else 0.
     hold_out_by : {"sequence", "time", "source"} or None
@@ -82,6 +85,7 @@ class Request:
     ] = None
     objective: Objective = field(default_factory=Objective)
     constraints: Constraints = field(default_factory=Constraints)
+    time: Timed = field(default_factory=Timed)
     limits: Limits = field(default_factory=Limits)
     solver: Annotated[str, doc("Method; see `solvers`.")] = "auto"
     options: Annotated[Mapping[str, Any], doc("Parameters of the solver.")] = field(default_factory=dict, hash=False)
@@ -138,6 +142,8 @@ class Request:
                 object.__setattr__(self, "engine", str(engine_of(self.engine)))
             except InputError as error:
                 found.extend(error)
+        if self.time and not found.found:
+            check_timed(self.time, self.objective, self.machine, found)
         found.raise_if_any()
 
     @property
@@ -153,7 +159,7 @@ class FrontRequest(Request):
 
     Attributes
     ----------
-    against : {"imbalance", "replicas", "bytes_moved"}
+    against : {"imbalance", "replicas", "bytes_moved", "survival"}
         What traffic is weighed against.
     points : int
         Searches, and most points.
@@ -164,6 +170,7 @@ class FrontRequest(Request):
     """
 
     against: Annotated[Against, doc("What traffic is weighed against.")] = "imbalance"
+    time: Timed = field(default_factory=Timed, init=False)  # a front weighs hop costs against each other
     points: Annotated[int, Ge(3), Le(64), doc("Searches, and most points.")] = 9
     num_groups: Annotated[
         int | None, Ge(1), Le(MAX_SLOTS), doc("Expert groups of the router (DeepSeek-V3: 8), for EPLB.")
@@ -177,6 +184,27 @@ class FrontRequest(Request):
             raise InputError.of("start_missing", "/start", detail, "Give that plan as start.")
 
 
+def check_timed(time: Timed, objective: Objective, topology: Topology, found: Violations) -> None:
+    """Report what does not go with time as the objective: a topology of other nodes, and weights."""
+    from placement.time import Machine
+
+    assert time.machine is not None
+    try:
+        machine = Machine.parse(time.machine)
+    except InputError as error:
+        found.extend(error)
+        return
+    own = machine.topology().gpus_per_node
+    if own != topology.gpus_per_node:
+        detail = f"{time.machine} has nodes of {list(own)} GPUs, the topology of {list(topology.gpus_per_node)}."
+        found.add("nodes_differ", "/time/machine", detail, "Leave the topology out: it follows from the machine.")
+    names = ("traffic_weight", "imbalance_weight", "load_spread_weight", "activated_weight")
+    for name in names:
+        if getattr(objective, name) not in (None, getattr(Objective(), name)):
+            detail = f"Time says what counts: {name} has no effect."
+            found.add("without_effect", f"/objective/{name}", detail, "Leave it out, or name no machine.")
+
+
 def asked_of(request: Request | None, topology: Topology | str | None, asked: Mapping[str, Any]) -> Request:
     """Return a request that was given whole, or by its fields.
 
@@ -186,6 +214,11 @@ def asked_of(request: Request | None, topology: Topology | str | None, asked: Ma
         If it was given in both ways, or in neither.
     """
     if request is None:
+        if topology is None and isinstance(time := asked.get("time"), Timed) and time:
+            from placement.time import Machine
+
+            assert time.machine is not None
+            topology = Machine.parse(time.machine).topology()
         if topology is None:
             detail = "A plan needs a machine."
             raise InputError.of("topology_missing", "/topology", detail, "Give one, such as '1x8' or '4x8'.")

@@ -20,7 +20,7 @@ from solvers.solving import solve
 from traces import InputError
 from traces.support.parallel import map_executor
 
-__all__ = ["MakeExecutor", "best_of_seeds", "front_of_seeds"]
+__all__ = ["MakeExecutor", "best_of_seeds", "front_of_seeds", "search_seeds"]
 
 MakeExecutor = Callable[[], Executor]
 R = TypeVar("R")
@@ -60,7 +60,7 @@ def best_of_seeds(
     """Search once per seed and return the best plan: of the lowest score, and of equal ones, of the smallest seed.
 
     With a work limit the result depends on neither the executor nor the order in which searches end. Its bound is the
-    highest that any search has proven.
+    highest that any search has proven. A single search by tokens deals out its layers (see `solvers.solve`).
 
     Parameters
     ----------
@@ -75,9 +75,10 @@ def best_of_seeds(
     progress : callable, optional
         Called with the number of searches that have ended, and the best score.
     observe : callable, optional
-        Called with each `Event` that is better than all before, of any seed; without an executor only.
+        Called with each `Event` that is better than all before, of any seed; with an executor, only of a single search
+        that deals out its layers.
     interrupt : threading.Event, optional
-        Set it, from any thread, to end the searches; without an executor only.
+        Set it, from any thread, to end the searches; likewise.
 
     Returns
     -------
@@ -91,15 +92,15 @@ def best_of_seeds(
     NoPlanError
         If no search found a plan.
     """
+    asked = partial(
+        solve, problem, request.solver, limits=request.limits, start=request.start, options=dict(request.options)
+    )
+    if executor is not None and request.seeds == 1 and _is_dealt(problem, request):
+        return asked(seed=request.seed, workers=workers, observe=observe, interrupt=interrupt, executor=executor)
     search = _Search(
         search=partial(
-            solve,
-            problem,
-            request.solver,
-            limits=request.limits,
-            start=request.start,
+            asked,
             workers=workers if executor is None else workers or 1,
-            options=dict(request.options),
             observe=None if executor is not None else _improvements(observe),
             interrupt=None if executor is not None else interrupt,
         )
@@ -133,6 +134,33 @@ def best_of_seeds(
     if bounds:
         best = replace(best, plan=best.plan.replacing(bound=max(bounds)))
     return _stopped(best, f"Stopped after {done} of {len(seeds)} seeds.") if stopped else best
+
+
+def search_seeds(
+    problem: Problem,
+    request: Request,
+    *,
+    executor: MakeExecutor | None,
+    workers: int | None,
+    interrupt: threading.Event | None,
+    progress: Callable[[int, float | None], None] | None = None,
+    observe: Observer | None = None,
+) -> Solution:
+    """Search once, or once per seed where there are several or an executor is given; see `best_of_seeds`."""
+    how: dict[str, Any] = {"workers": workers, "observe": observe, "interrupt": interrupt}
+    if request.seeds > 1 or executor is not None:
+        return best_of_seeds(problem, request, executor=executor, progress=progress, **how)
+    asked: dict[str, Any] = {"limits": request.limits, "start": request.start, "seed": request.seed}
+    return solve(problem, request.solver, options=dict(request.options), **asked, **how)
+
+
+def _is_dealt(problem: Problem, request: Request) -> bool:
+    """Whether a single search deals out its layers."""
+    if request.solver not in ("annealing", "auto") or request.limits.work is None or request.limits.time_s is not None:
+        return False
+    from solvers.methods.annealing.solver import searches_by_tokens
+
+    return searches_by_tokens(problem)
 
 
 def _improvements(observe: Observer | None) -> Observer | None:

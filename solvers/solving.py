@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -44,6 +46,7 @@ def solve(
     workers: int | None = None,
     options: dict[str, Any] | None = None,
     interrupt: threading.Event | None = None,
+    executor: Callable[[], Executor] | None = None,
 ) -> Solution:
     """Find a plan.
 
@@ -66,6 +69,9 @@ def solve(
         Parameters, if `solver` is a name.
     interrupt : threading.Event, optional
         Set it, from any thread, to end the search; the incumbent is returned.
+    executor : callable, optional
+        Makes an executor of ``concurrent.futures``. Under a work limit and dispatch by tokens, annealing deals out the
+        layers to its workers, and the plan is that of one machine; else it has no effect.
 
     Returns
     -------
@@ -97,7 +103,8 @@ def solve(
     if limits.time_s is not None:
         warm_up(problem, method)
     threads = available_cores() if workers is None else max(1, workers)
-    search = Search(problem, limits, seed=seed, workers=threads, observe=record, start=table, interrupt=interrupt)
+    told: dict[str, Any] = {"observe": record, "start": table, "interrupt": interrupt, "executor": executor}
+    search = Search(problem, limits, seed=seed, workers=threads, **told)
     search.solver = method.name
     failure: Exception | None = None
     search.bound(lower_bound(problem))

@@ -21,8 +21,10 @@ from solvers.request import FrontRequest, Request, asked_of, request_of
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError, Solution
-from solvers.seeds import MakeExecutor, best_of_seeds, front_of_seeds
+from solvers.seeds import MakeExecutor, front_of_seeds, search_seeds
 from solvers.solving import solve
+from solvers.timed.judge import Judge
+from solvers.timed.searching import judge_of, search_in_time
 from traces import InputError, LoadCounts, Trace
 from traces.support.content import ByContent
 from traces.support.kinds import checked
@@ -98,6 +100,8 @@ class Study(Shown, ByContent):
         profile, notes = parts.profile, parts.notes
         if request.engine is None and request.objective.execution is None:  # nobody says how tokens travel
             request = replace(request, engine=profile.engine)
+        if request.time and request.engine is None and request.objective.execution is None:
+            request = replace(request, objective=replace(request.objective, execution="dispatch"))
         notes = (*notes, *travel_notes(request.engine, request.objective, profile))
         problem = Problem(
             profile,
@@ -118,7 +122,9 @@ class Study(Shown, ByContent):
             held = sum(map(len, parts.held_out.batches()))
             refuse_long_passes(request.pass_tokens, held, "The part held out")
         split: dict[str, Any] = {"fit": parts.fit, "held_out": parts.held_out, "counts": parts.counts}
-        return cls(request=request, problem=problem, notes=notes, **split)
+        study = cls(request=request, problem=problem, notes=notes, **split)
+        told = study.judges["fit"].time.notes if request.time else ()  # what does not fit is told before the search
+        return replace(study, notes=(*notes, *told)) if told else study
 
     def _shown(self) -> tuple[str, Facts]:
         rows = [line.strip().partition(": ") for line in repr(self.problem).split("\n")[1:]]
@@ -130,6 +136,12 @@ class Study(Shown, ByContent):
         """The parts that have tokens, by name: ``fit``, ``held_out``."""
         parts = {"fit": self.fit, "held_out": self.held_out}
         return {name: trace for name, trace in parts.items() if trace is not None}
+
+    @cached_property
+    def judges(self) -> Mapping[str, Judge]:
+        """What times plans, by part that has tokens; none where time was not asked for."""
+        asked, parts = self.request.time, dict[str, Trace | None](self.parts) or {"fit": None}
+        return {name: judge_of(self.problem, trace, asked) for name, trace in parts.items()} if asked else {}
 
     @property
     def baseline_name(self) -> str:
@@ -193,27 +205,11 @@ class Study(Shown, ByContent):
         given: dict[str, Any] = {"solver": solver, "limits": limits, "seed": seed, "seeds": seeds}
         given |= {"start": start, "options": options}
         request = replace(self.request, **{name: value for name, value in given.items() if value is not None})
-        if request.seeds > 1 or executor is not None:
-            return best_of_seeds(
-                self.problem,
-                request,
-                executor=executor,
-                workers=workers,
-                progress=progress,
-                observe=observe,
-                interrupt=interrupt,
-            )
-        return solve(
-            self.problem,
-            request.solver,
-            limits=request.limits,
-            start=request.start,
-            seed=request.seed,
-            observe=observe,
-            workers=workers,
-            options=dict(request.options),
-            interrupt=interrupt,
-        )
+        how: dict[str, Any] = {"workers": workers, "interrupt": interrupt}
+        how |= {"executor": executor, "observe": observe}
+        if request.time:
+            return search_in_time(self.problem, self.judges["fit"], request, running=self.baseline, **how)
+        return search_seeds(self.problem, request, progress=progress, **how)
 
     def front(
         self,
@@ -241,9 +237,11 @@ class Study(Shown, ByContent):
         NoPlanError
             If no plan was found.
         """
-        own = {item.name: getattr(self.request, item.name) for item in fields(self.request)}
+        if self.request.time:
+            detail = "A front weighs hop costs against each other, which time does not need."
+            raise InputError.of("front_of_time", "/time", detail, "Leave machine and model out, or ask for a plan.")
+        own = {item.name: getattr(self.request, item.name) for item in fields(self.request) if item.name != "time"}
         request = request_of(FrontRequest, **(own | asked))
-        many = request.seeds > 1 or executor is not None
         search = partial(
             front,
             self.problem,
@@ -256,7 +254,7 @@ class Study(Shown, ByContent):
             workers=(workers or 1) if executor is not None else workers,
             options=dict(request.options),
         )
-        if not many:
+        if request.seeds == 1 and executor is None:
             return search(seed=request.seed, observe=observe, interrupt=interrupt)
         if executor is None:
             search = partial(search, observe=observe, interrupt=interrupt)
@@ -293,8 +291,9 @@ class Study(Shown, ByContent):
             rows[name] = item if isinstance(item, Plan | Solution) else run(item)
         told: dict[str, Any] = {"baseline": self.baseline_name, "notes": self.notes, "counts": self.counts}
         told |= {"scores": {name: item.score.total for name, item in rows.items() if isinstance(item, Solution)}}
+        told |= {"pass_tokens": self.request.pass_tokens, "timed": self.judges}
         own = {name: item.plan if isinstance(item, Solution) else item for name, item in rows.items()}
-        return judge(self.problem, self.parts, own, **told, pass_tokens=self.request.pass_tokens, workers=workers)
+        return judge(self.problem, self.parts, own, **told, workers=workers)
 
 
 BASELINE_WORK = 1_000  # a plan that needs no search is not cut short by a clock

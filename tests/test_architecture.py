@@ -193,7 +193,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def examples() -> list[str]:
     """Return the pages whose Python examples stand for themselves."""
-    names = ("solvers", "bounds", "formats", "front", "replan", "residency")
+    names = ("solvers", "bounds", "formats", "front", "replan", "residency", "survive", "mixtures")
     pages = [ROOT / "README.md", *(ROOT / f"docs/{name}.md" for name in names)]
     return [str(page.relative_to(ROOT)) for page in (*pages, *sorted(ROOT.glob("docs/methods/*.md")))]
 

@@ -16,6 +16,13 @@ from .profile.sample import TokenSample as TokenSample
 from .profile.shards import profile_shards as profile_shards
 from .profile.sources import ProfileSource as ProfileSource
 from .provenance import Provenance as Provenance
+from .series.drift import Drift as Drift
+from .series.drift import drift_between as drift_between
+from .series.forecasts import ForecastScore as ForecastScore
+from .series.forecasts import forecast_counts as forecast_counts
+from .series.forecasts import score_forecasts as score_forecasts
+from .series.series import Series as Series
+from .series.window import Window as Window
 from .support.errors import InputError as InputError
 from .support.errors import Violation as Violation
 from .support.errors import Violations as Violations
@@ -25,23 +32,30 @@ __all__ = [
     "Batch",
     "CountsDump",
     "Diagnosis",
+    "Drift",
     "Finding",
+    "ForecastScore",
     "InputError",
     "LoadCounts",
     "ModelLayout",
     "Profile",
     "ProfileSource",
     "Provenance",
+    "Series",
     "TokenSample",
     "Trace",
     "Violation",
     "Violations",
+    "Window",
     "capture",
     "check",
+    "drift_between",
+    "forecast_counts",
     "load",
     "profile_shards",
     "save",
     "save_counts",
+    "score_forecasts",
     "statistics",
     "synthetic",
 ]

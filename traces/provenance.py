@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 __all__ = ["Provenance"]
@@ -23,6 +24,8 @@ class Provenance:
         What was inferred, dropped or selected on the way, as sentences.
     experts_inferred : bool
         Whether nobody states the number of experts: it is the largest id plus one.
+    ranks : tuple of int
+        Ranks whose files were read, of formats that have a file per rank; empty for others.
     full_buffer : int or None
         Passes that a recorder's buffer holds, where all of them are used: it may have wrapped.
     """
@@ -33,9 +36,14 @@ class Provenance:
     notes: tuple[str, ...] = ()
     experts_inferred: bool = False
     full_buffer: int | None = None
+    ranks: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.source} ({self.format}{f', {self.engine}' if self.engine else ''})"
+
+    def of_ranks(self, ranks: Iterable[int]) -> Provenance:
+        """Return the same with the ranks whose files were read."""
+        return replace(self, ranks=tuple(sorted(set(ranks))))
 
     def noting(self, *notes: str) -> Provenance:
         """Return the same with more notes."""

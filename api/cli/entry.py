@@ -20,12 +20,15 @@ from api.cli.commands.evaluate import evaluate
 from api.cli.commands.exports import export
 from api.cli.commands.front import front
 from api.cli.commands.key import key
+from api.cli.commands.mixture import mixture
 from api.cli.commands.profile import profile
 from api.cli.commands.renumber import renumber
 from api.cli.commands.replan import replan
 from api.cli.commands.residency import residency
 from api.cli.commands.serve import serve
+from api.cli.commands.simulate import simulate
 from api.cli.commands.solve import solve
+from api.cli.commands.survive import survive
 from api.cli.commands.synthetic import synthetic
 from api.cli.commands.topologies import topologies
 from api.cli.console import BAD_INPUT, INTERRUPTED, NO_PLAN, error_document, print_json, say, wants_json
@@ -91,6 +94,9 @@ EXAMPLES = {
     "solve": "moe-placement solve recorded --engine sglang --topology 2x8 --model config.json -o plan.json",
     "front": "moe-placement front trace.npz --engine vllm --topology 2x8 --pick cap=1.1 -o plan.json",
     "advise": "moe-placement advise trace.npz --engine sglang --machine h200:4x8 --model deepseek-v3 --phase prefill",
+    "mixture": "moe-placement mixture code.npz chat.npz law.npz --topology 2x8 --over worst -o plan.json",
+    "survive": "moe-placement survive plan.json trace.npz --survive nodes=1 --prepare without",
+    "simulate": "moe-placement simulate dumps/*.pt --topology 4x8 --redundant-experts 32 --model deepseek-v3",
     "replan": "moe-placement replan running.json today.npz --machine h200:4x8 --model deepseek-v3 --horizon 3600",
     "residency": "moe-placement residency trace.npz --resident .5 --machine h200:1x1 --model deepseek-v2-lite",
     "evaluate": "moe-placement evaluate plan.json trace.npz --part held-out",
@@ -109,7 +115,7 @@ EXAMPLES = {
     "restore": "moe-placement restore backup.tar",
 }
 COMMANDS = (
-    *(profile, solve, advise, replan, front, evaluate, compare, residency),
+    *(profile, solve, mixture, advise, replan, simulate, front, evaluate, compare, survive, residency),
     *(export, check, convert, renumber),
     *(solvers, formats, synthetic, calibrate, demo, serve),
     *(backup, restore),

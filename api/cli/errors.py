@@ -11,7 +11,7 @@ from api.cli.knobs import knobs_of
 from api.cli.reading import TraceReading
 from solvers.advising.request import AdviceRequest
 from solvers.replanning.request import ReplanRequest
-from solvers.request import FrontRequest
+from solvers.request import FrontRequest, Request
 from solvers.residency.request import ResidencyRequest
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ BARE = re.compile(r"(?<![\w/.`-])[a-z]+(?:_[a-z]+)+\b(?!\.?[\w/(])")
 @cache
 def _flags() -> tuple[dict[str, str], dict[str, str]]:
     """Return the flags by JSON pointer, and by the name of the parameter."""
-    kinds = (ReplanRequest, ResidencyRequest, AdviceRequest, FrontRequest, TraceReading)
+    kinds = (ReplanRequest, ResidencyRequest, AdviceRequest, FrontRequest, Request, TraceReading)
     knobs = tuple(knob for kind in kinds for knob in knobs_of(kind))
     pointers = {f"/{'/'.join(knob.path)}": knob.flag for knob in knobs}
     names = OWN | {knob.path[-1]: knob.flag for knob in knobs}

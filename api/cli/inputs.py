@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from api.cli.placements import read_placement
 from api.cli.reading import TraceReading, open_planned
 from api.cli.remote.service import machine_of, named_plan
@@ -14,11 +16,12 @@ from api.cli.remote.service import machine_of, named_plan
 if TYPE_CHECKING:
     from api.cli.declared import Asked
     from api.cli.outputs import Checks
+    from placement import Topology
     from solvers import Request
     from solvers.source import Source
     from traces import ModelLayout
 
-__all__ = ["Inputs", "plan_path", "read_inputs"]
+__all__ = ["Inputs", "plan_path", "read_inputs", "settle_time"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ def read_inputs(
     server : str or None
     """
     model = checks.run(reading.layout)
-    machine: Any = checks.run(lambda: machine_of(asked.get("topology"), server))
+    machine: Any = checks.run(lambda: _topology(asked, server))
     start = asked.get("start")
     if server is not None:
         remote = None if start is None else named_plan(start, "--start")
@@ -83,6 +86,42 @@ def read_inputs(
         apart["start"] = first
     request = asked.build(checks, **apart)
     return Inputs(reading=reading, model=model, source=source, request=request, body={})
+
+
+def settle_time(asked: Asked, reading: Asked) -> None:
+    """Take what time needs from how the trace is read: its model, and its phase where only one is read.
+
+    Raises
+    ------
+    InputError
+        If one phase is read and another timed.
+    typer.BadParameter
+        If neither a topology nor a machine is given.
+    """
+    from traces import InputError
+
+    phase, timed = reading.get("phase"), asked.get("time", "timed_phase")
+    if asked.get("time", "machine") is None:
+        if asked.get("topology") is None:
+            raise typer.BadParameter("Give one, or --machine and --model.", param_hint="--topology")
+        return
+    if reading.get("model") is not None:
+        asked.said["time", "model"] = reading.get("model")
+    if phase is not None and timed is not None and phase != timed:
+        detail = f"Only tokens of {phase} are read, and passes of {timed} are timed."
+        raise InputError.of("phases_differ", "/time/timed_phase", detail, "Give one of the two.")
+    if phase is not None:
+        asked.said["time", "timed_phase"] = phase
+
+
+def _topology(asked: Asked, server: str | None) -> Topology:
+    """Return the topology that is named, or that of the machine."""
+    named = asked.get("topology")
+    if named is not None:
+        return machine_of(named, server)
+    from placement.time import Machine
+
+    return Machine.parse(asked.get("time", "machine")).topology()
 
 
 def _format_of_nothing() -> None:

@@ -32,9 +32,10 @@ WHAT, MACHINE, ENGINE, CONSTRAINTS, MOVES, LIMITS, OUTPUT = (
     "Output",
 )
 PANELS = {
-    **dict.fromkeys(("machine", "topology", "redundant_experts", "slots_per_gpu", "expert_bytes"), MACHINE),
+    **dict.fromkeys(("machine", "time", "topology", "redundant_experts", "slots_per_gpu", "expert_bytes"), MACHINE),
     **dict.fromkeys(("dead_gpus", "checkpoint_gb_s"), MACHINE),
     **dict.fromkeys(("horizon_s", "stall_ms", "max_moves", "step_experts", "step_bytes", "staging_experts"), MOVES),
+    **dict.fromkeys(("window_passes", "horizon_windows", "alpha"), MOVES),
     **dict.fromkeys(("resident", "memory_gb", "tiers", "cold", "host_gb_s", "host_tflops"), MACHINE),
     **dict.fromkeys(("engine", "objective"), ENGINE),
     "constraints": CONSTRAINTS,

@@ -65,8 +65,8 @@ ExecutorOption = Annotated[
     typer.Option(
         metavar="WHERE",
         rich_help_panel=LIMITS,
-        help="Who searches with several seeds: processes (one per core), or the cluster at dask://HOST:PORT.  "
-        "[default: processes]",
+        help="Who searches with several seeds, or the layers of one under a work limit: processes (one per core), or "
+        "the cluster at dask://HOST:PORT.  [default: processes]",
         show_default=False,
     ),
 ]

@@ -59,12 +59,13 @@ def plan_and_tell(
     Returns
     -------
     dict
-        JSON-ready: plan (its file), report, engine, engine_file, load, score, bound, gap, termination, summary,
-        elapsed_s, warnings, assumed, hints.
+        JSON-ready: plan (its file), report, engine, engine_file, load, score, bound, gap, unit (of these three),
+        termination, summary, elapsed_s, warnings, assumed, hints; advice, where time is what is minimised.
     """
+    from api.report.advice import advice_text
     from api.report.summary import summary_text
-    from api.report.verdict import engine_note
-    from solvers import Study
+    from api.report.verdict import UNITS, engine_note
+    from solvers import Study, advice_on
     from traces.doctor.diagnosis import LINE
 
     with progress() as shown:
@@ -83,11 +84,15 @@ def plan_and_tell(
         shown.phase("replaying tokens")
         comparison = study.compare({"plan": solution}, workers=workers)
         summary = comparison.as_dict()
+        advice = None
+        if request.time and study.baseline is not None:
+            shown.phase("timing")
+            advice = advice_on(study, solution.plan)
         if report is not None:
             from api.report.report import write_report
 
             shown.phase("writing the report")
-            write_report(report, study, solution, comparison)
+            write_report(report, study, solution, comparison, advice)
     assumed, hint = engine_note(study), balance_hint(summary)
     _say(study, solution, hint)
     document = {
@@ -99,6 +104,7 @@ def plan_and_tell(
         "score": solution.plan.score,
         "bound": solution.plan.bound,
         "gap": solution.plan.gap,
+        "unit": UNITS[solution.score.timed],
         "termination": asdict(solution.termination),
         "summary": summary,
         "elapsed_s": solution.elapsed_s,
@@ -106,11 +112,15 @@ def plan_and_tell(
         "assumed": assumed,
         "hints": [] if hint is None else [hint],
     }
+    if advice is not None:
+        document["advice"] = advice.detailed()
     if as_json:
         if loaded is not None and loaded["missing"] is not None:
             say(loaded["missing"], "note")
         print_json(document)
         return document
+    if advice is not None:
+        write(advice_text(advice) + "\n")
     write(summary_text(study, solution, comparison) + "\n")
     write(f"Plan written to {output}")
     if engine_file is not None and loaded is not None:
@@ -130,7 +140,7 @@ def _search(study: Study, shown: Progress, workers: int | None, executor: MakeEx
 
     if executor is None:
         return study.solve(observe=shown.observe, workers=workers)
-    return study.solve(workers=workers, executor=executor, progress=tell)
+    return study.solve(observe=shown.observe, workers=workers, executor=executor, progress=tell)
 
 
 def _say(study: Study, solution: Solution, hint: str | None) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from api.report.figures import parts_of, table_cells
 from api.report.sections import layer_charts, load_maps, search_chart, traffic_maps
+from api.report.timing import advice_section, page_of
 from api.report.verdict import PARTS, engine_note, headline, plan_row, side_note, verdict
 from placement import Problem
-from solvers import Solution
+from solvers import Advice, Solution
 from solvers.comparing import Comparison, Judged
 from solvers.study import Study
 from traces.support.atomic import atomic_write
@@ -18,14 +19,16 @@ from traces.support.atomic import atomic_write
 __all__ = ["report_html", "write_report"]
 
 
-def write_report(path: str | Path, study: Study, solution: Solution, comparison: Comparison) -> None:
+def write_report(
+    path: str | Path, study: Study, solution: Solution, comparison: Comparison, advice: Advice | None = None
+) -> None:
     """Write the report, whole or not at all; see `report_html`."""
-    document = report_html(study, solution, comparison)
+    document = report_html(study, solution, comparison, advice)
     with atomic_write(path) as file:
         file.write(document.encode())
 
 
-def report_html(study: Study, solution: Solution, comparison: Comparison) -> str:
+def report_html(study: Study, solution: Solution, comparison: Comparison, advice: Advice | None = None) -> str:
     """Return the report as HTML that refers to nothing outside itself.
 
     Parameters
@@ -34,22 +37,20 @@ def report_html(study: Study, solution: Solution, comparison: Comparison) -> str
     solution : Solution
     comparison : Comparison
         Of the study, with the solution's plan.
+    advice : Advice, optional
+        On the plan, where time is what is minimised: the verdict comes first.
     """
     problem, rows = study.problem, comparison.rows
     row = plan_row(comparison, solution)
     before = next((item for item in rows if item.name == comparison.baseline), None)
     part = parts_of(comparison)[-1]  # held out, if anything is
-    sections = [_overview(study, solution, comparison), _table(comparison, before, row)]
+    sections = ["<h1>Expert placement: before and after</h1>"]
+    sections += [] if advice is None else [advice_section(advice)]
+    sections += [_overview(study, solution, comparison), _table(comparison, before, row)]
     if part is not None:
         sections += [layer_charts(problem, rows, part), traffic_maps(problem, rows, part)]
     sections += [load_maps(problem, rows, part), search_chart(solution), _provenance(solution)]
-    body = "\n".join(sections)
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Expert placement</title>'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{style}</style></head><body>\n{body}\n</body></html>\n"
-    )
+    return page_of("\n".join(sections))
 
 
 def _overview(study: Study, solution: Solution, comparison: Comparison) -> str:
@@ -57,7 +58,7 @@ def _overview(study: Study, solution: Solution, comparison: Comparison) -> str:
     text = "".join(f"<p>{escape(item)}</p>" for item in paragraphs if item is not None)
     warnings = "".join(f'<p class="warn">{escape(warning)}</p>' for warning in solution.plan.warnings)
     notes = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
-    return f"<h1>Expert placement: before and after</h1>{text}{warnings}" + (f"<ul>{notes}</ul>" if notes else "")
+    return f"{text}{warnings}" + (f"<ul>{notes}</ul>" if notes else "")
 
 
 def _caps(problem: Problem) -> str:

@@ -18,7 +18,7 @@ from api.report.figures import (
     value_of,
 )
 from api.report.tables import table
-from api.report.verdict import PARTS, engine_note, headline, plan_row, score_words, side_note, verdict
+from api.report.verdict import PARTS, engine_note, headline, plan_row, score_words, side_note, time_note, verdict
 
 if TYPE_CHECKING:
     from placement import ExpectedLoads
@@ -67,6 +67,8 @@ def summary_text(study: Study, solution: Solution, comparison: Comparison) -> st
     note = engine_note(study)
     blocks = [] if note is None else [_wrap(note)]
     blocks += [_wrap(headline(study.problem, solution)), _wrap(side_note(comparison, before))]
+    if (taken := time_note(before, row)) is not None:
+        blocks[-1] += "\n" + _wrap(taken)
     blocks[-1] += "\n" + _before_after(comparison, before, row)
     if row.dumps:
         blocks.append(dumps_text({plan.name: plan.dumps for plan in (before, row) if plan is not None}))

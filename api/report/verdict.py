@@ -12,8 +12,21 @@ if TYPE_CHECKING:
     from solvers.comparing import Comparison, Judged
     from solvers.study import Study
 
-__all__ = ["PARTS", "bound_words", "engine_note", "headline", "plan_row", "score_words", "side_note", "verdict"]
+__all__ = [
+    "PARTS",
+    "UNITS",
+    "bound_words",
+    "engine_note",
+    "headline",
+    "plan_row",
+    "score_words",
+    "side_note",
+    "time_note",
+    "verdict",
+]
 
+# Of score, bound and what else is a score, by whether time is what is minimised.
+UNITS = {True: "ms per forward pass", False: "weighted hop cost and load"}
 PARTS = {"fit": "fitted", "held_out": "held-out"}
 # A bound of a tenth of the score or less says that the search could not bound the problem, not that the plan is bad.
 USEFUL_BOUND = 0.1
@@ -50,8 +63,26 @@ def headline(problem: Problem, solution: Solution) -> str:
         f"({problem.num_gpus} GPU{'s' if problem.num_gpus > 1 else ''}, {problem.slots_per_gpu} slots each).\n"
         f"{QUALITY.get(termination.reason, 'Plan')} by {found_by} after {solution.elapsed_s:.1f} s "
         f"({STOPPED[termination.limit]}).\n"
-        f"Score {score_words(solution.score.total)}{bound_words(solution)}."
+        f"{_reached(solution)}{bound_words(solution)}."
     )
+
+
+def _reached(solution: Solution) -> str:
+    if solution.score.timed:
+        return f"A forward pass of the fitted tokens takes {score_words(solution.score.total)} ms"
+    return f"Score {score_words(solution.score.total)}"
+
+
+def time_note(before: Judged | None, row: Judged) -> str | None:
+    """Return milliseconds of a forward pass before and after, by part; None where time was not asked for."""
+    if not row.step_ms:
+        return None
+    found = []
+    for part, after in row.step_ms.items():
+        was = None if before is None else before.step_ms.get(part)
+        text = f"{after:.4g} ms" if was is None else f"{was:.4g} -> {after:.4g} ms ({100 * (after / was - 1):+.1f} %)"
+        found.append(f"{text} on {PARTS.get(part, part)} tokens")
+    return f"A forward pass: {', '.join(found)}."
 
 
 def score_words(score: float) -> str:
@@ -66,7 +97,10 @@ def bound_words(solution: Solution) -> str:
         return "" if solution.termination.reason == "optimal" else "; no useful bound on what the best plan reaches"
     if solution.termination.reason == "optimal":
         return ""
-    return f"; no plan scores below {score_words(plan.bound)} (gap {100 * plan.gap:.1f} %)"
+    below = f"no plan takes less than {score_words(plan.bound)} ms"
+    if not solution.score.timed:
+        below = f"no plan scores below {score_words(plan.bound)}"
+    return f"; {below} (gap {100 * plan.gap:.1f} %)"
 
 
 def plan_row(comparison: Comparison, solution: Solution) -> Judged:

@@ -62,7 +62,7 @@ def _field(item: Declared, base: type[BaseModel]) -> tuple[Any, Any]:
     text = item.help + (f" In {item.unit}." if item.unit else "")
     if item.required:
         return kind, Field(description=text)
-    if is_dataclass(item.kind):
+    if is_dataclass(item.kind) and not item.optional:
         return kind, Field(default_factory=body_model(item.kind, base), description=text)
     if get_origin(item.kind) is tuple:
         return kind, Field(default_factory=list, description=text)

@@ -39,7 +39,7 @@ def plan_of(content: Mapping[str, Any], place: str, found: Violations) -> Plan |
         return None
 
 
-def check_model(name: str, found: Violations) -> None:
+def check_model(name: str, found: Violations, place: str = "/model") -> None:
     """Add a violation where a model is no name of a known one."""
     if name in preset_names():
         return
@@ -47,4 +47,4 @@ def check_model(name: str, found: Violations) -> None:
         load_model("")
     except InputError as error:
         remedy = error.violations[0].remedy.replace("the path of a config.json, or ", "")
-        found.add("unknown_model", "/model", f"There is no model {name!r:.80}.", remedy)
+        found.add("unknown_model", place, f"There is no model {name!r:.80}.", remedy)

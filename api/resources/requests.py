@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from api.resources.declared import build
+from api.resources.named import check_model
 from api.resources.schemas import FrontBody, PlanBody, TopologyFile
 from placement import Plan, Topology
+from placement.time import Machine
 from placement.topology.file import topology_from_dict
 from solvers import solver_from
 from solvers.request import FrontRequest, Request
@@ -28,6 +30,15 @@ def topology_of(field: str | TopologyFile) -> Topology:
     return topology_from_dict(field.model_dump(exclude_unset=True, exclude_none=True), "/topology")
 
 
+def _machine_of(body: PlanBody | FrontBody) -> Topology:
+    if body.topology is not None:
+        return topology_of(body.topology)
+    if body.time.machine is not None:
+        return Machine.parse(body.time.machine).topology()
+    detail = "A plan needs a machine."
+    raise InputError.of("topology_missing", "/topology", detail, "Give a topology, or a machine and a model as time.")
+
+
 def request_of(body: PlanBody | FrontBody, max_time_limit_s: float, start: Plan | None = None) -> Request:
     """Build the request of a body; of a front's body, a `FrontRequest`.
 
@@ -47,9 +58,11 @@ def request_of(body: PlanBody | FrontBody, max_time_limit_s: float, start: Plan 
     found = Violations()
     topology = Topology.parse("1x1")
     try:
-        topology = topology_of(body.topology)
+        topology = _machine_of(body)
     except InputError as error:
         found.extend(error)
+    if isinstance(body, PlanBody) and body.time.model is not None:
+        check_model(body.time.model, found, "/time/model")
     said = body.model_dump(exclude_unset=True, exclude={"trace", "topology", "start", "name", "tags"})
     kind = FrontRequest if isinstance(body, FrontBody) else Request
     if kind is FrontRequest and said.get("against") == "bytes_moved" and start is None:

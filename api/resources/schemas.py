@@ -181,7 +181,11 @@ class _Asked(Strict):
 
 
 class PlanBody(_Asked, RequestFields):
-    """A request for a plan."""
+    """A request for a plan. With `time`, milliseconds per forward pass are minimised, in place of hop costs."""
+
+    topology: TopologyField | None = Field(  # type: ignore[assignment]  # a front always needs one
+        default=None, description="See a front's; that of the machine in `time` by default."
+    )
 
 
 class FrontBody(_Asked, FrontRequestFields):

@@ -7,6 +7,7 @@ import { heatmap } from "./heatmap.js";
 import { lineChart } from "./linechart.js";
 import { count, fixed, percent, short } from "./numbers.js";
 import { show } from "./problems.js";
+import { verdict } from "./verdict.js";
 
 const FIGURES = [
   ["Pairs that change GPU", (part) => part.context_coherent?.cross_gpu_fraction, percent],
@@ -31,6 +32,7 @@ export async function compare(plan) {
   show($("compare-problem"), null);
   const engine = engineOf(plan);
   const before = beforeOf(plan, engine);
+  verdict(plan.summary?.advice);
   tell(plan, engine, before);
   table(plan.summary);
   if (plan.summary && plan.summary.tokens.fit === null) {
@@ -75,7 +77,9 @@ function tell({ request, plan }, engine, before) {
 async function replays(plan, { name, solver, options }) {
   const evaluate = (id) => post("v1/evaluations", { plan: id, trace: plan.trace });
   const after = await evaluate(plan.id);
-  const body = { ...plan.request, solver, options, limits: {}, seeds: 1, start: null, hold_out: 0, hold_out_by: null, name: `${name}, to compare`, tags: [] };
+  const objective = { ...plan.request.objective };
+  if (plan.request.time?.machine && !plan.request.engine) objective.execution = "dispatch"; // as time takes it
+  const body = { ...plan.request, time: {}, objective, solver, options, limits: {}, seeds: 1, start: null, hold_out: 0, hold_out_by: null, name: `${name}, to compare`, tags: [] };
   let base = await post("v1/plans", body, { headers: { Prefer: "wait=30" } });
   try {
     while (!base.finished_at) base = await get(`v1/plans/${base.id}`, { headers: { Prefer: "wait=30" } });

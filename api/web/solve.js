@@ -34,6 +34,11 @@ export function setUp(begun, ended) {
       if ($(other).disabled) $(other).value = "";
     });
   }
+  $("machine").addEventListener("input", () => { // time needs the rest, and says the topology
+    const timed = $("machine").value.trim() !== "";
+    document.querySelectorAll(".timed").forEach((part) => { part.hidden = !timed; });
+    $("topology").disabled = timed;
+  });
   $("stop").addEventListener("click", async () => {
     $("stop").disabled = true;
     try {
@@ -79,10 +84,15 @@ async function solve(begun, ended) {
 }
 
 function bodyOf() {
-  const body = { trace: trace.id, topology: $("topology").value.trim(), constraints: {}, limits: {} };
+  const body = { trace: trace.id, constraints: {}, limits: {} };
+  if ($("machine").value.trim()) body.time = { machine: $("machine").value.trim(), model: $("model").value.trim() || null, timed_phase: $("timed_phase").value };
+  else body.topology = $("topology").value.trim();
   if ($("hold_out_by").value) body.hold_out_by = $("hold_out_by").value;
   engine.fill(body);
+  // Only what goes home has the time of a dispatch; who chose otherwise is told.
+  if (body.time && body.objective?.execution === "context_coherent" && !$("execution").value) body.objective.execution = "dispatch";
   const numbers = [["load_cap", body.constraints], ["slots_per_gpu", body], ["redundant_experts", body], ["hold_out", body], ["time_s", body.limits]];
+  if (body.time) numbers.push(["tokens_per_gpu", body.time]);
   for (const [name, part] of numbers) {
     const field = $(name);
     if (field.validity.badInput) part[name] = "no number"; // the service says what is wrong
@@ -99,7 +109,7 @@ async function follow(asked, signal) {
   state(asked);
   const draw = lineChart($("search-chart"), {
     title: "Incumbent and bound",
-    note: "the score of the best plan so far, and a value that no plan can beat; lower is better",
+    note: `${asked.request.time?.machine ? "milliseconds of a forward pass with" : "the score of"} the best plan so far, and a value that no plan can beat; lower is better`,
     x: { label: "seconds of search", values: data[0] },
     series: [
       { label: "best plan", values: data[1], colour: "--after", stepped: true },

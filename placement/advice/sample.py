@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from traces import Batch, InputError, Trace
 from traces.support.words import Phase
+from traces.thinning import BLOCK, WholeSequences
 from traces.trace import BATCH_TOKENS
 
 __all__ = ["BLOCK", "GROUPS", "MAX_PASSES", "PassSample", "sample_passes"]
 
 Ints = npt.NDArray[np.int64]
-BLOCK = 64  # tokens that stand in for a sequence where a trace has no seq_id, as where it is split
 GROUPS = 24  # draws of a bootstrap are of so many groups of sequences, at most
 MAX_PASSES = 32
 MAX_CHOICES = 24_000_000  # experts chosen by the tokens of a sample: tokens x layers x top-k
-COLUMNS = ("seq_id", "source_rank")  # what the home of a token depends on
+COLUMNS = frozenset({"seq_id", "source_rank"})  # what the home of a token depends on
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,38 +120,13 @@ def sample_passes(
 def _read(trace: Trace) -> tuple[Batch, Ints, int]:
     """Return tokens of whole sequences spread over the trace, the sequence of each, and one of how many was taken."""
     most = max(1024, MAX_CHOICES // (trace.num_layers * trace.top_k))
-    kept: list[tuple[Batch, Ints, Ints]] = []  # tokens, sequence of each, its number
-    numbers: dict[int, int] = {}
-    stride, total = 1, 0
+    kept = WholeSequences(most, trace.columns & COLUMNS)
     for batch in trace.batches(BATCH_TOKENS):
-        unit = np.asarray(batch.rows // BLOCK if batch.seq_id is None else batch.seq_id, np.int64)
-        found, inverse = np.unique(unit, return_inverse=True)
-        number = np.array([numbers.setdefault(int(name), len(numbers)) for name in found], np.int64)[inverse]
-        kept.append(_thin((batch, unit, number), stride))
-        total += len(kept[-1][0])
-        while total > most and len(numbers) > stride:
-            stride *= 2
-            kept = [_thin(part, stride) for part in kept]
-            total = sum(len(part[0]) for part in kept)
-        if total > most:  # one sequence that is longer than all that is wanted
+        kept.add(batch)
+        if kept.full:
             break
-    batches = [part[0] for part in kept]
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(batch, name) for batch in batches]) for name in COLUMNS if name in trace.columns
-    }
-    empty = np.zeros((0, trace.num_layers, trace.top_k), np.int32)
-    ids = np.concatenate([batch.topk_ids for batch in batches]) if batches else empty
-    rows = np.concatenate([np.asarray(batch.rows, np.int64) for batch in batches]) if batches else np.zeros(0, np.int64)
-    units = np.concatenate([part[1] for part in kept]) if kept else np.zeros(0, np.int64)
-    return Batch(topk_ids=ids, rows=rows, **(columns if batches else {})), units, stride
-
-
-def _thin(part: tuple[Batch, Ints, Ints], stride: int) -> tuple[Batch, Ints, Ints]:
-    batch, unit, number = part
-    if stride == 1:
-        return part
-    keep = number % stride == 0
-    return batch.select(keep), unit[keep], number[keep]
+    tokens, units = kept.tokens(trace.num_layers, trace.top_k)
+    return tokens, units, kept.stride
 
 
 def _place_in_unit(unit: Ints) -> Ints:

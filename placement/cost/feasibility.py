@@ -8,6 +8,7 @@ import numpy.typing as npt
 from placement.cost.shares import guarded_gpu_load
 from placement.plan.plan import replicas_on_gpu
 from placement.problem.problem import Problem
+from placement.survival.losses import lost_by_layer
 from traces import Violations
 
 __all__ = ["CAP_TOLERANCE", "broken_constraints", "load_cap_misses"]
@@ -16,7 +17,7 @@ CAP_TOLERANCE = 1e-9
 
 
 def broken_constraints(problem: Problem, table: npt.NDArray[np.integer]) -> Violations:
-    """Collect the hard constraints that a map (L, S) breaks: shape, slots, pins, exclusions, groups, replicas."""
+    """Collect the hard constraints that a map (L, S) breaks: shape, slots, places, replicas, survival."""
     found = Violations()
     pointer = "/physical_to_logical_map"
     if table.shape != (problem.num_layers, problem.num_slots):
@@ -51,6 +52,9 @@ def broken_constraints(problem: Problem, table: npt.NDArray[np.integer]) -> Viol
         if not np.all(replicas[problem.rows_of(pin), pin.expert, pin.gpu] > 0):
             detail = f"Expert {pin.expert} is not on GPU {pin.gpu}."
             found.add("pin_missed", f"/constraints/pins/{number}", detail)
+    if (rule := problem.sizes.survival) is not None:
+        lost = lost_by_layer(replicas, rule)
+        report("not_survived", lost[:, None] > rule.lost, "")
     starts = np.flatnonzero(np.r_[True, np.diff(problem.topology.node_of_gpu) != 0])
     on_node = np.add.reduceat(replicas, starts, axis=2) > 0
     for number, group in enumerate(problem.constraints.groups):

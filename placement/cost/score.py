@@ -72,6 +72,11 @@ class Score(ByContent):
     traffic_by_layer: Array
     max_load: Array
 
+    @property
+    def timed(self) -> bool:
+        """Whether it is a time, in milliseconds, and the other terms only stand beside it."""
+        return self.terms[0].name == "step"
+
     def __getitem__(self, name: str) -> Term:
         for term in self.terms:
             if term.name == name:

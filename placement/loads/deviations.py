@@ -10,13 +10,15 @@ import numpy.typing as npt
 from placement.loads.kernels.homes import add_sequence_products
 from traces import Profile, TokenSample
 
-__all__ = ["count_groups", "sequence_deviations", "sequence_moments", "window_deviations"]
+__all__ = ["count_groups", "sequence_deviations", "sequence_moments", "source_deviations", "window_deviations"]
 
 Array = npt.NDArray[np.float64]
 
 
-def count_groups(profile: Profile, groups: Literal["windows", "sequences"]) -> int:
-    """Return how many windows, or buckets of sequences, hold tokens."""
+def count_groups(profile: Profile, groups: Literal["windows", "sequences", "sources"]) -> int:
+    """Return how many windows, buckets of sequences, or sources hold tokens."""
+    if groups == "sources":
+        return 0 if profile.windows is None else len(np.unique(profile.windows.source))
     if groups == "windows":
         return 0 if profile.windows is None else len(profile.windows)
     return 0 if profile.sequence_load is None else int(profile.sequence_load.any(axis=(1, 2)).sum())
@@ -57,6 +59,33 @@ def sequence_deviations(profile: Profile) -> Array | None:
     total = tokens.sum(axis=0)
     centred = (load - tokens * (load.sum(axis=0) / total)) / total
     return np.ascontiguousarray((centred * np.sqrt(len(load) / (len(load) - 1))).transpose(1, 2, 0))
+
+
+def source_deviations(profile: Profile) -> Array | None:
+    """Return how far the loads of a source may be from those of all, (L, E, W); None without two sources.
+
+    The squares over W add up to the variance of an expert's share on the tokens of a source that is drawn by its
+    tokens: that between the sources, and the mean of those within them, which is estimated from the source's windows
+    as from clusters of unequal size (see `sequence_deviations`).
+    """
+    windows = profile.windows
+    if windows is None or count_groups(profile, "sources") < 2:
+        return None
+    tokens = windows.load.sum(axis=2, keepdims=True)
+    share = windows.load.sum(axis=0) / tokens.sum(axis=0)
+    keys, columns = np.unique(windows.source), []
+    for key in keys:
+        load = windows.load[windows.source == key]
+        weight, count = (
+            windows.tokens[windows.source == key].sum() / windows.tokens.sum(),
+            load.sum(axis=2, keepdims=True),
+        )
+        total = np.maximum(count.sum(axis=0), 1)
+        own = load.sum(axis=0) / total
+        columns.append((own - share)[None] * np.sqrt(weight * len(keys) / (len(keys) - 1)))
+        if len(load) > 1:
+            columns.append((load - count * own) / total * np.sqrt(weight * len(load) / (len(load) - 1)))
+    return np.ascontiguousarray(np.concatenate(columns).transpose(1, 2, 0))
 
 
 def sequence_moments(sample: TokenSample, num_experts: int) -> Array:

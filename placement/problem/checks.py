@@ -13,6 +13,7 @@ from placement.problem.constraints import Constraints, LoadGroups
 from placement.problem.load_model import LoadModel
 from placement.problem.objective import Objective
 from placement.problem.sizes import Sizes
+from placement.survival.checks import check_survive
 from traces import Profile, Violations
 from traces.support.shown import runs
 
@@ -97,6 +98,7 @@ def check_constraints(sizes: Sizes, loads: LoadModel, found: Violations) -> None
     _check_caps(sizes, found)
     _check_quantile(constraints, loads, found)
     _check_bytes(sizes, found)
+    check_survive(sizes, found)
     for name in ("pins", "forbidden"):
         for number, pin in enumerate(getattr(constraints, name)):
             if found.enough():
@@ -172,10 +174,10 @@ def _check_quantile(constraints: Constraints, loads: LoadModel, found: Violation
         detail = "The profile does not hold the loads of sequences: the trace has no seq_id."
         remedy = "Use load_groups 'windows', or record seq_id and profile the trace again."
         found.add("no_seq_id", "/constraints/load_groups", detail, remedy)
-    elif quantile is not None and groups == "windows" and profile.windows is None:
+    elif (quantile is not None or groups == "sources") and groups != "sequences" and profile.windows is None:
         detail = "The profile holds counts per expert only; how much loads vary needs tokens."
         found.add("counts_only", pointer, detail, "Record a trace with token identity (topk_ids), or leave it out.")
-    elif quantile is not None and count_groups(profile, groups) < 2:
+    elif (quantile is not None or groups == "sources") and count_groups(profile, groups) < 2:
         detail = f"All tokens are in one of the {groups}; how much loads vary needs two or more."
         found.add("too_few_groups", pointer, detail, "Use a longer trace, or leave the quantile out.")
 

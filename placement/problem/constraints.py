@@ -1,4 +1,4 @@
-"""What a plan must keep: load cap, pins, exclusions, groups on one node, replicas on different GPUs."""
+"""What a plan must keep: load cap, pins, exclusions, groups on one node, what has to survive failures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Lt, Unit, doc
 
+from placement.problem.survive import Survive
 from traces.support.errors import InputError
 
 __all__ = ["Constraints", "Group", "LayerCap", "LoadGroups", "Pin"]
 
-LoadGroups = Literal["windows", "sequences"]
+LoadGroups = Literal["windows", "sequences", "sources"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +105,11 @@ class Constraints:
         At least 0.5, below 1. The cap then holds for this quantile of each GPU's load, under a normal model: for the
         expected load plus ``z(load_quantile)`` standard errors. None: for the expected load. 0.95 is the usual
         one-sided level; leave the cap room for 1.6 standard errors of a balanced GPU.
-    load_groups : {"windows", "sequences"} or None
+    load_groups : {"windows", "sequences", "sources"} or None
         Tokens that are drawn together, over which the standard error of a load is taken: windows of consecutive tokens,
-        or whole sequences (needs `seq_id`), which assumes less. None: sequences if there is a load quantile and the
-        profile knows two buckets of them or more, else windows.
+        or whole sequences (needs `seq_id`), which assumes less. ``sources``, of a profile that was merged from several:
+        how far a source's load may be from that of all, between sources and within them. None: sequences if there is a
+        load quantile and the profile knows two buckets of them or more, else windows.
     pins : tuple of Pin
         A replica of the expert must be on the GPU.
     forbidden : tuple of Pin
@@ -125,6 +127,9 @@ class Constraints:
     full_slots : bool or None
         No slot stays empty: those that a search leaves over are filled with replicas of the busiest experts. None: as
         the engine wants it.
+    survive : Survive or None
+        What may fail without an expert being lost: a rule for each layer. Not beside pins, exclusions, groups or a
+        budget of replicas.
     """
 
     load_cap: Annotated[
@@ -150,6 +155,10 @@ class Constraints:
         int | None, Ge(0), Unit("bytes"), doc("The same budget in bytes, all GPUs together; needs expert_bytes.")
     ] = None
     full_slots: Annotated[bool | None, doc("Every slot holds an expert. By default, where the engine wants it.")] = None
+    survive: Annotated[
+        Survive | None,
+        doc("What may fail while every expert keeps a live copy: nodes=1, gpus=2 or links, say."),
+    ] = None
 
 
 def _numbers(texts: list[str]) -> list[int] | None:

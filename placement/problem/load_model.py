@@ -9,7 +9,13 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from placement.loads.deviations import count_groups, sequence_deviations, sequence_moments, window_deviations
+from placement.loads.deviations import (
+    count_groups,
+    sequence_deviations,
+    sequence_moments,
+    source_deviations,
+    window_deviations,
+)
 from placement.loads.least import least_excess, max_load_bound
 from placement.problem.constraints import LoadGroups
 from placement.problem.objective import SettledObjective
@@ -99,7 +105,8 @@ class LoadModel:
         """
         if not self.variance_counts:
             return None
-        return sequence_deviations(self.profile) if self.groups == "sequences" else window_deviations(self.profile)
+        of_groups = {"sequences": sequence_deviations, "sources": source_deviations, "windows": window_deviations}
+        return of_groups[self.groups](self.profile)
 
     @cached_property
     def home_moments(self) -> Array | None:

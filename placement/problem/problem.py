@@ -213,7 +213,7 @@ class Problem(Shown, ByContent):
 
     @property
     def is_free(self) -> bool:
-        """Whether no pin, exclusion, group, uneven capacity or budget of replicas rules out an arrangement."""
+        """Whether no rule but the slots themselves rules out an arrangement."""
         return self.sizes.is_free
 
     @property

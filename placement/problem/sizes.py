@@ -9,9 +9,33 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.problem.constraints import Constraints, Group, Pin
+from placement.survival.domains import failure_domains
+from placement.survival.least import least_lost
 from placement.topology.topology import Topology
 
-__all__ = ["Sizes"]
+__all__ = ["Sizes", "SurvivalRule"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SurvivalRule:
+    """What a map keeps in every layer: whatever `failures` domains fail, at most `lost` experts have no live copy.
+
+    Attributes
+    ----------
+    domain : (G,) int64
+        Failure domain of each GPU.
+    room : (D,) int64
+        Slots of each domain.
+    failures : int
+        k.
+    lost : int
+        0, or more with a single failure.
+    """
+
+    domain: npt.NDArray[np.int64]
+    room: npt.NDArray[np.int64]
+    failures: int
+    lost: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,10 +123,23 @@ class Sizes:
         return budget is not None and budget < self.spare_replicas
 
     @cached_property
+    def survival(self) -> SurvivalRule | None:
+        """What has to survive, settled for these slots; None where nothing is asked."""
+        asked = self.constraints.survive
+        if asked is None:
+            return None
+        domain = failure_domains(self.topology, asked.unit)
+        room = np.bincount(domain, weights=self.capacity).astype(np.int64)
+        lost = least_lost(room, self.num_experts) if asked.lost is None else asked.lost
+        return SurvivalRule(domain=domain, room=room, failures=asked.failures, lost=lost)
+
+    @cached_property
     def is_free(self) -> bool:
-        """Whether no pin, exclusion, group, uneven capacity or budget of replicas rules out an arrangement."""
+        """Whether no rule but the slots themselves rules out an arrangement."""
         constraints = self.constraints
         even = bool((self.capacity == self.slots_per_gpu).all())
         return (
-            even and not self.replicas_limited and not (constraints.pins or constraints.forbidden or constraints.groups)
+            even
+            and not self.replicas_limited
+            and not (constraints.pins or constraints.forbidden or constraints.groups or constraints.survive)
         )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from heapq import heapify, heapreplace
 
 import numpy as np
 import numpy.typing as npt
 
-from placement.residency.kernels.unions import next_uses, unite
+from placement.residency.kernels.unions import next_uses, take_lanes, unite
 from traces import InputError, Trace
 from traces.support.content import ByContent
 from traces.support.kinds import checked
@@ -220,19 +219,12 @@ class Accesses(ByContent):
 
 def _in_lanes(sequence: npt.NDArray[np.int64], lanes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the order of tokens in decode steps, and where each one begins: sequences take lanes as these are free."""
+    size = np.bincount(sequence)
+    begin, lane = np.empty(len(size), np.int64), np.empty(len(size), np.int64)
+    take_lanes(size, lanes, begin, lane)
     grouped = np.argsort(sequence, kind="stable")
-    sizes = np.bincount(sequence)
-    free = [(0, lane) for lane in range(lanes)]
-    heapify(free)
-    step, lane_of = np.empty(len(sequence), np.int64), np.empty(len(sequence), np.int64)
-    at = 0
-    for size in sizes.tolist():
-        begin, lane = free[0]
-        own = grouped[at : at + size]
-        step[own] = begin + np.arange(size)
-        lane_of[own] = lane
-        heapreplace(free, (begin + size, lane))
-        at += size
-    order = np.lexsort((lane_of, step))
-    steps = np.bincount(step)
-    return order, np.concatenate([[0], np.cumsum(steps)])
+    place = np.empty(len(sequence), np.int64)
+    place[grouped] = np.arange(len(sequence)) - np.repeat(np.cumsum(size) - size, size)
+    step = begin[sequence] + place
+    order = np.lexsort((lane[sequence], step))
+    return order, np.concatenate([[0], np.cumsum(np.bincount(step))])

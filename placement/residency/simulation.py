@@ -29,7 +29,6 @@ RULES: Final = {
 TOLD_BY: Final = {"transitions": prefetch.BY_TRANSITIONS, "load": prefetch.BY_LOAD, "known": prefetch.KNOWN}
 HALF_LIFE: Final = 64.0
 LEAST_RATE: Final = 1e-12  # of an expert that the past never used
-NONE: Final = np.zeros(0, np.int64)
 NEVER: Final = np.zeros(0, np.int32)
 
 
@@ -44,15 +43,15 @@ class Simulated(ByContent):
         Where each access found its expert: 0 in the cache, 1 in the buffer, 2 nowhere, so that it was fetched.
     issued : (P * L + 1,) int64
         Where the prefetches begin that were issued when each set's experts were known.
-    item_of, access_of : (M,) int64
+    item_of, access_of : (M,) int32
         Expert (``layer * E + expert``) of each prefetch, and the access that it served, -1 if none.
     """
 
     policy: PolicyName
     kind: npt.NDArray[np.uint8]
     issued: npt.NDArray[np.int64]
-    item_of: npt.NDArray[np.int64]
-    access_of: npt.NDArray[np.int64]
+    item_of: npt.NDArray[np.int32]
+    access_of: npt.NDArray[np.int32]
 
     def __post_init__(self) -> None:
         for array in (self.kind, self.issued, self.item_of, self.access_of):
@@ -156,14 +155,14 @@ def simulate(
         hit = np.zeros(len(accesses), np.bool_)
         caches.run_cache(*common, following, slots.group, slots.room, RULES[chosen.rule], half_life, value, price, hit)
         kind = np.where(hit, prefetch.CACHED, prefetch.FETCHED).astype(np.uint8)
-        return Simulated(policy=policy, kind=kind, issued=np.zeros_like(accesses.start), item_of=NONE, access_of=NONE)
+        return Simulated(
+            policy=policy, kind=kind, issued=np.zeros_like(accesses.start), item_of=NEVER.copy(), access_of=NEVER.copy()
+        )
     lookahead = fitted.lookahead
     left = slots.without(prefetch_experts * min(lookahead, accesses.num_layers))
     kind = np.empty(len(accesses), np.uint8)
     issued = np.zeros_like(accesses.start)
-    most = prefetch_experts * accesses.num_steps * max(accesses.num_layers - lookahead, 0)
-    item_of, access_of = np.empty(most, np.int64), np.empty(most, np.int64)
-    count = prefetch.run_prefetch(
+    item_of, access_of = prefetch.run_prefetch(
         *common,
         accesses.tokens,
         accesses.step_tokens,
@@ -179,12 +178,8 @@ def simulate(
         confidence,
         kind,
         issued,
-        item_of,
-        access_of,
     )
-    return Simulated(
-        policy=policy, kind=kind, issued=issued, item_of=item_of[:count].copy(), access_of=access_of[:count].copy()
-    )
+    return Simulated(policy=policy, kind=kind, issued=issued, item_of=item_of, access_of=access_of)
 
 
 def _check(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from annotated_types import Gt, Le, doc
+from annotated_types import Ge, Gt, Le, doc
 
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
@@ -28,6 +28,7 @@ BANDWIDTHS: Mapping[str, float] = {
     "host_c2c": 300.0,  # Grace's memory over NVLink-C2C (450 on the data sheet)
     "disk": 6.0,  # one NVMe drive with PCIe 4 x4
 }
+SLOWEST, FASTEST = 0.001, 1e6  # GB/s: what is further out makes times overflow
 FORM = "NAME[:GB/S[:SHARE]]"
 REMEDY = f"Write {FORM}, such as host:50, or host:50:0.75 and then disk:6."
 
@@ -49,7 +50,7 @@ class Tier:
     FORM: ClassVar = FORM
 
     name: Annotated[str, doc("What it is called: gpu, host, disk, or any other name.")]
-    gb_s: Annotated[float, Gt(0), Le(1e6), doc("Bandwidth into the GPU in GB/s.")]
+    gb_s: Annotated[float, Ge(SLOWEST), Le(FASTEST), doc("Bandwidth into the GPU in GB/s.")]
     share: Annotated[float, Gt(0), Le(1), doc("Of all experts that it has room for, those in faster tiers too.")] = 1.0
 
     def __post_init__(self) -> None:
@@ -76,8 +77,10 @@ class Tier:
         if len(values) > 2 or not name or (not values and known not in BANDWIDTHS):
             raise InputError.of("tier_form", "/tiers", f"{text!r:.60} is no tier.", REMEDY)
         speed, share = (values + [BANDWIDTHS.get(known, math.nan), 1.0][len(values) :])[:2]
-        if not (0 < speed <= 1e6 and 0 < share <= 1):
-            detail = f"{text!r:.60} is no tier: a bandwidth is above 0, a share above 0 and at most 1."
+        if not (SLOWEST <= speed <= FASTEST and 0 < share <= 1):
+            detail = (
+                f"{text!r:.60} is no tier: bandwidths are {SLOWEST:g} to {FASTEST:g} GB/s, shares above 0 and up to 1."
+            )
             raise InputError.of("tier_form", "/tiers", detail, REMEDY)
         return cls(name=known, gb_s=speed, share=share)
 

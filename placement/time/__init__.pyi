@@ -9,6 +9,7 @@ from .experts import ExpertKernel as ExpertKernel
 from .experts import FittedError as FittedError
 from .gpus import GPUS as GPUS
 from .gpus import Gpu as Gpu
+from .links import Links as Links
 from .machine import Machine as Machine
 from .model import LayerTimes as LayerTimes
 from .model import TimeModel as TimeModel
@@ -26,6 +27,7 @@ __all__ = [
     "FittedError",
     "Gpu",
     "LayerTimes",
+    "Links",
     "Machine",
     "PassLoad",
     "PassReplay",

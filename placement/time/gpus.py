@@ -42,6 +42,10 @@ class Gpu:
     def peak_tflops(self, weight_dtype: str) -> float:
         """Return the dense peak for experts stored as `weight_dtype`; weights alone in few bits compute in 16."""
         bits = {"fp8": "8", "fp8_block": "8", "int8": "8", "nvfp4": "4"}.get(weight_dtype, "16")
+        if (
+            weight_dtype == "mxfp4" and "4" in self.tflops
+        ):  # with activations in 8 bits, where units of 4 bits take them
+            bits = "8"
         return self.tflops.get(bits, self.tflops.get("8", 0.0) if bits == "4" else self.tflops["16"])
 
 
@@ -73,6 +77,8 @@ GPUS: Mapping[str, Gpu] = {
         _gpu("gb200", 186, 8000, "16=2500 8=5000 4=10000", 900, 50, "NVIDIA GB200 NVL72"),
         _gpu("gb300", 279, 8000, "16=2500 8=5000 4=15000", 900, 100, "NVIDIA GB300 NVL72"),
         _gpu("mi300x", 192, 5300, "16=1307 8=2615", 448, 50, "AMD Instinct MI300X"),
+        _gpu("mi355x", 288, 8000, "16=2500 8=5000 4=10000", 538, 50, "AMD Instinct MI355X"),
+        _gpu("ascend-910b", 64, 1600, "16=313 8=626", 196, 25, "Huawei Ascend 910B3 (Atlas 800T A2)"),
         _gpu("rtx-pro-6000", 96, 1792, "16=504 8=1008 4=2015", 64, 50, "NVIDIA RTX PRO 6000 Blackwell Server"),
     )
 }

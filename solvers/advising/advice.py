@@ -84,6 +84,26 @@ class Advice(Shown, ByContent):
             "alternatives": [asdict(each) for each in self.alternatives],
         }
 
+    def detailed(self) -> dict[str, Any]:
+        """Return the same with the verdict as a sentence, the parts of a step, and the milliseconds of each layer."""
+        gain = self.gain
+        old, new = (part.dispatch + part.experts + part.combine + part.rest for part in (gain.before, gain.after))
+        layers = [
+            {
+                "layer_id": int(layer),
+                "before_ms": float(before),
+                "after_ms": float(after),
+                "messages_between_nodes_before": float(remote_before),
+                "messages_between_nodes_after": float(remote_after),
+            }
+            for layer, before, after, remote_before, remote_after in zip(
+                self.plan.layer_ids, old, new, gain.remote_before, gain.remote_after, strict=True
+            )
+        ]
+        parts = [{"name": name, "before": pair[0], "after": pair[1]} for name, pair in self.parts().items()]
+        told = {"sentence": sentence(self), "phase": self.phase, "machine": self.machine, "model": self.model}
+        return told | self.as_dict() | {"parts": parts, "layers": layers}
+
     def parts(self) -> dict[str, tuple[float, float]]:
         """Return milliseconds of each part of a step, before and after, and copies of a token between nodes."""
         found = {}

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from placement.advice.judging import judge_gain, verdict_of
 from placement.advice.sample import sample_passes
-from placement.advice.timing import PlanOnPasses
 from placement.advice.without_ep import Alternative, weights_gb
-from placement.time import TimeModel
 from placement.time.step import check_fit, travel_in_steps
 from solvers.advising.advice import Advice
-from solvers.advising.candidates import Judge, best_plan
+from solvers.advising.candidates import best_plan
+from solvers.advising.judged import Change, advice_of
 from solvers.advising.others import Setting, alternatives
-from solvers.advising.reasons import reasons_of
 from solvers.advising.request import AdviceRequest
 from solvers.parts import Named
 from solvers.source import open_source
 from solvers.study import Study
+from solvers.timed.judge import FITTED, Judge
 from traces import InputError, LoadCounts, Profile, Trace
 from traces.phases import has_phase, phase_or_all
 from traces.support.kinds import check_names, checked
@@ -132,10 +130,8 @@ def advise_phase(
     tell("timing on tokens held out")
     part = study.fit if study.held_out is None else study.held_out
     held = Judge(time=time, sample=sample_passes(part, time.pass_tokens, phase), travel=travel)
-    before, after = (PlanOnPasses(plan, held.sample, time, travel, by_group=True) for plan in (running, found))
-    gain = judge_gain(before, after, time, held.sample, seed=request.seed)
-    choices = len(held.sample.tokens) * trace.top_k / trace.num_experts
-    verdict = verdict_of(gain, 0 if study.held_out is None else held.sample.sequences, choices)
+    held_out = study.held_out is not None
+    change = Change.of(running, found, method=method, trace=chosen, held=held, held_out=held_out, seed=request.seed)
     rows: tuple[Alternative, ...] = ()
     if request.alternatives:
         setting = Setting(
@@ -144,38 +140,11 @@ def advise_phase(
             fit=fit,
             running=running,
             found=found,
-            step_ms_before=gain.step_ms_before,
-            step_ms_after=gain.step_ms_after,
+            step_ms_before=change.gain.step_ms_before,
+            step_ms_after=change.gain.step_ms_after,
         )
         rows = alternatives(setting, _separate_phases(setting, trace, phase, request, workers), tell)
-    notes = (*time.notes, *phase_note, *_layers_note(time, chosen))
-    held_out = study.held_out is not None
-    advice = Advice(
-        verdict=verdict,
-        step_ms_before=gain.step_ms_before,
-        step_ms_after=gain.step_ms_after,
-        gain_fraction=gain.fraction,
-        gain_interval=gain.interval,
-        moe_share=gain.moe_share,
-        reasons=reasons_of(verdict, gain, held.sample, time, method, choices, notes, held_out=held_out),
-        alternatives=rows,
-        phase=phase,
-        machine=time.machine.name,
-        model=time.model.name,
-        plan=found,
-        gain=gain,
-    )
-    return advice, held
-
-
-FITTED = 8  # passes that a method is chosen by
-
-
-def _layers_note(time: TimeModel, trace: Trace) -> tuple[str, ...]:
-    whole = len(time.model.layout.moe_layers)
-    if trace.num_layers == whole:
-        return ()
-    return (f"The step is of the {trace.num_layers} MoE layers that were recorded; {time.model.name} has {whole}.",)
+    return advice_of(change, rows, (*time.notes, *phase_note)), held
 
 
 def _separate_phases(

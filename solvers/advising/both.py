@@ -13,9 +13,9 @@ from placement.advice.without_ep import FOR_EXPERTS, weights_gb
 from placement.time import TimeModel
 from solvers.advising.advice import Advice, TwoPhases
 from solvers.advising.advising import advise_phase, request_of_advice, tokens_of
-from solvers.advising.candidates import Judge
 from solvers.advising.request import AdviceRequest
 from solvers.parts import Named
+from solvers.timed.judge import Judge
 from traces.support.kinds import checked
 from traces.support.words import Phase
 

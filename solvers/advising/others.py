@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
-
-import numpy as np
-import numpy.typing as npt
+from typing import Final
 
 from placement import Plan, Problem
 from placement.advice.timing import mean_step_ms
@@ -24,10 +21,11 @@ from placement.advice.without_ep import (
 from placement.engines import engine_of
 from placement.problem.objective import SettledObjective
 from placement.time import Machine
-from solvers.advising.candidates import QUICK, QUICK_WORK, Judge
+from solvers.advising.wider import around_hottest, with_hottest, with_replicas
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError
 from solvers.solving import solve
+from solvers.timed.judge import QUICK, QUICK_WORK, Judge
 from traces import InputError
 
 __all__ = ["Setting", "alternatives"]
@@ -155,61 +153,13 @@ def _hottest(setting: Setting, count: int) -> Alternative:
         return setting.told(name, None, gb, "There are no more experts than that.")
     if not fits(time, gb):
         return setting.told(name, None, gb, f"{what}: {gb:.0f} GB of experts don't fit.")
-    plan = with_hottest(found, setting.problem.profile.load, count)
     travel: SettledObjective = replace(setting.judge.travel, replica_policy="same_gpu")
-    step = replace(setting.judge, travel=travel).step_ms(plan)
-    return setting.told(name, step, gb, f"{what}; the rest as in the plan that was found.")
-
-
-def with_hottest(plan: Plan, load: npt.NDArray[np.generic], count: int) -> Plan:
-    """Return the plan with the experts of the highest load of each layer in further slots of every GPU.
-
-    A GPU that has one of them already leaves the further slot empty.
-    """
-    gpus, layers = plan.num_gpus, plan.num_layers
-    table = plan.physical_to_logical_map.reshape(layers, gpus, plan.slots_per_gpu)
-    hot = np.argsort(-np.asarray(load, float), axis=1, kind="stable")[:, :count]
-    further = np.repeat(hot[:, None, :], gpus, axis=1)
-    there = (table[:, :, :, None] == further[:, :, None, :]).any(axis=2)
-    whole = np.concatenate([table, np.where(there, -1, further)], axis=2)
-    return _with_map(plan, whole)
-
-
-def with_replicas(plan: Plan, load: npt.NDArray[np.generic], extra: int) -> Plan:
-    """Return the plan with further slots on every GPU, filled one by one.
-
-    The expert whose replicas have the highest load each gets another one, on the GPU with the least load that has a
-    slot to spare and does not hold it.
-    """
-    gpus, layers, experts = plan.num_gpus, plan.num_layers, plan.num_experts
-    table = plan.physical_to_logical_map.reshape(layers, gpus, plan.slots_per_gpu)
-    whole = np.concatenate([table, np.full((layers, gpus, extra), -1, table.dtype)], axis=2)
-    for layer, row in enumerate(np.asarray(load, float)):
-        held = np.zeros((gpus, experts), bool)
-        held[np.nonzero(table[layer] >= 0)[0], table[layer][table[layer] >= 0]] = True
-        free = np.full(gpus, extra)
-        while free.any():
-            each = row / np.maximum(held.sum(axis=0), 1)
-            busy = held @ each
-            open_to = (free > 0)[:, None] & ~held
-            some = np.flatnonzero(open_to.any(axis=0))
-            if not len(some):
-                break
-            expert = some[np.argmax(each[some])]
-            gpu = np.flatnonzero(open_to[:, expert])[np.argmin(busy[open_to[:, expert]])]
-            whole[layer, gpu, plan.slots_per_gpu + extra - free[gpu]] = expert
-            held[gpu, expert] = True
-            free[gpu] -= 1
-    return _with_map(plan, whole)
-
-
-def _with_map(plan: Plan, table: npt.NDArray[np.integer[Any]]) -> Plan:
-    return Plan.of(
-        table.reshape(len(table), -1),
-        layer_ids=plan.layer_ids,
-        num_experts=plan.num_experts,
-        gpus_per_node=plan.gpus_per_node,
-    )
+    fit, judge = (replace(each, travel=travel) for each in (setting.fit, setting.judge))
+    load = setting.problem.profile.load
+    plans = {"as in the plan that was found": with_hottest(found, load, count)}
+    plans["balanced anew"] = around_hottest(found, load, count)
+    rest = min(plans, key=lambda rest: fit.step_ms(plans[rest]))
+    return setting.told(name, judge.step_ms(plans[rest]), gb, f"{what}; the rest {rest}.")
 
 
 def _group_sizes(setting: Setting) -> list[Alternative]:

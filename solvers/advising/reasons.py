@@ -21,6 +21,7 @@ def reasons_of(
     notes: tuple[str, ...],
     *,
     held_out: bool,
+    stall: float,
 ) -> tuple[str, ...]:
     """Return the reasons, the most important first.
 
@@ -39,6 +40,8 @@ def reasons_of(
         What was assumed.
     held_out : bool
         Whether the plan was judged on other tokens than it was fitted on.
+    stall : float
+        Seconds that a synchronous rearrangement takes.
     """
     found = [_rule(verdict, gain, sample, per_expert, held_out=held_out)]
     parts = _parts(gain)
@@ -51,6 +54,11 @@ def reasons_of(
         detail = f"At {time.tokens_per_gpu} tokens per GPU, kernels read weights: few tokens more or less cost nothing."
         found.append(detail)
     found.append(f"The plan is that of {method}, the fastest on the tokens that it was fitted on.")
+    if stall and gain.fraction > 0:
+        found.append(
+            f"Rearranging all at once stalls about {stall:.2g} s, which the gain pays back in "
+            f"{_duration(stall / gain.fraction)}."
+        )
     found += _sample(sample)
     return (*found, *notes)
 
@@ -77,6 +85,13 @@ def _rule(verdict: Verdict, gain: Gain, sample: PassSample, per_expert: float, *
     if per_expert < LEAST_PER_EXPERT:
         return f"An expert has {per_expert:.1f} tokens per layer on average; below {LEAST_PER_EXPERT} loads are noise."
     return f"Over {sample.sequences} {what} the gain is known to +-{over[0]:.1f} % only: record more sequences."
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _parts(gain: Gain) -> list[tuple[str, float, float]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt, Unit, doc
 
 from solvers.request import MAX_SLOTS, Request
 from solvers.searching.limits import Limits
+from solvers.timed.request import MAX_TOKENS, Served
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 from traces.support.words import HoldOutBy, Phase
@@ -19,16 +20,13 @@ if TYPE_CHECKING:
 else:  # help texts are made from the fields: the classes themselves take long to import
     Plan = object
 
-__all__ = ["AdviceRequest", "Framework", "Phases"]
+__all__ = ["AdviceRequest", "Phases"]
 
 Phases = Literal["prefill", "decode", "both"]
-Framework = Literal["sglang", "tensorrt-llm", "vllm"]
-Overlap = Literal["none", "two_batch"]
-MAX_TOKENS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdviceRequest:
+class AdviceRequest(Served):
     """Everything that is asked of an advice but the trace.
 
     Attributes
@@ -39,27 +37,18 @@ class AdviceRequest:
         Name of a preset, or the path of a ``config.json``; see `traces.model.presets`.
     phase : {"prefill", "decode", "both"}
         Tokens of this phase are used where the trace tells phases.
-    tokens_per_gpu : int or None
-        Of a forward pass: 4,096 in prefill and 128 in decode by default.
     decode_tokens_per_gpu : int or None
         Of a decode pass, where both phases are asked for.
     engine : str or None
         See `Request`.
     plan : Plan or None
         The plan that runs; None: the engine's own layout when nobody plans.
-    backend : str or None
-        Of the all-to-all; see `placement.time.TimeModel`.
-    overlap : {"none", "two_batch"}
-    framework : {"sglang", "tensorrt-llm", "vllm"} or None
-        Whose kernels are wanted; the engine's own by default.
-    weight_dtype : str or None
-        How experts are served, where not as the config says.
-    rest_ms : float or None
-        Milliseconds per layer beside experts and their exchange, measured.
     alternatives : bool
         Whether to time what else could be done.
     slots_per_gpu, redundant_experts, limits, solver, seed, hold_out, hold_out_by
         See `Request`.
+    tokens_per_gpu, backend, overlap, framework, weight_dtype, rest_ms
+        See `Served`.
 
     Raises
     ------
@@ -70,13 +59,6 @@ class AdviceRequest:
     machine: Annotated[str, doc("GPUs, nodes and GPUs per node: h200:4x8; classes joined by +: h200:2x8+h20:2x8.")]
     model: Annotated[str, doc("Model by name, such as deepseek-v3, or the path of its config.json.")]
     phase: Annotated[Phases, doc("Phase whose passes are timed; both: a plan for each, and one for both.")] = "prefill"
-    tokens_per_gpu: Annotated[
-        int | None,
-        Ge(1),
-        Le(MAX_TOKENS),
-        Unit("tokens"),
-        doc("Tokens of a rank in a forward pass; 4,096 in prefill and 128 in decode by default."),
-    ] = None
     decode_tokens_per_gpu: Annotated[
         int | None, Ge(1), Le(MAX_TOKENS), Unit("tokens"), doc("The same of a decode pass, with phase both.")
     ] = None
@@ -84,15 +66,6 @@ class AdviceRequest:
         str | None, doc("Engine that serves, as in sglang or sglang:static: its layout, how tokens travel.")
     ] = None
     plan: Annotated[Plan | None, doc("Plan that runs now; the engine's own layout by default.")] = None
-    backend: Annotated[
-        str | None, doc("All-to-all: deepep_normal in prefill and deepep_low_latency in decode by default.")
-    ] = None
-    overlap: Annotated[Overlap, doc("Two-batch overlap: half a batch travels while the other computes.")] = "none"
-    framework: Annotated[Framework | None, doc("Whose kernels are wanted; those of the engine by default.")] = None
-    weight_dtype: Annotated[str | None, doc("How experts are served, where not as the config says: fp8_block.")] = None
-    rest_ms: Annotated[
-        float | None, Ge(0), doc("Milliseconds per layer beside experts and exchange, where you measured them.")
-    ] = None
     alternatives: Annotated[bool, doc("Also time what else could be done.")] = True
     slots_per_gpu: Annotated[
         int | None, Ge(1), Le(MAX_SLOTS), doc("Expert slots per GPU and layer; as many as run now by default.")
@@ -119,12 +92,7 @@ class AdviceRequest:
         if self.decode_tokens_per_gpu is not None and self.phase != "both":
             detail = f"There is one phase, {self.phase}."
             found.add("without_effect", "/decode_tokens_per_gpu", detail, "Give tokens_per_gpu, or phase both.")
-        if self.weight_dtype is not None:
-            from traces.model.shape import WEIGHT_BYTES
-
-            if self.weight_dtype not in WEIGHT_BYTES:
-                detail = f"{self.weight_dtype!r:.60} is no way to store weights that is known."
-                found.add("unknown_choice", "/weight_dtype", detail, f"Give one of {', '.join(WEIGHT_BYTES)}.")
+        self._check_served("", found)
         if self.engine is not None:
             from placement.engines import engine_of
 
@@ -152,35 +120,10 @@ class AdviceRequest:
         InputError
             If machine, model or back end are not known.
         """
-        from placement.engines import engine_of
-        from placement.time import TimeModel
-
-        framework = self.framework
-        if framework is None and self.engine is not None:
-            served: Any = engine_of(self.engine).engine.name
-            framework = served if served in get_args(Framework) else None
         tokens = self.tokens_per_gpu
         if phase == "decode" and self.phase == "both":
             tokens = self.decode_tokens_per_gpu
-        model = TimeModel.of(
-            self.machine,
-            self.model,
-            phase=phase,
-            tokens_per_gpu=tokens,
-            framework=framework,
-            backend=self.backend,
-            overlap=self.overlap,
-            weight_dtype=self.weight_dtype,
-            rest_ms=self.rest_ms,
-        )
-        if self.backend not in (None, "links", model.inside.backend):
-            from placement.time import coefficients_of
-
-            known = coefficients_of(model.machine.gpus[0].name)
-            names = ["links", *(each.backend for each in (known.exchanges if known else ()))]
-            detail = f"No all-to-all {self.backend!r:.60} was measured on {model.machine.gpus[0].name}."
-            raise InputError.of("unknown_backend", "/backend", detail, f"Give one of {', '.join(names)}.")
-        return model
+        return self._model_of(self.machine, self.model, phase, self.engine, tokens)
 
     def planning(self, time: TimeModel, **changed: Any) -> Request:
         """Return the request for a plan on the machine."""

@@ -11,7 +11,7 @@ from placement.cost.bounds import Level
 from solvers.bounds.kernels.representatives import MOST_CLASSES, choose_representatives
 from solvers.bounds.kernels.spare_replicas import share_out
 from solvers.bounds.relaxation import LoadRows
-from solvers.bounds.token_game import Array, Choice, Game
+from solvers.bounds.token_game import STEPS_PER_CHOICE, Array, Choice, Game
 
 __all__ = ["LayerMessages", "least_remote", "most_more", "most_together"]
 
@@ -70,6 +70,8 @@ class LayerMessages(Game):
         self._nearest, self._taken = nearest, np.zeros(num_experts, np.int64)
         places = self.places_for(level)
         super().__init__(self._choose(np.zeros((places, places))), places, level.blocks, rows)
+        if spare:
+            self.first_steps = STEPS_PER_CHOICE  # pairs of all experts prove next to nothing then
 
     @staticmethod
     def places_for(level: Level) -> int:

@@ -48,6 +48,8 @@ class Game(ABC):
         The best bound so far, in messages.
     iterations : int
         Steps of the relaxation.
+    first_steps : int
+        Against the first choice.
 
     References
     ----------
@@ -59,6 +61,7 @@ class Game(ABC):
 
     def __init__(self, first: Choice, places: int, blocks: int, rows: LoadRows | None = None) -> None:
         self.choice, self.num_choices, self.places = first, 0, places
+        self.first_steps = FIRST_STEPS
         self.value, self.iterations = 0.0, 0
         self.relaxation: Relaxation | None = None
         if places <= self.max_size:
@@ -86,7 +89,7 @@ class Game(ABC):
         assert relaxation is not None
         last = self.iterations + count
         while self.iterations < last and not stop():
-            if self.iterations >= FIRST_STEPS:
+            if self.iterations >= self.first_steps:
                 new, share = self._choose(relaxation.together), max(LEAST_SHARE, 2 / (self.num_choices + 2))
                 self.choice = tuple(old + share * (own - old) for old, own in zip(self.choice, new, strict=True))
                 self.num_choices += 1

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from placement import Plan, Problem, Score, Termination
 from placement.cost.feasibility import load_cap_misses
 from placement.plan.plan import replicas_on_gpu
+from placement.survival.losses import lost_by_layer
 from solvers.fronts.points import FrontPoint
 
 __all__ = ["Candidate", "moved_replicas"]
@@ -51,6 +52,15 @@ class Candidate:
         return float(self.score.max_load.mean())
 
     @property
+    def lost_experts(self) -> int | None:
+        """Experts of a layer that the worst failure takes; None where nothing is asked to survive."""
+        problem, rule = self.problem, self.problem.sizes.survival
+        if rule is None:
+            return None
+        replicas = replicas_on_gpu(self.table, problem.num_experts, problem.num_gpus)
+        return int(lost_by_layer(replicas, rule).max())
+
+    @property
     def plan(self) -> Plan:
         """The map as a plan, scored, without provenance."""
         return self.problem.plan(self.table, score=self.score.total)
@@ -85,6 +95,7 @@ class Candidate:
             extra_bytes=None if size is None else size * room,
             moved_experts=moved,
             moved_bytes=None if size is None or moved is None else size * moved,
+            lost_experts=self.lost_experts,
         )
 
 

@@ -23,13 +23,15 @@ from solvers.fronts.mixes import add_balanced_mixes, add_mixes, with_few_free
 from solvers.fronts.pareto import nondominated
 from solvers.fronts.points import Against, Front
 from solvers.fronts.search import FrontSearch
+from solvers.fronts.sizes import check_sizes, sizes_of
+from solvers.fronts.survival import by_survival, check_survival
 from solvers.methods.eplb.solver import Eplb
 from solvers.registry import Solver, solver_from
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
 from solvers.searching.solution import NoPlanError
 from solvers.solving import DEFAULT_LIMITS
-from traces import InputError, Violations
+from traces import Violations
 from traces.support.kinds import checked
 
 __all__ = ["front"]
@@ -37,7 +39,6 @@ __all__ = ["front"]
 # Of the imbalance: points are spaced by ratios above it, evenly below. Chosen by
 # trial.
 FLOOR = 0.01
-EXTRA_SLOTS = 4  # per GPU, where the problem has no spare ones; chosen by trial
 FREE_SHARES = (0.5, 0.25, 0.1)  # of the experts of a layer; chosen by trial
 MOVE_SEARCHES = 1 + len(FREE_SHARES)
 
@@ -76,10 +77,11 @@ def front(
         Same seed and work limit: same front, whatever the number of cores.
     start : Plan, optional
         A plan to improve on; needed against ``bytes_moved``, where it is what is running now.
-    against : {"imbalance", "replicas", "bytes_moved"}
+    against : {"imbalance", "replicas", "bytes_moved", "survival"}
         ``imbalance``: by load caps, and weights of the imbalance where the objective has one. ``replicas``: by slots
         per GPU, from ``ceil(E / G)`` to the problem's own (4 more where that is the same). ``bytes_moved``: by mixing
-        the layers of the start plan and of better plans.
+        the layers of the start plan and of better plans. ``survival``: by the experts that one failure may take, from
+        what the constraints let it take to what a plan loses that need not survive.
     num_groups : int, optional
         Expert groups of the router: hierarchical EPLB is a further candidate then.
     observe : callable, optional
@@ -110,9 +112,9 @@ def front(
         problem = replace(problem, redundant_experts=None)
     if problem.objective.traffic_weight == 0:
         problem = replace(problem, objective=replace(problem.objective, traffic_weight=1.0))
-    sizes = _sizes(problem, points) if against == "replicas" else []
-    _check_sizes(solver, problem, sizes)
-    searches = {"imbalance": points, "replicas": len(sizes), "bytes_moved": MOVE_SEARCHES}[against]
+    sizes = sizes_of(problem, points) if against == "replicas" else []
+    check_sizes(solver, problem, sizes)
+    searches = {"replicas": len(sizes), "bytes_moved": MOVE_SEARCHES}.get(against, points)
     run = FrontSearch(
         problem,
         solver,
@@ -127,6 +129,8 @@ def front(
     try:
         if against == "replicas":
             _by_replicas(run, sizes, start, num_groups)
+        elif against == "survival":
+            by_survival(run, points)
         else:
             if start is not None:
                 run.start_from(start, problem)
@@ -156,6 +160,7 @@ def _check(problem: Problem, points: int, start: Plan | None, against: Against, 
     if against == "bytes_moved" and start is None:
         detail = "Bytes are moved from a plan that is running, and none is given."
         found.add("no_start", "/start", detail, "Give the plan that is running as the start.")
+    check_survival(problem, start, against, found)
     if num_groups is not None:
         reason = Eplb(policy="hierarchical", num_groups=num_groups).supports(problem)
         if reason:
@@ -235,39 +240,6 @@ def _with_weight(problem: Problem, weight: float) -> Problem:
     if objective.imbalance_weight > 0:
         spread *= weight / objective.imbalance_weight
     return replace(problem, objective=replace(objective, imbalance_weight=weight, load_spread_weight=spread))
-
-
-def _sizes(problem: Problem, points: int) -> list[int]:
-    """Return the slots per GPU to try, rising."""
-    least = math.ceil(problem.num_experts / problem.num_gpus)
-    while True:
-        try:
-            replace(problem, slots_per_gpu=least)
-            break
-        except InputError:
-            if least >= problem.slots_per_gpu:
-                raise
-            least += 1
-    most = problem.slots_per_gpu if problem.slots_per_gpu > least else least + EXTRA_SLOTS
-    if problem.constraints.distinct_replicas:
-        most = max(least, min(most, problem.num_experts))
-    sizes = sorted({round(size) for size in np.linspace(least, most, min(points, most - least + 1))})
-    found = Violations()
-    for size in sizes:
-        try:
-            replace(problem, slots_per_gpu=size)
-        except InputError as error:
-            found.extend(error)
-    found.raise_if_any()
-    return sizes
-
-
-def _check_sizes(solver: Solver, problem: Problem, sizes: list[int]) -> None:
-    """Refuse, before the first search, a solver that can't take some number of slots: one that fills them all, say."""
-    for size in sizes:
-        if reason := solver.supports(replace(problem, slots_per_gpu=size)):
-            detail = f"{solver.name}, with {size} slots per GPU: {reason}"
-            raise InputError.of("unsupported", "/solver", detail, "Choose another solver, such as 'auto'.")
 
 
 def _by_moves(run: FrontSearch, points: int) -> None:

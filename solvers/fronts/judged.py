@@ -22,6 +22,7 @@ POINT_FIGURES = (
     "extra_bytes",
     "moved_experts",
     "moved_bytes",
+    "lost_experts",
 )
 TOKEN_FIGURES = (
     "tokens",

@@ -42,11 +42,10 @@ class Mix:
             self.unary[:] = 0.0
         weight = problem.objective.traffic_weight
         self.pair = np.zeros((problem.num_layers - 1, len(tables), len(tables)))
-        affinity = problem.profile.affinity
         if problem.objective.execution != "context_coherent":
             known = [score(problem, table) for table in tables] if scores is None else scores
             self.unary += weight * np.stack([item.traffic_by_layer for item in known], axis=1)
-        elif affinity is not None:
+        elif (affinity := problem.profile.affinity) is not None:
             share = np.stack([expected_share(problem, count) for count in counts])  # (M, L, E, G)
             hop, total = problem.topology.hop_cost, max(float(affinity.sum()), 1.0)
             for layer, pairs in enumerate(affinity):

@@ -24,11 +24,17 @@ __all__ = ["AXES", "AXIS_NAMES", "Against", "Front", "FrontPoint"]
 
 Floats = npt.NDArray[np.float64]
 MOST_SHOWN = 9  # points of a front in a terminal: with the title, ten lines
-AXES = {"imbalance": "imbalance", "replicas": "slots_per_gpu", "bytes_moved": "moved_experts"}
+AXES = {
+    "imbalance": "imbalance",
+    "replicas": "slots_per_gpu",
+    "bytes_moved": "moved_experts",
+    "survival": "lost_experts",
+}
 AXIS_NAMES = {
     "imbalance": "busiest GPU / mean, mean over layers",
     "replicas": "slots per GPU",
     "bytes_moved": "expert replicas moved",
+    "survival": "experts of a layer that the worst failure takes",
 }
 FIGURES = (
     "traffic",
@@ -39,6 +45,7 @@ FIGURES = (
     "extra_bytes",
     "moved_experts",
     "moved_bytes",
+    "lost_experts",
 )
 
 
@@ -68,6 +75,9 @@ class FrontPoint(ByContent):
         Expert replicas that a GPU must load which it did not hold in the start plan; None without one.
     moved_bytes : int or None
         Their bytes.
+    lost_experts : int or None
+        Experts without a live copy when the failure comes that takes most, in the layer that loses most; None where
+        nothing is asked to survive.
     """
 
     plan: Plan
@@ -80,6 +90,7 @@ class FrontPoint(ByContent):
     extra_bytes: int | None
     moved_experts: int | None
     moved_bytes: int | None
+    lost_experts: int | None = None
 
     def __repr__(self) -> str:
         return f"FrontPoint({self.told()})"
@@ -95,6 +106,8 @@ class FrontPoint(ByContent):
             words.append(f"{self.redundant_experts} redundant{_size(self.extra_bytes)}")
         if self.moved_experts is not None:
             words.append(f"{self.moved_experts:,} moved{_size(self.moved_bytes)}")
+        if self.lost_experts is not None:
+            words.append(f"at most {self.lost_experts} lost")
         return ", ".join(words)
 
 
@@ -110,8 +123,9 @@ class Front(Shown, ByContent):
 
     Attributes
     ----------
-    against : {"imbalance", "replicas", "bytes_moved"}
-        The figure that is weighed against the cost: `FrontPoint.imbalance`, `slots_per_gpu` or `moved_experts`.
+    against : {"imbalance", "replicas", "bytes_moved", "survival"}
+        The figure that is weighed against the cost: `FrontPoint.imbalance`, `slots_per_gpu`, `moved_experts` or
+        `lost_experts`.
     points : tuple of FrontPoint
         That figure rises, the cost falls. The cost is the traffic against the imbalance, else the objective's total:
         more replicas or more moves may go into less traffic or into better balance, as the objective weighs them.

@@ -63,6 +63,8 @@ class MtKaHyPar:
         """Problems with whole tokens, where the library is installed."""
         if problem.profile.sample is None:
             return "it needs whole tokens: counts per expert don't say which experts are used together."
+        if problem.sizes.survival is not None:
+            return "it does not know what has to survive."
         if find_spec("mtkahypar") is None:
             return MISSING
         return None

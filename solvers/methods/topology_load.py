@@ -56,6 +56,8 @@ class TopologyLoad:
             return "its hops lead from the home ranks of tokens (execution 'dispatch')."
         if problem.constraints.groups:
             return "it knows no groups."
+        if problem.sizes.survival is not None:
+            return "it does not know what has to survive."
         if (problem.pinned.sum(axis=2) > 1).any():
             return "it places one replica of each expert, but an expert is pinned to several GPUs."
         return None

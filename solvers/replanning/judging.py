@@ -11,12 +11,12 @@ import numpy.typing as npt
 from scipy.stats import t as student
 
 from placement import Plan, Problem, score
-from placement.advice.judging import CONFIDENCE, judge_gain
+from placement.advice.judging import CONFIDENCE, LEAST_SEQUENCES, judge_gain
 from placement.advice.sample import PassSample, sample_passes
 from placement.advice.timing import PlanOnPasses
 from placement.problem.objective import SettledObjective
 from placement.time import TimeModel
-from solvers.advising.candidates import Judge
+from solvers.timed.judge import Judge
 from traces import LoadCounts, Profile, Trace
 
 __all__ = ["Judged", "Measure", "ScoreMeasure", "TimeMeasure", "groups_of_counts", "groups_of_trace", "thinned"]
@@ -58,6 +58,14 @@ class Measure(Protocol):
     """What plans are compared by."""
 
     @property
+    def in_time(self) -> bool:
+        """Whether values are in milliseconds, so that gains can be weighed against seconds."""
+
+    @property
+    def least_groups(self) -> int:
+        """Sequences, groups or dumps that have to be held out to tell anything."""
+
+    @property
     def unit(self) -> str:
         """Of the values."""
 
@@ -93,6 +101,9 @@ class TimeMeasure:
     top_k: int
     num_experts: int
     seed: int
+
+    in_time = True
+    least_groups = LEAST_SEQUENCES
 
     @property
     def unit(self) -> str:
@@ -148,6 +159,9 @@ class ScoreMeasure:
     held: Profile | None
     groups: tuple[Profile, ...]
     choices: float
+
+    in_time = False
+    least_groups = 3  # fewer dumps show nothing about others
 
     @property
     def unit(self) -> str:

@@ -60,7 +60,7 @@ def replan(
     ----------
     running : Plan
     source : Trace, LoadCounts or path
-        What was recorded lately. Counts give a score, tokens on a machine and a model milliseconds.
+        What was recorded lately. Milliseconds on a machine and a model, of counts those of an expected pass.
     request : ReplanRequest, optional
         In place of `asked`.
     workers : int, optional
@@ -152,7 +152,7 @@ class _Search:
             horizon_s=setting.request.good_for_s,
         )
         verdict = verdict_of(judged, setting.measure, bill, best.experts)
-        timed = isinstance(setting.measure, TimeMeasure)
+        timed = setting.measure.in_time
         return Replan(
             verdict=verdict,
             reasons=reasons_of(verdict, judged, setting.measure, bill, best, setting.carried, setting.notes),
@@ -205,7 +205,7 @@ class _Search:
 
         One that moves something, if any is better: whether it pays is judged on what was held out.
         """
-        if isinstance(self.setting.measure, TimeMeasure):
+        if self.setting.measure.in_time:
             per_step = own if own is not None else max(values)
             net, budget = [], self.setting.step_experts
             for moved, value in zip(moves, values, strict=True):

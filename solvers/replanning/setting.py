@@ -17,7 +17,7 @@ from placement.moves.links import Links
 from placement.replay.choices import recorded_topology
 from placement.time import Machine, TimeModel
 from placement.time.step import check_fit, travel_in_steps
-from solvers.advising.advising import FITTED
+from solvers.replanning.counted import CountsTimeMeasure, shares_of
 from solvers.replanning.judging import (
     Measure,
     ScoreMeasure,
@@ -29,6 +29,7 @@ from solvers.replanning.judging import (
 from solvers.replanning.repair import repaired
 from solvers.replanning.request import ReplanRequest
 from solvers.study import Study
+from solvers.timed.judge import FITTED
 from traces import InputError, LoadCounts, Profile, Trace, Violations
 from traces.model.presets import load_model
 from traces.phases import of_phase
@@ -36,6 +37,7 @@ from traces.phases import of_phase
 __all__ = ["Setting"]
 
 Table = npt.NDArray[np.int32]
+EXPECTED = "Only loads are known: the pass is the expected one, whose tokens choose their experts independently."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +110,11 @@ class Setting:
             measure = _time_measure(study, time, here, request)
             notes = (*notes, *time.notes)
         else:
-            if time is not None:
-                notes = (*notes, "Counts can't be timed: gains are those of the score.")
             measure = _score_measure(study, held_counts, request.seed)
+            if time is not None:
+                _check_model(problem, time)
+                measure = _counts_measure(measure, time)
+                notes = (*notes, EXPECTED, *time.notes)
         return cls(
             request=request,
             carried=carried,
@@ -220,6 +224,24 @@ def _time_measure(study: Study, time: TimeModel, running: Plan | None, request: 
         num_experts=trace.num_experts,
         seed=request.seed,
     )
+
+
+def _counts_measure(score: ScoreMeasure, time: TimeModel) -> CountsTimeMeasure:
+    """Return what judges the same parts in milliseconds."""
+    fit = shares_of(score.problem.profile)
+    return CountsTimeMeasure(
+        time=time,
+        fit=fit,
+        held=fit if score.held is None else shares_of(score.held),
+        groups=tuple(shares_of(group) for group in score.groups),
+        choices=score.choices,
+    )
+
+
+def _check_model(problem: Problem, time: TimeModel) -> None:
+    if time.model.shape.num_experts != problem.num_experts:
+        detail = f"{time.model.name} has {time.model.shape.num_experts} experts, the trace {problem.num_experts}."
+        raise InputError.of("experts_differ", "/model", detail, "Name the model that was recorded.")
 
 
 def _score_measure(study: Study, held_counts: LoadCounts | None, seed: int) -> ScoreMeasure:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from placement.advice.judging import LEAST_PER_EXPERT, LEAST_SEQUENCES, TELLING, WORTH
+from placement.advice.judging import LEAST_PER_EXPERT, TELLING, WORTH
 from placement.moves.carry import Carried
 from placement.moves.cost import Moves
-from solvers.replanning.judging import Judged, Measure, ScoreMeasure
+from solvers.replanning.judging import Judged, Measure
 from solvers.replanning.result import ReplanVerdict
 
 __all__ = ["reasons_of", "verdict_of"]
-
-LEAST_GROUPS = 3  # of a score: fewer dumps show nothing about others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +50,9 @@ def verdict_of(judged: Judged | None, measure: Measure, bill: Bill, moved: int) 
         return "replan"
     if not moved:
         return "leave_it"
-    by_score = isinstance(measure, ScoreMeasure)
-    least = LEAST_GROUPS if by_score else LEAST_SEQUENCES
-    if judged.groups < least:
+    if judged.groups < measure.least_groups:
         return "not_enough_data"
-    needed = _needed(by_score, bill)
+    needed = _needed(measure.in_time, bill)
     low, high = judged.interval
     if low > needed:
         return "replan"
@@ -65,10 +61,10 @@ def verdict_of(judged: Judged | None, measure: Measure, bill: Bill, moved: int) 
     return "leave_it"
 
 
-def _needed(by_score: bool, bill: Bill) -> float:
+def _needed(in_time: bool, bill: Bill) -> float:
     """Return the gain that pays, as a fraction; a score has no time, so that it is the least that ever does."""
-    if by_score or not bill.horizon_s:
-        return WORTH if by_score else float("inf")
+    if not in_time or not bill.horizon_s:
+        return float("inf") if in_time else WORTH
     return bill.cost_s / bill.horizon_s
 
 
@@ -108,7 +104,7 @@ def reasons_of(
 def _gain(judged: Judged, measure: Measure, bill: Bill) -> str:
     low, high = judged.interval
     interval = f"{100 * low:+.2f} % to {100 * high:+.2f} %"
-    if isinstance(measure, ScoreMeasure):
+    if not measure.in_time:
         return (
             f"On what was held out the score goes from {judged.before:.4g} to {judged.after:.4g}: with even loads "
             f"counted in, a gain of {100 * judged.fraction:.2f} % ({interval}). Below {100 * WORTH:g} % no change "

@@ -80,7 +80,7 @@ class ResidencyRequest:
     ] = None
     weight_dtype: Annotated[str | None, doc("How experts are served, where not as the config says: fp8_block.")] = None
     rest_ms: Annotated[
-        float | None, Ge(0), doc("Milliseconds per layer beside its experts, where you measured them.")
+        float | None, Ge(0), Le(1e6), doc("Milliseconds per layer beside its experts, where you measured them.")
     ] = None
     phase: Annotated[Phase, doc("Steps: consecutive tokens, or one token of each of several sequences.")] = "decode"
     batch_tokens: Annotated[int, Ge(1), Le(MAX_TOKENS), Unit("tokens"), doc("Tokens of a step.")] = 1
@@ -97,10 +97,12 @@ class ResidencyRequest:
         int | None, Ge(1), Le(4096), doc("Experts of a layer that are fetched ahead; what the link allows by default.")
     ] = None
     cold: Annotated[Cold, doc("An expert that is not resident: fetch it, or compute it on the host.")] = "fetch"
-    host_gb_s: Annotated[float | None, Gt(0), doc("GB/s of the host's memory, where it computes; 200 by default.")] = (
-        None
-    )
-    host_tflops: Annotated[float | None, Gt(0), doc("TFLOPS of the host, where it computes; 10 by default.")] = None
+    host_gb_s: Annotated[
+        float | None, Ge(0.001), Le(1e6), doc("GB/s of the host's memory, where it computes; 200 by default.")
+    ] = None
+    host_tflops: Annotated[
+        float | None, Ge(0.001), Le(1e6), doc("TFLOPS of the host, where it computes; 10 by default.")
+    ] = None
     hold_out: Annotated[
         float | None, Ge(0), Lt(1), doc("Share to judge by, which nothing is fitted on; 0.5 by default.")
     ] = None

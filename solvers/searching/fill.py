@@ -6,8 +6,23 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
+from solvers.arrange.survival.repair import kept_alive
 
-__all__ = ["fill_slots"]
+__all__ = ["completed", "fill_slots"]
+
+
+def completed(problem: Problem, table: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    """Return a map with the copies that something needs to survive, and full where the problem wants that.
+
+    Parameters
+    ----------
+    problem : Problem
+    table : (L, S) integers
+        -1 is an empty slot.
+    """
+    if problem.sizes.survival is not None:
+        table = kept_alive(problem, table)
+    return fill_slots(problem, table) if problem.full_slots and (table < 0).any() else table
 
 
 def fill_slots(problem: Problem, table: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +16,7 @@ from placement import Problem, Score, score
 from placement.cost.feasibility import broken_constraints
 from placement.plan.termination import Limit
 from solvers.searching.events import Observer
-from solvers.searching.fill import fill_slots
+from solvers.searching.fill import completed
 from solvers.searching.limits import Limits
 from solvers.searching.record import Record
 
@@ -81,6 +83,8 @@ class Search:
         Map of an earlier plan to start from.
     interrupt : threading.Event, optional
         Set it, from any thread, to cancel the search.
+    executor : optional
+        Makes an executor of ``concurrent.futures`` that layers are dealt out to under a work limit.
     """
 
     def __init__(
@@ -93,12 +97,12 @@ class Search:
         observe: Observer | None = None,
         start: Table | None = None,
         interrupt: threading.Event | None = None,
+        executor: Callable[[], Executor] | None = None,
     ) -> None:
-        self.problem = problem
+        self.problem, self.executor = problem, executor
         self.seed = seed
         self.workers = workers
-        self.start = start
-        self.solver = ""
+        self.start, self.solver = start, ""
         self._shared = Record(problem, limits, observe, interrupt)
         self._begin = self._shared.start
         self._deadline = None if limits.time_s is None else self._begin + limits.time_s
@@ -148,15 +152,15 @@ class Search:
         Returns
         -------
         float
-            Its score under the problem's objective, with every slot filled if the problem wants it.
+            Its score under the problem's objective, with every slot filled if the problem wants it, and copies added
+            where something has to survive that the method knows nothing of.
 
         Raises
         ------
         RuntimeError
             If the map breaks a hard constraint: a fault of the solver.
         """
-        if self.problem.full_slots and (table < 0).any():
-            table = fill_slots(self.problem, table)
+        table = completed(self.problem, table)
         broken = broken_constraints(self.problem, table)
         if broken.found:
             faults = "; ".join(str(violation) for violation in broken.found)

@@ -101,7 +101,7 @@ class Solution(Shown, ByContent):
         facts += [
             (term.name, f"{term.value:.6g} x {term.weight:.6g} ({term.unit})")
             for term in self.score.terms
-            if term.weight
+            if term.weight or self.score.timed
         ]
         if plan.bound is not None and plan.gap is not None:
             useful = plan.gap < USELESS_GAP

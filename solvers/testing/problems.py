@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from placement import Constraints, Group, LayerCap, Objective, Pin, Problem, Topology, score
+from placement import Constraints, Group, LayerCap, Objective, Pin, Problem, Survive, Topology, score
 from placement.cost.feasibility import broken_constraints
 from placement.problem.objective import Dedup
 from solvers.registry import Solver
@@ -65,6 +65,10 @@ def problems() -> dict[str, Problem]:
         "groups": Problem(one, tiers, constraints=Constraints(groups=(Group(experts=(0, 3, 5)),))),
         "uneven_slots": Problem(one, Topology.of((3,), slots=[2, 3, 3])),
         "speeds": Problem(one, Topology.of((2,), speed=[1.0, 2.0]), constraints=Constraints(load_cap=1.2)),
+        "survive": Problem(one, tiers, 5, constraints=Constraints(load_cap=1.2, survive=Survive(unit="nodes"))),
+        "survive_least": Problem(
+            one, tiers, 3, _dispatch("none"), Constraints(survive=Survive(unit="nodes", lost=None))
+        ),
     }
 
 

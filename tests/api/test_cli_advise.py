@@ -36,9 +36,12 @@ def command(*arguments: object) -> Result:
 
 def test_document_and_plan(trace: Path, tmp_path: Path) -> None:
     """One document with the promised keys; the plan that was found is written, and can be the one that runs."""
-    out = tmp_path / "found.json"
-    done = command(trace, *OPTIONS, "--tokens-per-gpu", 256, "--no-alternatives", "-o", out, "--json")
+    out, report = tmp_path / "found.json", tmp_path / "report.html"
+    more = ("--no-alternatives", "-o", out, "--report", report, "--json")
+    done = command(trace, *OPTIONS, "--tokens-per-gpu", 256, *more)
     assert done.exit_code == 0, done.stderr
+    document = report.read_text()
+    assert document.index("orth it") < document.index("messages between nodes") < document.index("<svg")
     found: Any = json.loads(done.stdout)
     assert list(found) == [
         *("verdict", "step_ms_before", "step_ms_after", "gain_fraction", "gain_interval", "moe_share", "reasons"),

@@ -9,7 +9,9 @@ import pytest
 
 from api.cli.commands.front import front
 from api.cli.commands.solve import solve
+from api.cli.knobs import knobs_of
 from placement import Plan
+from solvers import Timed
 from tests.builders.cli import command, document
 from traces import save
 from traces.synthetic import Synthetic, generate
@@ -78,9 +80,9 @@ def test_replicas_and_moves_show_bytes(trace: Path, tmp_path: Path) -> None:
 
 
 def test_front_takes_every_option_of_solve() -> None:
-    """All but the report, which is on one plan; and three of its own besides the files."""
+    """All but the report, which is on one plan, and time, which weighs nothing; three of its own besides the files."""
     theirs, own = (set(inspect.signature(item).parameters) for item in (solve, front))
-    assert theirs - own == {"report"}
+    assert theirs - own == {"report"} | {knob.name for knob in knobs_of(Timed)} - {"model"}
     assert own - theirs == {"against", "points", "num_groups", "pick", "out_dir", "plot"}
 
 

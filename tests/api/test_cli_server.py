@@ -100,7 +100,7 @@ def test_document_has_what_the_local_one_has(url: str, trace: str) -> None:
     options = ("solve", trace, "--topology", "1x4", "--work-limit", 50_000)
     here, there = document(*options), document(*options, "--server", url)
     assert set(here) <= set(there)
-    for name in ("score", "bound", "gap", "hints", "report", "plan"):
+    for name in ("score", "bound", "gap", "unit", "hints", "report", "plan"):
         assert here[name] == there[name], name
     assert here["summary"]["plans"]["plan"]["held_out"] == there["summary"]["plans"]["plan"]["held_out"]
 

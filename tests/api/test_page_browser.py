@@ -186,6 +186,31 @@ def recorded(folder: Path) -> Path:
     return folder / "dump.tar"
 
 
+def test_verdict_is_on_top_where_time_counts(
+    tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]
+) -> None:
+    """With machine and model, the topology follows, the verdict comes first, and each layer's time is drawn."""
+    server = start_server(tmp_path / "data", threads_per_plan=2)
+    page = open_page(str(server.http.base_url), color_scheme="light")
+    page.get_by_role("button", name="Try the sample trace").click()
+    page.locator("#affinity-map canvas.map").wait_for()
+    page.get_by_label("Machine").fill("h200:2x2")
+    assert page.get_by_label("Topology").is_disabled()
+    page.get_by_label("Model", exact=True).fill("gpt-oss-20b")
+    page.get_by_label("Tokens per GPU").fill("256")
+    page.get_by_label("Load cap").fill("")
+    page.get_by_label("Time limit").fill("3")
+    page.get_by_role("button", name="Find a plan").click()
+    until(lambda: page.locator("#status").inner_text() == "succeeded")
+    page.locator("#replayed").wait_for()
+    assert page.locator("#verdict-sentence").inner_text().startswith(("Worth it: ", "Not worth it: ", "Not enough "))
+    text = page.locator("#verdict-parts").inner_text()
+    assert "messages between nodes" in text
+    assert "step, ms" in text
+    assert inked(page, "#layer-chart canvas") > 5
+    page.screenshot(path=artefacts() / "verdict.png", full_page=True)
+
+
 def test_engine_comes_first(tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]) -> None:
     """The engine of the trace is chosen; the body names it and nothing that it settles, unless that is changed."""
     server = start_server(tmp_path / "data")

@@ -37,6 +37,11 @@ CONSTRAINTS = st.fixed_dictionaries(
         "pins": st.lists(PIN, max_size=3),
         "forbidden": st.lists(PIN, max_size=3),
         "groups": st.lists(GROUP, max_size=2),
+        "survive": st.none()
+        | st.fixed_dictionaries(
+            {"unit": st.sampled_from(["gpus", "hosts", "nodes", "links"])},
+            optional={"failures": st.integers(1, 5), "lost": st.none() | st.integers(0, 9)},
+        ),
     },
 )
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
@@ -72,3 +77,23 @@ def test_accepted_requests_run(client: TestClient, trace_id: str, topology: Any,
     else:
         assert plan["status"] == "succeeded"
         assert plan["summary"]["plans"]["plan"]["score"] == plan["score"]
+
+
+def test_time_is_minimised_where_machine_and_model_are_named(client: TestClient, trace_id: str) -> None:
+    """The topology follows from the machine, score and bound are milliseconds; a model is a name and never a path."""
+    asked = {"machine": "h200:1x4", "model": "gpt-oss-20b", "tokens_per_gpu": 64}
+    body: dict[str, Any] = {"trace": trace_id, "time": asked, "solver": "load_balance", "limits": {"work": 50}}
+    found = client.post("/v1/plans", json=body, headers={"Prefer": "wait=240"}).json()
+    assert found["status"] == "succeeded", found
+    plan = client.get(f"/v1/plans/{found['id']}/plan").json()
+    assert plan["provenance"]["time"]["unit"] == "ms per forward pass"
+    assert 0 < found["bound"] <= found["score"] == found["summary"]["plans"]["plan"]["step_ms"]["fit"]
+    for wrong, code in (
+        (asked | {"model": "/etc/model.json"}, "unknown_model"),
+        (asked | {"model": "olmoe"}, "experts_differ"),
+        ({"machine": "h200:1x4"}, "field_missing"),
+        ({}, "topology_missing"),
+    ):
+        refused = client.post("/v1/plans/validate", json=body | {"time": wrong})
+        assert refused.status_code == 422, refused.text
+        assert code in {error["code"] for error in refused.json()["errors"]}, refused.text

@@ -17,7 +17,7 @@ import solvers
 from api.cli import app
 from api.client import Client
 from api.resources.schemas import PlanBody
-from placement import Constraints, Group, LayerCap, Objective, Pin
+from placement import Constraints, Group, LayerCap, Objective, Pin, Survive
 from tests.api.conftest import Server
 from tests.builders.service import npz_bytes
 from traces import InputError
@@ -43,7 +43,9 @@ class Said:
         for name, value in flat.items():
             flag = FLAGS.get(name, f"--{name.removesuffix('s') if name == 'pins' else name}".replace("_", "-"))
             flag = "--forbid" if name == "forbidden" else flag
-            if isinstance(value, bool):
+            if name == "survive":
+                told += [flag, str(Survive(**value))]
+            elif isinstance(value, bool):
                 told.append(flag if value else f"--no-{flag[2:]}")
             elif isinstance(value, list):
                 told += [part for item in value for part in (flag, _text(name, item))]
@@ -58,6 +60,8 @@ class Said:
         for name, kind in MEMBERS.items():
             if name in constraints:
                 constraints[name] = tuple(kind(**_plain(item)) for item in constraints[name])
+        if "survive" in constraints:
+            constraints["survive"] = Survive(**constraints["survive"])
         return made | {
             "objective": Objective(**made.pop("objective", {})),
             "constraints": Constraints(**constraints),
@@ -142,6 +146,9 @@ REQUESTS = st.builds(
             distinct_replicas=st.booleans(),
             extra_replicas=st.integers(0, 3),
             full_slots=st.booleans(),
+            survive=some(failures=st.integers(1, 2), lost=st.sampled_from([0, None, 2])).flatmap(
+                lambda rest: st.sampled_from([{"unit": unit} | rest for unit in ("gpus", "hosts", "nodes", "links")])
+            ),
         ),
     ),
 )

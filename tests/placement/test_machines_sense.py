@@ -14,7 +14,7 @@ import traces
 from placement import Link, Topology, load_topology
 from placement.topology.file import topology_from_dict, topology_to_dict
 from solvers import Limits, Study
-from tests.builders.machines import SWITCHES, full, smi, written, xml
+from tests.builders.machines import SWITCHES, full, rocm, smi, written, xml
 from traces import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -241,3 +241,30 @@ def test_cases(name: str) -> None:
     assert topology.num_nodes == 2
     assert topology.warnings == ()
     assert told(topology, "network", "assumed")
+
+
+@pytest.mark.parametrize("lost", [(0,), (7,), (6, 7), (2, 5)])
+@pytest.mark.parametrize("vendor", ["nvidia", "amd"])
+def test_gpus_that_lost_their_links(tmp_path: Path, vendor: str, lost: tuple[int, ...]) -> None:
+    """Wherever they stand, they are named, and the others can be planned for; bridged pairs are no such host."""
+    word, pcie = (" NV12", "SYS") if vendor == "nvidia" else ("XGMI", "PCIE")
+    matrix = full(8, word.strip())
+    for gpu in lost:
+        for other in range(8):
+            if other != gpu:
+                matrix[gpu][other] = matrix[other][gpu] = pcie
+    if vendor == "amd":
+        matrix = [["0" if gpu == other else matrix[gpu][other] for other in range(8)] for gpu in range(8)]
+    path = written(tmp_path, smi(matrix) if vendor == "nvidia" else rocm(matrix))
+    command = "nvidia-smi nvlink -s" if vendor == "nvidia" else "rocm-smi"
+    with pytest.raises(InputError, match=rf"Ranks \[{', '.join(map(str, lost))}\] have none.*{command}"):
+        load_topology(path)
+    order = "+".join(str(gpu) for gpu in range(8) if gpu not in lost)
+    assert load_topology(f"{path},gpu_order={order}").gpus_per_node == (8 - len(lost),)
+
+
+def test_the_same_table_twice(tmp_path: Path) -> None:
+    """The output of two hosts in one text is one host, and a note says so."""
+    text = smi(full(8, "NV12"))
+    (note,) = [note for note in load_topology(written(tmp_path, text + text)).notes if "2 tables" in note]
+    assert "hosts=2" in note

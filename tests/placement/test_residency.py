@@ -232,8 +232,8 @@ def one_step(kind: list[int], ahead: dict[int, list[tuple[int, int]]], compute: 
         policy="predicted",
         kind=np.array(kind, np.uint8),
         issued=issued,
-        item_of=np.array([item for item, _ in events], np.int64),
-        access_of=np.array([access for _, access in events], np.int64),
+        item_of=np.array([item for item, _ in events], np.int32),
+        access_of=np.array([access for _, access in events], np.int32),
     )
     clock = Clock(unit="ms", transfer=np.full(4, 10.0), compute=np.full(2, compute), rest=1.0)
     times = clock.fetching(accesses, simulated)

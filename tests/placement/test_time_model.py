@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log
 from types import MappingProxyType
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.time import GPUS, Curve, Exchange, ExpertKernel, FittedError, Machine, TimeModel, kernel_for
+from placement.time import GPUS, Curve, Exchange, ExpertKernel, FittedError, Links, Machine, TimeModel, kernel_for
 from placement.time.calibration.exchanges import base_copies
 from placement.time.catalogue import Coefficients, coefficients_of, from_json, to_json
 from placement.time.exchange import Way
@@ -191,3 +192,22 @@ def test_values_out_of_range_are_refused(field: dict[str, object]) -> None:
     asked: dict[str, object] = {"phase": "decode"} | field
     with pytest.raises(InputError):
         TimeModel.of("h200:1x8", "olmoe", **asked)  # type: ignore[arg-type]
+
+
+def test_busiest_link_holds_up_an_exchange() -> None:
+    """Uplinks are shared by the ranks of a node, both directions apart; a slow one holds everyone up."""
+    links = Links(
+        node_of_gpu=np.array([0, 0, 1, 1]),
+        rank_gb_s=np.full(4, 10.0),
+        uplink_gb_s=np.full(2, 5.0),
+        launch_ms=1.0,
+    )
+    inside = np.zeros((4, 4))
+    inside[0, 1] = 0.02
+    assert links.ms(inside) == pytest.approx(1 + 2)
+    both = np.zeros((4, 4))
+    both[0, 2] = both[1, 3] = both[3, 0] = 0.01  # two leave node 0 over its uplink, one comes back beside them
+    assert links.ms(both) == pytest.approx(1 + 4)
+    slower = replace(links, uplink_gb_s=np.array([5.0, 1.25]))
+    assert slower.ms(np.stack([inside, both])) == pytest.approx([3, 1 + 16])
+    assert links.ms(np.eye(4)) == 1  # what stays is not moved

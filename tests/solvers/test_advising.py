@@ -12,7 +12,7 @@ import pytest
 from benchmarks.verdicts import CASES, asked, trace_of
 from placement import Plan
 from solvers import Advice, AdviceRequest, advise, advise_both
-from solvers.advising.others import with_hottest, with_replicas
+from solvers.advising.wider import around_hottest, with_hottest, with_replicas
 from traces import InputError, LoadCounts, Trace
 from traces.synthetic import Synthetic, generate
 
@@ -151,6 +151,17 @@ def test_hottest_experts_go_to_every_gpu_once() -> None:
     plan = Plan.of([[0, 1, 2, 3]], layer_ids=[0], num_experts=4, gpus_per_node=(2,))
     found = with_hottest(plan, np.array([[1.0, 9.0, 5.0, 2.0]]), 2)
     assert found.physical_to_logical_map.tolist() == [[0, 1, -1, 2, 2, 3, 1, -1]]
+
+
+def test_others_are_balanced_around_the_hottest() -> None:
+    """What the hottest expert leaves is even, and an expert that had its GPU has company."""
+    plan = Plan.of([[0, 1, 2, 3, 4, 5]], layer_ids=[0], num_experts=6, gpus_per_node=(2,))
+    found = around_hottest(plan, np.array([[9.0, 1.0, 1.0, 3.0, 3.0, 1.0]]), 1)
+    table = found.physical_to_logical_map.reshape(2, 4)
+    assert (table[:, -1] == 0).all()
+    assert not (table[:, :3] == 0).any()
+    load, copies = np.array([0, 1, 1, 3, 3, 1]), np.bincount(table[:, :3].ravel())
+    assert (load / np.maximum(copies, 1))[table[:, :3]].sum(axis=1).tolist() == [4.5, 4.5]
 
 
 def test_replicas_go_to_the_hottest_expert_and_the_idlest_gpu() -> None:

@@ -35,7 +35,7 @@ def test_every_change_gains_and_leaves_a_plan(seed: int) -> None:
         before, steep = after, now
 
 
-def _steep(replicas: np.ndarray, load: np.ndarray, share: np.ndarray) -> float:  # type: ignore[type-arg]
+def _steep(replicas: np.ndarray, load: np.ndarray, share: np.ndarray) -> float:
     part = (load / replicas.sum(axis=1)) @ replicas
     return float(((part / share) ** 8).sum())
 
@@ -46,7 +46,7 @@ def test_no_single_change_gains_more() -> None:
     table = random_table(rng, 1, 6, 3, 3, "replicas").astype(np.int32).reshape(3, 3)
     load, share = rng.dirichlet(np.ones(6)), np.full(3, 1 / 3)
 
-    def value(rows: np.ndarray) -> float:  # type: ignore[type-arg]
+    def value(rows: np.ndarray) -> float:
         return _steep(replicas_on_gpu(rows.reshape(1, -1), 6, 3)[0], load, share)
 
     start = value(table)

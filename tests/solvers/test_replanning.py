@@ -98,6 +98,18 @@ def test_counts_give_a_score() -> None:
     assert np.array_equal(first.load + second.load, counts[0].load)
 
 
+def test_counts_on_a_machine_are_timed() -> None:
+    """The expected pass gains about what passes of tokens do; counts of the same traffic leave the plan."""
+    counts = [LoadCounts.of(np.asarray(Profile.of(traffic(seed)).load)) for seed in (1, 2)]
+    same, other = (solvers.replan(running(), each, **TIMED) for each in counts)
+    assert (same.verdict, other.verdict) == ("leave_it", "replan")
+    assert other.unit == "ms per step"
+    tokens = solvers.replan(running(), traffic(2), **TIMED)
+    assert other.gain_fraction == pytest.approx(tokens.gain_fraction, abs=0.02)
+    with pytest.raises(InputError, match="Name the model that was recorded"):
+        solvers.replan(running(), counts[0], **(TIMED | {"model": "deepseek-v3"}))
+
+
 def test_a_dead_gpu_forces_a_plan() -> None:
     """What is left keeps its slots as far as it can; lost experts come from the checkpoint, in the first step."""
     found = solvers.replan(running(), traffic(1), dead_gpus=(2,), **TIMED)
@@ -169,7 +181,7 @@ def test_what_does_not_fit_is_refused(asked: dict[str, Any], code: str) -> None:
 
 def test_few_sequences_tell_nothing() -> None:
     """The rule wants eight sequences, and a gain that is above the cost or known to be below."""
-    measure: Any = object()
+    measure: Any = type("M", (), {"in_time": True, "least_groups": 8})()
     judged: Any = type("J", (), {"groups": 7, "interval": (0.1, 0.2), "half": 0.05, "per_expert": 100.0})()
     bill = Bill(stall_s=1.0, transfer_s=0.0, horizon_s=100.0)
     assert verdict_of(judged, measure, bill, 5) == "not_enough_data"

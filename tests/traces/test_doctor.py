@@ -394,6 +394,16 @@ def test_mixed_phases(ids: Any) -> None:
     assert "`phase`" in found.remedy
 
 
+def test_phases_of_other_sequences_are_not_mixed() -> None:
+    """Sequences have topics: prefill and decode of a few other ones differ by that alone."""
+    rng = np.random.default_rng(3)
+    topic = np.repeat(1.5 * rng.normal(size=(12, 2, 32)), 100, axis=0)
+    ids = np.argsort(-(topic + rng.gumbel(size=topic.shape)), axis=2)[:, :, :4].astype(np.int64)
+    sequence = np.arange(1200) // 100
+    columns = {"seq_id": sequence, "phase": (sequence % 3 == 0).astype(np.uint8)}
+    assert "mixed_phases" not in diagnosed(ids, num_experts=32, **columns).codes
+
+
 def test_other_faults_are_refused_as_ever(ids: Any) -> None:
     """What is no fault of a capture is an error of the reader's, with its place."""
     ids[7, 1] = [4, 4, 2, 3]
@@ -429,3 +439,29 @@ def test_options_of_files_have_no_effect_on_traces(ids: Any, tmp_path: Path) -> 
         check(trace, top_k=4)
     save(trace, tmp_path / "trace.jsonl")
     assert check(tmp_path / "trace.jsonl", top_k=4).codes == ()
+
+
+@pytest.mark.parametrize(("ranks", "told_of"), [((2,), "0-1"), ((0, 1, 3), "2"), ((0, 2, 4), None), ((0,), None)])
+def test_files_of_some_ranks(ranks: tuple[int, ...], told_of: str | None) -> None:
+    """Formats with a file per rank say whose files were read; every other rank may be all that record."""
+    load = np.random.default_rng(0).integers(100, 900, (3, 8))
+    diagnosis = check(load_counts(load, ranks=ranks))
+    if told_of is None:
+        assert diagnosis.codes == ()
+    else:
+        assert f"those of {told_of} are not there" in told(diagnosis, "single_rank").detail
+
+
+@pytest.mark.parametrize("form", ["counts_csv", "llama_csv"])
+def test_counts_of_experts_beyond_the_stated_ones(tmp_path: Path, form: str) -> None:
+    """Long tables are diagnosed where readers refuse them."""
+    pairs = [(layer, expert) for layer in range(2) for expert in range(9)]
+    rows = {
+        "counts_csv": [
+            "layer,expert,count",
+            *(f"{layer},{expert},{200 + 7 * expert * layer}" for layer, expert in pairs),
+        ],
+        "llama_csv": ["layer,expert", *(f"{layer},{expert}" for layer, expert in pairs for _ in range(200 + expert))],
+    }[form]
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    assert told(check(tmp_path / "t.csv", num_experts=8), "ids_beyond_experts").severity == "error"

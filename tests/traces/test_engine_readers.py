@@ -512,3 +512,24 @@ def test_failed_requests_and_raw_streams(tmp_path: Path) -> None:
     assert len(tokens_of(written(tmp_path / "a", answers))[1].topk_ids) == len(TOY.ids)
     stream = written(tmp_path / "b", b'data: {"choices": [{"index": 0}]}\n\ndata: [DONE]\n\n')
     assert "server-sent events" in refused("unknown_format", stream)
+
+
+def test_the_ranks_whose_files_were_read(tmp_path: Path) -> None:
+    """A file of one rank is told as that by the doctor."""
+    for tokens in (True, False):
+        files = sglang_records(TOY, tokens=tokens)
+        name = sorted(files)[2]
+        assert load(written(tmp_path / f"{tokens}.pt", files[name])).provenance.ranks == (2,)
+        assert load(write_bundle(tmp_path / str(tokens), files)).provenance.ranks == (0, 1, 2)
+
+
+def test_a_full_ring_with_an_idle_pass(tmp_path: Path) -> None:
+    """A ring whose last pass is used is full, also where a pass had no tokens."""
+    counts = np.ones((9, 2, 4), np.int32)
+    counts[3] = 0
+    for last, full in ((1, 9), (0, None)):
+        counts[8] = last
+        path = written(tmp_path / f"{last}.pt", torch_bytes({"logical_count": counts}))
+        assert load(path).provenance.full_buffer == full
+        path.with_suffix(".json").write_text(json.dumps({"logical_count": counts.tolist()}))
+        assert load(path.with_suffix(".json")).provenance.full_buffer == full

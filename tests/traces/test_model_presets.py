@@ -14,6 +14,7 @@ from traces.model.shape import shape_from_config
 # Billions of weights in the routed experts, from the models' own cards: all of the weights but attention and the like.
 ROUTED = {
     "deepseek-v3": 654,
+    "deepseek-v4-pro": 1547,
     "deepseek-v2-lite": 14.4,
     "qwen3-235b-a22b": 227,
     "qwen3-30b-a3b": 29,
@@ -97,3 +98,10 @@ def test_a_name_goes_where_a_config_does() -> None:
     assert layout_of("deepseek-v3").moe_layers == tuple(range(3, 61))
     with pytest.raises(InputError, match=r"none\.json"):
         layout_of("none.json")
+
+
+def test_experts_of_another_type_than_the_rest() -> None:
+    """DeepSeek-V4 quantizes its experts in 4 bits and all else in 8; its attention is of low rank on both sides."""
+    shape = load_model("deepseek-v4-pro").shape
+    assert (shape.weight_dtype, shape.top_k, shape.intermediate_size) == ("mxfp4", 6, 3072)
+    assert shape.attention_weights == pytest.approx(0.31e9, rel=0.05)

@@ -138,6 +138,7 @@ def _of_loads(
     of_rank = list(ranks.rank_findings(evidence, model))
     return [
         *of_rank,
+        *ranks.missing_ranks(provenance, bool(of_rank)),
         *layers.unrecorded(evidence, seen, model),
         *(() if of_rank else layers.layer_specific(evidence)),
         *layers.degenerate_layers(evidence),

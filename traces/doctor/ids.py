@@ -101,12 +101,13 @@ def _missing(seen: Observation) -> list[Finding]:
 def _fillers(seen: Observation, used: Ints, stated: int | None) -> Ints:
     """Return the ids in use that are fillers: far above all others and, where nobody states the experts, many."""
     below = np.concatenate([[-1], used[:-1]])
-    alone = used[(used - below > GAP) & np.isin(used, FILLERS) & (used >= (stated or 0))]
+    alone: Ints = used[(used - below > GAP) & np.isin(used, FILLERS) & (used >= (stated or 0))]
     if stated is not None or not len(alone):
         return alone
     others = seen.by_id[used[:-1]]
     usual = float(np.median(others)) if len(others) else 0.0
-    return alone[(alone == used[-1]) & (seen.by_id[alone] > MANY * usual)]
+    many: Ints = alone[(alone == used[-1]) & (seen.by_id[alone] > MANY * usual)]
+    return many
 
 
 def _listed_twice(seen: Observation, real: Ints) -> Ints:

@@ -25,17 +25,17 @@ class Seen(NamedTuple):
 
     Attributes
     ----------
-    ids : (3, L, V + 2)
-        Entries by phase (prefill, decode, unknown), layer and id; then those that are -1, and those that are no id.
-        Rows of nothing but zeros are left out, and so are layers of a token that are all zero: no token with K > 1
-        chooses that.
+    ids : (6, L, V + 2)
+        Entries by phase (prefill, decode, unknown; the same for the other half of the sequences), layer and id; then
+        those that are -1, and those that are no id. Rows of nothing but zeros are left out, and so are layers of a
+        token that are all zero: no token with K > 1 chooses that.
     columns : (K, V + 2)
         The same entries by their place in the token's list.
-    tokens : (3, L)
+    tokens : (6, L)
         Tokens with anything in the layer.
     blank : (L,)
         Tokens whose entries in the layer are all zero, where K > 1.
-    rows : (3, 5)
+    rows : (6, 5)
         By phase: rows of nothing but zeros, repeats of the row before, and rows of a single id other than 0; tokens and
         layers with id 0 twice beside others, and with another id twice.
     first : (5,)
@@ -76,7 +76,7 @@ def observe_rows(
     ids : (T, L, K) integers
     rows : (T,) int64
     phase : (T,) integers
-        0 prefill, 1 decode, 2 unknown.
+        0 prefill, 1 decode, 2 unknown; 3 more for the other half of the sequences.
     last : (L, K) integers
         The row before, if `has_last`.
     fillers_from : int
@@ -126,7 +126,7 @@ def observe_rows(
             continue
         h = np.uint64(0x9E3779B97F4A7C15)
         for layer in range(L):
-            there, twice, zeros = False, 0, 0
+            there, twice, zeros = False, np.int64(0), 0
             for k in range(K):
                 v = np.int64(ids[t, layer, k])
                 h = (h ^ np.uint64(v)) * np.uint64(0x100000001B3)

@@ -14,12 +14,13 @@ from traces.doctor.evidence import Evidence
 from traces.doctor.kernels import MISSING, OTHER, OTHER_TWICE, ZERO, Seen
 from traces.doctor.sequences import Sequences
 from traces.duplicates import check_duplicates
+from traces.profile.sample import row_priority
 from traces.repeats import LEAST_ROWS, LEAST_SHARE, Repeats
 from traces.rules import check_batch
 from traces.support.errors import InputError
 from traces.trace import Trace
 
-__all__ = ["FILLERS", "Observation"]
+__all__ = ["FILLERS", "PHASES", "UNKNOWN", "Observation"]
 
 FILLERS = (
     127,
@@ -29,10 +30,11 @@ FILLERS = (
     2_147_483_647,
     4_294_967_295,
 )  # -1 in the types that ids are kept in, or their ends
-UNKNOWN = 2  # phase
+UNKNOWN, PHASES = 2, 3
 MOST_CELLS = 65_536
 PART_TOKENS = 4_096
 BEYOND_CHANCE = 10  # times as many rows of zeros as independent layers would make
+HALVES = 1  # key of the hash that halves the sequences
 COMMON_SHARE = 0.1  # of all rows: a row that begins every sequence has that where they are of ten tokens
 TWICE_EACH = 2
 COMMON = 16_384  # rows that are followed as common ones
@@ -70,11 +72,11 @@ class Observation:
         layers, top_k = self.trace.num_layers, self.trace.top_k
         cells = max(256, self.trace.num_experts) + 2
         self.seen = Seen(
-            np.zeros((3, layers, cells), np.int64),
+            np.zeros((2 * PHASES, layers, cells), np.int64),
             np.zeros((top_k, cells), np.int64),
-            np.zeros((3, layers), np.int64),
+            np.zeros((2 * PHASES, layers), np.int64),
             np.zeros(layers, np.int64),
-            np.zeros((3, 5), np.int64),
+            np.zeros((2 * PHASES, 5), np.int64),
             np.full(5, -1, np.int64),
             np.zeros(cells, np.int64),
             np.zeros((3, COMMON), np.int64),
@@ -104,7 +106,11 @@ class Observation:
         # Fillers may repeat within a token; where nobody states the number of experts, the largest id may be one.
         experts = self.trace.num_experts
         stop = experts - (self.trace.provenance.experts_inferred and experts - 1 in FILLERS)
-        parts = [self._observe(batch, phase, stop, start) for start in range(0, len(ids), PART_TOKENS)]
+        part = phase
+        if self.sequences is not None and batch.seq_id is not None and known:
+            half = row_priority(np.asarray(batch.seq_id, np.int64), HALVES) & np.uint64(1)
+            part = phase + (PHASES * half).astype(np.uint8)
+        parts = [self._observe(batch, part, stop, start) for start in range(0, len(ids), PART_TOKENS)]
         hashes = np.concatenate(parts)
         if self.repeated_ids > before:
             self._refuse(replace(batch, topk_ids=_listed(ids, stop)))
@@ -206,9 +212,16 @@ class Observation:
         """Entries in rows and layers that are not all zero."""
         return int(self.seen.ids.sum())
 
-    def evidence(self, num_experts: int, phase: int | None = None) -> Evidence:
-        """Return the loads of the experts below `num_experts`, of all tokens or those of one phase."""
-        chosen = slice(None) if phase is None else slice(phase, phase + 1)
+    def evidence(self, num_experts: int, phase: int | None = None, half: int | None = None) -> Evidence:
+        """Return the loads of the experts below `num_experts`, of all tokens or those of one phase.
+
+        `half`: of one half of the sequences only, where these are known.
+        """
+        chosen = slice(phase, None, PHASES)
+        if phase is None:
+            chosen = slice(None)
+        elif half is not None:
+            chosen = slice(phase + PHASES * half, phase + PHASES * half + 1)
         load = self.seen.ids[chosen, :, :MISSING].sum(axis=0)[:, :num_experts]
         if load.shape[1] < num_experts:
             load = np.pad(load, ((0, 0), (0, num_experts - load.shape[1])))

@@ -14,6 +14,7 @@ __all__ = ["mixed_phases"]
 
 LEAST_TOKENS = 200  # of each phase
 DIFFERENT = 0.05  # of the load lies elsewhere, beyond what noise moves
+FEW = 2.0  # times what halves of the sequences tell, which is a guess where there are few
 CORRELATED = 2.0  # tokens of a sequence are alike: noise is so many times that of independent ones
 
 
@@ -33,7 +34,7 @@ def mixed_phases(seen: Observation, num_experts: int) -> Iterator[Finding]:
     # Half of the mean absolute difference of two normal estimates, were the loads the same.
     noise = float((np.sqrt(2 / np.pi * pooled * per_count).sum(axis=1) / 2).mean())
     apart = float((np.abs(first - second).sum(axis=1) / 2).mean())
-    if apart < DIFFERENT + CORRELATED * noise:
+    if apart < DIFFERENT + max(CORRELATED * noise, FEW * _between_sequences(seen, num_experts)):
         return
     yield Finding(
         code="mixed_phases",
@@ -44,3 +45,20 @@ def mixed_phases(seen: Observation, num_experts: int) -> Iterator[Finding]:
         "neither pass, and where prefill and decode run apart it is wrong for both.",
         remedy="Plan for one of them: `phase` prefill, or `phase` decode.",
     )
+
+
+def _between_sequences(seen: Observation, num_experts: int) -> float:
+    """Return how much of the load would lie elsewhere if the phases were drawn from the same sequences.
+
+    Sequences have topics, and few of them differ by themselves. Halves of a phase tell: were their loads those of `n`
+    sequences each, the variance of their difference is 2 / n, of a phase's own load 1 / (2 n).
+    """
+    squares = 0.0
+    for phase in (0, 1):
+        halves = [seen.evidence(num_experts, phase, half).load for half in (0, 1)]
+        there = (halves[0].sum(axis=1) > 0) & (halves[1].sum(axis=1) > 0)
+        if not there.any():
+            continue  # sequences are not known, or there is one
+        first, second = (load[there] / load[there].sum(axis=1, keepdims=True) for load in halves)
+        squares += (float((np.abs(first - second).sum(axis=1) / 2).mean()) / 2) ** 2
+    return float(np.sqrt(squares))

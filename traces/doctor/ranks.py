@@ -11,9 +11,10 @@ import numpy.typing as npt
 from traces.doctor.diagnosis import Finding
 from traces.doctor.evidence import Evidence
 from traces.model.layout import ModelLayout
+from traces.provenance import Provenance
 from traces.support.shown import runs
 
-__all__ = ["Ranks", "held_ranks", "rank_findings"]
+__all__ = ["Ranks", "held_ranks", "missing_ranks", "rank_findings"]
 
 ENOUGH = 8  # assignments per expert and layer, were they even: then a share of the experts is not unused by chance
 MOSTLY = 0.75  # of a rank's experts have tokens; a few may be left out by the router
@@ -114,6 +115,25 @@ def rank_findings(evidence: Evidence, model: ModelLayout | None) -> Iterator[Fin
             "counted.",
             remedy="Give the files of all stages together.",
         )
+
+
+def missing_ranks(provenance: Provenance, known: bool) -> Iterator[Finding]:
+    """Tell ranks whose files are not there; `known`: whether the loads tell it already.
+
+    Ranks in equal steps from 0 on are all: those between them compute the same tokens and may record nothing.
+    """
+    there = provenance.ranks
+    if known or not there or there == tuple(range(0, there[-1] + 1, there[1] if len(there) > 1 else 1)):
+        return
+    lacking = sorted(set(range(there[-1])) - set(there))
+    yield Finding(
+        code="single_rank",
+        severity="warning",
+        detail=f"The files are those of rank(s) {runs(there)}, and those of {runs(lacking)} are not there, nor perhaps "
+        "later ones: what the other ranks' tokens, or experts, have to do is not counted.",
+        remedy="Give the files of all ranks together.",
+        words=f"files of some ranks only ({runs(there)})",
+    )
 
 
 def _is_no_chance(evidence: Evidence, layers: int) -> bool:

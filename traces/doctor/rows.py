@@ -10,7 +10,7 @@ import numpy.typing as npt
 from traces.doctor.diagnosis import Finding
 from traces.doctor.evidence import share
 from traces.doctor.kernels import REPEATED, UNIFORM, ZERO
-from traces.doctor.observing import UNKNOWN, Observation
+from traces.doctor.observing import PHASES, UNKNOWN, Observation
 from traces.repeats import LEAST_ROWS, LEAST_SHARE, Repeats
 from traces.support.shown import runs
 
@@ -70,7 +70,7 @@ def _common(seen: Observation, count: int, first: int) -> Finding:
 
 
 def _zeros(seen: Observation, zero: int, first: int) -> Finding:
-    by_phase = seen.seen.rows[:, ZERO]
+    by_phase = seen.seen.rows[:, ZERO].reshape(-1, PHASES).sum(axis=0)
     where = f"from row {first:,} on"
     if by_phase[UNKNOWN] == 0:
         where += "; " + " and ".join(

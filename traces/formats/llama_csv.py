@@ -92,10 +92,13 @@ def open_llama_csv(file: TraceFile, hints: Hints) -> LoadCounts:
     if not layers.size:
         raise InputError.of("zero_tokens", file.name, "There is no activation.", "Check the recording.")
     largest = int(np.flatnonzero(counts.any(axis=0))[-1])
-    axes = Axes.settle(file, hints, len(layers), lambda: largest, layer_ids=layers)
+    beyond = hints.lenient and hints.experts is not None and largest >= hints.experts
+    counted = largest + 1 if beyond else None  # whoever looks at the counts tells
+    axes = Axes.settle(file, hints, len(layers), lambda: largest, layer_ids=layers, num_experts=counted)
     if not largest < axes.num_experts <= checks.MAX_EXPERTS:
         detail = f"Expert {largest} must be below `num_experts` = {axes.num_experts}."
-        raise InputError.of("id_out_of_range", file.name, detail, "Correct `num_experts`.")
+        remedy = "Correct `num_experts`, or leave out the lines of experts that are not routed (a fused shared one)."
+        raise InputError.of("id_out_of_range", file.name, detail, remedy)
     load = np.zeros((len(layers), axes.num_experts))
     load[:, : largest + 1] = counts[layers, : largest + 1]
     return checked_counts(file.name, "llama_csv", axes, load, f"sha256:{file.sha256()}", notes=notes, by_hand=True)

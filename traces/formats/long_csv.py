@@ -153,11 +153,14 @@ def _axes(file: TraceFile, hints: Hints, rows: npt.NDArray[np.int64], largest: i
     named = hints.layer_ids if hints.layer_ids is not None else hints.model.moe_layers if hints.model else None
     counted = rows.tolist() == list(range(len(rows))) and named is not None
     own = None if counted and np.size(np.asarray(named)) == len(rows) else rows
-    experts = hints.experts
-    if experts is not None and (type(experts) is not int or not largest < experts <= checks.MAX_EXPERTS):
+    experts, counted = hints.experts, None
+    if hints.lenient and type(experts) is int and experts <= largest:
+        counted = largest + 1  # whoever looks at the counts tells
+    elif experts is not None and (type(experts) is not int or not largest < experts <= checks.MAX_EXPERTS):
         detail = f"Expert {largest} must be below `num_experts` = {experts!r:.40}."
-        raise InputError.of("id_out_of_range", file.name, detail, "Correct `num_experts`, or check `model`.")
-    return Axes.settle(file, hints, len(rows), lambda: largest, layer_ids=own)
+        remedy = "Correct `num_experts`, or check `model`; leave out the lines of experts that are not routed (a fused "
+        raise InputError.of("id_out_of_range", file.name, detail, f"{remedy}shared one).")
+    return Axes.settle(file, hints, len(rows), lambda: largest, layer_ids=own, num_experts=counted)
 
 
 def _wide(load: npt.NDArray[np.float64], experts: int, layers: int = 0) -> npt.NDArray[np.float64]:

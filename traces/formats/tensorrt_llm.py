@@ -15,7 +15,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,8 @@ def _open_counts(
     if len({tuple(rank.iterations) for rank in ranks}) > 1:
         notes.append("The ranks recorded different iterations; all are counted.")
     axes = Axes.settle(bundle, hints, len(layers), lambda: -1, layer_ids=np.array(layers), num_experts=experts)
-    return checked_counts(bundle.name, "tensorrt_llm", axes, load, f"sha256:{bundle.sha256()}", notes=notes)
+    counted = checked_counts(bundle.name, "tensorrt_llm", axes, load, f"sha256:{bundle.sha256()}", notes=notes)
+    return replace(counted, provenance=counted.provenance.of_ranks(rank.number for rank in ranks))
 
 
 def _open_tokens(
@@ -181,7 +182,7 @@ def _open_tokens(
     )
     if uneven:
         dropped.append(f"{sum(uneven.values())} iterations of a rank lack tokens in a layer and were left out.")
-    return axes.trace(
+    trace = axes.trace(
         bundle,
         "tensorrt_llm",
         (*notes, *dropped),
@@ -190,6 +191,7 @@ def _open_tokens(
         columns=frozenset({"source_rank"}),
         read=read,
     )
+    return replace(trace, provenance=trace.provenance.of_ranks(rank.number for rank in ranks))
 
 
 def _without_copies(ranks: list[_Rank]) -> tuple[list[_Rank], list[str]]:

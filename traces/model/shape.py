@@ -126,6 +126,8 @@ def _weight_dtype(content: Any, fields: Mapping[str, Any]) -> str | None:
     """Return how the experts are stored; None where it is said and not understood."""
     said = _quantization(content, fields)
     method = str(said.get("quant_method", ""))
+    if fields.get("expert_dtype") == "fp4":  # DeepSeek-V4: blocks of 32 with a scale of 8 bits, the rest in fp8
+        return "mxfp4"
     if not method:
         return "bfloat16"
     if method == "fp8":
@@ -153,4 +155,9 @@ def _attention_weights(fields: Mapping[str, Any], hidden: int) -> int:
         into = hidden * queries + queries * heads * (nope + rope) if queries else hidden * heads * (nope + rope)
         return into + hidden * (latent + rope) + latent * heads * (nope + value) + heads * value * hidden
     size = number("head_dim") or hidden // heads
+    queries, outward = number("q_lora_rank"), number("o_lora_rank")
+    if queries and outward:  # DeepSeek-V4: low rank on both sides, keys that are the values
+        groups = number("o_groups") or 1
+        into = hidden * queries + queries * heads * size + hidden * (kv or heads) * size
+        return into + heads * size * outward + groups * outward * hidden
     return 2 * hidden * heads * size + 2 * hidden * (kv or heads) * size

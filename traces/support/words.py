@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-__all__ = ["Beyond", "HoldOutBy", "Phase"]
+__all__ = ["Beyond", "CutBy", "HoldOutBy", "Phase"]
 
 Beyond = Literal["refuse", "none"]
+CutBy = Literal["tokens", "source"]
 HoldOutBy = Literal["sequence", "time", "source"]
 Phase = Literal["prefill", "decode"]

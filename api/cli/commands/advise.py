@@ -34,6 +34,7 @@ def advise(
     output: Annotated[
         Path | None, output_option("--output", "-o", metavar="FILE", text="Plan that was found, to write (JSON).")
     ] = None,
+    report: Annotated[Path | None, output_option(metavar="FILE", text="HTML report to write.")] = None,
     as_json: Json = False,
 ) -> None:
     """Say whether a change of placement is worth it in milliseconds, and what else could be done.
@@ -51,7 +52,7 @@ def advise(
     running = asked.get("plan")
     with Checks() as checks:
         read = reading.build(checks)
-        checks.run(lambda: check_outputs({"--output": output}, (trace, running)))
+        checks.run(lambda: check_outputs({"--output": output, "--report": report}, (trace, running)))
         checks.run(lambda: _refuse(output, asked, plan_format))
         machine: Any = checks.run(lambda: Machine.parse(asked.get("machine")))
         model: Any = checks.run(lambda: load_model(asked.get("model")))
@@ -67,11 +68,18 @@ def advise(
         if request.phase == "both":
             both = advise_both(source, request=request, workers=workers, tell=shown.phase)
             document, text = both.as_dict(), both_text(both)
+            advices = list(both.phases.values())
         else:
             advice: Advice = advise_one(source, request=request, workers=workers, tell=shown.phase)
             document, text = advice.as_dict(), advice_text(advice)
+            advices = [advice]
             if output is not None:
                 advice.plan.save(output)
+    if report is not None:
+        from api.report.timing import write_advice
+
+        write_advice(report, advices)
+        say(f"Report written to {report}", "note")
     if output is not None:
         say(f"Plan written to {output}", "note")
     if as_json:

@@ -215,7 +215,9 @@ def _table(document: dict[str, Any]) -> str:
     header += costs
     columns = ["slots_per_gpu", "redundant_experts"] if document["against"] == "replicas" else []
     columns += ["extra_bytes"] if columns and document["points"][0]["extra_bytes"] is not None else []
-    columns += [name for name in ("moved_experts", "moved_bytes") if document["points"][0][name] is not None]
+    columns += [
+        name for name in ("moved_experts", "moved_bytes", "lost_experts") if document["points"][0][name] is not None
+    ]
     header += [name.replace("_", "\n", 1).replace("_", " ") for name in columns]
     rows = []
     for number, point in enumerate(document["points"]):

@@ -62,7 +62,7 @@ def plan_remotely(
     """
     from api.cli.engine_file import EngineFile
     from api.report.summary import warnings_text
-    from api.report.verdict import NO_ENGINE
+    from api.report.verdict import NO_ENGINE, UNITS
 
     with progress() as shown, service_at(server) as service:
         from api.resources.schemas import PlanBody  # installed with the client, which is here
@@ -89,15 +89,20 @@ def plan_remotely(
         loaded = None if engine_file is None else engine_file.write(found)
     text = None if plan.summary is None else plan.summary.pop("text", None)  # for people; the figures are those of here
     hint = None if plan.summary is None else balance_hint(plan.summary)
+    timed = body.get("time", {}).get("machine") is not None
+    said = timed or body.get("objective", {}).get("execution") is not None
     document = plan.model_dump(mode="json", exclude={"plan"}) | {
         "plan": None if plan.plan is None else str(output),
         "report": None,
         "engine": engine,
         "engine_file": None if loaded is None else loaded["file"],
         "load": None if loaded is None else loaded["load"],
-        "assumed": NO_ENGINE if engine is None and body.get("objective", {}).get("execution") is None else None,
+        "unit": UNITS[timed],
+        "assumed": NO_ENGINE if engine is None and not said else None,
         "hints": [] if hint is None else [hint],
     }
+    if plan.summary is not None and "advice" in plan.summary:
+        document["advice"] = plan.summary["advice"]
     for note in () if plan.summary is None else plan.summary["notes"]:
         say(note, "note")
     for warning in warnings_text(plan.warnings):

@@ -50,7 +50,7 @@ def replay_of(body: EvaluationBody, plan: Mapping[str, Any], request: Mapping[st
     if body.topology is not None:
         topology = body.topology
     elif request is not None:
-        topology = PlanBody.model_validate(request).topology
+        topology = PlanBody.model_validate(request).topology or _topology(plan)
     else:
         topology = _topology(plan)
     asked = {name: getattr(body, name) for name in ("engine", *CHOICES, "decode_batch", "pass_tokens")}

@@ -16,7 +16,7 @@ from api.resources.searches.running import overtime_note, plan_text, study_of
 from api.store.leases import StaleAttemptError, Task
 from api.telemetry.gauges import PlanLoad
 from placement import Plan
-from solvers import Event, Solution, Study
+from solvers import Event, Solution, Study, advice_on
 from solvers.counted import expected_load
 from traces import InputError
 
@@ -78,7 +78,10 @@ def _summary(attempt: Attempt, study: Study, solution: Solution) -> tuple[dict[s
         reporter.interrupt.clear()
     try:
         comparison = study.compare(plan=solution, workers=attempt.job.threads)
-        return comparison.as_dict() | {"text": summary_text(study, solution, comparison)}, warnings
+        told = comparison.as_dict() | {"text": summary_text(study, solution, comparison)}
+        if study.request.time and study.baseline is not None:
+            told["advice"] = advice_on(study, solution.plan).detailed()
+        return told, warnings
     except AttemptInterruptedError:
         warnings.append("There is no summary: the plan was cancelled before it was made.")
     except (InputError, MemoryError) as error:

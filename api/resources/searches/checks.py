@@ -10,6 +10,7 @@ from api.resources.traces.answers import engine_of_facts
 from api.resources.traces.inspection import outline
 from solvers import Request, Study, check_start, solver_from
 from solvers.source import dumps_held_out, refuse_unused
+from solvers.timed.request import Timed
 from traces import InputError
 from traces.splitting import no_sources
 
@@ -50,6 +51,7 @@ def check(request: Request, facts: Mapping[str, Any], max_job_bytes: int) -> Non
         raise InputError.of(
             "hold_out_counts", "/hold_out" if request.hold_out else "/hold_out_by", detail, "Leave it out."
         )
+    request = _without_time(request, facts)
     if layers * experts * gpus > CHECK_CELLS:
         return
     request = replace(request, hold_out=None, hold_out_by=None)
@@ -61,3 +63,17 @@ def check(request: Request, facts: Mapping[str, Any], max_job_bytes: int) -> Non
         raise InputError.of("unsupported", "/solver", detail, "Choose another solver, such as 'auto'.")
     if request.start is not None:
         check_start(problem, request.start)
+
+
+def _without_time(request: Request, facts: Mapping[str, Any]) -> Request:
+    """Check what is asked of time as far as facts can tell, and return the rest of the request."""
+    if not request.time:
+        return request
+    if facts["kind"] == "counts":
+        detail = "Time needs tokens, in passes: the source holds counts."
+        raise InputError.of("counts_only", "/time", detail, "Give a trace with token identity (topk_ids).")
+    model = request.time.time_model(request.engine)
+    if model.model.shape.num_experts != facts["num_experts"]:
+        detail = f"{model.model.name} has {model.model.shape.num_experts} experts, the trace {facts['num_experts']}."
+        raise InputError.of("experts_differ", "/time/model", detail, "Name the model that was recorded.")
+    return replace(request, time=Timed())

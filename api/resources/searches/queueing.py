@@ -17,6 +17,7 @@ from api.settings.settings import Settings
 from api.store.rows import ConflictError
 from api.store.tenant import TenantStore
 from placement import Plan
+from placement.topology.file import topology_to_dict
 from solvers import Request
 from traces import InputError, Violations
 
@@ -65,6 +66,8 @@ def checked(body: PlanBody | FrontBody, settings: Settings, store: TenantStore) 
     assert trace is not None
     check(request, trace.facts, settings.max_job_bytes)
     content = body.model_dump(mode="json")
+    if body.topology is None:  # what follows from the machine is told, as whoever asks for another plan needs it
+        content["topology"] = topology_to_dict(request.machine)
     content["limits"]["time_s"] = request.limits.time_s  # left out means the default, null means none
     expected = expected_s(request, trace.bytes, settings.max_time_limit_s)
     return Checked(request=content, start=text, expected_s=expected)

@@ -58,10 +58,8 @@ def run_prefetch(
     confidence: float,
     kind: npt.NDArray[np.uint8],
     issued: Ints,
-    item_of: Ints,
-    access_of: Ints,
-) -> int:
-    """Run a cache by aged frequency with a buffer, and return how many experts were prefetched.
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Run a cache by aged frequency with a buffer; return what each prefetch fetches, and the access that it serves.
 
     When a layer's experts are known, those of the layer `lookahead` further are predicted, and up to `width` of them
     that are not in the cache are fetched into the buffer. When that layer is computed, its part of the buffer is
@@ -85,8 +83,11 @@ def run_prefetch(
         Set to `CACHED`, `PREFETCHED` or `FETCHED`.
     issued : (P * L + 1,) integers
         Set to where the prefetches that each set issues begin.
-    item_of, access_of : (M,) integers
-        Set to what each prefetch fetches, and to the access that it serves, -1 if none.
+
+    Returns
+    -------
+    item_of, access_of : (M,) int32
+        Experts (``layer * E + expert``), and accesses, -1 where a prefetch serves none.
     """
     layers = len(group)
     experts = len(value) // layers
@@ -99,6 +100,7 @@ def run_prefetch(
     event = np.full(len(value), -1, np.int64)  # the prefetch that an item is in the buffer by
     chance = np.zeros(experts, np.float64)
     count = 0
+    item_of, access_of = np.empty(1024, np.int32), np.empty(1024, np.int32)
     issued[0] = 0
     for index in range(sets):
         layer, step = index % layers, index // layers
@@ -144,9 +146,12 @@ def run_prefetch(
                 if best < 0:
                     break
                 chance[best] = 0.0
+                if count == len(item_of):  # nobody knows how many there will be
+                    item_of = np.concatenate((item_of, np.empty_like(item_of)))
+                    access_of = np.concatenate((access_of, np.empty_like(access_of)))
                 item_of[count] = ahead + best
                 access_of[count] = -1
                 event[ahead + best] = count
                 count += 1
         issued[index + 1] = count
-    return count
+    return item_of[:count].copy(), access_of[:count].copy()

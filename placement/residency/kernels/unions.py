@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["count_pairs", "next_uses", "unite"]
+__all__ = ["count_pairs", "next_uses", "take_lanes", "unite"]
 
 Ints = npt.NDArray[np.integer[Any]]
 
@@ -46,6 +47,24 @@ def unite(ids: Ints, bounds: Ints, num_experts: int, start: Ints, expert: Ints, 
                     at += 1
             start[step * ids.shape[1] + layer + 1] = at
     return at
+
+
+@numba.njit(nogil=True, cache=True)
+def take_lanes(size: Ints, lanes: int, begin: Ints, lane: Ints) -> None:
+    """Give each sequence the lane that is free first, in their order.
+
+    Parameters
+    ----------
+    size : (S,) integers
+        Tokens of each sequence.
+    lanes : int
+    begin, lane : (S,) integers
+        Set to the step that each sequence begins with, and to its lane.
+    """
+    free = [(0, number) for number in range(min(lanes, len(size)))]  # a heap from the start, as it ascends
+    for sequence in range(len(size)):
+        begin[sequence], lane[sequence] = free[0]
+        heapq.heapreplace(free, (begin[sequence] + size[sequence], lane[sequence]))
 
 
 @numba.njit(nogil=True, cache=True)

@@ -15,6 +15,8 @@ from traces import InputError, Violations
 
 __all__ = ["Machine", "joined", "no_links"]
 
+JOINED = 3  # GPUs: a bridge joins two, and leaves others out; a switch, or a mesh, joins all of a host
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -78,6 +80,7 @@ class Machine:
             raise InputError.of("domain_unknown", "/topology/domain", detail, remedy)
         rack = overrides.domain == "rack"
         self._check_used(overrides)
+        self._check_links()
         replica = np.repeat(np.arange(hosts), gpus)
         network, told = network_of(
             overrides,
@@ -139,6 +142,23 @@ class Machine:
                 remedy = "Leave it out." if not alone else "Leave it out, or say how many hosts there are: hosts=4."
                 found.add("without_effect", f"/topology/{key}", f"{reason}: {key} has no effect.", remedy)
         found.raise_if_any()
+
+    def _check_links(self) -> None:
+        """Refuse GPUs that have lost their links, wherever they stand: others of their host are joined by theirs."""
+        linked = (self.bandwidth > 0) & ~self.over_pcie
+        without = ~linked.any(axis=1)
+        lost = [
+            rank
+            for rank in np.flatnonzero(without).tolist()
+            if np.bincount(self.domain[(self.host == self.host[rank]) & ~without], minlength=1).max() >= JOINED
+        ]
+        if not lost:
+            return
+        kind, command = ("XGMI", "rocm-smi --showtopo") if "HIP" in self.visible else ("NVLink", "nvidia-smi nvlink -s")
+        detail = f"{kind} joins the other GPUs of their host: domains {self.domain.tolist()[:64]} by rank. Ranks "
+        detail += f"{lost[:8]} have none."
+        remedy = f"Check the links with `{command}`. To plan without these GPUs, give the others as gpu_order."
+        raise InputError.of("node_order", "/topology", detail, remedy)
 
     def ordered(self, order: tuple[int, ...]) -> Machine:
         """Return the machine with its GPUs in another order of ranks; those that are not named are not used.

@@ -66,7 +66,8 @@ def read(text: str, name: str, overrides: Overrides) -> Machine:
         If rows are missing or contradict each other, a word is unknown, or the links' speed can't be told.
     """
     lines = text.splitlines()
-    table = _chosen(_tables(lines, name), name)
+    tables = _tables(lines, name)
+    table = _chosen(tables, name)
     gpus = len(table.words)
     links, shares = _numbers(table, name)
     hidden = not links.any() and _hides_nvlink(lines)
@@ -95,8 +96,18 @@ def read(text: str, name: str, overrides: Overrides) -> Machine:
         network_ports=table.ports,
         # Without NVLink, or with other counts than those of NVLink switches that join hosts, it ends here.
         host_ends_nvlink=None if links.max() >= AMBIGUOUS_LINKS and gpus <= 4 else True,
-        notes=_notes(table, links, speed, None if overrides.pcie_gb_s else pcie, overrides, hidden),
+        notes=(
+            *_notes(table, links, speed, None if overrides.pcie_gb_s else pcie, overrides, hidden),
+            *_twice(sum(one.words == table.words for one in tables), overrides.hosts),
+        ),
     )
+
+
+def _twice(alike: int, hosts: int) -> tuple[str, ...]:
+    """Return a note where the text has the same table several times, and the caller names one host."""
+    if alike == 1 or hosts > 1:
+        return ()
+    return (f"The text has {alike} tables that are alike, which are read as one host: add hosts={alike} if it is not.",)
 
 
 def _notes(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from placement import Problem
 from solvers.arrange.conform import separate_replicas
 from solvers.arrange.in_order import in_order
+from solvers.arrange.survival.repair import alive_by_load, kept_alive
 from solvers.methods.annealing.replay.budgets import budgeted_by_load
 from solvers.methods.annealing.replay.improve import improve_fanout
 from solvers.methods.annealing.tables.crossover import Pool
@@ -28,7 +29,7 @@ from solvers.searching.search import Search
 from solvers.searching.threads import run_together
 from traces import Violations
 
-__all__ = ["Annealing"]
+__all__ = ["Annealing", "searches_by_tokens"]
 
 Table = npt.NDArray[np.int32]
 # At a time, and in all, to tell how many restarts there is time for; some 2 ms at a time, so that a stalled core shows.
@@ -89,7 +90,7 @@ class Annealing:
         ):
             return "replicas under dispatch need a sample of tokens, but the profile has counts only."
         tables = 3 * 8 * problem.num_layers * problem.num_slots**2
-        if not _replays(problem) and tables > MAX_TABLE_BYTES:
+        if not searches_by_tokens(problem) and tables > MAX_TABLE_BYTES:
             return (
                 f"{problem.num_layers} layers of {problem.num_slots} slots need tables of {tables / 1e9:.1f} GB "
                 f"(at most {MAX_TABLE_BYTES / 1e9:g}); use fewer slots per GPU."
@@ -98,10 +99,10 @@ class Annealing:
 
     def run(self, problem: Problem, search: Search) -> None:
         """Search until done."""
-        if _replays(problem):
+        if searches_by_tokens(problem):
             improve_fanout(problem, search, hot=self.hot, cold=self.cold)
             return
-        bases = [in_order(problem, search)]
+        bases = [kept_alive(problem, in_order(problem, search))]
         replicated = _replicated(problem)
         if replicated is not None:
             bases.append(replicated)
@@ -196,7 +197,7 @@ class Annealing:
         return count, trials / count / (problem.num_layers * problem.num_slots)
 
 
-def _replays(problem: Problem) -> bool:
+def searches_by_tokens(problem: Problem) -> bool:
     """Whether trials are priced by replay of tokens; else by tables over pairs of slots."""
     objective = problem.objective
     spare = bool(problem.capacity.sum() > problem.num_experts)
@@ -211,6 +212,8 @@ def _replicated(problem: Problem) -> Table | None:
     constraints = problem.constraints
     if not problem.load_counts or problem.num_slots == problem.num_experts:
         return None
+    if problem.sizes.survival is not None:
+        return alive_by_load(problem)
     if problem.replicas_limited and not (constraints.pins or constraints.forbidden or constraints.groups):
         return budgeted_by_load(problem)
     if not problem.is_free or Eplb().supports(problem) is not None:

@@ -69,6 +69,8 @@ class Assignment:
             return f"with dedup {objective.dedup!r} the cost of an expert depends on the others of its layer."
         if constraints.groups:
             return "it knows no groups."
+        if problem.sizes.survival is not None:
+            return "it does not know what has to survive."
         if (problem.pinned.sum(axis=2) > 1).any():
             return "it places one replica of each expert, but an expert is pinned to several GPUs."
         return None
@@ -111,10 +113,10 @@ class _Sweeps:
         for pin in problem.constraints.pins:
             elsewhere = np.arange(problem.num_gpus) != pin.gpu
             self.barred[problem.rows_of(pin), pin.expert] |= elsewhere
-        objective, affinity = problem.objective, problem.profile.affinity
+        objective = problem.objective
         self.priced = problem.load_caps is not None and objective.load_excess_weight > 0
         self.pairs = self.fixed = None
-        if objective.execution == "context_coherent" and affinity is not None:
+        if objective.execution == "context_coherent" and (affinity := problem.profile.affinity) is not None:
             self.pairs = affinity * (objective.traffic_weight / max(problem.pair_weight, 1.0))
         else:
             homes, load = home_share(problem), problem.profile.load

@@ -58,6 +58,8 @@ class ChainDp:
         """Context-coherent problems with few arrangements; one replica of each expert."""
         if problem.objective.execution != "context_coherent":
             return "it follows tokens from layer to layer (execution 'context_coherent')."
+        if problem.sizes.survival is not None:
+            return "it does not know what has to survive."
         if (problem.pinned.sum(axis=2) > 1).any():
             return "it places one replica of each expert, but an expert is pinned to several GPUs."
         if problem.num_experts > MAX_EXPERTS and problem.num_gpus > 1:

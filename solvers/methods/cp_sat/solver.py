@@ -66,6 +66,8 @@ class CpSat:
             return "its model does not count activated experts."
         if problem.replicas_limited:
             return "its model has no budget of replicas."
+        if problem.sizes.survival is not None:
+            return "it does not know what has to survive."
         layers = self.neighbourhood_layers or problem.num_layers
         needs = min(layers, problem.num_layers) * problem.num_experts * count_patterns(problem)
         # Pins and exclusions leave out patterns; that the enumeration itself is short is what counts here.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from placement import Problem
 from solvers.arrange.conform import separate_replicas
 from solvers.arrange.in_order import in_order
+from solvers.arrange.survival.repair import alive_by_load
 from solvers.methods.eplb.solver import Eplb
 from solvers.searching.search import Search
 
@@ -19,7 +20,9 @@ Table = npt.NDArray[np.int32]
 
 
 def base_plan(problem: Problem, search: Search) -> Table:
-    """Return the map (L, S) to start from: EPLB's where it applies, else experts in order."""
+    """Return the map (L, S) to start from: EPLB's where it applies, one that survives what it has to, or in order."""
+    if problem.sizes.survival is not None:
+        return alive_by_load(problem)
     return eplb_apart(problem, Eplb()) if Eplb().supports(problem) is None else in_order(problem, search)
 
 

@@ -18,6 +18,8 @@ import numpy.typing as npt
 from placement import Problem
 from placement.cost.shares import home_share
 from solvers.arrange.conform import separate_replicas
+from solvers.arrange.survival.repair import alive_by_load, kept_alive
+from solvers.arrange.survival.rule import alive_of
 from solvers.methods.load_balance.solver import balanced
 from solvers.methods.load_search.kernels.moves import NUDGE, Layer, anneal_layer, layer_cost
 from solvers.searching.kernels.random import State, seeded
@@ -110,9 +112,13 @@ class _Layers:
     @classmethod
     def of(cls, problem: Problem, start: npt.NDArray[np.integer[Any]] | None) -> _Layers:
         """Start from a plan, or from an even one."""
-        table = balanced(problem, problem.spare_replicas // problem.num_layers) if start is None else start
+        spare = problem.spare_replicas // problem.num_layers
+        table = start
+        if table is None:
+            table = balanced(problem, spare) if problem.sizes.survival is None else alive_by_load(problem)
         if _twice(problem, table):
             table = separate_replicas(table.astype(np.int64), problem.profile.load, problem.num_gpus)
+        table = kept_alive(problem, table)
         slots = _by_gpu(problem, table).astype(np.int64)
         for gpu, room in enumerate(problem.capacity.tolist()):
             slots[:, gpu] = np.sort(slots[:, gpu], axis=1)[:, ::-1]
@@ -143,7 +149,9 @@ class _Layers:
         warm = method.hot / (1 + (number - 1) % 4)  # rounds from hot and from cooler
         fill = bool(self.problem.full_slots)
         heat = (warm * price, min(method.cold, warm) * price)
-        cost = float(anneal_layer(slots, self._priced(row, self.prices), fill, *heat, trials, state))
+        problem = self.problem
+        alive = alive_of(slots.ravel(), problem.sizes.survival, problem.num_experts, problem.slots_per_gpu)
+        cost = float(anneal_layer(slots, self._priced(row, self.prices), alive, fill, *heat, trials, state))
         if cost >= self.cost[row] - GAIN * abs(self.cost[row]):
             return False
         self.slots[row], self.cost[row] = slots, cost

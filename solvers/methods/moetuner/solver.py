@@ -71,6 +71,8 @@ class MoeTuner:
             return "its second programme needs the transitions between layers, which counts per expert don't tell."
         if constraints.pins or constraints.forbidden or constraints.groups:
             return "it knows no pins, exclusions or groups."
+        if problem.sizes.survival is not None:
+            return "it does not know what has to survive."
         most = -(-problem.num_experts // problem.num_gpus)
         if problem.capacity.min() < most:
             return f"it puts equal counts on all GPUs, up to {most} experts, but some have fewer slots."

@@ -75,6 +75,8 @@ class SetPartition:
             return reason
         if problem.constraints.groups:
             return "it knows no groups."
+        if problem.sizes.survival is not None:
+            return "it does not know what has to survive."
         if problem.objective.activated_weight:
             return "it does not count activated experts."
         if (sets := count_sets(problem)) > self.max_sets:

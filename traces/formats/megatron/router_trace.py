@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -88,6 +88,7 @@ def open_bundle(bundle: Bundle, hints: Hints) -> Trace:
     if not ranks:
         raise InputError.of("zero_tokens", bundle.name, "There is no decoder record.", "Check the recording.")
     layers = _common_layers(ranks, bundle.name)
+    there = {part.number for part in ranks}
     ranks, repeated = without_copies(ranks, "tokens")
     complete = frozenset(layers)
     tokens = sum(part.tokens_by_layers[complete] for part in ranks)
@@ -128,7 +129,7 @@ def open_bundle(bundle: Bundle, hints: Hints) -> Trace:
     notes += [*repeated, *_notes(ranks, complete)]
     if not given and model is None:
         notes.append(STAGES)
-    return axes.trace(
+    trace = axes.trace(
         bundle,
         "megatron",
         tuple(notes),
@@ -137,6 +138,7 @@ def open_bundle(bundle: Bundle, hints: Hints) -> Trace:
         columns=frozenset({"source_rank"}),
         read=read,
     )
+    return replace(trace, provenance=trace.provenance.of_ranks(there))
 
 
 def _common_layers(ranks: list[_Rank], name: str) -> list[int]:

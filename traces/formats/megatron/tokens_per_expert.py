@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,7 @@ def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
         notes.append(f"Iterations do not rise {back} times (a run that was resumed); all are counted.")
     if len({frozenset(rank.iterations) for rank in ranks}) > 1:
         notes.append("The ranks recorded different iterations; all are counted.")
+    there = {rank.number for rank in ranks}
     ranks, repeated = without_copies(ranks, "counts")
     notes += repeated
     load, source = _joined(ranks, layers, local, hints, bundle, notes)
@@ -124,9 +125,10 @@ def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
         num_experts=load.shape[1],
     )
     digest = f"sha256:{bundle.sha256()}"
-    return checked_counts(
+    counts = checked_counts(
         bundle.name, READER.name, axes, load.astype(np.float64), digest, notes=notes, source_load=source
     )
+    return replace(counts, provenance=counts.provenance.of_ranks(there))
 
 
 def _joined(

@@ -12,6 +12,8 @@ SGLang 0.5.23, ``--init-expert-location``: ``sglang/srt/eplb/expert_location.py`
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -39,7 +41,7 @@ def open_logical_count(file: TraceFile, hints: Hints) -> LoadCounts:
     """Sum the counts over all steps, in constant memory."""
     rows: list[npt.NDArray[np.float64]] = []
     total: npt.NDArray[np.float64] | None = None
-    steps, filled, deep = 0, 0, 0
+    steps, filled, deep, last = 0, 0, 0, False
     place = f"{file.name}#/logical_count"
     with file.open() as stream:
         for depth, row in numbers_under(stream, file.name, tuple(sorted(COUNT_KEYS))):
@@ -58,7 +60,8 @@ def open_logical_count(file: TraceFile, hints: Hints) -> LoadCounts:
                 if total is not None and (deep == 2 or step.shape != total.shape):
                     raise _uneven(place)
                 total = step if total is None else total + step
-                steps, filled, rows = steps + 1, filled + bool(step.any()), []
+                last = bool(step.any())
+                steps, filled, rows = steps + 1, filled + last, []
             elif depth or deep != 3 or rows:  # an empty list
                 raise _uneven(place)
     if total is None:
@@ -66,7 +69,9 @@ def open_logical_count(file: TraceFile, hints: Hints) -> LoadCounts:
     notes = (f"Counts of {steps} steps were summed.",) if steps > 1 else ()
     if filled < steps:
         notes = (*notes, f"{steps - filled} of {steps} steps hold no counts.")
-    return loads_of(Bundle.single(file), hints, READER.name, total, notes)
+    counts = loads_of(Bundle.single(file), hints, READER.name, total, notes)
+    full = steps if steps > 1 and last else None  # idle passes are empty too, but a buffer is filled from its start on
+    return replace(counts, provenance=replace(counts.provenance, full_buffer=full))
 
 
 def _uneven(place: str) -> InputError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from traces.counts import LoadCounts
@@ -24,18 +26,18 @@ def open_per_pass(bundle: Bundle, hints: Hints) -> LoadCounts:
     physical = [np.zeros(file.logical.shape, np.int64) for file in recording.files]
     for record, numbers in opened_in_turn(recording):
         assert record.counts is not None
-        counts = numbers.array(record.counts)
-        if counts.min(initial=0) < 0:
+        part = numbers.array(record.counts)
+        if part.min(initial=0) < 0:
             raise InputError.of("negative_count", record.place, "A count is negative.", "Check the recording.")
-        physical[record.source] += counts.astype(np.int64)
+        physical[record.source] += part.astype(np.int64)
     experts = 1 + max(int(file.logical.max()) for file in recording.files)
     load = np.zeros((recording.num_layers, experts), np.float64)
-    for file, counts in zip(recording.files, physical, strict=True):
-        load += fold_load(counts, file.logical, experts)
+    for file, slots in zip(recording.files, physical, strict=True):
+        load += fold_load(slots, file.logical, experts)
     passes = len({record.order[0] for record in recording.records})
-    ranks = len({record.order[1] for record in recording.records})
-    note = f"Counts of {passes} passes were summed over {ranks} ranks."
-    return loads_of(bundle, hints, READER.name, load, (note, *recording.notes), logical=recording.num_experts)
+    note = f"Counts of {passes} passes were summed over {len(recording.ranks)} ranks."
+    counts = loads_of(bundle, hints, READER.name, load, (note, *recording.notes), logical=recording.num_experts)
+    return replace(counts, provenance=counts.provenance.of_ranks(recording.ranks))
 
 
 READER = Reader(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,8 @@ class _Scan:
             return
         if ids.min() < -1 or ids.max() >= slots:
             detail = f"A physical id is not between -1 and {slots - 1}, as the map has {slots}."
-            raise InputError.of("id_out_of_range", record.place, detail, "Check the recording.")
+            remedy = "Check the recording. If a shared expert is fused with the routed ones, record without that."
+            raise InputError.of("id_out_of_range", record.place, detail, remedy)
         there = ids >= 0
         self.used |= there.any(axis=(1, 2))
         columns = np.flatnonzero(there.any(axis=(0, 1)))
@@ -93,7 +94,7 @@ def open_per_token(bundle: Bundle, hints: Hints) -> Trace:
         step = tokens_per_batch(max_tokens, len(rows) * scan.top_k * 8, bundle.name)
         return _batches(recording, rows, scan.top_k, step, columns)
 
-    return axes.trace(
+    trace = axes.trace(
         bundle,
         READER.name,
         notes,
@@ -102,6 +103,7 @@ def open_per_token(bundle: Bundle, hints: Hints) -> Trace:
         columns=frozenset(columns),
         read=read,
     )
+    return replace(trace, provenance=trace.provenance.of_ranks(recording.ranks))
 
 
 def _distinct(recording: Recording, copies: Counter[int]) -> Iterator[tuple[Record, npt.NDArray[np.integer[Any]]]]:

@@ -79,6 +79,11 @@ class Recording:
         """Layers of the model."""
         return len(self.files[0].logical)
 
+    @property
+    def ranks(self) -> frozenset[int]:
+        """Ranks that have records."""
+        return frozenset(record.order[1] for record in self.records)
+
     def num_experts(self, rows: npt.NDArray[np.int64]) -> int:
         """Logical experts: all are in the map of each MoE layer."""
         return 1 + max(int(file.logical[rows].max()) for file in self.files)

@@ -94,16 +94,17 @@ def _read(file: TraceFile) -> tuple[npt.NDArray[np.float64], tuple[str, ...], in
     if not (1 <= layers <= MAX_LAYERS and 1 <= experts <= MAX_EXPERTS and layers * experts <= 1 << 24):
         raise _schema(place, f"{layers} layers of {experts} experts")
     total = np.zeros((layers, experts), np.float64)
-    used = 0
+    used, last = 0, False
     with torch.numbers() as numbers:
         for rows in numbers.rows(counts) if len(counts.shape) == 3 else [numbers.array(counts)]:
             part = rows.reshape(-1, layers, experts)
             if part.size and not part.min() >= 0:
                 raise InputError.of("load_not_finite", place, "A count is negative or NaN.", "Check the recording.")
             used += int(np.count_nonzero(part.any(axis=(1, 2))))
+            last = bool(part[-1:].any())  # idle passes are empty too, but a buffer is filled from its start on
             total += part.sum(axis=0, dtype=np.float64)
-    notes = (f"{steps - used} of {steps} steps of the buffer were not used.",) if used < steps else ()
-    return total, notes, steps if used == steps and len(counts.shape) == 3 else None
+    notes = (f"{steps - used} of {steps} steps of the buffer were not used, or idle.",) if used < steps else ()
+    return total, notes, steps if last and len(counts.shape) == 3 else None
 
 
 def _schema(place: str, what: str) -> InputError:

@@ -18,7 +18,7 @@ from traces.formats.shared.counts import missing_note
 from traces.provenance import Provenance
 from traces.support.errors import InputError, Violations
 
-__all__ = ["merged_dumps", "read_again"]
+__all__ = ["merged_dumps", "read_again", "time_in_name"]
 
 Load = npt.NDArray[np.float64]
 EPOCH = re.compile(r"(?<!\d)([1-4]\d{9}(?:\.\d{1,9})?)(?!\d)")  # seconds since 1970 in a file's name
@@ -85,6 +85,7 @@ def merged_dumps(bundle: Bundle, open_one: Callable[[TraceFile], LoadCounts]) ->
             source=bundle.name,
             format=opened.provenance.format,
             notes=(*own, *notes, *missing_note(np.array(sorted(unrecorded), dtype=np.int64))),
+            full_buffer=max((counts.provenance.full_buffer or 0 for counts in looked.values()), default=0) or None,
         ),
         digest=f"sha256:{bundle.sha256()}",
         affinity=None,
@@ -136,7 +137,7 @@ def _looked_at(bundle: Bundle, open_one: Callable[[TraceFile], LoadCounts]) -> t
         except InputError as error:
             found.extend(error)
             continue
-        time = counts.recorded_at if counts.recorded_at is not None else _time_of(name)
+        time = counts.recorded_at if counts.recorded_at is not None else time_in_name(name)
         # Of the counts, their shape is all that is kept.
         few = np.broadcast_to(np.ones(1), counts.load.shape)
         looked[name] = replace(counts, load=few, source_load=None, affinity=None, recorded_at=time)
@@ -187,7 +188,7 @@ def _on_axes(counts: LoadCounts, layers: npt.NDArray[np.int64], experts: int) ->
     return load
 
 
-def _time_of(name: str) -> float | None:
+def time_in_name(name: str) -> float | None:
     """Return the seconds since 1970 in a file's name, as SGLang's recorder writes them."""
     found = EPOCH.findall(name)
     return float(found[-1]) if found else None

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
 from solvers.arrange.replica_budget import add_replicas
+from solvers.arrange.survival.repair import kept_alive
 from solvers.methods.annealing.replay.budgets import budgeted_rows
 from solvers.methods.annealing.replay.layer import FEW, Layer, may_be_less, search_layer
 from solvers.methods.annealing.replay.levels import Grounds
 from solvers.methods.eplb.router_groups import grouped_eplb
 from solvers.methods.eplb.start import base_plan, eplb_apart
+from solvers.searching.dealing import search_layers, without_pairs
 from solvers.searching.search import Search
-from solvers.searching.threads import each_layer
 
-__all__ = ["improve_fanout"]
+__all__ = ["LayerSearch", "improve_fanout"]
 
 Table = npt.NDArray[np.int32]
 DEFAULT_TRIALS_PER_LAYER = 400_000  # without limits on time and work: some seconds per layer
@@ -67,28 +72,69 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     elif problem.objective.imbalance_weight and trials >= HOT_TRIALS_PER_PAIR * problem.num_slots**2:
         # Their unit is a change of traffic; the largest load changes the cost by more.
         hot *= HOTTER
-    grounds = Grounds(problem)
     start = _drop_second_replicas(start, problem.num_gpus)
     most: list[int] = [problem.num_slots] * problem.num_layers
     if problem.replicas_limited:
-        start, most = budgeted_rows(grounds, start, search.part(BUDGET_SHARE, 0), trials=trials, cold=cold)
+        part = search.part(BUDGET_SHARE, 0)
+        start, most = budgeted_rows(Grounds(problem), start, part, trials=trials, cold=cold)
         search = search.part(1.0, 1, work_share=1 - BUDGET_SHARE)
-    elif search.start is None:
+    elif search.start is None and problem.sizes.survival is None:
         start = np.stack([add_replicas(problem, layer, row, problem.num_slots) for layer, row in enumerate(start)])
+    start = kept_alive(problem, start)
+    work = LayerSearch(
+        problem=problem if search.executor is None else without_pairs(problem),
+        start=start,
+        whole=whole,
+        from_whole=trials >= WHOLE_TRIALS_PER_PAIR * problem.num_slots**2,
+        most=tuple(most),
+        hot=hot,
+        cold=cold,
+    )
     table = start.copy()
+    for layer, row in search_layers(work, search).items():
+        table[layer] = row
+    search.offer(table, 2)
 
-    def anneal(part: Search, layer: int) -> None:
-        first = Layer(grounds.of(FEW), start[layer], layer, most=most[layer])
-        other = None if whole is None else Layer(grounds.of(FEW), whole[layer], layer, like=first)
-        if other is not None and trials >= WHOLE_TRIALS_PER_PAIR * problem.num_slots**2 and other.cost < first.cost:
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerSearch:
+    """Annealing of single layers; pickles.
+
+    Attributes
+    ----------
+    problem : Problem
+    start : (L, S) int32
+    whole : (L, S) int32 or None
+        Another plan, with whole groups of the router on nodes: no layer ends worse.
+    from_whole : bool
+        Whether layers that cost less there start there.
+    most : tuple of int
+        Used slots of each layer, at most.
+    hot, cold : float
+        See `improve_fanout`.
+    """
+
+    problem: Problem
+    start: Table
+    whole: Table | None
+    from_whole: bool
+    most: tuple[int, ...]
+    hot: float
+    cold: float
+
+    def prepared(self) -> Callable[[Search, int], npt.NDArray[np.integer[Any]]]:
+        """Return what anneals a layer and returns its row."""
+        return partial(self._row, Grounds(self.problem))
+
+    def _row(self, grounds: Grounds, part: Search, layer: int) -> npt.NDArray[np.integer[Any]]:
+        first = Layer(grounds.of(FEW), self.start[layer], layer, most=self.most[layer])
+        other = None if self.whole is None else Layer(grounds.of(FEW), self.whole[layer], layer, like=first)
+        if other is not None and self.from_whole and other.cost < first.cost:
             first, other = other, first
-        found = search_layer(grounds, first, part, hot=hot, cold=cold)
+        found = search_layer(grounds, first, part, hot=self.hot, cold=self.cold)
         if other is not None and may_be_less(other, found):
             found = min(found, Layer(grounds.of(), other.row, layer, like=first), key=attrgetter("cost"))
-        table[layer] = found.row
-
-    each_layer(problem, search, anneal)
-    search.offer(table, 2)
+        return found.row
 
 
 def _trials_per_layer(problem: Problem, search: Search) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.replay.replay import POLICIES, replica_table
+from solvers.arrange.survival.rule import alive_of
 from solvers.methods.annealing.replay.kernels.loads import load_cost, sum_up
 from solvers.methods.annealing.replay.kernels.rules import most_active
 from solvers.methods.annealing.replay.kernels.serving import gather, serve_all
@@ -147,6 +148,7 @@ class Layer:
             sums=np.zeros(2),
             highest=np.zeros(3, np.int64),
             value=np.zeros(2),
+            alive=alive_of(row, problem.sizes.survival, E, problem.slots_per_gpu),
         )
         messages = serve_all(self.state, self.model)
         none, state, model = np.zeros(G), self.state, self.model

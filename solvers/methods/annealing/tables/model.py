@@ -42,10 +42,9 @@ class ItemModel:
         )
         if len(set(problem.topology.speed.tolist())) == 1:
             self.load = np.ascontiguousarray(self.load[:, :, :1])
-        affinity = problem.profile.affinity
         self.coupled = problem.objective.execution == "context_coherent"
         weight = problem.objective.traffic_weight
-        if self.coupled and affinity is not None:
+        if self.coupled and (affinity := problem.profile.affinity) is not None:
             scale = weight / max(problem.pair_weight, 1.0)
             self.forward = np.empty((L - 1, S, S))
             in_order = np.arange(problem.num_experts)
@@ -93,6 +92,7 @@ class ItemModel:
             lock=lock,
             allowed=allowed,
             check_allowed=allowed.size > 1,
+            who=self.expert,
         )
         self.scale = self._scale()
 

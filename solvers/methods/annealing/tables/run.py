@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from solvers.arrange.conform import pack
 from solvers.arrange.relabel import Relabelling, relabel_all
+from solvers.arrange.survival.rule import of_layers
 from solvers.methods.annealing.tables.kernels.swaps import SwapState, anneal
 from solvers.methods.annealing.tables.model import ItemModel
 from solvers.searching.kernels.random import seeded
@@ -41,7 +42,7 @@ class SwapRun:
         self._refresh()
 
     def _refresh(self) -> None:
-        model = self.model
+        model, rule = self.model, self.model.problem.sizes.survival
         held = np.zeros((1, 1, 1), np.int64)
         if (model.collide >= 0).any():
             held = np.zeros((len(self.gpu), model.problem.num_experts, model.problem.num_gpus), np.int64)
@@ -60,6 +61,7 @@ class SwapRun:
             held=held,
             together=together,
             variance=variance,
+            alive=of_layers(self.table(), rule, model.problem.num_experts, model.problem.slots_per_gpu),
         )
 
     def run(self, search: Search, hot: float, cold: float, ramp: tuple[float, float] = COUPLED_RAMP) -> Table:

@@ -8,6 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from solvers.arrange.survival.rule import Alive, try_exchange, undo_exchange
 from solvers.searching.kernels.random import State, next_below, next_unit
 
 __all__ = ["Layer", "anneal_layer", "layer_cost"]
@@ -117,7 +118,9 @@ def layer_cost(slots: Ints, layer: Layer) -> tuple[float, Floats]:
 
 
 @numba.njit(nogil=True, cache=True)
-def anneal_layer(slots: Ints, layer: Layer, fill: bool, hot: float, cold: float, trials: int, state: State) -> float:
+def anneal_layer(
+    slots: Ints, layer: Layer, alive: Alive, fill: bool, hot: float, cold: float, trials: int, state: State
+) -> float:
     """Change `slots` to the best arrangement that is met, and return its cost.
 
     Parameters
@@ -126,6 +129,8 @@ def anneal_layer(slots: Ints, layer: Layer, fill: bool, hot: float, cold: float,
         Expert of each slot that may be used, -1 where none is, -2 where the GPU has no such slot. No GPU holds an
         expert twice, and every expert is there.
     layer : Layer
+    alive : Alive
+        What has to survive, of these slots; changed in place.
     fill : bool
         Whether used slots stay used.
     hot, cold : float
@@ -182,6 +187,8 @@ def anneal_layer(slots: Ints, layer: Layer, fill: bool, hot: float, cold: float,
             y = next_below(state, experts) if fill or next_unit(state) < 0.9 else -1
             if y == x or (y >= 0 and here[y, a]):
                 continue
+        if alive.least and not try_exchange(x, y, a, b if swap else -1, alive):
+            continue
         if x >= 0:
             here[x, a] = False
             if swap:
@@ -227,6 +234,8 @@ def anneal_layer(slots: Ints, layer: Layer, fill: bool, hot: float, cold: float,
                 best = true
                 kept[:] = slots
         else:
+            if alive.least:
+                undo_exchange(x, y, a, b if swap else -1, alive)
             if x >= 0:
                 here[x, a] = True
                 if swap:

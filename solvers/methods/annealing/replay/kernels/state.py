@@ -8,6 +8,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from solvers.arrange.survival.rule import Alive
+
 __all__ = ["Floats", "Ints", "LayerModel", "LayerState", "Level", "Loads", "Prices", "Split", "Words", "edit_replicas"]
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -89,6 +91,7 @@ class LayerState(NamedTuple):
     sums: Floats  # (2,) load above the cap; sum of the variances
     highest: Ints  # (3,) GPUs with the largest loads, falling
     value: Floats  # (2,) cost of the loads as they are; sum over batches of the largest active_on
+    alive: Alive  # what has to survive
 
 
 class LayerModel(NamedTuple):

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 
 from placement.loads.kernels.homes import add_home_shares
+from solvers.arrange.survival.rule import try_exchange, undo_exchange
 from solvers.methods.annealing.replay.kernels.bits import exchange_change, in_common
 from solvers.methods.annealing.replay.kernels.loads import (
     add_shares,
@@ -81,7 +82,7 @@ def anneal_layer(
     loads = Loads(model.load, model.covariance, varies, gpu_load, state.overlap, variance)
     batch, most, member = model.batch, model.most, model.member
     scale, activated_weight, dx, dy = model.scale, model.activated_weight, state.share[0], state.share[1]
-    W = bits.shape[1]
+    W, alive = bits.shape[1], state.alive
     head = HEAD if batch == 0 and temperature >= 0.0 and W > 2 * HEAD else W
     S, E, C, G = len(expert_of), len(counts), item_on.shape[1], len(gpu_load)
     by_node = len(nodes.planes) > 0
@@ -129,6 +130,8 @@ def anneal_layer(
                 continue
             if ((x >= 0 and lock[x]) or (y >= 0 and lock[y])) and node_of_gpu[a] != node_of_gpu[b]:
                 continue
+        if alive.least and not try_exchange(x, y, a, b, alive):
+            continue
         tried += 1
         own = (
             j >= 0
@@ -243,6 +246,8 @@ def anneal_layer(
                     edit_replicas(y, item, a, b, replicas, counts, item_at)
                 if x >= 0:
                     edit_replicas(x, i, b, a, replicas, counts, item_at)
+            if alive.least:
+                undo_exchange(x, y, a, b, alive)
             if temperature < 0.0:
                 total += abs(scale * traffic)
             continue
@@ -290,7 +295,6 @@ def anneal_layer(
             if y >= 0:
                 take_home_shares(y, by, moments, home_overlap, variance)
         sum_up(gpu_load, variance, prices, sums, highest)
-        value[0] = cost
-        value[1] = activated
+        value[0], value[1] = cost, activated
         total += delta
     return total / max(tried, 1) if temperature < 0.0 else total

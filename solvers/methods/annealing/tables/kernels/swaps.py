@@ -12,6 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from solvers.arrange.survival.rule import Alive, alive_in, try_exchange
 from solvers.methods.annealing.tables.kernels.places import Pairs, move_item_cost
 from solvers.searching.kernels.random import State, next_below, next_unit
 
@@ -35,6 +36,7 @@ class Items(NamedTuple):
     lock: Ints  # (L, S) 0 free, 1 stays on its node, 2 stays on its GPU
     allowed: npt.NDArray[np.bool_]  # (L, S, G), looked at if `check_allowed`
     check_allowed: bool
+    who: Ints  # (L, S) expert of each item, -1 for nothing
 
 
 class Weights(NamedTuple):
@@ -55,6 +57,7 @@ class SwapState(NamedTuple):
     held: Ints  # (L, E, G) replicas of an expert on a GPU; (1, 1, 1) where none can collide
     together: Floats  # (L, G, S) covariance of each item with the items on each GPU; with a margin or a spread weight
     variance: Floats  # (L, G) of the GPUs' loads with a margin, or its sum over GPUs (L, 1)
+    alive: Alive  # what has to survive, of all layers
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -84,9 +87,9 @@ def anneal(items: Items, weights: Weights, state: SwapState, trials: int, temper
     # By name and by array: handing on the whole tuples costs more than most trials.
     pairs, load, cap, covariance, margin = items.pairs, items.load, items.cap, items.covariance, items.margin
     expert, lock, allowed, check_allowed = items.expert, items.lock, items.allowed, items.check_allowed
-    hop, node_of_gpu = pairs.hop, pairs.node_of_gpu
+    hop, node_of_gpu, who = pairs.hop, pairs.node_of_gpu, items.who
     excess_weight, max_weight, spread_weight, spread_free = weights
-    gpu, place, gpu_load, held, together, variance = state
+    gpu, place, gpu_load, held, together, variance, alive = state
     L, S, G = len(place), place.shape[2], len(hop)
     by_node = place.shape[1] > G
     wide = load.shape[2] > 1
@@ -160,6 +163,8 @@ def anneal(items: Items, weights: Weights, state: SwapState, trials: int, temper
         x = expert[layer, p]
         y = expert[layer, q]
         if x != y and ((x >= 0 and held[layer, x, b]) or (y >= 0 and held[layer, y, a])):
+            continue
+        if alive.least and not try_exchange(who[layer, p], who[layer, q], a, b, alive_in(alive, layer)):
             continue
         if x >= 0:
             held[layer, x, a] -= 1

@@ -1,0 +1,149 @@
+"""The held-out matrix: what plans cost on every domain, with intervals on the same draws of sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from placement import Plan, Problem
+from solvers.mixtures.domains import Domain
+from solvers.mixtures.judging import GroupCosts, replay_groups
+from solvers.mixtures.request import MixtureRequest
+from solvers.mixtures.search import target_of
+from solvers.mixtures.timing import step_times
+
+__all__ = ["Cell", "PlanRow", "judge_plans"]
+
+Floats = npt.NDArray[np.float64]
+DRAWS = 500  # of the bootstrap
+LEVEL = (0.025, 0.975)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A plan on the tokens of a domain that were held out.
+
+    Attributes
+    ----------
+    cost : float
+        The objective, without the weight of the spread.
+    low, high : float
+        95 % interval, by a bootstrap over groups of sequences.
+    fit : float
+        The same on the tokens that were fitted.
+    imbalance : float
+        Largest GPU load over the mean, mean over layers.
+    traffic : float
+        The objective's traffic term.
+    step_ms : float or None
+        Mean time of a forward pass, where machine and model are known.
+    """
+
+    cost: float
+    low: float
+    high: float
+    fit: float
+    imbalance: float
+    traffic: float
+    step_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlanRow:
+    """A plan on all domains.
+
+    Attributes
+    ----------
+    name : str
+        ``mixture``; ``pooled``, for all tokens together as they were recorded; or ``only NAME``.
+    plan : Plan
+    cells : dict of str to Cell
+        By domain.
+    target : float
+        What is minimised over the domains, on the tokens held out.
+    low, high : float
+        95 % interval of it.
+    above_low, above_high : float
+        95 % interval of how far it is above that of the mixture, on the same draws; 0 for the mixture itself.
+    step_ms : float or None
+        What is minimised, of the domains' times of a forward pass.
+    """
+
+    name: str
+    plan: Plan
+    cells: dict[str, Cell]
+    target: float
+    low: float
+    high: float
+    above_low: float
+    above_high: float
+    step_ms: float | None = None
+
+
+def judge_plans(
+    problem: Problem,
+    request: MixtureRequest,
+    domains: Sequence[Domain],
+    weights: Floats,
+    plans: Mapping[str, Plan],
+) -> tuple[PlanRow, ...]:
+    """Judge every plan on every domain; the draws of the bootstrap are the same for all plans.
+
+    Parameters
+    ----------
+    problem : Problem
+    request : MixtureRequest
+        Says what is minimised, and the seed of the draws.
+    domains : sequence of Domain
+    weights : (D,) float64
+    plans : mapping of str to Plan
+        With one that is called ``mixture``, which the others are compared with.
+    """
+    time = request.time_model()
+    steps = None if time is None else step_times(time, request.phase or "prefill", problem, plans, domains)
+    judged: dict[str, list[GroupCosts]] = {}
+    fitted: dict[str, list[float]] = {}
+    for name, plan in plans.items():
+        judged[name] = [replay_groups(problem, plan, domain.held_out) for domain in domains]
+        fitted[name] = [float(replay_groups(problem, plan, domain.fit).cost()[0]) for domain in domains]
+    rng = np.random.default_rng([request.seed, 0x4D49584D])
+    sizes = [len(each.load) for each in next(iter(judged.values()))]
+    drawn = [rng.multinomial(size, np.full(size, 1 / size), size=DRAWS).astype(np.float64) for size in sizes]
+    draws = {
+        name: np.stack([each.cost(times) for each, times in zip(own, drawn, strict=True)], axis=-1)
+        for name, own in judged.items()
+    }
+    ours = target_of(draws["mixture"], weights, request)
+    rows = []
+    for name, own in judged.items():
+        costs = np.array([float(each.cost()[0]) for each in own])
+        spread, targets = draws[name], target_of(draws[name], weights, request)
+        cells = {
+            domain.name: Cell(
+                cost=float(costs[d]),
+                low=float(np.quantile(spread[:, d], LEVEL[0])),
+                high=float(np.quantile(spread[:, d], LEVEL[1])),
+                fit=fitted[name][d],
+                imbalance=own[d].imbalance,
+                traffic=own[d].traffic,
+                step_ms=None if steps is None else steps[name][d],
+            )
+            for d, domain in enumerate(domains)
+        }
+        low, high = np.quantile(targets, LEVEL).tolist()
+        above_low, above_high = np.quantile(targets - ours, LEVEL).tolist()
+        target = float(target_of(costs, weights, request))
+        times = None if steps is None else float(target_of(np.array(steps[name]), weights, request))
+        about: dict[str, Any] = {
+            "low": low,
+            "high": high,
+            "above_low": above_low,
+            "above_high": above_high,
+            "step_ms": times,
+        }
+        rows.append(PlanRow(name=name, plan=plans[name], cells=cells, target=target, **about))
+    return tuple(rows)

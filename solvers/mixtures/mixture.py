@@ -1,0 +1,198 @@
+"""A plan for several domains, beside the plans for one of them and for all together: the held-out matrix."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from placement import Plan, Problem
+from solvers.mixtures.domains import Domain, Domains, domains_of
+from solvers.mixtures.matrix import PlanRow, judge_plans
+from solvers.mixtures.request import MixtureRequest
+from solvers.mixtures.search import Round, search_mixture, silent
+from solvers.mixtures.weighing import mixed
+from solvers.parts import travel_notes
+from solvers.solving import solve
+from traces import InputError
+from traces.support.content import ByContent
+from traces.support.kinds import check_names, checked
+from traces.support.shown import Facts, Shown
+
+__all__ = ["Mixture", "mixture"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Mixture(Shown, ByContent):
+    """What `mixture` found.
+
+    Attributes
+    ----------
+    request : MixtureRequest
+    problem : Problem
+        Of the pooled profile: sizes, objective, constraints.
+    domains : tuple of str
+    weights : tuple of float
+        Of the domains, as asked, or by their tokens; they sum to 1.
+    rounds : tuple of Round
+    rows : tuple of PlanRow
+        The mixture's plan first.
+    notes : tuple of str
+    """
+
+    request: MixtureRequest
+    problem: Problem
+    domains: tuple[str, ...]
+    weights: tuple[float, ...]
+    rounds: tuple[Round, ...]
+    rows: tuple[PlanRow, ...]
+    notes: tuple[str, ...] = ()
+
+    def _shown(self) -> tuple[str, Facts]:
+        rows = [(row.name, f"{row.target:.4f} ({row.low:.4f} to {row.high:.4f})") for row in self.rows]
+        return f"Mixture of {len(self.domains)} domains, over {self.request.over}", rows
+
+    @property
+    def plan(self) -> Plan:
+        """The plan for the mixture."""
+        return self.rows[0].plan
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary: over, unit, domains, weights, rounds, plans, notes."""
+        return {
+            "over": self.request.over,
+            "quantile": self.request.quantile,
+            "unit": f"objective: {self.problem.objective.traffic_weight:g} x {self.problem.objective.traffic_unit} "
+            f"+ {self.problem.objective.imbalance_weight:g} x (max/mean load - 1) + load above caps",
+            "domains": list(self.domains),
+            "weights": list(self.weights),
+            "rounds": [
+                {"weights": each.weights.tolist(), "costs": each.costs.tolist(), "target": each.target}
+                for each in self.rounds
+            ],
+            "plans": {
+                row.name: {
+                    "target": row.target,
+                    "interval": [row.low, row.high],
+                    "above_mixture": [row.above_low, row.above_high],
+                    "step_ms": row.step_ms,
+                    "domains": {
+                        name: {
+                            "cost": cell.cost,
+                            "interval": [cell.low, cell.high],
+                            "fit": cell.fit,
+                            "imbalance": cell.imbalance,
+                            "traffic": cell.traffic,
+                            "step_ms": cell.step_ms,
+                        }
+                        for name, cell in row.cells.items()
+                    },
+                }
+                for row in self.rows
+            },
+            "notes": list(self.notes),
+        }
+
+
+@checked
+def mixture(
+    source: Domains,
+    topology: Any = None,
+    *,
+    request: MixtureRequest | None = None,
+    workers: int | None = None,
+    tell: Callable[[str], None] = silent,
+    **asked: Any,
+) -> Mixture:
+    """Find a plan for several domains at once, and judge it on their held-out tokens beside simpler plans.
+
+    Parameters
+    ----------
+    source : mapping of str to Trace, Trace, path or paths
+        A mapping names the domains; several files are a domain each; a single trace is split by `data_source`.
+    topology : Topology or str
+    request : MixtureRequest, optional
+        In place of `topology` and `asked`.
+    workers : int, optional
+        Threads; all available cores by default.
+    tell : callable, optional
+        Called with what is done.
+    **asked
+        Fields of `MixtureRequest`: over, weights, rounds, engine, limits and others.
+
+    Returns
+    -------
+    Mixture
+
+    Raises
+    ------
+    InputError
+        If a source or the request breaks a rule.
+    NoPlanError
+        If no plan was found.
+    """
+    if request is None:
+        if topology is None:
+            detail = "A plan needs a machine."
+            raise InputError.of("topology_missing", "/topology", detail, "Give one, such as '1x8' or '4x8'.")
+        check_names(asked, MixtureRequest, "a request")
+        request = MixtureRequest(topology=topology, **asked)
+    elif topology is not None or asked:
+        detail = "A request says everything already."
+        raise InputError.of("request_twice", "/request", detail, "Give the request or its fields, not both.")
+    request.time_model()  # a machine that is not known is told before a long trace is read
+    tell("reading and profiling")
+    domains = domains_of(source, request.hold_out, workers)
+    weights = _weights(request, domains)
+    planning = request.planning()
+    pooled = mixed([domain.profile for domain in domains], weights)
+    engine = planning.engine
+    if engine is None and request.objective.execution is None:
+        engine = pooled.engine
+    problem = Problem(
+        pooled,
+        planning.machine,
+        planning.slots_per_gpu or 0,
+        planning.objective,
+        planning.constraints,
+        planning.expert_bytes,
+        engine,
+        planning.redundant_experts,
+    )
+    notes = (*travel_notes(engine, request.objective, pooled), *problem.topology.notes, *problem.topology.warnings)
+    rounds = search_mixture(domains, problem, request, weights, workers=workers, tell=tell)
+    plans = {"mixture": min(rounds, key=lambda each: each.target).plan}
+    together = reduce(operator.add, [domain.profile for domain in domains])
+    for name, each in {"pooled": together, **{f"only {domain.name}": domain.profile for domain in domains}}.items():
+        tell(f"searching: {name}")
+        plans[name] = _one(problem, each, request, workers)
+    tell("replaying tokens")
+    rows = judge_plans(problem, request, domains, weights, plans)
+    names = tuple(domain.name for domain in domains)
+    own: dict[str, Any] = {"request": request, "problem": problem, "domains": names, "weights": tuple(weights.tolist())}
+    return Mixture(rounds=rounds, rows=rows, notes=notes, **own)
+
+
+def _weights(request: MixtureRequest, domains: tuple[Domain, ...]) -> Floats:
+    if request.weights and len(request.weights) != len(domains):
+        names = ", ".join(domain.name for domain in domains)
+        detail = f"{len(request.weights)} weights for {len(domains)} domains."
+        raise InputError.of("weights_number", "/weights", detail, f"Give one for each of: {names}.")
+    given = request.weights or tuple(float(domain.profile.tokens) for domain in domains)
+    weights = np.array(given, dtype=np.float64)
+    result: Floats = weights / weights.sum()
+    return result
+
+
+def _one(problem: Problem, profile: Any, request: MixtureRequest, workers: int | None) -> Plan:
+    """Return the plan for one profile, found under the limits of a round."""
+    asked = replace(problem, profile=profile)
+    own: dict[str, Any] = {"limits": request.limits, "seed": request.seed, "workers": workers}
+    return solve(asked, request.solver, options=dict(request.options), **own).plan

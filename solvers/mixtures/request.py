@@ -1,0 +1,153 @@
+"""What is asked of a plan for several domains: declared once, read by Python and the command line alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, Unit, doc
+
+from placement.problem.constraints import Constraints
+from placement.problem.objective import Objective
+from solvers.request import MAX_SLOTS, Request
+from solvers.searching.limits import Limits
+from traces.support.declared import check_declared
+from traces.support.errors import Violations
+from traces.support.words import Phase
+
+if TYPE_CHECKING:
+    from placement import Topology
+    from placement.time import TimeModel
+else:  # help texts are made from the fields: the class itself takes long to import
+    Topology = object
+
+__all__ = ["MixtureRequest", "Over"]
+
+Over = Literal["worst", "weighted", "quantile"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureRequest:
+    """Everything that is asked of a plan for several domains but their traces.
+
+    Attributes
+    ----------
+    over : {"worst", "weighted", "quantile"}
+        What is minimised over the domains: the cost of the worst one; the mean by `weights`; or the cost that domains
+        of so much weight stay below.
+    quantile : float or None
+        With ``quantile``: how much weight.
+    weights : tuple of float
+        Of the domains in their order; by their tokens where it is empty. Under ``worst`` they are where the search
+        begins, and what the pooled plan is made for.
+    rounds : int
+        Searches for the mixture, each with other weights; one is enough for ``weighted``.
+    limits : Limits
+        Of each search. There is one per round, one per domain, and one for the pooled plan.
+    machine, model : str or None
+        To tell the time of a forward pass of each domain as well: see `AdviceRequest`. Plans are searched for and
+        compared by the objective all the same.
+    phase : {"prefill", "decode"} or None
+    tokens_per_gpu : int or None
+        Of a timed pass.
+    hold_out : float or None
+        Share of each domain's sequences to judge by; 0.5 by default.
+    topology, engine, slots_per_gpu, redundant_experts, expert_bytes, objective, constraints, solver, options, seed
+        See `Request`.
+
+    Raises
+    ------
+    InputError
+        If a field is of another type or out of its range, or has no effect.
+    """
+
+    topology: Annotated[
+        Topology | str, doc("4x8: 4 nodes of 8 GPUs; 8+8+4; PRESET:NODES such as hgx_h100:4; or a topology file.")
+    ]
+    over: Annotated[Over, doc("What is minimised: the worst domain, the weighted mean, or a quantile.")] = "worst"
+    quantile: Annotated[
+        float | None, Gt(0), Lt(1), doc("With quantile: the weight of the domains that stay below.")
+    ] = None
+    weights: Annotated[
+        tuple[float, ...], doc("Weight of each domain, in their order; by their tokens by default.")
+    ] = ()
+    rounds: Annotated[int, Ge(1), Le(1000), doc("Searches for the mixture, each with other weights.")] = 6
+    engine: Annotated[
+        str | None, doc("Engine to plan for, as in sglang or sglang:static: how tokens travel, replicas, its file.")
+    ] = None
+    slots_per_gpu: Annotated[
+        int | None, Ge(1), Le(MAX_SLOTS), doc("Expert slots per GPU and layer; E / G, rounded up, by default.")
+    ] = None
+    redundant_experts: Annotated[
+        int | None, Ge(0), Le(MAX_SLOTS), doc("Slots of a layer beyond one per expert, all GPUs together.")
+    ] = None
+    expert_bytes: Annotated[
+        int | None, Ge(1), Unit("bytes"), doc("Size of one expert's weights: for budgets and the GPUs' memory.")
+    ] = None
+    objective: Objective = field(default_factory=Objective)
+    constraints: Constraints = field(default_factory=Constraints)
+    limits: Limits = field(default_factory=Limits)
+    solver: Annotated[str, doc("Method; see `solvers`.")] = "auto"
+    options: Annotated[Mapping[str, Any], doc("Parameters of the solver.")] = field(default_factory=dict, hash=False)
+    machine: Annotated[
+        str | None, doc("GPUs, nodes and GPUs per node, h200:4x8, to tell milliseconds as well; with a model.")
+    ] = None
+    model: Annotated[str | None, doc("Model by name, such as deepseek-v3, or its config.json; with a machine.")] = None
+    phase: Annotated[Phase | None, doc("Phase whose passes are timed; prefill by default.")] = None
+    tokens_per_gpu: Annotated[
+        int | None, Ge(1), Le(1_000_000), Unit("tokens"), doc("Of a rank in a timed pass; by the phase by default.")
+    ] = None
+    hold_out: Annotated[
+        float | None, Gt(0), Lt(1), doc("Share of each domain's sequences to judge by; 0.5 by default.")
+    ] = None
+    seed: Annotated[int, Ge(0), doc("Seed of the searches and of the bootstrap.")] = 0
+
+    def __post_init__(self) -> None:
+        found = Violations()
+        check_declared(self, "", found)
+        if (self.over == "quantile") != (self.quantile is not None):
+            detail = "The quantile is missing." if self.over == "quantile" else f"Over {self.over!r} takes no quantile."
+            found.add(
+                "without_effect", "/quantile", detail, "Give over='quantile' and a quantile such as 0.9, or none."
+            )
+        weights: tuple[Any, ...] = self.weights
+        for number, weight in enumerate(weights):
+            if not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
+                found.add("weights_range", f"/weights/{number}", f"{weight!r:.60}.", "Give a number above 0.")
+        if (self.machine is None) != (self.model is None):
+            detail = "Times need both a machine and a model."
+            missing = "/machine" if self.machine is None else "/model"
+            found.add("machine_and_model", missing, detail, "Give both, or neither.")
+        for name in ("phase", "tokens_per_gpu"):
+            if getattr(self, name) is not None and self.machine is None:
+                detail = "Only timed passes have one, which need a machine and a model."
+                found.add("without_effect", f"/{name}", detail, "Give machine and model, or leave it out.")
+        if self.objective.activated_weight:
+            detail = "Plans for several domains are judged by traffic and loads; activated experts are not counted."
+            found.add("activated_unsupported", "/objective/activated_weight", detail, "Leave the weight out.")
+        if self.constraints.load_groups not in (None, "sources"):
+            detail = "How much loads vary is taken over the domains and within them."
+            found.add("without_effect", "/constraints/load_groups", detail, "Leave it out.")
+        found.raise_if_any()
+        self.planning()  # what it refuses is told before any file is read
+
+    def time_model(self) -> TimeModel | None:
+        """Return the time model, None where nothing is to be timed.
+
+        Raises
+        ------
+        InputError
+            If machine or model are not known.
+        """
+        if self.machine is None or self.model is None:
+            return None
+        from placement.time import TimeModel as Model
+
+        return Model.of(self.machine, self.model, phase=self.phase or "prefill", tokens_per_gpu=self.tokens_per_gpu)
+
+    def planning(self) -> Request:
+        """Return the request for a plan: what does not concern the domains."""
+        names = ("topology", "engine", "slots_per_gpu", "redundant_experts", "expert_bytes", "objective")
+        own = {name: getattr(self, name) for name in (*names, "constraints", "limits", "solver", "options", "seed")}
+        return Request(**own)

@@ -1,0 +1,155 @@
+"""Milliseconds that no plan goes below: even loads on every rank, and only the messages that can't be avoided."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from placement.replay.replay import homes_of
+from placement.time.exchange import Way
+from placement.time.experts import ExpertKernel, config_of, joined
+from placement.time.features import FEATURES, FIRST, SUSTAINED_TFLOP, TILES, units
+from placement.time.model import LayerTimes, TimeModel
+from solvers.timed.judge import Judge
+from traces import Batch
+
+__all__ = ["least_step_ms"]
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+
+def least_step_ms(judge: Judge, slots_per_gpu: int) -> float:
+    """Return a lower bound of `Judge.step_ms` over all plans with so many slots per GPU.
+
+    The slowest rank takes at least what the mean rank takes, and every term of a kernel adds up over the ranks to at
+    least what it is if no expert is split: experts with tokens, their pairs, their whole tiles. Of the tokens at home
+    on a node, those leave it that need an expert which the node has no slot for: with as many slots as the node has, at
+    most the most wanted experts stay. The busiest rank of a node sends at least its share of them.
+
+    Parameters
+    ----------
+    judge : Judge
+    slots_per_gpu : int
+        C.
+    """
+    time, sample = judge.time, judge.sample
+    pass_of = sample.cell // sample.groups
+    parts = []
+    for number in range(sample.passes):
+        batch = sample.tokens.select(np.flatnonzero(pass_of == number))
+        scale = sample.pass_tokens / len(batch)
+        parts.append(_least(judge, batch, scale, slots_per_gpu))
+    dense = time.dense_layers * time.rest_ms
+    return float(np.mean([time.step_ms(part) - dense for part in parts])) + dense
+
+
+def _least(judge: Judge, batch: Batch, scale: float, slots: int) -> LayerTimes:
+    """Return the least times of one pass, layer by layer."""
+    time, gpus = judge.time, judge.time.machine.num_gpus
+    homes = homes_of(judge.travel, gpus, batch.rows, batch.seq_id, batch.source_rank)
+    layers, experts = batch.topk_ids.shape[1], time.model.shape.num_experts
+    least_experts, leaving, moving = np.empty(layers), np.zeros(layers), np.zeros(layers)
+    for layer in range(layers):
+        ids = np.asarray(batch.topk_ids[:, layer], np.int64)
+        counts = np.bincount(ids[ids >= 0], minlength=experts)
+        least_experts[layer] = _experts(time, counts, int((ids >= 0).any(axis=1).sum()), scale, slots)
+        leaving[layer] = _leaving(judge, ids, homes, time.machine.nodes, slots)
+        if time.machine.num_nodes == 1:
+            moving[layer] = _leaving(judge, ids, homes, np.arange(gpus), slots)
+    sent = {"inside": np.floor(moving * scale), "across": np.floor(leaving * scale)}
+    return LayerTimes(
+        dispatch=_exchange(time, sent, "dispatch"),
+        experts=least_experts,
+        combine=_exchange(time, sent, "combine"),
+        rest=time.rest_ms,
+    )
+
+
+def _experts(time: TimeModel, counts: Counts, tokens: int, scale: float, slots: int) -> float:
+    """Return what the mean rank takes at least, by the cheapest kernel of each term."""
+    gpus = time.machine.num_gpus
+    used = counts[counts > 0]
+    active = len(used)
+    if scale == 1:
+        pairs = float(counts.sum())
+        whole = {size: float((-(-used // size)).sum() * size) for size in TILES}
+    else:  # every slot rounds its own share of the tokens
+        pairs = max(float(active), scale * counts.sum() - 0.5 * slots * gpus)
+        whole = dict.fromkeys(TILES, pairs)
+        tokens = int(scale * tokens - 0.5 * gpus)
+    raw = {"launch": gpus, "slots": gpus * slots, "active": active, "weights": active, "pairs": pairs}
+    raw |= {"pair_gb": pairs, "row_gb": tokens, "copy_gb": tokens}
+    raw |= {f"tile{size}": rows for size, rows in whole.items()}
+    raw |= {f"first{size}": min(pairs, size) for size in FIRST}  # least where all are on one rank
+    mean = np.array([max(0.0, raw.get(name, 0)) for name in FEATURES]) / gpus
+    return _kernel_ms(_cheapest(time), time, mean, slots)
+
+
+def _cheapest(time: TimeModel) -> ExpertKernel:
+    """Return the kernel; of several, one whose terms are each the least of all, as ranks may share as they like."""
+    if len(time.kernels) == 1:
+        return time.kernels[0]
+    first = min(time.kernels, key=lambda kernel: kernel.floor_ms)
+    per = {name: min(kernel.ms_per.get(name, 0.0) for kernel in time.kernels) for name in FEATURES}
+    tactics: dict[str, float] = {}
+    for kernel in time.kernels:
+        for name, factor in kernel.tactics.items():
+            tactics[name] = min(tactics.get(name, 1.0), factor)
+    return replace(first, ms_per=per, tactics=tactics)
+
+
+def _kernel_ms(kernel: ExpertKernel, time: TimeModel, mean: Floats, slots: int) -> float:
+    shape = time.model.shape
+    values = mean * units(shape, kernel.dtype)
+    values[-1] = max(values[FEATURES.index("tile128")] - SUSTAINED_TFLOP, 0)
+    factor = kernel.tactics.get(config_of(shape.expert_input, shape.intermediate_size, slots), 1.0)
+    return factor * float(joined(kernel.floor_ms, float(values @ kernel.coefficients)))
+
+
+def _leaving(judge: Judge, ids: Counts, homes: npt.NDArray[np.int32], group_of: Counts, slots: int) -> float:
+    """Return copies that the busiest rank of any group of ranks sends out of it at least, before scaling.
+
+    Parameters
+    ----------
+    judge : Judge
+    ids : (T, K) int64
+        Experts of each token; -1 is none.
+    homes : (T,) int32
+        Rank of each token.
+    group_of : (G,) int64
+        Node of each rank, or the rank itself.
+    slots : int
+    """
+    most = 0.0
+    for group in range(int(group_of.max()) + 1):
+        size = int((group_of == group).sum())
+        mine = ids[group_of[homes] == group]
+        wanted = np.bincount(mine[mine >= 0], minlength=1)
+        kept = np.sort(wanted)[::-1][: size * slots].sum()  # pairs that its slots can serve
+        width = (mine >= 0).sum(axis=1)
+        if judge.travel.dedup == "none":
+            sent = float(wanted.sum() - kept)
+        else:  # a token stays only if all its experts are there; of those with fewest, most stay
+            stay = int(np.searchsorted(np.cumsum(np.sort(width[width > 0])), kept, side="right"))
+            sent = float((width > 0).sum() - stay)
+        most = max(most, sent / size)
+    return most
+
+
+def _exchange(time: TimeModel, sent: dict[str, Floats], way: Way) -> Floats:
+    """Return the time of one direction for the copies that have to be sent.
+
+    Beyond the measured numbers of nodes a curve is extrapolated, and need not rise with the volume: then only the
+    inside of a node counts.
+    """
+    shape = time.model.shape
+    nodes = time.machine.num_nodes
+    times = [time.inside.ms(way, 1, sent["inside"], shape)]
+    known = [curve.nodes for curve in time.across.of(way, shape) if curve.nodes > 1]
+    if nodes > 1 and known and (len(known) == 1 or min(known) <= nodes <= max(known)):
+        times.append(time.across.ms(way, nodes, sent["across"], shape))
+    found: Floats = np.nanmax(np.stack(times), axis=0)
+    return found

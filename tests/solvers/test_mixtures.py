@@ -1,0 +1,155 @@
+"""Plans for several domains: weights, what is minimised, the held-out matrix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from placement import Constraints, Objective, Problem, Topology, score
+from placement.loads.deviations import source_deviations
+from solvers import Limits, MixtureRequest, mixture
+from solvers.mixtures.domains import domains_of
+from solvers.mixtures.judging import replay_groups
+from solvers.mixtures.search import target_of
+from solvers.mixtures.weighing import mixed
+from tests.builders.traces import profile_of
+from traces import InputError, Trace
+from traces.synthetic import Synthetic, generate
+
+EXPERTS = 8
+
+
+def domain(hot: int, seed: int, tokens: int = 1200) -> Trace:
+    """Return a trace whose tokens prefer experts 0 and `hot`, and hardly use the others of 1 to 3.
+
+    What is even for one such domain puts expert 0 beside one that is hot in another.
+    """
+    rng = np.random.default_rng(seed)
+    weight = np.ones(EXPERTS)
+    weight[1:4] = 0.1
+    weight[[0, hot]] = 6.0
+    ids = np.stack([rng.choice(EXPERTS, (2, 1), p=weight / weight.sum()) for _ in range(tokens)])
+    return Trace.of(ids.astype(np.int16), num_experts=EXPERTS, seq_id=np.arange(tokens) // 40)
+
+
+TRACES = {"a": domain(1, 1), "b": domain(2, 2), "c": domain(3, 3)}
+BY_LOAD = Objective(execution="dispatch", dedup="none", imbalance_weight=30.0, traffic_weight=0.0)
+
+
+def test_a_mixture_is_what_repeated_traces_are() -> None:
+    """Weights of 2 to 1, and traces of 1 to 2: the loads and pairs of one taken four times and the other once."""
+    a, b = profile_of(TRACES["a"]), profile_of(domain(2, 2, tokens=2400))
+    found = mixed([a, b], np.array([2 / 3, 1 / 3]))
+    assert np.allclose(found.load / found.load.sum(), (4 * a.load + b.load) / (4 * a.load + b.load).sum())
+    assert a.affinity is not None
+    assert b.affinity is not None
+    assert found.affinity is not None
+    assert np.allclose(found.affinity / found.affinity.sum(), (4 * a.affinity + b.affinity) / (6 * a.affinity.sum()))
+    assert found.sample is not None
+    sample = np.concatenate([found.sample.topk_ids[:, 0, 0]])
+    assert (sample == 1).mean() > (sample == 2).mean()
+
+
+def test_the_spread_of_sources_is_that_between_and_within_them() -> None:
+    """The squares add up to the variance between the sources and the mean of those of their own shares."""
+    profiles = [profile_of(TRACES[name]) for name in "abc"]
+    whole = mixed(profiles, np.full(3, 1 / 3))
+    found = source_deviations(whole)
+    assert found is not None
+    shares = np.stack([profile.load / profile.load.sum(axis=1, keepdims=True) for profile in profiles])
+    between = shares.var(axis=0, ddof=1)
+    within = np.zeros_like(between)
+    for profile in profiles:
+        load = profile.sequence_load
+        assert load is not None
+        load = load[load.any(axis=(1, 2))]
+        count = load.sum(axis=2, keepdims=True)
+        total = count.sum(axis=0)
+        apart = (load - count * (load.sum(axis=0) / total)) / total
+        within += (apart**2).sum(axis=0) * len(load) / (len(load) - 1) / 3
+    assert np.allclose((found**2).sum(axis=2), between + within, rtol=0.01)
+
+
+def test_costs_of_groups_are_the_score_without_the_spread() -> None:
+    """On all tokens of a trace, for each way that tokens travel."""
+    profile = profile_of(TRACES["a"])
+    for objective in (BY_LOAD, Objective(), Objective(execution="dispatch", dedup="gpu")):
+        constraints = Constraints(load_cap=1.1)
+        problem = Problem(profile, Topology.parse("2x2"), 3, replace(objective, load_spread_weight=0.0), constraints)
+        table = np.array([[0, 1, -1, 2, 3, -1, 4, 5, -1, 6, 7, -1]] * 2)
+        groups = replay_groups(problem, problem.plan(table), TRACES["a"])
+        cost = score(problem, table)
+        loads = sum(cost[name].cost for name in ("imbalance", "load_excess"))
+        assert groups.cost()[0] == pytest.approx(cost["traffic"].cost + loads, rel=1e-9)
+
+
+def test_what_is_minimised() -> None:
+    """The worst, the mean, and the least cost that enough weight stays below."""
+    costs, weights = np.array([[1.0, 5.0, 3.0], [2.0, 2.0, 9.0]]), np.array([0.5, 0.1, 0.4])
+    ask = MixtureRequest(topology="1x2")
+    assert target_of(costs, weights, ask).tolist() == [5.0, 9.0]
+    assert target_of(costs, weights, replace(ask, over="weighted")).tolist() == pytest.approx([2.2, 4.8])
+    assert target_of(costs, weights, replace(ask, over="quantile", quantile=0.9)).tolist() == [3.0, 9.0]
+
+
+def test_the_plan_for_the_worst_beats_those_for_one_domain() -> None:
+    """On held-out tokens, beyond what they leave open; every plan is judged on every domain, with an interval."""
+    found = mixture(TRACES, "1x4", objective=BY_LOAD, limits=Limits(work=4000), solver="annealing", rounds=2, workers=1)
+    rows = {row.name: row for row in found.rows}
+    assert list(rows) == ["mixture", "pooled", "only a", "only b", "only c"]
+    for name in "abc":
+        assert rows[f"only {name}"].above_low > 0
+    for row in found.rows:
+        assert row.target == pytest.approx(max(cell.cost for cell in row.cells.values()))
+        assert all(cell.low <= cell.high for cell in row.cells.values())
+    assert len(found.rounds) == 2
+    assert found.as_dict()["plans"]["mixture"]["above_mixture"] == [0.0, 0.0]
+
+
+def test_sources_of_one_trace_are_domains() -> None:
+    """By the column data_source, in its order; a trace without it is refused."""
+    ids = np.zeros((256, 1, 1), np.int16)
+    ids[:, 0, 0] = np.arange(256) % 4
+    columns: dict[str, Any] = {"seq_id": np.arange(256) // 8, "data_source": np.repeat([7, 3], 128)}
+    found = domains_of(Trace.of(ids, num_experts=4, **columns), None, 1)
+    assert [each.name for each in found] == ["source 3", "source 7"]
+    assert [each.profile.tokens for each in found] == [64, 64]
+    with pytest.raises(InputError) as caught:
+        domains_of(Trace.of(ids, num_experts=4), None, 1)
+    assert caught.value.violations[0].code == "no_sources"
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ({"over": "quantile"}, "without_effect"),
+        ({"quantile": 0.5}, "without_effect"),
+        ({"weights": (1.0, -1.0, 1.0)}, "weights_range"),
+        ({"weights": (1.0, 1.0)}, "weights_number"),
+        ({"constraints": Constraints(load_groups="windows")}, "without_effect"),
+        ({"objective": Objective(execution="dispatch", activated_weight=1.0)}, "activated_unsupported"),
+        ({"machine": "h200:1x4"}, "machine_and_model"),
+        ({"phase": "decode"}, "without_effect"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(asked: dict[str, Any], code: str) -> None:
+    """Each refusal has its code."""
+    with pytest.raises(InputError) as caught:
+        mixture(TRACES, "1x4", **asked)
+    assert caught.value.violations[0].code == code
+
+
+def test_times_are_told_where_machine_and_model_are_known() -> None:
+    """Milliseconds of every plan and domain; what is minimised is of the worst one."""
+    sizes = Synthetic(num_layers=2, num_experts=64, top_k=6, num_tokens=600)
+    sources = {name: generate(replace(sizes, seed=seed)) for seed, name in enumerate("ab")}
+    known = {"machine": "h200:1x4", "model": "deepseek-v2-lite", "tokens_per_gpu": 64, "engine": "sglang"}
+    asked: dict[str, Any] = {"solver": "contiguous", "rounds": 1, "workers": 1} | known
+    found = mixture(sources, "1x4", **asked)
+    for row in found.rows:
+        times = [cell.step_ms for cell in row.cells.values()]
+        assert all(time is not None and time > 0 for time in times)
+        assert row.step_ms == max(time or 0.0 for time in times)
