@@ -10,12 +10,12 @@ from annotated_types import Ge, Le, Lt, Unit, doc
 
 from placement.problem.constraints import Constraints
 from placement.problem.objective import Objective
+from solvers.fields import MAX_SLOTS, ExpertBytes, HoldOutOf, RedundantExperts, SlotsPerGpu
 from solvers.searching.limits import Limits
 from solvers.timed.request import Timed
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 from traces.support.kinds import check_names
-from traces.support.words import HoldOutBy
 
 if TYPE_CHECKING:
     from placement import Plan, Topology
@@ -25,7 +25,6 @@ else:  # help texts are made from the fields: the classes themselves take long t
 __all__ = ["Against", "FrontRequest", "Request", "asked_of", "request_of"]
 
 Against = Literal["imbalance", "replicas", "bytes_moved", "survival"]
-MAX_SLOTS = 32_767
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +73,9 @@ class Request:
     engine: Annotated[
         str | None, doc("Engine to plan for, as in sglang or sglang:static: how tokens travel, replicas, its file.")
     ] = None
-    slots_per_gpu: Annotated[
-        int | None, Ge(1), Le(MAX_SLOTS), doc("Expert slots per GPU and layer; E / G, rounded up, by default.")
-    ] = None
-    redundant_experts: Annotated[
-        int | None, Ge(0), Le(MAX_SLOTS), doc("Slots of a layer beyond one per expert, all GPUs together.")
-    ] = None
-    expert_bytes: Annotated[
-        int | None, Ge(1), Unit("bytes"), doc("Size of one expert's weights: for budgets and the GPUs' memory.")
-    ] = None
+    slots_per_gpu: SlotsPerGpu = None
+    redundant_experts: RedundantExperts = None
+    expert_bytes: ExpertBytes = None
     objective: Objective = field(default_factory=Objective)
     constraints: Constraints = field(default_factory=Constraints)
     time: Timed = field(default_factory=Timed)
@@ -92,13 +85,7 @@ class Request:
     hold_out: Annotated[
         float | None, Ge(0), Lt(1), doc("Share to hold out; 0.5 by default where there are tokens or several dumps.")
     ] = None
-    hold_out_by: Annotated[
-        HoldOutBy | None,
-        doc(
-            "What the share is of: sequences (default), time (the end of the recording), or source (whole files, data "
-            "sets or tasks)."
-        ),
-    ] = None
+    hold_out_by: HoldOutOf = None
     pass_tokens: Annotated[
         tuple[int, ...],
         Unit("tokens"),

@@ -1,4 +1,4 @@
-"""What a body names: plans by id or whole, models by name and never by a path of the service's machine."""
+"""What a body names: traces, plans by id or whole, models by name and never by a path of the service's machine."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.resources.schemas import PlanFile
+from api.store.rows import TraceRow
 from api.store.tenant import TenantStore
 from placement import Plan
 from traces import InputError, Violations
 from traces.model.presets import load_model, preset_names
 
-__all__ = ["check_model", "plan_content", "plan_of"]
+__all__ = ["check_model", "plan_content", "plan_of", "trace_named"]
+
+
+def trace_named(store: TenantStore, named: str, found: Violations) -> TraceRow | None:
+    """Return the trace that the body names; None, and a violation, if there is none."""
+    trace = store.traces.get(named)
+    if trace is None:
+        found.add("unknown_trace", "/trace", f"There is no trace {named}.", "Upload it with POST /v1/traces.")
+    return trace
 
 
 def plan_content(store: TenantStore, named: str | PlanFile, place: str, found: Violations) -> Mapping[str, Any] | None:

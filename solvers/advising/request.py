@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt, Unit, doc
 
-from solvers.request import MAX_SLOTS, Request
+from solvers.fields import MAX_SLOTS, MAX_TOKENS, HoldOutOf, RedundantExperts
+from solvers.request import Request
 from solvers.searching.limits import Limits
-from solvers.timed.request import MAX_TOKENS, Served
+from solvers.timed.request import Served
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
-from traces.support.words import HoldOutBy, Phase
+from traces.support.words import Phase
 
 if TYPE_CHECKING:
     from placement import Plan
@@ -70,17 +71,13 @@ class AdviceRequest(Served):
     slots_per_gpu: Annotated[
         int | None, Ge(1), Le(MAX_SLOTS), doc("Expert slots per GPU and layer; as many as run now by default.")
     ] = None
-    redundant_experts: Annotated[
-        int | None, Ge(0), Le(MAX_SLOTS), doc("Slots of a layer beyond one per expert, all GPUs together.")
-    ] = None
+    redundant_experts: RedundantExperts = None
     limits: Limits = field(default_factory=Limits)
     solver: Annotated[str, doc("Method; see `solvers`.")] = "auto"
     hold_out: Annotated[
         float | None, Ge(0), Lt(1), doc("Share to judge the plan by, which it is not fitted on; 0.5 by default.")
     ] = None
-    hold_out_by: Annotated[
-        HoldOutBy | None, doc("What the share is of: sequences (default), time, or source (files, data sets, tasks).")
-    ] = None
+    hold_out_by: HoldOutOf = None
     seed: Annotated[int, Ge(0), doc("Seed of the search and of the bootstrap.")] = 0
 
     def __post_init__(self) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, Unit, doc
+from annotated_types import Ge, Gt, Le, Lt, doc
 
 from placement.problem.constraints import Constraints
 from placement.problem.objective import Objective
-from solvers.request import MAX_SLOTS, Request
+from solvers.fields import ExpertBytes, RedundantExperts, SlotsPerGpu, TokensPerGpu
+from solvers.request import Request
 from solvers.searching.limits import Limits
 from traces.support.declared import check_declared
 from traces.support.errors import Violations
@@ -76,15 +77,9 @@ class MixtureRequest:
     engine: Annotated[
         str | None, doc("Engine to plan for, as in sglang or sglang:static: how tokens travel, replicas, its file.")
     ] = None
-    slots_per_gpu: Annotated[
-        int | None, Ge(1), Le(MAX_SLOTS), doc("Expert slots per GPU and layer; E / G, rounded up, by default.")
-    ] = None
-    redundant_experts: Annotated[
-        int | None, Ge(0), Le(MAX_SLOTS), doc("Slots of a layer beyond one per expert, all GPUs together.")
-    ] = None
-    expert_bytes: Annotated[
-        int | None, Ge(1), Unit("bytes"), doc("Size of one expert's weights: for budgets and the GPUs' memory.")
-    ] = None
+    slots_per_gpu: SlotsPerGpu = None
+    redundant_experts: RedundantExperts = None
+    expert_bytes: ExpertBytes = None
     objective: Objective = field(default_factory=Objective)
     constraints: Constraints = field(default_factory=Constraints)
     limits: Limits = field(default_factory=Limits)
@@ -95,9 +90,7 @@ class MixtureRequest:
     ] = None
     model: Annotated[str | None, doc("Model by name, such as deepseek-v3, or its config.json; with a machine.")] = None
     phase: Annotated[Phase | None, doc("Phase whose passes are timed; prefill by default.")] = None
-    tokens_per_gpu: Annotated[
-        int | None, Ge(1), Le(1_000_000), Unit("tokens"), doc("Of a rank in a timed pass; by the phase by default.")
-    ] = None
+    tokens_per_gpu: TokensPerGpu = None
     hold_out: Annotated[
         float | None, Gt(0), Lt(1), doc("Share of each domain's sequences to judge by; 0.5 by default.")
     ] = None

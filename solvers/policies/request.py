@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Ge, Le, Unit, doc
+from annotated_types import Ge, Le, doc
 
-from solvers.request import MAX_SLOTS
+from solvers.fields import RedundantExperts, SlotsPerGpu, TokensPerGpu
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 from traces.support.words import CutBy, Phase
@@ -18,8 +18,6 @@ else:  # help texts are made from the fields: the classes themselves take long t
     Plan = Topology = object
 
 __all__ = ["PolicyRequest"]
-
-MAX_TOKENS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,20 +70,10 @@ class PolicyRequest:
         str | None, doc("Model by name, or the path of its config.json; the known one of these layers by default.")
     ] = None
     phase: Annotated[Phase, doc("Phase whose passes are timed.")] = "decode"
-    tokens_per_gpu: Annotated[
-        int | None,
-        Ge(1),
-        Le(MAX_TOKENS),
-        Unit("tokens"),
-        doc("Tokens of a rank in a forward pass; 4,096 in prefill and 128 in decode by default."),
-    ] = None
+    tokens_per_gpu: TokensPerGpu = None
     engine: Annotated[str | None, doc("Engine that serves, as in sglang: its layout, how tokens travel.")] = None
-    slots_per_gpu: Annotated[
-        int | None, Ge(1), Le(MAX_SLOTS), doc("Expert slots per GPU and layer; E / G, rounded up, by default.")
-    ] = None
-    redundant_experts: Annotated[
-        int | None, Ge(0), Le(MAX_SLOTS), doc("Slots of a layer beyond one per expert, all GPUs together.")
-    ] = None
+    slots_per_gpu: SlotsPerGpu = None
+    redundant_experts: RedundantExperts = None
     plan: Annotated[Plan | None, doc("Plan that runs at first; the engine's own layout by default.")] = None
     windows: Annotated[
         int | None, Ge(2), Le(1000), doc("Windows in time; by default one per dump or source, or 10 of one trace.")

@@ -9,11 +9,12 @@ from annotated_types import Ge, Le, Lt, Unit, doc
 
 from placement.problem.constraints import Constraints
 from placement.problem.objective import Objective
-from solvers.request import MAX_SLOTS, Request
+from solvers.fields import MAX_SLOTS, HoldOutOf, TokensPerGpu
+from solvers.request import Request
 from solvers.searching.limits import Limits
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
-from traces.support.words import HoldOutBy, Phase
+from traces.support.words import Phase
 
 if TYPE_CHECKING:
     from placement import Plan, Topology
@@ -23,7 +24,6 @@ else:  # help texts are made from the fields: the classes themselves take long t
 
 __all__ = ["ReplanRequest"]
 
-MAX_TOKENS = 1_000_000
 TIMED = ("horizon_s", "phase", "tokens_per_gpu")
 HORIZON_S = 3600.0
 
@@ -95,13 +95,7 @@ hold_out_by, seed
         int | None, Ge(1), Le(MAX_SLOTS), doc("Experts that a GPU has room for beside its slots; a layer by default.")
     ] = None
     phase: Annotated[Phase | None, doc("Phase whose passes are timed; prefill by default.")] = None
-    tokens_per_gpu: Annotated[
-        int | None,
-        Ge(1),
-        Le(MAX_TOKENS),
-        Unit("tokens"),
-        doc("Tokens of a rank in a forward pass; 4,096 in prefill and 128 in decode by default."),
-    ] = None
+    tokens_per_gpu: TokensPerGpu = None
     engine: Annotated[
         str | None, doc("Engine that serves, as in sglang or sglang:static: how tokens travel, its file.")
     ] = None
@@ -121,9 +115,7 @@ hold_out_by, seed
     hold_out: Annotated[
         float | None, Ge(0), Lt(1), doc("Share to judge by, which no plan is fitted on; 0.5 by default.")
     ] = None
-    hold_out_by: Annotated[
-        HoldOutBy | None, doc("What the share is of: sequences (default), time, or source (files, data sets, tasks).")
-    ] = None
+    hold_out_by: HoldOutOf = None
     seed: Annotated[int, Ge(0), doc("Seed of the search and of what is drawn.")] = 0
 
     def __post_init__(self) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, Unit, doc
 
 from placement.residency.tiers import Tier, check_tiers
+from solvers.fields import MAX_TOKENS, HoldOutOf
 from traces.support.declared import check_declared
 from traces.support.errors import Violations
-from traces.support.words import HoldOutBy, Phase
+from traces.support.words import Phase
 
 if TYPE_CHECKING:
     from placement.time import TimeModel
@@ -19,7 +20,6 @@ __all__ = ["Budget", "Cold", "ResidencyRequest"]
 
 Budget = Literal["shared", "equal", "by_gain"]
 Cold = Literal["fetch", "compute"]
-MAX_TOKENS = 1_000_000
 HOST_GB_S = 200.0  # eight channels of DDR5-4800, two thirds of 307 GB/s
 HOST_TFLOPS = 10.0  # AMX in 16 bits, half of what KTransformers reports for a socket
 MAX_BYTES = 1 << 50
@@ -106,9 +106,7 @@ class ResidencyRequest:
     hold_out: Annotated[
         float | None, Ge(0), Lt(1), doc("Share to judge by, which nothing is fitted on; 0.5 by default.")
     ] = None
-    hold_out_by: Annotated[
-        HoldOutBy | None, doc("What the share is of: sequences (default), time, or source (files, data sets, tasks).")
-    ] = None
+    hold_out_by: HoldOutOf = None
 
     def __post_init__(self) -> None:
         found = Violations()

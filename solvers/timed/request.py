@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from annotated_types import Ge, Le, Unit, doc
+from annotated_types import Ge, doc
 
+from solvers.fields import MAX_TOKENS, TokensPerGpu
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 from traces.support.words import Phase
@@ -18,7 +19,6 @@ __all__ = ["MAX_TOKENS", "Framework", "Overlap", "Served", "Timed"]
 
 Framework = Literal["sglang", "tensorrt-llm", "vllm"]
 Overlap = Literal["none", "two_batch"]
-MAX_TOKENS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,7 @@ class Served:
         Milliseconds per layer beside experts and their exchange, measured.
     """
 
-    tokens_per_gpu: Annotated[
-        int | None,
-        Ge(1),
-        Le(MAX_TOKENS),
-        Unit("tokens"),
-        doc("Tokens of a rank in a forward pass; 4,096 in prefill and 128 in decode by default."),
-    ] = None
+    tokens_per_gpu: TokensPerGpu = None
     backend: Annotated[
         str | None, doc("All-to-all: deepep_normal in prefill and deepep_low_latency in decode by default.")
     ] = None

@@ -13,7 +13,7 @@ from api.resources.advice.answers import AdviceAnswer
 from api.resources.advice.body import AdviceBody
 from api.resources.context import Services, ServicesOf, StoreOf
 from api.resources.helped import look
-from api.resources.named import plan_content
+from api.resources.named import plan_content, trace_named
 from api.resources.responses import json_response
 from api.resources.traces.stored import StoredTrace
 from api.store.rows import TraceRow
@@ -41,9 +41,7 @@ async def give_advice(body: AdviceBody, services: ServicesOf, store: StoreOf) ->
 def _task(services: Services, store: TenantStore, body: AdviceBody) -> tuple[AdviceTask, TraceRow]:
     found = Violations()
     plan = None if body.plan is None else plan_content(store, body.plan, "/plan", found)
-    trace = store.traces.get(body.trace)
-    if trace is None:
-        found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
+    trace = trace_named(store, body.trace, found)
     found.raise_if_any()
     assert trace is not None
     request = advice_request(body, plan, services.settings.max_read_s / 5)

@@ -15,6 +15,7 @@ from api.resources.evaluation_body import EvaluationBody
 from api.resources.evaluations.answers import ReplayAnswer
 from api.resources.evaluations.evaluating import Replay, replay, replay_of
 from api.resources.helped import look
+from api.resources.named import trace_named
 from api.resources.responses import json_response
 from api.resources.topologies.named import with_topology
 from api.resources.traces.stored import StoredTrace
@@ -53,9 +54,7 @@ def _task(services: Services, store: TenantStore, body: EvaluationBody) -> tuple
             plan, request = json.loads(text), row.request
     else:
         plan = body.plan.model_dump(exclude_unset=True)
-    trace = store.traces.get(body.trace)
-    if trace is None:
-        found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
+    trace = trace_named(store, body.trace, found)
     found.raise_if_any()
     assert plan is not None
     assert trace is not None

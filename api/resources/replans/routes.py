@@ -10,7 +10,7 @@ from api.http.problems import problems
 from api.http.strict import StrictRoute
 from api.resources.context import Services, ServicesOf, StoreOf
 from api.resources.helped import look
-from api.resources.named import plan_content
+from api.resources.named import plan_content, trace_named
 from api.resources.replans.answers import ReplanAnswer
 from api.resources.replans.body import ReplanBody
 from api.resources.replans.replanning import ReplanTask, replan_request, replanned
@@ -47,9 +47,7 @@ def _task(services: Services, store: TenantStore, body: ReplanBody) -> tuple[Rep
     except InputError as error:
         found.extend(error)
         body = body.model_copy(update={"topology": None})
-    trace = store.traces.get(body.trace)
-    if trace is None:
-        found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
+    trace = trace_named(store, body.trace, found)
     request, running = replan_request(body, content, services.settings.max_read_s / 5, found)
     assert trace is not None
     stored = StoredTrace.of(services.settings, trace)

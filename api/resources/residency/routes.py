@@ -10,6 +10,7 @@ from api.http.problems import problems
 from api.http.strict import StrictRoute
 from api.resources.context import Services, ServicesOf, StoreOf
 from api.resources.helped import look
+from api.resources.named import trace_named
 from api.resources.residency.answers import Residency
 from api.resources.residency.asking import ResidencyTask, residency, residency_request
 from api.resources.residency.body import ResidencyBody
@@ -39,9 +40,7 @@ async def run_policies(body: ResidencyBody, services: ServicesOf, store: StoreOf
 
 def _task(services: Services, store: TenantStore, body: ResidencyBody) -> tuple[ResidencyTask, TraceRow]:
     found = Violations()
-    trace = store.traces.get(body.trace)
-    if trace is None:
-        found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
+    trace = trace_named(store, body.trace, found)
     found.raise_if_any()
     assert trace is not None
     return ResidencyTask(request=residency_request(body), trace=StoredTrace.of(services.settings, trace)), trace

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.http.problems import ProblemError
+from api.resources.named import trace_named
 from api.resources.requests import request_of
 from api.resources.schemas import FrontBody, PlanBody
 from api.resources.searches.checks import check
@@ -58,9 +59,7 @@ def checked(body: PlanBody | FrontBody, settings: Settings, store: TenantStore) 
         request = request_of(body, settings.max_time_limit_s, start)
     except InputError as error:
         found.extend(error)
-    trace = store.traces.get(body.trace)
-    if trace is None:
-        found.add("unknown_trace", "/trace", f"There is no trace {body.trace}.", "Upload it with POST /v1/traces.")
+    trace = trace_named(store, body.trace, found)
     found.raise_if_any()
     assert request is not None
     assert trace is not None
