@@ -67,7 +67,7 @@ def test_unknown_fields_are_counted(service: TestClient, trace: str, count: int)
     errors = answer.json()["errors"]
     assert errors[-1]["code"] == ("more_violations" if count > LISTED else "unknown_field")
     if count > LISTED:
-        assert f"There are {count + 2} violations" in errors[-1]["detail"], "trace and topology are missing as well"
+        assert f"There are {count + 1} violations" in errors[-1]["detail"], "the trace is missing as well"
         assert len(errors) == LISTED + 1
 
 
@@ -113,7 +113,7 @@ def test_large_requests_are_not_read_here(service: TestClient, trace: str, monke
     for kind, content in (("plans", body), ("fronts", {**body, "solver": "annealing"})):
         for key in ("a", "a", "b"):
             answer = service.post(f"/v1/{kind}", json=content, headers={"Idempotency-Key": kind + key})
-            assert answer.status_code == 202, answer.text[:500]
+            assert answer.status_code in (200, 202), answer.text[:500]  # 200: its plan is there
             found[kind, key] = answer.json()["id"]
         assert found[kind, "a"] != found[kind, "b"]
         reused = service.post(f"/v1/{kind}", json=content | {"name": "other"}, headers={"Idempotency-Key": kind + "a"})

@@ -86,7 +86,7 @@ def test_stops_gracefully(tmp_path: Path, start_server: Callable[..., Any], trac
         time.sleep(0.5)
         begin = time.monotonic()
         first.process.terminate()
-        assert waiting.result(20).json()["status"] == "running"
+        assert waiting.result(20).json()["status"] in ("running", "queued")  # as it is put back
     assert first.process.wait(20) in (0, -signal.SIGTERM)
     assert time.monotonic() - begin < 10
     assert not psutil.wait_procs(children, timeout=5)[1], "workers outlive their server"
