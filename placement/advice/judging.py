@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from placement.advice.sample import PassSample
 from placement.advice.timing import PassTimes, PlanOnPasses, mean_step_ms
@@ -226,7 +226,7 @@ def _for_few(groups: int) -> float:
     if groups < 2:
         return 0.0
     level = (1 + CONFIDENCE) / 2
-    return float(student.ppf(level, groups - 1) / student.ppf(level, 1e9) * np.sqrt(groups / (groups - 1)))
+    return float(stdtrit(groups - 1, level) / stdtrit(1e9, level) * np.sqrt(groups / (groups - 1)))
 
 
 def _around(centre: float, deviations: Floats) -> Interval:

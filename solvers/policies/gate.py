@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 from placement import Plan
 from solvers.policies.setting import Setting
@@ -195,14 +196,14 @@ def _lower(gains: Floats) -> float:
     Layers err apart from each other, by what they vary from window to window; windows that are of different kinds vary
     in all layers together. The wider of the two counts.
     """
-    from scipy.stats import t
-
     by_layer, count = gains.mean(axis=0), len(gains)
     mean, layers = float(by_layer.sum()), len(by_layer)
     if count == 1:  # what layers differ by is all that is known
         return mean - LAYER_SIGMAS * float(by_layer.std(ddof=1) if layers > 1 else abs(mean)) * float(np.sqrt(layers))
     apart = LAYER_SIGMAS * float(np.sqrt(gains.var(axis=0, ddof=1).sum() / count))
-    together = float(t.isf(WINDOW_CHANCE, count - 1)) * float(gains.sum(axis=1).std(ddof=1)) / float(np.sqrt(count))
+    together = (
+        float(stdtrit(count - 1, 1 - WINDOW_CHANCE)) * float(gains.sum(axis=1).std(ddof=1)) / float(np.sqrt(count))
+    )
     return mean - max(apart, together)
 
 

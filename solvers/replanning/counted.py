@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from placement import Plan
 from placement.advice.judging import CONFIDENCE, OF_EXPERTS
@@ -69,8 +69,8 @@ class CountsTimeMeasure:
         fraction, half = self.gain(old, new), float("inf")
         level = (1 + CONFIDENCE) / 2
         if len(apart) > 1:
-            half = float(student.ppf(level, len(apart) - 1) * np.std(apart, ddof=1) / np.sqrt(len(apart)))
-        model = float(student.ppf(level, 1e9)) * OF_EXPERTS * abs(fraction)
+            half = float(stdtrit(len(apart) - 1, level) * np.std(apart, ddof=1) / np.sqrt(len(apart)))
+        model = float(stdtrit(1e9, level)) * OF_EXPERTS * abs(fraction)
         wide = float(np.hypot(half, model))
         return Judged(
             before=old,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from placement import Plan, Problem, score
 from placement.advice.judging import CONFIDENCE, LEAST_SEQUENCES, judge_gain
@@ -193,7 +193,7 @@ class ScoreMeasure:
         fraction = self.gain(old, new)
         half = float("inf")
         if len(apart) > 1:
-            factor = student.ppf((1 + CONFIDENCE) / 2, len(apart) - 1)
+            factor = stdtrit(len(apart) - 1, (1 + CONFIDENCE) / 2)
             half = float(factor * np.std(apart, ddof=1) / np.sqrt(len(apart)))
         return Judged(
             before=old,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtr
 
 from traces.series.window import Window
 from traces.support.content import ByContent
@@ -164,8 +165,6 @@ def _permuted(first: Floats, last: Floats, size: Floats, alpha: float, seed: int
 
 
 def _predicted(before: Sequence[Window], after: Sequence[Window], size: Floats, alpha: float) -> Drift:
-    from scipy.stats import t
-
     earlier, later = (np.stack([window.shares for window in windows]) for windows in (before, after))
     count = len(earlier)
     total = earlier.sum(axis=0)
@@ -177,7 +176,7 @@ def _predicted(before: Sequence[Window], after: Sequence[Window], size: Floats, 
 
     def tail(logs: Floats, now: Floats) -> Floats:
         spread = np.maximum(logs.std(axis=0, ddof=1), LEAST_SPREAD) * np.sqrt(1 + 1 / count)
-        values: Floats = t.sf((now - logs.mean(axis=0)) / spread, count - 1)
+        values: Floats = stdtr(count - 1, -(now - logs.mean(axis=0)) / spread)
         return values
 
     means = np.log(np.maximum((left_out * fair).mean(axis=1), 1e-12))
