@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from placement.time.bottlenecks import Bottleneck
 from placement.time.exchange import CURVE_TERMS, Curve, Exchange, link_exchange
 from placement.time.experts import ExpertKernel, FittedError, roofline
 from placement.time.gpus import GPUS, Gpu
@@ -31,6 +32,7 @@ __all__ = [
 
 SAME_CHIP = {"h800": "h100"}  # other links, the same compute
 WIDE = ("sglang_deepep", "tensorrt_llm_wideep")  # expert parallel kernels, measured for it
+BOTTLENECK_FIELDS = ("way", "nodes", "sm_ms_per_gb", "link_ms_per_gb")
 CURVE_FIELDS = ("way", "nodes", "gpus", "sms", "hidden_size", "top_k", "num_experts", "base_copies", "vector_bytes")
 
 
@@ -84,7 +86,9 @@ def to_json(found: Coefficients) -> str:
             )
             for curve in exchange.curves
         ]
-        blocks.append(head + ",\n".join("   " + row for row in rows) + "]}")
+        limits = [[getattr(each, name) for name in BOTTLENECK_FIELDS] for each in exchange.bottlenecks]
+        tail = f',\n   "bottlenecks": {json.dumps(limits)}}}' if limits else "}"
+        blocks.append(head + ",\n".join("   " + row for row in rows) + "]" + tail)
     return "\n".join([*lines, ",\n".join(blocks), " ]", "}"]) + "\n"
 
 
@@ -121,6 +125,9 @@ def from_json(text: str, place: str) -> Coefficients:
                 backend=entry["backend"],
                 source=entry["source"],
                 curves=tuple(_as_curve(row) for row in entry["curves"]),
+                bottlenecks=tuple(
+                    Bottleneck(**dict(zip(BOTTLENECK_FIELDS, row, strict=True))) for row in entry.get("bottlenecks", [])
+                ),
             )
             for entry in content["exchanges"]
         )

@@ -52,13 +52,18 @@ def _least(judge: Judge, batch: Batch, scale: float, slots: int) -> LayerTimes:
     homes = homes_of(judge.travel, gpus, batch.rows, batch.seq_id, batch.source_rank)
     layers, experts = batch.topk_ids.shape[1], time.model.shape.num_experts
     least_experts, leaving, moving = np.empty(layers), np.zeros(layers), np.zeros(layers)
+    columns = _columns(time)
     for layer in range(layers):
         ids = np.asarray(batch.topk_ids[:, layer], np.int64)
         counts = np.bincount(ids[ids >= 0], minlength=experts)
         least_experts[layer] = _experts(time, counts, int((ids >= 0).any(axis=1).sum()), scale, slots)
-        leaving[layer] = _leaving(judge, ids, homes, time.machine.nodes, slots)
+        leaving[layer] = _leaving(judge, ids, homes, time.machine.nodes, slots).max()
         if time.machine.num_nodes == 1:
-            moving[layer] = _leaving(judge, ids, homes, np.arange(gpus), slots)
+            moving[layer] = _leaving(judge, ids, homes, np.arange(gpus), slots).max()
+        elif columns is not None:
+            moving[layer] = _leaving(judge, ids, homes, columns, slots).mean()
+    if time.machine.num_nodes > 1:  # a mean of ranks, each of which rounds what it sends
+        moving = np.maximum(moving - 0.5 / scale, 0)
     sent = {"inside": np.floor(moving * scale), "across": np.floor(leaving * scale)}
     return LayerTimes(
         dispatch=_exchange(time, sent, "dispatch"),
@@ -109,8 +114,20 @@ def _kernel_ms(kernel: ExpertKernel, time: TimeModel, mean: Floats, slots: int) 
     return factor * float(joined(kernel.floor_ms, float(values @ kernel.coefficients)))
 
 
-def _leaving(judge: Judge, ids: Counts, homes: npt.NDArray[np.int32], group_of: Counts, slots: int) -> float:
-    """Return copies that the busiest rank of any group of ranks sends out of it at least, before scaling.
+def _columns(time: TimeModel) -> Counts | None:
+    """Return the index of each rank in its node, (G,); None where copies are not merged, or nodes differ.
+
+    Merged copies arrive at the rank of the same index as their home, and are sent on to where experts are: a token
+    needs no copy within a node if all its experts are on ranks of its home's index.
+    """
+    sizes = np.bincount(time.machine.nodes)
+    if time.dedup != "node" or sizes.min() < sizes.max():
+        return None
+    return np.arange(time.machine.num_gpus) % sizes[0]
+
+
+def _leaving(judge: Judge, ids: Counts, homes: npt.NDArray[np.int32], group_of: Counts, slots: int) -> Floats:
+    """Return copies that a rank of each group of ranks sends out of it at least on average, before scaling.
 
     Parameters
     ----------
@@ -123,7 +140,7 @@ def _leaving(judge: Judge, ids: Counts, homes: npt.NDArray[np.int32], group_of: 
         Node of each rank, or the rank itself.
     slots : int
     """
-    most = 0.0
+    found = []
     for group in range(int(group_of.max()) + 1):
         size = int((group_of == group).sum())
         mine = ids[group_of[homes] == group]
@@ -135,8 +152,8 @@ def _leaving(judge: Judge, ids: Counts, homes: npt.NDArray[np.int32], group_of: 
         else:  # a token stays only if all its experts are there; of those with fewest, most stay
             stay = int(np.searchsorted(np.cumsum(np.sort(width[width > 0])), kept, side="right"))
             sent = float((width > 0).sum() - stay)
-        most = max(most, sent / size)
-    return most
+        found.append(sent / size)
+    return np.array(found)
 
 
 def _exchange(time: TimeModel, sent: dict[str, Floats], way: Way) -> Floats:
@@ -150,6 +167,6 @@ def _exchange(time: TimeModel, sent: dict[str, Floats], way: Way) -> Floats:
     times = [time.inside.ms(way, 1, sent["inside"], shape)]
     known = [curve.nodes for curve in time.across.of(way, shape) if curve.nodes > 1]
     if nodes > 1 and known and (len(known) == 1 or min(known) <= nodes <= max(known)):
-        times.append(time.across.ms(way, nodes, sent["across"], shape))
+        times.append(time.across.ms(way, nodes, sent["across"], shape, forwarded=sent["inside"]))
     found: Floats = np.nanmax(np.stack(times), axis=0)
     return found
