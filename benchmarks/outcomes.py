@@ -278,8 +278,8 @@ def deepspeed() -> list[Outcome]:
             published="+15.2 %",
             predicted=f"{100 * nccl:+.1f} %",
             **judged(nccl, 0.152),
-            note="a copy per expert over DeepEP's links; time follows the busiest rank here, hardly there: no table has "
-            "NCCL's all-to-all between nodes, nor under skew",
+            note="a copy per expert over DeepEP's links; time follows the busiest rank here, hardly there: no table "
+            "has NCCL's all-to-all between nodes, nor under skew",
         ),
     ]
 
