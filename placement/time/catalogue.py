@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from placement.time.bottlenecks import Bottleneck
-from placement.time.exchange import CURVE_TERMS, Curve, Exchange, link_exchange
+from placement.time.exchange import CURVE_TERMS, HIERARCHICAL, Curve, Exchange, link_exchange
 from placement.time.experts import ExpertKernel, FittedError, roofline
 from placement.time.gpus import GPUS, Gpu
 from traces import InputError
@@ -224,10 +224,12 @@ def exchange_for(gpu: Gpu, backend: str, *, own: Coefficients | None = None) -> 
     ----------
     gpu : Gpu
     backend : str
-        A name in the coefficient files, or ``links``.
+        A name in the coefficient files, ``links``, or ``hierarchical``: the data sheet in two stages.
     own : Coefficients, optional
         Of one's own measurements.
     """
+    if backend == HIERARCHICAL:
+        return replace(link_exchange(gpu), backend=HIERARCHICAL)
     for part in (own, coefficients_of(gpu.name)):
         for exchange in part.exchanges if part is not None and _fits(part, gpu) else ():
             if exchange.backend == backend:
@@ -237,9 +239,9 @@ def exchange_for(gpu: Gpu, backend: str, *, own: Coefficients | None = None) -> 
 
 @cache
 def known_backends() -> tuple[str, ...]:
-    """Return the back ends of the all-to-all that were measured on some GPU, and ``links`` for a data sheet."""
+    """Return the back ends that were measured on some GPU, and those of a data sheet: ``hierarchical``, ``links``."""
     parts = [coefficients_of(name) for name in GPUS]
-    return (*sorted({e.backend for part in parts if part is not None for e in part.exchanges}), "links")
+    return (*sorted({e.backend for part in parts if part is not None for e in part.exchanges}), HIERARCHICAL, "links")
 
 
 def measured_gpus() -> tuple[str, ...]:

@@ -16,10 +16,11 @@ from placement.time.experts import FittedError, joined
 from placement.time.gpus import Gpu
 from traces.model.shape import ModelShape
 
-__all__ = ["CURVE_TERMS", "ONE_PER_EXPERT", "Curve", "Exchange", "Way", "curve_terms", "link_exchange"]
+__all__ = ["CURVE_TERMS", "HIERARCHICAL", "ONE_PER_EXPERT", "Curve", "Exchange", "Way", "curve_terms", "link_exchange"]
 
 Floats = npt.NDArray[np.float64]
-ONE_PER_EXPERT: Final = ("deepep_low_latency", "deepep_ll", "trtllm_deepep_ll")  # the others merge copies
+HIERARCHICAL: Final = "hierarchical"  # within nodes first, then between ranks of the same index
+ONE_PER_EXPERT: Final = ("deepep_low_latency", "deepep_ll", "trtllm_deepep_ll", HIERARCHICAL)  # others merge copies
 FIRST_GB: Final = (0.0005, 0.004, 0.03)  # small messages don't fill the links
 BEYOND_GB: Final = 0.2
 CURVE_TERMS: Final = ("launch", "gb", *(f"first{gb}" for gb in FIRST_GB), f"beyond{BEYOND_GB}")
@@ -118,6 +119,11 @@ class Exchange:
                 if other is None or distance(curve) < distance(other):
                     best[curve.nodes] = curve
         return tuple(best[nodes] for nodes in sorted(best))
+
+    def copy_gb(self, way: Way, shape: ModelShape) -> float:
+        """Return the gigabytes of a copy of a token in one direction."""
+        vector = next(curve.vector_bytes for curve in self.curves if curve.way == way)
+        return vector * shape.expert_input / 1e9
 
     def ms(
         self,
