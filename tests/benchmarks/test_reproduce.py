@@ -7,8 +7,8 @@ from importlib import import_module
 import pytest
 
 from benchmarks import outcomes
-from benchmarks.reproduce._rows import Row, as_table, bisected
 from benchmarks.reproduce.__main__ import DOCUMENT, PAPERS, section, with_section
+from benchmarks.reproduce._rows import Row, as_table, bisected
 
 SMALL = {
     "exflow": {"tokens": 2_000, "work": 20_000},
