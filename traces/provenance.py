@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from traces.held_ranks import Ranks
 
 __all__ = ["Provenance"]
 
@@ -28,6 +32,8 @@ class Provenance:
         Ranks whose files were read, of formats that have a file per rank; empty for others.
     full_buffer : int or None
         Passes that a recorder's buffer holds, where all of them are used: it may have wrapped.
+    held : Ranks or None
+        Ranks whose physical slots alone have tokens, of formats that count slots.
     """
 
     source: str = "memory"
@@ -37,6 +43,7 @@ class Provenance:
     experts_inferred: bool = False
     full_buffer: int | None = None
     ranks: tuple[int, ...] = ()
+    held: Ranks | None = None
 
     def __str__(self) -> str:
         return f"{self.source} ({self.format}{f', {self.engine}' if self.engine else ''})"

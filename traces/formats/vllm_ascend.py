@@ -21,6 +21,7 @@ request 4876, which saves it with `numpy.save`; ``vllm_ascend/eplb/eplb_loggers.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from traces.formats.hints import Hints
 from traces.formats.reader import Reader
 from traces.formats.shared.counts import add_slots, checked_counts
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_LAYERS
+from traces.held_ranks import held_slots
 from traces.support.errors import InputError, Violations
 
 __all__ = ["READER"]
@@ -83,6 +85,7 @@ def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
     load = np.zeros((0, 0))
     for file, part in zip(arrays, heat, strict=True):
         load = add_slots(load, held.reshape(layers, -1), part.reshape(layers, -1), f"{file.name}#")
+    alone = held_slots(sum(heat[1:], heat[0]).reshape(layers, -1)) if devices > 1 else None
     if maps and (cut := _without_shared(load, held, hints)) is not None:
         load = cut
         notes.append(
@@ -91,7 +94,8 @@ def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
     axes = Axes.settle(bundle, hints, layers, lambda: -1, num_experts=load.shape[1])
     if other := len(bundle.files) - len(arrays) - len(maps):
         notes.append(f"{other} other files were left out.")
-    return checked_counts(bundle.name, "vllm_ascend", axes, load, f"sha256:{bundle.sha256()}", notes=notes)
+    counts = checked_counts(bundle.name, "vllm_ascend", axes, load, f"sha256:{bundle.sha256()}", notes=notes)
+    return replace(counts, provenance=replace(counts.provenance, held=alone))
 
 
 def _without_shared(
