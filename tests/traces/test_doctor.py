@@ -459,7 +459,8 @@ def test_files_of_some_ranks(ranks: tuple[int, ...], told_of: str | None) -> Non
         assert diagnosis.codes == ()
     else:
         assert told_of in told(diagnosis, "single_rank").detail
-        assert diagnosis.line is not None and diagnosis.line.startswith("The recording has")
+        assert diagnosis.line is not None
+        assert diagnosis.line.startswith("The recording has")
 
 
 @pytest.mark.parametrize("form", ["counts_csv", "llama_csv"])

@@ -73,7 +73,8 @@ def test_the_slots_of_one_rank_behind_any_map(
     assert "slots 12-17 of 24" in finding.detail
     assert "rank 2 of 4" in finding.detail
     assert finding.severity == "warning"
-    assert diagnosis.line is not None and "the slots of rank 2 only" in diagnosis.line
+    assert diagnosis.line is not None
+    assert "the slots of rank 2 only" in diagnosis.line
 
 
 @pytest.mark.parametrize("write", [vllm, sglang, ascend])
