@@ -93,8 +93,8 @@ def _warn(context: Context) -> tuple[str, ...]:
         notes.append(f"The engine reads this file for DeepSeek-V4 only; the model is {model.name}.")
     if model is not None and context.without_mtp and model.mtp_layers:
         notes.append(
-            f"Layers {list(model.mtp_layers)}, for multi-token prediction, have the contiguous layout: the engine wants "
-            "their rows, whether it runs them or not."
+            f"Layers {list(model.mtp_layers)}, for multi-token prediction, have the contiguous layout: the engine "
+            "wants their rows, whether it runs them or not."
         )
     return tuple(notes)
 

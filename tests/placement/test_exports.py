@@ -98,7 +98,7 @@ def test_vllm_pr53022() -> None:
     assert json.loads(written("vllm_pr53022", context=whole)) == [filler, filler, *TABLE]
     without = export_named("vllm_pr53022").write(PLAN, CONTEXT)
     assert json.loads(without.content) == [filler, filler, *TABLE[:3], filler]
-    assert "the engine wants their rows" in " ".join(without.notes)
+    assert "the engine wants their rows, whether" in " ".join(without.notes)
     shared = export_named("vllm_pr53022").read(Document("f", b"[0, 1, 2, 0]"), whole)
     assert shared.physical_to_logical_map.tolist() == [[0, 1, 2, 0]] * 4
 
