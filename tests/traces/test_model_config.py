@@ -464,6 +464,8 @@ def test_what_the_code_adds_is_told() -> None:
         ({"num_experts_per_tok": "8"}, {"field_type"}),
         ({"num_local_experts": 128}, {"fields_differ"}),
         ({"n_group": 7}, {"num_groups"}),
+        ({"n_group": 64, "topk_group": 1}, {"num_groups"}),
+        ({"topk_group": 9}, {"num_groups"}),
         ({"first_k_dense_replace": 61, "num_nextn_predict_layers": 0}, {"no_layers"}),
         ({"mlp_layer_types": ["dense"] * 60 + [[]]}, {"field_type"}),
     ],
