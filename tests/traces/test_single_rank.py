@@ -39,7 +39,7 @@ def vllm(path: Path, counts: npt.NDArray[np.int64]) -> Path:
 def sglang(path: Path, counts: npt.NDArray[np.int64]) -> Path:
     """One pass of ranks 0 and 1, of which the first one counted all."""
     for rank in (0, 1):
-        record = {"forward_pass_id": 3, "rank": rank, "gatherer_key": "primary"}
+        record: dict[str, Any] = {"forward_pass_id": 3, "rank": rank, "gatherer_key": "primary"}
         record["global_physical_count"] = (counts if rank == 0 else 0 * counts).astype(np.int32)
         (path / f"r_{rank}.pt").write_bytes(torch_bytes({"records": [record], "last_physical_to_logical_map": MAPS}))
     return path

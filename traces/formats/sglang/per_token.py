@@ -52,12 +52,13 @@ class _Scan:
         """Take in the (layers, tokens, width) ids of one record."""
         if ids.size == 0:
             return
-        if ids.min() < -1 or ids.max() >= slots + MAX_SHARED:
+        largest = int(ids.max())
+        if ids.min() < -1 or largest >= slots + MAX_SHARED:
             raise _out_of_range(record.place, slots)
         there = ids >= 0
         routed = there
-        self.largest = max(self.largest, int(ids.max()))
-        if ids.max() >= slots:
+        self.largest = max(self.largest, largest)
+        if largest >= slots:
             above = ids >= slots
             routed = there & ~above
             self.first_beyond = self.first_beyond or record.place
@@ -127,8 +128,8 @@ def open_per_token(bundle: Bundle, hints: Hints) -> Trace:
     )
     what = ""
     if fused:
-        ids = f"Id {slots}" if scan.largest == slots else f"Ids {slots}-{scan.largest}"
-        what = f"{ids}, above the {slots} physical experts, stands once in every list: a shared expert that is fused "
+        shared = f"Id {slots}" if scan.largest == slots else f"Ids {slots}-{scan.largest}"
+        what = f"{shared}, above the {slots} physical experts, stands once in every list: a shared expert that is fused "
         what += f"with the routed ones. It was read as none, which leaves {top_k} experts per token."
     return replace(trace, provenance=trace.provenance.of_ranks(recording.ranks).without_beyond(what))
 
