@@ -303,6 +303,10 @@ def test_ascend_heat_of_mix_placement(tmp_path: Path) -> None:
     counts = counts_of(folder, num_experts=LOAD.shape[1])
     assert counts.load.tolist() == LOAD.tolist()
     assert "mix_placement" in " ".join(counts.provenance.notes)
+    unstated = counts_of(folder)
+    assert unstated.load.tolist() == LOAD.tolist()
+    assert "id 8 and above, as nobody states" in " ".join(unstated.provenance.notes)
+    assert "ids_beyond_experts" in check(folder).codes
     device["device_expert"][-1] = 0
     (folder / "expert_map.json").write_text(json.dumps(content))
     refused("num_experts_differ", folder, num_experts=LOAD.shape[1])
