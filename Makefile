@@ -59,6 +59,8 @@ demo: $(VENV)/.base
 	$(BIN)/moe-placement demo
 
 # A file stays with one worker: what its tests share is made once, and loops are compiled once rather than in each.
+# Tests start hundreds of processes, which compile all of their modules again where bytecode is not kept.
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup system-packages
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
