@@ -13,6 +13,7 @@ from placement.cost.kernels.traffic import assignment_traffic, pair_traffic
 from placement.cost.sample import replay_sample
 from placement.cost.shares import (
     expected_gpu_load,
+    expected_share,
     guarded_gpu_load,
     home_share,
     load_spread,
@@ -143,13 +144,14 @@ def score(problem: Problem, plan: Plan | npt.NDArray[np.integer[Any]]) -> Score:
 def _score(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> Score:
     objective, weights = problem.objective, problem.objective
     replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
-    relative = expected_gpu_load(problem, replicas)
+    share = expected_share(problem, replicas)
+    relative = expected_gpu_load(problem, replicas, share)
     max_load = relative.max(axis=1)
     imbalance = float(max_load.mean() - 1)
     caps = problem.load_caps
     excess = 0.0
     if caps is not None:
-        excess = float(np.maximum(guarded_gpu_load(problem, replicas) - caps[:, None], 0).sum(axis=1).mean())
+        excess = float(np.maximum(guarded_gpu_load(problem, replicas, share) - caps[:, None], 0).sum(axis=1).mean())
     by_layer = np.zeros(problem.num_layers)
     if weights.traffic_weight:
         if objective.execution == "context_coherent":
@@ -159,7 +161,7 @@ def _score(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> Score:
         else:
             by_layer = _message_traffic(problem, table)
     traffic = float(by_layer.sum())
-    spread = max(0.0, float(load_spread(problem, replicas).mean()) - problem.spread_tolerance)
+    spread = max(0.0, float(load_spread(problem, replicas, share).mean()) - problem.spread_tolerance)
     terms: tuple[Term, ...] = (
         Term(name="traffic", value=traffic, weight=weights.traffic_weight, unit=objective.traffic_unit),
         Term(

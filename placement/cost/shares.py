@@ -10,6 +10,7 @@ import numpy.typing as npt
 from placement.loads.kernels.homes import add_group_variance, add_home_variance
 from placement.loads.policies import POLICIES, replica_share
 from placement.problem.problem import Problem
+from traces.support.parallel import map_threads
 
 __all__ = [
     "assignments_by_home",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
+TOGETHER = 1 << 18  # shares that a thread computes at once: what numpy makes on the way stays in the cache
 
 
 def home_share(problem: Problem) -> Array | None:
@@ -38,32 +40,48 @@ def home_share(problem: Problem) -> Array | None:
     return share
 
 
-def expected_gpu_load(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
-    """Return the load of each GPU relative to its fair share, (L, G); 1 is balanced."""
-    load = np.einsum("le,leg->lg", problem.relative_load, expected_share(problem, replicas))
+def expected_gpu_load(problem: Problem, replicas: npt.NDArray[np.int64], share: Array | None = None) -> Array:
+    """Return the load of each GPU relative to its fair share, (L, G); 1 is balanced.
+
+    Here and below, `share` is what `expected_share` returns, where that is known.
+    """
+    share = expected_share(problem, replicas) if share is None else share
+    load = np.einsum("le,leg->lg", problem.relative_load, share)
     relative: Array = load / problem.topology.fair_share
     return relative
 
 
 def expected_share(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
     """Return each expert's share of tokens per GPU under the problem's replica policy and ownership, (L, E, G)."""
-    return replica_share(replicas, problem.objective.replica_policy, problem.topology.node_of_gpu, home_share(problem))
+    policy, node, homes = problem.objective.replica_policy, problem.topology.node_of_gpu, home_share(problem)
+    step = max(1, TOGETHER // (problem.num_experts * problem.num_gpus))
+    if step >= len(replicas):
+        return replica_share(replicas, policy, node, homes)
+    share: Array = np.empty(replicas.shape)
+
+    def fill(first: int) -> None:
+        some = slice(first, first + step)
+        share[some] = replica_share(replicas[some], policy, node, None if homes is None else homes[some])
+
+    map_threads(fill, range(0, len(replicas), step))
+    return share
 
 
-def guarded_gpu_load(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
+def guarded_gpu_load(problem: Problem, replicas: npt.NDArray[np.int64], share: Array | None = None) -> Array:
     """Return the load that the cap is held against, relative to fair shares, (L, G).
 
     The expected load; with a load quantile, plus as many standard errors as the quantile of a normal distribution is
     above its mean.
     """
-    load = expected_gpu_load(problem, replicas)
+    share = expected_share(problem, replicas) if share is None else share
+    load = expected_gpu_load(problem, replicas, share)
     if not problem.load_margin:
         return load
-    guarded: Array = load + problem.load_margin * np.sqrt(load_variance(problem, replicas))
+    guarded: Array = load + problem.load_margin * np.sqrt(load_variance(problem, replicas, share))
     return guarded
 
 
-def load_variance(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
+def load_variance(problem: Problem, replicas: npt.NDArray[np.int64], share: Array | None = None) -> Array:
     """Return the square of the standard error of each GPU's load, relative to its fair share, (L, G).
 
     That of the experts' loads, and that of the homes of sequences. Either is 0 where the problem has no use for it, or
@@ -72,9 +90,9 @@ def load_variance(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
     variance = home_variance(problem, replicas)
     deviations = problem.load_deviations
     if deviations is not None:
-        fair = problem.topology.fair_share
-        for layer, share in enumerate(expected_share(problem, replicas)):
-            add_group_variance(share, fair, deviations[layer], variance[layer])
+        known = expected_share(problem, replicas) if share is None else share
+        for layer, of_layer in enumerate(known):
+            add_group_variance(of_layer, problem.topology.fair_share, deviations[layer], variance[layer])
     return variance
 
 
@@ -101,9 +119,9 @@ def shares_by_home(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
     return replica_share(np.broadcast_to(replicas, at_home.shape), policy, node, at_home)
 
 
-def load_spread(problem: Problem, replicas: npt.NDArray[np.int64]) -> Array:
+def load_spread(problem: Problem, replicas: npt.NDArray[np.int64], share: Array | None = None) -> Array:
     """Return the standard error of a GPU's load in each layer (root mean square over GPUs), in mean GPU loads, (L,)."""
-    spread: Array = np.sqrt(load_variance(problem, replicas).mean(axis=1))
+    spread: Array = np.sqrt(load_variance(problem, replicas, share).mean(axis=1))
     return spread
 
 
