@@ -43,7 +43,7 @@ SETS_SHARE = 0.85  # of what is left then; what they don't decide is for a last 
 SHORT_S, LONG_S = 10.0, 60.0
 # With redundant experts on many blocks of a large problem: in half a minute the bound gets nowhere, and from there on
 # it rises slowly (docs/decisions/0021-further-replicas.md).
-HARD_SHARE, HARD_SHARE_LONG = 0.9, 0.8
+HARD_SHARE, HARD_SHARE_LONG = 0.97, 0.8
 GAP_SHARE = 0.15  # of the search before the bound, where a gap is all that is asked for; chosen by trial
 # Slots in all layers from which on annealing is slow to get anywhere from random plans; chosen by
 # trial.
