@@ -9,10 +9,9 @@ import numpy.typing as npt
 
 from solvers.bounds.kernels.draws import MOST_DRAWN
 
-__all__ = ["further_gains", "home_prices", "met_by_further_replicas", "most_more", "most_together"]
+__all__ = ["further_gains", "met_by_further_replicas", "most_more", "most_together"]
 
 Array = npt.NDArray[np.float64]
-PRICE_SWEEPS = 5  # over the homes, for prices; chosen by trial
 
 
 def most_together(pairs: Array, slots: int, total_slots: int) -> float:
@@ -58,32 +57,6 @@ def _met_by_replicas(pairs: Array, slots: int) -> Array:
         return np.zeros((E, 1))
     met: Array = np.add.reduceat(np.sort(pairs, axis=1)[:, ::-1], np.arange(0, E, per_replica), axis=1)
     return met
-
-
-def home_prices(called: Array, room: int) -> Array:
-    """Return prices of a place in each home's block, (B,), at which experts ask for about as many as there are.
-
-    Experts are in ``room`` places of a block at most. So whatever the prices p, assignments served at home are at most
-    what is called there less the prices, and ``room`` times their sum. Home by home, the price is set to where experts
-    that would rather be there fill their even part of the places; any is safe.
-
-    Parameters
-    ----------
-    called : (E, B) float64
-        Assignments that each home calls.
-    room : int
-        Places of a block.
-    """
-    experts, blocks = called.shape
-    prices: Array = np.zeros(blocks)
-    even = min(room, -(-experts // blocks))
-    if even >= experts or blocks == 1:
-        return prices
-    for _ in range(PRICE_SWEEPS):
-        for home in range(blocks):
-            others = np.delete(called - prices, home, axis=1).max(axis=1)
-            prices[home] = max(0.0, -float(np.partition(others - called[:, home], even)[even]))
-    return prices
 
 
 def further_gains(

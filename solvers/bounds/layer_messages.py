@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.cost.bounds import Level
-from solvers.bounds.further_replicas import further_gains, home_prices, met_by_further_replicas, most_more, most_together
+from solvers.bounds.further_replicas import further_gains, met_by_further_replicas, most_more, most_together
 from solvers.bounds.kernels.draws import MOST_DRAWN, draws_of, most_above_even
+from solvers.bounds.kernels.prices import home_prices
 from solvers.bounds.kernels.representatives import choose_representatives
 from solvers.bounds.kernels.spare_replicas import share_out
 from solvers.bounds.relaxation import LoadRows
@@ -32,6 +33,9 @@ class LayerMessages(Game):
     Any choice of representatives and of m, token by token, is safe, and so is the mean of several choices. The most
     that can be at home is an assignment. The most pairs that can be together is what the relaxation bounds; a pair
     that is together is at home for those tokens whose home is that block, at least as many as share any one home.
+
+    With replicas, one of each expert at random, with what it calls and is together with, stands for all of them, and
+    what others bring beyond that is shared out (`further_gains`). Tokens know how much each expert is at home by then.
 
     Parameters
     ----------
@@ -82,7 +86,7 @@ class LayerMessages(Game):
     def _choose(self, together: Array) -> Choice:
         """Return what tokens call, (E, blocks), and the pairs that count where they are together, (E, E)."""
         E, blocks = self._experts, self._level.blocks
-        if self.choice:
+        if self.choice and blocks > 2:  # of two, what is at home and what is together are one and the same
             self._place()
         called, by_home = np.zeros((E, blocks)), np.zeros((E, blocks))
         pairs = np.zeros((blocks if self._homes_apart else 1, E, E))
@@ -111,7 +115,7 @@ class LayerMessages(Game):
             share_out(self._further_gains(), self._spare, self._taken)
         worth = self._called - home_prices(self._called, self._level.room)
         rank = np.argsort(np.argsort(-worth, axis=1, kind="stable"), axis=1, kind="stable")
-        share = max(LEAST_SHARE, 2 / (self.num_choices + 2))
+        share = max(LEAST_SHARE, 1 / (self.num_choices + 5))  # slowly: the first ones tell little
         self._at_home += share * ((rank <= self._taken[:, None]) - self._at_home)
 
     @property
