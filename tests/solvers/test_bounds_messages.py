@@ -290,7 +290,20 @@ def test_draws_are_no_more_above_even_than_that(seed: int, told_apart: bool, cou
     rng = np.random.default_rng(seed)
     experts, blocks, room = 6, 3, 5
     ids = np.array([rng.permutation(experts)[:3] for _ in range(count)])
-    homes, drawn = rng.integers(0, blocks, count), rng.integers(0, 2**40, (count, 3)).astype(np.uint64)
+    homes = rng.integers(0, blocks, count)
+    held = np.concatenate([np.arange(experts), rng.integers(0, experts, blocks * room - experts)])
+    slots = rng.permutation(held) if rng.random() < 0.5 else held
+    blocks_of = [sorted(slot // room for slot in range(len(slots)) if slots[slot] == e) for e in range(experts)]
+    if max(map(len, blocks_of)) > MOST_DRAWN:
+        return
+    wanted = rng.integers(0, blocks, count)  # where a token draws all of its experts, if it can
+    drawn = np.array(
+        [
+            [own.index(block) if (own := blocks_of[e]).count(block) else rng.integers(len(own)) for e in mine]
+            for mine, block in zip(ids, wanted, strict=True)
+        ],
+        np.uint64,
+    )
     counts = rng.random((count, 3)) * (rng.random((count, 3)) < 0.8)
     by_home = np.zeros((blocks, experts, experts))
     for k, j in itertools.combinations(range(3), 2):
@@ -301,11 +314,6 @@ def test_draws_are_no_more_above_even_than_that(seed: int, told_apart: bool, cou
     most_above_even(
         ids, homes, draws_of(drawn), counts, pairs, blocks if told_apart else 1, room - 1, np.arange(experts), most
     )
-    held = np.concatenate([np.arange(experts), rng.integers(0, experts, blocks * room - experts)])
-    slots = rng.permutation(held)[: blocks * room] if rng.random() < 0.5 else held
-    blocks_of = [sorted(slot // room for slot in range(len(slots)) if slots[slot] == e) for e in range(experts)]
-    if max(map(len, blocks_of)) > MOST_DRAWN:
-        return
     even = sum(
         pairs[e, f] * np.mean([a == b for a in blocks_of[e] for b in blocks_of[f]])
         for e, f in itertools.combinations(range(experts), 2)
