@@ -71,12 +71,16 @@ def rows(tokens: int = 16_384, work: int = 1_000_000) -> list[Row]:
         before = solvers.solve(problem, "contiguous").plan
         balanced = solvers.solve(problem, "load_balance").plan
         swapped = solvers.solve(problem, "annealing", limits=solvers.Limits(work=work)).plan
-        cases = {"one per expert": (before, "none"), "one per node": (before, "node"), "and swapped": (swapped, "node")}
+        cases = {
+            "one per expert": (before, "none"),
+            "one per node": (before, "node"),
+            "experts swapped": (swapped, "node"),
+        }
         found = {how: exchanged(plan, held_out, tokens // 2, dedup) for how, (plan, dedup) in cases.items()}
         even = exchanged(balanced, held_out, tokens // 2, "none")
         for how, item in found.items():
             copies.append(Row(what=f"{name}: copies between nodes per token, {how}", printed=None, here=item.remote))
-        least = found["and swapped"].time
+        least = found["experts swapped"].time
         faster[name] = (even.time / least, found["one per expert"].time / least)
     low, high = min(low for low, _ in faster.values()), max(high for _, high in faster.values())
     whole = (end_to_end(low, SHARES[0]), end_to_end(high, SHARES[1]))
