@@ -41,15 +41,48 @@ def busiest_links(plan: placement.Plan, profile: Profile, topology: placement.To
     return np.array(most)
 
 
+def any_size(fit: npt.NDArray[np.int64], held_out: npt.NDArray[np.int64]) -> list[float]:
+    """Return the busiest cluster over the mean, per layer, of clusters of any size: heaviest expert first.
+
+    Parameters
+    ----------
+    fit, held_out : (L, E) int64
+        Loads that clusters are made by, and are judged by.
+    """
+    found = []
+    for known, load in zip(fit, held_out, strict=True):
+        weight, real = np.zeros(GPUS), np.zeros(GPUS)
+        for expert in np.argsort(-known, kind="stable"):
+            cluster = int(weight.argmin())
+            weight[cluster] += known[expert]
+            real[cluster] += load[expert]
+        found.append(float(real.max() / real.mean()))
+    return found
+
+
+def both_tails(before: list[float], after: list[float]) -> tuple[float, float]:
+    """Return how much less the busiest GPU gets, mean over layers and in the worst layer, from least to most."""
+    mean, worst = gain(float(np.mean(before)), float(np.mean(after))), gain(max(before), max(after))
+    return min(mean, worst), max(mean, worst)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Figures:
     """What MoETuner's plan has less than the contiguous one on tokens held out, percent.
 
-    `tokens` is of the busiest GPU, mean over layers, and of the layer with the busiest one; from least to most.
+    Attributes
+    ----------
+    tail : float
+        Of the slowest links.
+    tokens, tokens_equal : pair of float
+        Of the busiest GPU's tokens, see `both_tails`: clusters of any size, and of equal sizes.
+    faster : dict of str to float
+        Of a step, by phase.
     """
 
     tail: float
-    tokens: tuple[float, ...]
+    tokens: tuple[float, float]
+    tokens_equal: tuple[float, float]
     faster: dict[str, float]
 
 
@@ -65,12 +98,14 @@ def figures(affinity: float, skew: float, tokens: int, work: int, where: str, *,
     ]
     known = Profile.of(held_out)
     tail = [float(busiest_links(plan, known, topology).sum()) for plan in plans]
-    loads = [placement.evaluate(plan, held_out).per_layer["imbalance_max_over_mean"] for plan in plans]
+    before, equal = (placement.evaluate(plan, held_out).per_layer["imbalance_max_over_mean"] for plan in plans)
+    uneven = any_size(problem.profile.load, known.load)
     phases = ("prefill", "decode") if timed else ()
     steps = {phase: [step_ms(plan, held_out, where, phase) for plan in plans] for phase in phases}
     return Figures(
         tail=gain(*tail),
-        tokens=tuple(sorted((gain(*map(np.mean, loads)), gain(*map(max, loads))))),
+        tokens=both_tails(before, uneven),
+        tokens_equal=both_tails(before, equal),
         faster={phase: gain(*both) for phase, both in steps.items()},
     )
 
@@ -105,7 +140,9 @@ def rows(tokens: int = 20_000, work: int = 1_000_000) -> list[Row]:
         made.append(Row(what=what, printed=TAIL[where], here=item.tail, form="{:.1f}", fitted=fitted))
     for where, item in found.items():
         what = f"{where}: tail of token processing, less, %"
-        made.append(Row(what=what, printed=TOKENS[where], here=(item.tokens[0], item.tokens[1]), form="{:.1f}"))
+        made.append(Row(what=what, printed=TOKENS[where], here=item.tokens, form="{:.1f}"))
+    equal = found["one node"].tokens_equal
+    made.append(Row(what="the same, clusters of equal size, %", printed=None, here=equal, form="{:.1f}"))
     for where, item in found.items():
         what, both = f"{where}: end to end, less time, %", (item.faster["decode"], item.faster["prefill"])
         made.append(Row(what=what, printed=FASTER[where], here=both, form="{:.1f}"))
