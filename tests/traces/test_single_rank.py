@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from tests.builders.cli import command, document
 from tests.engine_files import Toy, sglang_records, write_bundle
 from tests.torch_files import torch_bytes
-from traces import check
+from traces import Profile, Trace, check, load
 
 LAYERS, RANKS, EACH, EXPERTS = 3, 4, 6, 16
 SLOTS = RANKS * EACH
@@ -102,6 +102,19 @@ def test_the_file_of_rank_0_alone(tmp_path: Path, files: Callable[[Toy], dict[st
     (finding,) = [one for one in check(write_bundle(tmp_path / "first", first)) if one.code == "single_rank"]
     assert finding.detail.startswith("Only rank 0's file is there")
     assert "files of all ranks" in finding.remedy
+
+
+def test_a_saved_profile_keeps_what_it_was_counted_from(tmp_path: Path) -> None:
+    """Rank 0's file alone is told of its profile, too; with that of another rank, they are all."""
+    files = per_token(Toy(ranks=2))
+    profiles = []
+    for number, (name, content) in enumerate(files.items()):
+        trace = load(write_bundle(tmp_path / f"rank{number}", {name: content}))
+        assert isinstance(trace, Trace)
+        Profile.of(trace).save(tmp_path / f"{number}.npz")
+        profiles.append(Profile.load_file(tmp_path / f"{number}.npz"))
+    assert "single_rank" in check(tmp_path / "0.npz").codes
+    assert "single_rank" not in check(profiles[0] + profiles[1]).codes
 
 
 @pytest.mark.parametrize("name", ["rank0.safetensors", "rank0_raw.safetensors"])
