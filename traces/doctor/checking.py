@@ -123,10 +123,7 @@ def diagnose(seen: Observation, stated: int | None, model: ModelLayout | None) -
 
 
 def _of_counts(counts: LoadCounts | Profile, stated: int | None, model: ModelLayout | None) -> Diagnosis:
-    if isinstance(counts, LoadCounts):
-        provenance = counts.provenance
-    else:  # a profile that was not counted from a file has no source
-        provenance = _provenance_of(counts)
+    provenance = counts.provenance if isinstance(counts, LoadCounts) else _provenance_of(counts)
     evidence, found = settle_counts(Evidence.of_counts(counts), stated)
     return Diagnosis.of(provenance.source, [*found, *_of_loads(evidence, provenance, model, None)])
 

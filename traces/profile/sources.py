@@ -51,8 +51,8 @@ class ProfileSource:
         for name in ("notes", "unrecorded", "ranks"):  # lists, where they come from a file
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.held is not None:
-            there, *sizes = self.held
-            object.__setattr__(self, "held", Ranks(tuple(there), *sizes))
+            there, ranks, size, dealt = self.held
+            object.__setattr__(self, "held", Ranks(tuple(there), ranks, size, dealt))
 
     @classmethod
     def of(
