@@ -94,7 +94,9 @@ class LayerMessages(Game):
         if self._spare and self.choice and self._draws is None:
             met = met_by_further_replicas(self._pairs, self._level.room, self._taken)
             together += met + met.T
-        choose_representatives(self._ids, self._homes, together, self._at_home, called, pairs, by_home, counts)
+        choose_representatives(
+            self._ids, self._homes, together, self._at_home, called, pairs, by_home, counts
+        )
         counted: Array = pairs.sum(axis=0)
         if self._homes_apart:
             counted -= pairs.min(axis=0)
