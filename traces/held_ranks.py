@@ -71,7 +71,7 @@ def held_ranks(load: npt.NDArray[np.float64]) -> Ranks | None:
         return None
     for size in (size for size in reversed(sizes) if size > 1):
         part = used.reshape(-1, size).mean(axis=1)
-        if ((part > MOSTLY) | (part == 0)).all():
+        if (part == 0).any() and ((part > MOSTLY) | (part == 0)).all():
             return Ranks(there=tuple(np.flatnonzero(part).tolist()), ranks=experts // size, size=size)
     return None
 
