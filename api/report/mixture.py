@@ -37,6 +37,11 @@ def mixture_text(found: Mixture) -> str:
     ]
     lines = [_sentence(found, what), "", table(header, rows), ""]
     lines.append(f"Cost: {found.as_dict()['unit']}.")
+    known = found.bound
+    lines.append(
+        f"On the tokens to fit its {what} costs {known.cost:.4f}, and no plan less than {known.bound:.4f} "
+        f"(gap {known.gap:.1%})."
+    )
     best = min(found.rounds, key=lambda each: each.target)
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(found.domains, best.weights, strict=True))
     lines.append(f"Found with the weights {weights}, in round {found.rounds.index(best) + 1} of {len(found.rounds)}.")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Plan, Problem
+from solvers.mixtures.bound import MixtureBound, mixture_bound
 from solvers.mixtures.domains import Domain, Domains, domains_of
 from solvers.mixtures.matrix import PlanRow, judge_plans
 from solvers.mixtures.request import MixtureRequest
@@ -44,6 +45,8 @@ class Mixture(Shown, ByContent):
     rounds : tuple of Round
     rows : tuple of PlanRow
         The mixture's plan first.
+    bound : MixtureBound
+        What no plan can beat, beside what the mixture's costs, on the tokens to fit.
     notes : tuple of str
     """
 
@@ -53,6 +56,7 @@ class Mixture(Shown, ByContent):
     weights: tuple[float, ...]
     rounds: tuple[Round, ...]
     rows: tuple[PlanRow, ...]
+    bound: MixtureBound
     notes: tuple[str, ...] = ()
 
     def _shown(self) -> tuple[str, Facts]:
@@ -65,7 +69,7 @@ class Mixture(Shown, ByContent):
         return self.rows[0].plan
 
     def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary: over, unit, domains, weights, rounds, plans, notes."""
+        """Return a JSON-ready dictionary: over, unit, domains, weights, rounds, plans, bound, notes."""
         return {
             "over": self.request.over,
             "quantile": self.request.quantile,
@@ -97,6 +101,7 @@ class Mixture(Shown, ByContent):
                 }
                 for row in self.rows
             },
+            "bound": self.bound.as_dict(),
             "notes": list(self.notes),
         }
 
@@ -177,7 +182,9 @@ def mixture(
     rows = judge_plans(problem, request, domains, weights, plans)
     names = tuple(domain.name for domain in domains)
     own: dict[str, Any] = {"request": request, "problem": problem, "domains": names, "weights": tuple(weights.tolist())}
-    return Mixture(rounds=rounds, rows=rows, notes=notes, **own)
+    tried, profiles = [each.weights for each in rounds], [domain.profile for domain in domains]
+    bound = mixture_bound(problem, plans["mixture"], profiles, request, weights, tried)
+    return Mixture(rounds=rounds, rows=rows, bound=bound, notes=notes, **own)
 
 
 def _weights(request: MixtureRequest, domains: tuple[Domain, ...]) -> Floats:

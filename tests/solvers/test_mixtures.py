@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from placement import Constraints, Objective, Problem, Topology, score
 from placement.loads.deviations import source_deviations
 from solvers import Limits, MixtureRequest, mixture
+from solvers.mixtures.bound import mixture_bound
 from solvers.mixtures.domains import domains_of
 from solvers.mixtures.judging import replay_groups
 from solvers.mixtures.search import target_of
@@ -107,6 +109,31 @@ def test_the_plan_for_the_worst_beats_those_for_one_domain() -> None:
         assert all(cell.low <= cell.high for cell in row.cells.values())
     assert len(found.rounds) == 2
     assert found.as_dict()["plans"]["mixture"]["above_mixture"] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("objective", [BY_LOAD, Objective(execution="dispatch", dedup="gpu", imbalance_weight=2.0)])
+@pytest.mark.parametrize("slots", [2, 3])
+def test_no_plan_beats_the_bound(objective: Objective, slots: int) -> None:
+    """Of all plans of four experts, under each thing that is minimised."""
+    rng = np.random.default_rng(slots)
+    drawn = [rng.choice(4, (60, 1, 1), p=rng.dirichlet(np.ones(4))).astype(np.int16) for _ in range(3)]
+    profiles = [profile_of(Trace.of(ids, num_experts=4)) for ids in drawn]
+    weights = np.array([0.5, 0.3, 0.2])
+    problem = Problem(profiles[0], Topology.parse("1x2"), slots, objective, Constraints(load_cap=1.1))
+    sets = [each for size in range(1, slots + 1) for each in combinations(range(4), size)]
+    tables = [
+        [*a, *[-1] * (slots - len(a)), *b, *[-1] * (slots - len(b))]
+        for a, b in product(sets, sets)
+        if {*a, *b} == {*range(4)}
+    ]
+    for asked in ({"over": "worst"}, {"over": "weighted"}, {"over": "quantile", "quantile": 0.7}):
+        request = MixtureRequest(topology="1x2", slots_per_gpu=slots, **asked)
+        found = [
+            mixture_bound(problem, problem.plan(np.array([table], np.int32)), profiles, request, weights)
+            for table in tables
+        ]
+        assert min(each.cost for each in found) >= found[0].bound - 1e-9
+        assert found[0].bound > 0 or slots > 2
 
 
 def test_sources_of_one_trace_are_domains() -> None:
