@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 from placement import Plan
 from solvers.policies.setting import Setting
@@ -16,6 +17,7 @@ __all__ = ["Decision", "Gate", "Recipe"]
 Floats = npt.NDArray[np.float64]
 RECENT = 4  # windows of evidence at most: loads drift, so that older ones say less
 SHRINKAGE = 2.0  # 1 would be the likeliest; the best of several forecasts looks better than it is. By trial
+STUDENT = 0.9  # the quantile at which Student's distribution is held against the normal one
 FOLDS = 4
 HYSTERESIS = 1.5  # what is gained over the horizon has to be so many times what it costs
 LEAST_FORECAST = 3  # windows before two have been forecast from more than one
@@ -126,15 +128,19 @@ class Gate:
         """Return the decision on a recipe that gains: that of its plan, or of one with fewer moves, that saves most.
 
         What is known held out is the gain of the whole plan. One on the way has the part of it that it has on the last
-        window, and never more.
+        windows, and never more.
         """
-        setting, last = self.setting, recipe.made - 1
+        setting, recent = self.setting, range(max(0, recipe.made - RECENT), recipe.made)
+
+        def layers_ms(plan: Plan) -> float:
+            return sum(float(setting.step(plan, each).layer_ms.sum()) for each in recent)
+
         target = setting.settled(running, self.plan_of(recipe))
         offers = [(told.gain_ms, target)]
         if told.gain_ms * told.windows > HYSTERESIS * setting.stall_ms:
-            before, whole = (float(setting.step(plan, last).layer_ms.sum()) for plan in (running, target))
+            before, whole = layers_ms(running), layers_ms(target)
             for plan in setting.fewer_moves(running, target, self._shares(recipe)) if whole < before else ():
-                part = (before - float(setting.step(plan, last).layer_ms.sum())) / (before - whole)
+                part = (before - layers_ms(plan)) / (before - whole)
                 offers.append((min(part, 1.0) * told.gain_ms, plan))
         best: tuple[float, Decision] | None = None
         for gain, plan in offers:
@@ -211,7 +217,8 @@ def _expected(gains: Floats) -> float:
     A mean m that errs by s is shrunk to m - 2 s^2 / m, nothing where that is below 0 (positive-part James and Stein):
     what is clear is taken as it is, what may be noise for nothing, and in between caution costs no more than it saves.
     A lower end would cost as much where a re-plan costs next to nothing. Layers err apart from each other; windows of
-    different kinds vary in all layers together. The wider of the two counts.
+    different kinds vary in all layers together, of which few windows tell little, so that Student's factor widens it.
+    The wider of the two counts.
     """
     by_layer, count = gains.mean(axis=0), len(gains)
     mean, layers = float(by_layer.sum()), len(by_layer)
@@ -220,7 +227,8 @@ def _expected(gains: Floats) -> float:
     if count == 1:  # what layers differ by is all that is known
         variance = layers * float(by_layer.var(ddof=1)) if layers > 1 else mean**2
     else:
-        variance = max(float(gains.var(axis=0, ddof=1).sum()), float(gains.sum(axis=1).var(ddof=1))) / count
+        wider = float(stdtrit(count - 1, STUDENT) / stdtrit(1e9, STUDENT)) ** 2
+        variance = max(float(gains.var(axis=0, ddof=1).sum()), wider * float(gains.sum(axis=1).var(ddof=1))) / count
     return max(0.0, mean - SHRINKAGE * variance / mean)
 
 
