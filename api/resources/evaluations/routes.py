@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -15,7 +13,7 @@ from api.resources.evaluation_body import EvaluationBody
 from api.resources.evaluations.answers import ReplayAnswer
 from api.resources.evaluations.evaluating import Replay, replay, replay_of
 from api.resources.helped import look
-from api.resources.named import trace_named
+from api.resources.named import kind_of, plan_content, trace_named
 from api.resources.responses import json_response
 from api.resources.topologies.named import with_topology
 from api.resources.traces.stored import StoredTrace
@@ -45,13 +43,9 @@ def _task(services: Services, store: TenantStore, body: EvaluationBody) -> tuple
     body, found = with_topology(store, body), Violations()
     plan, request = None, None
     if isinstance(body.plan, str):
-        row, text, _ = store.plans.documents(body.plan)
-        if row is None:
-            found.add("unknown_plan", "/plan", f"There is no plan {body.plan}.", "Name a plan of this service.")
-        elif text is None:
-            found.add("no_plan_yet", "/plan", f"Plan {body.plan} has found nothing so far.", "Wait for it.")
-        else:
-            plan, request = json.loads(text), row.request
+        plan = plan_content(store, body.plan, "/plan", found)
+        if plan is not None and kind_of(body.plan) == "plan" and (row := store.plans.get(body.plan)) is not None:
+            request = row.request
     else:
         plan = body.plan.model_dump(exclude_unset=True)
     trace = trace_named(store, body.trace, found)
