@@ -1,4 +1,4 @@
-"""Process pools: spawned, at low priority, never left behind by a server that dies."""
+"""Process pools: at low priority, never left behind by a server that dies."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -15,9 +16,17 @@ __all__ = ["busy_s", "kill", "process_pool"]
 
 
 def process_pool(
-    workers: int, niceness: int, log_level: str | None, memory_bytes: int | None = None
+    workers: int,
+    niceness: int,
+    log_level: str | None,
+    memory_bytes: int | None = None,
+    preload: Sequence[str] = (),
 ) -> ProcessPoolExecutor:
-    """Return a pool of spawned processes; they start when they are needed.
+    """Return a pool of processes; they start when they are needed.
+
+    They are copies of one process that has loaded modules and does nothing else (`multiprocessing`'s fork server): it
+    takes seconds to load them, and the copies share the memory of what is loaded. A copy of this process may hang, as
+    it has threads.
 
     Parameters
     ----------
@@ -28,8 +37,12 @@ def process_pool(
         Of the service's log, to which they write; None leaves logging as Python has it.
     memory_bytes : int, optional
         What each process may allocate; more is refused, which ends its job but nothing else.
+    preload : sequence of str
+        Modules to load before the first copy is made; those that are not installed are passed over. Only what the first
+        pool of this process names counts.
     """
-    context = multiprocessing.get_context("spawn")  # a forked copy of a server with threads may hang
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
     return ProcessPoolExecutor(workers, context, _enter, (niceness, log_level, memory_bytes))
 
 

@@ -43,6 +43,13 @@ from traces import InputError
 __all__ = ["Service"]
 
 BODY_MEMORY_BYTES = 2 << 30  # of the process that checks large bodies
+# What processes run, and what that loads when it is first used.
+PRELOADED = (
+    "api.resources.worker",
+    "api.resources.traces.inspection",
+    "solvers.methods.auto",
+    "solvers.methods.set_partition",
+)
 CHECKS = 2  # bounds the memory of topologies and constraints, whatever the number of requests
 MOST_WAITING = 200  # of one tenant, for a check
 IMPORTS = 4  # at the same time; one tenant has one less
@@ -79,9 +86,7 @@ class Service:
             keys=keys,
             audit=AuditLog(self.database),
             metrics=Metrics(store, settings.data_dir),
-            bodies=Bodies(
-                lambda: process_pool(1, settings.niceness, settings.log_level, BODY_MEMORY_BYTES), kill, busy_s
-            ),
+            bodies=Bodies(self._pool(settings.niceness, BODY_MEMORY_BYTES), kill, busy_s),
             checking=Turns(range(CHECKS), 1, MOST_WAITING),
             watching=Watching(self.database),
         )
@@ -162,8 +167,8 @@ class Service:
             log.error("blob.missing", trace=missing)
         taken_up = self.leases.give_back_mine()
         helpers = Helpers(
-            self._pool(settings.niceness // 2),  # somebody waits for a short answer
-            self._pool(settings.niceness),
+            self._pool(settings.niceness // 2, settings.job_memory_bytes),  # somebody waits for a short answer
+            self._pool(settings.niceness, settings.job_memory_bytes),
             long=settings.helpers,
             max_s=settings.max_read_s,
             warm_up=load_readers,
@@ -183,7 +188,9 @@ class Service:
             ),
             self.leases,
             Work(run=run_search, warm_up=warm_up),
-            self._pool(settings.niceness) if self.cluster is None else executor_factory(settings.executor),
+            self._pool(settings.niceness, settings.job_memory_bytes)
+            if self.cluster is None
+            else executor_factory(settings.executor),
             services.metrics,
         )
         self._cleanup = Cleanup(services.store, services.audit, blobs, services.holding, settings)
@@ -233,9 +240,8 @@ class Service:
     def _blobs(self) -> Blobs:
         return open_blobs(self.settings.data_dir / "blobs", self.settings.blobs_url)
 
-    def _pool(self, niceness: int) -> Callable[[], Executor]:
-        settings = self.settings
-        return lambda: process_pool(1, niceness, settings.log_level, settings.job_memory_bytes)
+    def _pool(self, niceness: int, memory_bytes: int | None) -> Callable[[], Executor]:
+        return lambda: process_pool(1, niceness, self.settings.log_level, memory_bytes, PRELOADED)
 
 
 def _oidc(settings: Settings) -> Oidc | None:

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -93,6 +94,9 @@ def serve(
         # What is loaded stays: to go through it again and again would hold up requests for some 90 ms each time.
         gc.collect()
         gc.freeze()
+        # The server raises a signal again once it has stopped. Python's own way to end by SIGTERM leaves out what is to
+        # be done at exit: semaphores and folders of process pools would stay.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         _Server(config, service, listening).run([bound])
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 
@@ -84,7 +85,8 @@ class Server:
         environment = os.environ | {f"MOE_PLACEMENT_{name.upper()}": str(value) for name, value in given.items()}
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "api.service.server"],
+                # As a command has it: a module that runs as the program would be imported again by every worker.
+                [sys.executable, "-c", "from api.service.server import serve; serve()"],
                 cwd=Path(__file__).parents[2],
                 env=environment,
                 stderr=file,
@@ -99,6 +101,11 @@ class Server:
             time.sleep(0.05)
         process.kill()
         raise AssertionError(f"the service did not start:\n{log.read_text()}")
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes that work for it: children of the one that it has them copied from."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if child.ppid() != self.process.pid]
 
     def kill(self) -> None:
         """End it at once, as a power cut would."""

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx2
-import psutil
 import pytest
 from sqlalchemy import func, select
 
@@ -195,13 +194,10 @@ def strike(server: Any, rng: random.Random, ledger: Ledger) -> None:
     while (len(ledger.traces) + len(ledger.keys) < told or not ledger.keys) and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(rng.uniform(0.0, 2.0))
-    if rng.random() < 0.5:
-        children = psutil.Process(server.process.pid).children(recursive=True)
-        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-        if workers:
-            rng.choice(workers).kill()
-            ledger.moments["worker"] += 1
-            time.sleep(rng.uniform(0.0, 1.0))
+    if rng.random() < 0.5 and (workers := server.workers()):
+        rng.choice(workers).kill()
+        ledger.moments["worker"] += 1
+        time.sleep(rng.uniform(0.0, 1.0))
     waiting = [ledger.bodies[key] for key, plan in ledger.keys.items() if plan not in ledger.ended]
     ledger.moments["server, plans under way" if waiting else "server"] += 1
     server.process.kill()
