@@ -43,6 +43,7 @@ class Job:
     lease_s: float
     threads: int | None
     max_time_limit_s: float
+    webhook: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

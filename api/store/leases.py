@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from api.store.database import Database
 from api.store.events import EVENT_COLUMNS, record_events
 from api.store.models import plan_documents, plans
+from api.store.outbox import tell_later
 from api.store.queue import ANY, Wanted, next_plan
 from api.store.tasks import Task, load_task
 
@@ -103,6 +104,7 @@ class Lease:
         values: Mapping[str, Any],
         plan: str | None = None,
         summary: str | None = None,
+        message: str | None = None,
     ) -> None:
         """End the attempt: `status` is ``succeeded``, ``failed`` or ``cancelled``, for good.
 
@@ -112,9 +114,11 @@ class Lease:
             Of the columns score, bound, elapsed_s, termination, error, warnings.
         plan, summary : str, optional
             Documents; those that are there stay if None.
+        message : str, optional
+            What the webhook is to be told of it.
         """
         ended = {**values, "status": status, "finished_at": time.time(), "lease_until": None}
-        self._write(ended, plan=plan, summary=summary)
+        self._write(ended, plan=plan, summary=summary, message=message)
 
     def _write(
         self,
@@ -122,6 +126,7 @@ class Lease:
         *,
         plan: str | None = None,
         summary: str | None = None,
+        message: str | None = None,
         only: ColumnElement[bool] | None = None,
         visible: bool | None = None,
     ) -> bool:
@@ -142,6 +147,8 @@ class Lease:
             if documents:
                 mine = plan_documents.c.plan_id == self.claim.plan_id
                 connection.execute(update(plan_documents).where(mine).values(documents))
+            if message is not None:
+                tell_later(connection, message)
         return True
 
 

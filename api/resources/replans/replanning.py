@@ -15,6 +15,7 @@ from api.resources.requests import topology_of
 from api.resources.searches.expected import READ_BYTES_PER_S
 from api.resources.searches.queueing import Checked
 from api.resources.searches.running import opened, phases, plan_text
+from api.resources.searches.telling import replan_pays
 from api.resources.topologies.named import with_topology
 from api.settings.settings import Settings
 from api.store.leases import StaleAttemptError
@@ -27,6 +28,17 @@ from traces import InputError, Violations
 
 __all__ = ["check_replan", "make_replan", "replan_request"]
 
+TOLD = (
+    "unit",
+    "before",
+    "after",
+    "gain_fraction",
+    "gain_interval",
+    "saved_s",
+    "cost_s",
+    "moved_experts",
+    "moved_bytes",
+)
 JUDGING = 3.0  # how often the time of the search, with plans between and the judgement
 
 
@@ -146,5 +158,8 @@ def make_replan(attempt: Attempt, task: Task) -> Outcome:
         values={"elapsed_s": elapsed_s},
         plan=plan_text(found.plan),
         summary=json.dumps(document, allow_nan=False),
+        message=replan_pays(attempt, task, replaces=task.request["running"], **{name: document[name] for name in TOLD})
+        if found.verdict == "replan"
+        else None,
     )
     return Outcome(status="succeeded", solver=request.solver, elapsed_s=elapsed_s)

@@ -15,6 +15,7 @@ from api.resources.requests import topology_of
 from api.resources.searches.expected import READ_BYTES_PER_S
 from api.resources.searches.queueing import Checked
 from api.resources.searches.running import opened, phases, plan_text
+from api.resources.searches.telling import replan_pays
 from api.resources.simulations.body import KEPT, SERVICE, SimulationBody
 from api.resources.topologies.named import with_topology
 from api.settings.settings import Settings
@@ -169,6 +170,9 @@ def run_simulation(attempt: Attempt, task: Task) -> Outcome:
         values={"elapsed_s": elapsed_s},
         plan=plan_text(done.plan),
         summary=json.dumps(done.as_dict(), allow_nan=False),
+        message=replan_pays(attempt, task, replaces=task.request["plan"], reason=done.now["reason"])
+        if done.now["replan"]
+        else None,
     )
     return Outcome(status="succeeded", solver="simulation", elapsed_s=elapsed_s)
 
