@@ -14,6 +14,7 @@ from api.store.events import EVENT_COLUMNS, record_events
 from api.store.labels import tagged
 from api.store.models import idempotency_keys, plan_documents, plans, traces
 from api.store.models import series as series_table
+from api.store.pages import page_of
 from api.store.rows import ACTIVE, ConflictError, Created, PlanRow, SeriesRow
 
 __all__ = ["Plans"]
@@ -171,16 +172,20 @@ class Plans:
         statuses: Sequence[str] = (),
         kind: str = "plan",
         tags: Sequence[str] = (),
-    ) -> list[PlanRow]:
-        """Return up to `limit` plans of a kind, the newest first, older than `before`, in any of `statuses`."""
+    ) -> tuple[list[PlanRow], bool]:
+        """Return up to `limit` plans of a kind, the newest first, older than `before`, in any of `statuses`.
+
+        And whether there is more; a page ends early where requests are large.
+        """
         mine = (plans.c.tenant == self.tenant) & (plans.c.kind == kind) & tagged(plans, tags)
-        query = select(*PLAN_COLUMNS).where(mine).order_by(plans.c.seq.desc()).limit(limit)
+        query = select(*PLAN_COLUMNS).where(mine)
         if before is not None:
             query = query.where(plans.c.seq < before)
         if statuses:
             query = query.where(plans.c.status.in_(statuses))
         with self.database.read() as connection:
-            return [PlanRow(**row._mapping) for row in connection.execute(query)]
+            rows, more = page_of(connection, query, plans.c.seq, plans.c.request, limit)
+            return [PlanRow(**row._mapping) for row in rows], more
 
     def cancel(self, plan_id: str, kind: str = "plan") -> PlanRow | None:
         """Cancel a plan (or front): at once if it is queued; a running one is asked to stop. None if there is none."""

@@ -21,6 +21,7 @@ class Traces(Named[TraceRow]):
 
     table = traces
     row = TraceRow
+    heavy = "facts"
 
     def add(
         self,

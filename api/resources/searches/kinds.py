@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http.conditional import matches, not_modified, wait_of
-from api.http.paging import decode_cursor, link_next, next_cursor
+from api.http.paging import begin_of, link_next, next_cursor
 from api.http.problems import ProblemError
 from api.resources.bodies import work_with
 from api.resources.context import Services
@@ -131,9 +131,9 @@ class SearchKind:
         tags: Sequence[str],
     ) -> Response:
         """Return a page of searches without what they have found, the newest first."""
-        rows = store.plans.page(limit + 1, decode_cursor(cursor), statuses, self.name, tags)
-        following = next_cursor(rows, limit)
-        return json_response(self.page(rows[:limit], following), headers=link_next(request, following))
+        rows, more = store.plans.page(limit, begin_of(store, cursor), statuses, self.name, tags)
+        following = next_cursor(store, rows, more)
+        return json_response(self.page(rows, following), headers=link_next(request, following))
 
     def cancel(self, store: TenantStore, search_id: str) -> Response:
         """Stop a search, and return its state; a finished one stays as it is."""
