@@ -7,13 +7,14 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # For two cores: for a quarter of their time tests wait, for other processes and for clocks.
 PYTEST_WORKERS ?= 3
 
-.PHONY: help setup system-packages demo test check bench serve docs audit engines engines-newer
+.PHONY: help setup system-packages demo test check bench reproduce serve docs audit engines engines-newer
 
 help:
 	@echo "make demo    plan the sample trace and show before and after"
 	@echo "make test    run the tests"
 	@echo "make check   style, types and import directions"
 	@echo "make bench   run the benchmarks"
+	@echo "make reproduce  re-create published tables, side by side with what was printed: docs/reproduce.md"
 	@echo "make serve   serve the page and the REST interface on this machine"
 	@echo "make docs    build the documentation into site/"
 	@echo "make engines run the code of serving engines against ours; downloads about 500 MB, once"
@@ -73,6 +74,10 @@ check: setup
 bench: setup
 	@for script in benchmarks/[a-z]*.py; do \
 		test -e "$$script" || continue; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+# The tables of docs/reproduce.md: published figures beside what comes out here.
+reproduce: $(VENV)/.base
+	$(BIN)/python -m benchmarks.reproduce --write
 
 serve: $(VENV)/.service
 	$(BIN)/moe-placement serve

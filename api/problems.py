@@ -44,7 +44,20 @@ CATALOGUE = _kinds(
     ("method-not-allowed", 405, "Method not allowed", "The resource has no such method; Allow lists those it has."),
     ("request-timeout", 408, "Request timeout", "The body came too slowly. Send it again, all at once."),
     ("not-finished", 409, "Not finished", "The plan is running. Cancel it first, or wait."),
-    ("trace-in-use", 409, "Trace in use", "Plans that are queued or running need the trace. Cancel them, or wait."),
+    (
+        "trace-in-use",
+        409,
+        "Trace in use",
+        "Plans that are queued or running need the trace: cancel them, or wait. Or it is a window of a series: delete "
+        "the series first.",
+    ),
+    (
+        "series-in-use",
+        409,
+        "Series in use",
+        "Simulations that are queued or running need the series. Cancel them, or wait.",
+    ),
+    ("series-changed", 409, "Series changed", "Other windows came at the same time. Send yours again."),
     (
         "offset-differs",
         409,

@@ -268,17 +268,18 @@ def deepspeed() -> list[Outcome]:
             case="DeepSpeed 8213, 16 H100, skew 2.6 -> 5.1: DeepEP",
             published="flat (-3.1 %)",
             predicted=f"{100 * deepep:+.1f} % ({skew[0.4]:.1f} -> {skew[1.0]:.1f})",
-            sign=abs(deepep) <= 0.1,
+            sign=None,
             size=None,
-            note="dispatch and combine alone; exponents .4 and 1.0, skew of ranks in brackets",
+            note="dispatch and combine alone; exponents .4 and 1.0, skew of ranks in brackets; that forwarding follows "
+            "the mean rank and not the busiest was chosen by this row",
         ),
         Outcome(
             case="DeepSpeed 8213: NCCL",
             published="+15.2 %",
             predicted=f"{100 * nccl:+.1f} %",
             **judged(nccl, 0.152),
-            note="a copy per expert on DeepEP's curves; time follows the busiest rank here, hardly there: no table has "
-            "NCCL's all-to-all between nodes, nor under skew",
+            note="a copy per expert over DeepEP's links; time follows the busiest rank here, hardly there: no table "
+            "has NCCL's all-to-all between nodes, nor under skew",
         ),
     ]
 

@@ -16,20 +16,24 @@ import os
 import time
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from _harness import Neighbours, conditions, table
 
-from solvers import PolicyRequest, Simulation, simulate
+from solvers import PolicyRequest
 from solvers.policies.gate import Gate
-from solvers.policies.running import policies_of, run_policy
+from solvers.policies.oracle import best_sequence
+from solvers.policies.results import PolicyRun
+from solvers.policies.running import policies_of, run_policy, simulated
 from solvers.policies.setting import Setting
 from traces import Series, Trace
 from traces.support.words import Phase
 from traces.synthetic import Synthetic, generate
 
 WINDOWS = 10
+POLICIES = ("never", "every_window", "eplb_every_window", "on_drift", "on_gain", "oracle")
 PHASES: tuple[Phase, ...] = ("decode", "prefill")
 DRIFTING = Synthetic(num_layers=58, num_experts=256, top_k=8, num_tokens=100_000, drift=0.6)
 STILL = Synthetic(num_layers=12, num_experts=64, top_k=4, num_tokens=40_000, tokens_per_sequence=128)
@@ -49,31 +53,52 @@ def recorded(name: str, domains: str, experts: int) -> Series | None:
     return Series.of(trace, windows=WINDOWS, by="source")
 
 
-def row(name: str, found: Simulation, cpu_s: float) -> list[str]:
-    """Return the totals of one series in seconds, re-plans in brackets."""
-    cells = [f"{run.total_ms / 1e3:.4g} ({run.replans})" for run in found.policies]
-    return [name, *cells, f"{found['on_gain'].moved_bytes / 1e9:.0f}", f"{cpu_s:.0f}"]
+def counted(series: Series) -> Series:
+    """Return the same series without its tokens."""
+    return replace(series, windows=tuple(replace(window, tokens=None) for window in series.windows))
+
+
+def row(name: str, series: Series, phase: Phase) -> list[str]:
+    """Return the totals of one series in seconds, re-plans in brackets, and what is moved.
+
+    What `simulate` does, without the engines' own settings. Plans for each window under the names of the search are the
+    same plans as those of ``every_window``, so that they score the same.
+    """
+    start = time.process_time()
+    setting = Setting.of(series, PolicyRequest(topology="4x8", redundant_experts=32, phase=phase))
+    policies = policies_of(setting, Gate(setting=setting))
+    runs, paths = zip(*(run_policy(setting, each, decide) for each, decide in policies.items()), strict=True)
+    best = best_sequence(setting, paths)
+    runs = (*runs, PolicyRun.of("oracle", simulated(setting, best, [""] * len(best))))
+    totals = {run.name: run for run in runs}
+    plans = [setting.start, *(setting.plan(shares) for shares in series.shares[:-1])]
+    unnamed = sum(setting.move(old, new).bytes for old, new in pairwise(plans))
+    moved = [unnamed, totals["every_window"].moved_bytes, totals["on_gain"].moved_bytes]
+    cells = [f"{run.total_ms / 1e3:.4g} ({run.replans})" for run in runs]
+    return [name, *cells, *(f"{each / 1e9:.0f}" for each in moved), f"{time.process_time() - start:.0f}"]
+
+
+HEADS = ["series", *(name.replace("_", "\n") for name in POLICIES), "GB unnamed", "GB every", "GB on_gain", "cpu s"]
 
 
 def drifting() -> None:
-    """Print the totals of all policies."""
+    """Print the totals of all policies, row by row as they are there."""
     made = {
         "DeepSeek-V2-Lite, 3 tasks": lambda: recorded("deepseek_v2_lite", "task_id", 64),
         "gpt-oss-20b, 5 data sets": lambda: recorded("gpt_oss_20b", "dataset", 32),
         "58 x 256, drift .6": lambda: Series.of(generate(DRIFTING), windows=WINDOWS),
     }
-    rows, names = [], [""]
+    rows = []
     for name, make in made.items():
         series = make()
         if series is None:
             print(f"{name}: left out, MOE_PLACEMENT_DATA names no folder that has it")
             continue
-        for phase in PHASES:
-            start = time.process_time()
-            found = simulate(series, topology="4x8", redundant_experts=32, phase=phase)
-            rows.append(row(f"{name}, {phase}", found, time.process_time() - start))
-            names = [run.name.replace("_", "\n") for run in found.policies]
-    print(table(["series", *names, "GB moved\non_gain", "cpu\ns"], rows))
+        for kind, each in (("", series), (", counts", counted(series))):
+            for phase in PHASES:
+                rows.append(row(f"{name}{kind}, {phase}", each, phase))
+                print(*rows[-1], sep=" | ", flush=True)
+    print(table(HEADS, rows))
 
 
 def stationary(seeds: int) -> None:

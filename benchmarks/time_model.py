@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from placement.time import Exchange
 from placement.time.calibration.check import between
-from placement.time.calibration.exchanges import curve_rows, fit_curve
+from placement.time.calibration.exchanges import CurveRows, curve_rows, fit_bottlenecks, fit_curve, link_rates
 from placement.time.calibration.experts import expert_rows, held_out, relative_errors
 from placement.time.calibration.package import SYSTEMS, package_tables
 from placement.time.calibration.tables import kind_of, read_table
@@ -72,10 +73,15 @@ def signs(columns: Any, rows: Any, predicted: Any) -> None:
         print(f"    _eplb against none, {which}: right in {np.mean(far):.1%} of {len(far)} pairs")
 
 
-def nodes_left_out(path: Path) -> None:
-    """Print errors for numbers of nodes that no fit saw."""
+def rows_of(path: Path) -> list[CurveRows]:
+    """Return the curves of a table."""
     columns = read_table(path)
-    rows = list(curve_rows(columns, kind_of(columns, path.name)))
+    return list(curve_rows(columns, kind_of(columns, path.name)))
+
+
+def nodes_left_out(path: Path, links: Mapping[int, float]) -> None:
+    """Print errors for numbers of nodes that no fit of this kernel saw; links are known by another kernel."""
+    rows = rows_of(path)
     curves = [fit_curve(points) for points in rows]
     errors: dict[tuple[str, int], list[float]] = defaultdict(list)
     for points in rows:
@@ -87,7 +93,8 @@ def nodes_left_out(path: Path) -> None:
             for curve in curves
             if curve.nodes not in (1, own.nodes) and (curve.sms, curve.num_experts) == (own.sms, own.num_experts)
         )
-        predicted = between(Exchange(backend=points.backend, curves=others, source=""), points)
+        limits = fit_bottlenecks((each for each in rows if each.curve.nodes != own.nodes), links)
+        predicted = between(Exchange(backend=points.backend, curves=others, source="", bottlenecks=limits), points)
         if predicted is not None:
             errors[own.way, own.nodes] += np.abs(predicted / points.measured - 1).tolist()
     for (way, nodes), found in sorted(errors.items()):
@@ -123,9 +130,11 @@ def main() -> None:
                 medians[points.backend].append(fit_curve(points).error.median)
         for backend, found in medians.items():
             print(f"  {backend}: {len(found)} curves, median of their held-out medians {np.median(found):.1%}")
-        for path in sorted(folder.glob("comm/sglang/0.5.6*/*deepep*_perf.parquet")):
+        several = sorted(folder.glob("comm/sglang/0.5.6*/*deepep*_perf.parquet"))
+        links = link_rates(rows for path in several for rows in rows_of(path))
+        for path in several:
             print(f"  nodes left out, {path.stem}")
-            nodes_left_out(path)
+            nodes_left_out(path, links)
         print(f"  {time.perf_counter() - start:.0f} s, one core")
 
 

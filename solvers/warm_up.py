@@ -11,6 +11,7 @@ from placement.cost.bounds import HEAP_SHARE, most_kept
 from placement.cost.shares import home_variance
 from solvers.bounds import raise_bound
 from solvers.bounds.home_messages import HomeMessages
+from solvers.methods.auto import EXACT, LARGE, Auto
 from solvers.registry import Solver, solver_from
 from solvers.searching.limits import Limits
 from solvers.searching.search import Search
@@ -22,7 +23,7 @@ COMPILED = ("auto", "annealing", "load_search", "set_partition")  # the others c
 WORK = 200  # trials: enough to enter every loop
 BOUND_WORK = 1_000_000  # until triangles are looked for; more than the 40 steps of a tiny relaxation
 
-_done: set[tuple[str, str, str]] = set()
+_done: set[tuple[str, str, str, tuple[bool, ...]]] = set()
 
 
 def warm_up(problem: Problem, method: Solver) -> None:
@@ -36,9 +37,13 @@ def warm_up(problem: Problem, method: Solver) -> None:
         none.flags.writeable = False  # as the arrays of a profile, which numba tells apart
         most_kept(none, 1)
     counts_only = problem.profile.sample is None
-    kind = (method.name, objective.execution, f"{objective.dedup}, counts {counts_only}")
     if method.name not in COMPILED:
         return
+    auto = isinstance(method, Auto)
+    # On large problems `auto` runs few of its methods, and libraries of the others take long to load.
+    exact = [solver_from(name, options).supports(problem) is None for name, options in EXACT.items()] if auto else []
+    takes = (problem.num_layers * problem.num_slots > LARGE, *exact)
+    kind = (method.name, objective.execution, f"{objective.dedup}, counts {counts_only}", takes)
     if problem.home_moments is not None:  # the tiny problem has no replicas, which homes are about
         home_variance(problem, np.zeros((problem.num_layers, problem.num_experts, problem.num_gpus), np.int64))
     if kind in _done:
@@ -49,23 +54,26 @@ def warm_up(problem: Problem, method: Solver) -> None:
     for layers, experts, topology in ((4, 24, "2x2"), (1, 4, "1x4")):
         tiny = _tiny(objective, layers, experts, Topology.parse(topology))
         if method.supports(tiny) is None:
-            _run(method, tiny)
-    if method.name == "load_search" or (counts_only and method.name == "auto"):
+            _run(method, tiny, problem)
+    if method.name == "load_search" or (counts_only and auto):
         tiny = _of_counts(objective)
         loads = solver_from("load_search")
         if loads.supports(tiny) is None:
-            _run(loads, tiny)
-    if method.name == "auto":
+            _run(loads, tiny, problem)
+    if auto:
         tiny = _tiny(objective, 2, 4, Topology.parse("1x2"))
         raise_bound(tiny, Search(tiny, Limits(work=BOUND_WORK), workers=1))
         if objective.execution == "dispatch":  # none of them has replicas
             HomeMessages(np.zeros((1, 1), np.int32), num_experts=1, room=1)
 
 
-def _run(method: Solver, tiny: Problem) -> None:
+def _run(method: Solver, tiny: Problem, like: Problem) -> None:
     """Run a method; Ctrl-C, which ends such a search like any other, is for the caller, whose search did not begin."""
     search = Search(tiny, Limits(work=WORK), workers=1)
-    method.run(tiny, search)
+    if isinstance(method, Auto):
+        method.run(tiny, search, like=like)
+    else:
+        method.run(tiny, search)
     if search.limit == "cancelled":
         raise KeyboardInterrupt
 

@@ -18,6 +18,7 @@ from .profile.sources import ProfileSource as ProfileSource
 from .provenance import Provenance as Provenance
 from .series.drift import Drift as Drift
 from .series.drift import drift_between as drift_between
+from .series.each import series_of_each as series_of_each
 from .series.forecasts import ForecastScore as ForecastScore
 from .series.forecasts import forecast_counts as forecast_counts
 from .series.forecasts import score_forecasts as score_forecasts
@@ -56,6 +57,7 @@ __all__ = [
     "save",
     "save_counts",
     "score_forecasts",
+    "series_of_each",
     "statistics",
     "synthetic",
 ]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from traces.held_ranks import Ranks
 
 __all__ = ["Provenance"]
 
@@ -28,6 +32,10 @@ class Provenance:
         Ranks whose files were read, of formats that have a file per rank; empty for others.
     full_buffer : int or None
         Passes that a recorder's buffer holds, where all of them are used: it may have wrapped.
+    beyond : str
+        What was read as no routed expert, as the format tells it, in a sentence; empty where nothing was.
+    held : Ranks or None
+        Ranks whose physical slots alone have tokens, of formats that count slots.
     """
 
     source: str = "memory"
@@ -37,6 +45,8 @@ class Provenance:
     experts_inferred: bool = False
     full_buffer: int | None = None
     ranks: tuple[int, ...] = ()
+    held: Ranks | None = None
+    beyond: str = ""
 
     def __str__(self) -> str:
         return f"{self.source} ({self.format}{f', {self.engine}' if self.engine else ''})"
@@ -44,6 +54,10 @@ class Provenance:
     def of_ranks(self, ranks: Iterable[int]) -> Provenance:
         """Return the same with the ranks whose files were read."""
         return replace(self, ranks=tuple(sorted(set(ranks))))
+
+    def without_beyond(self, what: str) -> Provenance:
+        """Return the same, noting what was read as no routed expert; nothing was if `what` is empty."""
+        return replace(self, beyond=what, notes=(*self.notes, *([what] if what else [])))
 
     def noting(self, *notes: str) -> Provenance:
         """Return the same with more notes."""

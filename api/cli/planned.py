@@ -62,10 +62,10 @@ def plan_and_tell(
         JSON-ready: plan (its file), report, engine, engine_file, load, score, bound, gap, unit (of these three),
         termination, summary, elapsed_s, warnings, assumed, hints; advice, where time is what is minimised.
     """
-    from api.report.advice import advice_text
     from api.report.summary import summary_text
     from api.report.verdict import UNITS, engine_note
-    from solvers import Study, advice_on
+    from solvers import Study
+    from solvers.ahead import load_ahead
     from traces.doctor.diagnosis import LINE
 
     with progress() as shown:
@@ -77,6 +77,8 @@ def plan_and_tell(
         for note in study.notes:  # before the time of a search is spent on a recording that is wrong
             say(note, "warning" if note.startswith(LINE) else "note")
         shown.phase("searching")
+        if request.limits.time_s is not None:
+            load_ahead()
         solution = _search(study, shown, workers, executor)
         # Written before it is judged: whatever happens from here on, the search was not in vain.
         solution.plan.save(output)
@@ -86,6 +88,8 @@ def plan_and_tell(
         summary = comparison.as_dict()
         advice = None
         if request.time and study.baseline is not None:
+            from solvers import advice_on
+
             shown.phase("timing")
             advice = advice_on(study, solution.plan)
         if report is not None:
@@ -120,6 +124,8 @@ def plan_and_tell(
         print_json(document)
         return document
     if advice is not None:
+        from api.report.advice import advice_text
+
         write(advice_text(advice) + "\n")
     write(summary_text(study, solution, comparison) + "\n")
     write(f"Plan written to {output}")

@@ -12,6 +12,7 @@ MAKERS = {
     ("post", "/v1/imports"): "trace_id",
     ("post", "/v1/uploads/{upload_id}/finish"): "trace_id",
     ("post", "/v1/uploads"): "upload_id",
+    ("post", "/v1/series"): "series_id",
     ("post", "/v1/topologies"): "topology_id",
     ("post", "/v1/plans"): "plan_id",
     ("post", "/v1/fronts"): "front_id",

@@ -14,7 +14,7 @@ from api.store.rows import TraceRow
 from api.turns import TooManyWaitingError, Turns
 from traces import InputError, Violation
 
-__all__ = ["in_turn", "look", "read_upload"]
+__all__ = ["in_turn", "look", "look_at", "read_upload"]
 
 Result = TypeVar("Result")
 
@@ -22,12 +22,21 @@ Result = TypeVar("Result")
 async def look(
     services: Services, trace: TraceRow, what: str, function: Callable[..., Result], *arguments: Any
 ) -> Result:
-    """Have a helper look at a stored trace.
+    """Have a helper look at a stored trace; see `look_at`."""
+    return await look_at(services, trace.tenant, trace.bytes, what, function, *arguments)
+
+
+async def look_at(
+    services: Services, tenant: str, size: int, what: str, function: Callable[..., Result], *arguments: Any
+) -> Result:
+    """Have a helper look at what a tenant has stored.
 
     Parameters
     ----------
     services : Services
-    trace : TraceRow
+    tenant : str
+    size : int
+        Bytes to look at.
     what : str
         What the helper does, to begin a sentence.
     function, *arguments
@@ -39,7 +48,7 @@ async def look(
     """
     helpers = services.parts.helpers
     try:
-        return await helpers.run(trace.tenant, "look", trace.bytes, function, *arguments)
+        return await helpers.run(tenant, "look", size, function, *arguments)
     except BrokenExecutor:
         raise ProblemError("out-of-memory", f"{what} ended the process that ran it.") from None
     except TooSlowError as error:

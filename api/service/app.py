@@ -42,6 +42,7 @@ from api.resources.plans import routes as plans
 from api.resources.replans import routes as replans
 from api.resources.residency import routes as residency
 from api.resources.score import routes as score
+from api.resources.series import routes as series
 from api.resources.topologies import routes as topologies
 from api.resources.traces import routes as traces
 from api.resources.traces import uploads
@@ -95,7 +96,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service, app.state.services, app.state.access = service, services, service.access
     looks = (affinity, findings, score, events)
     studies = (evaluations, advice, replans, residency)
-    for resource in (traces, uploads, topologies, plans, fronts, *looks, *studies, catalogue):
+    for resource in (traces, uploads, series, topologies, plans, fronts, *looks, *studies, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])
     app.include_router(catalogue.texts)

@@ -84,14 +84,14 @@ class Cleanup:
         if self._settings.keep_days is None:
             return
         before = now - DAY_S * self._settings.keep_days
-        plans = self._store.drop_plans(before)
+        plans, series = self._store.drop_plans(before), self._store.drop_series(before)
         with self._holding:
             traces = self._store.drop_traces(before)
             for trace_id in traces:
                 if not self._store.trace_is_known(trace_id):
                     self._blobs.delete(trace_id)
-        if plans or traces:
-            log.info("retention.dropped", plans=plans, traces=len(traces))
+        if plans or series or traces:
+            log.info("retention.dropped", plans=plans, series=series, traces=len(traces))
 
     def _run(self) -> None:
         while True:

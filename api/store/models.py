@@ -12,6 +12,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -29,14 +30,17 @@ __all__ = [
     "plan_documents",
     "plan_events",
     "plans",
+    "series",
+    "series_windows",
     "service",
     "topologies",
     "traces",
     "uploads",
+    "webhooks",
 ]
 
 STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
-KINDS = ("plan", "front")
+KINDS = ("plan", "front", "replan", "simulation")
 
 metadata = MetaData(
     naming_convention={
@@ -66,7 +70,38 @@ traces = Table(
     sqlite_autoincrement=True,
 )
 
-# Everything that a worker runs: plans, and fronts, which are made of many.
+# Traces in time. What a series is of (kind, layers, experts) is settled by its first window.
+series = Table(
+    "series",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String(80), nullable=False),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("name", String(200)),
+    Column("tags", JSON, nullable=False),
+    Column("alpha", Float, nullable=False),  # rate of false alarms of its test for drift
+    Column("axes", JSON(none_as_null=True)),  # kind, layer_ids, num_experts, top_k; null without a window
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),  # when the last window came
+    Index("ix_series_tenant_seq", "tenant", "seq"),
+    Index("ix_series_updated_at", "updated_at"),
+    sqlite_autoincrement=True,
+)
+
+# A trace that is a window is not deleted before its series.
+series_windows = Table(
+    "series_windows",
+    metadata,
+    Column("series_seq", ForeignKey("series.seq", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # from 0, in order of time
+    Column("trace_seq", ForeignKey("traces.seq"), nullable=False, index=True),
+    Column("time", Float),  # as the client said: seconds, a step or an iteration
+    Column("added_at", Float, nullable=False),
+    Column("load", LargeBinary, nullable=False),  # see api.store.series
+    Column("drift", JSON(none_as_null=True)),  # from the windows before; null for the first
+)
+
+# Everything that a worker runs: plans, and fronts, which are made of many; re-plans, and simulations of policies.
 plans = Table(
     "plans",
     metadata,
@@ -78,6 +113,10 @@ plans = Table(
     Column("tags", JSON, nullable=False),
     # The request keeps the id of a trace that was deleted after the plan was made.
     Column("trace_seq", ForeignKey("traces.seq", ondelete="SET NULL"), index=True),
+    # Of a simulation that was asked for a series: that one, and how many windows it had.
+    Column("series_seq", ForeignKey("series.seq", ondelete="SET NULL"), index=True),
+    Column("series_length", Integer),
+    Column("replaces", String(40)),  # id of the plan that this one is to replace; it may have been deleted since
     Column("request", JSON, nullable=False),
     Column("status", String(16), nullable=False),
     Column("cancel_requested", Boolean, nullable=False),
@@ -194,6 +233,18 @@ audit_log = Table(
     Column("action", String(200), nullable=False),  # method and route
     Column("target", String(400)),  # path
     Column("status", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# What the operator's webhook is to be told, until it was, or was tried often enough.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Float, nullable=False, index=True),
     sqlite_autoincrement=True,
 )
 

@@ -17,7 +17,7 @@ from api.store.rows import ACTIVE, ConflictError, Created, PlanRow
 
 __all__ = ["Plans"]
 
-HIDDEN = ("trace_seq", "lease_until", "begun", "crashes", "claimed_by", "expected_s")
+HIDDEN = ("trace_seq", "series_seq", "series_length", "lease_until", "begun", "crashes", "claimed_by", "expected_s")
 PLAN_COLUMNS = [column for column in plans.columns if column.name not in HIDDEN]
 
 

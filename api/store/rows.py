@@ -13,6 +13,8 @@ __all__ = [
     "Created",
     "KeyRow",
     "PlanRow",
+    "SeriesRow",
+    "SeriesWindowRow",
     "TopologyRow",
     "Totals",
     "TraceRow",
@@ -50,6 +52,33 @@ class TopologyRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeriesRow:
+    """A series; `axes` has kind, layer_ids, num_experts and top_k of its windows, None as long as there is none."""
+
+    seq: int
+    tenant: str
+    id: str
+    name: str | None
+    tags: list[str]
+    alpha: float
+    axes: dict[str, Any] | None
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesWindowRow:
+    """A window of a series, but for its loads; `name` is that of the trace, `time` what the client said."""
+
+    number: int
+    trace_id: str
+    name: str | None
+    time: float | None
+    added_at: float
+    drift: dict[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class UploadRow:
     """A trace that arrives in parts."""
 
@@ -73,6 +102,7 @@ class PlanRow:
     kind: str
     name: str | None
     tags: list[str]
+    replaces: str | None
     request: dict[str, Any]
     status: str
     cancel_requested: bool

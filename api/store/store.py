@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, delete, func, select
 
 from api.store.database import Database
-from api.store.models import idempotency_keys, plans, traces, uploads
+from api.store.models import idempotency_keys, plans, series, series_windows, traces, uploads
 from api.store.rows import ACTIVE, Totals
 from api.store.tenant import TenantStore
 
@@ -48,9 +48,16 @@ class Store:
         with self.database.write() as connection:
             return connection.execute(delete(plans).where(old)).rowcount
 
+    def drop_series(self, before: float) -> int:
+        """Delete series that got no window since a time, and that no simulation needs; return how many."""
+        used = select(plans.c.seq).where(plans.c.series_seq == series.c.seq, plans.c.status.in_(ACTIVE)).exists()
+        with self.database.write() as connection:
+            return connection.execute(delete(series).where(series.c.updated_at < before, ~used)).rowcount
+
     def drop_traces(self, before: float) -> list[str]:
-        """Delete traces that came before a time and have no plans; return their ids."""
+        """Delete traces that came before a time and have neither plans nor series; return their ids."""
         used = select(plans.c.seq).where(plans.c.trace_seq == traces.c.seq).exists()
+        used |= select(series_windows.c.number).where(series_windows.c.trace_seq == traces.c.seq).exists()
         with self.database.write() as connection:
             found = connection.execute(
                 select(traces.c.seq, traces.c.id).where(traces.c.created_at < before, ~used)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from api.store.database import Database
 from api.store.plans import Plans
+from api.store.series import SeriesStore
 from api.store.topologies import Topologies
 from api.store.traces import Traces, Uploads
 
@@ -23,8 +24,10 @@ class TenantStore:
     traces : Traces
     uploads : Uploads
         Traces that arrive in parts.
+    series : SeriesStore
+        Traces in time.
     plans : Plans
-        Plans and fronts.
+        Plans, fronts, re-plans and simulations.
     topologies : Topologies
     """
 
@@ -33,5 +36,6 @@ class TenantStore:
         self.tenant = tenant
         self.traces = Traces(database, tenant)
         self.uploads = Uploads(database, tenant)
+        self.series = SeriesStore(database, tenant)
         self.plans = Plans(database, tenant)
         self.topologies = Topologies(database, tenant)

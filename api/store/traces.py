@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select
 
 from api.store.kept import Kept, Named
-from api.store.models import plans, traces, uploads
+from api.store.models import plans, series, series_windows, traces, uploads
 from api.store.rows import ACTIVE, ConflictError, TraceRow, UploadRow
 
 __all__ = ["Traces", "Uploads"]
@@ -60,7 +60,7 @@ class Traces(Named[TraceRow]):
             return self._kept_bytes(connection)
 
     def delete(self, trace_id: str) -> bool:
-        """Delete a trace; False if there is none. `ConflictError` if a queued or running plan needs it."""
+        """Delete a trace; False if there is none. `ConflictError` if a plan that waits or runs, or a series, needs it."""
         with self.database.write() as connection:
             row = self._row(connection, trace_id)
             if row is None:
@@ -68,6 +68,10 @@ class Traces(Named[TraceRow]):
             using = select(func.count()).where(plans.c.trace_seq == row.seq, plans.c.status.in_(ACTIVE))
             if count := connection.execute(using).scalar_one():
                 raise ConflictError("trace-in-use", f"{count} queued or running plan(s) need the trace.")
+            having = select(series.c.id).join(series_windows).where(series_windows.c.trace_seq == row.seq)
+            if found := connection.execute(having.order_by(series.c.seq)).scalars().all():
+                detail = f"It is a window of {len(found)} series, first of {found[0]}. Delete the series first."
+                raise ConflictError("trace-in-use", detail)
             connection.execute(delete(traces).where(traces.c.seq == row.seq))
             return True
 

@@ -7,7 +7,6 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from placement.advice.sample import PassSample
 from placement.advice.timing import PassTimes, PlanOnPasses, mean_step_ms
@@ -225,6 +224,8 @@ def _for_few(groups: int) -> float:
     """Return the factor by which a bootstrap of so many groups is too narrow."""
     if groups < 2:
         return 0.0
+    from scipy.special import stdtrit  # takes longer to load than all else that a search needs
+
     level = (1 + CONFIDENCE) / 2
     return float(stdtrit(groups - 1, level) / stdtrit(1e9, level) * np.sqrt(groups / (groups - 1)))
 

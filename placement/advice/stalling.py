@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from placement.advice.without_ep import OF_DATA_SHEET, weights_gb
+from placement.advice.without_ep import weights_gb
+from placement.time.collectives import OF_DATA_SHEET
 from placement.time.model import TimeModel
 
 __all__ = ["stall_s"]
@@ -26,7 +27,8 @@ def stall_s(time: TimeModel, slots: int, moved: float = 1.0) -> float:
         Share of the slots that get another expert.
     """
     machine = time.machine
-    slowest = min(gpu.nvlink_gb_s if machine.num_nodes == 1 else gpu.network_gb_s for gpu in machine.gpus)
+    inside = min(gpu.nvlink_gb_s for gpu in machine.gpus)
+    slowest = inside if machine.num_nodes == 1 else float(machine.network_gb_s.min())
     layers = len(time.model.layout.moe_layers)
     moving: float = weights_gb(time, slots) * moved / (OF_DATA_SHEET * slowest)
     return layers * slots * moved * MS_PER_SLOT / 1e3 + moving

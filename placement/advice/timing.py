@@ -104,7 +104,7 @@ class PlanOnPasses:
         self._shape: tuple[int, int, int] = (layers, slots, gpus)
         groups = sample.groups if by_group else 1
         cell = sample.cell if by_group else sample.cell // sample.groups
-        replay = PassReplay(plan, time.machine.topology(), objective)
+        replay = PassReplay(plan, time.machine.topology(), objective, relayed=time.relayed)
         self._sums = np.zeros((sample.passes, groups, layers * (slots + 5 * gpus)), np.int32)
         self._tokens = np.bincount(cell, minlength=sample.passes * groups).reshape(sample.passes, groups)
         order = np.argsort(cell, kind="stable")
@@ -190,6 +190,6 @@ class PlanOnPasses:
 
 
 def _even(copies: Counts) -> Counts:
-    """Return copies sent and received, (L, 1, 2), of a rank that moves as much as the mean one."""
+    """Return copies sent and received, (L, G, 2), of ranks that all move as much as the mean one."""
     found: Counts = np.rint(copies.mean(axis=1, keepdims=True)).astype(np.int64)
-    return found
+    return np.broadcast_to(found, copies.shape)

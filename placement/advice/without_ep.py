@@ -10,9 +10,7 @@ import numpy.typing as npt
 
 from placement.advice.sample import PassSample
 from placement.advice.timing import PassTimes, mean_step_ms
-from placement.time.catalogue import exchange_for
-from placement.time.exchange import Curve
-from placement.time.gpus import Gpu
+from placement.time.collectives import OF_DATA_SHEET, VECTOR_BYTES, everywhere_ms, inside_ms, slowest
 from placement.time.model import TimeModel
 
 __all__ = [
@@ -21,16 +19,13 @@ __all__ = [
     "data_parallel",
     "expert_counts",
     "pulled_weights",
-    "slowest",
     "tensor_parallel",
     "weights_gb",
 ]
 
 Floats = npt.NDArray[np.float64]
-OF_DATA_SHEET: Final = 0.7  # of a link's data sheet that collectives reach
 FOR_EXPERTS: Final = 0.85  # of a GPU's memory that weights of experts may take: the KV cache needs some
 MOST_TENSOR_PARALLEL: Final = 8
-VECTOR_BYTES: Final = 2.0  # of each number that travels in a collective: bfloat16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +53,6 @@ class Alternative:
     memory_gb: float | None
     extra_memory_gb: float | None
     detail: str
-
-
-def slowest(time: TimeModel) -> Gpu:
-    """Return the GPU of the machine with the slowest links within a node."""
-    return min(time.machine.gpus, key=lambda gpu: gpu.nvlink_gb_s)
 
 
 def weights_gb(time: TimeModel, slots: float, layers: int | None = None) -> float:
@@ -93,13 +83,8 @@ def all_gather(time: TimeModel, times: PassTimes) -> tuple[float, str]:
     """Return the step with an all-gather and a reduce-scatter of all tokens in place of the all-to-all."""
     gpus = time.machine.num_gpus
     gb = time.pass_tokens * time.model.shape.hidden_size * VECTOR_BYTES / 1e9
-    size = min(np.bincount(time.machine.nodes))
-    gather, measured = _collective(time, "nccl_all_gather", gb, int(size))
-    scatter, _ = _collective(time, "nccl_reduce_scatter", gb, int(size))
-    if time.machine.num_nodes > 1:  # each GPU's port brings its share of what other nodes hold
-        bandwidth = min(gpu.network_gb_s for gpu in time.machine.gpus)
-        abroad = gb * (1 - 1 / time.machine.num_nodes) / size * 1e3 / (OF_DATA_SHEET * bandwidth)
-        gather, scatter = gather + abroad, scatter + abroad
+    gather, measured = everywhere_ms(time.machine, "nccl_all_gather", gb)
+    scatter, _ = everywhere_ms(time.machine, "nccl_reduce_scatter", gb)
     flat = np.ones_like(times.experts)
     step = mean_step_ms(time, replace(times, dispatch=gather * flat, combine=scatter * flat))
     source = "NCCL as measured" if measured else "70 % of the links' data sheet"
@@ -125,8 +110,8 @@ def tensor_parallel(time: TimeModel, counts: Floats) -> tuple[float | None, floa
         return None, gb, f"{what}: {gb:.0f} GB of experts per GPU don't fit."
     tokens = size * time.tokens_per_gpu
     volume = tokens * time.model.shape.hidden_size * VECTOR_BYTES / 1e9
-    gather, measured = _collective(time, "nccl_all_gather", volume, size)
-    scatter, _ = _collective(time, "nccl_reduce_scatter", volume, size)
+    gather, measured = inside_ms(time.machine, "nccl_all_gather", volume, size)
+    scatter, _ = inside_ms(time.machine, "nccl_reduce_scatter", volume, size)
     share = counts * (size / time.machine.num_gpus)
     if size == 1:
         gather = scatter = 0.0
@@ -163,7 +148,7 @@ def pulled_weights(time: TimeModel, counts: Floats) -> tuple[float | None, float
     own = counts / time.machine.num_gpus
     experts_ms = _experts(time, own, time.tokens_per_gpu, 1)
     used = (1 - np.exp(-own)).sum(axis=-1) * (1 - 1 / size)  # experts that a rank's tokens choose, and it does not hold
-    pull = used * weights_gb(time, 1, 1) * 1e3 / (OF_DATA_SHEET * slowest(time).nvlink_gb_s)
+    pull = used * weights_gb(time, 1, 1) * 1e3 / (OF_DATA_SHEET * slowest(time.machine).nvlink_gb_s)
     longer = np.maximum(experts_ms + time.rest_ms, pull) - time.rest_ms
     step = mean_step_ms(replace(time, overlap="none"), _alike(time, longer, 0.0, 0.0))
     bound = "the links" if float(pull.mean()) > float((experts_ms + time.rest_ms).mean()) else "computing"
@@ -200,18 +185,3 @@ def _experts(time: TimeModel, counts: Floats, rows: int, size: int) -> Floats:
     rank = np.argsort(order, axis=-1)
     rounded += rank < np.maximum(left, 0)[..., None]
     return kernel.rank_ms(rounded, np.full(counts.shape[:-1], rows), time.model.shape, size)
-
-
-def _collective(time: TimeModel, name: str, gb: float, size: int) -> tuple[float, bool]:
-    """Return the time of a collective within a node, and whether it was measured."""
-    gpu = slowest(time)
-    known = [curve for curve in exchange_for(gpu, name).curves if curve.vector_bytes == VECTOR_BYTES]
-    exchange = exchange_for(gpu, name)
-    if not exchange.measured or not known:
-        share = 1 - 1 / size
-        return gb * share * 1e3 / (OF_DATA_SHEET * gpu.nvlink_gb_s) + 0.03, False
-
-    def away(curve: Curve) -> float:
-        return float(abs(np.log(curve.gpus / size)))
-
-    return float(min(known, key=away).ms(gb)), True

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Score", "Term", "score"]
 
 Array = npt.NDArray[np.float64]
+KEPT = 4  # scores of a problem: those of the baselines, which are scored first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +128,19 @@ def score(problem: Problem, plan: Plan | npt.NDArray[np.integer[Any]]) -> Score:
         If its sizes are not those of the problem, an expert is missing, or an id is out of range.
     """
     table = problem.table_of(plan)
+    known, key = problem.scored, table.tobytes()
+    if key not in known:
+        found = _score(problem, table)
+        if len(known) >= KEPT:
+            return found
+        for array in (found.traffic_by_layer, found.max_load):
+            array.flags.writeable = False
+        known[key] = found
+    scored: Score = known[key]
+    return scored
+
+
+def _score(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> Score:
     objective, weights = problem.objective, problem.objective
     replicas = replicas_on_gpu(table, problem.num_experts, problem.num_gpus)
     relative = expected_gpu_load(problem, replicas)

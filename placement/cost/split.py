@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from placement.loads.split import split_layer
+from placement.loads.split import best_split
 from placement.plan.plan import Plan, replicas_on_gpu
 from placement.problem.problem import Problem
 from traces.support.content import ByContent
@@ -62,5 +62,5 @@ def optimal_split(problem: Problem, plan: Plan | npt.NDArray[np.integer[Any]]) -
     """
     replicas = replicas_on_gpu(problem.table_of(plan), problem.num_experts, problem.num_gpus)
     fair = problem.topology.fair_share
-    found = [split_layer(load, here > 0, fair) for load, here in zip(problem.profile.load, replicas, strict=True)]
-    return TokenSplit(share=np.stack([share for share, _ in found]), max_load=np.array([load for _, load in found]))
+    share, largest = best_split(problem.profile.load, replicas > 0, fair)
+    return TokenSplit(share=share, max_load=largest)

@@ -1,6 +1,6 @@
 """The placement formats. To add one: write a module with an `Export`, and list it here."""
 
-from placement.exports import ascend, deepspeed, eplb, exflow, hygon, megatron, own, sglang, trtllm, vllm
+from placement.exports import ascend, deepspeed, eplb, exflow, hygon, megatron, own, sglang, trtllm, vllm, vllm_dsv4
 from placement.exports.export import Export
 
 __all__ = ["EXPORTS"]
@@ -17,6 +17,7 @@ EXPORTS: tuple[Export, ...] = (
     megatron.EXPORT,
     trtllm.EXPORT,
     vllm.LIST,
+    vllm_dsv4.EXPORT,
     eplb.EXPORT,
     own.NPZ,
     exflow.EXPORT,

@@ -15,9 +15,14 @@ import numpy.typing as npt
 
 from placement.plan.plan import replicas_on_gpu
 
-__all__ = ["best_split_max_load", "split_layer"]
+__all__ = ["best_split", "best_split_max_load"]
+
+# Of one program: a library's call costs as much as two layers of 64 GPUs, and a large program more than its parts.
+# 58 layers of 256 experts, 320 slots on 64 GPUs: .19 s one by one, .06 s in sixteens, .09 s all at once.
+LAYERS_TOGETHER = 16
 
 Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 def best_split_max_load(load: Array, table: npt.NDArray[np.integer[Any]], fair: Array) -> Array:
@@ -32,53 +37,73 @@ def best_split_max_load(load: Array, table: npt.NDArray[np.integer[Any]], fair: 
         Share of a layer's load that is fair for each GPU; sums to 1.
     """
     least = np.zeros(len(load))
-    for layer, row in enumerate(load):
-        replicas = replicas_on_gpu(table[layer : layer + 1], len(row), len(fair))[0]
-        least[layer] = split_layer(row, replicas > 0, fair)[1]
+    for first in range(0, len(load), LAYERS_TOGETHER):
+        some = slice(first, first + LAYERS_TOGETHER)
+        replicas = replicas_on_gpu(table[some], load.shape[1], len(fair))
+        least[some] = _split(load[some], replicas > 0, fair)[1]
     return least
 
 
-def split_layer(load: Array, here: npt.NDArray[np.bool_], fair: Array) -> tuple[Array, float]:
-    """Return the best shares (E, G), and the largest relative load that they give."""
-    share: Array = here / here.sum(axis=1, keepdims=True)
-    if not load.any():
-        return share, 0.0
-    relative = load / load.sum()
+def best_split(load: Array, here: Bools, fair: Array) -> tuple[Array, Array]:
+    """Return the best shares, (L, E, G), and the largest relative load of each layer that they give, (L,).
+
+    Parameters
+    ----------
+    load : (L, E) float64
+    here : (L, E, G) bool
+        Where each expert has replicas: somewhere.
+    fair : (G,) float64
+    """
+    steps = range(0, len(load), LAYERS_TOGETHER)
+    found = [_split(load[i : i + LAYERS_TOGETHER], here[i : i + LAYERS_TOGETHER], fair) for i in steps]
+    return np.concatenate([share for share, _ in found]), np.concatenate([most for _, most in found])
+
+
+def _split(load: Array, here: Bools, fair: Array) -> tuple[Array, Array]:
+    """Split a few layers' tokens by one program."""
+    total, copies = load.sum(axis=1, keepdims=True), here.sum(axis=2)
+    share: Array = here / copies[:, :, None]
+    relative = np.divide(load, total, out=np.zeros(load.shape), where=total > 0)
     # What is left to decide: experts with load on several GPUs.
-    open_ = np.flatnonzero((here.sum(axis=1) > 1) & (relative > 0))
-    if len(open_):
-        fixed = relative @ np.where(np.isin(np.arange(len(load)), open_)[:, None], 0.0, share)
-        share[open_] = _solve(relative[open_], here[open_], fixed, fair)
-    return share, float(((relative @ share) / fair).max())
+    open_ = (copies > 1) & (relative > 0)
+    if open_.any():
+        some = open_.any(axis=1)
+        fixed = np.einsum("le,leg->lg", np.where(open_, 0.0, relative), share)
+        share[open_] = _solve(relative[open_], here[open_], (np.cumsum(some) - 1)[open_.nonzero()[0]], fixed[some], fair)
+    return share, (np.einsum("le,leg->lg", relative, share) / fair).max(axis=1)
 
 
-def _solve(load: Array, here: npt.NDArray[np.bool_], fixed: Array, fair: Array) -> Array:
-    """Solve ``min z: fixed[g] + sum_e y[e,g] <= z fair[g], sum_g y[e,g] = load[e], y >= 0``; return ``y / load``.
+def _solve(load: Array, here: Bools, layer: npt.NDArray[np.integer[Any]], fixed: Array, fair: Array) -> Array:
+    """Solve, for the layers l of experts e: minimise ``sum_l z[l]``, as layers share nothing.
+
+    ``fixed[l,g] + sum_e y[e,g] <= z[l] fair[g], sum_g y[e,g] = load[e], y >= 0``; returned is ``y / load``.
 
     Parameters
     ----------
     load : (M,) float64
         Positive.
     here : (M, G) bool
-    fixed, fair : (G,) float64
+    layer : (M,) integers
+        Of 0 to n - 1.
+    fixed : (n, G) float64
+    fair : (G,) float64
     """
     from scipy.optimize import linprog
     from scipy.sparse import coo_array
 
-    experts, gpus = here.shape
+    (layers, gpus), experts = fixed.shape, len(load)
     expert, gpu = np.nonzero(here)
-    flows = np.arange(len(expert))
-    # In units of an equal share, so that all numbers are near 1. The last variable is z.
-    ones = np.ones(len(flows))
-    upper = coo_array(
-        (np.r_[ones, -fair * gpus], (np.r_[gpu, np.arange(gpus)], np.r_[flows, np.full(gpus, len(flows))])),
-        shape=(gpus, len(flows) + 1),
-    )
-    equal = coo_array((ones, (expert, flows)), shape=(experts, len(flows) + 1))
+    flows, places = len(expert), layers * gpus
+    # In units of an equal share, so that all numbers are near 1. The last variables are z.
+    ones = np.ones(flows)
+    row = np.r_[layer[expert] * gpus + gpu, np.arange(places)]
+    column = np.r_[np.arange(flows), flows + np.repeat(np.arange(layers), gpus)]
+    upper = coo_array((np.r_[ones, -np.tile(fair * gpus, layers)], (row, column)), shape=(places, flows + layers))
+    equal = coo_array((ones, (expert, np.arange(flows))), shape=(experts, flows + layers))
     found = linprog(
-        np.r_[0 * ones, 1.0],
+        np.r_[0 * ones, np.ones(layers)],
         A_ub=upper.tocsr(),
-        b_ub=-fixed * gpus,
+        b_ub=-fixed.ravel() * gpus,
         A_eq=equal.tocsr(),
         b_eq=load * gpus,
         method="highs",
@@ -86,7 +111,7 @@ def _solve(load: Array, here: npt.NDArray[np.bool_], fixed: Array, fair: Array) 
     if found.x is None:  # it is feasible and bounded
         raise RuntimeError(f"The split of tokens over replicas was not found: {found.message}")
     share = np.zeros(here.shape)
-    share[expert, gpu] = np.maximum(found.x[:-1], 0.0)
+    share[expert, gpu] = np.maximum(found.x[:flows], 0.0)
     total = share.sum(axis=1, keepdims=True)
     # Where rounding leaves nothing of a tiny load: equal shares.
     equally = here / here.sum(axis=1, keepdims=True)

@@ -60,9 +60,7 @@ class Links:
     @classmethod
     def of_machine(cls, machine: Machine, *, checkpoint_gb_s: float = CHECKPOINT_GB_S) -> Links:
         """Return the links that the data sheets of a machine's GPUs give."""
-        inside, across = (
-            np.array([getattr(gpu, name) for gpu in machine.gpus]) for name in ("nvlink_gb_s", "network_gb_s")
-        )
+        inside, across = np.array([gpu.nvlink_gb_s for gpu in machine.gpus]), machine.network_gb_s
         node = machine.nodes
         same = node[:, None] == node[None, :]
         pair = np.where(same, np.minimum.outer(inside, inside), np.minimum.outer(across, across))

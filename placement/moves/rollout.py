@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = ["Rollout", "Step", "rollout"]
 
 Ints = npt.NDArray[np.int64]
 Table = npt.NDArray[np.int32]
+Keeps = Callable[[int, Table], bool]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,6 +86,7 @@ def rollout(
     step_experts: int | None = None,
     staging: int | None = None,
     layers: Iterable[int] | None = None,
+    keeps: Keeps | None = None,
     expert_bytes: int | None = None,
     links: Links | None = None,
 ) -> Rollout:
@@ -106,6 +109,9 @@ def rollout(
         buffer of SGLang and vLLM.
     layers : iterable of int, optional
         Rows in the order in which they change; as they are by default.
+    keeps : callable, optional
+        ``keeps(layer, row)``: whether a layer may be so between two steps, beside that every expert is there. Cycles
+        are exchanged together until it may.
     expert_bytes : int, optional
     links : Links, optional
         For times.
@@ -140,7 +146,8 @@ def rollout(
         state, sent, used = pending.copy(), 0, 0
 
     for layer in range(len(state)) if layers is None else layers:
-        for row in _exchanges(state[layer], end[layer], num_experts, gpus, room, step_experts):
+        may = None if keeps is None else partial(keeps, layer)
+        for row in _exchanges(state[layer], end[layer], num_experts, gpus, room, step_experts, may):
             into = _received(pending[layer], row, num_experts, gpus)
             if step_experts is not None and sent and sent + into.sum() > step_experts:
                 close()
@@ -166,7 +173,13 @@ def _received(before: Table, after: Table, num_experts: int, gpus: int) -> Ints:
 
 
 def _exchanges(
-    start: Table, target: Table, num_experts: int, gpus: int, room: int, most: int | None
+    start: Table,
+    target: Table,
+    num_experts: int,
+    gpus: int,
+    room: int,
+    most: int | None,
+    may: Callable[[Table], bool] | None,
 ) -> Iterator[Table]:
     """Yield the rows (S,) that a layer goes through, the target last; nothing where it does not change."""
     if np.array_equal(start, target):
@@ -176,14 +189,20 @@ def _exchanges(
         yield target
         return
     known: Cycles = cycles(start, target, gpus)
-    row, last = start, len(known) - 1
+    row, reached, last = start, start, len(known) - 1
     for number, cycle in enumerate(known):
-        after = target if number == last else _applied(row, target, cycle, gpus)
-        if most is not None and (count := int(_received(row, after, num_experts, gpus).sum())) > most:
+        reached = target if number == last else _applied(reached, target, cycle, gpus)
+        if number < last and may is not None and not may(reached):
+            continue  # together with the next one
+        into = _received(row, reached, num_experts, gpus)
+        if most is not None and (count := int(into.sum())) > most:
             detail = f"An exchange of {count} experts can't be cut further; a step may send {most}."
             raise InputError.of("step_too_small", "/step_experts", detail, f"Allow at least {count} experts per step.")
-        yield after
-        row = after
+        if (needed := int(into.max(initial=0))) > room:
+            detail = f"An exchange that can't be cut further sends {needed} experts to a GPU that has room for {room}."
+            raise InputError.of("staging_too_small", "/staging_experts", detail, f"Give room for {needed}.")
+        yield reached
+        row = reached
 
 
 def _applied(row: Table, target: Table, cycle: list[tuple[int, int, int]], gpus: int) -> Table:

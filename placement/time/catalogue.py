@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from placement.time.exchange import CURVE_TERMS, Curve, Exchange, link_exchange
+from placement.time.bottlenecks import Bottleneck
+from placement.time.exchange import CURVE_TERMS, HIERARCHICAL, Curve, Exchange, link_exchange
 from placement.time.experts import ExpertKernel, FittedError, roofline
 from placement.time.gpus import GPUS, Gpu
 from traces import InputError
@@ -31,6 +32,7 @@ __all__ = [
 
 SAME_CHIP = {"h800": "h100"}  # other links, the same compute
 WIDE = ("sglang_deepep", "tensorrt_llm_wideep")  # expert parallel kernels, measured for it
+BOTTLENECK_FIELDS = ("way", "nodes", "sm_ms_per_gb", "link_ms_per_gb")
 CURVE_FIELDS = ("way", "nodes", "gpus", "sms", "hidden_size", "top_k", "num_experts", "base_copies", "vector_bytes")
 
 
@@ -84,7 +86,9 @@ def to_json(found: Coefficients) -> str:
             )
             for curve in exchange.curves
         ]
-        blocks.append(head + ",\n".join("   " + row for row in rows) + "]}")
+        limits = [[getattr(each, name) for name in BOTTLENECK_FIELDS] for each in exchange.bottlenecks]
+        tail = f',\n   "bottlenecks": {json.dumps(limits)}}}' if limits else "}"
+        blocks.append(head + ",\n".join("   " + row for row in rows) + "]" + tail)
     return "\n".join([*lines, ",\n".join(blocks), " ]", "}"]) + "\n"
 
 
@@ -121,6 +125,9 @@ def from_json(text: str, place: str) -> Coefficients:
                 backend=entry["backend"],
                 source=entry["source"],
                 curves=tuple(_as_curve(row) for row in entry["curves"]),
+                bottlenecks=tuple(
+                    Bottleneck(**dict(zip(BOTTLENECK_FIELDS, row, strict=True))) for row in entry.get("bottlenecks", [])
+                ),
             )
             for entry in content["exchanges"]
         )
@@ -217,10 +224,12 @@ def exchange_for(gpu: Gpu, backend: str, *, own: Coefficients | None = None) -> 
     ----------
     gpu : Gpu
     backend : str
-        A name in the coefficient files, or ``links``.
+        A name in the coefficient files, ``links``, or ``hierarchical``: the data sheet in two stages.
     own : Coefficients, optional
         Of one's own measurements.
     """
+    if backend == HIERARCHICAL:
+        return replace(link_exchange(gpu), backend=HIERARCHICAL)
     for part in (own, coefficients_of(gpu.name)):
         for exchange in part.exchanges if part is not None and _fits(part, gpu) else ():
             if exchange.backend == backend:
@@ -230,9 +239,9 @@ def exchange_for(gpu: Gpu, backend: str, *, own: Coefficients | None = None) -> 
 
 @cache
 def known_backends() -> tuple[str, ...]:
-    """Return the back ends of the all-to-all that were measured on some GPU, and ``links`` for a data sheet."""
+    """Return the back ends that were measured on some GPU, and those of a data sheet: ``hierarchical``, ``links``."""
     parts = [coefficients_of(name) for name in GPUS]
-    return (*sorted({e.backend for part in parts if part is not None for e in part.exchanges}), "links")
+    return (*sorted({e.backend for part in parts if part is not None for e in part.exchanges}), HIERARCHICAL, "links")
 
 
 def measured_gpus() -> tuple[str, ...]:

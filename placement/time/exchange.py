@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from placement.time.bottlenecks import Bottleneck, Way, bottleneck_at, forwarded_copies
 from placement.time.experts import FittedError, joined
 from placement.time.gpus import Gpu
 from traces.model.shape import ModelShape
 
-__all__ = ["CURVE_TERMS", "ONE_PER_EXPERT", "Curve", "Exchange", "Way", "curve_terms", "link_exchange"]
+__all__ = ["CURVE_TERMS", "HIERARCHICAL", "ONE_PER_EXPERT", "Curve", "Exchange", "Way", "curve_terms", "link_exchange"]
 
 Floats = npt.NDArray[np.float64]
-Way = Literal["dispatch", "combine"]
-ONE_PER_EXPERT: Final = ("deepep_low_latency", "deepep_ll", "trtllm_deepep_ll")  # the others merge copies
+HIERARCHICAL: Final = "hierarchical"  # within nodes first, then between ranks of the same index
+ONE_PER_EXPERT: Final = ("deepep_low_latency", "deepep_ll", "trtllm_deepep_ll", HIERARCHICAL)  # others merge copies
 FIRST_GB: Final = (0.0005, 0.004, 0.03)  # small messages don't fill the links
 BEYOND_GB: Final = 0.2
 CURVE_TERMS: Final = ("launch", "gb", *(f"first{gb}" for gb in FIRST_GB), f"beyond{BEYOND_GB}")
@@ -91,6 +92,8 @@ class Exchange:
     curves : tuple of Curve
     source : str
         What they were fitted to.
+    bottlenecks : tuple of Bottleneck
+        What SMs and links take between nodes, where measurements with several numbers of SMs tell them apart.
     measured : bool
         False where a data sheet stands in.
     """
@@ -98,6 +101,7 @@ class Exchange:
     backend: str
     curves: tuple[Curve, ...]
     source: str
+    bottlenecks: tuple[Bottleneck, ...] = ()
     measured: bool = True
 
     def of(self, way: Way, shape: ModelShape, sms: int = 20) -> tuple[Curve, ...]:
@@ -116,6 +120,11 @@ class Exchange:
                     best[curve.nodes] = curve
         return tuple(best[nodes] for nodes in sorted(best))
 
+    def copy_gb(self, way: Way, shape: ModelShape) -> float:
+        """Return the gigabytes of a copy of a token in one direction."""
+        vector = next(curve.vector_bytes for curve in self.curves if curve.way == way)
+        return vector * shape.expert_input / 1e9
+
     def ms(
         self,
         way: Way,
@@ -124,12 +133,14 @@ class Exchange:
         shape: ModelShape,
         sms: int = 20,
         base: float | None = None,
+        forwarded: npt.ArrayLike | None = None,
     ) -> Floats:
         """Return the time of one direction, (...) milliseconds.
 
         ``T = t0 + a (T_base - t0)``: what the busiest rank moves, over what every rank moves when all are alike, is the
-        factor by which the measured volume grows. Between measured numbers of nodes, time is interpolated on log-log
-        axes; beyond them, extrapolated from the nearest two.
+        factor by which the measured volume grows. Where bottlenecks are known, what the slower of SMs and links takes
+        is that factor. Between measured numbers of nodes, time is interpolated on log-log axes; beyond them,
+        extrapolated from the nearest two.
 
         Parameters
         ----------
@@ -144,11 +155,19 @@ class Exchange:
             Streaming multiprocessors that the kernels are given.
         base : float, optional
             Copies per token under even routing on so many nodes; interpolated between the measured ones otherwise.
+        forwarded : (...) numbers, optional
+            Copies that a rank forwards within its node on average, for kernels that merge copies.
         """
         curves = [curve for curve in self.of(way, shape, sms) if (curve.nodes > 1) == (nodes > 1)]
         if not curves:
             return np.full(np.shape(copies), np.nan)
         amount, size = np.asarray(copies, float), shape.expert_input / 1e9
+        rates = [each for each in self.bottlenecks if each.way == way]
+        if rates and nodes > 1 and forwarded is not None:
+            vector = size * curves[0].vector_bytes
+            work = bottleneck_at(nodes, rates).ms(sms, np.asarray(forwarded, float) * vector, amount * vector)
+            times = [curve.ms(work / _work_per_gb(curve, rates)) for curve in curves]
+            return between_nodes(nodes, [curve.nodes for curve in curves], times)
         known = [np.log(curve.nodes) for curve in curves]
         even = base or float(np.interp(np.log(nodes), known, [curve.base_copies for curve in curves]))
         per_expert = self.backend in ONE_PER_EXPERT
@@ -156,6 +175,12 @@ class Exchange:
         volumes = [amount if per_expert else amount / even * curve.base_copies for curve in curves]
         times = [curve.ms(volume * size * curve.vector_bytes) for curve, volume in zip(curves, volumes, strict=True)]
         return between_nodes(nodes, [curve.nodes for curve in curves], times)
+
+
+def _work_per_gb(curve: Curve, rates: list[Bottleneck]) -> float:
+    """Return what SMs and links take for each gigabyte between nodes, as they were measured, milliseconds."""
+    forwarded = forwarded_copies(curve.top_k, curve.num_experts, curve.nodes, curve.gpus)
+    return float(bottleneck_at(curve.nodes, rates).ms(curve.sms, forwarded / curve.base_copies, 1.0))
 
 
 def between_nodes(nodes: int, known: list[int], times: list[Floats]) -> Floats:

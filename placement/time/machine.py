@@ -16,7 +16,10 @@ from traces.support.kinds import checked
 
 __all__ = ["Machine"]
 
-REMEDY = "Write GPU:nodes x GPUs per node, such as h200:4x8; join classes of devices by +, such as h200:2x8+h20:2x8."
+REMEDY = (
+    "Write GPU:nodes x GPUs per node, such as h200:4x8; join classes of devices by +, such as h200:2x8+h20:2x8; for "
+    "uplinks that the GPUs of a node share, add their GB/s: h200:4x8@100."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,9 @@ class Machine:
         The GPU of each rank, (G,).
     node_of_gpu : tuple of int
         Node of each rank, (G,); each node is one run of ranks.
+    uplink_gb_s : tuple of float
+        Gigabytes per second and direction of the uplink that the ranks of a node share, (N,): infinite where they
+        don't; empty where none do.
     """
 
     MADE_BY: ClassVar = "Use placement.time.Machine.parse('h200:4x8')."
@@ -38,6 +44,7 @@ class Machine:
     name: str
     gpus: tuple[Gpu, ...]
     node_of_gpu: tuple[int, ...]
+    uplink_gb_s: tuple[float, ...] = ()
 
     @classmethod
     @checked
@@ -47,7 +54,8 @@ class Machine:
         Parameters
         ----------
         text : str
-            Such as ``h200:4x8``, ``gb200:1x64`` (one NVLink domain) or ``h200:2x8+h20:2x8``.
+            Such as ``h200:4x8``, ``gb200:1x64`` (one NVLink domain) or ``h200:2x8+h20:2x8``. Oversubscribed uplinks
+            are behind an ``@``: with ``h200:4x8@100``, the GPUs of a node share 100 GB/s per direction to other nodes.
 
         Raises
         ------
@@ -56,16 +64,37 @@ class Machine:
         """
         gpus: list[Gpu] = []
         nodes: list[int] = []
+        uplinks: list[float] = []
         for part in text.split("+"):
             name, colon, sizes = part.strip().partition(":")
             if not colon or not sizes:
                 raise InputError.of("machine_form", "/machine", f"{text!r:.60} names no GPU or no sizes.", REMEDY)
             gpu = gpu_named(name.strip())
+            sizes, shared, speed = sizes.partition("@")
             shape = Topology.parse(sizes.strip())
+            uplinks += [_uplink(text, speed) if shared else np.inf] * shape.num_nodes
             first = nodes[-1] + 1 if nodes else 0
             gpus += [gpu] * shape.num_gpus
             nodes += (shape.node_of_gpu + first).tolist()
-        return cls(name=text.strip(), gpus=tuple(gpus), node_of_gpu=tuple(nodes))
+        found = cls(name=text.strip(), gpus=tuple(gpus), node_of_gpu=tuple(nodes), uplink_gb_s=tuple(uplinks))
+        if found.num_nodes == 1 and found.has_uplinks:
+            detail = f"{text!r:.60} has an uplink and no other node."
+            raise InputError.of("without_effect", "/machine", detail, "Leave the uplink out.")
+        return found
+
+    @property
+    def has_uplinks(self) -> bool:
+        """Whether the ranks of any node share an uplink."""
+        return min(self.uplink_gb_s, default=np.inf) < np.inf
+
+    @cached_property
+    def network_gb_s(self) -> npt.NDArray[np.float64]:
+        """Gigabytes per second and direction from each rank to other nodes while all ranks use their links, (G,)."""
+        own = np.array([gpu.network_gb_s for gpu in self.gpus])
+        if not self.has_uplinks:
+            return own
+        share = np.array(self.uplink_gb_s) / np.bincount(self.nodes)
+        return np.minimum(own, share[self.nodes])
 
     @property
     def num_gpus(self) -> int:
@@ -100,7 +129,7 @@ class Machine:
         time; relative speeds of device classes follow their memory bandwidth.
         """
         inside = min(gpu.nvlink_gb_s for gpu in self.gpus)
-        across = min(gpu.network_gb_s for gpu in self.gpus)
+        across = float(self.network_gb_s.min())
         same = self.nodes[:, None] == self.nodes[None, :]
         cost = np.where(same, across / inside, 1.0) if self.num_nodes > 1 else np.ones((self.num_gpus, self.num_gpus))
         np.fill_diagonal(cost, 0)
@@ -113,3 +142,14 @@ class Machine:
             memory_gb=np.array([gpu.memory_gb for gpu in self.gpus]),
             host_of_gpu=self.nodes,
         )
+
+
+def _uplink(text: str, speed: str) -> float:
+    """Return the gigabytes per second behind an ``@``."""
+    try:
+        found = float(speed)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < np.inf:
+        raise InputError.of("uplink_speed", "/machine", f"{text!r:.60}: {speed!r:.20} is no speed in GB/s.", REMEDY)
+    return found

@@ -12,11 +12,13 @@ import numpy.typing as npt
 from placement.problem.objective import Execution
 from placement.time.asked import FRAMEWORKS, PHASES, check_words, notes_of
 from placement.time.catalogue import Coefficients, exchange_for, kernel_for, known_backends
-from placement.time.exchange import ONE_PER_EXPERT, Exchange, Way, link_exchange
+from placement.time.collectives import VECTOR_BYTES, everywhere_ms
+from placement.time.exchange import HIERARCHICAL, ONE_PER_EXPERT, Exchange, Way, link_exchange
 from placement.time.experts import ExpertKernel
 from placement.time.machine import Machine
 from placement.time.passes import PassLoad
 from placement.time.rest import REST_ERROR, rest_ms
+from placement.time.tiers import tiers_ms
 from traces import InputError
 from traces.model.presets import Model, load_model
 from traces.model.shape import WEIGHT_BYTES
@@ -193,6 +195,11 @@ class TimeModel:
         return "none" if self.backend in ONE_PER_EXPERT else "node"
 
     @property
+    def relayed(self) -> bool:
+        """Whether copies go through a rank of their own node: the hierarchical all-to-all."""
+        return self.backend == HIERARCHICAL
+
+    @property
     def pass_tokens(self) -> int:
         """Tokens of a pass, all ranks together."""
         return self.tokens_per_gpu * self.machine.num_gpus
@@ -211,16 +218,8 @@ class TimeModel:
         return found
 
     def exchange_ms(self, load: PassLoad, way: Way) -> Floats:
-        """Return the time of one direction of each layer, (L,) milliseconds: the slower tier at its busiest rank.
-
-        What is sent in the dispatch is received in the combine, so both wait for the larger of the two.
-        """
-        shape = self.model.shape
-        times = [self.inside.ms(way, 1, load.inside.max(axis=(1, 2)), shape)]
-        if self.machine.num_nodes > 1:
-            times.append(self.across.ms(way, self.machine.num_nodes, load.across.max(axis=(1, 2)), shape))
-        slower: Floats = np.nanmax(np.stack(times), axis=0)
-        return slower
+        """Return the time of one direction of each layer, (L,) milliseconds; see `placement.time.tiers`."""
+        return tiers_ms(self.machine, self.inside, self.across, load, way, self.model.shape)
 
     def layer_times(self, load: PassLoad, execution: Execution = "dispatch") -> LayerTimes:
         """Return the times of a pass.
@@ -244,14 +243,8 @@ class TimeModel:
 
     def gather_ms(self, tokens: int) -> float:
         """Return the time in which every rank gets the new tokens of all ranks, 16 bits per number."""
-        gpus, size = self.machine.num_gpus, 2 * self.model.shape.hidden_size / 1e9
-        gpu = self.machine.gpus[0]
-        fabric = exchange_for(gpu, "nccl_all_gather")
-        curves = [curve for curve in fabric.curves if curve.nodes == 1]
-        inside = max(curves, key=lambda curve: curve.gpus).ms(tokens * size)
-        remote = 1 - int(np.bincount(self.machine.nodes).min()) / gpus
-        across = tokens * remote * size * 1e3 / (0.7 * min(gpu.network_gb_s for gpu in self.machine.gpus))
-        return max(float(inside), across)
+        gb = tokens * self.model.shape.hidden_size * VECTOR_BYTES / 1e9
+        return everywhere_ms(self.machine, "nccl_all_gather", gb)[0]
 
     def step_ms(self, times: LayerTimes) -> float:
         """Return the time of a whole pass: its MoE layers, less what overlaps, and the layers without experts."""

@@ -14,7 +14,7 @@ from placement.plan.plan import Plan
 from placement.problem.objective import SettledObjective
 from placement.replay.kernels.replay import Replicas, Tokens
 from placement.replay.replay import DEDUPS, NO_HOMES, homes_of
-from placement.time.kernels.passes import PassSums, count_context, count_dispatch
+from placement.time.kernels.passes import RELAYED, PassSums, count_context, count_dispatch
 from placement.topology.topology import Topology
 from traces import Batch, Trace
 from traces.trace import BATCH_TOKENS
@@ -57,10 +57,13 @@ class PassReplay:
     topology : Topology
     objective : SettledObjective
         How tokens travel.
+    relayed : bool
+        Whether a copy per expert goes first to the rank of its own node that has the index of the target in its node,
+        and then to the target: two all-to-alls, one after the other.
     """
 
-    def __init__(self, plan: Plan, topology: Topology, objective: SettledObjective) -> None:
-        self.objective, self.topology, self.plan = objective, topology, plan
+    def __init__(self, plan: Plan, topology: Topology, objective: SettledObjective, *, relayed: bool = False) -> None:
+        self.objective, self.topology, self.plan, self.relayed = objective, topology, plan, relayed
         self._slots, counts = slot_table(plan.physical_to_logical_map, plan.num_experts)
         self._replicas = Replicas(
             np.where(self._slots >= 0, self._slots // plan.slots_per_gpu, -1).astype(np.int32),
@@ -117,7 +120,7 @@ class PassReplay:
             count_context(Tokens(batch.topk_ids, batch.rows, NO_HOMES), self._replicas, self._slots, sums)
             return
         homes = homes_of(self.objective, self.topology.num_gpus, batch.rows, batch.seq_id, batch.source_rank)
-        dedup = DEDUPS[self.objective.dedup]
+        dedup = RELAYED if self.relayed else DEDUPS[self.objective.dedup]
         tokens = Tokens(batch.topk_ids, batch.rows, homes)
         count_dispatch(tokens, self._replicas, self._slots, dedup, self.topology.entry_gpu, sums)
 

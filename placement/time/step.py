@@ -104,7 +104,7 @@ def step_time(
     if passes < 1:
         raise InputError.of("passes_range", "/passes", f"{passes} passes.", "Give at least 1.")
     objective = travel_in_steps(trace, time, engine, execution, ownership, replica_policy)
-    replay = PassReplay(plan, _topology(time), objective)
+    replay = PassReplay(plan, _topology(time), objective, relayed=time.relayed)
     times: list[LayerTimes] = []
     steps: list[float] = []
     scale = 1.0

@@ -179,6 +179,7 @@ def _group_sizes(setting: Setting) -> list[Alternative]:
             name=f"{size} GPUs of {time.machine.name}",
             gpus=time.machine.gpus[:size],
             node_of_gpu=time.machine.node_of_gpu[:size],
+            uplink_gb_s=time.machine.uplink_gb_s[: time.machine.node_of_gpu[size - 1] + 1],
         )
         smaller = replace(time, machine=machine)
         try:

@@ -57,7 +57,13 @@ class AdviceRequest(Served):
         If a field is of another type or out of its range.
     """
 
-    machine: Annotated[str, doc("GPUs, nodes and GPUs per node: h200:4x8; classes joined by +: h200:2x8+h20:2x8.")]
+    machine: Annotated[
+        str,
+        doc(
+            "GPUs, nodes and GPUs per node: h200:4x8; classes joined by +: h200:2x8+h20:2x8; a node's uplink in GB/s: "
+            "h200:4x8@100."
+        ),
+    ]
     model: Annotated[str, doc("Model by name, such as deepseek-v3, or the path of its config.json.")]
     phase: Annotated[Phases, doc("Phase whose passes are timed; both: a plan for each, and one for both.")] = "prefill"
     decode_tokens_per_gpu: Annotated[

@@ -8,14 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.cost.bounds import Level
-from solvers.bounds.kernels.representatives import MOST_CLASSES, choose_representatives
+from solvers.bounds.further_replicas import further_gains, met_by_further_replicas, most_more, most_together
+from solvers.bounds.kernels.draws import MOST_DRAWN, draws_of, most_above_even
+from solvers.bounds.kernels.representatives import choose_representatives
 from solvers.bounds.kernels.spare_replicas import share_out
 from solvers.bounds.relaxation import LoadRows
-from solvers.bounds.token_game import STEPS_PER_CHOICE, Array, Choice, Game
+from solvers.bounds.token_game import LEAST_SHARE, STEPS_PER_CHOICE, Array, Choice, Game
 
-__all__ = ["LayerMessages", "least_remote", "most_more", "most_together"]
+__all__ = ["LayerMessages", "least_remote"]
 
-NUM_CLASSES = sum(range(2, MOST_CLASSES + 1))
 MAX_HOMES = 16  # of more homes, each has too few tokens to tell; chosen by trial
 
 
@@ -66,8 +67,10 @@ class LayerMessages(Game):
         # One type each, for which the loop is compiled once.
         self._ids, self._homes = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(homes, np.int64)
         self._experts, self._level, self._spare = num_experts, level, spare
-        self._drawn = np.zeros((0, 0), np.uint64) if drawn is None or not spare else drawn
+        self._draws = draws_of(drawn) if drawn is not None and spare else None
         self._nearest, self._taken = nearest, np.zeros(num_experts, np.int64)
+        self._above_even = np.full((num_experts, MOST_DRAWN + 1, 2), np.inf)
+        self._at_home = np.full((num_experts, level.blocks), 1 / level.blocks)
         places = self.places_for(level)
         super().__init__(self._choose(np.zeros((places, places))), places, level.blocks, rows)
         if spare:
@@ -81,20 +84,35 @@ class LayerMessages(Game):
     def _choose(self, together: Array) -> Choice:
         """Return what tokens call, (E, blocks), and the pairs that count where they are together, (E, E)."""
         E, blocks = self._experts, self._level.blocks
-        together = together[:E, :E].copy()
         if self._spare and self.choice:
-            met = _met_by_further_replicas(self._pairs, self._level.room, self._taken)
+            self._replicate()
+        called, by_home = np.zeros((E, blocks)), np.zeros((E, blocks))
+        pairs = np.zeros((blocks if self._homes_apart else 1, E, E))
+        tokens, top_k = self._ids.shape
+        counts = np.zeros((tokens if self._draws is not None else 0, top_k * (top_k - 1) // 2))
+        together = together[:E, :E].copy()
+        if self._spare and self.choice and self._draws is None:
+            met = met_by_further_replicas(self._pairs, self._level.room, self._taken)
             together += met + met.T
-        # With replicas, even pairs at home may be served elsewhere, unless home's come first.
-        own = (self._spare == 0 or self._nearest) and blocks <= MAX_HOMES
-        called, pairs = np.zeros((E, blocks)), np.zeros((blocks if own else 1, E, E))
-        by_replica = np.zeros((NUM_CLASSES if len(self._drawn) else 0, E, E))
-        by_home = np.zeros((E, blocks))
-        choose_representatives(self._ids, self._homes, self._drawn, together, called, pairs, by_home, by_replica)
+        choose_representatives(
+            self._ids, self._homes, together, self._at_home, called, pairs, by_home, counts
+        )
         counted: Array = pairs.sum(axis=0)
-        if own:
+        if self._homes_apart:
             counted -= pairs.min(axis=0)
-        return called, counted, by_home, by_replica
+        return called, counted, by_home, counts
+
+    @property
+    def _homes_apart(self) -> bool:
+        """Whether pairs at home are known not to count: with replicas, only if home's come first."""
+        return (self._spare == 0 or self._nearest) and self._level.blocks <= MAX_HOMES
+
+    def _replicate(self) -> None:
+        """Add to the mean of where experts are: further replicas where they bring most, in the homes that call most."""
+        share_out(self._further_gains(), self._spare, self._taken)
+        rank = np.argsort(np.argsort(-self._called, axis=1, kind="stable"), axis=1, kind="stable")
+        in_blocks = np.where(self._taken[:, None] > 0, rank <= self._taken[:, None], 1 / self._level.blocks)
+        self._at_home += max(LEAST_SHARE, 2 / (self.num_choices + 2)) * (in_blocks - self._at_home)
 
     @property
     def _called(self) -> Array:
@@ -145,18 +163,38 @@ class LayerMessages(Game):
         The first replica of each expert is in one block, and further ones are shared out where they bring most.
         """
         assert self.relaxation is not None
-        called, pairs, by_home, by_replica = self.choice
-        falling = np.cumsum(-np.sort(-called, axis=1), axis=1)
-        gains = further_gains(
-            falling,
-            np.cumsum(_met_by_replicas(pairs, self._level.room), axis=1),
-            _away_from(by_home) if self._nearest else None,
-            by_replica,
-            self._level.room,
-            self._spare,
+        first = float(self._called.max(axis=1).sum()) + self.relaxation.value
+        self._above_even = np.full((self._experts, MOST_DRAWN + 1, 2), np.inf)
+        while True:
+            further = share_out(self._further_gains(), self._spare, self._taken)
+            # What the draws of the others are does not matter: they have no further replicas even so.
+            unknown = np.flatnonzero((self._taken > 0) & np.isinf(self._above_even[:, 0, 0]))
+            if self._draws is None or not len(unknown):
+                return first + further
+            self._count_draws(unknown)
+
+    def _count_draws(self, experts: npt.NDArray[np.intp]) -> None:
+        """Find out what the draws of some experts are above even at most."""
+        assert self._draws is not None
+        blocks = self._level.blocks if self._homes_apart else 1
+        most_above_even(
+            self._ids,
+            self._homes,
+            self._draws,
+            self.choice[3],
+            self._pairs,
+            blocks,
+            self._level.room - 1,
+            experts,
+            self._above_even,
         )
-        first = float(falling[:, 0].sum()) + self.relaxation.value
-        return first + share_out(gains, self._spare, self._taken)
+
+    def _further_gains(self) -> Array:
+        """Return what further replicas bring, with draws as they were when they were counted last."""
+        called, pairs, by_home, _ = self.choice
+        falling = np.cumsum(-np.sort(-called, axis=1), axis=1)
+        by_home = by_home if self._nearest else None
+        return further_gains(falling, pairs, by_home, self._above_even, self._level.room, self._spare)
 
 
 def least_remote(experts: float, at_home: float, together: float, top_k: int) -> float:
@@ -165,113 +203,3 @@ def least_remote(experts: float, at_home: float, together: float, top_k: int) ->
     for m in range(1, max(2, top_k)):
         best = max(best, 2 / (m + 1) * (experts - at_home) - 2 / (m * (m + 1)) * together)
     return best
-
-
-def most_together(pairs: Array, slots: int, total_slots: int) -> float:
-    """Return an upper bound of the pairs that are served together where experts may have replicas.
-
-    A replica has ``slots - 1`` neighbours: with c replicas, an expert meets at most its best ``c (slots - 1)``
-    partners. The spare replicas go where they add most.
-
-    Parameters
-    ----------
-    pairs : (E, E) float64
-        Tokens that use both; zero diagonal.
-    slots, total_slots : int
-        Of a block, and of all of them.
-    """
-    met = _met_by_replicas(pairs, slots)
-    spare = np.sort(met[:, 1:].ravel())[::-1][: max(0, total_slots - len(pairs))]
-    return float(met[:, 0].sum() + spare.sum()) / 2
-
-
-def most_more(pairs: Array, slots: int, spare: int) -> float:
-    """Return an upper bound of what replicas beyond one of each expert add to the pairs that are together.
-
-    The first replica of each expert is what a relaxation bounds. Each further one has ``slots - 1`` neighbours: k of
-    them meet at most the expert's best ``k (slots - 1)`` partners.
-
-    Parameters
-    ----------
-    pairs : (E, E) float64
-        Tokens that use both; zero diagonal.
-    slots : int
-        Of a block.
-    spare : int
-        Replicas beyond one of each expert.
-    """
-    return float(np.sort(_met_by_replicas(pairs, slots).ravel())[::-1][:spare].sum())
-
-
-def _met_by_replicas(pairs: Array, slots: int) -> Array:
-    """Return what the first, second, ... replica of each expert meets at most, (E, n), falling in each row."""
-    E, per_replica = len(pairs), slots - 1
-    if per_replica <= 0:
-        return np.zeros((E, 1))
-    met: Array = np.add.reduceat(np.sort(pairs, axis=1)[:, ::-1], np.arange(0, E, per_replica), axis=1)
-    return met
-
-
-def further_gains(home: Array, met: Array, away: Array | None, by_replica: Array, slots: int, spare: int) -> Array:
-    """Return what further replicas of each expert bring at most: assignments served at home, and pairs together.
-
-    Replicas in d blocks bring the expert home to the tokens of these blocks. Each replica has ``slots - 1`` neighbours,
-    so further ones in d - 1 other blocks meet at most the expert's best ``(d - 1) (slots - 1)`` partners; among tokens
-    of other homes, where home's replica comes first; and among those that draw it, where replicas are drawn.
-
-    Parameters
-    ----------
-    home : (E, B) float64
-        Calls of the 1, 2, ... homes that call an expert most.
-    met : (E, n) float64
-        Pairs with the best ``slots - 1``, ``2 (slots - 1)``, ... partners.
-    away : (E, B) float64 or None
-        Pairs of tokens of the other homes, at most, with replicas in 1, 2, ... blocks; None where a token may use
-        another replica than that of its home's block.
-    by_replica : (P, E, E) float64
-        As `choose_representatives` counts; no drawn replicas with P = 0.
-    slots, spare : int
-        Of a block, and replicas beyond one of each expert.
-
-    Returns
-    -------
-    (E, n) float64
-        Of 0, 1, ... further replicas; of more, no more.
-    """
-    E, blocks = home.shape
-    together = np.zeros((E, blocks))  # by blocks
-    width = min(blocks - 1, met.shape[1])
-    together[:, 1 : width + 1] = met[:, :width]
-    together[:, width + 1 :] = met[:, -1:]
-    if away is not None:
-        together = np.minimum(together, away)
-    more = home - home[:, :1]
-    columns = min(spare, max(blocks, MOST_CLASSES)) + 1
-    most = np.maximum.accumulate(more + together, axis=1)
-    gains = most[:, np.minimum(np.arange(columns), blocks - 1)]
-    number, size = 0, min(slots - 1, E)
-    for replicas in range(2, MOST_CLASSES + 1) if len(by_replica) else ():
-        own = by_replica[number : number + replicas]
-        number += replicas
-        if replicas > columns:
-            break
-        best = np.partition(own, E - size - 1, axis=2)[:, :, E - size :].sum(axis=2) if size < E else own.sum(axis=2)
-        drawn = best.sum(axis=0) - best.max(axis=0)  # whichever is taken to be the first
-        reach = min(replicas, blocks)
-        gains[:, replicas - 1] = (more[:, :reach] + np.minimum(together[:, :reach], drawn[:, None])).max(axis=1)
-    gains[:, 0] = 0.0
-    return gains
-
-
-def _away_from(by_home: Array) -> Array:
-    """Return the pairs of tokens whose home is in none of 1, 2, ... blocks, at most, (E, B)."""
-    away: Array = by_home.sum(axis=1, keepdims=True) - np.cumsum(np.sort(by_home, axis=1), axis=1)
-    return away
-
-
-def _met_by_further_replicas(pairs: Array, slots: int, further: npt.NDArray[np.int64]) -> Array:
-    """Return how much the further replicas of experts are with others, (E, E), by expert with the replicas."""
-    rank = np.argsort(np.argsort(-pairs, axis=1, kind="stable"), axis=1, kind="stable")
-    share = further / (further + 1.0)  # of the tokens that use the expert
-    met: Array = np.where(rank < further[:, None] * (slots - 1), share[:, None], 0.0)
-    return met

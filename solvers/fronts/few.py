@@ -17,9 +17,11 @@ from placement.moves.cycles import OUTSIDE, Cycles, cycles
 from solvers.arrange.balance import balanced_tables
 from solvers.fronts.mix import Mix
 
-__all__ = ["few_moves"]
+__all__ = ["POINTS", "few_moves", "fewest_with_most"]
 
 Table = npt.NDArray[np.int32]
+POINTS = 9  # searches of prices: about twice as many plans
+MOST_GAIN = 0.9  # of what can be gained: the last tenth is within the noise of what plans are fitted on. By trial
 BUNDLES = 8  # of cycles, in which moves are offered: finer ones cost a pairwise price each. Chosen by trial
 
 
@@ -46,6 +48,18 @@ def few_moves(problem: Problem, start: Table, targets: list[Table], points: int)
         options += _bundled(problem, start, targets[0])
     kept = [table for table in options if not broken_constraints(problem, table).found]
     return Mix(problem, kept).front(points)
+
+
+def fewest_with_most(gains: npt.NDArray[np.float64]) -> int:
+    """Return the first plan with nine tenths of the largest gain, of plans with ever more moves.
+
+    Parameters
+    ----------
+    gains : (N,) float64
+        What moving costs taken off, where that is known in the same unit.
+    """
+    best = float(gains.max())
+    return int(np.flatnonzero(gains >= (MOST_GAIN * best if best > 0 else best))[0])
 
 
 def _bundled(problem: Problem, start: Table, target: Table) -> list[Table]:

@@ -26,6 +26,13 @@ STARTS = ("eplb", "grace")
 # Of a layer, times GPUs: decided in tenths of a second, whatever it starts from;
 # chosen by trial.
 TINY_SETS = 20_000
+# Methods for small problems, in their order, and what small is.
+EXACT: dict[str, dict[str, int]] = {
+    "chain_dp": {"max_steps": QUICK_STEPS},
+    "set_partition": {"max_sets": TINY_SETS},
+    "assignment": {},
+    "cp_sat": {"max_booleans": QUICK_BOOLEANS},
+}
 QUICK_SETS = 3_000_000  # of a layer, times GPUs: a program is solved in less than a second; chosen by trial
 SETS_PER_S = 700_000  # of all layers, times GPUs, that a core prices and decides; chosen by trial
 SETS_ROUNDS = 20  # that look at all of them; most layers need 5 to 20
@@ -64,14 +71,18 @@ class Auto:
         """Every problem is supported."""
         return None
 
-    def run(self, problem: Problem, search: Search) -> None:
-        """Run the portfolio."""
-        portfolio = _Portfolio(problem, search)
+    def run(self, problem: Problem, search: Search, *, like: Problem | None = None) -> None:
+        """Run the portfolio; where a problem stands for a larger one, `like`, without the methods that are not for it.
+
+        See `solvers.warm_up`: what is not needed need not be loaded.
+        """
+        portfolio = _Portfolio(problem, search, problem if like is None else like)
         dispatched = problem.objective.execution == "dispatch" and problem.objective.dedup != "none"
+        stands_in = like is not None and like.num_layers * like.num_slots > LARGE
 
         def worth(name: str) -> bool:
             starts = name in STARTS and dispatched and problem.load_counts
-            return not search.offers_take_long or (name not in NULL_CASES and not starts)
+            return not (search.offers_take_long or stands_in) or (name not in NULL_CASES and not starts)
 
         for name in BASELINES:
             if worth(name):
@@ -80,13 +91,13 @@ class Auto:
             portfolio.run(grouped, 0.05)
         if dispatched and worth("grace"):
             portfolio.run(solver_from("grace"), 0.05)
-        portfolio.run(solver_from("chain_dp", {"max_steps": QUICK_STEPS}), 0.5)
-        portfolio.run(solver_from("set_partition", {"max_sets": TINY_SETS}), 0.3)
+        portfolio.run(solver_from("chain_dp", EXACT["chain_dp"]), 0.5)
+        portfolio.run(solver_from("set_partition", EXACT["set_partition"]), 0.3)
         large = problem.num_layers * problem.num_slots > LARGE
         portfolio.run(solver_from("assignment"), 0.25 if large else 0.05)
         limited = search.work is not None or search.remaining_s is not None
         if limited:  # what may take hours needs a limit
-            portfolio.run(solver_from("cp_sat", {"max_booleans": QUICK_BOOLEANS}), 0.3)
+            portfolio.run(solver_from("cp_sat", EXACT["cp_sat"]), 0.3)
         again, share = search.work is None, search_share(search.remaining_s)
         blocks = problem.topology.num_nodes if problem.topology.num_nodes > 1 else problem.num_gpus
         if large and dispatched and problem.spare_replicas and blocks > 2:
@@ -135,10 +146,10 @@ def search_share(seconds: float | None) -> float:
 
 
 class _Portfolio:
-    """The methods of one run, in order."""
+    """The methods of one run, in order; those that can't take `like` are left out as well."""
 
-    def __init__(self, problem: Problem, search: Search) -> None:
-        self.problem, self.search = problem, search
+    def __init__(self, problem: Problem, search: Search, like: Problem) -> None:
+        self.problem, self.search, self.like = problem, search, like
         self._rank = 0
 
     @property
@@ -153,7 +164,9 @@ class _Portfolio:
         """Run a method for a share of the time that remains, unless it does not fit or all is settled."""
         self._rank += 1
         # Without a plan yet, the first baseline runs even if the instant bound took all the time there was.
-        if solver.supports(self.problem) is not None or not (self.going_on or self.without_plan):
+        if any(solver.supports(each) is not None for each in (self.problem, self.like)):
+            return
+        if not (self.going_on or self.without_plan):
             return
         part = self.search.part(share, self._rank, solver.name, work_share=work_share)
         if from_best:

@@ -16,6 +16,7 @@ from placement.problem.objective import SettledObjective
 from placement.time import TimeModel
 from placement.time.expected import expected_pass
 from placement.time.step import travel_in_steps
+from solvers.fronts.few import POINTS, few_moves, fewest_with_most
 from solvers.methods.eplb.solver import rebalance
 from solvers.methods.load_balance.solver import balanced
 from solvers.policies.machine import time_of
@@ -151,6 +152,23 @@ class Setting:
     def settled(self, running: Plan, target: Plan) -> Plan:
         """Return the target under the names of GPUs that move least from the plan that runs."""
         return relabel(self.problem, running, target).plan
+
+    def fewer_moves(self, running: Plan, target: Plan, shares: Floats) -> list[Plan]:
+        """Return plans on the way to one for shares (L, E): the best by these, and that with most of it for few moves.
+
+        Parameters
+        ----------
+        running, target : Plan
+            The target under the names that move least.
+        shares : (L, E) float64
+        """
+        problem = self._problem(shares)
+        start, end = (np.asarray(plan.physical_to_logical_map, np.int32) for plan in (running, target))
+        plans = [problem.plan(table) for table in few_moves(problem, start, [end], POINTS)]
+        plans.sort(key=lambda plan: self.move(running, plan).experts)
+        found = np.array([self.expected(plan, shares).ms for plan in plans])
+        chosen = {fewest_with_most(found[0] - found), int(found.argmin())}
+        return [plans[number] for number in sorted(chosen)]
 
     def move(self, running: Plan, target: Plan) -> Move:
         """Return what it takes to go from one plan to another; nothing where they are the same."""

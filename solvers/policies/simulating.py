@@ -14,7 +14,8 @@ from solvers.policies.request import PolicyRequest
 from solvers.policies.results import PolicyRun, Simulation
 from solvers.policies.running import policies_of, run_policy, simulated
 from solvers.policies.setting import Setting
-from traces import Drift, InputError, LoadCounts, Series, Trace, Violations, drift_between, score_forecasts
+from traces import Drift, InputError, LoadCounts, Series, Trace, Violations, score_forecasts
+from traces.series.each import drift_of_next
 from traces.support.kinds import check_names, checked
 
 __all__ = ["simulate"]
@@ -100,14 +101,10 @@ def simulate(
 
 def _drifts(series: Series, request: PolicyRequest) -> tuple[Drift, ...]:
     """Return the drift from each window to the next; single dumps are held against all before them."""
-    found = []
-    for number in range(1, len(series)):
-        before, after = series.windows[:number], series.windows[number : number + 1]
-        drift = drift_between(before[-1:], after, alpha=request.alpha, seed=request.seed)
-        if drift.drifted is None:
-            drift = drift_between(before, after, alpha=request.alpha, seed=request.seed)
-        found.append(drift)
-    return tuple(found)
+    return tuple(
+        drift_of_next(series.windows[:number], series.windows[number], alpha=request.alpha, seed=request.seed)
+        for number in range(1, len(series))
+    )
 
 
 def _series_of(source: Any, request: PolicyRequest) -> Series:

@@ -8,9 +8,11 @@ import numpy.typing as npt
 from placement import Problem
 from placement.cost.feasibility import broken_constraints
 from placement.moves.carry import Carried
+from placement.plan.plan import replicas_on_gpu
+from solvers.arrange.survival.repair import kept_alive
 from solvers.searching.fill import fill_slots
 
-__all__ = ["repaired"]
+__all__ = ["repaired", "room_beside"]
 
 Table = npt.NDArray[np.int32]
 
@@ -20,7 +22,8 @@ def repaired(problem: Problem, carried: Carried) -> Table | None:
 
     A GPU with fewer slots than before drops replicas of experts with most copies first. Experts without a copy go, the
     busiest first, into empty slots of the GPU with the least load, else in place of the replica that is needed least.
-    Slots that are left get replicas where the engine wants every slot full.
+    Copies that something needs to survive are added, in place of what is not needed. Slots that are left get replicas
+    where the engine wants every slot full.
 
     Parameters
     ----------
@@ -34,9 +37,33 @@ def repaired(problem: Problem, carried: Carried) -> Table | None:
     for layer in range(layers):
         _repair_layer(table[layer], held[layer], problem.relative_load[layer], problem.capacity, problem.num_experts)
     flat = table.reshape(layers, -1)
+    if problem.sizes.survival is not None and _all_there(flat, problem.num_experts):
+        flat = kept_alive(problem, flat)
     if problem.full_slots and (flat < 0).any():
         flat = fill_slots(problem, flat)
     return None if broken_constraints(problem, flat).found else flat
+
+
+def room_beside(before: Table, after: Table, num_experts: int, num_gpus: int) -> int:
+    """Return for how many experts of a layer a GPU needs room beside its slots when a map is repaired.
+
+    None, where every expert that is somewhere stays on one of its GPUs: then nothing that is overwritten is needed, and
+    what arrives goes straight to its slot. Else as many as a GPU receives.
+
+    Parameters
+    ----------
+    before : (L, G * B) int32
+    after : (L, G * C) int32
+    num_experts, num_gpus : int
+    """
+    held, wanted = (replicas_on_gpu(table, num_experts, num_gpus) > 0 for table in (before, after))
+    if not (held.any(axis=2) & ~(held & wanted).any(axis=2)).any():
+        return 0
+    return int((wanted & ~held).sum(axis=1).max())
+
+
+def _all_there(table: Table, num_experts: int) -> bool:
+    return all(len(np.unique(row[row >= 0])) == num_experts for row in table)
 
 
 def _repair_layer(

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from placement import Plan, score
-from placement.moves.cost import Moves, moves_between
+from placement.moves.cost import Moves
 from placement.moves.freedom import Freedom
 from placement.moves.relabel import moved_experts, relabelled_table
-from placement.moves.rollout import Rollout, Step, rollout
 from placement.topology.file import topology_to_dict
 from solvers.advising.candidates import best_plan
-from solvers.fronts.few import few_moves
+from solvers.fronts.few import POINTS, few_moves, fewest_with_most
 from solvers.fronts.pareto import nondominated
 from solvers.parts import Named
 from solvers.replanning.judging import TimeMeasure
@@ -25,6 +24,7 @@ from solvers.replanning.request import ReplanRequest
 from solvers.replanning.result import Replan, ReplanPoint
 from solvers.replanning.setting import Setting
 from solvers.replanning.verdict import Bill, reasons_of, verdict_of
+from solvers.replanning.way import way_to
 from solvers.solving import solve
 from solvers.source import open_source
 from traces import InputError, LoadCounts, Profile, Trace
@@ -34,8 +34,6 @@ __all__ = ["replan"]
 
 Tell = Callable[[str], None]
 Table = npt.NDArray[np.int32]
-POINTS = 9  # searches of prices: about twice as many plans
-MOST_GAIN = 0.9  # of what can be gained: the last tenth is within the noise of what plans are fitted on. By trial
 
 
 def _silent(_: str) -> None:
@@ -144,18 +142,21 @@ class _Search:
         self.tell("judging on what was held out")
         judged = None if setting.running is None else setting.measure.judge(setting.running, plan)
         alone = judged if judged is not None else setting.measure.judge(plan, plan)
-        way = self._way(plan)
+        way = way_to(setting, plan)
         transfers = [step.transfer_s for step in way.steps]
         bill = Bill(
             stall_s=setting.request.stall_ms / 1e3 * len(way.steps),
             transfer_s=None if None in transfers else float(sum(item or 0.0 for item in transfers)),
             horizon_s=setting.request.good_for_s,
         )
-        verdict = verdict_of(judged, setting.measure, bill, best.experts)
+        verdict = verdict_of(judged, setting.measure, bill, best.experts, broken=bool(setting.broken))
         timed = setting.measure.in_time
         return Replan(
             verdict=verdict,
-            reasons=reasons_of(verdict, judged, setting.measure, bill, best, setting.carried, setting.notes),
+            reasons=(
+                *setting.broken,
+                *reasons_of(verdict, judged, setting.measure, bill, best, setting.carried, setting.notes),
+            ),
             unit=setting.measure.unit,
             before=None if judged is None else judged.before,
             after=alone.after,
@@ -217,59 +218,7 @@ class _Search:
             gains = max(values) - np.array(values)
         if not moves[0].experts and len(gains) > 1:
             gains[0] = -math.inf
-        best = gains.max()
-        return int(np.flatnonzero(gains >= (MOST_GAIN * best if best > 0 else best))[0])
-
-    def _way(self, plan: Plan) -> Rollout:
-        """Return the steps to a plan; where experts are lost or slots given up, the first one makes a plan again."""
-        target, problem = plan.physical_to_logical_map, self.setting.problem
-        held = self.setting.carried.table.reshape(problem.num_layers, problem.num_gpus, -1)
-        more = problem.slots_per_gpu - held.shape[2]
-        first: tuple[Step, ...] = ()
-        start = np.pad(held, ((0, 0), (0, 0), (0, max(more, 0))), constant_values=-1).reshape(problem.num_layers, -1)
-        if len(self.setting.carried.lost) or more < 0:
-            start = target if self.setting.start is None else self.setting.start
-            moves = self.setting.moves(start)
-            arrived = np.zeros((problem.num_layers, problem.num_gpus), np.int64)
-            np.add.at(arrived, (moves.arrivals[:, 0], moves.arrivals[:, 2]), 1)
-            seconds = moves.transfer_s(self.setting.links)
-            first = (Step(table=start, moves=moves, staging=int(arrived.max()), transfer_s=seconds, back_s=None),)
-        way = self._rollout(start, target)
-        return replace(way, steps=(*first, *way.steps))
-
-    def _rollout(self, start: npt.NDArray[np.integer[Any]], target: npt.NDArray[np.integer[Any]]) -> Rollout:
-        setting, size = self.setting, self.setting.problem.expert_bytes
-        try:
-            return rollout(
-                start,
-                target,
-                setting.problem.num_experts,
-                setting.carried.topology.node_of_gpu,
-                step_experts=setting.step_experts,
-                layers=self._order(start, target),
-                staging=setting.request.staging_experts,
-                expert_bytes=size,
-                links=setting.links,
-            )
-        except InputError as error:
-            if setting.request.step_bytes is None:
-                raise
-            told = error.violations[0]
-            remedy = f"{told.remedy} An expert has {size:,} bytes."
-            raise InputError.of(told.code, "/step_bytes", told.detail, remedy) from None
-
-    def _order(self, start: npt.NDArray[np.integer[Any]], target: npt.NDArray[np.integer[Any]]) -> list[int]:
-        """Return the layers by what each gains per move, the best first: a rollout that is stopped has done most."""
-        problem = self.setting.problem
-        before, after = score(problem, start), score(problem, target)
-        weights = problem.objective
-        gain = weights.imbalance_weight * (before.max_load - after.max_load) / problem.num_layers
-        traffic = weights.traffic_weight * (before.traffic_by_layer - after.traffic_by_layer)
-        gain[: len(traffic)] += traffic
-        node = self.setting.carried.topology.node_of_gpu
-        moved = moves_between(start, target, problem.num_experts, node).by_layer(problem.num_layers)
-        order: list[int] = np.argsort(-gain / np.maximum(moved, 1), kind="stable").tolist()
-        return order
+        return fewest_with_most(gains)
 
     def _provenance(self) -> dict[str, Any]:
         problem = self.setting.problem

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from placement import Plan, Problem, Topology
+from placement import Plan, Problem, Topology, prove_survival
 from placement.advice.sample import sample_passes
+from placement.cost.feasibility import broken_constraints
 from placement.moves.carry import Carried, carry, machine_without, topology_without
 from placement.moves.cost import Moves, moves_between
 from placement.moves.links import Links
@@ -37,6 +38,7 @@ from traces.phases import of_phase
 __all__ = ["Setting"]
 
 Table = npt.NDArray[np.int32]
+ASKED = ("forbidden", "pin_missed", "group_split", "extra_replicas_exceeded")  # rules that a request adds to a plan's
 EXPECTED = "Only loads are known: the pass is the expected one, whose tokens choose their experts independently."
 
 
@@ -59,6 +61,8 @@ class Setting:
     links : Links or None
     predecessor : str
         SHA-256 of the layers and the map of the plan that runs.
+    broken : tuple of str
+        What is asked that the plan that runs does not keep, in sentences.
     notes : tuple of str
     """
 
@@ -70,6 +74,7 @@ class Setting:
     start: Table | None
     links: Links | None
     predecessor: str
+    broken: tuple[str, ...]
     notes: tuple[str, ...]
 
     @classmethod
@@ -124,6 +129,7 @@ class Setting:
             start=repaired(problem, carried),
             links=links,
             predecessor=_digest(running),
+            broken=() if here is None else _broken(here, problem),
             notes=notes,
         )
 
@@ -206,6 +212,19 @@ def _on_machine(carried: Carried, problem: Problem) -> Plan:
         num_experts=problem.num_experts,
         gpus_per_node=carried.topology.gpus_per_node,
     )
+
+
+def _broken(running: Plan, problem: Problem) -> tuple[str, ...]:
+    """Say what is asked that a plan does not keep; with other slots than it has, survival alone."""
+    survive, found = problem.constraints.survive, list[str]()
+    if survive is not None:
+        proof = prove_survival(running, problem.topology, survive)
+        if not proof.survives:
+            found.append(f"The plan that runs: {proof.sentence[0].lower()}{proof.sentence[1:]}")
+    if running.slots_per_gpu == problem.slots_per_gpu:
+        faults = broken_constraints(problem, running.physical_to_logical_map).found
+        found += [f"The plan that runs breaks what is asked: {fault.detail}" for fault in faults if fault.code in ASKED]
+    return tuple(found)
 
 
 def _time_measure(study: Study, time: TimeModel, running: Plan | None, request: ReplanRequest) -> TimeMeasure:

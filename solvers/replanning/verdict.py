@@ -34,7 +34,9 @@ class Bill:
         return self.stall_s + (self.transfer_s or 0.0)
 
 
-def verdict_of(judged: Judged | None, measure: Measure, bill: Bill, moved: int) -> ReplanVerdict:
+def verdict_of(
+    judged: Judged | None, measure: Measure, bill: Bill, moved: int, *, broken: bool = False
+) -> ReplanVerdict:
     """Return the verdict by the rule that `docs/replan.md` states.
 
     Parameters
@@ -45,8 +47,10 @@ def verdict_of(judged: Judged | None, measure: Measure, bill: Bill, moved: int) 
     bill : Bill
     moved : int
         Experts.
+    broken : bool
+        Whether the plan that runs does not keep what is asked.
     """
-    if judged is None:
+    if judged is None or broken:
         return "replan"
     if not moved:
         return "leave_it"

@@ -12,6 +12,7 @@ from placement.time.exchange import Way
 from placement.time.experts import ExpertKernel, config_of, joined
 from placement.time.features import FEATURES, FIRST, SUSTAINED_TFLOP, TILES, units
 from placement.time.model import LayerTimes, TimeModel
+from solvers.bounds.instant_messages import least_copies
 from solvers.timed.judge import Judge
 from traces import Batch
 
@@ -52,20 +53,49 @@ def _least(judge: Judge, batch: Batch, scale: float, slots: int) -> LayerTimes:
     homes = homes_of(judge.travel, gpus, batch.rows, batch.seq_id, batch.source_rank)
     layers, experts = batch.topk_ids.shape[1], time.model.shape.num_experts
     least_experts, leaving, moving = np.empty(layers), np.zeros(layers), np.zeros(layers)
+    inside = _columns(time)
     for layer in range(layers):
         ids = np.asarray(batch.topk_ids[:, layer], np.int64)
         counts = np.bincount(ids[ids >= 0], minlength=experts)
         least_experts[layer] = _experts(time, counts, int((ids >= 0).any(axis=1).sum()), scale, slots)
-        leaving[layer] = _leaving(judge, ids, homes, time.machine.nodes, slots)
-        if time.machine.num_nodes == 1:
-            moving[layer] = _leaving(judge, ids, homes, np.arange(gpus), slots)
-    sent = {"inside": np.floor(moving * scale), "across": np.floor(leaving * scale)}
+        if time.machine.num_nodes > 1:
+            leaving[layer] = _moved(judge, ids, homes, time.machine.nodes, slots, scale, busiest=True)
+        if inside is not None:
+            moving[layer] = _moved(judge, ids, homes, inside, slots, scale, busiest=time.machine.num_nodes == 1)
+    sent = {"inside": moving, "across": leaving}
     return LayerTimes(
         dispatch=_exchange(time, sent, "dispatch"),
         experts=least_experts,
         combine=_exchange(time, sent, "combine"),
         rest=time.rest_ms,
     )
+
+
+def _moved(
+    judge: Judge,
+    ids: Counts,
+    homes: npt.NDArray[np.int32],
+    group_of: Counts,
+    slots: int,
+    scale: float,
+    *,
+    busiest: bool,
+) -> float:
+    """Return the copies that leave groups of ranks at least, by the busiest or the mean rank, in a scaled pass.
+
+    The busiest rank moves no less than the mean one, and no less than that of any group: see
+    `solvers.bounds.instant_messages` for all groups together.
+    """
+    experts, gpus = judge.time.model.shape.num_experts, len(group_of)
+    sizes = np.bincount(group_of)
+    room, spare = int(sizes.max()) * slots, gpus * slots - experts
+    merged = judge.travel.dedup != "none"
+    copies = least_copies(ids, group_of[homes], experts, len(sizes), room, spare, merged=merged)
+    by_group = _leaving(judge, ids, homes, group_of, slots)
+    least = max(copies, float((by_group * sizes).sum())) / gpus
+    if busiest:
+        least = max(least, float(by_group.max()))
+    return least if scale == 1 else max(0.0, least * scale - 0.5)  # every rank rounds what it moves
 
 
 def _experts(time: TimeModel, counts: Counts, tokens: int, scale: float, slots: int) -> float:
@@ -109,8 +139,22 @@ def _kernel_ms(kernel: ExpertKernel, time: TimeModel, mean: Floats, slots: int) 
     return factor * float(joined(kernel.floor_ms, float(values @ kernel.coefficients)))
 
 
-def _leaving(judge: Judge, ids: Counts, homes: npt.NDArray[np.int32], group_of: Counts, slots: int) -> float:
-    """Return copies that the busiest rank of any group of ranks sends out of it at least, before scaling.
+def _columns(time: TimeModel) -> Counts | None:
+    """Return groups of ranks that a token leaves by a copy within a node only, (G,); None where there are none.
+
+    In a single node, each rank is one. Merged copies arrive at the rank of the same index as their home, and are sent
+    on to where experts are: a token needs no copy within a node if all its experts are on ranks of its home's index.
+    """
+    sizes = np.bincount(time.machine.nodes)
+    if len(sizes) == 1:
+        return np.arange(sizes[0])
+    if time.dedup != "node" or sizes.min() < sizes.max():
+        return None
+    return np.arange(time.machine.num_gpus) % sizes[0]
+
+
+def _leaving(judge: Judge, ids: Counts, homes: npt.NDArray[np.int32], group_of: Counts, slots: int) -> Floats:
+    """Return copies that a rank of each group of ranks sends out of it at least on average, before scaling.
 
     Parameters
     ----------
@@ -123,7 +167,7 @@ def _leaving(judge: Judge, ids: Counts, homes: npt.NDArray[np.int32], group_of: 
         Node of each rank, or the rank itself.
     slots : int
     """
-    most = 0.0
+    found = []
     for group in range(int(group_of.max()) + 1):
         size = int((group_of == group).sum())
         mine = ids[group_of[homes] == group]
@@ -135,8 +179,8 @@ def _leaving(judge: Judge, ids: Counts, homes: npt.NDArray[np.int32], group_of: 
         else:  # a token stays only if all its experts are there; of those with fewest, most stay
             stay = int(np.searchsorted(np.cumsum(np.sort(width[width > 0])), kept, side="right"))
             sent = float((width > 0).sum() - stay)
-        most = max(most, sent / size)
-    return most
+        found.append(sent / size)
+    return np.array(found)
 
 
 def _exchange(time: TimeModel, sent: dict[str, Floats], way: Way) -> Floats:
@@ -150,6 +194,6 @@ def _exchange(time: TimeModel, sent: dict[str, Floats], way: Way) -> Floats:
     times = [time.inside.ms(way, 1, sent["inside"], shape)]
     known = [curve.nodes for curve in time.across.of(way, shape) if curve.nodes > 1]
     if nodes > 1 and known and (len(known) == 1 or min(known) <= nodes <= max(known)):
-        times.append(time.across.ms(way, nodes, sent["across"], shape))
+        times.append(time.across.ms(way, nodes, sent["across"], shape, forwarded=sent["inside"]))
     found: Floats = np.nanmax(np.stack(times), axis=0)
     return found

@@ -90,7 +90,7 @@ class Served:
         )
         if self.backend not in (None, "links", found.inside.backend):
             known = coefficients_of(found.machine.gpus[0].name)
-            names = ["links", *(each.backend for each in (known.exchanges if known else ()))]
+            names = ["links", "hierarchical", *(each.backend for each in (known.exchanges if known else ()))]
             detail = f"No all-to-all {self.backend!r:.60} was measured on {found.machine.gpus[0].name}."
             raise InputError.of("unknown_backend", f"{pointer}/backend", detail, f"Give one of {', '.join(names)}.")
         return found
@@ -120,7 +120,8 @@ class Timed(Served):
     machine: Annotated[
         str | None,
         doc(
-            "Minimise milliseconds per forward pass on these GPUs: h200:4x8, or classes joined by +: h200:2x8+h20:2x8."
+            "Minimise milliseconds per forward pass on these GPUs: h200:4x8; classes joined by +: h200:2x8+h20:2x8; "
+            "a node's uplink in GB/s: h200:4x8@100."
         ),
     ] = None
     model: Annotated[str | None, doc("Model by name, such as deepseek-v3, or the path of its config.json.")] = None

@@ -19,6 +19,7 @@ NAMES = [export.name for export in EXPORTS]
 BY_NAME = {export.name: export for export in EXPORTS}
 PLANS = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 MUTATIONS = 400
+SNIFFED_AS = {"vllm_pr53022": "vllm_pr49572"}  # the same lists: only the number of rows differs
 
 
 @st.composite
@@ -110,7 +111,7 @@ def test_plans_survive_or_are_refused(name: str) -> None:
         assert expected == set()
         written_plans.append(plan)
         document = Document("file", written.content)
-        assert recognise(document) is export
+        assert recognise(document) is BY_NAME[SNIFFED_AS.get(name, name)]
         assert export.check(document, context)[0].found == []
         again = export.read(document, context)
         assert again.layer_ids.tolist() == plan.layer_ids.tolist()

@@ -208,3 +208,14 @@ def test_messages_per_expert_are_those_of_the_shares_by_home(policy: Any, owners
     by_home = assignments_by_home(problem, replicas_on_gpu(table, EXPERTS, 4))
     wanted = sum((share * hop).sum() for share, hop in zip(by_home, uneven.hop_cost, strict=True))
     assert traffic(problem, table) == pytest.approx(wanted)
+
+
+def test_first_maps_are_scored_once() -> None:
+    """A search and a comparison ask for the same baselines; what they share nobody can write to."""
+    problem = Problem(Profile.of(random_trace(np.random.default_rng(0), TOKENS, LAYERS, EXPERTS), workers=1), FLAT, 3)
+    tables = [random_table(np.random.default_rng(seed), LAYERS, EXPERTS, 4, 3) for seed in range(6)]
+    found = [score(problem, table) for table in tables]
+    assert score(problem, tables[0].copy()) is found[0]
+    assert not found[0].max_load.flags.writeable
+    assert score(problem, tables[5]) is not found[5]
+    assert score(problem, tables[5]).total == found[5].total

@@ -91,6 +91,32 @@ def test_vllm_pr49572() -> None:
     assert shared.physical_to_logical_map.tolist() == [[0, 1, 2, 0]] * 3
 
 
+def test_vllm_pr53022() -> None:
+    """A row for every layer of the model and those for multi-token prediction, which the engine counts in any case."""
+    filler = [0, 1, 2, 0]
+    whole = replace(CONTEXT, without_mtp=False)
+    assert json.loads(written("vllm_pr53022", context=whole)) == [filler, filler, *TABLE]
+    without = export_named("vllm_pr53022").write(PLAN, CONTEXT)
+    assert json.loads(without.content) == [filler, filler, *TABLE[:3], filler]
+    assert "the engine wants their rows, whether" in " ".join(without.notes)
+    shared = export_named("vllm_pr53022").read(Document("f", b"[0, 1, 2, 0]"), whole)
+    assert shared.physical_to_logical_map.tolist() == [[0, 1, 2, 0]] * 4
+
+
+def test_vllm_pr53022_keeps_groups_together() -> None:
+    """Without redundant experts the router's ids are renumbered, so that its groups must stay contiguous."""
+    grouped = Context(model=replace(ModelLayout.of(1, num_experts=4), num_groups=2, groups_per_token=1))
+    plan = SINGLE.replacing(
+        physical_to_logical_map=np.array([[2, 3, 1, 0]]), layer_ids=np.array([0]), num_experts=4, slots_per_gpu=2
+    )
+    assert json.loads(written("vllm_pr53022", plan, grouped)) == [[2, 3, 1, 0]]
+    mixed = plan.replacing(physical_to_logical_map=np.array([[2, 1, 3, 0]]))
+    with pytest.raises(InputError, match="router_groups"):
+        written("vllm_pr53022", mixed, grouped)
+    copies = plan.replacing(physical_to_logical_map=np.array([[2, 1, 3, 0, 1, 2]]), slots_per_gpu=3)
+    assert json.loads(written("vllm_pr53022", copies, grouped)) == [[2, 1, 3, 0, 1, 2]]
+
+
 def test_vllm_pr34811() -> None:
     """The rank of each expert, once for all layers."""
     assert json.loads(written("vllm_pr34811", SINGLE, SINGLE_CONTEXT)) == {"expert_to_ep_rank": [0, 1, 1, 0]}

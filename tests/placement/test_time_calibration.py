@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from placement.time.bottlenecks import forwarded_copies
 from placement.time.calibration.check import check_tables
 from placement.time.calibration.distributions import RULES, Rule, Workload, histograms, rule_of
-from placement.time.calibration.exchanges import curve_rows, fit_curve
+from placement.time.calibration.exchanges import base_copies, curve_rows, fit_bottlenecks, fit_curve, link_rates
 from placement.time.calibration.fitting import fit
 from placement.time.calibration.kernels.draws import balanced_slots, received
 from placement.time.calibration.package import calibrate, package_tables
@@ -131,6 +132,32 @@ def test_what_was_found_out_of_the_tables() -> None:
     assert rule_of("SGLang", "0.5.6.post2", "h200") == "largest"
     assert rule_of("SGLang", "0.5.10", "h200") == "smallest"
     assert rule_of("SGLang", "0.5.10", "gb200") == rule_of("TRTLLM", "9", "h200") == "ranks"
+
+
+def test_sms_and_links_are_told_apart() -> None:
+    """Rates that made a table are found: SMs bind where there are few of them, and links where there are many."""
+    tokens, sms, nodes = (grid.ravel() for grid in np.meshgrid([256, 1024, 4096, 16_384], [4, 8, 16, 24], [2, 4]))
+    us = 30 + tokens * np.maximum(2.0 / sms, np.where(nodes == 4, 0.2, 0.0))  # on 2 nodes, links never bind
+    rows: dict[str, Any] = {"node_num": nodes, "num_token": tokens, "hidden_size": np.full(len(us), 7168)}
+    rows |= {f"{way}_transmit_us": us for way in ("dispatch", "combine")}
+    rows |= {f"{way}_sms": sms for way in ("dispatch", "combine")}
+    found = fit_bottlenecks(curve_rows(rows, "deepep_normal"), {2: 7.0, 8: 9.0})
+    assert {(each.way, each.nodes) for each in found} == {(w, n) for n in (2, 4, 8) for w in ("combine", "dispatch")}
+    by_nodes = {each.nodes: each for each in found if each.way == "dispatch"}
+    vector = 7168 * 1.03 / 1e9
+    copies = base_copies("deepep_normal", 8, 256, 4, 32)
+    assert by_nodes[4].link_ms_per_gb == pytest.approx(0.2e-3 / (copies * vector), rel=1e-3)
+    assert by_nodes[2].sm_ms_per_gb == pytest.approx(2e-3 / (forwarded_copies(8, 256, 2, 16) * vector), rel=1e-3)
+    assert (by_nodes[2].link_ms_per_gb, by_nodes[8].link_ms_per_gb) == (7.0, 9.0)  # as another kernel found them
+
+
+def test_links_are_told_by_kernels_that_send_a_copy_per_expert() -> None:
+    """Their slope over what leaves a node is the links' rate."""
+    rows: dict[str, Any] = {"node_num": np.full(4, 2), "num_token": np.array([8, 64, 128, 256])}
+    rows |= {"hidden_size": np.full(4, 7168), "dispatch_avg_t_us": 20 + rows["num_token"] * 0.9}
+    rows |= {"combine_avg_t_us": 20 + rows["num_token"] * 9.0}
+    found = link_rates(curve_rows(rows, "deepep_low_latency"))
+    assert found == {2: pytest.approx(0.9e-3 / (4 * 7168 * 1.03 / 1e9), rel=1e-3)}
 
 
 def test_exchange_curves_are_judged_by_other_token_counts() -> None:

@@ -5,13 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 from math import log
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.time import GPUS, Curve, Exchange, ExpertKernel, FittedError, Links, Machine, TimeModel, kernel_for
+from placement.time import (
+    GPUS,
+    Curve,
+    Exchange,
+    ExpertKernel,
+    FittedError,
+    Links,
+    Machine,
+    PassLoad,
+    TimeModel,
+    kernel_for,
+)
+from placement.time.bottlenecks import Bottleneck, bottleneck_at, forwarded_copies
 from placement.time.calibration.exchanges import base_copies
 from placement.time.catalogue import Coefficients, coefficients_of, from_json, to_json
 from placement.time.exchange import Way
@@ -125,7 +138,7 @@ def test_coefficients_survive_their_file() -> None:
         error=ERROR,
         source="t",
     )
-    exchange = Exchange(backend="b", curves=(curve(1, 0.1, 2.0),), source="t")
+    exchange = Exchange(backend="b", curves=(curve(1, 0.1, 2.0),), source="t", bottlenecks=held_up(1, 2).bottlenecks)
     found = Coefficients(gpu="h200", source=MappingProxyType({"a": "b"}), kernels=(kernel,), exchanges=(exchange,))
     assert from_json(to_json(found), "here") == found
     with pytest.raises(InputError, match="no coefficient file"):
@@ -211,3 +224,86 @@ def test_busiest_link_holds_up_an_exchange() -> None:
     slower = replace(links, uplink_gb_s=np.array([5.0, 1.25]))
     assert slower.ms(np.stack([inside, both])) == pytest.approx([3, 1 + 16])
     assert links.ms(np.eye(4)) == 1  # what stays is not moved
+
+
+def held_up(sms: float, link: float) -> Exchange:
+    """Return an exchange of a line on 2 and 8 nodes whose SMs and links take so many milliseconds per gigabyte."""
+    limits = tuple(Bottleneck(way="dispatch", nodes=n, sm_ms_per_gb=20 * sms, link_ms_per_gb=link) for n in (2, 8))
+    curves = tuple(replace(curve(n, 0.1, 3.0), sms=20) for n in (2, 8))
+    return Exchange(backend="deepep_normal", curves=curves, source="t", bottlenecks=limits)
+
+
+def test_the_slower_of_sms_and_links_holds_up() -> None:
+    """Where links bind, fewer copies within a node save nothing, and the other way round; even copies are the curve."""
+    for sms, link, which in ((1.0, 500.0, "across"), (500.0, 1.0, "forwarded")):
+        exchange = held_up(sms, link)
+        each = forwarded_copies(8, 256, 2, 16)
+        even = {"across": 2000.0, "forwarded": 1000 * each}  # curve() has two copies per token
+
+        def ms(exchange: Exchange = exchange, **copies: float) -> float:
+            return float(exchange.ms("dispatch", 2, copies["across"], SHAPE, forwarded=copies["forwarded"]))
+
+        base = exchange.curves[0].ms(2000 * SHAPE.expert_input / 1e9 * 2.0)
+        assert ms(**even) == pytest.approx(base)
+        other = "forwarded" if which == "across" else "across"
+        assert ms(**even | {other: even[other] / 2}) == pytest.approx(base)
+        assert ms(**even | {which: even[which] / 2}) == pytest.approx(0.1 + (base - 0.1) / 2)
+
+
+def test_bottlenecks_on_other_numbers_of_nodes() -> None:
+    """Rates of SMs and links are interpolated between; beyond, SMs stay, and links have no less contention."""
+    known = [
+        Bottleneck(way="dispatch", nodes=2, sm_ms_per_gb=100, link_ms_per_gb=0),
+        Bottleneck(way="dispatch", nodes=4, sm_ms_per_gb=200, link_ms_per_gb=20),
+        Bottleneck(way="dispatch", nodes=8, sm_ms_per_gb=200, link_ms_per_gb=40),
+    ]
+    found = {nodes: bottleneck_at(nodes, known) for nodes in (1, 2, 4, 8, 16)}
+    assert [found[nodes].link_ms_per_gb for nodes in (1, 2, 4, 16)] == pytest.approx([20, 20, 20, 80])
+    assert (found[1].sm_ms_per_gb, found[16].sm_ms_per_gb) == pytest.approx((100, 200))
+
+
+def moved(across: list[list[int]], inside: list[list[int]]) -> PassLoad:
+    """Return one layer's pass that moves so many copies, by rank: sent, received."""
+    ranks = len(across)
+    return PassLoad(
+        counts=np.zeros((1, ranks, 1), np.int64),
+        rows=np.zeros((1, ranks), np.int64),
+        inside=np.array([inside]),
+        across=np.array([across]),
+        tokens=1,
+    )
+
+
+def test_ranks_of_a_node_share_an_uplink() -> None:
+    """The busier direction of the busiest uplink, where it is slower than every rank's own links; in GB/s."""
+    load = moved([[90_000, 10_000], [30_000, 10_000], [10_000, 60_000], [10_000, 60_000]], [[0, 0]] * 4)
+    fields: dict[str, Any] = {"phase": "decode", "backend": "links", "rest_ms": 0.0}
+    alone = TimeModel.of("h200:2x2", "deepseek-v3", **fields).exchange_ms(load, "combine")
+    shared = TimeModel.of("h200:2x2@5", "deepseek-v3", **fields)
+    copy_gb = 2 * 7168 / 1e9
+    assert shared.exchange_ms(load, "combine") == pytest.approx(0.06 + 1e3 * 120_000 * copy_gb / 5, rel=1e-6)
+    assert TimeModel.of("h200:2x2@500", "deepseek-v3", **fields).exchange_ms(load, "combine") == alone
+    degraded = TimeModel.of("h200:1x2@5+h200:1x2@1", "deepseek-v3", **fields)
+    assert degraded.exchange_ms(load, "combine") == pytest.approx(0.06 + 1e3 * 120_000 * copy_gb / 1, rel=1e-6)
+    assert degraded.machine.network_gb_s.tolist() == [2.5, 2.5, 0.5, 0.5]
+    assert shared.gather_ms(1000) > 5 * TimeModel.of("h200:2x2", "deepseek-v3", **fields).gather_ms(1000)
+
+
+@pytest.mark.parametrize("text", ["h200:2x8@", "h200:2x8@-1", "h200:2x8@inf", "h200:2x8@x", "h200:1x8@100"])
+def test_uplinks_that_are_none_are_refused(text: str) -> None:
+    """A speed above 0, of a machine that has another node."""
+    with pytest.raises(InputError):
+        Machine.parse(text)
+
+
+def test_hierarchical_exchange_goes_through_both_tiers() -> None:
+    """Within the node first, then between nodes: the sum of both, where others take the slower."""
+    load = moved([[20_000, 20_000]] * 4, [[50_000, 50_000]] * 4)
+    times = {
+        backend: TimeModel.of("h200:2x2", "deepseek-v3", phase="decode", backend=backend).exchange_ms(load, "dispatch")
+        for backend in ("hierarchical", "links")
+    }
+    gb = 7168 * 1.03 / 1e9
+    inside, across = 0.03 + 1e3 * 50_000 * gb / (0.7 * 450), 0.06 + 1e3 * 20_000 * gb / (0.7 * 50)
+    assert times["hierarchical"] == pytest.approx(inside + across)
+    assert times["links"] == pytest.approx(max(inside, across))

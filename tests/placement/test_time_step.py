@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from placement import Objective, Plan, Topology
-from placement.replay.replay import Replay
+from placement.replay.replay import Replay, homes_of
 from placement.time import PassReplay, TimeModel, step_time
 from tests.builders.traces import random_trace
 from traces import InputError, Trace
@@ -62,6 +62,29 @@ def test_passes_are_what_the_replay_counts(trace: Trace, dedup: Any) -> None:
         found = sum(getattr(load, tier) for load in loads)
         assert np.array_equal(found[..., 0], (away * kept).sum(axis=2))
         assert np.array_equal(found[..., 1], (away * kept).sum(axis=1))
+
+
+def test_hierarchical_copies_go_through_the_rank_of_their_index(trace: Trace) -> None:
+    """One per expert: within the node to the rank with the target's index, then to the target in its own node."""
+    topology, plan = Topology.parse("2x2"), a_plan(0, extra=0)
+    objective = Objective(execution="dispatch", dedup="none", ownership="token").settled(capped=False)
+    replay = PassReplay(plan, topology, objective, relayed=True)
+    ((load, _),) = replay.loads(trace, 200)
+    tables = plan.physical_to_logical_map
+    homes = homes_of(objective, 4, np.arange(200, dtype=np.uint64), None, None)
+    sent = np.zeros((4, 4), np.int64)
+    for batch in trace.batches():
+        for row, ids in enumerate(batch.topk_ids[:, 0]):
+            for expert in ids[ids >= 0]:
+                home, target = int(homes[row]), int(np.flatnonzero(tables[0] == expert)[0]) // plan.slots_per_gpu
+                relay = 2 * (home // 2) + target % 2
+                sent[home, relay] += 1
+                sent[relay, target] += 1
+    np.fill_diagonal(sent, 0)
+    same = np.repeat(np.arange(2), 2)[:, None] == np.repeat(np.arange(2), 2)
+    for tier, where in ((load.inside, same), (load.across, ~same)):
+        assert tier[0].T.tolist() == [(sent * where).sum(axis=1).tolist(), (sent * where).sum(axis=0).tolist()]
+    assert (sent[[0, 1], [3, 2]] == 0).all()  # between nodes, only ranks of the same index talk
 
 
 def test_counts_go_to_the_slots_that_hold_the_expert(trace: Trace) -> None:

@@ -12,7 +12,7 @@ import pytest
 from placement import Plan
 from placement.moves.cost import moves_between
 from solvers import PolicyRequest, Simulation, simulate
-from solvers.policies.gate import Gate, Recipe
+from solvers.policies.gate import Gate, Recipe, _expected
 from solvers.policies.setting import Setting
 from tests.builders.series import domain_trace, dumps_of, sequence_loads
 from traces import InputError, Series
@@ -146,6 +146,28 @@ def test_moves_are_those_of_the_plans(turns: Series) -> None:
     moves = moves_between(*maps, EXPERTS, np.zeros(4, np.int64), 44_040_192)
     assert (move.experts, move.bytes) == (moves.experts, moves.bytes)
     assert move.ms == pytest.approx(910 + 1e3 * (moves.transfer_s(setting.links) or 0))
+
+
+def test_gate_looks_at_fewer_moves(turns: Series) -> None:
+    """Plans on the way from one plan to another: the best by the same loads, and most of it for fewer moves."""
+    setting = Setting.of(turns, PolicyRequest(**SIZES))
+    shares = turns.shares[1]
+    running = setting.settled(setting.start, setting.plan(turns.shares[0]))
+    target = setting.settled(running, setting.plan(shares))
+    few, best = setting.fewer_moves(running, target, shares)
+    before, whole, part, most = (setting.expected(plan, shares).ms for plan in (running, target, few, best))
+    assert setting.move(running, few).experts < setting.move(running, target).experts
+    assert before - part >= 0.9 * (before - most)
+    assert most <= whole
+
+
+def test_gain_is_taken_for_what_is_beyond_chance() -> None:
+    """Nothing where windows or layers differ as much as they gain, all of it where they agree, never more."""
+    clear, noisy = np.full((3, 4), 2.0), np.array([[5.0, -4.0], [-4.0, 5.0]])
+    assert _expected(clear) == pytest.approx(8.0)
+    assert _expected(noisy) == 0
+    assert _expected(-clear) == pytest.approx(-8.0)
+    assert 0 < _expected(clear + np.array([[0.5], [-0.5], [0.0]])) < 8
 
 
 def test_running_plan_is_where_all_begin(turns: Series) -> None:

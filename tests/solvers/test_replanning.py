@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import solvers
-from placement import Plan, relabel, score
+from placement import Constraints, Plan, Survive, prove_survival, relabel, score
 from placement.moves.carry import carry
 from placement.moves.relabel import moved_experts
 from placement.plan.plan import replicas_on_gpu
 from solvers.fronts.few import few_moves
 from solvers.replanning.judging import thinned
-from solvers.replanning.repair import repaired
+from solvers.replanning.repair import repaired, room_beside
 from solvers.replanning.verdict import Bill, verdict_of
 from solvers.searching.limits import Limits
 from traces import InputError, LoadCounts, Profile, Trace
@@ -142,6 +142,44 @@ def test_fewer_slots_drop_replicas_first() -> None:
     dropped = int(running().replicas.sum() - 2 * 128)
     assert dropped == 2 * 8
     assert moved_experts(carried.table, table, 128, 4) <= dropped
+
+
+def survivor() -> dict[str, Any]:
+    """Return a request in which every expert has to survive a node."""
+    return ASKED | {"constraints": Constraints(survive=Survive.parse("nodes=1")), "topology": "2x2"}
+
+
+def test_a_plan_that_does_not_survive_is_left_with_few_moves() -> None:
+    """The traffic is the same, but every expert has to survive a node: copies are added, and no more than that."""
+    study = solvers.Study.of(traffic(1), "2x2", engine="sglang", slots_per_gpu=66)
+    before = study.solve("load_balance", limits=QUICK).plan
+    found = solvers.replan(before, traffic(1), **survivor())
+    assert not prove_survival(before, study.problem.topology, "nodes=1").survives
+    assert prove_survival(found.plan, study.problem.topology, "nodes=1").survives
+    assert found.verdict == "replan"
+    assert found.reasons[0].startswith("The plan that runs: does not survive")
+    assert 0 < found.moves.experts <= found.with_relabelling
+
+
+def test_every_step_survives() -> None:
+    """Steps of few experts, one at a time on a GPU, leave no plan on the way less safe than it has to be."""
+    study = solvers.Study.of(
+        traffic(1), "2x2", engine="sglang", slots_per_gpu=66, constraints=survivor()["constraints"]
+    )
+    before = study.solve("load_balance", limits=QUICK).plan
+    found = solvers.replan(before, traffic(2), step_experts=8, staging_experts=1, **survivor())
+    assert len(found.plans) > 3
+    assert all(prove_survival(plan, study.problem.topology, "nodes=1").survives for plan in found.plans)
+
+
+def test_room_beside_the_slots_after_a_loss() -> None:
+    """What replaces copies that others keep needs none; two GPUs that exchange what nobody else has need it."""
+    found = solvers.replan(running(), traffic(1), dead_gpus=(2,), staging_experts=1, topology="2x2", **ASKED)
+    assert found.rollout.steps[0].staging == 0
+    assert found.rollout.staging <= 1
+    before = np.array([[0, 1, 2, 3]], np.int32)
+    assert room_beside(before, np.array([[0, 2, 1, 3]], np.int32), 4, 2) == 1
+    assert room_beside(np.array([[0, 1, 1, -1]], np.int32), np.array([[0, 2, 1, 3]], np.int32), 4, 2) == 0
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,19 @@ def test_tables_with_semicolons_or_tabs(tmp_path: Path, mark: str, titled: bool)
     assert np.array_equal(counts_of(rows).load, LOAD)
 
 
+def test_numbers_in_quotes(tmp_path: Path) -> None:
+    """As writers that quote every cell have them."""
+    lines = [",".join(f'"{cell}"' for cell in line.split(",")) for line in ["layer,expert,count", *table(LOAD)]]
+    assert np.array_equal(counts_of(text(tmp_path / "c.csv", "\n".join(lines))).load, LOAD)
+
+
+@pytest.mark.parametrize("key", ["{}", "layer_{}", "model.layers.{}"])
+def test_an_object_with_an_entry_per_layer_is_refused(tmp_path: Path, key: str) -> None:
+    """It may hold counts, or ids: what to write instead is told."""
+    content = {key.format(layer): row for layer, row in enumerate(LOAD.tolist())}
+    assert "logical_count" in refused("by_layer", text(tmp_path / "c.json", json.dumps(content)))
+
+
 @pytest.mark.parametrize("title", ["", "Unnamed: 0", "index"])
 def test_a_column_that_numbers_the_lines_is_left_out(tmp_path: Path, title: str) -> None:
     """As data frames are saved with; with a note."""

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from tests.builders.problems import dispatch
 from tests.builders.reading import counts_of, refused
 from tests.torch_files import torch_bytes
-from traces import InputError, Profile, load
+from traces import InputError, Profile, check, load
 
 LAYERS, EXPERTS, RANKS, SLOTS = 3, 8, 2, 6
 RNG = np.random.default_rng(0)
@@ -189,12 +189,26 @@ def test_tensorrt_last_iteration_may_be_cut_off(tmp_path: Path) -> None:
 ROW = np.ones(EXPERTS, np.int64)
 
 
+def test_tensorrt_counts_of_one_id_beyond(tmp_path: Path) -> None:
+    """`torch.bincount` makes room for a fused shared expert, or for rows without a token, where there are any."""
+    longer = np.append(counts_of(tensorrt(tmp_path / "plain")).load[0] * 0 + 1, 40).astype(np.int64)
+    counts = counts_of(tensorrt(tmp_path / "s", t100_3=longer))
+    assert counts.load.shape == LOAD.shape
+    assert "id 8 is a fused shared expert" in " ".join(counts.provenance.notes)
+    (finding,) = [one for one in check(tmp_path / "s") if one.code == "ids_beyond_experts"]
+    assert finding.severity == "note"
+    (tmp_path / "s" / "meta_info.json").unlink()
+    refused("load_shape", tmp_path / "s")
+    assert counts_of(tmp_path / "s", num_experts=8).load.tolist() == counts.load.tolist()
+
+
 @pytest.mark.parametrize(
     ("code", "changes"),
     [
         ("load_not_finite", {"t100_3": -ROW}),
         ("load_not_finite", {"t100_3": ROW << 60}),
         ("load_shape", {"t100_3": ROW[:5]}),
+        ("load_shape", {"t100_3": np.append(ROW, [0, 1])}),
         ("tensor_dtype", {"t100_3": ROW.astype(np.float32)}),
         ("tensor_name", {"tlayer3": ROW}),
         ("tensor_name", {"t0100_3": ROW}),
@@ -289,6 +303,10 @@ def test_ascend_heat_of_mix_placement(tmp_path: Path) -> None:
     counts = counts_of(folder, num_experts=LOAD.shape[1])
     assert counts.load.tolist() == LOAD.tolist()
     assert "mix_placement" in " ".join(counts.provenance.notes)
+    unstated = counts_of(folder)
+    assert unstated.load.tolist() == LOAD.tolist()
+    assert "id 8 and above, as nobody states" in " ".join(unstated.provenance.notes)
+    assert "ids_beyond_experts" in check(folder).codes
     device["device_expert"][-1] = 0
     (folder / "expert_map.json").write_text(json.dumps(content))
     refused("num_experts_differ", folder, num_experts=LOAD.shape[1])

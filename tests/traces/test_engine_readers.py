@@ -24,7 +24,7 @@ from tests.engine_files import (
     write_bundle,
 )
 from tests.torch_files import View, torch_bytes
-from traces import InputError, LoadCounts, ModelLayout, Profile, Trace, load
+from traces import InputError, LoadCounts, ModelLayout, Profile, Trace, check, load
 from traces.batch import Batch
 
 TOY = Toy()
@@ -384,6 +384,27 @@ def test_padding_of_batches_is_left_out(tmp_path: Path) -> None:
     assert np.array_equal(tokens.topk_ids, TOY.ids[:12])
     assert trace.columns == {"source_rank"}
     assert any("8 rows without any expert" in note for note in trace.provenance.notes)
+
+
+def test_a_fused_shared_expert_of_per_token(tmp_path: Path) -> None:
+    """Id P, once in every list, is read as none, and told; in some lists only, it is refused, but for the doctor."""
+    ids = np.full((TOY.layers, 12, 8), -1, np.int32)
+    ids[:, :, : TOY.top_k] = TOY.physical[:12].swapaxes(0, 1)
+    ids[list(TOY.moe), :, TOY.top_k] = TOY.slots
+    record = {"forward_pass_id": 1, "rank": 0, "topk_ids_of_layer": ids, "forward_mode": 1}
+    top = {"last_physical_to_logical_map": TOY.maps}
+    path = written(tmp_path / "t.pt", torch_bytes({"records": [record]} | top))
+    trace, tokens = tokens_of(path)
+    assert (trace.top_k, trace.num_experts) == (TOY.top_k, TOY.experts)
+    assert np.array_equal(tokens.topk_ids, TOY.ids[:12])
+    assert f"Id {TOY.slots}, above" in " ".join(trace.provenance.notes)
+    assert [one.severity for one in check(path) if one.code == "ids_beyond_experts"] == ["note"]
+    ids[TOY.moe[1], 5, TOY.top_k] = -1
+    path = written(tmp_path / "u.pt", torch_bytes({"records": [record]} | top))
+    assert "`ids_beyond_experts` none" in refused("id_out_of_range", path)
+    _, tokens = tokens_of(path, ids_beyond_experts="none", num_experts=TOY.experts, top_k=TOY.top_k)
+    assert np.array_equal(tokens.topk_ids, TOY.ids[:12])
+    assert [one.severity for one in check(path) if one.code == "ids_beyond_experts"] == ["error"]
 
 
 def recording(**changes: Any) -> bytes:

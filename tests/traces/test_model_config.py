@@ -15,6 +15,7 @@ import traces
 from traces import InputError, ModelLayout
 from traces.model.config import layout_from_config, load_model_config
 from traces.model.families import FAMILIES
+from traces.model.shape import shape_from_config
 
 # The figures are those of the published models' own config.json, cut to the fields that matter here.
 CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -367,6 +368,71 @@ def test_the_language_model_is_found_in_its_nest() -> None:
     assert "c#/talker_config/text_config" in layout.notes[0]
 
 
+ERNIE_VL = {
+    "model_type": "ernie4_5_moe_vl",
+    "num_hidden_layers": 28,
+    "moe_num_experts": [64, 32],
+    "moe_k": 6,
+    "moe_layer_interval": 1,
+    "moe_layer_start_index": [1, 3],
+    "moe_layer_end_index": [29, 28],
+    "moe_num_shared_experts": 2,
+    "moe_intermediate_size": [1536, 512],
+    "intermediate_size": 12288,
+    "hidden_size": 2560,
+}
+MISTRAL_PARAMS = {
+    "dim": 7168,
+    "n_layers": 61,
+    "hidden_dim": 16384,
+    "moe": {
+        "num_experts": 128,
+        "num_experts_per_tok": 4,
+        "first_k_dense_replace": 3,
+        "num_shared_experts": 1,
+        "expert_hidden_dim": 4096,
+        "num_expert_groups": 4,
+        "num_expert_groups_per_tok": 2,
+        "route_every_n": 1,
+    },
+    "vision_encoder": {"hidden_size": 1664, "num_hidden_layers": 48},
+    "quantization": {"qformat_weight": "fp8_e4m3", "qscheme_act": "TENSOR"},
+}
+
+
+def test_experts_of_text_and_of_pictures() -> None:
+    """ERNIE-4.5-VL says its fields twice: those for text are read, and a note says what is left out."""
+    layout = layout_from_config(ERNIE_VL)
+    assert (layout.num_experts, layout.top_k, layout.num_shared_experts) == (64, 6, 2)
+    assert layout.moe_layers == tuple(range(1, 28))
+    assert layout.notes == (
+        "Experts of /moe_num_experts/1 (pictures) were left out: a plan is for one model at a time.",
+    )
+    assert shape_from_config(ERNIE_VL).intermediate_size == 1536
+
+
+def test_the_params_of_mistral() -> None:
+    """``params.json`` has its experts in a part of their own, under names of its own."""
+    layout = layout_from_config(MISTRAL_PARAMS)
+    assert (layout.num_layers, layout.num_experts, layout.top_k) == (61, 128, 4)
+    assert layout.moe_layers == tuple(range(3, 61))
+    assert (layout.num_groups, layout.groups_per_token, layout.num_shared_experts) == (4, 2, 1)
+    shape = shape_from_config(MISTRAL_PARAMS)
+    assert (shape.hidden_size, shape.intermediate_size, shape.weight_dtype) == (7168, 4096, "fp8")
+    mixtral = {"dim": 4096, "n_layers": 32, "hidden_dim": 14336, "moe": {"num_experts": 8, "num_experts_per_tok": 2}}
+    layout = layout_from_config(mixtral)
+    assert (layout.moe_layers, layout.num_experts, layout.top_k) == (tuple(range(32)), 8, 2)
+    assert shape_from_config(mixtral).intermediate_size == 14336
+
+
+def test_a_dense_network_beside_the_experts() -> None:
+    """Grok-2 has both in every layer, which explains the two widths; without the word for it, it is refused."""
+    grok = SIZES | {"model_type": "git", "intermediate_size": 32768, "moe_intermediate_size": 16384}
+    assert layout_from_config(grok | {"residual_moe": True}).moe_layers == tuple(range(SIZES["num_hidden_layers"]))
+    with pytest.raises(InputError, match="a width for dense layers and one for experts"):
+        layout_from_config(grok)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_gives_the_layout(name: str) -> None:
     """The config of a published model gives its MoE layers, experts, groups and MTP layer."""
@@ -398,6 +464,8 @@ def test_what_the_code_adds_is_told() -> None:
         ({"num_experts_per_tok": "8"}, {"field_type"}),
         ({"num_local_experts": 128}, {"fields_differ"}),
         ({"n_group": 7}, {"num_groups"}),
+        ({"n_group": 64, "topk_group": 1}, {"num_groups"}),
+        ({"topk_group": 9}, {"num_groups"}),
         ({"first_k_dense_replace": 61, "num_nextn_predict_layers": 0}, {"no_layers"}),
         ({"mlp_layer_types": ["dense"] * 60 + [[]]}, {"field_type"}),
     ],

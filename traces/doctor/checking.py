@@ -13,7 +13,7 @@ from traces.doctor import amounts, layers, ranks
 from traces.doctor.counted import settle_counts
 from traces.doctor.diagnosis import Diagnosis, Finding
 from traces.doctor.evidence import Evidence
-from traces.doctor.ids import settle_ids
+from traces.doctor.ids import settle_ids, told_beyond
 from traces.doctor.observing import Observation
 from traces.doctor.phases import mixed_phases
 from traces.doctor.rows import row_findings
@@ -137,6 +137,7 @@ def _of_loads(
     """Return what the loads tell, of tokens or of counts."""
     of_rank = list(ranks.rank_findings(evidence, model))
     return [
+        *told_beyond(provenance),
         *of_rank,
         *ranks.missing_ranks(provenance, bool(of_rank)),
         *layers.unrecorded(evidence, seen, model),

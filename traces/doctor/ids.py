@@ -12,9 +12,10 @@ from traces.doctor.evidence import share
 from traces.doctor.kernels import MISSING, ZERO_TWICE
 from traces.doctor.observing import FILLERS, Observation
 from traces.experts_base import counted_from_one, from_one
+from traces.provenance import Provenance
 from traces.support.shown import runs
 
-__all__ = ["settle_ids", "told_from_one", "told_unrouted"]
+__all__ = ["settle_ids", "told_beyond", "told_from_one", "told_unrouted"]
 
 GAP = 8  # ids below a filler that nobody uses, where nobody says how many experts there are
 EVERY = 0.999  # of the tokens: an expert that is not routed is in all of them
@@ -245,6 +246,14 @@ def told_unrouted(expert: int, experts: int) -> Finding:
     detail += "every layer."
     remedy = "Take it out, and renumber the others from 0, if the router does not choose it."
     return Finding(code="ids_beyond_experts", severity="warning", detail=detail, remedy=remedy)
+
+
+def told_beyond(provenance: Provenance) -> list[Finding]:
+    """Return the finding of what the reader took for no routed expert, as the format tells it."""
+    if not provenance.beyond:
+        return []
+    remedy = "Nothing, if that is so. Else record without it, or say how many routed experts there are (`num_experts`)."
+    return [Finding(code="ids_beyond_experts", severity="note", detail=provenance.beyond, remedy=remedy)]
 
 
 def _split(seen: Observation, ids: Ints, experts: int) -> Finding:

@@ -3,85 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from traces.doctor.diagnosis import Finding
 from traces.doctor.evidence import Evidence
+from traces.held_ranks import ENOUGH, held_ranks
 from traces.model.layout import ModelLayout
 from traces.provenance import Provenance
 from traces.support.shown import runs
 
-__all__ = ["Ranks", "held_ranks", "missing_ranks", "rank_findings"]
+__all__ = ["missing_ranks", "rank_findings"]
 
-ENOUGH = 8  # assignments per expert and layer, were they even: then a share of the experts is not unused by chance
-MOSTLY = 0.75  # of a rank's experts have tokens; a few may be left out by the router
-# Cells without tokens that are no chance, for one rank where only weights are known, and for several ranks; by trial.
-SINGLE_CELLS, SEVERAL_CELLS = 8, 32
-SHOWN = 4
-
-
-class Ranks(NamedTuple):
-    """The ranks `there`, out of `ranks` that hold `size` experts each, are the whole of a recording.
-
-    `dealt`: experts are dealt out in turn (vLLM's ``round_robin``), rather than an aligned share to each rank.
-    """
-
-    there: tuple[int, ...]
-    ranks: int
-    size: int
-    dealt: bool = False
-
-    @property
-    def experts(self) -> str:
-        """Their experts, as words."""
-        if self.dealt:
-            return f"{', '.join(map(str, self.there[:SHOWN]))} and every {self.ranks}th from there"
-        first = [f"{self.size * rank}-{self.size * (rank + 1) - 1}" for rank in self.there[:SHOWN]]
-        return ", ".join([*first, *(["..."] if len(self.there) > SHOWN else [])])
-
-
-def held_ranks(load: npt.NDArray[np.float64]) -> Ranks | None:
-    """Return the ranks whose experts have all the load; None where all have some.
-
-    The experts of a rank are an aligned share of all. A router leaves experts out here and there, but not a whole share
-    of them in all layers.
-
-    Parameters
-    ----------
-    load : (L, E) float64
-        Layers without any load say nothing.
-
-    Returns
-    -------
-    Ranks or None
-        One rank where the smallest aligned share that has everything is one; else the largest shares, several of
-        which have tokens and the others none.
-    """
-    experts = load.shape[1]
-    used = load.any(axis=0)
-    layers, unused = int(load.any(axis=1).sum()), int(experts - used.sum())
-    if not 0 < unused < experts:
-        return None
-    at = np.flatnonzero(used)
-    first, last = int(at[0]), int(at[-1])
-    sizes = [size for size in range(1, experts) if experts % size == 0]
-    for size in sizes:
-        if first // size == last // size:
-            alone = Ranks(there=(first // size,), ranks=experts // size, size=size)
-            return None if layers == 1 and size == 1 else alone
-    for ranks in reversed(sizes):  # the most ranks first: the smallest share that has everything
-        if ranks > 1 and len(of := np.unique(at % ranks)) == 1 and len(at) > MOSTLY * experts / ranks:
-            return Ranks(there=tuple(of.tolist()), ranks=ranks, size=experts // ranks, dealt=True)
-    if layers * unused < SEVERAL_CELLS:
-        return None
-    for size in (size for size in reversed(sizes) if size > 1):
-        part = used.reshape(-1, size).mean(axis=1)
-        if ((part > MOSTLY) | (part == 0)).all():
-            return Ranks(there=tuple(np.flatnonzero(part).tolist()), ranks=experts // size, size=size)
-    return None
+SINGLE_CELLS = 8  # without tokens that are no chance, for one rank where only weights are known; by trial
 
 
 def rank_findings(evidence: Evidence, model: ModelLayout | None) -> Iterator[Finding]:
@@ -118,12 +50,39 @@ def rank_findings(evidence: Evidence, model: ModelLayout | None) -> Iterator[Fin
 
 
 def missing_ranks(provenance: Provenance, known: bool) -> Iterator[Finding]:
-    """Tell ranks whose files are not there; `known`: whether the loads tell it already.
+    """Tell ranks whose slots or files are not there; `known`: whether the loads of experts tell it already.
 
-    Ranks in equal steps from 0 on are all: those between them compute the same tokens and may record nothing.
+    Several ranks in equal steps from 0 on are all: those between them compute the same tokens and may record nothing.
+    Rank 0 alone may be all or one of many, which no file says.
     """
-    there = provenance.ranks
-    if known or not there or there == tuple(range(0, there[-1] + 1, there[1] if len(there) > 1 else 1)):
+    there, held = provenance.ranks, provenance.held
+    if known:
+        return
+    if held is not None:
+        which = f"rank {held.there[0]}" if len(held.there) == 1 else f"{len(held.there)} ranks"
+        yield Finding(
+            code="single_rank",
+            severity="warning",
+            detail=f"Only physical slots {held.experts} of {held.ranks * held.size} have tokens, in all layers: those "
+            f"of {which} of {held.ranks}, most likely. Experts that only other ranks hold are unused in a plan's eyes: "
+            "they are crowded onto few GPUs, which the real traffic overloads.",
+            remedy="Give the files of all ranks together, or sum their counts; or record what is summed over ranks.",
+            words=f"tokens in the slots of {which} only ({held.experts} of {held.ranks * held.size})",
+        )
+        return
+    if there == (0,):
+        yield Finding(
+            code="single_rank",
+            severity="warning",
+            detail="Only rank 0's file is there, and every rank writes one. If there were more, what the other ranks' "
+            "tokens, or experts, have to do is not counted: a plan balances rank 0's share of the traffic, and the "
+            "whole of it is less even than the figures say.",
+            remedy="Give the files of all ranks together (their folder). If there was one rank only, or all ranks "
+            "compute the same tokens (tensor parallelism without data-parallel attention), this is all.",
+            words="rank 0's file only",
+        )
+        return
+    if not there or there == tuple(range(0, there[-1] + 1, there[1] if len(there) > 1 else 1)):
         return
     lacking = sorted(set(range(there[-1])) - set(there))
     yield Finding(

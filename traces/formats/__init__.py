@@ -16,7 +16,7 @@ from traces.decoding.files import TraceFile
 from traces.decoding.sources import open_path
 from traces.decoding.unpacking import UnpackLimits
 from traces.formats.hints import Hints
-from traces.formats.mistaken import no_such_format, refuse_config, refuse_unrouted, unknown_content
+from traces.formats.mistaken import no_such_format, refuse_by_layer, refuse_config, refuse_unrouted, unknown_content
 from traces.formats.opened import Opened
 from traces.formats.reader import Reader
 from traces.formats.registry import READERS
@@ -192,6 +192,8 @@ def _open(
 def _open_file(file: TraceFile, named: Reader | None, hints: Hints) -> Trace | LoadCounts:
     refuse_marks(file.head, file.name)
     refuse_config(file)
+    if named is None:
+        refuse_by_layer(file)
     reader = named or next((reader for reader in READERS if reader.sniff(file)), None)
     if reader is None:
         refuse_marks(file.head, file.name, utf8=True)

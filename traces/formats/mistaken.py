@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -11,7 +12,7 @@ from traces.formats.reader import Reader
 from traces.formats.shared.answers import is_answers, routed_fields
 from traces.support.errors import InputError
 
-__all__ = ["RECORD_ROUTED", "no_such_format", "refuse_config", "refuse_unrouted", "unknown_content"]
+__all__ = ["RECORD_ROUTED", "no_such_format", "refuse_by_layer", "refuse_config", "refuse_unrouted", "unknown_content"]
 
 CONFIG_KEYS = frozenset({"num_hidden_layers", "architectures", "hidden_size", "text_config"})
 RECORD_ROUTED = (
@@ -19,6 +20,7 @@ RECORD_ROUTED = (
     "`return_routed_experts` in a request to SGLang or LMDeploy, routed_experts among `nvext.extra_fields` of Dynamo."
 )
 SHOWN_BYTES = 24
+LAYER_KEY = re.compile(r"(?:(?:model\.)?layers?[_ .:-]?)?\d{1,5}", re.IGNORECASE)
 
 
 def refuse_config(file: TraceFile) -> None:
@@ -35,6 +37,23 @@ def refuse_config(file: TraceFile) -> None:
         detail = "This is the config of a model: it says which layers have experts, not what tokens chose."
         remedy = "Give the recorded trace, and this file as `model` beside it."
         raise InputError.of("is_a_config", file.name, detail, remedy)
+
+
+def refuse_by_layer(file: TraceFile) -> None:
+    """Refuse an object that has an entry per layer: it may hold counts of experts, or ids of tokens.
+
+    Raises
+    ------
+    InputError
+    """
+    if file.head.lstrip()[:1] != b"{":
+        return
+    keys = first_keys(file)
+    if keys and all(LAYER_KEY.fullmatch(key) for key in keys):
+        detail = "This object has an entry per layer, which is no known format: of counts, or of ids, nothing says."
+        remedy = 'Write counts as {"logical_count": [[...], ...]}, a row per layer, or as a table layer,expert,count; '
+        remedy += "ids of tokens as arrays (tokens, layers, top-k) in .npz."
+        raise InputError.of("by_layer", file.name, detail, remedy)
 
 
 def refuse_unrouted(file: TraceFile) -> None:

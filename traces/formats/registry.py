@@ -12,13 +12,13 @@ from traces.formats import (
     npz,
     parquet,
     policylang,
-    tensorrt_llm,
     vllm_ascend,
 )
 from traces.formats.megatron import router_trace, tokens_per_expert
 from traces.formats.reader import Reader
 from traces.formats.sglang import logical_count, per_pass, per_token, stat
 from traces.formats.sglang import routed as sglang_routed
+from traces.formats.tensorrt_llm import statistics
 from traces.formats.transformers import archive
 from traces.formats.vllm import eplb_stats
 from traces.formats.vllm import routed as vllm_routed
@@ -34,7 +34,7 @@ READERS: tuple[Reader, ...] = (
     eplb_stats.READER,
     router_trace.READER,
     tokens_per_expert.READER,
-    tensorrt_llm.READER,
+    statistics.READER,
     moetuner.READER,
     flame.READER,
     llama_csv.READER,

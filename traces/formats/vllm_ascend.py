@@ -21,6 +21,7 @@ request 4876, which saves it with `numpy.save`; ``vllm_ascend/eplb/eplb_loggers.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,14 @@ from traces.formats.hints import Hints
 from traces.formats.reader import Reader
 from traces.formats.shared.counts import add_slots, checked_counts
 from traces.formats.shared.matrices import MATRIX_BYTES, MAX_LAYERS
+from traces.held_ranks import held_slots
 from traces.support.errors import InputError, Violations
 
 __all__ = ["READER"]
 
 MAP_KEYS = {"moe_layer_count", "layer_list"}
 MAP_BYTES = 64 << 20
+CERTAIN = 6  # devices of all layers that hold an id: more than replicas of a hot expert do by chance
 
 
 def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
@@ -83,25 +86,36 @@ def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
     load = np.zeros((0, 0))
     for file, part in zip(arrays, heat, strict=True):
         load = add_slots(load, held.reshape(layers, -1), part.reshape(layers, -1), f"{file.name}#")
+    alone = held_slots(sum(heat[1:], heat[0]).reshape(layers, -1)) if devices > 1 else None
+    what = ""
     if maps and (cut := _without_shared(load, held, hints)) is not None:
+        what = "Shared experts of mix_placement, on every device, are no routed experts; their loads were left out"
+        what += "." if hints.experts is not None else f": id {cut.shape[1]} and above, as nobody states `num_experts`."
         load = cut
-        notes.append(
-            "Shared experts of mix_placement, on every device, are no routed experts; their loads were left out."
-        )
     axes = Axes.settle(bundle, hints, layers, lambda: -1, num_experts=load.shape[1])
     if other := len(bundle.files) - len(arrays) - len(maps):
         notes.append(f"{other} other files were left out.")
-    return checked_counts(bundle.name, "vllm_ascend", axes, load, f"sha256:{bundle.sha256()}", notes=notes)
+    counts = checked_counts(bundle.name, "vllm_ascend", axes, load, f"sha256:{bundle.sha256()}", notes=notes)
+    return replace(counts, provenance=replace(counts.provenance, held=alone).without_beyond(what))
 
 
 def _without_shared(
     load: npt.NDArray[np.float64], held: npt.NDArray[np.int64], hints: Hints
 ) -> npt.NDArray[np.float64] | None:
-    """Return the loads without ids from E on, if every device holds as many of them; None if not, or there are none."""
-    if hints.experts is None or load.shape[1] <= hints.experts:
+    """Return the loads without ids from E on, if every device holds as many of them; None if not, or there are none.
+
+    Where nobody states E, the last ids are shared ones if every device holds each of them once, in every layer.
+    """
+    experts = hints.experts
+    if experts is None and held.shape[1] > 1 and held.shape[0] * held.shape[1] >= CERTAIN:
+        experts = load.shape[1]
+        while experts > 1 and ((held == experts - 1).sum(axis=2) == 1).all():
+            experts -= 1
+        experts = None if experts == 1 else experts  # all on every device: those are replicas
+    if experts is None or load.shape[1] <= experts:
         return None
-    each = (held >= hints.experts).sum(axis=2)
-    return load[:, : hints.experts].copy() if (each == each.flat[0]).all() else None
+    each = (held >= experts).sum(axis=2)
+    return load[:, :experts].copy() if (each == each.flat[0]).all() else None
 
 
 def _is_array(file: TraceFile) -> bool:

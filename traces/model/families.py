@@ -56,8 +56,8 @@ WITHOUT_FIELDS = {
         " qwen3_vl_moe qwen4_exp solar_open"
     ),
     1: (
-        "afmoe axk1 axk2 dots3_note ernie4_5_vl_moe exaone_moe glm4v_moe hy_v3 hy_v4 hy_v4_vl kimi_linear laguna"
-        " mimo_v2_flash mistral_large4 unlimited_ocr"
+        "afmoe axk1 axk2 dots3_note ernie4_5_moe_vl ernie4_5_vl_moe exaone_moe glm4v_moe hy_v3 hy_v4 hy_v4_vl"
+        " kimi_linear laguna mimo_v2_flash mistral_large4 unlimited_ocr"
     ),
     2: "lfm2_moe",
     3: "beam glm5_next step3p5 step3p7",

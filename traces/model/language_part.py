@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from traces.model.fields import EXPERTS, LAYERS, TOP_K
+from traces.model.mistral_params import is_params, renamed
 from traces.support.errors import InputError, Violations
 
 __all__ = ["Part", "language_part"]
@@ -15,6 +16,9 @@ __all__ = ["Part", "language_part"]
 FIRST = ("text_config", "language_config", "llm_config", "language_model_config", "thinker_config", "decoder_config")
 BLOCKS = ("hybrid_override_pattern", "layers_block_type")
 DEPTH = 4
+# Fields that ERNIE's models of text and pictures have twice: for the experts of text, then for those of pictures.
+TWICE = ("moe_num_experts", "moe_k", "moe_layer_start_index", "moe_layer_end_index", "moe_intermediate_size")
+EXPERTS_PARTS = ("ffn_config", "moe_config")
 SAID_ONCE = ("first_k_dense_replace", "moe_layer_freq", "num_nextn_predict_layers", *LAYERS, *EXPERTS, *TOP_K)
 
 
@@ -61,7 +65,9 @@ def language_part(content: Any, place: str) -> Part:
     rest = [part.place for part in parts if part is not chosen and _has_experts(part.fields)]
     # A part that contains the chosen one repeats it.
     others = tuple(other for other in rest if not chosen.place.startswith(other))
-    return Part(fields=chosen.fields, place=chosen.place, types=chosen.types, others=others)
+    fields, twice = _of_text(chosen.fields)
+    others = (*others, *(f"{chosen.place}/{name}/1 (pictures)" for name in twice[:1]))
+    return Part(fields=fields, place=chosen.place, types=chosen.types, others=others)
 
 
 def _parts(content: Mapping[str, Any], place: str, above: tuple[str, ...], depth: int) -> Iterator[Part]:
@@ -78,9 +84,25 @@ def _parts(content: Mapping[str, Any], place: str, above: tuple[str, ...], depth
 
 
 def _flattened(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """DBRX keeps the fields of its experts in a part of their own."""
-    experts = content.get("ffn_config")
-    return {**experts, **content} if isinstance(experts, dict) else content
+    """DBRX, and Mistral's own ``params.json``, keep the fields of their experts in a part of their own."""
+    if is_params(content):
+        return renamed(content)
+    for name in EXPERTS_PARTS:
+        experts = content.get(name)
+        if isinstance(experts, dict):
+            return {**experts, **content}
+    return content
+
+
+def _of_text(fields: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """Return the fields for the experts of text, and the names of those that were said for pictures, too.
+
+    ERNIE-4.5-VL has two sets of experts in a layer, each with its own router: ``ernie45_vl_moe.py`` of vLLM.
+    """
+    if not any(isinstance(fields.get(name), list) for name in ("moe_layer_start_index", "moe_layer_end_index")):
+        return fields, []
+    twice = [name for name in TWICE if isinstance(fields.get(name), list) and len(fields[name]) == 2]
+    return {**fields, **{name: fields[name][0] for name in twice}}, twice
 
 
 def _has_experts(fields: Mapping[str, Any]) -> bool:

@@ -93,6 +93,12 @@ class ModelLayout:
         if groups is not None and (groups < 1 or (experts is not None and experts % groups)):
             detail = f"{experts} experts do not fill {groups} groups."
             found.add("num_groups", "/num_groups", detail, "Give a divisor of the number of experts.")
+        elif groups is not None and self.groups_per_token is not None and not found.found:
+            chosen = self.groups_per_token
+            reached = (experts or MAX_EXPERTS * groups) // groups * chosen
+            if not 1 <= chosen <= groups or (self.top_k or 0) > reached:
+                detail = f"{self.top_k} experts per token out of {chosen} of {groups} groups, {reached} experts in all."
+                found.add("num_groups", "/groups_per_token", detail, "Correct the groups, or the experts per token.")
         found.raise_if_any()
 
     @classmethod

@@ -187,6 +187,11 @@ def _frequency(fields: Fields, layers: int, extra: int) -> Chosen | None:
     return list(range(step - 1, layers, step)), "moe_layer_frequency"
 
 
+def _beside(fields: Fields, layers: int, extra: int) -> Chosen | None:
+    """Grok-2: a dense network stands beside the experts of every layer, which is why there is a width of both."""
+    return (list(range(layers)), "residual_moe") if fields.values.get("residual_moe") is True else None
+
+
 # What lists layers comes before what counts them: code that has both goes by the list.
 RULES: tuple[Callable[[Fields, int, int], Chosen | None], ...] = (
     _kinds,
@@ -198,4 +203,5 @@ RULES: tuple[Callable[[Fields, int, int], Chosen | None], ...] = (
     _offset,
     _dense_first,
     _frequency,
+    _beside,
 )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from placement.loads.policies import FAIR, SAME_NODE
 from traces.support.mixing import mix
 
-__all__ = ["choose_replica", "fair_hashes", "fair_pick", "home_ranks"]
+__all__ = ["choose_from_home", "choose_replica", "fair_hashes", "fair_pick", "home_ranks"]
 
 IntArray = npt.NDArray[np.integer[Any]]
 
@@ -36,7 +36,10 @@ def fair_hash(row: int, layer: int, expert: int) -> np.uint64:
 @numba.njit(nogil=True, cache=True, inline="always")
 def fair_pick(row: int, layer: int, expert: int, count: int) -> int:
     """Return which of `count` equal replicas a token uses."""
-    return int(np.int64(fair_hash(row, layer, expert) % np.uint64(count)))  # int alone stays unsigned
+    drawn = fair_hash(row, layer, expert)
+    if count == 2:  # most often; a division takes longer than the hash
+        return int(np.int64(drawn & np.uint64(1)))
+    return int(np.int64(drawn % np.uint64(count)))  # int alone stays unsigned
 
 
 @numba.njit(nogil=True, cache=True)
@@ -95,3 +98,33 @@ def choose_replica(
                             return int(gpus[c])
                         wanted -= 1
     return int(gpus[fair_pick(row, layer, expert, count)])
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def choose_from_home(
+    gpus: IntArray, count: int, home: int, policy: int, node_of_gpu: IntArray, row: int, layer: int, expert: int
+) -> int:
+    """Return what `choose_replica` does for a token that is at its home rank only, by one look at each replica.
+
+    Parameters
+    ----------
+    gpus : (E, >= count) integers
+        Of each expert's replicas, ascending, so that those of a node are next to each other.
+    count : int
+        Replicas of the expert, two or more.
+    home : int
+    policy : int
+    """
+    if policy != FAIR:
+        node, near, first = node_of_gpu[home], 0, 0
+        for c in range(count):
+            gpu = int(gpus[expert, c])
+            if gpu == home:
+                return home
+            if node_of_gpu[gpu] == node:
+                if near == 0:
+                    first = c
+                near += 1
+        if policy == SAME_NODE and near > 0:
+            return int(gpus[expert, first + (fair_pick(row, layer, expert, near) if near > 1 else 0)])
+    return int(gpus[expert, fair_pick(row, layer, expert, count)])

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from placement.replay.kernels.choosing import choose_replica
+from placement.replay.kernels.choosing import choose_from_home, choose_replica
 
 __all__ = [
     "Cells",
@@ -168,50 +168,57 @@ def replay_dispatch(
     ids, rows, homes = tokens
     replica_gpus, replica_counts, policy, node_of_gpu = replicas
     traffic, fanout, away = sums
-    anchor = np.empty(1, np.int64)
     # Number of the token and layer that came last to each GPU and node: whether a place is new to it, in one look.
     seen_gpu, seen_node = np.full(len(node_of_gpu), -1, np.int64), np.full(len(node_of_gpu), -1, np.int64)
     T, L, K = ids.shape
+    here = np.empty(K, np.int64)
     number = 0
     for first in range(0, T, TILE):
         last = min(first + TILE, T)
         for layer in range(L):
             gpus_of, counts, messages = replica_gpus[layer], replica_counts[layer], traffic[layer]
-            load = cells.load[:, layer]
             gpus, nodes, active = 0, 0, 0
             off_gpu, off_node, far_gpus, far_nodes = 0, 0, 0, 0
             for t in range(first, last):
                 number += 1
-                home, cell, count = np.int64(homes[t]), cells.of_token[t], 0
+                home, count = np.int64(homes[t]), 0
                 home_node = node_of_gpu[home]
-                anchor[0] = home
                 for k in range(K):
                     e = ids[t, layer, k]
                     if e < 0:
                         continue
-                    gpu = int(gpus_of[e, 0])
+                    gpu = np.int64(gpus_of[e, 0])
                     if counts[e] > 1:
-                        gpu = choose_replica(gpus_of[e], counts[e], anchor, 1, policy, node_of_gpu, rows[t], layer, e)
-                    load[cell, gpu] += 1
-                    node = node_of_gpu[gpu]
-                    fresh_gpu, fresh_node = seen_gpu[gpu] != number, seen_node[node] != number
-                    seen_gpu[gpu] = seen_node[node] = number
-                    off_gpu += gpu != home
-                    off_node += node != home_node
-                    gpus += fresh_gpu
-                    nodes += fresh_node
-                    far_gpus += fresh_gpu and gpu != home
-                    far_nodes += fresh_node and node != home_node
-                    if dedup == DEDUP_NONE or (dedup == DEDUP_GPU and fresh_gpu):
-                        messages[home, gpu] += 1
-                    elif dedup == DEDUP_NODE:
-                        entry = entry_gpu[home, node]
-                        if fresh_node:
-                            messages[home, entry] += 1
-                        if fresh_gpu and gpu != entry:
-                            messages[entry, gpu] += 1
+                        gpu = np.int64(
+                            choose_from_home(gpus_of, counts[e], home, policy, node_of_gpu, rows[t], layer, np.int64(e))
+                        )
+                    here[count] = gpu
                     count += 1
                 active += count > 0
+                load = cells.load[cells.of_token[t], layer]
+                # No jumps from here on: what is new and what is far is as good as random, and a wrong guess of the
+                # processor costs more than an addition of 0.
+                for k in range(count):
+                    gpu = here[k]
+                    node = node_of_gpu[gpu]
+                    load[gpu] += 1
+                    fresh_gpu, fresh_node = np.int64(seen_gpu[gpu] != number), np.int64(seen_node[node] != number)
+                    seen_gpu[gpu] = seen_node[node] = number
+                    away_gpu, away_node = np.int64(gpu != home), np.int64(node != home_node)
+                    off_gpu += away_gpu
+                    off_node += away_node
+                    gpus += fresh_gpu
+                    nodes += fresh_node
+                    far_gpus += fresh_gpu & away_gpu
+                    far_nodes += fresh_node & away_node
+                    if dedup == DEDUP_NODE:
+                        entry = entry_gpu[home, node]
+                        messages[home, entry] += fresh_node
+                        messages[entry, gpu] += fresh_gpu & np.int64(gpu != entry)
+                    elif dedup == DEDUP_GPU:
+                        messages[home, gpu] += fresh_gpu
+                    else:
+                        messages[home, gpu] += 1
             fanout[layer, 0] += gpus
             fanout[layer, 1] += nodes
             fanout[layer, 2] += active

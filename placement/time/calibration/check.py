@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from placement.time.bottlenecks import forwarded_copies
 from placement.time.calibration.exchanges import CurveRows, curve_rows
 from placement.time.calibration.experts import MAX_ROWS, expert_rows, relative_errors
 from placement.time.calibration.tables import Kind, kind_of, read_table
@@ -179,5 +180,9 @@ def between(exchange: Exchange, rows: CurveRows) -> Floats | None:
     )
     copies = rows.gb * 1e9 / (wanted.hidden_size * wanted.vector_bytes)
     base = wanted.base_copies
-    predicted = exchange.ms(wanted.way, wanted.nodes, copies, shape, wanted.sms, base=base)
+    forwarded = None
+    if wanted.nodes > 1:
+        each = forwarded_copies(wanted.top_k, wanted.num_experts, wanted.nodes, wanted.gpus)
+        forwarded = copies * each / base
+    predicted = exchange.ms(wanted.way, wanted.nodes, copies, shape, wanted.sms, base=base, forwarded=forwarded)
     return None if np.isnan(predicted).any() else predicted

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import comb
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from placement.time.bottlenecks import (
+    MOST_GROUPS,
+    Bottleneck,
+    Way,
+    bottleneck_at,
+    distinct_places,
+    forwarded_copies,
+)
 from placement.time.calibration.experts import relative_errors
 from placement.time.calibration.fitting import Fit, fit
 from placement.time.calibration.tables import Columns, Kind, gpu_of
-from placement.time.exchange import CURVE_TERMS, Curve, Way, curve_terms
+from placement.time.exchange import CURVE_TERMS, ONE_PER_EXPERT, Curve, curve_terms
 from placement.time.experts import FittedError, joined
 
-__all__ = ["CurveRows", "base_copies", "curve_rows", "fit_curve"]
+__all__ = ["CurveRows", "base_copies", "curve_rows", "fit_bottlenecks", "fit_curve", "link_rates"]
 
 Floats = npt.NDArray[np.float64]
 BYTES = {"bfloat16": 2.0, "fp8": 1.03, "nvfp4": 0.5625, "default": 0.0, "half": 2.0, "int8": 1.0}
 DISPATCH_BYTES, COMBINE_BYTES = 1.03, 2.0  # 8-bit numbers with their scales go, 16-bit ones come back
-MOST_GROUPS = 4  # nodes per token that DeepEP's own test routes to
 NVLINK = {
     "alltoall_dispatch": "dispatch",
     "alltoall_combine": "combine",
     "alltoall_combine_low_precision": "combine",
 }
 LEAST_POINTS = 4
+LEAST_SMS = 3
+TIE = 0.05  # sum of log errors that a limit of links has to save; noise alone saves less
 LEFT_OUT = "every other number of tokens"
 
 
@@ -49,9 +57,7 @@ def base_copies(backend: str, top_k: int, experts: int, nodes: int, gpus: int) -
     if "low_latency" in backend or backend.endswith("_ll"):
         return top_k * (places - 1) / places
     groups = min(nodes, MOST_GROUPS) if nodes > 1 else places
-    whole = experts * groups // places
-    miss = comb(whole - whole // groups, top_k) / comb(whole, top_k) if whole >= top_k else 0.0
-    return max(groups * (1 - miss) * (places - 1) / places, 1e-3)
+    return max(distinct_places(top_k, experts * groups // places, groups) * (places - 1) / places, 1e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,3 +195,75 @@ def _fit(terms: Floats, measured: Floats) -> Fit:
     coefficients = np.zeros(terms.shape[1])
     coefficients[kept] = some
     return level, coefficients
+
+
+def link_rates(parts: Iterable[CurveRows]) -> dict[int, float]:
+    """Return milliseconds per gigabyte of the links between so many nodes, by back ends that leave nothing to SMs.
+
+    Kernels that send a copy per expert put it on the network at once: what they take per byte is what links take. The
+    faster direction tells it.
+
+    Parameters
+    ----------
+    parts : iterable of CurveRows
+        Of all back ends of one network.
+    """
+    found: dict[int, list[float]] = {}
+    for rows in parts:
+        if rows.backend in ONE_PER_EXPERT and rows.curve.nodes > 1:
+            per_token = rows.curve.base_copies * rows.curve.hidden_size * rows.curve.vector_bytes / 1e9
+            found.setdefault(rows.curve.nodes, []).append(_ms_per_token(rows) / per_token)
+    return {nodes: float(f"{min(rates):.4g}") for nodes, rates in found.items()}
+
+
+def fit_bottlenecks(parts: Iterable[CurveRows], links: Mapping[int, float]) -> tuple[Bottleneck, ...]:
+    """Tell what SMs and links take between nodes, of one back end, from measurements with several numbers of SMs.
+
+    Per direction and number of nodes, milliseconds per token over a number of SMs are the larger of ``a / SMs`` and
+    ``b``, with the least sum of absolute log errors. Kernels that send a copy per expert forward nothing.
+
+    Parameters
+    ----------
+    parts : iterable of CurveRows
+    links : mapping of int to float
+        Of `link_rates`: where more SMs were always faster, links were never seen to hold anything up; and of numbers
+        of nodes that were not measured.
+    """
+    found: dict[tuple[Way, int], dict[int, CurveRows]] = {}
+    for rows in parts:
+        if rows.curve.nodes > 1 and rows.curve.sms and rows.backend not in ONE_PER_EXPERT:
+            found.setdefault((rows.curve.way, rows.curve.nodes), {})[rows.curve.sms] = rows
+    known = []
+    for (way, nodes), by_sms in sorted(found.items()):
+        if len(by_sms) < LEAST_SMS:
+            continue
+        sms = np.array(list(by_sms), float)
+        slopes = np.array([_ms_per_token(rows) for rows in by_sms.values()])
+        curve = next(iter(by_sms.values())).curve
+        forwarding, link = min(
+            ((a, b) for a in slopes * sms for b in (0.0, *slopes)),
+            key=lambda pair: np.abs(np.log(np.maximum(pair[0] / sms, pair[1]) / slopes)).sum() + (pair[1] > 0) * TIE,
+        )
+        vector = curve.hidden_size * curve.vector_bytes / 1e9
+        forwarded = forwarded_copies(curve.top_k, curve.num_experts, nodes, curve.gpus)
+        known.append(
+            Bottleneck(
+                way=way,
+                nodes=nodes,
+                sm_ms_per_gb=float(f"{forwarding / (forwarded * vector):.4g}"),
+                link_ms_per_gb=float(f"{link / (curve.base_copies * vector) or links.get(nodes, 0.0):.4g}"),
+            )
+        )
+    for way in sorted({each.way for each in known}):
+        mine = [each for each in known if each.way == way]
+        there = {each.nodes for each in mine}
+        known += [replace(bottleneck_at(n, mine), link_ms_per_gb=links[n]) for n in sorted(links) if n not in there]
+    return tuple(known)
+
+
+def _ms_per_token(rows: CurveRows) -> float:
+    """Return the slope of the upper half of the numbers of tokens, where start-up no longer counts."""
+    upper = np.argsort(rows.tokens)[len(rows.tokens) // 2 :]
+    first, rest = upper[0], upper[1:]
+    slopes = (rows.measured[rest] - rows.measured[first]) / (rows.tokens[rest] - rows.tokens[first])
+    return float(np.median(slopes))

@@ -7,7 +7,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from placement.time.calibration.exchanges import curve_rows, fit_curve
+from placement.time.calibration.exchanges import CurveRows, curve_rows, fit_bottlenecks, fit_curve, link_rates
 from placement.time.calibration.experts import expert_rows, fit_experts
 from placement.time.calibration.tables import gpu_of, kind_of, read_table
 from placement.time.catalogue import Coefficients
@@ -125,6 +125,7 @@ def calibrate(
     """
     kernels: dict[tuple[str, str, str], ExpertKernel] = {}
     curves: dict[str, list[tuple[Curve, str]]] = {}
+    measured: dict[str, list[CurveRows]] = {}
     for path in map(Path, paths):
         name = str(path.relative_to(root)) if root is not None and path.is_relative_to(root) else path.name
         if report is not None:
@@ -141,10 +142,13 @@ def calibrate(
         else:
             for points in curve_rows(columns, kind):
                 curves.setdefault(points.backend, []).append((fit_curve(points), name))
+                measured.setdefault(points.backend, []).append(points)
+    links = link_rates(rows for each in measured.values() for rows in each)
     exchanges = [
         Exchange(
             backend=backend,
             curves=tuple(curve for curve, _ in found),
+            bottlenecks=fit_bottlenecks(measured[backend], links),
             source=", ".join(dict.fromkeys(name for _, name in found)),
         )
         for backend, found in curves.items()

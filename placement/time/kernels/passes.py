@@ -11,8 +11,9 @@ import numpy.typing as npt
 from placement.replay.kernels.choosing import choose_replica
 from placement.replay.kernels.replay import DEDUP_GPU, DEDUP_NODE, DEDUP_NONE, Replicas, Tokens
 
-__all__ = ["PassSums", "count_context", "count_dispatch"]
+__all__ = ["RELAYED", "PassSums", "count_context", "count_dispatch"]
 
+RELAYED = 9  # beside DEDUP_NONE and so on: a copy per expert, first to the rank of the target's index in its own node
 Counts = npt.NDArray[np.int64]
 IntArray = npt.NDArray[np.integer[Any]]
 
@@ -75,7 +76,7 @@ def count_dispatch(
     slots : (L, E, M) int32
         Slots of the replicas.
     dedup : int
-        DEDUP_NONE, DEDUP_GPU or DEDUP_NODE.
+        DEDUP_NONE, DEDUP_GPU, DEDUP_NODE or RELAYED.
     entry_gpu : (G, N) int64
         Where copies of a GPU arrive in a node.
     sums : PassSums
@@ -114,6 +115,10 @@ def count_dispatch(
                 sums.rows[layer, gpu] += fresh_gpu
                 if dedup == DEDUP_NONE or (dedup == DEDUP_GPU and fresh_gpu):
                     send(sums, nodes, layer, home, gpu)
+                elif dedup == RELAYED:
+                    relay = int(entry_gpu[gpu, nodes[home]])
+                    send(sums, nodes, layer, home, relay)
+                    send(sums, nodes, layer, relay, gpu)
                 elif dedup == DEDUP_NODE:
                     entry = int(entry_gpu[home, nodes[gpu]])
                     if fresh_node:

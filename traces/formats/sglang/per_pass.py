@@ -13,6 +13,7 @@ from traces.formats.hints import Hints
 from traces.formats.reader import Reader
 from traces.formats.sglang.loads import fold_load, loads_of
 from traces.formats.sglang.records import bundle_keys, open_recording, opened_in_turn
+from traces.held_ranks import held_slots
 from traces.support.errors import InputError
 
 __all__ = ["READER"]
@@ -37,7 +38,8 @@ def open_per_pass(bundle: Bundle, hints: Hints) -> LoadCounts:
     passes = len({record.order[0] for record in recording.records})
     note = f"Counts of {passes} passes were summed over {len(recording.ranks)} ranks."
     counts = loads_of(bundle, hints, READER.name, load, (note, *recording.notes), logical=recording.num_experts)
-    return replace(counts, provenance=counts.provenance.of_ranks(recording.ranks))
+    held = held_slots(sum(physical[1:], physical[0]))
+    return replace(counts, provenance=replace(counts.provenance.of_ranks(recording.ranks), held=held))
 
 
 READER = Reader(

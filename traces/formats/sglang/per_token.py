@@ -25,17 +25,26 @@ from traces.trace import Trace
 __all__ = ["READER"]
 
 PREFILL, DECODE = 1, 2
+MAX_SHARED = 64  # fused shared experts, whose ids go on after the slots
 EXTENDED = "records.topk_ids_of_layer"
 
 
 @dataclass
 class _Scan:
-    """What a pass over all ids finds."""
+    """What a pass over all ids finds.
+
+    `largest` is the largest id, `first_beyond` the first place of one above the slots; `one_each` is False where a list
+    has several of those, or none.
+    """
 
     used: npt.NDArray[np.bool_]
+    largest: int = -1
+    one_each: bool = True
+    first_beyond: str = ""
     tokens: int = 0
     padding: int = 0
     top_k: int = 0
+    width: int = 0
     positions: bool = True
     modes: set[int | None] = field(default_factory=set)
 
@@ -43,14 +52,22 @@ class _Scan:
         """Take in the (layers, tokens, width) ids of one record."""
         if ids.size == 0:
             return
-        if ids.min() < -1 or ids.max() >= slots:
-            detail = f"A physical id is not between -1 and {slots - 1}, as the map has {slots}."
-            remedy = "Check the recording. If a shared expert is fused with the routed ones, record without that."
-            raise InputError.of("id_out_of_range", record.place, detail, remedy)
+        largest = int(ids.max())
+        if ids.min() < -1 or largest >= slots + MAX_SHARED:
+            raise _out_of_range(record.place, slots)
         there = ids >= 0
+        routed = there
+        self.largest = max(self.largest, largest)
+        if largest >= slots:
+            above = ids >= slots
+            routed = there & ~above
+            self.first_beyond = self.first_beyond or record.place
+            self.one_each &= bool((above.sum(axis=2) == there.any(axis=2)).all())
+        elif there.any():
+            self.one_each = False
         self.used |= there.any(axis=(1, 2))
-        columns = np.flatnonzero(there.any(axis=(0, 1)))
-        self.top_k = max(self.top_k, int(columns.max(initial=-1)) + 1)
+        self.top_k = max(self.top_k, _width(routed))
+        self.width = max(self.width, _width(there))
         padding = ids.shape[1] - int(np.count_nonzero(there.any(axis=(0, 2))))
         self.padding += padding
         self.tokens += ids.shape[1] - padding
@@ -69,6 +86,11 @@ def open_per_token(bundle: Bundle, hints: Hints) -> Trace:
         raise InputError.of(
             "zero_tokens", bundle.name, "No token chose an expert.", "Record while requests are served."
         )
+    asked = hints.beyond_is_none or hints.lenient
+    if scan.first_beyond and not asked and not scan.one_each:
+        raise _out_of_range(scan.first_beyond, slots)
+    fused = bool(scan.first_beyond) and scan.one_each and scan.top_k > 0 and not hints.beyond_is_none
+    top_k = scan.top_k if fused else scan.width
     rows, layer_notes = moe_rows(bundle.name, hints, scan.used, certain=True)
     experts = recording.num_experts(rows)
     axes = axes_of_rows(bundle, hints, rows, largest_id=-1, num_experts=experts)
@@ -88,22 +110,44 @@ def open_per_token(bundle: Bundle, hints: Hints) -> Trace:
         columns.append("token_pos")
     if scan.modes <= {PREFILL, DECODE}:
         columns.append("phase")
-    tokens_per_batch(1, len(rows) * scan.top_k * 8, bundle.name)
+    tokens_per_batch(1, len(rows) * top_k * 8, bundle.name)
+    above = np.full(max(0, scan.largest - slots + 1), -1) if fused else experts + np.arange(scan.largest - slots + 1)
 
     def read(max_tokens: int) -> Iterator[Batch]:
-        step = tokens_per_batch(max_tokens, len(rows) * scan.top_k * 8, bundle.name)
-        return _batches(recording, rows, scan.top_k, step, columns)
+        step = tokens_per_batch(max_tokens, len(rows) * top_k * 8, bundle.name)
+        return _batches(recording, rows, top_k, above, step, columns)
 
     trace = axes.trace(
         bundle,
         READER.name,
         notes,
-        top_k=scan.top_k,
+        top_k=top_k,
         num_tokens=scan.tokens,
         columns=frozenset(columns),
         read=read,
     )
-    return replace(trace, provenance=trace.provenance.of_ranks(recording.ranks))
+    what = ""
+    if fused:
+        shared = f"Id {slots}" if scan.largest == slots else f"Ids {slots}-{scan.largest}"
+        what = (
+            f"{shared}, above the {slots} physical experts, stands once in every list: a shared expert that is fused "
+        )
+        what += f"with the routed ones. It was read as none, which leaves {top_k} experts per token."
+    return replace(trace, provenance=trace.provenance.of_ranks(recording.ranks).without_beyond(what))
+
+
+def _width(there: npt.NDArray[np.bool_]) -> int:
+    """Return the columns up to the last one with an id, of (layers, tokens, width)."""
+    return int(np.flatnonzero(there.any(axis=(0, 1))).max(initial=-1)) + 1
+
+
+def _out_of_range(place: str, slots: int) -> InputError:
+    detail = f"A physical id is not between -1 and {slots - 1}, as the map has {slots}. A fused shared expert would be "
+    detail += f"id {slots} once in every list, which is read as none."
+    remedy = (
+        f"Check the recording; or treat ids from {slots} on as none: `ids_beyond_experts` none, with `num_experts`."
+    )
+    return InputError.of("id_out_of_range", place, detail, remedy)
 
 
 def _distinct(recording: Recording, copies: Counter[int]) -> Iterator[tuple[Record, npt.NDArray[np.integer[Any]]]]:
@@ -136,12 +180,16 @@ def _digest(record: Record, ids: npt.NDArray[np.integer[Any]]) -> bytes:
 
 
 def _batches(
-    recording: Recording, rows: npt.NDArray[np.int64], top_k: int, step: int, columns: list[str]
+    recording: Recording,
+    rows: npt.NDArray[np.int64],
+    top_k: int,
+    above: npt.NDArray[np.int64],
+    step: int,
+    columns: list[str],
 ) -> Iterator[Batch]:
-    # The last entry stands for -1: that is where NumPy finds it.
-    tables = [
-        np.pad(file.logical[rows], ((0, 0), (0, 1)), constant_values=-1).astype(np.int16) for file in recording.files
-    ]
+    # Ids above the slots follow them. The last entry stands for -1: that is where NumPy finds it.
+    last = np.broadcast_to(np.append(above, -1), (len(rows), len(above) + 1))
+    tables = [np.concatenate([file.logical[rows], last], axis=1).astype(np.int16) for file in recording.files]
     start = 0
     for record, ids in _distinct(recording, Counter()):
         physical = ids[rows, :, :top_k]

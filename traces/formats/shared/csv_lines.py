@@ -61,7 +61,9 @@ def parsed(
         If a line is no row of numbers, or has other columns.
     """
     try:
-        values = np.loadtxt(io.BytesIO(lines), delimiter=delimiter_of(file), comments=None, ndmin=2, usecols=used)
+        values = np.loadtxt(
+            io.BytesIO(lines), delimiter=delimiter_of(file), comments=None, ndmin=2, usecols=used, quotechar='"'
+        )
     except ValueError as error:
         place, detail = f"{file.name}#line {start} and on", f"A line is no row of numbers: {str(error)[:120]}."
         remedy = "Correct the line; leave out columns of names, and write decimals with a point."

@@ -86,6 +86,8 @@ def merged_dumps(bundle: Bundle, open_one: Callable[[TraceFile], LoadCounts]) ->
             format=opened.provenance.format,
             notes=(*own, *notes, *missing_note(np.array(sorted(unrecorded), dtype=np.int64))),
             full_buffer=max((counts.provenance.full_buffer or 0 for counts in looked.values()), default=0) or None,
+            ranks=tuple(sorted({rank for counts in looked.values() for rank in counts.provenance.ranks})),
+            held=next(iter(held)) if len(held := {counts.provenance.held for counts in looked.values()}) == 1 else None,
         ),
         digest=f"sha256:{bundle.sha256()}",
         affinity=None,

@@ -12,7 +12,7 @@ https://github.com/vllm-project/vllm/pull/41141
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from traces.formats.hints import Hints
 from traces.formats.reader import Reader
 from traces.formats.shared.counts import add_slots, checked_counts
 from traces.formats.shared.matrices import MAX_LAYERS
+from traces.held_ranks import held_slots
 from traces.support.errors import InputError
 
 __all__ = ["READER"]
@@ -42,6 +43,7 @@ class _Sum:
     load: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     meta: dict[str, int] = field(default_factory=dict)
     slots: npt.NDArray[np.int64] | None = None
+    physical: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     last_step: int | None = None
     records: int = 0
     idle: int = 0
@@ -90,6 +92,8 @@ class _Sum:
             self.sizes += self.slots.shape != slots.shape
             self.maps += self.slots.shape == slots.shape and bool((self.slots != slots).any())
         self.load, self.slots = add_slots(self.load, slots, counts, place), slots
+        # Since the number of slots changed last.
+        self.physical = self.physical + counts if self.physical.shape == counts.shape else counts
         step = record.get("step")
         if type(step) is not int:
             raise InputError.of("value_type", f"{place}/step", f"{step!r:.40} is no step.", "Record it again.")
@@ -134,9 +138,10 @@ def open_eplb_stats(file: TraceFile, hints: Hints) -> LoadCounts:
         raise InputError.of("zero_tokens", file.name, f"There is no {STATS} record.", "Check the recording.")
     # The map names every expert, so the largest id is exact.
     axes = Axes.settle(file, hints, len(total.load), lambda: -1, num_experts=total.load.shape[1])
-    return checked_counts(
+    counts = checked_counts(
         file.name, "vllm_eplb_stats", axes, total.load, f"sha256:{file.sha256()}", notes=total.notes()
     )
+    return replace(counts, provenance=replace(counts.provenance, held=held_slots(total.physical)))
 
 
 def _matrix(record: dict[str, Any], name: str, place: str) -> npt.NDArray[Any]:

@@ -11,11 +11,9 @@ References
 
 from __future__ import annotations
 
-import itertools
 import json
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,9 +27,8 @@ from traces.formats.axes import Axes
 from traces.formats.hints import Hints
 from traces.formats.reader import Reader
 from traces.formats.shared.counts import MAX_CELLS, checked_counts
-from traces.formats.shared.matrices import MAX_LAYERS
+from traces.formats.tensorrt_llm.ranks import RankTensors, ranks_of, same_tensors, without_copies
 from traces.support.errors import InputError, Violations
-from traces.support.shown import layers_that
 from traces.trace import Trace
 
 __all__ = ["READER"]
@@ -40,16 +37,6 @@ META_KEYS = ("num_experts", "num_experts_per_token")
 META_BYTES = 1 << 20
 SUFFIX = ".safetensors"
 SHOWN_FILES = 4
-RANK = re.compile(r"rank_?(\d{1,6})")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Rank:
-    """The tensors of one rank, and its complete iterations."""
-
-    number: int
-    tensors: TensorFile
-    iterations: dict[int, list[int]]
 
 
 def open_bundle(bundle: Bundle, hints: Hints) -> Trace | LoadCounts:
@@ -91,25 +78,25 @@ def open_bundle(bundle: Bundle, hints: Hints) -> Trace | LoadCounts:
 def _open_counts(
     bundle: Bundle, hints: Hints, meta: dict[str, int], parts: list[tuple[str, TensorFile]], notes: list[str]
 ) -> LoadCounts:
-    ranks, layers, dropped = _ranks(parts)
-    experts = next(iter(ranks[0].tensors.shapes.values()))[0]
+    ranks, layers, dropped = ranks_of(parts)
+    experts, beyond = _experts(ranks, meta, hints)
     if len(layers) * experts > MAX_CELLS:
         raise InputError.of("too_large", bundle.name, f"{len(layers)} layers of {experts} experts.", "Check the file.")
     found = Violations()
     for rank in ranks:
         for (iteration, layer), shape in rank.tensors.shapes.items():
-            if shape != (experts,):
+            if shape[0] not in (experts, experts + beyond) and len(found.found) < SHOWN_FILES:
                 place = f"{rank.tensors.file.name}#/{iteration}_{layer}"
                 found.add("load_shape", place, f"Shape {shape} is not ({experts},).", "Give one model's statistics.")
     if meta.get("num_experts", experts) != experts:
         detail = f"meta_info.json says {meta['num_experts']} experts, the tensors {experts}."
         found.add("num_experts_differ", bundle.name, detail, "Give the files of one recording.")
     found.raise_if_any()
-    load = np.zeros((len(layers), experts))
+    load = np.zeros((len(layers), experts + beyond))
     idle = 0
     for rank in ranks:
         for iteration, values in rank.tensors.read(rank.iterations):
-            part = np.stack([values[layer] for layer in layers])
+            part = np.stack([np.pad(values[layer], (0, load.shape[1] - len(values[layer]))) for layer in layers])
             if (part < 0).any() or (part > 1 << 53).any():
                 row = int(np.argmax(((part < 0) | (part > 1 << 53)).any(axis=1)))
                 place = f"{rank.tensors.file.name}#/{iteration}_{layers[row]}"
@@ -117,9 +104,17 @@ def _open_counts(
             idle += not part.any()
             load += part
     notes += dropped
+    what = ""
+    if beyond:
+        of_all = load[:, experts:].sum() / max(load.sum(), 1)
+        load = np.ascontiguousarray(load[:, :experts])
+        what = (
+            f"Tensors have {experts + 1} counts for {experts} experts: id {experts} is a fused shared expert, or rows "
+        )
+        what += f"without a token. Its {100 * of_all:.2g} % of the counts were left out."
     if idle:
         notes.append(f"{idle} iterations of a rank hold no tokens.")
-    if len(ranks) > 1 and all(_same(rank, ranks[0]) for rank in ranks[1:]):
+    if len(ranks) > 1 and all(same_tensors(rank, ranks[0]) for rank in ranks[1:]):
         notes.append(
             "All ranks have the same counts, as without data-parallel attention: every token counts once a rank."
         )
@@ -127,17 +122,29 @@ def _open_counts(
         notes.append("The ranks recorded different iterations; all are counted.")
     axes = Axes.settle(bundle, hints, len(layers), lambda: -1, layer_ids=np.array(layers), num_experts=experts)
     counted = checked_counts(bundle.name, "tensorrt_llm", axes, load, f"sha256:{bundle.sha256()}", notes=notes)
-    return replace(counted, provenance=counted.provenance.of_ranks(rank.number for rank in ranks))
+    return replace(counted, provenance=counted.provenance.of_ranks(rank.number for rank in ranks).without_beyond(what))
+
+
+def _experts(ranks: list[RankTensors], meta: dict[str, int], hints: Hints) -> tuple[int, int]:
+    """Return the routed experts, and 1 where some tensors have one more count.
+
+    The recorder counts ids with `torch.bincount`, which makes room for an id that is one too large.
+    """
+    sizes = {shape[0] for rank in ranks for shape in rank.tensors.shapes.values()}
+    stated = meta.get("num_experts", hints.experts)
+    if stated is not None and sizes <= {stated, stated + 1}:
+        return stated, int(stated + 1 in sizes)
+    return next(iter(ranks[0].tensors.shapes.values()))[0], 0
 
 
 def _open_tokens(
     bundle: Bundle, hints: Hints, meta: dict[str, int], parts: list[tuple[str, TensorFile]], notes: list[str]
 ) -> Trace:
-    ranks, layers, dropped = _ranks(parts)
+    ranks, layers, dropped = ranks_of(parts)
     top_k = meta.get("num_experts_per_token", next(iter(ranks[0].tensors.shapes.values()))[1])
     found = Violations()
     uneven: dict[int, int] = {}
-    whole: list[_Rank] = []
+    whole: list[RankTensors] = []
     for rank in ranks:
         shapes = rank.tensors.shapes
         for (iteration, layer), shape in shapes.items():
@@ -150,12 +157,12 @@ def _open_tokens(
                 even[iteration] = layers
             else:
                 uneven[rank.number] = uneven.get(rank.number, 0) + 1
-        whole.append(_Rank(number=rank.number, tensors=rank.tensors, iterations=even))
+        whole.append(RankTensors(number=rank.number, tensors=rank.tensors, iterations=even))
     if not any(rank.iterations for rank in whole):
         detail = "In no iteration do all layers have the same tokens."
         found.add("layers_differ", bundle.name, detail, "Record without multi-token prediction.")
     found.raise_if_any()
-    whole, copies = _without_copies(whole)
+    whole, copies = without_copies(whole)
     notes = [*notes, *copies]
     row_bytes = len(layers) * top_k * 8
     tokens_per_batch(1, row_bytes, bundle.name)
@@ -192,63 +199,6 @@ def _open_tokens(
         read=read,
     )
     return replace(trace, provenance=trace.provenance.of_ranks(rank.number for rank in ranks))
-
-
-def _without_copies(ranks: list[_Rank]) -> tuple[list[_Rank], list[str]]:
-    """Leave out ranks that have the very tokens of another one, as all have without data-parallel attention."""
-    kept: list[_Rank] = []
-    notes = []
-    for rank in ranks:
-        for earlier in kept:
-            if rank.iterations and rank.iterations == earlier.iterations and _same(rank, earlier):
-                notes.append(f"Rank {rank.number} has the same tokens as rank {earlier.number} and was left out.")
-                break
-        else:
-            kept.append(rank)
-    return kept, notes
-
-
-def _same(one: _Rank, other: _Rank) -> bool:
-    """Compare the tensors of two ranks, as far as they are alike."""
-    if one.tensors.shapes != other.tensors.shapes:
-        return False
-    pairs = zip(one.tensors.read(one.iterations), other.tensors.read(other.iterations), strict=True)
-    return all(np.array_equal(values[layer], others[layer]) for (_, values), (_, others) in pairs for layer in values)
-
-
-def _ranks(parts: list[tuple[str, TensorFile]]) -> tuple[list[_Rank], list[int], list[str]]:
-    """Check that iterations are contiguous and have all layers; the last one of a rank may have been cut off."""
-    found = Violations()
-    layers = sorted({layer for _, tensors in parts for _, layer in tensors.shapes})
-    ranks: dict[int, _Rank] = {}
-    notes = []
-    if len(layers) > MAX_LAYERS:
-        raise InputError.of("layer_missing", parts[0][0], f"{len(layers)} layers?", "Check the files.")
-    for number, (member, tensors) in enumerate(parts):
-        named = RANK.search(member.rpartition("/")[2])
-        rank = number if named is None else int(named[1])
-        name, iterations = tensors.file.name, tensors.iterations
-        if rank in ranks:
-            found.add("duplicate_rank", name, f"Rank {rank} is there twice.", "Give the files of one recording.")
-        order = list(iterations)
-        if order[-1] - order[0] != len(order) - 1:
-            gap = next(a for a, b in itertools.pairwise(order) if b != a + 1)
-            found.add("iteration_gap", name, f"Iteration {gap + 1} is missing.", "Record it again.")
-        if iterations[order[-1]] != layers and len(order) > 1:
-            del iterations[order[-1]]
-            notes.append(f"{name}: the last iteration lacks layers and was left out.")
-        for iteration, present in iterations.items():
-            if present != layers:
-                lacking = sorted(set(layers) - set(present))[:8]
-                found.add(
-                    "layer_missing",
-                    f"{name}#/{iteration}",
-                    f"{layers_that(lacking, 'is', 'are')} missing.",
-                    "Record it again.",
-                )
-        ranks[rank] = _Rank(number=rank, tensors=tensors, iterations=iterations)
-    found.raise_if_any()
-    return [ranks[rank] for rank in sorted(ranks)], layers, notes
 
 
 def _check_whole(bundle: Bundle) -> None:

@@ -1,0 +1,1 @@
+"""The resource `series`: stored traces in the order of time."""

@@ -1,0 +1,102 @@
+"""MoETuner, arXiv 2502.06643: its two programmes against contiguous placement, Mixtral-8x7B on four GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import placement
+import solvers
+from benchmarks.reproduce._rows import Row, bisected, gain
+from benchmarks.reproduce.exflow import mixtral_affinity
+from placement.time import TimeModel, step_time
+from traces import Profile, Trace
+from traces.synthetic import Synthetic, generate
+
+__all__ = ["rows"]
+
+LAYERS, GPUS = 32, 4
+TAIL = {"one node": 36.3, "two nodes": 30.5}  # all-to-all
+TOKENS = {"one node": 36.0, "two nodes": 27.0}
+FASTER = {"one node": 9.3, "two nodes": 17.5}
+TOPOLOGIES = {"one node": "1x4", "two nodes": "2x2"}
+SKEWS = (0.0, 2.0)
+
+
+def busiest_links(plan: placement.Plan, profile: Profile, topology: placement.Topology) -> npt.NDArray[np.float64]:
+    """Return the pairs on the slowest link from GPU to GPU times its cost, per boundary of layers, (L-1,)."""
+    gpu = np.empty((profile.num_layers, profile.num_experts), np.int64)
+    slots = plan.physical_to_logical_map
+    layer, slot = np.nonzero(slots >= 0)
+    gpu[layer, slots[layer, slot]] = slot // plan.slots_per_gpu
+    most = []
+    for boundary, pairs in enumerate(profile.affinity):
+        moved = np.zeros((plan.num_gpus, plan.num_gpus))
+        np.add.at(moved, (gpu[boundary][:, None], gpu[boundary + 1][None, :]), pairs)
+        most.append((moved * topology.hop_cost).max())
+    return np.array(most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What MoETuner's plan has less than the contiguous one on tokens held out, percent."""
+
+    tail: float
+    tokens: float
+    faster: dict[str, float]
+
+
+def figures(affinity: float, skew: float, tokens: int, work: int, where: str, *, timed: bool) -> Figures:
+    """Return the figures of one skew of popularity."""
+    sizes = Synthetic(num_layers=LAYERS, num_experts=8, top_k=2, num_tokens=tokens, affinity=affinity, skew=skew)
+    fit, held_out = generate(sizes).split(0.5)
+    topology = placement.Topology.parse(TOPOLOGIES[where])
+    problem = placement.Problem(profile=Profile.of(fit), topology=topology)
+    plans = [
+        solvers.solve(problem, "contiguous").plan,
+        solvers.solve(problem, "moetuner", limits=solvers.Limits(work=work)).plan,
+    ]
+    known = Profile.of(held_out)
+    tail = [float(busiest_links(plan, known, topology).sum()) for plan in plans]
+    loads = [placement.evaluate(plan, held_out).imbalance_max_over_mean for plan in plans]
+    phases = ("prefill", "decode") if timed else ()
+    steps = {phase: [step_ms(plan, held_out, where, phase) for plan in plans] for phase in phases}
+    return Figures(tail=gain(*tail), tokens=gain(*loads), faster={phase: gain(*both) for phase, both in steps.items()})
+
+
+def step_ms(plan: placement.Plan, trace: Trace, where: str, phase: Any) -> float:
+    """Return the milliseconds of a forward pass: 4,096 tokens per GPU in prefill, 128 in decode."""
+    return step_time(plan, trace, TimeModel.of(f"h100:{TOPOLOGIES[where]}", "mixtral-8x7b", phase=phase)).step_ms
+
+
+def rows(tokens: int = 20_000, work: int = 1_000_000) -> list[Row]:
+    """Return the figures.
+
+    Parameters
+    ----------
+    tokens : int
+        Of the trace; half are fitted, half judge.
+    work : int
+        Of each search.
+    """
+    affinity = mixtral_affinity(tokens // 2)
+
+    def tail(skew: float) -> float:
+        return figures(affinity, skew, tokens, work, "one node", timed=False).tail
+
+    skew = bisected(tail, TAIL["one node"], *SKEWS)
+    found = {where: figures(affinity, skew, tokens, work, where, timed=True) for where in TOPOLOGIES}
+    made = [Row(what="skew of the generator", printed=None, here=skew, fitted=True)]
+    for where, item in found.items():
+        what, fitted = f"{where}: tail of all-to-all, less, %", where == "one node"
+        made.append(Row(what=what, printed=TAIL[where], here=item.tail, form="{:.1f}", fitted=fitted))
+    for where, item in found.items():
+        what = f"{where}: tail of token processing, less, %"
+        made.append(Row(what=what, printed=TOKENS[where], here=item.tokens, form="{:.1f}"))
+    for where, item in found.items():
+        what, both = f"{where}: end to end, less time, %", (item.faster["decode"], item.faster["prefill"])
+        made.append(Row(what=what, printed=FASTER[where], here=both, form="{:.1f}"))
+    return made

@@ -1,0 +1,37 @@
+"""The pages on systems of others: the same parts on each, and examples that print what the page says."""
+
+from __future__ import annotations
+
+import re
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+PAGES = sorted((Path(__file__).parents[1] / "docs" / "systems").glob("*.md"))
+EXAMPLE = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.stem))
+def test_pages_of_systems_follow_the_recipe(page: Path) -> None:
+    """What it does, what of it is here, an example with its output, and what differs; all in the index."""
+    text = page.read_text(encoding="utf-8")
+    parts = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert parts == ["What it does", "Here", "Example", "What differs"]
+    assert "https://arxiv.org/abs/" in text
+    assert f"systems/{page.name}" in (page.parents[1] / "index.md").read_text(encoding="utf-8")
+    assert f"systems/{page.name}" in (page.parents[2] / "zensical.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.stem))
+def test_examples_print_what_the_page_says(page: Path) -> None:
+    """At most some seconds each; seeds and work limits make the figures the same again."""
+    examples = EXAMPLE.findall(page.read_text(encoding="utf-8"))
+    assert examples
+    for code, expected in examples:
+        printed = StringIO()
+        with redirect_stdout(printed):
+            exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
+        assert printed.getvalue() == expected
