@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from placement import Constraints, LayerCap, Objective, Problem, Topology, evaluate, score
 from placement.cost.feasibility import load_cap_misses
-from placement.cost.shares import assignments_by_home, expected_gpu_load
+from placement.cost.shares import assignments_by_home, expected_gpu_load, expected_share
 from placement.loads.policies import replica_share
 from placement.plan.plan import replicas_on_gpu
 from tests.builders.problems import dispatch, plan_of, random_table
@@ -219,3 +219,13 @@ def test_first_maps_are_scored_once() -> None:
     assert not found[0].max_load.flags.writeable
     assert score(problem, tables[5]) is not found[5]
     assert score(problem, tables[5]).total == found[5].total
+
+
+def test_shares_in_pieces_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large maps are taken a few layers at a time, on threads."""
+    profile = Profile.of(random_trace(np.random.default_rng(1), TOKENS, LAYERS, EXPERTS), workers=1)
+    problem = Problem(profile, HOPS, 3, dispatch(dedup="node"))
+    replicas = replicas_on_gpu(random_table(np.random.default_rng(1), LAYERS, EXPERTS, 4, 3), EXPERTS, 4)
+    whole = expected_share(problem, replicas)
+    monkeypatch.setattr("placement.cost.shares.TOGETHER", 1)
+    assert np.array_equal(expected_share(problem, replicas), whole)

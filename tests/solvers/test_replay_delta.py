@@ -11,6 +11,7 @@ from placement import Constraints, Objective, Plan, Problem, Topology, evaluate,
 from placement.cost.shares import expected_gpu_load
 from placement.plan.plan import replicas_on_gpu
 from solvers.methods.annealing.replay.improve import _drop_second_replicas
+from solvers.methods.annealing.replay.kernels.rules import ALIKE_PART, item_alike
 from solvers.methods.annealing.replay.kernels.trials import anneal_layer
 from solvers.methods.annealing.replay.layer import Layer
 from solvers.methods.annealing.replay.levels import Ground
@@ -134,3 +135,16 @@ def test_second_replicas_on_a_gpu_are_dropped() -> None:
     table = np.array([[0, 0, 1, 2, 1, 1], [-1, -1, 0, 0, 1, 2]], np.int32)
     wanted = [[0, -1, 1, 2, 1, -1], [-1, -1, 0, 0, 1, 2]]
     assert _drop_second_replicas(table, 2).tolist() == wanted
+
+
+def test_items_of_like_load() -> None:
+    """Drawn from the neighbours in the order of loads, each of their replicas; past an end, the item itself."""
+    experts = 100
+    order = np.random.default_rng(0).permutation(experts)
+    rank = np.argsort(order)
+    replicas, counts = np.tile([0, 1], (experts, 1)), np.full(experts, 2)
+    item_at = np.arange(2 * experts).reshape(experts, 2)
+    rng, x = seeded(0), int(order[1])
+    drawn = {item_alike(2 * x, x, order, rank, replicas, counts, item_at, rng) for _ in range(1000)}
+    assert {int(rank[item // 2]) for item in drawn} == set(range(experts // ALIKE_PART + 2))
+    assert drawn == {2 * int(order[r]) + c for r in range(experts // ALIKE_PART + 2) for c in (0, 1)}

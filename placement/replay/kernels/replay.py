@@ -181,17 +181,15 @@ def replay_dispatch(
             off_gpu, off_node, far_gpus, far_nodes = 0, 0, 0, 0
             for t in range(first, last):
                 number += 1
-                home, count = np.int64(homes[t]), 0
+                home, count = int(homes[t]), 0
                 home_node = node_of_gpu[home]
                 for k in range(K):
                     e = ids[t, layer, k]
                     if e < 0:
                         continue
-                    gpu = np.int64(gpus_of[e, 0])
+                    gpu = int(gpus_of[e, 0])
                     if counts[e] > 1:
-                        gpu = np.int64(
-                            choose_from_home(gpus_of, counts[e], home, policy, node_of_gpu, rows[t], layer, np.int64(e))
-                        )
+                        gpu = choose_from_home(gpus_of, counts[e], home, policy, node_of_gpu, rows[t], layer, e)
                     here[count] = gpu
                     count += 1
                 active += count > 0
@@ -199,12 +197,12 @@ def replay_dispatch(
                 # No jumps from here on: what is new and what is far is as good as random, and a wrong guess of the
                 # processor costs more than an addition of 0.
                 for k in range(count):
-                    gpu = here[k]
+                    gpu = int(here[k])
                     node = node_of_gpu[gpu]
                     load[gpu] += 1
-                    fresh_gpu, fresh_node = np.int64(seen_gpu[gpu] != number), np.int64(seen_node[node] != number)
+                    fresh_gpu, fresh_node = int(seen_gpu[gpu] != number), int(seen_node[node] != number)
                     seen_gpu[gpu] = seen_node[node] = number
-                    away_gpu, away_node = np.int64(gpu != home), np.int64(node != home_node)
+                    away_gpu, away_node = int(gpu != home), int(node != home_node)
                     off_gpu += away_gpu
                     off_node += away_node
                     gpus += fresh_gpu
@@ -214,7 +212,7 @@ def replay_dispatch(
                     if dedup == DEDUP_NODE:
                         entry = entry_gpu[home, node]
                         messages[home, entry] += fresh_node
-                        messages[entry, gpu] += fresh_gpu & np.int64(gpu != entry)
+                        messages[entry, gpu] += fresh_gpu & int(gpu != entry)
                     elif dedup == DEDUP_GPU:
                         messages[home, gpu] += fresh_gpu
                     else:

@@ -8,7 +8,7 @@ from placement.loads.policies import FAIR, SAME_NODE
 from solvers.methods.annealing.replay.kernels.state import Ints
 from solvers.searching.kernels.random import State, next_below
 
-__all__ = ["ALIKE", "item_alike", "keeps_tokens", "most_active"]
+__all__ = ["ALIKE", "ALIKE_PART", "item_alike", "keeps_tokens", "most_active"]
 
 # Of 16 exchanges that may go anywhere, those with an expert of about the same load: most others are refused for their
 # loads alone. About the same: so far in the order of loads. Measured in docs/decisions/0019-sets-of-tokens.md.
