@@ -41,9 +41,9 @@ SETS_START, SETS_START_S = 0.4, 5.0
 SETS_SHARE = 0.85  # of what is left then; what they don't decide is for a last search; chosen by trial
 # Searches of which the bound gets a tenth, and half; see docs/decisions/0008-auto-splits-its-time.md.
 SHORT_S, LONG_S = 10.0, 60.0
-# With redundant experts on many blocks of a large problem: in half a minute the bound gets nowhere, and from there on
-# it rises slowly (docs/decisions/0021-further-replicas.md).
-HARD_SHARE, HARD_SHARE_LONG = 0.97, 0.8
+# With redundant experts on many blocks of a large problem: in half a minute the bound gets nowhere, and its first step
+# may take longer than that; from there on it rises slowly (docs/decisions/0021-further-replicas.md).
+HARD_SHARE_LONG = 0.8
 GAP_SHARE = 0.15  # of the search before the bound, where a gap is all that is asked for; chosen by trial
 # Slots in all layers from which on annealing is slow to get anywhere from random plans; chosen by
 # trial.
@@ -100,9 +100,10 @@ class Auto:
             portfolio.run(solver_from("cp_sat", EXACT["cp_sat"]), 0.3)
         again, share = search.work is None, search_share(search.remaining_s)
         blocks = problem.topology.num_nodes if problem.topology.num_nodes > 1 else problem.num_gpus
-        if large and dispatched and problem.spare_replicas and blocks > 2:
-            short = search.remaining_s is None or search.remaining_s < LONG_S / 2
-            share = max(share, HARD_SHARE if short else HARD_SHARE_LONG)
+        hard = large and dispatched and problem.spare_replicas and blocks > 2
+        hasty = hard and search.remaining_s is not None and search.remaining_s < LONG_S / 2
+        if hard:
+            share = max(share, 1.0 if hasty else HARD_SHARE_LONG)
         sets = solver_from("set_partition", {"max_sets": QUICK_SETS})
         fits = sets.supports(problem) is None and (limited or not problem.objective.imbalance_weight)
         if fits and _time_for_sets(problem, search) and not problem.objective.imbalance_weight:
@@ -114,7 +115,7 @@ class Auto:
         portfolio.run(solver_from(search_by), share, work_share=1.0)
         if fits and _time_for_sets(problem, search):  # bound and plan at once
             portfolio.run(sets, SETS_SHARE, work_share=1.0)
-        else:
+        elif not hasty:
             portfolio.bound(1.0 if search.remaining_s is None or search.remaining_s < LONG_S else 0.8)
         idle = 0
         while again and portfolio.going_on and (search.remaining_s is not None or idle < MORE_ROUNDS):
