@@ -18,7 +18,7 @@ NODE = {"unit": "nodes", "failures": 1}
 def plan() -> Plan:
     """Return two layers of four experts on two nodes, each with a replica of all; the second layer lacks one."""
     table = [[0, 1, 2, 3, 3, 2, 1, 0], [0, 1, 2, 3, 3, 2, 1, 1]]
-    return Plan.of(table, layer_ids=[0, 1], num_experts=4, gpus_per_node=[2, 2])
+    return Plan.of(table, layer_ids=[0, 1], num_experts=4, gpus_per_node=(2, 2))
 
 
 def test_the_same_proof(client: TestClient, plan: Plan) -> None:
