@@ -17,7 +17,7 @@ from solvers.methods.annealing.replay.kernels.loads import (
     take_home_shares,
     take_loads,
 )
-from solvers.methods.annealing.replay.kernels.rules import keeps_tokens, most_active
+from solvers.methods.annealing.replay.kernels.rules import ALIKE, item_alike, keeps_tokens, most_active
 from solvers.methods.annealing.replay.kernels.serving import (
     HEAD,
     ONE,
@@ -80,7 +80,7 @@ def anneal_layer(
     lock, allowed, usable, split, prices = model.lock, model.allowed, model.usable, model.split, model.prices
     node_of_gpu, fair, policy = split.node_of_gpu, split.fair, split.policy
     loads = Loads(model.load, model.covariance, varies, gpu_load, state.overlap, variance)
-    batch, most, member = model.batch, model.most, model.member
+    batch, most, member, order, rank = model.batch, model.most, model.member, model.order, model.rank
     scale, activated_weight, dx, dy = model.scale, model.activated_weight, state.share[0], state.share[1]
     W, alive = bits.shape[1], state.alive
     head = HEAD if batch == 0 and temperature >= 0.0 and W > 2 * HEAD else W
@@ -91,9 +91,7 @@ def anneal_layer(
         first[node_of_gpu[g] + 1] = g + 1
     if len(first) == 2:
         local = 0
-    used_slots = 0
-    for i in range(S):
-        used_slots += expert_of[i] >= 0
+    used_slots = (expert_of >= 0).sum()
     fills_spare = S > E
     total = 0.0
     tried = 0
@@ -118,9 +116,11 @@ def anneal_layer(
                 b = first[node_of_gpu[a]]
                 b += next_below(rng, first[node_of_gpu[a] + 1] - b)
                 j = item_on[b, next_below(rng, C)]
+            elif x >= 0 and next_below(rng, 16) < ALIKE:
+                j = item_alike(i, x, order, rank, replicas, counts, item_at, rng)
             else:
                 j = next_below(rng, S)
-                b = gpu_of[j]
+            b = gpu_of[j]
             y = expert_of[j]
             if a == b or x == y or not usable[j] or (y >= 0 and lock[y] == 2):
                 continue
