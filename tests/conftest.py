@@ -32,7 +32,7 @@ settings.load_profile("moe-placement")
 
 
 # Every call of `CliRunner.invoke` makes all commands of the program anew, which takes longer than most of them run.
-typer.testing._get_command = functools.cache(typer.testing._get_command)
+typer.testing._get_command = functools.cache(typer.testing._get_command)  # type: ignore[attr-defined]
 
 
 @functools.cache

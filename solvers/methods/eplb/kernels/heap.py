@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +12,7 @@ __all__ = ["TOP", "heapify", "sift_down", "sift_up"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-TOP = np.int64(0)  # of a heap. No literal: numba compiles a function for each of them
+TOP: Any = np.int64(0)  # of a heap. No literal: numba compiles a function for each of them
 
 
 @numba.njit(nogil=True, cache=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Table = npt.NDArray[np.int32]
 
+WHOLE: Any = np.int64(1)  # one group on one node. No literal: numba compiles a function once more for each of them
 STALLED = 1.005  # times the lower bound: below it, other numbers of replicas are not worth their time; chosen by trial
 
 
@@ -174,8 +177,7 @@ def _balance_layer(
     alike = _pack(load, replicas, room, weight, table)
     if as_eplb and not alike:
         row = np.empty(slots, np.int64)
-        one = np.int64(1)  # no literal: numba compiles a function for each of them
-        rebalance_layer(load, slots, one, one, gpus, row)
+        rebalance_layer(load, slots, WHOLE, WHOLE, gpus, row)
         other = row.astype(np.int32).reshape(table.shape)
         separate_layer(load, other)
         if largest_load(load, other, scale) < largest_load(load, table, scale):

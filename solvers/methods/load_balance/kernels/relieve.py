@@ -7,6 +7,8 @@ balanced.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ Ints = npt.NDArray[np.int64]
 Table = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
 
+FIRST: Any = np.int64(0)  # GPU. No literal: numba compiles a function once more for each of them
 EPSILON = 1e-12  # a smaller relative gain is rounding
 
 
@@ -252,7 +255,7 @@ def relieve(load: Floats, table: Table, room: Ints, scale: Floats, floor: float,
             if table[g, c] >= 0:
                 holds[table[g, c], g] = True
     for _ in range(moves):
-        busiest = lightest = np.int64(0)  # no literal: numba would compile what takes it for that as well
+        busiest = lightest = FIRST
         most, least = 0.0, np.inf
         for g in range(gpus):
             relative = total[g] * scale[g]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -17,6 +19,7 @@ __all__ = [
     "ONE",
     "OTHER",
     "RESIDUES",
+    "START",
     "gather",
     "keep",
     "move_item",
@@ -30,8 +33,11 @@ __all__ = [
 # A multiple of all numbers up to 16: a hash modulo this tells the one modulo each of them.
 RESIDUES = 720_720
 KNOWN = 16
-# Rooms for the tokens of the two experts of a trial. No literals: for each of them numba compiles a function once more.
-ONE, OTHER, NONE = np.int64(0), np.int64(1), np.int64(-1)
+# No literals: for each of them numba compiles what takes it once more.
+NONE: Any = np.int64(-1)
+START: Any = np.int64(0)
+ONE: Any = np.int64(0)  # room for the tokens of the one expert of a trial
+OTHER: Any = np.int64(1)  # and for those of the other
 HEAD = 24  # words of tokens that a trial is priced on first; chosen by trial
 
 
@@ -268,7 +274,7 @@ def serve_all(state: LayerState, model: LayerModel) -> float:
     covariance, split = model.covariance, model.split
     cost = 0.0
     for e in range(len(state.counts)):
-        serve(e, ONE, np.int64(0), state.bits.shape[1], state, model)
+        serve(e, ONE, START, state.bits.shape[1], state, model)
         cost += turn(e, ONE, NONE, NONE, NONE, state, model)
         keep(e, ONE, state, model)
         for c in range(state.counts[e]):

@@ -22,6 +22,7 @@ from solvers.methods.annealing.replay.kernels.serving import (
     HEAD,
     ONE,
     OTHER,
+    START,
     keep,
     move_item,
     serve,
@@ -178,7 +179,7 @@ def anneal_layer(
         traffic = 0.0
         # The first words tell most trials that fail; the rest is looked at where they leave it open. Tokens of both
         # experts are told only by turning these: what they save at most is counted first.
-        begin, end = np.int64(0), min(head, W)
+        begin, end = START, min(head, W)
         least, squares, both = 0.0, 0.0, 0.0
         while priced and begin < W:
             if own:
