@@ -62,6 +62,9 @@ class Parts(Protocol[Item]):
     def size(self, item: Item) -> int:
         """Return the rows of a part's matrix."""
 
+    def kept_bytes(self, item: Item) -> int:
+        """Return what a part takes while it waits for a second round."""
+
     def step_cost(self, item: Item) -> int:
         """Return what a step takes beside those of the matrix, in its entries."""
 
@@ -133,7 +136,7 @@ class _Passes(Generic[Item]):
         lanes = max(1, min(search.workers, len(items)))
         waiting = list(enumerate(items))[::-1]
         # All or none: what is continued must not depend on who comes first.
-        keep = steps == QUICK_STEPS and 32 * sum(self.bound.size(item) ** 2 for item in items) <= KEPT_BYTES
+        keep = steps == QUICK_STEPS and sum(self.bound.kept_bytes(item) for item in items) <= KEPT_BYTES
 
         def lane() -> None:
             while not (search.done or search.proven):

@@ -73,7 +73,7 @@ def further_gains(
     Parameters
     ----------
     falling : (E, B) float64
-        Calls of the 1, 2, ... homes that call an expert most.
+        Calls of the 1, 2, ... homes that call an expert most, less the prices of a place there.
     pairs : (E, E) float64
         Zero diagonal.
     by_home : (E, B) float64 or None

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from solvers.bounds.layer_messages import least_remote, most_together
+from solvers.bounds.further_replicas import most_together
+from solvers.bounds.layer_messages import least_remote
 from solvers.bounds.message_parts import least_absent
 
 __all__ = ["least_copies", "most_at_home"]

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from placement.cost.bounds import Level
 from solvers.bounds.further_replicas import further_gains, met_by_further_replicas, most_more, most_together
 from solvers.bounds.kernels.draws import MOST_DRAWN, draws_of, most_above_even
+from solvers.bounds.kernels.prices import home_prices
 from solvers.bounds.kernels.representatives import choose_representatives
 from solvers.bounds.kernels.spare_replicas import share_out
 from solvers.bounds.relaxation import LoadRows
-from solvers.bounds.token_game import LEAST_SHARE, STEPS_PER_CHOICE, Array, Choice, Game
+from solvers.bounds.token_game import LEAST_SHARE, Array, Choice, Game
 
 __all__ = ["LayerMessages", "least_remote"]
 
@@ -32,6 +33,9 @@ class LayerMessages(Game):
     Any choice of representatives and of m, token by token, is safe, and so is the mean of several choices. The most
     that can be at home is an assignment. The most pairs that can be together is what the relaxation bounds; a pair
     that is together is at home for those tokens whose home is that block, at least as many as share any one home.
+
+    With replicas, one of each expert at random, with what it calls and is together with, stands for all of them, and
+    what others bring beyond that is shared out (`further_gains`). Tokens know how much each expert is at home by then.
 
     Parameters
     ----------
@@ -73,8 +77,6 @@ class LayerMessages(Game):
         self._at_home = np.full((num_experts, level.blocks), 1 / level.blocks)
         places = self.places_for(level)
         super().__init__(self._choose(np.zeros((places, places))), places, level.blocks, rows)
-        if spare:
-            self.first_steps = STEPS_PER_CHOICE  # pairs of all experts prove next to nothing then
 
     @staticmethod
     def places_for(level: Level) -> int:
@@ -84,8 +86,8 @@ class LayerMessages(Game):
     def _choose(self, together: Array) -> Choice:
         """Return what tokens call, (E, blocks), and the pairs that count where they are together, (E, E)."""
         E, blocks = self._experts, self._level.blocks
-        if self._spare and self.choice:
-            self._replicate()
+        if self.choice and blocks > 2:  # of two, what is at home and what is together are one and the same
+            self._place()
         called, by_home = np.zeros((E, blocks)), np.zeros((E, blocks))
         pairs = np.zeros((blocks if self._homes_apart else 1, E, E))
         tokens, top_k = self._ids.shape
@@ -107,12 +109,14 @@ class LayerMessages(Game):
         """Whether pairs at home are known not to count: with replicas, only if home's come first."""
         return (self._spare == 0 or self._nearest) and self._level.blocks <= MAX_HOMES
 
-    def _replicate(self) -> None:
-        """Add to the mean of where experts are: further replicas where they bring most, in the homes that call most."""
-        share_out(self._further_gains(), self._spare, self._taken)
-        rank = np.argsort(np.argsort(-self._called, axis=1, kind="stable"), axis=1, kind="stable")
-        in_blocks = np.where(self._taken[:, None] > 0, rank <= self._taken[:, None], 1 / self._level.blocks)
-        self._at_home += max(LEAST_SHARE, 2 / (self.num_choices + 2)) * (in_blocks - self._at_home)
+    def _place(self) -> None:
+        """Add to the mean of where experts are: in the homes that call them most, for what a place there is worth."""
+        if self._spare:
+            share_out(self._further_gains(), self._spare, self._taken)
+        worth = self._called - home_prices(self._called, self._level.room)
+        rank = np.argsort(np.argsort(-worth, axis=1, kind="stable"), axis=1, kind="stable")
+        share = max(LEAST_SHARE, 1 / (self.num_choices + 5))  # slowly: the first ones tell little
+        self._at_home += share * ((rank <= self._taken[:, None]) - self._at_home)
 
     @property
     def _called(self) -> Array:
@@ -163,7 +167,9 @@ class LayerMessages(Game):
         The first replica of each expert is in one block, and further ones are shared out where they bring most.
         """
         assert self.relaxation is not None
-        first = float(self._called.max(axis=1).sum()) + self.relaxation.value
+        prices = home_prices(self._called, self._level.room)
+        first = float((self._called - prices).max(axis=1).sum() + self._level.room * prices.sum())
+        first += self.relaxation.value
         self._above_even = np.full((self._experts, MOST_DRAWN + 1, 2), np.inf)
         while True:
             further = share_out(self._further_gains(), self._spare, self._taken)
@@ -192,9 +198,10 @@ class LayerMessages(Game):
     def _further_gains(self) -> Array:
         """Return what further replicas bring, with draws as they were when they were counted last."""
         called, pairs, by_home, _ = self.choice
-        falling = np.cumsum(-np.sort(-called, axis=1), axis=1)
-        by_home = by_home if self._nearest else None
-        return further_gains(falling, pairs, by_home, self._above_even, self._level.room, self._spare)
+        worth = called - home_prices(called, self._level.room)
+        falling = np.cumsum(-np.sort(-worth, axis=1), axis=1)
+        apart = by_home if self._nearest else None
+        return further_gains(falling, pairs, apart, self._above_even, self._level.room, self._spare)
 
 
 def least_remote(experts: float, at_home: float, together: float, top_k: int) -> float:

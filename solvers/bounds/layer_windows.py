@@ -91,6 +91,10 @@ class ChainBound:
         """Return the rows of the matrix of a window."""
         return (window.last - window.first + 1) * self._places(window.level)
 
+    def kept_bytes(self, window: Window) -> int:
+        """Return what a relaxation takes while it waits: its matrices."""
+        return 32 * self.size(window) ** 2
+
     def step_cost(self, window: Window) -> int:
         """Return what a step takes beside those of the matrix: nothing."""
         return 0

@@ -86,6 +86,12 @@ class DispatchBound:
         level = self.levels[part.level]
         return LayerMessages.places_for(level) if part.home is None else HomeMessages.places_for(level.room)
 
+    def kept_bytes(self, part: LayerPart) -> int:
+        """Return what a part takes while it waits: matrices, and what each pair of a token's experts counts."""
+        tokens, _, top_k = self._ids.shape
+        drawn = bool(self._spare) and part.home is None and _is_drawn(self.problem, self.levels[part.level])
+        return 32 * self.size(part) ** 2 + (8 * tokens * top_k * (top_k - 1) // 2 if drawn else 0)
+
     def step_cost(self, part: LayerPart) -> int:
         """Return what a step takes beside those of the matrix, in its entries: the share of the tokens' choices."""
         tokens, _, top_k = self._ids.shape

@@ -17,8 +17,8 @@ Array = npt.NDArray[np.float64]
 Choice = tuple[Array, ...]
 # Of the relaxation, against the first choice; all three chosen by trial: any values are safe, they decide how fast the
 # bound rises.
-FIRST_STEPS = 20
-STEPS_PER_CHOICE = 5  # of the relaxation, before tokens choose again
+FIRST_STEPS = 4
+STEPS_PER_CHOICE = 2  # of the relaxation, before tokens choose again
 LEAST_SHARE = 0.02  # of the last choice in the mean of all of them
 
 

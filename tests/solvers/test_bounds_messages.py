@@ -8,16 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.cost.bounds import Level
+from solvers.bounds.further_replicas import most_more, most_together
 from solvers.bounds.home_messages import HomeMessages
+from solvers.bounds.kernels.draws import MOST_DRAWN, draws_of, most_above_even
 from solvers.bounds.kernels.home_pairs import choose_pairs
+from solvers.bounds.kernels.prices import home_prices
 from solvers.bounds.kernels.representatives import choose_representatives
 from solvers.bounds.kernels.spare_replicas import share_out
-from solvers.bounds.layer_messages import NUM_CLASSES, LayerMessages, least_remote, most_more, most_together
+from solvers.bounds.layer_messages import LayerMessages, least_remote
 from tests.builders.traces import random_ids
 
 Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Block = tuple[int, ...]
+Chosen = tuple[Floats, Floats, Floats]
 
 
 def tokens(rng: np.random.Generator, count: int, experts: int, top_k: int) -> Ints:
@@ -80,26 +84,30 @@ def test_no_placement_sends_less(seed: int, shape: tuple[int, int, int, int], to
     assert messages.iterate(25) <= fewest + 1e-9
 
 
-def chosen(ids: Ints, homes: Ints, together: Floats, blocks: int, planes: int) -> tuple[Floats, Floats]:
-    """Return what tokens call, and the pairs that they count, apart by home or not."""
+def chosen(ids: Ints, homes: Ints, together: Floats, blocks: int, planes: int, at_home: float = 0.0) -> Chosen:
+    """Return what tokens call, the pairs that they count, apart by home or not, and what each token counts of them."""
     called, pairs, by_home = np.zeros((8, blocks)), np.zeros((planes, 8, 8)), np.zeros((8, blocks))
-    by_replica = np.zeros((NUM_CLASSES, 8, 8))
-    drawn = np.arange(ids.size, dtype=np.uint64).reshape(ids.shape)
-    choose_representatives(ids, homes, drawn, together, called, pairs, by_home, by_replica)
+    counts = np.zeros((len(ids), ids.shape[1] * (ids.shape[1] - 1) // 2))
+    here = at_home * np.random.default_rng(len(ids)).random((8, blocks))
+    choose_representatives(ids, homes, together, here, called, pairs, by_home, counts)
     assert by_home.sum(axis=1) == pytest.approx(pairs.sum(axis=(0, 2)))
-    assert by_replica[:2].sum(axis=0) == pytest.approx(pairs.sum(axis=0))  # each token draws one of two
-    assert by_replica[2:5].sum(axis=0) == pytest.approx(pairs.sum(axis=0))
-    return called, pairs
+    assert counts.sum() == pytest.approx(pairs.sum() / 2)
+    return called, pairs, counts
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32), top_k=st.integers(1, 6), scale=st.sampled_from([0.0, 0.3, 3.0]))
-def test_tokens_count_no_more_than_their_blocks(seed: int, top_k: int, scale: float) -> None:
+@given(
+    seed=st.integers(0, 2**32),
+    top_k=st.integers(1, 6),
+    scale=st.sampled_from([0.0, 0.3, 3.0]),
+    at_home=st.sampled_from([0.0, 1.0]),
+)
+def test_tokens_count_no_more_than_their_blocks(seed: int, top_k: int, scale: float, at_home: float) -> None:
     """Whatever is together, and whatever they choose against."""
     rng = np.random.default_rng(seed)
     ids, homes = tokens(rng, 30, 8, top_k), rng.integers(0, 3, 30)
     against = scale * rng.random((8, 8))
-    called, pairs = chosen(ids, homes, against + against.T, 3, 3)
+    called, pairs, _ = chosen(ids, homes, against + against.T, 3, 3, at_home)
     member = rng.integers(0, 3, 8)
     together = np.triu(member[:, None] == member[None, :], 1)
     used = sum(len({int(member[e]) for e in own if e >= 0}) for own in ids)
@@ -112,7 +120,7 @@ def test_against_a_placement_tokens_count_their_blocks_exactly() -> None:
     ids = np.array([[0, 1, 2, 4], [0, 1, 2, 3], [0, 4, 5, 6], [3, 7, 2, 6]])
     member = np.arange(8) // 4
     together = (member[:, None] == member[None, :]).astype(np.float64)
-    called, pairs = chosen(ids, np.zeros(4, np.int64), together, 2, 1)
+    called, pairs, _ = chosen(ids, np.zeros(4, np.int64), together, 2, 1)
     assert called.sum() - (pairs[0] * np.triu(together, 1)).sum() == pytest.approx(2 + 1 + 2 + 2)
 
 
@@ -124,6 +132,7 @@ def test_choices_beat_one_choice_for_all_tokens() -> None:
     ids = np.concatenate([ids, spread]).repeat(4, axis=0)
     homes = np.arange(len(ids)) % 4  # each from all homes
     messages = LayerMessages(ids, homes, 16, level(4, 4), 0)
+    messages.first_steps = 20
     alike = messages.iterate(20)
     own = tuple(tuple(range(4 * block, 4 * block + 4)) for block in range(4))
     assert 1.2 * alike < messages.iterate(300) <= remote(ids, homes, own)
@@ -257,3 +266,84 @@ def test_spare_replicas_bring_no_more_than_is_shared_out(seed: int, spare: int) 
     falling = np.concatenate([np.zeros((3, 1)), falling], axis=1)
     best = max(sum(falling[e, k] for e, k in enumerate(way)) for way in ways)
     assert share_out(falling, spare, taken) == pytest.approx(best)
+
+
+def served_together(
+    ids: Ints, homes: Ints, drawn: Ints, counts: Floats, blocks_of: list[list[int]], told_apart: bool
+) -> float:
+    """Return what the pairs count that are served in one block, neither of them at home where homes are told apart."""
+    total, top_k = 0.0, ids.shape[1]
+    for token, home in enumerate(homes):
+        for j, k in itertools.combinations(range(top_k), 2):
+            mine, other = blocks_of[ids[token, j]], blocks_of[ids[token, k]]
+            if told_apart and (home in mine or home in other):
+                continue
+            first, second = mine[int(drawn[token, j]) % len(mine)], other[int(drawn[token, k]) % len(other)]
+            total += (first == second) * counts[token, k * (k - 1) // 2 + j]
+    return total
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    told_apart=st.booleans(),
+    shape=st.sampled_from([(3, 2, 2, 2), (3, 2, 2, 2), (4, 2, 3, 2), (5, 3, 3, 3), (6, 3, 5, 3)]),
+)
+def test_draws_are_no_more_above_even_than_that(
+    seed: int, told_apart: bool, shape: tuple[int, int, int, int]
+) -> None:
+    """Pairs served together by any plan: at most those of a random replica of each, and what draws are above even."""
+    rng = np.random.default_rng(seed)
+    experts, blocks, room, top_k = shape
+    count, columns = 60, list(itertools.combinations(range(top_k), 2))
+    ids = np.array([rng.permutation(experts)[:top_k] for _ in range(count)])
+    homes = rng.integers(0, blocks, count)
+    held = np.concatenate([np.arange(experts), rng.integers(0, experts, blocks * room - experts)])
+    slots = rng.permutation(held) if rng.random() < 0.5 else held
+    blocks_of = [sorted(slot // room for slot in range(len(slots)) if slots[slot] == e) for e in range(experts)]
+    if max(map(len, blocks_of)) > MOST_DRAWN:
+        return
+    # Draws that bring together what can be: in the block that has most of a token's experts.
+    wanted = [max(range(blocks), key=lambda block: sum(block in blocks_of[e] for e in mine)) for mine in ids]
+    drawn = np.array(
+        [
+            [own.index(block) if (own := blocks_of[e]).count(block) else rng.integers(len(own)) for e in mine]
+            for mine, block in zip(ids, wanted, strict=True)
+        ],
+        np.uint64,
+    )
+    counts = rng.random((count, len(columns))) * (rng.random((count, len(columns))) < 0.8)
+    by_home = np.zeros((blocks, experts, experts))
+    for j, k in columns:
+        for mine, other in ((ids[:, k], ids[:, j]), (ids[:, j], ids[:, k])):
+            np.add.at(by_home, (homes, mine, other), counts[:, k * (k - 1) // 2 + j])
+    pairs = by_home.sum(axis=0) - (by_home.min(axis=0) if told_apart else 0.0)
+    most = np.zeros((experts, MOST_DRAWN + 1, 2))
+    most_above_even(
+        ids, homes, draws_of(drawn), counts, pairs, blocks if told_apart else 1, room - 1, np.arange(experts), most
+    )
+    even = sum(
+        pairs[e, f] * np.mean([a == b for a in blocks_of[e] for b in blocks_of[f]])
+        for e, f in itertools.combinations(range(experts), 2)
+    )
+    above = sum(
+        most[e, len(own), int(len(set(own)) == min(len(own), blocks))]
+        for e, own in enumerate(blocks_of)
+        if len(own) > 1
+    )
+    actual = served_together(ids, homes, drawn, counts, blocks_of, told_apart)
+    assert actual <= even + above + 1e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), room=st.integers(2, 4))
+def test_prices_of_places_at_home_are_safe(seed: int, room: int) -> None:
+    """No way to fill the blocks serves more at home, and prices lower what is bounded where all want the same home."""
+    rng = np.random.default_rng(seed)
+    called = rng.random((4, 2)) * np.array([3.0, 1.0])
+    prices = home_prices(called, room)
+    assert (prices >= 0).all()
+    bound = (called - prices).max(axis=1).sum() + room * prices.sum()
+    ways = [way for way in itertools.product(range(2), repeat=4) if max(way.count(0), way.count(1)) <= room]
+    assert max(called[np.arange(4), list(way)].sum() for way in ways) <= bound + 1e-12
+    assert home_prices(np.array([[3.0, 1.0]] * 4), 2).max() == pytest.approx(2.0)
