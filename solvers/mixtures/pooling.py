@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -117,8 +118,13 @@ class PoolSearch:
         groups = rng.multinomial(sample.groups, np.full(sample.groups, 1 / sample.groups), size=DRAWS)
         passes = rng.integers(sample.passes, size=(DRAWS, sample.passes))
         drawn = known.drawn(groups, passes)
-        steps = [mean_step_ms(time, drawn.mapped(lambda part, number=number: part[number])) for number in range(DRAWS)]
+        steps = [mean_step_ms(time, drawn.mapped(partial(_of_draw, number))) for number in range(DRAWS)]
         return ms, np.array(steps)
+
+
+def _of_draw(number: int, part: Floats) -> Floats:
+    chosen: Floats = part[number]
+    return chosen
 
 
 def _sequences(trace: Trace) -> list[npt.NDArray[np.integer[Any]]]:

@@ -151,10 +151,10 @@ def judge_pools(
     whole, drawn = search.timed(time, plan, search.tokens(everything, held_out=True), rng)
     steps, loads, draws = [], [], []
     for each in best[1]:
-        ms, own = search.timed(each.time, each.plan, search.tokens(each.domains, held_out=True), rng)
+        ms, resampled = search.timed(each.time, each.plan, search.tokens(each.domains, held_out=True), rng)
         steps.append(ms)
         loads.append(each.load_ms(time, ms))
-        draws.append(each.load_ms(time, own))
+        draws.append(each.load_ms(time, resampled))
     saved = 1 - max(loads) / whole
     spread = 1 - np.max(draws, axis=0) / drawn
     low, high = (saved + np.quantile(spread - spread.mean(), LEVEL)).tolist()

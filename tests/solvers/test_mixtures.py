@@ -221,6 +221,7 @@ def test_pools_are_weighed_in_time() -> None:
     assert first.load_ms == pytest.approx(first.step_ms * 0.25 * 4)
     assert pools.apart_ms == pytest.approx(max(first.load_ms, second.step_ms * 0.75 * 4 / 3))
     assert pools.together_ms is not None
+    assert pools.saved is not None
     assert pools.saved == pytest.approx(1 - max(first.load_ms, second.load_ms) / pools.together_ms)
     assert pools.low is not None
     assert pools.high is not None
