@@ -69,7 +69,9 @@ def _split(load: Array, here: Bools, fair: Array) -> tuple[Array, Array]:
     if open_.any():
         some = open_.any(axis=1)
         fixed = np.einsum("le,leg->lg", np.where(open_, 0.0, relative), share)
-        share[open_] = _solve(relative[open_], here[open_], (np.cumsum(some) - 1)[open_.nonzero()[0]], fixed[some], fair)
+        share[open_] = _solve(
+            relative[open_], here[open_], (np.cumsum(some) - 1)[open_.nonzero()[0]], fixed[some], fair
+        )
     return share, (np.einsum("le,leg->lg", relative, share) / fair).max(axis=1)
 
 

@@ -289,9 +289,7 @@ def served_together(
     told_apart=st.booleans(),
     shape=st.sampled_from([(3, 2, 2, 2), (3, 2, 2, 2), (4, 2, 3, 2), (5, 3, 3, 3), (6, 3, 5, 3)]),
 )
-def test_draws_are_no_more_above_even_than_that(
-    seed: int, told_apart: bool, shape: tuple[int, int, int, int]
-) -> None:
+def test_draws_are_no_more_above_even_than_that(seed: int, told_apart: bool, shape: tuple[int, int, int, int]) -> None:
     """Pairs served together by any plan: at most those of a random replica of each, and what draws are above even."""
     rng = np.random.default_rng(seed)
     experts, blocks, room, top_k = shape
