@@ -4,7 +4,8 @@ PYTHON ?= $(shell for python in python3.11 python3; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-PYTEST_WORKERS ?= 2
+# For two cores: for a quarter of their time tests wait, for other processes and for clocks.
+PYTEST_WORKERS ?= 3
 
 .PHONY: help setup system-packages demo test check bench reproduce serve docs audit engines engines-newer
 

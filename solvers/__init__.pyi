@@ -16,6 +16,9 @@ from .fronts.front import front as front
 from .fronts.points import Against as Against
 from .fronts.points import Front as Front
 from .fronts.points import FrontPoint as FrontPoint
+from .grouping.grouping import RequestGroups as RequestGroups
+from .grouping.grouping import group_requests as group_requests
+from .grouping.request import GroupRequest as GroupRequest
 from .methods.annealing.solver import Annealing as Annealing
 from .methods.assignment.solver import Assignment as Assignment
 from .methods.auto import Auto as Auto
@@ -89,6 +92,7 @@ __all__ = [
     "FrontPoint",
     "FrontRequest",
     "Grace",
+    "GroupRequest",
     "Lazarus",
     "Limits",
     "LoadBalance",
@@ -106,6 +110,7 @@ __all__ = [
     "Replan",
     "ReplanRequest",
     "Request",
+    "RequestGroups",
     "Residency",
     "ResidencyRequest",
     "RoundRobin",
@@ -125,6 +130,7 @@ __all__ = [
     "check_start",
     "degraded",
     "front",
+    "group_requests",
     "make_plan",
     "mixture",
     "names",

@@ -1,14 +1,29 @@
-"""Fields that several requests have, each with its range, unit and help: declared once."""
+"""Fields that several requests have: each is declared once, with its range, unit and help, and settled once."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le, Unit, doc
 
+from traces.support.errors import InputError, Violations
 from traces.support.words import HoldOutBy
 
-__all__ = ["MAX_SLOTS", "MAX_TOKENS", "ExpertBytes", "HoldOutOf", "RedundantExperts", "SlotsPerGpu", "TokensPerGpu"]
+if TYPE_CHECKING:
+    from placement.engines import EngineChoice
+
+__all__ = [
+    "MAX_SLOTS",
+    "MAX_TOKENS",
+    "ExpertBytes",
+    "HoldOutOf",
+    "RedundantExperts",
+    "SlotsPerGpu",
+    "TokensPerGpu",
+    "check_plan",
+    "settle_engine",
+    "settle_topology",
+]
 
 MAX_SLOTS = 32_767
 MAX_TOKENS = 1_000_000
@@ -36,3 +51,43 @@ HoldOutOf = Annotated[
         "or tasks)."
     ),
 ]
+
+
+def settle_topology(request: Any, found: Violations, *, needed: bool = False) -> None:
+    """Parse the topology of a request; what is none is reported, as is None where one is needed."""
+    from placement import Topology  # takes long to import, and help texts are made from the fields alone
+
+    given = request.topology
+    if isinstance(given, str):
+        try:
+            object.__setattr__(request, "topology", Topology.parse(given))
+        except InputError as error:
+            found.extend(error)
+    elif not isinstance(given, Topology) and (needed or given is not None):
+        detail = f"{type(given).__name__} is no Topology."
+        found.add("wrong_type", "/topology", detail, "Give '1x8' or '4x8', say, or a placement.Topology.")
+
+
+def settle_engine(request: Any, found: Violations) -> EngineChoice | None:
+    """Write the engine of a request out with its algorithm, and return it; an unknown one is reported."""
+    if not isinstance(request.engine, str):
+        return None
+    from placement.engines import engine_of
+
+    try:
+        choice = engine_of(request.engine)
+    except InputError as error:
+        found.extend(error)
+        return None
+    object.__setattr__(request, "engine", str(choice))
+    return choice
+
+
+def check_plan(plan: Any, pointer: str, found: Violations) -> None:
+    """Report what is no plan, but for None."""
+    if plan is None:
+        return
+    from placement import Plan
+
+    if not isinstance(plan, Plan):
+        found.add("wrong_type", pointer, f"{type(plan).__name__} is no Plan.", "Give a placement.Plan.")

@@ -10,7 +10,16 @@ from annotated_types import Ge, Le, Lt, Unit, doc
 
 from placement.problem.constraints import Constraints
 from placement.problem.objective import Objective
-from solvers.fields import MAX_SLOTS, ExpertBytes, HoldOutOf, RedundantExperts, SlotsPerGpu
+from solvers.fields import (
+    MAX_SLOTS,
+    ExpertBytes,
+    HoldOutOf,
+    RedundantExperts,
+    SlotsPerGpu,
+    check_plan,
+    settle_engine,
+    settle_topology,
+)
 from solvers.searching.limits import Limits
 from solvers.timed.request import Timed
 from traces.support.declared import check_declared
@@ -101,34 +110,15 @@ class Request:
     def __post_init__(self) -> None:
         found = Violations()
         check_declared(self, "", found)
-        from placement import Topology
-
-        if isinstance(self.topology, str):
-            try:
-                object.__setattr__(self, "topology", Topology.parse(self.topology))
-            except InputError as error:
-                found.extend(error)
-        elif not isinstance(self.topology, Topology):
-            detail = f"{type(self.topology).__name__} is no Topology."
-            found.add("wrong_type", "/topology", detail, "Give '1x8' or '4x8', say, or a placement.Topology.")
+        settle_topology(self, found, needed=True)
         try:
             from placement.replay.passes import settled_pass_tokens
 
             settled_pass_tokens(self.pass_tokens)
         except InputError as error:
             found.extend(error)
-        if self.start is not None:
-            from placement import Plan
-
-            if not isinstance(self.start, Plan):
-                found.add("wrong_type", "/start", f"{type(self.start).__name__} is no Plan.", "Give a placement.Plan.")
-        if isinstance(self.engine, str):
-            from placement.engines import engine_of
-
-            try:
-                object.__setattr__(self, "engine", str(engine_of(self.engine)))
-            except InputError as error:
-                found.extend(error)
+        check_plan(self.start, "/start", found)
+        settle_engine(self, found)
         if self.time and not found.found:
             check_timed(self.time, self.objective, self.machine, found)
         found.raise_if_any()

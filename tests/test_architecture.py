@@ -16,6 +16,7 @@ import pytest
 
 import solvers
 from placement.exports import EXPORTS
+from tests import conftest
 from traces.formats.registry import READERS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,6 +129,11 @@ def test_modules_are_short(package: str) -> None:
     """No module has more than 300 lines."""
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules(package).items()}
     assert {name: lines for name, lines in lengths.items() if lines > 300} == {}
+
+
+def test_what_runs_first_is_there() -> None:
+    """A file of tests that has another name is named so where the order is as well."""
+    assert [name for name in conftest.FIRST if not (ROOT / "tests" / name).exists()] == []
 
 
 @pytest.mark.parametrize("module", ["traces", "traces.support.errors"])

@@ -1,7 +1,12 @@
-"""The pages on systems of others: the same parts on each, and examples that print what the page says."""
+"""The pages on systems of others: the same parts on each, and examples that print what the page says.
+
+After a change of the time model, ``UPDATE_EXAMPLES=1 pytest tests/test_systems.py`` writes what they print now; read
+whether the words around it still hold.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import redirect_stdout
 from io import StringIO
@@ -24,14 +29,21 @@ def test_pages_of_systems_follow_the_recipe(page: Path) -> None:
     assert f"systems/{page.name}" in (page.parents[2] / "zensical.toml").read_text(encoding="utf-8")
 
 
+def output(code: str, page: Path) -> str:
+    """Return what an example prints."""
+    printed = StringIO()
+    with redirect_stdout(printed):
+        exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
+    return printed.getvalue()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.stem))
 def test_examples_print_what_the_page_says(page: Path) -> None:
     """At most some seconds each; seeds and work limits make the figures the same again."""
-    examples = EXAMPLE.findall(page.read_text(encoding="utf-8"))
-    assert examples
-    for code, expected in examples:
-        printed = StringIO()
-        with redirect_stdout(printed):
-            exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
-        assert printed.getvalue() == expected
+    text = page.read_text(encoding="utf-8")
+    assert len(EXAMPLE.findall(text)) == text.count("```python") > 0
+    now = EXAMPLE.sub(lambda part: f"```python\n{part[1]}```\n\n```text\n{output(part[1], page)}```", text)
+    if "UPDATE_EXAMPLES" in os.environ:
+        page.write_text(now, encoding="utf-8")
+    assert now == page.read_text(encoding="utf-8")

@@ -71,21 +71,27 @@ def held_ranks(load: npt.NDArray[np.float64]) -> Ranks | None:
         return None
     for size in (size for size in reversed(sizes) if size > 1):
         part = used.reshape(-1, size).mean(axis=1)
-        if ((part > MOSTLY) | (part == 0)).all():
+        if (part == 0).any() and ((part > MOSTLY) | (part == 0)).all():
             return Ranks(there=tuple(np.flatnonzero(part).tolist()), ranks=experts // size, size=size)
     return None
 
 
-def held_slots(counts: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> Ranks | None:
+def held_slots(counts: npt.NDArray[np.int64] | npt.NDArray[np.float64], load: npt.NDArray[np.float64]) -> Ranks | None:
     """Return the ranks whose physical slots have all the tokens; None where all have some, or they are too few to tell.
 
-    Where a map deals experts out to slots in any order, their loads don't show it: those of a rank lie anywhere.
+    Where a map deals experts out to slots in any order, their loads don't show it: those of a rank lie anywhere. Where
+    every expert has tokens nevertheless, it is replicas that are idle.
 
     Parameters
     ----------
     counts : (L, P) whole numbers
         Tokens by physical slot; rank r has the r-th aligned share.
+    load : (L, E) float64
+        The same by expert.
     """
+    recorded = load[load.any(axis=1)]
+    if not (recorded == 0).any(axis=1).all():
+        return None
     there = counts[counts.any(axis=1)]
     if not there.size or there.sum() < ENOUGH * there.size:
         return None

@@ -19,6 +19,7 @@ from api.cli.commands.demo import demo
 from api.cli.commands.evaluate import evaluate
 from api.cli.commands.exports import export
 from api.cli.commands.front import front
+from api.cli.commands.group import group
 from api.cli.commands.key import key
 from api.cli.commands.mixture import mixture
 from api.cli.commands.profile import profile
@@ -95,6 +96,7 @@ EXAMPLES = {
     "front": "moe-placement front trace.npz --engine vllm --topology 2x8 --pick cap=1.1 -o plan.json",
     "advise": "moe-placement advise trace.npz --engine sglang --machine h200:4x8 --model deepseek-v3 --phase prefill",
     "mixture": "moe-placement mixture code.npz chat.npz law.npz --topology 2x8 --over worst -o plan.json",
+    "group": "moe-placement group trace.npz --topology 2x8 -o plan.json",
     "survive": "moe-placement survive plan.json trace.npz --survive nodes=1 --prepare without",
     "simulate": "moe-placement simulate dumps/*.pt --topology 4x8 --redundant-experts 32 --model deepseek-v3",
     "replan": "moe-placement replan running.json today.npz --machine h200:4x8 --model deepseek-v3 --horizon 3600",
@@ -115,7 +117,7 @@ EXAMPLES = {
     "restore": "moe-placement restore backup.tar",
 }
 COMMANDS = (
-    *(profile, solve, mixture, advise, replan, simulate, front, evaluate, compare, survive, residency),
+    *(profile, solve, mixture, group, advise, replan, simulate, front, evaluate, compare, survive, residency),
     *(export, check, convert, renumber),
     *(solvers, formats, synthetic, calibrate, demo, serve),
     *(backup, restore),

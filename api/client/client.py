@@ -16,10 +16,11 @@ from api.resources.evaluation_body import EvaluationBody
 from api.resources.evaluations.answers import CountsEvaluation, Evaluation, ReplayAnswer
 from api.resources.findings.answers import FindingsResource
 from api.resources.fronts.answers import FrontResource
-from api.resources.plans.answers import PlanNews, PlanResource, PlanSummary
+from api.resources.plans.answers import PlanResource, PlanSummary
 from api.resources.reading import ImportBody, UploadBody
 from api.resources.schemas import FrontBody, PlanBody
 from api.resources.score.answers import ScoreAnalysis
+from api.resources.searches.answers import News
 from api.resources.topologies.answers import TopologyResource
 from api.resources.topologies.bodies import TopologyBody
 from api.resources.traces.answers import TraceResource, UploadResource
@@ -138,7 +139,7 @@ class Client:
             if plan.status not in ("queued", "running"):
                 return plan
 
-    def watch(self, plan_id: str) -> Iterator[PlanNews]:
+    def watch(self, plan_id: str) -> Iterator[News]:
         """Iterate over the changes of a plan, from its first to its last; lost connections are opened again."""
         return events_of(self._connection, plan_id)
 

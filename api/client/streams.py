@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from api.client.connection import AGAIN, ATTEMPTS, Connection, ServiceError
-from api.resources.plans.answers import PlanNews, PlanSummary
+from api.resources.plans.answers import PlanSummary
+from api.resources.searches.answers import News
 from api.resources.traces.answers import UploadResource
 
 __all__ = ["events_of", "send_parts"]
@@ -41,7 +42,7 @@ def send_parts(connection: Connection, place: str, stream: IO[bytes], size: int)
         offset = int(here) if here is not None else connection.send(UploadResource, "GET", place).offset
 
 
-def events_of(connection: Connection, plan_id: str) -> Iterator[PlanNews]:
+def events_of(connection: Connection, plan_id: str) -> Iterator[News]:
     """Iterate over the changes of a plan, from its first to its last; lost connections are opened again."""
     place, last, failures = f"/v1/plans/{plan_id}", "", 0
     while True:
@@ -54,7 +55,7 @@ def events_of(connection: Connection, plan_id: str) -> Iterator[PlanNews]:
                     last = number or last
                     if kind in ("status", "incumbent", "done"):
                         failures = 0
-                        yield PlanNews.model_validate_json(data)
+                        yield News.model_validate_json(data)
                     if kind == "done":
                         return
         except connection.failed as error:

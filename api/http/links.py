@@ -16,6 +16,8 @@ MAKERS = {
     ("post", "/v1/topologies"): "topology_id",
     ("post", "/v1/plans"): "plan_id",
     ("post", "/v1/fronts"): "front_id",
+    ("post", "/v1/replans"): "replan_id",
+    ("post", "/v1/simulations"): "simulation_id",
     ("post", "/v1/keys"): "key_id",
 }
 MADE = ("200", "201", "202")

@@ -1,39 +1,34 @@
-"""Pages of lists: cursors, and the Link field to the next page."""
+"""Pages of lists: where one begins, and the Link field to the next."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
 
 from api.http.problems import ProblemError
+from api.store.tenant import TenantStore
 from traces import Violation
 
-__all__ = ["decode_cursor", "link_next", "next_cursor"]
+__all__ = ["begin_of", "link_next", "next_cursor"]
 
 
-def next_cursor(rows: list[Any], limit: int) -> str | None:
-    """Return the cursor for the page after `rows`, which were asked for with one more than `limit`."""
-    if len(rows) <= limit:
-        return None
-    return base64.urlsafe_b64encode(f"s{rows[limit - 1].seq}".encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str | None) -> int | None:
-    """Return the position of a cursor."""
+def begin_of(store: TenantStore, cursor: str | None) -> int | None:
+    """Return the position of a cursor; None is the first page's."""
     if cursor is None:
         return None
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-        if re.fullmatch(r"s\d{1,18}", text):
-            return int(text[1:])
-    except (binascii.Error, ValueError):
-        pass
-    violation = Violation(code="cursor", pointer="?cursor", detail="This is no cursor of ours.", remedy="Leave it out.")
-    raise ProblemError("invalid-request", "The cursor is not one of ours.", [violation])
+    position = store.cursors.position(cursor)
+    if position is None:
+        detail = "This is no cursor of ours."
+        violation = Violation(code="cursor", pointer="?cursor", detail=detail, remedy="Leave it out.")
+        raise ProblemError("invalid-request", "The cursor is not one of ours.", [violation])
+    return position
+
+
+def next_cursor(store: TenantStore, rows: Sequence[Any], more: bool) -> str | None:
+    """Return the cursor for the page after `rows`."""
+    return store.cursors.after(rows[-1].seq) if more else None
 
 
 def link_next(request: Request, cursor: str | None) -> dict[str, str]:

@@ -23,9 +23,13 @@ from solvers import NoPlanError
 from traces import InputError
 from traces.support.temporary import held_folder
 
-__all__ = ["Attempt", "Job", "Outcome", "run_attempt"]
+__all__ = ["Attempt", "Job", "Outcome", "TookTooLongError", "run_attempt"]
 
 log = structlog.get_logger(__name__)
+
+
+class TookTooLongError(Exception):
+    """The service's time limit has passed, and there is nothing to keep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,7 @@ class Job:
     lease_s: float
     threads: int | None
     max_time_limit_s: float
+    webhook: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +112,8 @@ def _ended(attempt: Attempt, search: Callable[[Attempt], Outcome]) -> Outcome:
         return search(attempt)
     except AttemptInterruptedError:
         return _stopped(lease, reporter)
+    except TookTooLongError as error:
+        return _fail(lease, "took-too-long", str(error))
     except NoPlanError as error:
         return _no_plan(lease, reporter, error)
     except InputError as error:
@@ -122,6 +129,8 @@ def _ended(attempt: Attempt, search: Callable[[Attempt], Outcome]) -> Outcome:
 
 
 def _stopped(lease: Lease, reporter: Reporter) -> Outcome:
+    if reporter.overtime and not reporter.cancelled:
+        return _fail(lease, "took-too-long", "Reading the trace took longer than a search may.")
     if reporter.stale or not reporter.cancelled:
         raise StaleAttemptError
     lease.finish("cancelled", values={})

@@ -197,6 +197,7 @@ class Dispatcher:
             lease_s=settings.lease_s,
             threads=settings.threads,
             max_time_limit_s=settings.max_time_limit_s,
+            webhook=settings.webhook,
         )
         try:
             future = executor.submit(self._work.run, job)

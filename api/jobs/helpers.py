@@ -74,11 +74,8 @@ class Helpers:
         self._all = [*short, *uses["upload"], *uses["look"]]
 
     def start(self) -> None:
-        """Start the processes for short tasks ahead of any request; the others start when they are needed.
-
-        All of the short ones: where a tenant keeps one busy, the next tenant must not wait for another to start.
-        """
-        for helper in self._all[:SHORT_HELPERS]:
+        """Start the processes ahead of any request: whoever comes first must not wait for one to start."""
+        for helper in self._all:
             helper.start()
 
     async def run(self, tenant: str, use: Use, size: int, function: Callable[..., Result], *arguments: Any) -> Result:

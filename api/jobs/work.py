@@ -24,6 +24,7 @@ class DispatcherSettings:
     max_time_limit_s: float
     max_crashes: int
     short_lane: bool = False  # one more lane, for short plans only
+    webhook: bool = False  # whether there is one to be told
     shared: bool = False  # by several tenants: none of them fills all lanes with long plans
 
 

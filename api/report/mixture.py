@@ -37,11 +37,34 @@ def mixture_text(found: Mixture) -> str:
     ]
     lines = [_sentence(found, what), "", table(header, rows), ""]
     lines.append(f"Cost: {found.as_dict()['unit']}.")
+    known = found.bound
+    lines.append(
+        f"On the tokens to fit its {what} costs {known.cost:.4f}, and no plan less than {known.bound:.4f} "
+        f"(gap {known.gap:.1%})."
+    )
+    if found.pools is not None:
+        lines += _pools(found)
     best = min(found.rounds, key=lambda each: each.target)
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(found.domains, best.weights, strict=True))
     lines.append(f"Found with the weights {weights}, in round {found.rounds.index(best) + 1} of {len(found.rounds)}.")
     lines += [textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  ") for note in found.notes]
     return "\n".join(lines)
+
+
+def _pools(found: Mixture) -> list[str]:
+    """Return whether pools pay, and which ones."""
+    pools = found.pools
+    assert pools is not None
+    if pools.together_ms is None:
+        return [pools.reason]
+    which = "; ".join(
+        f"{', '.join(found.domains[number] for number in pool.domains)} on {len(pool.gpus)} GPUs"
+        for pool in pools.pools
+    )
+    return [
+        f"{pools.reason} A pass of all takes {pools.together_ms:.4g} ms under one plan, as many tokens in pools "
+        f"{pools.apart_ms:.4g} ms (saved {pools.saved:+.1%}, 95 %: {pools.low:+.1%} to {pools.high:+.1%}): {which}."
+    ]
 
 
 def _sentence(found: Mixture, what: str) -> str:

@@ -13,7 +13,7 @@ from placement import Plan
 from traces import InputError, Violations
 from traces.model.presets import load_model, preset_names
 
-__all__ = ["check_model", "plan_content", "plan_of", "trace_named"]
+__all__ = ["check_model", "kind_of", "known_plan", "plan_content", "plan_of", "plan_text_named", "trace_named"]
 
 
 def trace_named(store: TenantStore, named: str, found: Violations) -> TraceRow | None:
@@ -28,15 +28,31 @@ def plan_content(store: TenantStore, named: str | PlanFile, place: str, found: V
     """Return the content of a plan that is named by its id, or given whole; None, and a violation, if there is none."""
     if not isinstance(named, str):
         return named.model_dump(exclude_unset=True)
-    row, text, _ = store.plans.documents(named)
+    text = plan_text_named(store, named, place, found)
+    content: Mapping[str, Any] | None = None if text is None else json.loads(text)
+    return content
+
+
+def plan_text_named(store: TenantStore, named: str, place: str, found: Violations) -> str | None:
+    """Return the text of the plan of a plan, or re-plan, by its id; None, and a violation, if there is none."""
+    row, text, _ = store.plans.documents(named, kind_of(named))
     if row is None:
         found.add("unknown_plan", place, f"There is no plan {named}.", "Name a plan of this service.")
     elif text is None:
-        found.add("no_plan_yet", place, f"Plan {named} has found nothing so far.", "Wait for it.")
-    else:
-        content: Mapping[str, Any] = json.loads(text)
-        return content
-    return None
+        detail = f"Plan {named} has found nothing so far."
+        found.add("no_plan_yet", place, detail, "Wait for it, or name another.")
+    return text
+
+
+def known_plan(store: TenantStore, named: str, place: str, found: Violations) -> None:
+    """Add a violation if there is no such plan."""
+    if store.plans.get(named, kind_of(named)) is None:
+        found.add("unknown_plan", place, f"There is no plan {named}.", "Name a plan of this service.")
+
+
+def kind_of(plan_id: str) -> str:
+    """Return the kind of what an id of a plan names: ``plan`` or ``replan``."""
+    return plan_id.partition("_")[0]
 
 
 def plan_of(content: Mapping[str, Any], place: str, found: Violations) -> Plan | None:

@@ -63,7 +63,7 @@ def request_of(body: PlanBody | FrontBody, max_time_limit_s: float, start: Plan 
         found.extend(error)
     if isinstance(body, PlanBody) and body.time.model is not None:
         check_model(body.time.model, found, "/time/model")
-    said = body.model_dump(exclude_unset=True, exclude={"trace", "topology", "start", "name", "tags"})
+    said = body.model_dump(exclude_unset=True, exclude={"trace", "topology", "start", "replaces", "name", "tags"})
     kind = FrontRequest if isinstance(body, FrontBody) else Request
     if kind is FrontRequest and said.get("against") == "bytes_moved" and start is None:
         detail = "Bytes moved are counted from the plan that runs now."

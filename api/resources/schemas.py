@@ -47,7 +47,7 @@ TagName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-
 Tags = Annotated[list[TagName], Field(max_length=16)]
 TopologyId = Annotated[str, Field(pattern="^topo_[0-9a-f]{32}$", examples=["topo_" + "0" * 32])]
 FrontId = Annotated[str, Field(pattern="^front_[0-9a-f]{32}$", examples=["front_" + "0" * 32])]
-PlanId = Annotated[str, Field(pattern="^plan_[0-9a-f]{32}$", examples=["plan_" + "0" * 32])]
+PlanId = Annotated[str, Field(pattern="^(plan|replan)_[0-9a-f]{32}$", examples=["plan_" + "0" * 32])]
 
 
 def _scalar(value: Any) -> Any:
@@ -186,6 +186,7 @@ class PlanBody(_Asked, RequestFields):
     topology: TopologyField | None = Field(  # type: ignore[assignment]  # a front always needs one
         default=None, description="See a front's; that of the machine in `time` by default."
     )
+    replaces: PlanId | None = Field(default=None, description="Plan that this one is to replace: kept beside it.")
 
 
 class FrontBody(_Asked, FrontRequestFields):

@@ -1,4 +1,4 @@
-"""What a worker process runs: the search for a queued plan or front."""
+"""What a worker process runs: whatever is queued."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from api.jobs.attempts import Attempt, Job, Outcome, run_attempt
 from api.report.summary import summary_text
 from api.resources.fronts.searching import search_front
 from api.resources.plans.searching import search_plan
+from api.resources.replans.replanning import make_replan
 from api.resources.requests import request_of
 from api.resources.schemas import PlanBody
+from api.resources.simulations.simulating import run_simulation
 from solvers import Study, solver_class
 from traces import load
 
 __all__ = ["run_search", "warm_up"]
 
 WARM_UP_S = 10.0
+KINDS = {"plan": search_plan, "front": search_front, "replan": make_replan, "simulation": run_simulation}
 
 
 def run_search(job: Job) -> Outcome:
-    """Search for a claimed plan or front and write how it ends to the store."""
+    """Run what was claimed and write how it ends to the store."""
     return run_attempt(job, _search)
 
 
@@ -43,4 +46,4 @@ def warm_up() -> None:
 def _search(attempt: Attempt) -> Outcome:
     attempt.lease.begin()
     task = attempt.lease.load()
-    return search_front(attempt, task) if task.kind == "front" else search_plan(attempt, task)
+    return KINDS[task.kind](attempt, task)

@@ -37,12 +37,12 @@ from api.resources.fronts import routes as fronts
 from api.resources.keys import routes as keys
 from api.resources.operations import routes as operations
 from api.resources.page import routes as page
-from api.resources.plans import events
 from api.resources.plans import routes as plans
 from api.resources.replans import routes as replans
 from api.resources.residency import routes as residency
 from api.resources.score import routes as score
 from api.resources.series import routes as series
+from api.resources.simulations import routes as simulations
 from api.resources.topologies import routes as topologies
 from api.resources.traces import routes as traces
 from api.resources.traces import uploads
@@ -94,9 +94,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     services = service.services
     app.state.service, app.state.services, app.state.access = service, services, service.access
-    looks = (affinity, findings, score, events)
-    studies = (evaluations, advice, replans, residency)
-    for resource in (traces, uploads, series, topologies, plans, fronts, *looks, *studies, catalogue):
+    looks = (affinity, findings, score)
+    queued = (plans, fronts, replans, simulations)
+    studies = (evaluations, advice, residency)
+    for resource in (traces, uploads, series, topologies, *queued, *looks, *studies, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])
     app.include_router(catalogue.texts)

@@ -26,6 +26,7 @@ from api.resources.worker import run_search, warm_up
 from api.service.cleanup import Cleanup
 from api.service.later_identity import LaterIdentity
 from api.service.scrubber import Scrubber
+from api.service.webhook import Webhook
 from api.settings.addresses import Cluster, parse_executor
 from api.settings.settings import Settings
 from api.store.audit import AuditLog
@@ -34,6 +35,7 @@ from api.store.database import Database
 from api.store.identity import settle_identity
 from api.store.keys import Keys
 from api.store.leases import Leases
+from api.store.outbox import Outbox
 from api.store.remote_blobs import open_blobs
 from api.store.store import Store
 from api.telemetry.metrics import Metrics
@@ -99,6 +101,7 @@ class Service:
         )
         self._cleanup: Cleanup | None = None
         self._scrubber: Scrubber | None = None
+        self._webhook: Webhook | None = None
         self._later: LaterIdentity | None = None
         self.end: Callable[[], None] = lambda: None  # ends the process; the server's task
         self._lock: IO[str] | None = None  # held from `open` to `stop`
@@ -183,6 +186,7 @@ class Service:
                 lease_s=settings.lease_s,
                 max_time_limit_s=settings.max_time_limit_s,
                 max_crashes=settings.max_crashes,
+                webhook=settings.webhook_url is not None,
                 short_lane=True,
                 shared=settings.auth == "required",
             ),
@@ -201,6 +205,10 @@ class Service:
         if settings.blobs_url is None:  # an object store checks its own
             self._scrubber = Scrubber(services.store, blobs, services.metrics, settings.scrub_days)
             self._scrubber.start()
+        if settings.webhook_url is not None and settings.webhook_secret is not None:
+            secret = settings.webhook_secret.get_secret_value()
+            self._webhook = Webhook(Outbox(self.database), settings.webhook_url, secret, services.metrics)
+            self._webhook.start()
         if self._later is not None:
             self._later.start()
         dispatcher.start()
@@ -223,6 +231,9 @@ class Service:
         if self._scrubber is not None:
             self._scrubber.stop()
             self._scrubber = None
+        if self._webhook is not None:
+            self._webhook.stop()
+            self._webhook = None
         if self._later is not None:
             self._later.stop()
             self._later = None

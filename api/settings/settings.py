@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.settings.addresses import LOCAL, is_local_database, is_loopback, is_safe_url, parse_executor
 from traces import Violations
 
-__all__ = ["Settings", "default_data_dir", "read_settings", "unknown_variables"]
+__all__ = ["Settings", "default_data_dir", "read_settings", "unknown_variables", "webhook_key"]
 
 PREFIX = "MOE_PLACEMENT_"
 OTHERS = {"MOE_PLACEMENT_API_KEY"}  # of the command line, as a client
@@ -78,6 +80,12 @@ class Settings(BaseSettings):
     )
     import_urls: tuple[str, ...] = Field(
         default=(), description="What addresses to import from must begin with, as JSON: https://HOST/PATH/."
+    )
+    webhook_url: str | None = Field(
+        default=None, description="Where to tell that a re-plan pays: https, or an address of this machine."
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="Signs what the webhook is told: whsec_ and 24 to 64 bytes in base64."
     )
     max_json_bytes: int = Field(default=16 * MB, ge=1024, description="Largest JSON body to accept.")
     max_queued_plans: int = Field(default=1000, ge=1, description="Plans that may wait; more are answered with 429.")
@@ -146,6 +154,16 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _refuse_a_webhook_that_anybody_reads(self) -> Settings:
+        if (self.webhook_url is None) != (self.webhook_secret is None):
+            raise ValueError("Give both MOE_PLACEMENT_WEBHOOK_URL and MOE_PLACEMENT_WEBHOOK_SECRET, or neither.")
+        if self.webhook_url is not None and not is_safe_url(self.webhook_url):
+            raise ValueError("MOE_PLACEMENT_WEBHOOK_URL must begin with https://, or be on this machine.")
+        if self.webhook_secret is not None:
+            webhook_key(self.webhook_secret.get_secret_value())
+        return self
+
+    @model_validator(mode="after")
     def _refuse_workers_that_reach_nothing(self) -> Settings:
         cluster = parse_executor(self.executor)
         if cluster is None:
@@ -188,6 +206,23 @@ def read_settings(**given: Any) -> Settings:
             remedy = f"Set MOE_PLACEMENT_{name.upper()}, or the option of the command."
             found.add("setting", f"/{name}", detail, remedy)
         raise found.error() from None
+
+
+def webhook_key(secret: str) -> bytes:
+    """Return the key of a webhook's secret.
+
+    Raises
+    ------
+    ValueError
+        Without telling it.
+    """
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True) if secret.startswith("whsec_") else b""
+    except binascii.Error:
+        key = b""
+    if not 24 <= len(key) <= 64:
+        raise ValueError("MOE_PLACEMENT_WEBHOOK_SECRET must be whsec_ and 24 to 64 bytes in base64.")
+    return key
 
 
 def unknown_variables() -> list[str]:

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, select
 
 from api.store.database import Database
 from api.store.labels import relabel, tagged
+from api.store.pages import page_of
 
 __all__ = ["Kept", "Named"]
 
@@ -52,16 +53,20 @@ class Kept(Generic[Row]):
 
 
 class Named(Kept[Row]):
-    """Rows with a name and tags, which can be listed and renamed."""
+    """Rows with a name and tags, which can be listed and renamed; `heavy` is the column that may be large."""
 
-    def page(self, limit: int, before: int | None, tags: Sequence[str] = ()) -> list[Row]:
-        """Return up to `limit` rows with all of `tags`, the newest first, older than `before`."""
+    heavy: ClassVar[str | None] = None
+
+    def page(self, limit: int, before: int | None, tags: Sequence[str] = ()) -> tuple[list[Row], bool]:
+        """Return up to `limit` rows with all of `tags`, the newest first, older than `before`; and if there is more."""
         own = (self.table.c.tenant == self.tenant) & tagged(self.table, tags)
-        query = select(self.table).where(own).order_by(self.table.c.seq.desc()).limit(limit)
+        query = select(self.table).where(own)
+        heavy = None if self.heavy is None else self.table.c[self.heavy]
         if before is not None:
             query = query.where(self.table.c.seq < before)
         with self.database.read() as connection:
-            return [self.row(**row._mapping) for row in connection.execute(query)]
+            rows, more = page_of(connection, query, self.table.c.seq, heavy, limit)
+            return [self.row(**row._mapping) for row in rows], more
 
     def label(self, row_id: str, changes: Mapping[str, Any]) -> bool:
         """Change `name` or `tags` of a row; False if there is none."""

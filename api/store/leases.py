@@ -6,7 +6,6 @@ another: a worker that was presumed dead cannot spoil the work of its successor.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 
 from api.store.database import Database
 from api.store.events import EVENT_COLUMNS, record_events
-from api.store.models import plan_documents, plans, traces
+from api.store.models import plan_documents, plans
+from api.store.outbox import tell_later
 from api.store.queue import ANY, Wanted, next_plan
+from api.store.tasks import Task, load_task
 
 __all__ = ["Claim", "Lease", "Leases", "StaleAttemptError", "Task"]
 
@@ -33,19 +34,6 @@ class Claim:
     plan_id: str
     attempt: int
     tenant: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A request with all that belongs to it: the plan files to start from, of the request and of earlier attempts."""
-
-    tenant: str
-    kind: str
-    request: dict[str, Any]
-    start: dict[str, Any] | None
-    best: dict[str, Any] | None
-    trace_name: str | None
-    facts: dict[str, Any]
 
 
 class Lease:
@@ -79,29 +67,11 @@ class Lease:
 
     def load(self) -> Task:
         """Return what there is to do."""
-        columns = (
-            plans.c.tenant,
-            plans.c.kind,
-            plans.c.request,
-            plan_documents.c.plan,
-            plan_documents.c.start,
-            traces.c.name,
-            traces.c.facts,
-        )
-        query = select(*columns).select_from(plans).join(plan_documents).join(traces).where(self._mine)
         with self.database.read() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
+            task = load_task(connection, self._mine)
+        if task is None:
             raise StaleAttemptError
-        return Task(
-            tenant=row.tenant,
-            kind=row.kind,
-            request=row.request,
-            start=None if row.start is None else json.loads(row.start),
-            best=None if row.plan is None else json.loads(row.plan),
-            trace_name=row.name,
-            facts=row.facts,
-        )
+        return task
 
     def cancelled(self) -> bool:
         """Whether the plan is to stop."""
@@ -134,6 +104,7 @@ class Lease:
         values: Mapping[str, Any],
         plan: str | None = None,
         summary: str | None = None,
+        message: str | None = None,
     ) -> None:
         """End the attempt: `status` is ``succeeded``, ``failed`` or ``cancelled``, for good.
 
@@ -143,9 +114,11 @@ class Lease:
             Of the columns score, bound, elapsed_s, termination, error, warnings.
         plan, summary : str, optional
             Documents; those that are there stay if None.
+        message : str, optional
+            What the webhook is to be told of it.
         """
         ended = {**values, "status": status, "finished_at": time.time(), "lease_until": None}
-        self._write(ended, plan=plan, summary=summary)
+        self._write(ended, plan=plan, summary=summary, message=message)
 
     def _write(
         self,
@@ -153,6 +126,7 @@ class Lease:
         *,
         plan: str | None = None,
         summary: str | None = None,
+        message: str | None = None,
         only: ColumnElement[bool] | None = None,
         visible: bool | None = None,
     ) -> bool:
@@ -173,6 +147,8 @@ class Lease:
             if documents:
                 mine = plan_documents.c.plan_id == self.claim.plan_id
                 connection.execute(update(plan_documents).where(mine).values(documents))
+            if message is not None:
+                tell_later(connection, message)
         return True
 
 

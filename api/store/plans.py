@@ -1,4 +1,4 @@
-"""Plans and fronts of a tenant, and the idempotency keys that they were asked for with."""
+"""Everything of a tenant that is queued, and the idempotency keys that it was asked for with."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from api.store.database import Database
 from api.store.events import EVENT_COLUMNS, record_events
 from api.store.labels import tagged
 from api.store.models import idempotency_keys, plan_documents, plans, traces
-from api.store.rows import ACTIVE, ConflictError, Created, PlanRow
+from api.store.models import series as series_table
+from api.store.pages import page_of
+from api.store.rows import ACTIVE, ConflictError, Created, PlanRow, SeriesRow
 
 __all__ = ["Plans"]
 
-HIDDEN = ("trace_seq", "series_seq", "series_length", "lease_until", "begun", "crashes", "claimed_by", "expected_s")
+HIDDEN = ("trace_seq", "series_seq", "lease_until", "begun", "crashes", "claimed_by", "expected_s")
 PLAN_COLUMNS = [column for column in plans.columns if column.name not in HIDDEN]
 
 
 class Plans:
-    """Plans and fronts of one tenant, which `kind` tells apart; nothing of others can be read or changed through it.
+    """Plans, fronts, re-plans and simulations of one tenant, which `kind` tells apart.
+
+    Nothing of others can be read or changed through it.
 
     Parameters
     ----------
@@ -43,6 +47,9 @@ class Plans:
         kind: str = "plan",
         tags: Sequence[str] = (),
         start: str | None = None,
+        replaces: str | None = None,
+        series: SeriesRow | None = None,
+        series_length: int | None = None,
         key: str | None = None,
         body_hash: str = "",
         key_age_s: float = 86_400.0,
@@ -53,16 +60,20 @@ class Plans:
         Parameters
         ----------
         request : mapping
-            The validated body.
+            The validated body; its `trace` is one of the tenant's, if there is one.
         max_queued : int
             Of all tenants; one that has nothing in the queue may add a plan to a full one.
         max_active : int, optional
             Of this tenant, running ones included.
         kind : str
-            ``plan`` or ``front``.
+            ``plan``, ``front``, ``replan`` or ``simulation``.
         tags : sequence of str
         start : str, optional
-            Plan file to start from.
+            Plan file to start from, or that runs.
+        replaces : str, optional
+            Id of the plan that this one is to replace.
+        series : SeriesRow, optional
+            In place of a trace, with the number of its windows.
         key : str, optional
             Idempotency key; the same key and `body_hash` give the plan of the first request.
         key_age_s : float
@@ -73,7 +84,7 @@ class Plans:
         Raises
         ------
         ConflictError
-            ``idempotency-key-reused``, ``queue-full``, ``quota-exceeded``, or ``not-found`` if the trace has gone.
+            ``idempotency-key-reused``, ``queue-full``, ``quota-exceeded``; ``not-found`` if trace or series have gone.
         """
         now = time.time()
         with self.database.write() as connection:
@@ -82,10 +93,11 @@ class Plans:
                     return Created(row=earlier, new=False)
                 mine = (idempotency_keys.c.tenant == self.tenant) & (idempotency_keys.c.key == key)
                 connection.execute(delete(idempotency_keys).where(mine))  # it is too old: the key is used anew
-            known = (traces.c.tenant == self.tenant) & (traces.c.id == request["trace"])
-            trace_seq = connection.execute(select(traces.c.seq).where(known)).scalar_one_or_none()
-            if trace_seq is None:
-                raise ConflictError("not-found", "The trace was deleted meanwhile.")
+            trace_seq = self._trace_seq(connection, request.get("trace"))
+            if series is not None:
+                there = select(series_table.c.seq).where(series_table.c.seq == series.seq)
+                if connection.execute(there).first() is None:
+                    raise ConflictError("not-found", "The series was deleted meanwhile.")
             waiting = select(func.count()).where(plans.c.status == "queued")
             full = connection.execute(waiting).scalar_one() >= max_queued
             # Whoever has nothing that waits is let in: one tenant's plans don't keep the others out. And the number of
@@ -103,6 +115,9 @@ class Plans:
                 "name": request.get("name"),
                 "tags": list(tags),
                 "trace_seq": trace_seq,
+                "series_seq": None if series is None else series.seq,
+                "series_length": series_length,
+                "replaces": replaces,
                 "request": dict(request),
                 "status": "queued",
                 "cancel_requested": False,
@@ -122,6 +137,15 @@ class Plans:
             added = self._plan(connection, plan_id, kind)
             assert added is not None
             return Created(row=added, new=True)
+
+    def _trace_seq(self, connection: Connection, trace_id: str | None) -> int | None:
+        if trace_id is None:
+            return None
+        known = (traces.c.tenant == self.tenant) & (traces.c.id == trace_id)
+        found: int | None = connection.execute(select(traces.c.seq).where(known)).scalar_one_or_none()
+        if found is None:
+            raise ConflictError("not-found", "The trace was deleted meanwhile.")
+        return found
 
     def get(self, plan_id: str, kind: str = "plan") -> PlanRow | None:
         """Return a plan (or front)."""
@@ -148,16 +172,20 @@ class Plans:
         statuses: Sequence[str] = (),
         kind: str = "plan",
         tags: Sequence[str] = (),
-    ) -> list[PlanRow]:
-        """Return up to `limit` plans of a kind, the newest first, older than `before`, in any of `statuses`."""
+    ) -> tuple[list[PlanRow], bool]:
+        """Return up to `limit` plans of a kind, the newest first, older than `before`, in any of `statuses`.
+
+        And whether there is more; a page ends early where requests are large.
+        """
         mine = (plans.c.tenant == self.tenant) & (plans.c.kind == kind) & tagged(plans, tags)
-        query = select(*PLAN_COLUMNS).where(mine).order_by(plans.c.seq.desc()).limit(limit)
+        query = select(*PLAN_COLUMNS).where(mine)
         if before is not None:
             query = query.where(plans.c.seq < before)
         if statuses:
             query = query.where(plans.c.status.in_(statuses))
         with self.database.read() as connection:
-            return [PlanRow(**row._mapping) for row in connection.execute(query)]
+            rows, more = page_of(connection, query, plans.c.seq, plans.c.request, limit)
+            return [PlanRow(**row._mapping) for row in rows], more
 
     def cancel(self, plan_id: str, kind: str = "plan") -> PlanRow | None:
         """Cancel a plan (or front): at once if it is queued; a running one is asked to stop. None if there is none."""

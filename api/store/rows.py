@@ -102,6 +102,7 @@ class PlanRow:
     kind: str
     name: str | None
     tags: list[str]
+    series_length: int | None
     replaces: str | None
     request: dict[str, Any]
     status: str

@@ -56,8 +56,8 @@ class Store:
 
     def drop_traces(self, before: float) -> list[str]:
         """Delete traces that came before a time and have neither plans nor series; return their ids."""
-        used = select(plans.c.seq).where(plans.c.trace_seq == traces.c.seq).exists()
-        used |= select(series_windows.c.number).where(series_windows.c.trace_seq == traces.c.seq).exists()
+        planned = select(plans.c.seq).where(plans.c.trace_seq == traces.c.seq).exists()
+        used = planned | select(series_windows.c.number).where(series_windows.c.trace_seq == traces.c.seq).exists()
         with self.database.write() as connection:
             found = connection.execute(
                 select(traces.c.seq, traces.c.id).where(traces.c.created_at < before, ~used)

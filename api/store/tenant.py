@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api.store.database import Database
+from api.store.pages import Cursors
 from api.store.plans import Plans
 from api.store.series import SeriesStore
 from api.store.topologies import Topologies
@@ -21,6 +22,8 @@ class TenantStore:
 
     Attributes
     ----------
+    cursors : Cursors
+        Where pages of lists begin.
     traces : Traces
     uploads : Uploads
         Traces that arrive in parts.
@@ -34,6 +37,7 @@ class TenantStore:
     def __init__(self, database: Database, tenant: str) -> None:
         self.database = database
         self.tenant = tenant
+        self.cursors = Cursors(database, tenant)
         self.traces = Traces(database, tenant)
         self.uploads = Uploads(database, tenant)
         self.series = SeriesStore(database, tenant)

@@ -21,6 +21,7 @@ class Topologies(Named[TopologyRow]):
 
     table = topologies
     row = TopologyRow
+    heavy = "content"
 
     def add(self, content: Any, name: str | None, tags: Sequence[str]) -> TopologyRow:
         """Keep a topology."""

@@ -21,6 +21,7 @@ class Traces(Named[TraceRow]):
 
     table = traces
     row = TraceRow
+    heavy = "facts"
 
     def add(
         self,
@@ -60,7 +61,7 @@ class Traces(Named[TraceRow]):
             return self._kept_bytes(connection)
 
     def delete(self, trace_id: str) -> bool:
-        """Delete a trace; False if there is none. `ConflictError` if a plan that waits or runs, or a series, needs it."""
+        """Delete a trace; False if there is none. `ConflictError` if an unfinished plan, or a series, needs it."""
         with self.database.write() as connection:
             row = self._row(connection, trace_id)
             if row is None:

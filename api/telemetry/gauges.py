@@ -18,10 +18,26 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.store.models import STATUSES
 from api.store.store import Store
 
-__all__ = ["LATEST_PLANS", "LoadFigures", "PlanLoad", "PlanLoads", "StoreFigures"]
+__all__ = [
+    "LATEST_PLANS",
+    "LATEST_SERIES",
+    "LoadFigures",
+    "PlanLoad",
+    "PlanLoads",
+    "SeriesDrift",
+    "SeriesFigures",
+    "StoreFigures",
+]
 
 LATEST_PLANS = 20  # of a tenant: every plan is a series of its own, and series must not pile up
 TENANTS = 200
+LATEST_SERIES = 20  # of a tenant: those that got a window last
+SERIES_GAUGES = {
+    "windows": ("Windows of the series.", "windows"),
+    "drift": ("Share of assignments that would have to go to other experts, latest window against before.", "size"),
+    "drift_noise": ("What that share is by sampling alone, where that is known.", "noise"),
+    "drifted": ("1 if the latest window has drifted, 0 if not; absent where that can't be told.", "drifted"),
+}
 LOAD_GAUGES = {
     "imbalance": ("Load of the busiest GPU over the mean, averaged over layers.", "imbalance"),
     "hottest_expert_share": ("Largest share that an expert has of its layer's tokens.", "hottest_share"),
@@ -94,6 +110,38 @@ class LoadFigures(Collector):
             for load in self._loads:
                 if (value := getattr(load, field)) is not None:
                     family.add_metric([load.plan, load.trace], value)
+            yield family
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesDrift:
+    """The latest window of a series; figures that can't be told are None."""
+
+    series: str
+    windows: int
+    size: float | None
+    noise: float | None
+    drifted: bool | None
+
+
+class SeriesFigures(Collector):
+    """The gauges of the series of one tenant that got a window last, `LATEST_SERIES` at most.
+
+    Parameters
+    ----------
+    found : list of SeriesDrift
+    """
+
+    def __init__(self, found: list[SeriesDrift]) -> None:
+        self._found = found
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Return the gauges."""
+        for name, (text, field) in SERIES_GAUGES.items():
+            family = GaugeMetricFamily(f"moe_placement_series_{name}", text, labels=["series"])
+            for each in self._found:
+                if (value := getattr(each, field)) is not None:
+                    family.add_metric([each.series], float(value))
             yield family
 
 

@@ -67,6 +67,9 @@ class Metrics:
         self.damaged_blobs = Gauge(
             "moe_placement_damaged_blobs", "Traces whose files were found damaged or lost.", registry=self.registry
         )
+        self.webhooks = Counter(
+            "moe_placement_webhooks", "Messages to the webhook, each try.", ("result",), registry=self.registry
+        )
         self.worker_deaths = Counter("moe_placement_worker_deaths", "Workers that died.", registry=self.registry)
 
     def finished(self, solver: str, status: str, elapsed_s: float, load: PlanLoad | None) -> None:

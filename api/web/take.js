@@ -15,6 +15,7 @@ export function hide() {
 export function offer(plan) {
   planId = plan.id;
   $("plan-id").textContent = plan.id;
+  $("plan-replaces").textContent = plan.replaces ? `; it is to replace ${plan.replaces}` : "";
   $("take-section").hidden = false;
   show($("take-problem"), null);
   $("force").hidden = true;

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Score", "Term", "score"]
 
 Array = npt.NDArray[np.float64]
-KEPT = 4  # scores of a problem: those of the baselines, which are scored first
+KEPT = 4  # scores of a problem, the first: a search and a comparison ask for the same baselines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ def score(problem: Problem, plan: Plan | npt.NDArray[np.integer[Any]]) -> Score:
         If its sizes are not those of the problem, an expert is missing, or an id is out of range.
     """
     table = problem.table_of(plan)
-    known, key = problem.scored, table.tobytes()
+    known, key = vars(problem).setdefault("_scored", {}), table.tobytes()  # as its cached properties
     if key not in known:
         found = _score(problem, table)
         if len(known) >= KEPT:

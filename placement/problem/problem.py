@@ -120,11 +120,6 @@ class Problem(Shown, ByContent):
         """The load model."""
         return LoadModel(profile=self.profile, sizes=self.sizes, objective=self.objective)
 
-    @cached_property
-    def scored(self) -> dict[bytes, Any]:
-        """The `Score` of the first few maps, by their bytes: a search and a comparison ask for the same baselines."""
-        return {}
-
     def plan(self, table: npt.ArrayLike, **attributes: Any) -> Plan:
         """Make a plan of a map of this problem.
 

@@ -94,7 +94,8 @@ class Machine:
         if not self.has_uplinks:
             return own
         share = np.array(self.uplink_gb_s) / np.bincount(self.nodes)
-        return np.minimum(own, share[self.nodes])
+        found: npt.NDArray[np.float64] = np.minimum(own, share[self.nodes])
+        return found
 
     @property
     def num_gpus(self) -> int:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt, Unit, doc
 
-from solvers.fields import MAX_SLOTS, MAX_TOKENS, HoldOutOf, RedundantExperts
+from solvers.fields import MAX_SLOTS, MAX_TOKENS, HoldOutOf, RedundantExperts, check_plan, settle_engine
 from solvers.request import Request
 from solvers.searching.limits import Limits
 from solvers.timed.request import Served
 from traces.support.declared import check_declared
-from traces.support.errors import InputError, Violations
+from traces.support.errors import Violations
 from traces.support.words import Phase
 
 if TYPE_CHECKING:
@@ -96,23 +96,12 @@ class AdviceRequest(Served):
             detail = f"There is one phase, {self.phase}."
             found.add("without_effect", "/decode_tokens_per_gpu", detail, "Give tokens_per_gpu, or phase both.")
         self._check_served("", found)
-        if self.engine is not None:
-            from placement.engines import engine_of
-
-            try:
-                object.__setattr__(self, "engine", str(engine_of(self.engine)))
-            except InputError as error:
-                found.extend(error)
-        if self.plan is not None:
-            from placement import Plan as APlan
-
-            if not isinstance(self.plan, APlan):
-                found.add("wrong_type", "/plan", f"{type(self.plan).__name__} is no Plan.", "Give a placement.Plan.")
-            else:
-                for name in ("slots_per_gpu", "redundant_experts"):
-                    if getattr(self, name) is not None:
-                        detail = "The plan that runs says how many slots there are."
-                        found.add("without_effect", f"/{name}", detail, "Leave it out: other levels are alternatives.")
+        settle_engine(self, found)
+        check_plan(self.plan, "/plan", found)
+        for name in ("slots_per_gpu", "redundant_experts") if self.plan is not None else ():
+            if getattr(self, name) is not None:
+                detail = "The plan that runs says how many slots there are."
+                found.add("without_effect", f"/{name}", detail, "Leave it out: other levels are alternatives.")
         found.raise_if_any()
 
     def time_model(self, phase: Phase) -> TimeModel:

@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Plan, Problem
+from solvers.mixtures.bound import MixtureBound, mixture_bound
 from solvers.mixtures.domains import Domain, Domains, domains_of
 from solvers.mixtures.matrix import PlanRow, judge_plans
+from solvers.mixtures.pools import Pools, judge_pools
 from solvers.mixtures.request import MixtureRequest
 from solvers.mixtures.search import Round, search_mixture, silent
 from solvers.mixtures.weighing import mixed
@@ -44,6 +46,10 @@ class Mixture(Shown, ByContent):
     rounds : tuple of Round
     rows : tuple of PlanRow
         The mixture's plan first.
+    bound : MixtureBound
+        What no plan can beat, beside what the mixture's costs, on the tokens to fit.
+    pools : Pools or None
+        GPUs of their own for domains, where that was asked.
     notes : tuple of str
     """
 
@@ -53,6 +59,8 @@ class Mixture(Shown, ByContent):
     weights: tuple[float, ...]
     rounds: tuple[Round, ...]
     rows: tuple[PlanRow, ...]
+    bound: MixtureBound
+    pools: Pools | None = None
     notes: tuple[str, ...] = ()
 
     def _shown(self) -> tuple[str, Facts]:
@@ -65,7 +73,7 @@ class Mixture(Shown, ByContent):
         return self.rows[0].plan
 
     def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary: over, unit, domains, weights, rounds, plans, notes."""
+        """Return a JSON-ready dictionary: over, unit, domains, weights, rounds, plans, bound, pools, notes."""
         return {
             "over": self.request.over,
             "quantile": self.request.quantile,
@@ -97,6 +105,8 @@ class Mixture(Shown, ByContent):
                 }
                 for row in self.rows
             },
+            "bound": self.bound.as_dict(),
+            "pools": None if self.pools is None else self.pools.as_dict(self.domains),
             "notes": list(self.notes),
         }
 
@@ -177,7 +187,12 @@ def mixture(
     rows = judge_plans(problem, request, domains, weights, plans)
     names = tuple(domain.name for domain in domains)
     own: dict[str, Any] = {"request": request, "problem": problem, "domains": names, "weights": tuple(weights.tolist())}
-    return Mixture(rounds=rounds, rows=rows, notes=notes, **own)
+    tried, profiles = [each.weights for each in rounds], [domain.profile for domain in domains]
+    bound = mixture_bound(problem, plans["mixture"], profiles, request, weights, tried)
+    pools = None
+    if request.pools:
+        pools = judge_pools(problem, plans["mixture"], request, domains, weights, workers=workers, tell=tell)
+    return Mixture(rounds=rounds, rows=rows, bound=bound, pools=pools, notes=notes, **own)
 
 
 def _weights(request: MixtureRequest, domains: tuple[Domain, ...]) -> Floats:

@@ -52,6 +52,8 @@ class MixtureRequest:
     phase : {"prefill", "decode"} or None
     tokens_per_gpu : int or None
         Of a timed pass.
+    pools : bool
+        Whether to judge pools of GPUs for domains, or groups of them, as well; needs machine and model.
     hold_out : float or None
         Share of each domain's sequences to judge by; 0.5 by default.
     topology, engine, slots_per_gpu, redundant_experts, expert_bytes, objective, constraints, solver, options, seed
@@ -91,6 +93,7 @@ class MixtureRequest:
     model: Annotated[str | None, doc("Model by name, such as deepseek-v3, or its config.json; with a machine.")] = None
     phase: Annotated[Phase | None, doc("Phase whose passes are timed; prefill by default.")] = None
     tokens_per_gpu: TokensPerGpu = None
+    pools: Annotated[bool, doc("Judge pools of GPUs for domains as well; with machine and model.")] = False
     hold_out: Annotated[
         float | None, Gt(0), Lt(1), doc("Share of each domain's sequences to judge by; 0.5 by default.")
     ] = None
@@ -116,6 +119,13 @@ class MixtureRequest:
             if getattr(self, name) is not None and self.machine is None:
                 detail = "Only timed passes have one, which need a machine and a model."
                 found.add("without_effect", f"/{name}", detail, "Give machine and model, or leave it out.")
+        if self.pools and self.machine is None:
+            detail = "Pools are weighed in milliseconds, which need a machine and a model."
+            found.add("without_effect", "/pools", detail, "Give machine and model, or leave it out.")
+        for name in ("pins", "forbidden", "groups", "survive") if self.pools else ():
+            if getattr(self.constraints, name):
+                detail = "It is said of the GPUs of the whole machine, and pools have other ones."
+                found.add("pools_beside", f"/constraints/{name}", detail, "Leave one of the two out.")
         if self.objective.activated_weight:
             detail = "Plans for several domains are judged by traffic and loads; activated experts are not counted."
             found.add("activated_unsupported", "/objective/activated_weight", detail, "Leave the weight out.")

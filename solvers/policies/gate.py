@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 from placement import Plan
 from solvers.policies.setting import Setting
@@ -15,7 +16,9 @@ __all__ = ["Decision", "Gate", "Recipe"]
 
 Floats = npt.NDArray[np.float64]
 RECENT = 4  # windows of evidence at most: loads drift, so that older ones say less
+LATEST = 2  # of these, for plans with fewer moves, which take long to make
 SHRINKAGE = 2.0  # 1 would be the likeliest; the best of several forecasts looks better than it is. By trial
+STUDENT = 0.9  # the quantile at which Student's distribution is held against the normal one
 FOLDS = 4
 HYSTERESIS = 1.5  # what is gained over the horizon has to be so many times what it costs
 LEAST_FORECAST = 3  # windows before two have been forecast from more than one
@@ -85,6 +88,7 @@ class Gate:
 
     setting: Setting
     _plans: dict[Recipe, Plan] = field(default_factory=dict)
+    _ways: dict[tuple[bytes, Recipe], tuple[Plan, ...]] = field(default_factory=dict)
 
     def plan_of(self, recipe: Recipe) -> Plan:
         """Return the plan of a recipe."""
@@ -117,25 +121,22 @@ class Gate:
         told = Decision(
             recipe=None, plan=None, gain_ms=gain, cost_ms=0.0, windows=self._horizon(evidence), evidence=evidence
         )
-        return told if over <= 0 else self._weighed(running, recipe, told)
+        return told if over <= 0 else self._weighed(running, made, recipe, told)
 
     def _horizon(self, evidence: int) -> int:
         return max(1, min(evidence, self.setting.request.horizon_windows))
 
-    def _weighed(self, running: Plan, recipe: Recipe, told: Decision) -> Decision:
+    def _weighed(self, running: Plan, made: Recipe | None, recipe: Recipe, told: Decision) -> Decision:
         """Return the decision on a recipe that gains: that of its plan, or of one with fewer moves, that saves most.
 
-        What is known held out is the gain of the whole plan. One on the way has the part of it that it has on the last
-        window, and never more.
+        One with fewer moves has to show its part of the gain on windows that its like had not seen; never more of it.
         """
-        setting, last = self.setting, recipe.made - 1
-        target = setting.settled(running, self.plan_of(recipe))
-        offers = [(told.gain_ms, target)]
+        setting = self.setting
+        offers = [(told.gain_ms, setting.settled(running, self.plan_of(recipe)))]
         if told.gain_ms * told.windows > HYSTERESIS * setting.stall_ms:
-            before, whole = (float(setting.step(plan, last).layer_ms.sum()) for plan in (running, target))
-            for plan in setting.fewer_moves(running, target, self._shares(recipe)) if whole < before else ():
-                part = (before - float(setting.step(plan, last).layer_ms.sum())) / (before - whole)
-                offers.append((min(part, 1.0) * told.gain_ms, plan))
+            parts = self._parts(recipe.made, running, made, recipe)
+            ways = self._fewer(running, recipe) if parts else ()
+            offers += [(part * told.gain_ms, plan) for part, plan in zip(parts, ways, strict=True)]
         best: tuple[float, Decision] | None = None
         for gain, plan in offers:
             move = setting.move(running, plan)
@@ -152,6 +153,32 @@ class Gate:
                 best = net, decision
         assert best is not None
         return best[1]
+
+    def _fewer(self, running: Plan, recipe: Recipe) -> tuple[Plan, ...]:
+        key = (running.physical_to_logical_map.tobytes(), recipe)
+        if key not in self._ways:
+            target = self.setting.settled(running, self.plan_of(recipe))
+            self._ways[key] = self.setting.fewer_moves(running, target, self._shares(recipe))
+        return self._ways[key]
+
+    def _parts(self, window: int, running: Plan, made: Recipe | None, recipe: Recipe) -> list[float]:
+        """Return which part of a plan's gain those with fewer moves had before, each at most all; empty if unknown."""
+        whole, fewer = 0.0, np.zeros(0)
+        for earlier in range(max(1, window - LATEST), window):
+            old = self._like_running(window, earlier, running, made)
+            if old is None:
+                continue
+            like = Recipe(name=recipe.name, made=earlier)
+            before, after, *ways = (
+                float(self.setting.step(plan, earlier).layer_ms.sum())
+                for plan in (old, self.plan_of(like), *self._fewer(old, like))
+            )
+            gained = before - np.array(ways)
+            whole, fewer = whole + before - after, gained if not len(fewer) else fewer + gained
+        if whole <= 0:
+            return []
+        parts: list[float] = np.clip(fewer / whole, 0.0, 1.0).tolist()
+        return parts
 
     def _candidates(self, window: int) -> tuple[Forecast, ...]:
         """Return the forecasts to plan by; one only while parts of the last window are what they are judged by."""
@@ -211,7 +238,8 @@ def _expected(gains: Floats) -> float:
     A mean m that errs by s is shrunk to m - 2 s^2 / m, nothing where that is below 0 (positive-part James and Stein):
     what is clear is taken as it is, what may be noise for nothing, and in between caution costs no more than it saves.
     A lower end would cost as much where a re-plan costs next to nothing. Layers err apart from each other; windows of
-    different kinds vary in all layers together. The wider of the two counts.
+    different kinds vary in all layers together, of which few windows tell little, so that Student's factor widens it.
+    The wider of the two counts.
     """
     by_layer, count = gains.mean(axis=0), len(gains)
     mean, layers = float(by_layer.sum()), len(by_layer)
@@ -220,7 +248,8 @@ def _expected(gains: Floats) -> float:
     if count == 1:  # what layers differ by is all that is known
         variance = layers * float(by_layer.var(ddof=1)) if layers > 1 else mean**2
     else:
-        variance = max(float(gains.var(axis=0, ddof=1).sum()), float(gains.sum(axis=1).var(ddof=1))) / count
+        wider = float(stdtrit(count - 1, STUDENT) / stdtrit(1e9, STUDENT)) ** 2
+        variance = max(float(gains.var(axis=0, ddof=1).sum()), wider * float(gains.sum(axis=1).var(ddof=1))) / count
     return max(0.0, mean - SHRINKAGE * variance / mean)
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le, doc
 
-from solvers.fields import RedundantExperts, SlotsPerGpu, TokensPerGpu
+from solvers.fields import RedundantExperts, SlotsPerGpu, TokensPerGpu, check_plan, settle_engine, settle_topology
 from traces.support.declared import check_declared
-from traces.support.errors import InputError, Violations
+from traces.support.errors import Violations
 from traces.support.words import CutBy, Phase
 
 if TYPE_CHECKING:
@@ -97,38 +97,19 @@ class PolicyRequest:
     def __post_init__(self) -> None:
         found = Violations()
         check_declared(self, "", found)
-        from placement import Plan as APlan
-        from placement import Topology as ATopology
-
         if self.topology is None and self.machine is None:
             detail = "Plans need a machine."
             found.add("topology_missing", "/topology", detail, "Give '4x8', say, or the machine 'h200:4x8'.")
-        elif isinstance(self.topology, str):
-            try:
-                object.__setattr__(self, "topology", ATopology.parse(self.topology))
-            except InputError as error:
-                found.extend(error)
-        elif self.topology is not None and not isinstance(self.topology, ATopology):
-            detail = f"{type(self.topology).__name__} is no Topology."
-            found.add("wrong_type", "/topology", detail, "Give '4x8', say, or a placement.Topology.")
-        if self.plan is not None:
-            if not isinstance(self.plan, APlan):
-                found.add("wrong_type", "/plan", f"{type(self.plan).__name__} is no Plan.", "Give a placement.Plan.")
-            for name in ("slots_per_gpu", "redundant_experts"):
-                if getattr(self, name) is not None:
-                    detail = "The plan that runs says how many slots there are."
-                    found.add("without_effect", f"/{name}", detail, "Leave it out.")
-        if self.engine is not None:
-            from placement.engines import engine_of
-
-            try:
-                choice = engine_of(self.engine)
-                object.__setattr__(self, "engine", str(choice))
-                if choice.engine.execution != "dispatch":
-                    detail = "Its tokens go straight from layer to layer, and plans here balance loads alone."
-                    found.add("execution", "/engine", detail, "Name an engine that dispatches, or leave it out.")
-            except InputError as error:
-                found.extend(error)
+        settle_topology(self, found)
+        check_plan(self.plan, "/plan", found)
+        for name in ("slots_per_gpu", "redundant_experts") if self.plan is not None else ():
+            if getattr(self, name) is not None:
+                detail = "The plan that runs says how many slots there are."
+                found.add("without_effect", f"/{name}", detail, "Leave it out.")
+        choice = settle_engine(self, found)
+        if choice is not None and choice.engine.execution != "dispatch":
+            detail = "Its tokens go straight from layer to layer, and plans here balance loads alone."
+            found.add("execution", "/engine", detail, "Name an engine that dispatches, or leave it out.")
         found.raise_if_any()
 
     def of_series(self) -> PolicyRequest:

@@ -153,8 +153,8 @@ class Setting:
         """Return the target under the names of GPUs that move least from the plan that runs."""
         return relabel(self.problem, running, target).plan
 
-    def fewer_moves(self, running: Plan, target: Plan, shares: Floats) -> list[Plan]:
-        """Return plans on the way to one for shares (L, E): the best by these, and that with most of it for few moves.
+    def fewer_moves(self, running: Plan, target: Plan, shares: Floats) -> tuple[Plan, Plan]:
+        """Return plans on the way to one for shares (L, E): the fewest moves with most of the gain there, and the best.
 
         Parameters
         ----------
@@ -167,8 +167,7 @@ class Setting:
         plans = [problem.plan(table) for table in few_moves(problem, start, [end], POINTS)]
         plans.sort(key=lambda plan: self.move(running, plan).experts)
         found = np.array([self.expected(plan, shares).ms for plan in plans])
-        chosen = {fewest_with_most(found[0] - found), int(found.argmin())}
-        return [plans[number] for number in sorted(chosen)]
+        return plans[fewest_with_most(found[0] - found)], plans[int(found.argmin())]
 
     def move(self, running: Plan, target: Plan) -> Move:
         """Return what it takes to go from one plan to another; nothing where they are the same."""

@@ -9,11 +9,11 @@ from annotated_types import Ge, Le, Lt, Unit, doc
 
 from placement.problem.constraints import Constraints
 from placement.problem.objective import Objective
-from solvers.fields import MAX_SLOTS, HoldOutOf, TokensPerGpu
+from solvers.fields import MAX_SLOTS, HoldOutOf, TokensPerGpu, settle_engine, settle_topology
 from solvers.request import Request
 from solvers.searching.limits import Limits
 from traces.support.declared import check_declared
-from traces.support.errors import InputError, Violations
+from traces.support.errors import Violations
 from traces.support.words import Phase
 
 if TYPE_CHECKING:
@@ -122,23 +122,8 @@ hold_out_by, seed
         found = Violations()
         check_declared(self, "", found)
         self._check_effects(found)
-        from placement import Topology as ATopology
-
-        if isinstance(self.topology, str):
-            try:
-                object.__setattr__(self, "topology", ATopology.parse(self.topology))
-            except InputError as error:
-                found.extend(error)
-        elif self.topology is not None and not isinstance(self.topology, ATopology):
-            detail = f"{type(self.topology).__name__} is no Topology."
-            found.add("wrong_type", "/topology", detail, "Give '4x8', say, or a placement.Topology.")
-        if isinstance(self.engine, str):
-            from placement.engines import engine_of
-
-            try:
-                object.__setattr__(self, "engine", str(engine_of(self.engine)))
-            except InputError as error:
-                found.extend(error)
+        settle_topology(self, found)
+        settle_engine(self, found)
         found.raise_if_any()
 
     def _check_effects(self, found: Violations) -> None:

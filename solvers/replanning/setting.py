@@ -35,7 +35,7 @@ from traces import InputError, LoadCounts, Profile, Trace, Violations
 from traces.model.presets import load_model
 from traces.phases import of_phase
 
-__all__ = ["Setting"]
+__all__ = ["Setting", "check_outset"]
 
 Table = npt.NDArray[np.int32]
 ASKED = ("forbidden", "pin_missed", "group_split", "extra_replicas_exceeded")  # rules that a request adds to a plan's
@@ -91,10 +91,8 @@ class Setting:
         ------
         InputError
         """
-        topology, links = _machine(running, request)
-        carried = carry(running, topology, request.dead_gpus)
+        links, carried, slots, notes = _outset(running, request)
         time = request.time_model()
-        slots, notes = _slots(carried, request)
         size = _expert_bytes(running, request)
         counts, held_counts = source, None
         if isinstance(source, LoadCounts) and not source.dumps:
@@ -108,7 +106,7 @@ class Setting:
             counts = of_phase(source, request.timed_phase)
         study = Study.of(counts, request=request.planning(carried.topology, slots, size), workers=workers)
         problem = study.problem
-        _check_running(running, problem)
+        _check_running(running, problem.profile.layer_ids.tolist(), problem.num_experts)
         here = None if len(carried.lost) else _on_machine(carried, problem)
         measure: Measure
         if time is not None and study.fit is not None:
@@ -194,13 +192,30 @@ def _digest(plan: Plan) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def _check_running(running: Plan, problem: Problem) -> None:
+def check_outset(running: Plan, request: ReplanRequest, layer_ids: list[int], num_experts: int) -> None:
+    """Check what can be checked before the source is read: machine, dead GPUs, slots; layers and experts.
+
+    Raises
+    ------
+    InputError
+    """
+    _outset(running, request)
+    _check_running(running, layer_ids, num_experts)
+
+
+def _outset(running: Plan, request: ReplanRequest) -> tuple[Links | None, Carried, int, tuple[str, ...]]:
+    topology, links = _machine(running, request)
+    carried = carry(running, topology, request.dead_gpus)
+    return links, carried, *_slots(carried, request)
+
+
+def _check_running(running: Plan, layer_ids: list[int], num_experts: int) -> None:
     found = Violations()
-    if running.num_experts != problem.num_experts:
-        detail = f"The plan has {running.num_experts} experts, the trace {problem.num_experts}."
+    if running.num_experts != num_experts:
+        detail = f"The plan has {running.num_experts} experts, the trace {num_experts}."
         found.add("plan_differs", "/running/num_experts", detail, "Give the plan and the trace of one model.")
-    if running.layer_ids.tolist() != problem.profile.layer_ids.tolist():
-        detail = f"The plan has {running.num_layers} layers, which are not the {problem.num_layers} of the trace."
+    if running.layer_ids.tolist() != layer_ids:
+        detail = f"The plan has {running.num_layers} layers, which are not the {len(layer_ids)} of the trace."
         found.add("plan_differs", "/running/layer_ids", detail, "Give the plan and the trace of one model.")
     found.raise_if_any()
 

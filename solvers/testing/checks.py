@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -109,7 +110,7 @@ def check_workers(solver: Solver, problem: Problem, name: str) -> None:
 def check_start(solver: Solver, problem: Problem, name: str) -> None:
     """Check that a start is not lost."""
     with _told(solver, name):
-        start = solve(problem, "annealing" if name != "one_gpu" else "contiguous", limits=Limits(work=WORK)).plan
+        start = _start(problem, "annealing" if name != "one_gpu" else "contiguous")
         assert start.score is not None
         found = _solve(solver, problem, work=2000, start=start)
         assert found.score.total <= start.score + EXACT, (
@@ -176,6 +177,11 @@ def check_cancel(solver: Solver, problem: Problem) -> None:
         assert not broken_constraints(problem, found.plan.physical_to_logical_map).found, "its plan is broken."
         if at and end >= at[0]:  # else it finished by itself
             assert end - at[0] <= CANCEL_S, f"cancelled, it went on for {end - at[0]:.1f} s: look at search.done."
+
+
+@cache
+def _start(problem: Problem, solver: str) -> Plan:
+    return solve(problem, solver, limits=Limits(work=WORK)).plan
 
 
 def _solve(

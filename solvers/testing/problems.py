@@ -100,6 +100,7 @@ def hard_problem(solver: Solver) -> Problem | None:
     return next((problem for problem in hard if solver.supports(problem) is None), None)
 
 
+@cache
 def brute_force(problem: Problem) -> float:
     """Return the least score over all plans with one replica of each expert, by enumeration; of tiny problems only."""
     E, G, C = problem.num_experts, problem.num_gpus, problem.slots_per_gpu

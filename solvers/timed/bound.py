@@ -150,7 +150,8 @@ def _columns(time: TimeModel) -> Counts | None:
         return np.arange(sizes[0])
     if time.dedup != "node" or sizes.min() < sizes.max():
         return None
-    return np.arange(time.machine.num_gpus) % sizes[0]
+    found: Counts = np.arange(time.machine.num_gpus) % sizes[0]
+    return found
 
 
 def _leaving(judge: Judge, ids: Counts, homes: npt.NDArray[np.int32], group_of: Counts, slots: int) -> Floats:

@@ -53,6 +53,9 @@ def theirs(guarded: TestClient, trace_bytes: bytes) -> dict[str, Any]:
         ("front_id", "/v1/fronts", front),
         ("topology_id", "/v1/topologies", {"topology": "2x4"}),
         ("upload_id", "/v1/uploads", {}),
+        ("series_id", "/v1/series", {}),
+        ("replan_id", "/v1/replans", {"trace": trace, "running": plan["id"]}),
+        ("simulation_id", "/v1/simulations", {"trace": trace, "topology": "1x4"}),
     ):
         found[name] = guarded.post(path, json=asked, headers=header).raise_for_status().json()["id"]
     return found
@@ -105,11 +108,12 @@ def test_no_route_shows_what_is_anothers(guarded: TestClient, theirs: dict[str, 
         ids = {name: theirs.get(name, "0") for name in given}
         known, unknown = path.format(**ids), path.format(**{name: f"{found[:-1]}0" for name, found in ids.items()})
         sent = us | {"Content-Type": "application/json", "Upload-Offset": "0"}
-        answers = [guarded.request(method, url, headers=sent, content=b"{}") for url in (known, unknown)]
+        content = json.dumps({"trace": theirs["trace_id"]} if path.endswith("/windows") else {})
+        answers = [guarded.request(method, url, headers=sent, content=content) for url in (known, unknown)]
         assert [answer.status_code for answer in answers] == [404, 404], (method, path, answers[0].text)
-    for path in ("/v1/traces", "/v1/plans", "/v1/keys"):
-        shown = guarded.get(path, headers=us).text
-        assert not any(theirs[name] in shown for name in ("trace_id", "plan_id", "key_id")), path
+    for name in ("trace", "plan", "key", "replan", "simulation"):
+        assert theirs[f"{name}_id"] not in guarded.get(f"/v1/{name}s", headers=us).text, name
+    assert theirs["series_id"] not in guarded.get("/v1/series", headers=us).text
     body = {"trace": theirs["trace_id"], "topology": "1x4", "start": theirs["plan_id"]}
     codes = {item["code"] for item in guarded.post("/v1/plans", json=body, headers=us).json()["errors"]}
     assert codes == {"unknown_trace", "unknown_plan"}

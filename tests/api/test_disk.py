@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from api.settings.settings import Settings
 from api.store.database import Database
 from api.store.disk import disk_problem
-from tests.builders.service import local_client
+from tests.builders.service import local_client, npz
 
 
 def mount(*arguments: str) -> None:
@@ -68,13 +69,21 @@ def test_read_only_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "can't be used" in str(disk_problem(tmp_path / "none", 0))
 
 
+def large_trace(seed: int) -> bytes:
+    """Return a trace of 1.2 MB, soon made: 60,000 tokens, six layers of 32 experts."""
+    rng, shape = np.random.default_rng(seed), (60_000, 6)
+    first = rng.integers(0, 32, shape)
+    ids = np.stack([first, (first + rng.integers(1, 32, shape)) % 32], axis=2)
+    return npz(topk_ids=ids.astype(np.uint8), num_experts=np.array(32), seq_id=np.arange(60_000) // 50)
+
+
 @pytest.mark.slow
-def test_full_disk(small_disk: Path, start_server: Callable[..., Any], make_trace_bytes: Callable[..., bytes]) -> None:
+def test_full_disk(small_disk: Path, start_server: Callable[..., Any]) -> None:
     """Traces until nothing fits: 507, what was acknowledged stays whole, reading goes on, and room is all it takes."""
     server = start_server(small_disk / "data", min_free_bytes=0)
     kept = []
     for number in range(40):
-        answer = server.http.post("/v1/traces", content=make_trace_bytes(tokens=60_000, seed=number))
+        answer = server.http.post("/v1/traces", content=large_trace(number))
         if answer.status_code != 201:
             break
         kept.append(answer.json()["id"])

@@ -11,6 +11,8 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import deepcopy
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ CHECKED: dict[str, Any] = {
 DRAWN: dict[str, Any] = {
     "operations": [
         {"include-name": f"POST /v1/{name}", "phases": {"coverage": {"enabled": FUZZ_ALL}}}
-        for name in ("plans", "plans/validate", "fronts", "replans", "evaluations", "topologies")
+        for name in ("plans", "plans/validate", "fronts", "replans", "simulations", "evaluations", "topologies")
     ]
 }
 SETTINGS = settings(
@@ -168,10 +170,13 @@ def ids(request: pytest.FixtureRequest) -> dict[str, str]:
     return found
 
 
-def _schema(config: dict[str, Any], **given: Any) -> Any:
-    return schemathesis.openapi.from_dict(
-        create_app(Settings(data_dir=Path("unused"), **given)).openapi(), config=SchemathesisConfig.from_dict(config)
-    )
+@cache
+def _document(auth: Any) -> dict[str, Any]:
+    return create_app(Settings(data_dir=Path("unused"), auth=auth)).openapi()
+
+
+def _schema(config: dict[str, Any], auth: Any = "off") -> Any:
+    return schemathesis.openapi.from_dict(deepcopy(_document(auth)), config=SchemathesisConfig.from_dict(config))
 
 
 OPEN = _schema(CHECKED | DRAWN)

@@ -12,7 +12,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 import api.http.bodies
-import api.resources.searches.queueing
 from api.http.bodies import LIGHT_BYTES
 from api.settings.settings import Settings
 from tests.builders.service import local_client, upload
@@ -106,7 +105,6 @@ def test_large_requests_are_not_read_here(service: TestClient, trace: str, monke
         raise AssertionError("read in the server")
 
     monkeypatch.setattr(api.http.bodies, "_read", read_here)
-    monkeypatch.setattr(api.resources.searches.queueing, "checked", read_here)
     forbidden = [{"expert": number % 32, "gpu": 0, "layer_id": 1} for number in range(16, 31)] * 100
     body = json.loads(asked(trace, forbidden=forbidden)) | {"solver": "contiguous", "limits": {"time_s": 0.1}}
     found = {}
@@ -122,6 +120,26 @@ def test_large_requests_are_not_read_here(service: TestClient, trace: str, monke
             service.post(f"/v1/{kind}/{search}/cancel")
     answer = service.post("/v1/plans", json=body | {"trace": "sha256:" + "0" * 64})
     assert [item["code"] for item in answer.json()["errors"]] == ["unknown_trace"]
+
+
+def test_large_studies_are_not_read_here(service: TestClient, trace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations, advice, residency and topologies are read once, by the helper, too."""
+
+    def read_here(*_: Any) -> None:
+        raise AssertionError("read in the server")
+
+    monkeypatch.setattr(api.http.bodies, "_read", read_here)
+    plan, machine = "plan_" + "0" * 32, {"machine": "h200:1x4", "model": "qwen3-30b-a3b"}
+    for path, body, told in (
+        ("evaluations", {"plan": plan, "trace": trace}, ["unknown_plan"]),
+        ("advice", {"plan": plan, "trace": trace, **machine}, ["unknown_plan"]),
+        ("residency", {"trace": "sha256:" + "0" * 64, "resident": 0.5}, ["unknown_trace"]),
+    ):
+        answer = service.post(f"/v1/{path}", content=json.dumps(body) + " " * LIGHT_BYTES, headers=JSON)
+        assert [item["code"] for item in answer.json()["errors"]] == told, path
+    kept = service.post("/v1/topologies", content='{"topology": "1x2"}' + " " * LIGHT_BYTES, headers=JSON)
+    assert (kept.status_code, kept.json()["num_gpus"]) == (201, 2)
+    assert service.get(kept.headers["location"]).json() == kept.json()
 
 
 @pytest.mark.timeout(120)

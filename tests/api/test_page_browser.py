@@ -42,9 +42,9 @@ def artefacts() -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Run Debian's Chromium; names of other hosts lead nowhere."""
+    """Run Debian's Chromium; names of other hosts lead nowhere. Each page has a context, and so a cache, of its own."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -54,6 +54,14 @@ def browser() -> Iterator[Any]:
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, server_type: Any) -> Iterator[Any]:
+    """Start the service that most tests share."""
+    running = server_type.start(tmp_path_factory.mktemp("page") / "data", threads_per_plan=2)
+    yield running
+    running.kill()
 
 
 @pytest.fixture
@@ -186,11 +194,8 @@ def recorded(folder: Path) -> Path:
     return folder / "dump.tar"
 
 
-def test_verdict_is_on_top_where_time_counts(
-    tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]
-) -> None:
+def test_verdict_is_on_top_where_time_counts(server: Any, open_page: Callable[..., Any]) -> None:
     """With machine and model, the topology follows, the verdict comes first, and each layer's time is drawn."""
-    server = start_server(tmp_path / "data", threads_per_plan=2)
     page = open_page(str(server.http.base_url), color_scheme="light")
     page.get_by_role("button", name="Try the sample trace").click()
     page.locator("#affinity-map canvas.map").wait_for()
@@ -211,9 +216,8 @@ def test_verdict_is_on_top_where_time_counts(
     page.screenshot(path=artefacts() / "verdict.png", full_page=True)
 
 
-def test_engine_comes_first(tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]) -> None:
+def test_engine_comes_first(tmp_path: Path, server: Any, open_page: Callable[..., Any]) -> None:
     """The engine of the trace is chosen; the body names it and nothing that it settles, unless that is changed."""
-    server = start_server(tmp_path / "data")
     page = open_page(str(server.http.base_url), color_scheme="light", expected_errors=("status of 422",))
     page.locator("#file").set_input_files(recorded(tmp_path))
     page.locator("#affinity-map canvas.map").wait_for()
@@ -248,9 +252,8 @@ def test_engine_comes_first(tmp_path: Path, start_server: Callable[..., Any], op
     assert sent(page) == {"objective": {"execution": "context_coherent"}, "constraints": {"load_cap": 1.1}}
 
 
-def test_plan_for_an_engine(tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]) -> None:
+def test_plan_for_an_engine(tmp_path: Path, server: Any, open_page: Callable[..., Any]) -> None:
     """A plan for an engine is compared with the layout that the engine has, and its file is the one that is offered."""
-    server = start_server(tmp_path / "data", threads_per_plan=2)
     page = open_page(str(server.http.base_url), color_scheme="light")
     page.locator("#file").set_input_files(recorded(tmp_path))
     page.get_by_label("Topology").fill("2x2")
@@ -271,8 +274,8 @@ def test_plan_for_an_engine(tmp_path: Path, start_server: Callable[..., Any], op
     with page.expect_download() as download:
         page.locator("#export").click()
     assert download.value.suggested_filename.endswith("-sglang.json")
-    (item,) = server.http.get("/v1/plans").json()["items"]
-    assert item["request"]["engine"] == "sglang:static"
+    plan_id = page.locator("#plan-id").inner_text()
+    assert server.http.get(f"/v1/plans/{plan_id}").json()["request"]["engine"] == "sglang:static"
     page.screenshot(path=artefacts() / "page-engine-light.png", full_page=True)
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size({"width": 390, "height": 844})
@@ -292,12 +295,9 @@ def used(page: Any) -> list[str]:
     return found
 
 
-def test_page_works_when_it_is_loaded_again(
-    tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]
-) -> None:
+def test_page_works_when_it_is_loaded_again(server: Any, open_page: Callable[..., Any]) -> None:
     """Reloaded, in a second tab and come back to, the page that the browser has kept runs and is styled as at first."""
-    server = start_server(tmp_path / "data")
-    url = str(server.http.base_url)
+    url, earlier = str(server.http.base_url), len(server.log.read_text().splitlines())
     page = open_page(url)
     first = used(page)
     page.context.set_default_timeout(20_000)  # what is compiled is compiled, and a page without its script does nothing
@@ -314,7 +314,7 @@ def test_page_works_when_it_is_loaded_again(
     second.goto(url)
     assert used(second) == first
 
-    told = [json.loads(line) for line in server.log.read_text().splitlines()]
+    told = [json.loads(line) for line in server.log.read_text().splitlines()[earlier:]]
     statuses = [line["status"] for line in told if line["event"] == "request" and line["path"] == "/"]
     assert statuses[0] == 200
     assert len(statuses) > 3
@@ -351,12 +351,11 @@ def test_asks_for_a_key_and_shows_what_is_wrong(
 
 
 def test_says_how_to_read_a_file_and_what_is_held_out(
-    tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]
+    tmp_path: Path, server: Any, open_page: Callable[..., Any]
 ) -> None:
     """Fields around the file go with its upload, what the service refuses is marked, and a plan is held out by time."""
     ids = np.random.default_rng(0).random((120, 2, 6)).argsort(axis=2)[..., :2]
     np.savez(tmp_path / "fused.npz", topk_ids=np.insert(ids, 2, 6, axis=2), seq_id=np.arange(120) // 6)
-    server = start_server(tmp_path / "data")
     page = open_page(str(server.http.base_url), expected_errors=("status of 409", "status of 422"))
     page.get_by_text("How to read the next file").click()
     page.get_by_label("Phase").select_option("decode")

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from placement import Plan
 from solvers import Limits, Study, replan
-from tests.builders.service import npz, upload
+from tests.builders.service import codes, npz, upload
 from traces import Trace
 from traces.synthetic import Synthetic, generate
 
@@ -38,18 +38,48 @@ def trace_id(client: TestClient, traces: list[Trace]) -> str:
     return upload(client, npz(topk_ids=ids, num_experts=16, seq_id=sequences), name="today.npz")
 
 
+def asked(client: TestClient, **body: Any) -> dict[str, Any]:
+    """Ask for a re-plan and wait for it."""
+    done = client.post("/v1/replans", json=BODY | body, headers={"Prefer": "wait=200"})
+    assert done.status_code == 200, done.text
+    found: dict[str, Any] = done.json()
+    assert found["status"] == "succeeded", found
+    return found
+
+
 def test_the_same_words_give_the_same_plan(
     client: TestClient, traces: list[Trace], running: Plan, trace_id: str
 ) -> None:
-    """REST and Python agree; the last step's plan is the one to change to."""
-    done = client.post("/v1/replans", json=BODY | {"trace": trace_id, "running": running.as_dict()})
-    assert done.status_code == 200, done.text
-    found = done.json()
+    """REST and Python agree; the last step's plan is the one to change to, which can run and be re-planned in turn."""
+    done = asked(client, trace=trace_id, running=running.as_dict(), name="tonight")
+    found, plan = done["replan"], done["plan"]
     here = replan(running, traces[1], **BODY, limits=Limits(), workers=1)
     assert (found["verdict"], found["moved_experts"]) == (here.verdict, here.moves.experts)
-    assert found["plan"]["physical_to_logical_map"] == here.plan.physical_to_logical_map.tolist()
-    assert found["steps"][-1]["plan"]["physical_to_logical_map"] == found["plan"]["physical_to_logical_map"]
-    assert Plan.from_dict(found["plan"]).provenance["predecessor"] == here.plan.provenance["predecessor"]
+    assert plan["physical_to_logical_map"] == here.plan.physical_to_logical_map.tolist()
+    assert found["steps"][-1]["plan"]["physical_to_logical_map"] == plan["physical_to_logical_map"]
+    assert Plan.from_dict(plan).provenance["predecessor"] == here.plan.provenance["predecessor"]
+    assert client.get(f"/v1/replans/{done['id']}/plan").json() == plan
+    assert (done["name"], done["replaces"], done["request"]["running"]) == ("tonight", None, None)
+    events = client.get(f"/v1/replans/{done['id']}/events").text
+    assert "event: done" in events
+
+    again = asked(client, trace=trace_id, running=done["id"])
+    assert (again["replaces"], again["replan"]["before"]) == (done["id"], found["after"])
+    listed = client.get("/v1/replans", params={"limit": 1}).json()["items"]
+    assert [(item["id"], item["replaces"], "replan" in item) for item in listed] == [(again["id"], done["id"], False)]
+    replayed = client.post("/v1/evaluations", json={"plan": done["id"], "trace": trace_id})
+    assert replayed.status_code == 200, replayed.text
+
+
+def test_a_plan_knows_what_it_replaces(client: TestClient, trace_id: str) -> None:
+    """The id is kept beside the plan, and refused where there is no such plan."""
+    body: dict[str, Any] = {"trace": trace_id, "topology": "2x2", "solver": "contiguous"}
+    first = client.post("/v1/plans", json=body).json()
+    assert first["replaces"] is None
+    second = client.post("/v1/plans", json=body | {"replaces": first["id"]}).json()
+    assert client.get(f"/v1/plans/{second['id']}").json()["replaces"] == first["id"]
+    refused = client.post("/v1/plans", json=body | {"replaces": "plan_" + "0" * 32})
+    assert codes(refused) == {"/replaces": "unknown_plan"}
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,9 @@ def test_windows_tell_their_drift(client: TestClient, recorded: list[Trace], tra
     assert [window["drift"] and window["drift"]["drifted"] for window in found["windows"]] == [None, False, True]
     listed = client.get("/v1/series", params={"tag": "a"}).json()["items"]
     assert [item["num_windows"] for item in listed] == [3]
+    figures = client.get("/metrics").text
+    assert f'moe_placement_series_drifted{{series="{found["id"]}"}} 1.0' in figures
+    assert f'moe_placement_series_windows{{series="{found["id"]}"}} 3.0' in figures
     loads = client.get(f"{place}/loads", params={"layer": 1, "last": 2}).json()
     assert [window["number"] for window in loads["windows"]] == [1, 2]
     np.testing.assert_allclose(loads["windows"][1]["shares"], series.windows[2].shares[1])

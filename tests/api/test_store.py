@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from api.resources.requests import request_of
 from api.resources.schemas import PlanBody
+from api.store import pages
 from api.store.database import Database
 from api.store.events import news_after
 from api.store.leases import Claim, Leases, StaleAttemptError
@@ -328,12 +329,13 @@ def test_delete_running(store: TenantStore, leases: Leases) -> None:
 def test_pages(store: TenantStore) -> None:
     """Pages follow each other without gap or overlap, whatever is added meanwhile."""
     plan_ids = [queue_plan(store) for _ in range(5)]
-    first = store.plans.page(2, None)
+    first, more = store.plans.page(2, None)
     queue_plan(store)
-    second = store.plans.page(2, first[-1].seq)
-    third = store.plans.page(2, second[-1].seq, ["queued"])
+    second, _ = store.plans.page(2, first[-1].seq)
+    third, _ = store.plans.page(2, second[-1].seq, ["queued"])
     assert [row.id for row in (*first, *second, *third)] == plan_ids[::-1]
-    assert store.plans.page(9, None, ["running"]) == []
+    assert more
+    assert store.plans.page(9, None, ["running"]) == ([], False)
 
 
 def test_tenants_do_not_meet(database: Database) -> None:
@@ -349,8 +351,8 @@ def test_tenants_do_not_meet(database: Database) -> None:
     assert other.plans.documents(plan_id) == (None, None, None)
     assert other.plans.cancel(plan_id) is None
     assert not other.plans.delete(plan_id)
-    assert [row.id for row in mine.plans.page(10, None)] == [plan_id]
-    assert other.plans.delete(other.plans.page(10, None)[0].id)
+    assert [row.id for row in mine.plans.page(10, None)[0]] == [plan_id]
+    assert other.plans.delete(other.plans.page(10, None)[0][0].id)
     assert other.traces.delete(TRACE)
     assert store.trace_is_known(TRACE)
     assert mine.traces.get(TRACE) is not None
@@ -575,3 +577,31 @@ def test_full_queue_tells_nothing_of_others(store: TenantStore) -> None:
     assert theirs.plans.add(REQUEST, max_queued=9).new
     with pytest.raises(ConflictError, match="no more of your plans"):
         theirs.plans.add(REQUEST, max_queued=3)
+
+
+def test_pages_end_where_rows_are_large(store: TenantStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page has as many rows as are not too large together, and at least one; nothing is lost between pages."""
+    monkeypatch.setattr(pages, "PAGE_BYTES", 1500)
+    ids = [store.plans.add({**REQUEST, "topology": "1" * 1000 * (number == 1)}, max_queued=9).row.id for number in range(4)]
+    found, before = [], None
+    while True:
+        rows, more = store.plans.page(3, before)
+        found.append([ids.index(row.id) for row in rows])
+        if not more:
+            break
+        before = rows[-1].seq
+    assert found == [[3, 2, 1], [0]]
+    monkeypatch.setattr(pages, "PAGE_BYTES", 1)
+    assert [ids.index(row.id) for row in store.plans.page(3, None)[0]] == [3]
+
+
+def test_cursors_hide_their_number(store: TenantStore) -> None:
+    """They are one tenant's only, and tell nobody how many rows there are."""
+    other = TenantStore(store.database, "other").cursors
+    cursors = [store.cursors.after(seq) for seq in (1, 2, 1 << 40)]
+    assert [store.cursors.position(cursor) for cursor in cursors] == [1, 2, 1 << 40]
+    assert {len(cursor) for cursor in cursors} == {22}
+    assert sum(one == two for one, two in zip(cursors[0], cursors[1], strict=True)) < 8, "neighbours look unlike"
+    for wrong in (cursors[0][:-2], "czE", "-", cursors[0][::-1], "A" * 22):
+        assert store.cursors.position(wrong) is None
+    assert [other.position(cursor) for cursor in cursors] == [None] * 3

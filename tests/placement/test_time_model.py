@@ -240,14 +240,14 @@ def test_the_slower_of_sms_and_links_holds_up() -> None:
         each = forwarded_copies(8, 256, 2, 16)
         even = {"across": 2000.0, "forwarded": 1000 * each}  # curve() has two copies per token
 
-        def ms(exchange: Exchange = exchange, **copies: float) -> float:
+        def ms(copies: dict[str, float], exchange: Exchange = exchange) -> float:
             return float(exchange.ms("dispatch", 2, copies["across"], SHAPE, forwarded=copies["forwarded"]))
 
         base = exchange.curves[0].ms(2000 * SHAPE.expert_input / 1e9 * 2.0)
-        assert ms(**even) == pytest.approx(base)
+        assert ms(even) == pytest.approx(base)
         other = "forwarded" if which == "across" else "across"
-        assert ms(**even | {other: even[other] / 2}) == pytest.approx(base)
-        assert ms(**even | {which: even[which] / 2}) == pytest.approx(0.1 + (base - 0.1) / 2)
+        assert ms(even | {other: even[other] / 2}) == pytest.approx(base)
+        assert ms(even | {which: even[which] / 2}) == pytest.approx(0.1 + (base - 0.1) / 2)
 
 
 def test_bottlenecks_on_other_numbers_of_nodes() -> None:

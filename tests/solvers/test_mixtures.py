@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
 import pytest
 
-from placement import Constraints, Objective, Problem, Topology, score
+from placement import Constraints, Objective, Problem, Survive, Topology, score
 from placement.loads.deviations import source_deviations
 from solvers import Limits, MixtureRequest, mixture
+from solvers.mixtures.bound import mixture_bound
+from solvers.mixtures.dividing import partitions, shared_out
 from solvers.mixtures.domains import domains_of
 from solvers.mixtures.judging import replay_groups
 from solvers.mixtures.search import target_of
@@ -109,6 +112,31 @@ def test_the_plan_for_the_worst_beats_those_for_one_domain() -> None:
     assert found.as_dict()["plans"]["mixture"]["above_mixture"] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("objective", [BY_LOAD, Objective(execution="dispatch", dedup="gpu", imbalance_weight=2.0)])
+@pytest.mark.parametrize("slots", [2, 3])
+def test_no_plan_beats_the_bound(objective: Objective, slots: int) -> None:
+    """Of all plans of four experts, under each thing that is minimised."""
+    rng = np.random.default_rng(slots)
+    drawn = [rng.choice(4, (60, 1, 1), p=rng.dirichlet(np.ones(4))).astype(np.int16) for _ in range(3)]
+    profiles = [profile_of(Trace.of(ids, num_experts=4)) for ids in drawn]
+    weights = np.array([0.5, 0.3, 0.2])
+    problem = Problem(profiles[0], Topology.parse("1x2"), slots, objective, Constraints(load_cap=1.1))
+    sets = [each for size in range(1, slots + 1) for each in combinations(range(4), size)]
+    tables = [
+        [*a, *[-1] * (slots - len(a)), *b, *[-1] * (slots - len(b))]
+        for a, b in product(sets, sets)
+        if {*a, *b} == {*range(4)}
+    ]
+    for asked in ({"over": "worst"}, {"over": "weighted"}, {"over": "quantile", "quantile": 0.7}):
+        request = MixtureRequest(topology="1x2", slots_per_gpu=slots, **asked)
+        found = [
+            mixture_bound(problem, problem.plan(np.array([table], np.int32)), profiles, request, weights)
+            for table in tables
+        ]
+        assert min(each.cost for each in found) >= found[0].bound - 1e-9
+        assert found[0].bound > 0 or slots > 2
+
+
 def test_sources_of_one_trace_are_domains() -> None:
     """By the column data_source, in its order; a trace without it is refused."""
     ids = np.zeros((256, 1, 1), np.int16)
@@ -133,6 +161,16 @@ def test_sources_of_one_trace_are_domains() -> None:
         ({"objective": Objective(execution="dispatch", activated_weight=1.0)}, "activated_unsupported"),
         ({"machine": "h200:1x4"}, "machine_and_model"),
         ({"phase": "decode"}, "without_effect"),
+        ({"pools": True}, "without_effect"),
+        (
+            {
+                "pools": True,
+                "machine": "h200:1x4",
+                "model": "deepseek-v3",
+                "constraints": Constraints(survive=Survive.parse("gpus=1")),
+            },
+            "pools_beside",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(asked: dict[str, Any], code: str) -> None:
@@ -153,3 +191,38 @@ def test_times_are_told_where_machine_and_model_are_known() -> None:
         times = [cell.step_ms for cell in row.cells.values()]
         assert all(time is not None and time > 0 for time in times)
         assert row.step_ms == max(time or 0.0 for time in times)
+
+
+def test_domains_are_divided_in_all_ways() -> None:
+    """All partitions but the one without pools (Bell numbers, less one); many domains are on their own."""
+    assert [len(list(partitions(count))) for count in (2, 3, 4)] == [1, 4, 14]
+    assert list(partitions(6)) == [((0,), (1,), (2,), (3,), (4,), (5,))]
+
+
+def test_gpus_are_shared_out_by_weight() -> None:
+    """Whole nodes where there are enough of them, every pool something, nothing left over."""
+    four = np.repeat(np.arange(4), 2)
+    assert shared_out(np.array([0.7, 0.3]), four) == [(0, 1, 2, 3, 4, 5), (6, 7)]
+    assert shared_out(np.array([0.5, 0.3, 0.2]), np.zeros(4, np.int64)) == [(0, 1), (2,), (3,)]
+    assert shared_out(np.full(3, 1 / 3), np.zeros(2, np.int64)) is None
+
+
+def test_pools_are_weighed_in_time() -> None:
+    """The slowest pool counts, each for its domains' share of the tokens, with an interval around what they save."""
+    sizes = Synthetic(num_layers=2, num_experts=64, top_k=6, num_tokens=1200, tokens_per_sequence=32)
+    sources = {name: generate(replace(sizes, seed=seed)) for seed, name in enumerate("ab")}
+    timed: dict[str, Any] = {"machine": "h200:1x4", "model": "deepseek-v2-lite", "tokens_per_gpu": 64}
+    asked = timed | {"solver": "load_balance", "rounds": 1, "limits": Limits(work=500), "weights": (1.0, 3.0)}
+    pools = mixture(sources, "1x4", engine="sglang", slots_per_gpu=17, pools=True, **asked).pools
+    assert pools is not None
+    assert [(pool.domains, len(pool.gpus)) for pool in pools.pools] == [((0,), 1), ((1,), 3)]
+    assert [pool.plan.slots_per_gpu for pool in pools.pools] == [64, 23]
+    first, second = pools.pools
+    assert first.load_ms == pytest.approx(first.step_ms * 0.25 * 4)
+    assert pools.apart_ms == pytest.approx(max(first.load_ms, second.step_ms * 0.75 * 4 / 3))
+    assert pools.together_ms is not None
+    assert pools.saved == pytest.approx(1 - max(first.load_ms, second.load_ms) / pools.together_ms)
+    assert pools.low is not None
+    assert pools.high is not None
+    assert pools.low <= pools.saved <= pools.high
+    assert pools.as_dict(["a", "b"])["pools"][1]["domains"] == ["b"]

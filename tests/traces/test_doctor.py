@@ -184,6 +184,14 @@ def test_a_few_cold_experts_are_no_rank() -> None:
     assert check(load_counts(load)).line is None
 
 
+def test_a_tenth_of_cold_experts_is_no_rank() -> None:
+    """Where every share has most of its experts in use, no rank is missing, however many experts are cold."""
+    load = np.random.default_rng(0).integers(100, 900, (1, 256)).astype(float)
+    load[0, np.random.default_rng(1).permutation(256)[:40]] = 0
+    assert held_ranks(load) is None
+    assert "single_rank" not in check(load_counts(load)).codes
+
+
 def test_unrecorded_layers() -> None:
     """Layers without counts are named; layers before the first one are a note, as only the model tells."""
     load = np.random.default_rng(0).integers(100, 900, (5, 8)).astype(float)

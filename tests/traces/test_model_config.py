@@ -425,6 +425,77 @@ def test_the_params_of_mistral() -> None:
     assert shape_from_config(mixtral).intermediate_size == 14336
 
 
+# DeepSeek's own config for inference, and configs that engines' classes read.
+MORE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "DeepSeek-V3, as its own code runs it": (
+        {
+            "dim": 7168,
+            "inter_dim": 18432,
+            "moe_inter_dim": 2048,
+            "n_layers": 61,
+            "n_dense_layers": 3,
+            "n_routed_experts": 256,
+            "n_shared_experts": 1,
+            "n_activated_experts": 8,
+            "n_expert_groups": 8,
+            "n_limited_groups": 4,
+        },
+        {"moe_layers": tuple(range(3, 61)), "num_experts": 256, "top_k": 8, "num_groups": 8, "groups_per_token": 4},
+    ),
+    "ZAYA1: a list of attention and experts": (
+        {
+            "model_type": "zaya",
+            "num_hidden_layers": 8,
+            "zaya_layers": ["a", 16, "a", 16],
+            "num_experts": 16,
+            "moe_router_topk": 1,
+        },
+        {"num_layers": 4, "moe_layers": (1, 3), "num_experts": 16, "top_k": 1, "zero_experts": 1},
+    ),
+    "Nemotron-H after Puzzle": (
+        {
+            "model_type": "nemotron_h_puzzle",
+            "block_configs": [{"block_type": "mamba"}, {"block_type": "moe", "n_routed_experts": 64}],
+            "n_routed_experts": 64,
+            "num_experts_per_tok": 6,
+        },
+        {"num_layers": 2, "moe_layers": (1,), "num_experts": 64, "top_k": 6},
+    ),
+    "HY-V4: its layer for prediction has experts": (
+        SIZES | {"model_type": "hy_v4", "first_k_dense_replace": 1, "num_nextn_predict_layers": 1},
+        {"moe_layers": (1, 2, 3, 4, 5), "mtp_layers": (6,), "notes": ()},
+    ),
+    "GLM-5-Next: the text's fields are said twice": (
+        SIZES
+        | {"model_type": "glm5_next", "first_k_dense_replace": 3}
+        | {"text_config": SIZES | {"model_type": "glm5_next_text", "first_k_dense_replace": 3}},
+        {"moe_layers": (3, 4, 5), "notes": ()},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_configs_that_engines_read(name: str) -> None:
+    """Configs outside transformers, as SGLang's classes or the model's own code read them."""
+    content, expected = MORE[name]
+    layout = layout_from_config(content)
+    assert {field: getattr(layout, field) for field in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"zaya_layers": ["a", 16, "a", 8]},
+        {"block_configs": [{"block_type": "moe", "num_experts": 16}, {"block_type": "moe", "num_experts": 8}]},
+    ],
+)
+def test_blocks_that_differ_in_experts_are_refused(changes: dict[str, Any]) -> None:
+    """One number of experts for all would be wrong in some of them."""
+    with pytest.raises(InputError) as caught:
+        layout_from_config({"model_type": "zaya"} | SIZES | changes)
+    assert {violation.code for violation in caught.value.violations} == {"layer_specific"}
+
+
 def test_a_dense_network_beside_the_experts() -> None:
     """Grok-2 has both in every layer, which explains the two widths; without the word for it, it is refused."""
     grok = SIZES | {"model_type": "git", "intermediate_size": 32768, "moe_intermediate_size": 16384}

@@ -13,39 +13,41 @@ from safetensors.numpy import save_file
 from tests.builders.cli import command, document
 from tests.engine_files import Toy, sglang_records, write_bundle
 from tests.torch_files import torch_bytes
-from traces import check
+from traces import Profile, Trace, check, load
 
 LAYERS, RANKS, EACH, EXPERTS = 3, 4, 6, 16
 SLOTS = RANKS * EACH
 RNG = np.random.default_rng(5)
 MAPS = np.stack([RNG.permutation(np.arange(SLOTS) % EXPERTS) for _ in range(LAYERS)])
 LOADS = RNG.integers(100, 900, (LAYERS, SLOTS))
+Ints = npt.NDArray[np.int64]
+Write = Callable[..., Path]
 
 
-def of_ranks(*ranks: int) -> npt.NDArray[np.int64]:
+def of_ranks(*ranks: int) -> Ints:
     """Return the tokens of the slots, those of other ranks 0."""
     there = np.isin(np.arange(SLOTS) // EACH, ranks)
     return np.where(there, LOADS, 0)
 
 
-def vllm(path: Path, counts: npt.NDArray[np.int64]) -> Path:
+def vllm(path: Path, counts: Ints, maps: Ints = MAPS) -> Path:
     """Statistics of one step."""
     record = {"record_type": "eplb_load_stats", "version": 1, "step": 1, "expert_load": counts.tolist()}
     file = path / "stats.jsonl"
-    file.write_text(json.dumps(record | {"p2l_map": MAPS.tolist()}) + "\n")
+    file.write_text(json.dumps(record | {"p2l_map": maps.tolist()}) + "\n")
     return file
 
 
-def sglang(path: Path, counts: npt.NDArray[np.int64]) -> Path:
+def sglang(path: Path, counts: Ints, maps: Ints = MAPS) -> Path:
     """One pass of ranks 0 and 1, of which the first one counted all."""
     for rank in (0, 1):
         record: dict[str, Any] = {"forward_pass_id": 3, "rank": rank, "gatherer_key": "primary"}
         record["global_physical_count"] = (counts if rank == 0 else 0 * counts).astype(np.int32)
-        (path / f"r_{rank}.pt").write_bytes(torch_bytes({"records": [record], "last_physical_to_logical_map": MAPS}))
+        (path / f"r_{rank}.pt").write_bytes(torch_bytes({"records": [record], "last_physical_to_logical_map": maps}))
     return path
 
 
-def ascend(path: Path, counts: npt.NDArray[np.int64]) -> Path:
+def ascend(path: Path, counts: Ints, maps: Ints = MAPS) -> Path:
     """Heat of every device, and the map."""
     np.save(path / "moe_load.npy", counts.reshape(LAYERS, RANKS, EACH))
     layers = [
@@ -57,16 +59,14 @@ def ascend(path: Path, counts: npt.NDArray[np.int64]) -> Path:
                 for device, row in enumerate(held.reshape(RANKS, EACH))
             ],
         }
-        for layer, held in enumerate(MAPS)
+        for layer, held in enumerate(maps)
     ]
     (path / "map.json").write_text(json.dumps({"moe_layer_count": LAYERS, "layer_list": layers}))
     return path
 
 
 @pytest.mark.parametrize("write", [vllm, sglang, ascend])
-def test_the_slots_of_one_rank_behind_any_map(
-    tmp_path: Path, write: Callable[[Path, npt.NDArray[np.int64]], Path]
-) -> None:
+def test_the_slots_of_one_rank_behind_any_map(tmp_path: Path, write: Write) -> None:
     """The experts of a rank lie anywhere once a map has dealt them out; its slots are an aligned share."""
     diagnosis = check(write(tmp_path, of_ranks(2)))
     (finding,) = [one for one in diagnosis if one.code == "single_rank"]
@@ -78,9 +78,16 @@ def test_the_slots_of_one_rank_behind_any_map(
 
 
 @pytest.mark.parametrize("write", [vllm, sglang, ascend])
-def test_the_slots_of_all_ranks(tmp_path: Path, write: Callable[[Path, npt.NDArray[np.int64]], Path]) -> None:
+def test_the_slots_of_all_ranks(tmp_path: Path, write: Write) -> None:
     """Nothing is told where every rank's slots have tokens."""
     assert "single_rank" not in check(write(tmp_path, of_ranks(*range(RANKS)))).codes
+
+
+@pytest.mark.parametrize("write", [vllm, sglang, ascend])
+def test_idle_replicas_are_no_rank(tmp_path: Path, write: Write) -> None:
+    """Slots of a rank that have no tokens, where every expert has some elsewhere."""
+    maps = np.tile(np.arange(SLOTS) % EXPERTS, (LAYERS, 1))
+    assert "single_rank" not in check(write(tmp_path, of_ranks(0, 1, 2), maps)).codes
 
 
 def per_pass(toy: Toy) -> dict[str, bytes]:
@@ -102,6 +109,19 @@ def test_the_file_of_rank_0_alone(tmp_path: Path, files: Callable[[Toy], dict[st
     (finding,) = [one for one in check(write_bundle(tmp_path / "first", first)) if one.code == "single_rank"]
     assert finding.detail.startswith("Only rank 0's file is there")
     assert "files of all ranks" in finding.remedy
+
+
+def test_a_saved_profile_keeps_what_it_was_counted_from(tmp_path: Path) -> None:
+    """Rank 0's file alone is told of its profile, too; with that of another rank, they are all."""
+    files = per_token(Toy(ranks=2))
+    profiles = []
+    for number, (name, content) in enumerate(files.items()):
+        trace = load(write_bundle(tmp_path / f"rank{number}", {name: content}))
+        assert isinstance(trace, Trace)
+        Profile.of(trace).save(tmp_path / f"{number}.npz")
+        profiles.append(Profile.load_file(tmp_path / f"{number}.npz"))
+    assert "single_rank" in check(tmp_path / "0.npz").codes
+    assert "single_rank" not in check(profiles[0] + profiles[1]).codes
 
 
 @pytest.mark.parametrize("name", ["rank0.safetensors", "rank0_raw.safetensors"])

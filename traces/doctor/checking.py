@@ -123,12 +123,21 @@ def diagnose(seen: Observation, stated: int | None, model: ModelLayout | None) -
 
 
 def _of_counts(counts: LoadCounts | Profile, stated: int | None, model: ModelLayout | None) -> Diagnosis:
-    if isinstance(counts, LoadCounts):
-        provenance = counts.provenance
-    else:  # a profile that was not counted from a file has no source
-        provenance = Provenance(source=next((part.source for part in counts.sources), "profile"))
+    provenance = counts.provenance if isinstance(counts, LoadCounts) else _provenance_of(counts)
     evidence, found = settle_counts(Evidence.of_counts(counts), stated)
     return Diagnosis.of(provenance.source, [*found, *_of_loads(evidence, provenance, model, None)])
+
+
+def _provenance_of(profile: Profile) -> Provenance:
+    """Return what is known of all sources of a profile together: each may be the file of another rank."""
+    held = {part.held for part in profile.sources}
+    return Provenance(
+        source=next((part.source for part in profile.sources), "profile"),
+        ranks=tuple(sorted({rank for part in profile.sources for rank in part.ranks})),
+        held=held.pop() if len(held) == 1 else None,
+        full_buffer=max((part.full_buffer or 0 for part in profile.sources), default=0) or None,
+        beyond=next((part.beyond for part in profile.sources if part.beyond), ""),
+    )
 
 
 def _of_loads(

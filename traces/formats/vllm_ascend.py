@@ -86,7 +86,7 @@ def open_bundle(bundle: Bundle, hints: Hints) -> LoadCounts:
     load = np.zeros((0, 0))
     for file, part in zip(arrays, heat, strict=True):
         load = add_slots(load, held.reshape(layers, -1), part.reshape(layers, -1), f"{file.name}#")
-    alone = held_slots(sum(heat[1:], heat[0]).reshape(layers, -1)) if devices > 1 else None
+    alone = held_slots(sum(heat[1:], heat[0]).reshape(layers, -1), load) if devices > 1 else None
     what = ""
     if maps and (cut := _without_shared(load, held, hints)) is not None:
         what = "Shared experts of mix_placement, on every device, are no routed experts; their loads were left out"

@@ -23,8 +23,9 @@ from traces.support.text_marks import refuse_marks
 __all__ = ["ModelLayout", "layout_from_config", "load_model_config", "read_config"]
 
 MAX_BYTES = 16 << 20
-GROUPS, CHOSEN_GROUPS = ("n_group", "num_expert_group"), ("topk_group",)
-PREDICTED = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers", "num_mtp_modules")
+GROUPS = ("n_group", "num_expert_group", "num_expert_groups", "n_expert_groups")
+CHOSEN_GROUPS = ("topk_group", "num_limited_groups", "n_limited_groups")
+PREDICTED = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers", "num_mtp_modules", "n_mtp_layers")
 SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert")
 SHARED_WIDTHS = (
     "shared_expert_intermediate_size",
@@ -176,14 +177,15 @@ def _no_layers(fields: Fields, detail: str) -> InputError:
 
 def _check_layer_specific(fields: Fields) -> None:
     """Refuse numbers of experts that single layers have to themselves."""
-    own = fields.values.get("per_layer_config")
-    if not isinstance(own, dict):
-        return
-    for layer, changes in own.items():
+    own, blocks = fields.values.get("per_layer_config"), fields.values.get("block_configs")
+    layers = [(f"per_layer_config/{layer}", changes) for layer, changes in own.items()] if isinstance(own, dict) else []
+    if isinstance(blocks, list):  # Nemotron-H after Puzzle
+        layers += [(f"block_configs/{layer}", block) for layer, block in enumerate(blocks)]
+    for place, changes in layers:
         told = [n for n in (*EXPERTS, *TOP_K) if isinstance(changes, dict) and changes.get(n) is not None]
         differing = [name for name in told if changes[name] != fields.values.get(name)]
         if differing:
-            fields.unknown("layer_specific", f"per_layer_config/{layer}/{differing[0]}", "layers differ in experts.")
+            fields.unknown("layer_specific", f"{place}/{differing[0]}", "layers differ in experts.")
             return
 
 

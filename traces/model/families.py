@@ -56,17 +56,17 @@ WITHOUT_FIELDS = {
         " qwen3_vl_moe qwen4_exp solar_open"
     ),
     1: (
-        "afmoe axk1 axk2 dots3_note ernie4_5_moe_vl ernie4_5_vl_moe exaone_moe glm4v_moe hy_v3 hy_v4 hy_v4_vl"
-        " kimi_linear laguna mimo_v2_flash mistral_large4 unlimited_ocr"
+        "afmoe axk1 axk2 dots3_note ernie4_5_moe_vl ernie4_5_vl_moe exaone_moe glm4v_moe"
+        " kimi_linear laguna mistral_large4 unlimited_ocr"
     ),
     2: "lfm2_moe",
-    3: "beam glm5_next step3p5 step3p7",
+    3: "beam step3p5 step3p7",
 }
 WITH_MTP = {  # multi-token prediction runs whole layers of the model, experts included
-    0: "bailing_moe_v2 deepseek_v4 kimi_k2",
-    1: "glm4_moe glm4_moe_lite sarvam_mla sarvam_moe",
+    0: "bailing_moe_v2 deepseek_v4 deepseek_v41 kimi_k2",
+    1: "glm4_moe glm4_moe_lite hy_v3 hy_v4 hy_v4_vl sarvam_mla sarvam_moe",
     2: "bailing_hybrid",
-    3: "deepseek_v3 deepseek_v32 glm_moe_dsa",
+    3: "deepseek_v3 deepseek_v32 glm5_next glm_moe_dsa",
 }
 EXCEPTIONS = {
     "diffusion_gemma": Family(),
@@ -78,6 +78,7 @@ EXCEPTIONS = {
     "longcat_flash": Family(layers=("num_layers",)),  # num_hidden_layers counts blocks of attention
     "longcat_flash_ngram": Family(layers=("num_layers",)),
     "mellum": Family(mtp=True),
+    "mimo_v2_flash": Family(dense_first=1, mtp=False),
     "phimoe": Family(top_k=2),
     "step3p5": Family(dense_first=3, mtp=False),
     "step3p7": Family(dense_first=3, mtp=False),

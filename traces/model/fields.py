@@ -31,6 +31,8 @@ TOP_K = (
     "top_k_experts",
     "num_selected_experts",
     "moe_num_active_primary_experts",
+    "moe_router_topk",
+    "n_activated_experts",
 )
 BY_HAND = (
     "Say the layers by hand instead: `num_layers` with `first_moe_layer`, or with `moe_layers` where they interleave."

@@ -14,7 +14,7 @@ __all__ = ["Part", "language_part"]
 
 # The first that is there is the language model; other parts may have experts too.
 FIRST = ("text_config", "language_config", "llm_config", "language_model_config", "thinker_config", "decoder_config")
-BLOCKS = ("hybrid_override_pattern", "layers_block_type")
+BLOCKS = ("hybrid_override_pattern", "layers_block_type", "block_configs", "zaya_layers")
 DEPTH = 4
 # Fields that ERNIE's models of text and pictures have twice: for the experts of text, then for those of pictures.
 TWICE = ("moe_num_experts", "moe_k", "moe_layer_start_index", "moe_layer_end_index", "moe_intermediate_size")
@@ -62,7 +62,11 @@ def language_part(content: Any, place: str) -> Part:
     parts = list(_parts(content, place, (), 0))
     chosen = next((part for part in parts if _has_experts(part.fields)), parts[0])
     _check_said_once(content, place, parts)
-    rest = [part.place for part in parts if part is not chosen and _has_experts(part.fields)]
+    rest = [
+        part.place
+        for part in parts
+        if part is not chosen and _has_experts(part.fields) and _sizes(part.fields) != _sizes(chosen.fields)
+    ]
     # A part that contains the chosen one repeats it.
     others = tuple(other for other in rest if not chosen.place.startswith(other))
     fields, twice = _of_text(chosen.fields)
@@ -109,6 +113,11 @@ def _has_experts(fields: Mapping[str, Any]) -> bool:
     return any(fields.get(name) is not None for name in EXPERTS) and any(
         fields.get(name) is not None for name in (*LAYERS, *BLOCKS)
     )
+
+
+def _sizes(fields: Mapping[str, Any]) -> list[Any]:
+    """Return layers, experts and top-k: a part that has those of another one, some configs' ``text_config``, is it."""
+    return [fields.get(name) for name in (*LAYERS, *EXPERTS, *TOP_K)]
 
 
 def _check_said_once(content: Mapping[str, Any], place: str, parts: list[Part]) -> None:

@@ -72,8 +72,16 @@ def _tells_layers(name: str, value: object) -> bool:
 def block_layers(fields: Fields) -> list[bool] | None:
     """Return for each layer whether its only block has experts, None where layers are not told by such a list.
 
-    Nemotron-H has one block per layer: a state, attention, a feed-forward network or experts.
+    ZAYA1 and Nemotron-H have one block per layer: a state, attention, a feed-forward network or experts.
     """
+    blocks = fields.values.get("block_configs")
+    if isinstance(blocks, list) and any(isinstance(block, dict) and "block_type" in block for block in blocks):
+        return [isinstance(block, dict) and block.get("block_type") == "moe" for block in blocks]
+    mixed = fields.values.get("zaya_layers")  # "a" for attention, else the experts of the layer
+    if isinstance(mixed, list) and mixed:
+        if any(entry not in ("a", fields.values.get("num_experts")) for entry in mixed):
+            fields.unknown("layer_specific", "zaya_layers", "it has entries besides 'a' and the number of experts.")
+        return [entry != "a" for entry in mixed]
     pattern = fields.values.get("hybrid_override_pattern")
     if isinstance(pattern, str) and pattern:
         letters = [letter for letter in pattern if letter != "|"]

@@ -26,7 +26,13 @@ WEIGHT_BYTES: Mapping[str, float] = {
 }
 HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 # The first that is there: beside it, intermediate_size is that of dense layers.
-EXPERT_WIDTHS = ("moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size", "intermediate_size")
+EXPERT_WIDTHS = (
+    "moe_intermediate_size",
+    "expert_ffn_hidden_size",
+    "moe_ffn_hidden_size",
+    "moe_inter_dim",
+    "intermediate_size",
+)
 LATENT = ("routed_expert_hidden_size", "moe_latent_size")
 METHODS = {"mxfp4": "mxfp4", "modelopt_fp4": "nvfp4", "nvfp4": "nvfp4", "bitsandbytes": "int4", "awq": "int4"}
 

@@ -105,8 +105,5 @@ def _fields(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> dict
     values["distant"] = {
         int(key.removeprefix("distant_")): v for key, v in arrays.items() if key.startswith("distant_")
     }
-    listed = ("notes", "unrecorded")
-    values["sources"] = tuple(
-        ProfileSource(**one | {name: tuple(one.get(name, ())) for name in listed}) for one in header["sources"]
-    )
+    values["sources"] = tuple(ProfileSource(**one) for one in header["sources"])
     return values

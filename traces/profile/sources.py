@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from traces.held_ranks import Ranks
 from traces.provenance import Provenance
 
 __all__ = ["ProfileSource"]
@@ -30,6 +31,8 @@ class ProfileSource:
         What its reader had to tell.
     unrecorded : tuple of int
         Layers of the model that are there without any count: `LoadCounts.unrecorded`.
+    ranks, held, full_buffer, beyond
+        What else the doctor asks about: see `Provenance`.
     """
 
     digest: str
@@ -39,6 +42,17 @@ class ProfileSource:
     engine: str | None = None
     notes: tuple[str, ...] = ()
     unrecorded: tuple[int, ...] = ()
+    ranks: tuple[int, ...] = ()
+    held: Ranks | None = None
+    full_buffer: int | None = None
+    beyond: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("notes", "unrecorded", "ranks"):  # lists, where they come from a file
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.held is not None:
+            there, ranks, size, dealt = self.held
+            object.__setattr__(self, "held", Ranks(tuple(there), ranks, size, dealt))
 
     @classmethod
     def of(
@@ -58,9 +72,23 @@ class ProfileSource:
             engine=provenance.engine,
             notes=notes,
             unrecorded=unrecorded,
+            ranks=provenance.ranks,
+            held=provenance.held,
+            full_buffer=provenance.full_buffer,
+            beyond=provenance.beyond,
         )
 
     @property
     def key(self) -> tuple[Any, ...]:
         """The order of sources in a profile: total, so that merging does not depend on the order of merging."""
-        return (self.digest, self.source, self.tokens, self.notes, self.format, self.engine or "", self.unrecorded)
+        told = (self.ranks, self.held or (), self.full_buffer or 0, self.beyond)
+        return (
+            self.digest,
+            self.source,
+            self.tokens,
+            self.notes,
+            self.format,
+            self.engine or "",
+            self.unrecorded,
+            told,
+        )

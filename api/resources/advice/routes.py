@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api.http.bodies import in_helper
 from api.http.problems import problems
 from api.http.strict import StrictRoute
 from api.resources.advice.advising import AdviceTask, advice, advice_request
 from api.resources.advice.answers import AdviceAnswer
 from api.resources.advice.body import AdviceBody
-from api.resources.context import Services, ServicesOf, StoreOf
-from api.resources.helped import look
+from api.resources.context import ServicesOf, StoreOf
 from api.resources.named import plan_content, trace_named
-from api.resources.responses import json_response
+from api.resources.studies import studied
 from api.resources.traces.stored import StoredTrace
+from api.settings.settings import Settings
 from api.store.rows import TraceRow
 from api.store.tenant import TenantStore
 from traces import Violations
@@ -31,19 +31,20 @@ router = APIRouter(prefix="/v1/advice", tags=["advice"], route_class=StrictRoute
     summary="Say whether a change of placement is worth it",
     responses=problems("malformed-json", "too-large", "unsupported-media-type", "took-too-long"),
 )
-async def give_advice(body: AdviceBody, services: ServicesOf, store: StoreOf) -> Response:
+@in_helper
+async def give_advice(body: AdviceBody, request: Request, services: ServicesOf, store: StoreOf) -> Response:
     """Find a plan on one part of the trace, and time it on the other against the plan that runs."""
-    task, trace = await run_in_threadpool(_task, services, store, body)
-    result = await look(services, trace, "The advice", advice, task, services.settings.max_job_bytes)
-    return json_response(AdviceAnswer.model_validate(result))
+    return await studied(
+        request, services, store, body, what="The advice", prepare=_task, work=advice, answer=AdviceAnswer
+    )
 
 
-def _task(services: Services, store: TenantStore, body: AdviceBody) -> tuple[AdviceTask, TraceRow]:
+def _task(body: AdviceBody, settings: Settings, store: TenantStore) -> tuple[AdviceTask, TraceRow]:
     found = Violations()
     plan = None if body.plan is None else plan_content(store, body.plan, "/plan", found)
     trace = trace_named(store, body.trace, found)
     found.raise_if_any()
     assert trace is not None
-    request = advice_request(body, plan, services.settings.max_read_s / 5)
-    workers = services.settings.threads_per_plan
-    return AdviceTask(request=request, trace=StoredTrace.of(services.settings, trace), workers=workers), trace
+    request = advice_request(body, plan, settings.max_read_s / 5)
+    workers = settings.threads_per_plan
+    return AdviceTask(request=request, trace=StoredTrace.of(settings, trace), workers=workers), trace

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-
-from fastapi import APIRouter
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api.http.bodies import in_helper
 from api.http.problems import problems
 from api.http.strict import StrictRoute
-from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.context import ServicesOf, StoreOf
 from api.resources.evaluation_body import EvaluationBody
 from api.resources.evaluations.answers import ReplayAnswer
 from api.resources.evaluations.evaluating import Replay, replay, replay_of
-from api.resources.helped import look
-from api.resources.named import trace_named
-from api.resources.responses import json_response
+from api.resources.named import kind_of, plan_content, trace_named
+from api.resources.studies import studied
 from api.resources.topologies.named import with_topology
 from api.resources.traces.stored import StoredTrace
+from api.settings.settings import Settings
 from api.store.rows import TraceRow
 from api.store.tenant import TenantStore
 from traces import Violations
@@ -34,29 +32,26 @@ router = APIRouter(prefix="/v1/evaluations", tags=["evaluations"], route_class=S
     summary="Replay a trace through a plan",
     responses=problems("malformed-json", "too-large", "unsupported-media-type", "took-too-long"),
 )
-async def evaluate_plan(body: EvaluationBody, services: ServicesOf, store: StoreOf) -> Response:
+@in_helper
+async def evaluate_plan(body: EvaluationBody, request: Request, services: ServicesOf, store: StoreOf) -> Response:
     """Count what crosses GPUs and nodes, and who waits, for every token; of counts, the expected loads of the GPUs."""
-    task, trace = await run_in_threadpool(_task, services, store, body)
-    result = await look(services, trace, "The replay", replay, task, services.settings.max_job_bytes)
-    return json_response(ReplayAnswer.model_validate(result))
+    return await studied(
+        request, services, store, body, what="The replay", prepare=_task, work=replay, answer=ReplayAnswer
+    )
 
 
-def _task(services: Services, store: TenantStore, body: EvaluationBody) -> tuple[Replay, TraceRow]:
+def _task(body: EvaluationBody, settings: Settings, store: TenantStore) -> tuple[Replay, TraceRow]:
     body, found = with_topology(store, body), Violations()
     plan, request = None, None
     if isinstance(body.plan, str):
-        row, text, _ = store.plans.documents(body.plan)
-        if row is None:
-            found.add("unknown_plan", "/plan", f"There is no plan {body.plan}.", "Name a plan of this service.")
-        elif text is None:
-            found.add("no_plan_yet", "/plan", f"Plan {body.plan} has found nothing so far.", "Wait for it.")
-        else:
-            plan, request = json.loads(text), row.request
+        plan = plan_content(store, body.plan, "/plan", found)
+        if plan is not None and kind_of(body.plan) == "plan" and (row := store.plans.get(body.plan)) is not None:
+            request = row.request
     else:
         plan = body.plan.model_dump(exclude_unset=True)
     trace = trace_named(store, body.trace, found)
     found.raise_if_any()
     assert plan is not None
     assert trace is not None
-    stored, workers = StoredTrace.of(services.settings, trace), services.settings.threads_per_plan
+    stored, workers = StoredTrace.of(settings, trace), settings.threads_per_plan
     return replay_of(body, plan, request, trace=stored, workers=workers), trace

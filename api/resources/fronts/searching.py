@@ -9,7 +9,8 @@ from api.jobs.attempts import Attempt, Outcome
 from api.resources.requests import request_of
 from api.resources.schemas import FrontBody
 from api.resources.searches.running import overtime_note, plan_text, study_of
-from api.store.leases import StaleAttemptError, Task
+from api.store.leases import StaleAttemptError
+from api.store.tasks import Task
 from placement import Plan
 from solvers.fronts.judged import front_document, judge_front
 

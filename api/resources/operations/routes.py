@@ -15,7 +15,7 @@ from api.http.access import PrincipalOf, may
 from api.http.problems import ProblemError, problems
 from api.resources.context import Services, ServicesOf
 from api.store.disk import disk_problem
-from api.telemetry.gauges import LoadFigures
+from api.telemetry.gauges import LATEST_SERIES, LoadFigures, SeriesDrift, SeriesFigures
 
 __all__ = ["router"]
 
@@ -66,8 +66,21 @@ def _trouble_of(services: Services) -> str | None:
     responses={**TEXT, **problems()},
 )
 def metrics(services: ServicesOf, principal: PrincipalOf) -> Response:
-    """Return the figures in Prometheus' text format: of the service, and of the latest plans of one's own tenant."""
+    """Return the figures in Prometheus' text format: of the service, and of one's own latest plans and series."""
     own = CollectorRegistry()
     own.register(LoadFigures(services.metrics.loads.of(principal.tenant)))
+    try:
+        own.register(SeriesFigures(_drifts(services, principal.tenant)))
+    except SQLAlchemyError:
+        services.metrics.store_errors.labels("metrics").inc()
     text = generate_latest(services.metrics.registry) + generate_latest(own)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def _drifts(services: Services, tenant: str) -> list[SeriesDrift]:
+    found = []
+    for row, windows, drift in services.store.of(tenant).series.latest(LATEST_SERIES):
+        told = drift or dict.fromkeys(("size", "noise", "drifted"))
+        figures = {name: told[name] for name in ("size", "noise", "drifted")}
+        found.append(SeriesDrift(series=row.id, windows=windows, **figures))
+    return found

@@ -1,8 +1,7 @@
-"""Plans as answers and events show them."""
+"""Plans as answers show them."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -11,7 +10,7 @@ from api.resources.answers import loads
 from api.resources.searches.answers import SearchState
 from api.store.rows import PlanRow
 
-__all__ = ["PlanList", "PlanNews", "PlanResource", "PlanSummary", "Termination", "ValidPlan"]
+__all__ = ["PlanList", "PlanResource", "PlanSummary", "Termination", "ValidPlan"]
 
 
 class Termination(BaseModel):
@@ -26,6 +25,7 @@ class Termination(BaseModel):
 class PlanSummary(SearchState):
     """A plan without its map."""
 
+    replaces: str | None = Field(description="Plan that this one is to replace, as the request says; it may be gone.")
     score: float | None = Field(description="Objective value of the best plan so far.")
     bound: float | None = Field(description="Value that no plan can beat; null where unknown.")
     gap: float | None = Field(description="(score - bound) / score; null where no bound is known.")
@@ -65,19 +65,11 @@ class ValidPlan(BaseModel):
     request: dict[str, Any] = Field(description="The request, with its defaults.")
 
 
-class PlanNews(BaseModel):
-    """What an event tells: the state of a plan after a change."""
-
-    revision: int = Field(description="Number of the change; the event's id.")
-    at: datetime
-    status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
-    cancel_requested: bool
-    attempt: int
-    score: float | None
-    bound: float | None
-    gap: float | None
-    elapsed_s: float | None
-
-
 def _figures(row: PlanRow) -> dict[str, Any]:
-    return {"score": row.score, "bound": row.bound, "gap": row.gap, "termination": row.termination}
+    return {
+        "replaces": row.replaces,
+        "score": row.score,
+        "bound": row.bound,
+        "gap": row.gap,
+        "termination": row.termination,
+    }

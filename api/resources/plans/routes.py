@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api.http.bodies import in_helper
-from api.http.conditional import matches, not_modified, wait_of
+from api.http.conditional import not_modified
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.bodies import work_with
-from api.resources.context import Services, ServicesOf, StoreOf
+from api.resources.context import ServicesOf, StoreOf
 from api.resources.layers import MoeLayers, check_layers, layout, read_layers
-from api.resources.parameters import Key, Prefer
 from api.resources.plans.answers import PlanList, PlanResource, PlanSummary, ValidPlan
 from api.resources.plans.exports import (
     FillMissing,
@@ -34,7 +30,7 @@ from api.resources.plans.exports import (
     WithoutMtp,
 )
 from api.resources.schemas import PlanBody
-from api.resources.searches.kinds import SearchKind, etag_of
+from api.resources.searches.kinds import SearchKind, plan_file
 from api.resources.searches.queueing import checked
 from api.resources.searches.routes import add_routes
 from api.settings.settings import Settings
@@ -57,55 +53,14 @@ FormatName = Annotated[
         }
     ),
 ]
-POLL_S = 0.1
 PLANS = SearchKind(
     name="plan",
     finds="plan",
+    check=checked,
     retry_after_s=1,
     resource=PlanResource.of_documents,
     page=lambda rows, cursor: PlanList(items=[PlanSummary.of(row) for row in rows], next_cursor=cursor),
 )
-
-
-@router.post(
-    "",
-    status_code=202,
-    response_model=PlanResource,
-    summary="Ask for a plan",
-    responses={
-        200: {"model": PlanResource, "description": "The plan is finished."},
-        **problems(
-            "malformed-json",
-            "not-found",
-            "too-large",
-            "unsupported-media-type",
-            "idempotency-key-reused",
-            "queue-full",
-            "quota-exceeded",
-        ),
-    },
-)
-@in_helper
-async def create_plan(
-    body: PlanBody,
-    request: Request,
-    services: ServicesOf,
-    store: StoreOf,
-    prefer: Prefer = None,
-    idempotency_key: Key = None,
-) -> Response:
-    """Queue a search. The answer is 202, or 200 if `Prefer: wait` was asked for and the plan is finished by then."""
-    plan_id = await PLANS.queue(request, services, store, body, idempotency_key)
-    wait_s = wait_of(request, services.settings.max_wait_s)
-    if wait_s is not None:
-        await _wait(request, services, store, plan_id, wait_s)
-    response = await run_in_threadpool(PLANS.answer, store, plan_id)
-    response.headers["Location"] = f"/v1/plans/{plan_id}"
-    if "retry-after" in response.headers:
-        response.status_code = 202
-    if wait_s is not None:
-        response.headers["Preference-Applied"] = f"wait={wait_s:g}"
-    return response
 
 
 @router.post(
@@ -126,25 +81,6 @@ def _validated(body: PlanBody, settings: Settings, store: TenantStore) -> str:
 
 
 @router.get(
-    "/{plan_id}",
-    response_model=PlanResource,
-    summary="Look at a plan",
-    responses={304: {"description": "Not modified"}, **problems("not-found")},
-)
-async def get_plan(
-    plan_id: str, request: Request, services: ServicesOf, store: StoreOf, prefer: Prefer = None
-) -> Response:
-    """Return the state of the search and the best plan so far.
-
-    With `Prefer: wait`, the answer comes when the plan is finished, or, with `If-None-Match`, when anything is new.
-    """
-    wait_s = wait_of(request, services.settings.max_wait_s)
-    if wait_s is not None:
-        await _wait(request, services, store, plan_id, wait_s, request.headers.get("if-none-match"))
-    return not_modified(request, await run_in_threadpool(PLANS.answer, store, plan_id))
-
-
-@router.get(
     "/{plan_id}/plan",
     response_model=dict[str, Any],
     summary="Take the plan file",
@@ -156,9 +92,7 @@ async def get_plan(
 )
 def get_plan_file(plan_id: str, request: Request, store: StoreOf) -> Response:
     """Return the best plan so far as a plan file and nothing else."""
-    _, text = PLANS.found(store, plan_id)
-    etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
-    return not_modified(request, Response(text, 200, {"ETag": etag}, "application/json"))
+    return plan_file(PLANS, request, store, plan_id)
 
 
 @router.get(
@@ -221,19 +155,5 @@ def export_plan(
     return not_modified(request, Response(content, 200, headers, "application/octet-stream"))
 
 
-async def _wait(
-    request: Request, services: Services, store: TenantStore, plan_id: str, wait_s: float, known_etag: str | None = None
-) -> None:
-    """Wait until the plan is finished, or differs from what the client knows; without holding a thread."""
-    deadline = time.monotonic() + wait_s
-    while (left := deadline - time.monotonic()) > 0 and not services.draining.is_set():
-        row = await run_in_threadpool(store.plans.get, plan_id)
-        if row is None or row.finished or (known_etag is not None and not matches(known_etag, etag_of(row))):
-            return
-        if await request.is_disconnected():
-            return
-        await asyncio.sleep(min(POLL_S, left))
-
-
 # The first route of a path tells which methods it takes, so those of every id come after those of words.
-add_routes(router, PLANS, PlanResource, PlanList)
+add_routes(router, PLANS, PlanBody, PlanResource, PlanList)

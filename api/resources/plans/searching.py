@@ -13,7 +13,8 @@ from api.report.summary import summary_text
 from api.resources.requests import request_of
 from api.resources.schemas import PlanBody
 from api.resources.searches.running import overtime_note, plan_text, study_of
-from api.store.leases import StaleAttemptError, Task
+from api.store.leases import StaleAttemptError
+from api.store.tasks import Task
 from api.telemetry.gauges import PlanLoad
 from placement import Plan
 from solvers import Event, Solution, Study, advice_on

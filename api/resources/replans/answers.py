@@ -1,4 +1,4 @@
-"""A re-plan as answers show it."""
+"""Re-plans as answers show them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-__all__ = ["BestPlan", "MachineNow", "ReplanAnswer", "ReplanPoint", "RolloutStep"]
+from api.resources.answers import loads
+from api.resources.searches.answers import SearchState
+from api.store.rows import PlanRow
+
+__all__ = ["BestPlan", "MachineNow", "ReplanAnswer", "ReplanList", "ReplanPoint", "ReplanResource", "RolloutStep"]
 
 
 class ReplanPoint(BaseModel):
@@ -79,4 +83,34 @@ class ReplanAnswer(BaseModel):
     front: list[ReplanPoint]
     machine: MachineNow
     steps: list[RolloutStep]
-    plan: dict[str, Any] = Field(description="The plan to change to, a plan file's content.")
+
+
+class ReplanSummary(SearchState):
+    """A re-plan without what it has found."""
+
+    replaces: str | None = Field(description="Plan that runs, where it was named by its id; it may have been deleted.")
+
+    @classmethod
+    def of(cls, row: PlanRow) -> ReplanSummary:
+        """Show a row of the store."""
+        return cls(**cls.fields_of(row), replaces=row.replaces)
+
+
+class ReplanResource(ReplanSummary):
+    """A re-plan: how it goes, and at the end whether to change the plan that runs, to what, and how."""
+
+    replan: ReplanAnswer | None = Field(description="Null before the end.")
+    plan: dict[str, Any] | None = Field(description="The plan to change to, a plan file's content.")
+
+    @classmethod
+    def of_documents(cls, row: PlanRow, plan: str | None, summary: str | None) -> ReplanResource:
+        """Show a row of the store with the texts of its plan file and its figures."""
+        found = None if summary is None else ReplanAnswer.model_validate_json(summary)
+        return cls(**cls.fields_of(row), replaces=row.replaces, replan=found, plan=loads(plan))
+
+
+class ReplanList(BaseModel):
+    """A page of re-plans, the newest first."""
+
+    items: list[ReplanSummary]
+    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last one.")

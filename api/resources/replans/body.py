@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Discriminator, Field, Tag
 
 from api.resources.declared import body_model
-from api.resources.schemas import Name, PlanFile, PlanId, Strict, TopologyField, TraceId, form
+from api.resources.schemas import Name, PlanFile, PlanId, Strict, Tags, TopologyField, TraceId, form
 from solvers.replanning.request import ReplanRequest
 
 __all__ = ["KEPT", "ReplanBody"]
@@ -38,3 +38,5 @@ class ReplanBody(ReplanFields):
         default=None, description="Name of a model: deepseek-v3, qwen3-235b-a22b, gpt-oss-120b and others."
     )
     topology: TopologyField | None = None
+    name: Name | None = Field(default=None, description="Name to show.")
+    tags: Tags = Field(default=[], description="Words to find it by.")

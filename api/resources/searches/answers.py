@@ -1,4 +1,4 @@
-"""What the answers of plans and fronts have in common."""
+"""What the answers of all that is queued have in common."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from api.problems import Problem
 from api.resources.answers import time_of, time_or_none
 from api.store.rows import PlanRow
 
-__all__ = ["SearchState"]
+__all__ = ["JobState", "News", "SearchState"]
 
 
-class SearchState(BaseModel):
-    """How a search goes."""
+class JobState(BaseModel):
+    """How something goes that was queued."""
 
     id: str
     name: str | None
     tags: list[str]
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     cancel_requested: bool
-    trace: str
     request: dict[str, Any] = Field(description="The request, with its defaults.")
-    attempt: int = Field(description="How often a search was begun; above 1 after a restart or a crash.")
+    attempt: int = Field(description="How often it was begun; above 1 after a restart or a crash.")
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     elapsed_s: float | None
     warnings: list[str]
-    error: Problem | None = Field(description="Why the search has failed.")
+    error: Problem | None = Field(description="Why it has failed.")
 
     @staticmethod
     def fields_of(row: PlanRow) -> dict[str, Any]:
@@ -42,7 +41,6 @@ class SearchState(BaseModel):
             "tags": row.tags,
             "status": row.status,
             "cancel_requested": row.cancel_requested,
-            "trace": row.request["trace"],
             "request": row.request,
             "attempt": row.attempt,
             "created_at": time_of(row.created_at),
@@ -53,3 +51,28 @@ class SearchState(BaseModel):
             "warnings": row.warnings,
             "error": row.error,
         }
+
+
+class SearchState(JobState):
+    """How a search on a trace goes."""
+
+    trace: str
+
+    @staticmethod
+    def fields_of(row: PlanRow) -> dict[str, Any]:
+        """Return these fields for a row of the store."""
+        return {"trace": row.request["trace"], **JobState.fields_of(row)}
+
+
+class News(BaseModel):
+    """What an event tells: the state after a change."""
+
+    revision: int = Field(description="Number of the change; the event's id.")
+    at: datetime
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    cancel_requested: bool
+    attempt: int
+    score: float | None
+    bound: float | None
+    gap: float | None
+    elapsed_s: float | None

@@ -1,21 +1,24 @@
-"""Queueing a search: the body is checked against the stored trace, and defaults that matter later are written out."""
+"""Queueing: a body is checked against what is stored, and defaults that matter later are written out."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from api.http.problems import ProblemError
-from api.resources.named import trace_named
+from api.resources.named import known_plan, plan_text_named, trace_named
 from api.resources.requests import request_of
 from api.resources.schemas import FrontBody, PlanBody
 from api.resources.searches.checks import check
 from api.resources.searches.expected import expected_s
 from api.resources.topologies.named import with_topology
 from api.settings.settings import Settings
-from api.store.rows import ConflictError
+from api.store.rows import ConflictError, SeriesRow
 from api.store.tenant import TenantStore
 from placement import Plan
 from placement.topology.file import topology_to_dict
@@ -27,11 +30,30 @@ __all__ = ["Checked", "Queued", "checked", "queue"]
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What the store keeps of a request: the body, the text of the plan to start from, how long it may take."""
+    """What the store keeps of a request.
+
+    Attributes
+    ----------
+    request : dict
+        The body; what it has of `name`, `tags` and `trace` is kept beside it too.
+    start : str or None
+        Text of the plan to start from, or that runs.
+    expected_s : float
+        How long a worker will be busy.
+    replaces : str or None
+        Id of the plan that this one is to replace.
+    series : SeriesRow or None
+        In place of a trace.
+    series_length : int or None
+        Its windows.
+    """
 
     request: dict[str, Any]
     start: str | None
     expected_s: float
+    replaces: str | None = None
+    series: SeriesRow | None = None
+    series_length: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +65,7 @@ class Queued:
 
 
 def checked(body: PlanBody | FrontBody, settings: Settings, store: TenantStore) -> Checked:
-    """Check a body.
+    """Check a body of a plan or front.
 
     Raises
     ------
@@ -52,6 +74,9 @@ def checked(body: PlanBody | FrontBody, settings: Settings, store: TenantStore) 
     """
     found = Violations()
     text = _start(store, body, found)
+    replaces = body.replaces if isinstance(body, PlanBody) else None
+    if replaces is not None:
+        known_plan(store, replaces, "/replaces", found)
     request: Request | None = None
     try:
         body = with_topology(store, body)
@@ -69,10 +94,17 @@ def checked(body: PlanBody | FrontBody, settings: Settings, store: TenantStore) 
         content["topology"] = topology_to_dict(request.machine)
     content["limits"]["time_s"] = request.limits.time_s  # left out means the default, null means none
     expected = expected_s(request, trace.bytes, settings.max_time_limit_s)
-    return Checked(request=content, start=text, expected_s=expected)
+    return Checked(request=content, start=text, expected_s=expected, replaces=replaces)
 
 
-def queue(body: PlanBody | FrontBody, settings: Settings, store: TenantStore, key: str | None) -> Queued:
+def queue(
+    body: BaseModel,
+    settings: Settings,
+    store: TenantStore,
+    kind: str,
+    check: Callable[[Any, Settings, TenantStore], Checked],
+    key: str | None,
+) -> Queued:
     """Check a body and queue what it asks for; what was queued before, if the idempotency key says so.
 
     Raises
@@ -81,7 +113,6 @@ def queue(body: PlanBody | FrontBody, settings: Settings, store: TenantStore, ke
     ProblemError
         If the key came with another body, or too much waits.
     """
-    kind = "front" if isinstance(body, FrontBody) else "plan"
     # What was left out stays out: a limit that is null means something else than one that is not there.
     content = kind + json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True)
     body_hash = hashlib.sha256(content.encode()).hexdigest()
@@ -89,14 +120,17 @@ def queue(body: PlanBody | FrontBody, settings: Settings, store: TenantStore, ke
     try:
         if key is not None and (earlier := store.plans.of_key(key, body_hash, key_age_s, kind)) is not None:
             return Queued(id=earlier.id, new=False)
-        found = checked(body, settings, store)
+        found = check(body, settings, store)
         created = store.plans.add(
             found.request,
             max_queued=settings.max_queued_plans,
             max_active=settings.tenant_active_plans,
             kind=kind,
-            tags=body.tags,
+            tags=found.request["tags"],
             start=found.start,
+            replaces=found.replaces,
+            series=found.series,
+            series_length=found.series_length,
             key=key,
             body_hash=body_hash,
             key_age_s=key_age_s,
@@ -109,13 +143,4 @@ def queue(body: PlanBody | FrontBody, settings: Settings, store: TenantStore, ke
 
 
 def _start(store: TenantStore, body: PlanBody | FrontBody, found: Violations) -> str | None:
-    if body.start is None:
-        return None
-    row, text, _ = store.plans.documents(body.start)
-    if row is None:
-        found.add("unknown_plan", "/start", f"There is no plan {body.start}.", "Name a plan of this service.")
-    elif text is None:
-        found.add(
-            "no_plan_yet", "/start", f"Plan {body.start} has found nothing so far.", "Wait for it, or name another."
-        )
-    return text
+    return None if body.start is None else plan_text_named(store, body.start, "/start", found)

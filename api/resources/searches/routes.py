@@ -1,38 +1,83 @@
-"""Routes that plans and fronts share: list, cancel, rename, delete.
+"""Routes of everything that is queued: ask, list, look, watch, cancel, rename, delete.
 
-Annotations here are evaluated where they stand, as the name of an id differs between kinds.
+Annotations here are evaluated where they stand, as the name of an id and the body differ between kinds.
 """
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from api.http.bodies import in_helper
 from api.http.problems import problems
-from api.resources.context import StoreOf
-from api.resources.parameters import Cursor, Limit, Status, TagQuery
+from api.resources.context import ServicesOf, StoreOf
+from api.resources.parameters import Cursor, Key, Limit, Prefer, Status, TagQuery
 from api.resources.schemas import LabelsBody
+from api.resources.searches.events import TEXT, revision_after, watched
 from api.resources.searches.kinds import SearchKind
 
 __all__ = ["add_routes"]
 
+LastEventId = Annotated[
+    str | None,
+    Header(alias="Last-Event-ID", description="`id` of the last event that arrived: those after it are sent."),
+]
 
-def add_routes(router: APIRouter, kind: SearchKind, resource: type[BaseModel], page: type[BaseModel]) -> None:
+
+def add_routes(
+    router: APIRouter, kind: SearchKind, body: type[BaseModel], resource: type[BaseModel], page: type[BaseModel]
+) -> None:
     """Add the routes of a kind of search.
 
     Parameters
     ----------
     router : APIRouter
     kind : SearchKind
+    body : type
+        Schema of a request.
     resource, page : type
         Schemas of the state of a search, and of a list of them.
     """
     name = kind.name
     place = f"/{{{name}_id}}"
     Id = Annotated[str, Path(alias=f"{name}_id")]
+    Body: Any = body
     Statuses = Annotated[Sequence[Status], Query(description=f"Only {name}s with one of these.")]
+
+    @router.post(
+        "",
+        status_code=202,
+        response_model=resource,
+        name=f"create_{name}",
+        summary=f"Ask for a {name}",
+        description=f"Queue a {name}. The answer is 202, or 200 if `Prefer: wait` was asked for and it is finished by "
+        "then.",
+        responses={
+            200: {"model": resource, "description": f"The {name} is finished."},
+            **problems(
+                "malformed-json",
+                "not-found",
+                "too-large",
+                "unsupported-media-type",
+                "idempotency-key-reused",
+                "queue-full",
+                "quota-exceeded",
+            ),
+        },
+    )
+    @in_helper
+    async def create(
+        body: Body,
+        request: Request,
+        services: ServicesOf,
+        store: StoreOf,
+        prefer: Prefer = None,
+        idempotency_key: Key = None,
+    ) -> Response:
+        return await kind.ask(request, services, store, body, idempotency_key)
 
     @router.get(
         "",
@@ -52,12 +97,43 @@ def add_routes(router: APIRouter, kind: SearchKind, resource: type[BaseModel], p
     ) -> Response:
         return kind.listed(request, store, limit, cursor, status, tag)
 
+    @router.get(
+        place,
+        response_model=resource,
+        name=f"get_{name}",
+        summary=f"Look at a {name}",
+        description=f"Return the state of a {name}, and what it has found so far. With `Prefer: wait`, the answer "
+        "comes when it is finished, or, with `If-None-Match`, when anything is new.",
+        responses={304: {"description": "Not modified"}, **problems("not-found")},
+    )
+    async def look(
+        search_id: Id, request: Request, services: ServicesOf, store: StoreOf, prefer: Prefer = None
+    ) -> Response:
+        return await kind.look(request, services, store, search_id)
+
+    def after(store: StoreOf, search_id: Id, last_event_id: LastEventId = None) -> int:
+        return revision_after(kind, store, search_id, last_event_id)
+
+    @router.get(
+        f"{place}/events",
+        response_class=EventSourceResponse,
+        name=f"watch_{name}",
+        summary=f"Watch a {name}",
+        description=TEXT.format(name, name, name),
+        responses=problems("not-found"),
+    )
+    async def watch(
+        search_id: Id, request: Request, services: ServicesOf, revision: Annotated[int, Depends(after)]
+    ) -> AsyncIterator[ServerSentEvent]:
+        async for message in watched(search_id, request, services, revision):
+            yield message
+
     @router.post(
         f"{place}/cancel",
         response_model=resource,
         name=f"cancel_{name}",
         summary=f"Cancel a {name}",
-        description=f"Stop searching and keep what was found. A finished {name} stays as it is.",
+        description=f"Stop and keep what was found. A finished {name} stays as it is.",
         responses=problems("not-found"),
     )
     def cancel(search_id: Id, store: StoreOf) -> Response:

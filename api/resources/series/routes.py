@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api.http.conditional import not_modified
-from api.http.paging import decode_cursor, link_next, next_cursor
+from api.http.paging import begin_of, link_next, next_cursor
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.context import ServicesOf, StoreOf
@@ -65,8 +65,8 @@ def list_series(
     request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None, tag: TagQuery = ()
 ) -> Response:
     """List one's own series without their windows, the newest first."""
-    rows = store.series.page(limit + 1, decode_cursor(cursor), tag)
-    following, rows = next_cursor(rows, limit), rows[:limit]
+    rows, more = store.series.page(limit, begin_of(store, cursor), tag)
+    following = next_cursor(store, rows, more)
     lengths = store.series.lengths(rows)
     items = [SeriesSummary(**SeriesSummary.fields_of(row, lengths[row.seq])) for row in rows]
     return json_response(SeriesList(items=items, next_cursor=following), headers=link_next(request, following))

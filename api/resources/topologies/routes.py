@@ -8,18 +8,22 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api.http.bodies import in_helper
 from api.http.conditional import not_modified
-from api.http.paging import decode_cursor, link_next, next_cursor
+from api.http.paging import begin_of, link_next, next_cursor
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
-from api.resources.context import StoreOf
+from api.resources.bodies import work_with
+from api.resources.context import ServicesOf, StoreOf
 from api.resources.parameters import Cursor, Limit, TagQuery
 from api.resources.requests import topology_of
 from api.resources.responses import json_response
 from api.resources.schemas import LabelsBody, TopologyFile
 from api.resources.topologies.answers import TopologyList, TopologyPreset, TopologyResource
 from api.resources.topologies.bodies import TopologyBody
+from api.settings.settings import Settings
 from api.store.rows import TopologyRow
+from api.store.tenant import TenantStore
 from placement import PRESETS
 from placement.topology.file import topology_to_dict
 from placement.topology.machines import read_machine
@@ -43,14 +47,14 @@ SHORTHANDS = {
     summary="Keep a topology",
     responses=problems("malformed-json", "too-large", "unsupported-media-type"),
 )
-def create_topology(body: TopologyBody, store: StoreOf) -> Response:
+@in_helper
+async def create_topology(body: TopologyBody, request: Request, services: ServicesOf, store: StoreOf) -> Response:
     """Keep a topology under an id, to name it in plans. Plans keep what it is now.
 
     In place of a topology, a machine's own description can be sent; `notes` of the answer tell what is assumed.
     """
-    content = _content(body)
-    row = store.topologies.add(content, body.name, body.tags)
-    return json_response(_shown(row), status=201, headers={"Location": f"/v1/topologies/{row.id}"}, strong_etag=True)
+    made = await work_with(request, services, store, body, _kept)
+    return json_response(made, status=201, headers={"Location": f"/v1/topologies/{made.id}"}, strong_etag=True)
 
 
 @router.get("", response_model=TopologyList, summary="List topologies", responses=problems())
@@ -58,8 +62,8 @@ def list_topologies(
     request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None, tag: TagQuery = ()
 ) -> Response:
     """List one's own topologies, the newest first; the machines that have a name; and the ways to write any other."""
-    rows = store.topologies.page(limit + 1, decode_cursor(cursor), tag)
-    following = next_cursor(rows, limit)
+    rows, more = store.topologies.page(limit, begin_of(store, cursor), tag)
+    following = next_cursor(store, rows, more)
     presets = [
         TopologyPreset(
             name=name,
@@ -72,7 +76,7 @@ def list_topologies(
         )
         for name, preset in PRESETS.items()
     ]
-    items = [_shown(row) for row in rows[:limit]]
+    items = [_shown(row) for row in rows]
     page = TopologyList(items=items, next_cursor=following, presets=presets, shorthands=SHORTHANDS)
     return json_response(page, headers=link_next(request, following))
 
@@ -116,6 +120,10 @@ def delete_topology(topology_id: str, store: StoreOf) -> Response:
     if not store.topologies.delete(topology_id):
         raise _missing(topology_id)
     return Response(status_code=204)
+
+
+def _kept(body: TopologyBody, settings: Settings, store: TenantStore) -> TopologyResource:
+    return _shown(store.topologies.add(_content(body), body.name, body.tags))
 
 
 def _content(body: TopologyBody) -> Any:

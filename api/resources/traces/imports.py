@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from api.http.fetching import direct_opener
 from api.http.problems import ProblemError
 from api.resources.traces.receiving import storage_problem
 from api.settings.settings import Settings
@@ -21,14 +22,6 @@ __all__ = ["fetch"]
 
 TIMEOUT_S = 30.0
 CHUNK_BYTES = 1 << 20
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """An address that is allowed must not lead to one that is not."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """Follow nothing."""
-        return
 
 
 def fetch(source: str, settings: Settings, blobs: Blobs) -> Incoming:
@@ -99,7 +92,7 @@ def _open_path(source: str, settings: Settings) -> IO[bytes]:
 def _open_url(source: str, settings: Settings) -> Any:
     if not _is_allowed(source, settings.import_urls):
         raise _forbidden(source)
-    opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))
+    opener = direct_opener()
     try:
         request = urllib.request.Request(source, headers={"Accept-Encoding": "identity"})  # noqa: S310  # http(s) only
         return opener.open(request, timeout=TIMEOUT_S)

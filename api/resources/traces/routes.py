@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api.http.conditional import not_modified
-from api.http.paging import decode_cursor, link_next, next_cursor
+from api.http.paging import begin_of, link_next, next_cursor
 from api.http.problems import ProblemError, problems
 from api.http.strict import StrictRoute
 from api.resources.context import Services, ServicesOf, StoreOf
@@ -149,9 +149,9 @@ def list_traces(
     request: Request, store: StoreOf, limit: Limit = 50, cursor: Cursor = None, tag: TagQuery = ()
 ) -> Response:
     """List the traces, the newest first."""
-    rows = store.traces.page(limit + 1, decode_cursor(cursor), tag)
-    following = next_cursor(rows, limit)
-    page = TraceList(items=[TraceResource.of(row) for row in rows[:limit]], next_cursor=following)
+    rows, more = store.traces.page(limit, begin_of(store, cursor), tag)
+    following = next_cursor(store, rows, more)
+    page = TraceList(items=[TraceResource.of(row) for row in rows], next_cursor=following)
     return json_response(page, headers=link_next(request, following))
 
 

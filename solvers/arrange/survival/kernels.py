@@ -20,6 +20,7 @@ __all__ = ["deal_layer", "repair_layer", "restore_layer", "spread_layer"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer[Any]]
 Table = npt.NDArray[np.int32]
+NONE = np.int64(-1)  # no GPU; no literal, for which numba would compile what takes it once more
 
 
 @numba.njit(nogil=True, cache=True)
@@ -101,14 +102,14 @@ def _augment(e: int, table: Table, room: Ints, load: Floats, alive: Alive) -> bo
     if last < 0:
         return False
     if table[gpu, slot] >= 0:
-        shift(table[gpu, slot], gpu, -1, alive)
+        shift(np.int64(table[gpu, slot]), gpu, NONE, alive)
     while parent[last] >= 0:
         g, c = via_gpu[last], via_slot[last]
         table[gpu, slot] = table[g, c]
-        shift(table[g, c], g, gpu, alive)
+        shift(np.int64(table[g, c]), g, gpu, alive)
         gpu, slot, last = g, c, parent[last]
     table[gpu, slot] = e
-    shift(e, -1, gpu, alive)
+    shift(np.int64(e), NONE, gpu, alive)
     return True
 
 
@@ -177,7 +178,7 @@ def deal_layer(order: Ints, alone: Ints, table: Table, room: Ints, load: Floats,
             if gpu < 0:
                 return False
             table[gpu, slot] = order[last]
-            shift(order[last], -1, gpu, alive)
+            shift(np.int64(order[last]), NONE, gpu, alive)
     for i in range(last):
         for _ in range(2):
             if not _augment(order[i], table, room, load, alive):
@@ -250,7 +251,7 @@ def spread_layer(
             total[gpu] += share
             here[e, gpu] = True
             left[alive.domain[gpu]] -= not single
-            shift(e, -1, gpu, alive)
+            shift(np.int64(e), NONE, gpu, alive)
     for e in order:
         while alive.spread[e] == 0 or (copies[e] >= alive.least and alive.spread[e] < alive.least):
             if not _augment(e, table, room, load, alive):

@@ -48,7 +48,8 @@ class Alive(NamedTuple):
 def alive_of(row: Ints, rule: SurvivalRule | None, num_experts: int, slots_per_gpu: int) -> Alive:
     """Return the state of a layer's row, (S,); experts below 0 are empty slots."""
     gpus = len(row) // slots_per_gpu
-    domain = np.zeros(gpus, np.int64) if rule is None else np.ascontiguousarray(rule.domain, np.int64)
+    # A copy: for arrays that are read-only, all that takes an `Alive` would be compiled once more.
+    domain = np.zeros(gpus, np.int64) if rule is None else np.array(rule.domain, np.int64)
     domains, experts = (0, 0) if rule is None else (len(rule.room), num_experts)
     alive = Alive(
         domain=domain,

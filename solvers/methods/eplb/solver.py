@@ -65,6 +65,8 @@ def rebalance(
     if num_slots < experts:
         found.add("more_experts_than_slots", "/num_slots", f"{experts} experts, {num_slots} slots.", "Add slots.")
     found.raise_if_any()
+    load = load.view()
+    load.flags.writeable = False  # as in a profile: for other arrays, the loop would be compiled once more
     table = np.empty((len(load), num_slots), np.int64)
     for layer in range(len(load)):
         rebalance_layer(load[layer], num_slots, num_groups, num_nodes, num_gpus, table[layer])

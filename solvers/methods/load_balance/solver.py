@@ -110,6 +110,8 @@ def _tasks(
 ) -> list[Callable[[], None]]:
     """Return calls that fill `table`, (L, G, C), a run of layers each; after `stop` they are packed only."""
     layers, gpus, per_gpu = table.shape
+    load = load.view()
+    load.flags.writeable = False  # as in a profile: for other arrays, all loops would be compiled once more
     as_eplb = bool((capacity == per_gpu).all() and (fair == fair[0]).all())
     total = load.sum(axis=1, keepdims=True)
     scale = 1 / (fair * np.where(total > 0, total, 1.0))

@@ -38,7 +38,7 @@ def open_per_pass(bundle: Bundle, hints: Hints) -> LoadCounts:
     passes = len({record.order[0] for record in recording.records})
     note = f"Counts of {passes} passes were summed over {len(recording.ranks)} ranks."
     counts = loads_of(bundle, hints, READER.name, load, (note, *recording.notes), logical=recording.num_experts)
-    held = held_slots(sum(physical[1:], physical[0]))
+    held = held_slots(sum(physical[1:], physical[0]), load)
     return replace(counts, provenance=replace(counts.provenance.of_ranks(recording.ranks), held=held))
 
 

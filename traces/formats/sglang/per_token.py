@@ -129,10 +129,8 @@ def open_per_token(bundle: Bundle, hints: Hints) -> Trace:
     what = ""
     if fused:
         shared = f"Id {slots}" if scan.largest == slots else f"Ids {slots}-{scan.largest}"
-        what = (
-            f"{shared}, above the {slots} physical experts, stands once in every list: a shared expert that is fused "
-        )
-        what += f"with the routed ones. It was read as none, which leaves {top_k} experts per token."
+        what = f"{shared}, above the {slots} physical experts, stands once in every list: a shared expert that is "
+        what += f"fused with the routed ones. It was read as none, which leaves {top_k} experts per token."
     return replace(trace, provenance=trace.provenance.of_ranks(recording.ranks).without_beyond(what))
 
 

@@ -96,7 +96,8 @@ def _open_counts(
     idle = 0
     for rank in ranks:
         for iteration, values in rank.tensors.read(rank.iterations):
-            part = np.stack([np.pad(values[layer], (0, load.shape[1] - len(values[layer]))) for layer in layers])
+            rows = [values[layer] for layer in layers]
+            part = np.stack([np.pad(row, (0, load.shape[1] - len(row))) for row in rows] if beyond else rows)
             if (part < 0).any() or (part > 1 << 53).any():
                 row = int(np.argmax(((part < 0) | (part > 1 << 53)).any(axis=1)))
                 place = f"{rank.tensors.file.name}#/{iteration}_{layers[row]}"

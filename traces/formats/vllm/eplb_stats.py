@@ -141,7 +141,7 @@ def open_eplb_stats(file: TraceFile, hints: Hints) -> LoadCounts:
     counts = checked_counts(
         file.name, "vllm_eplb_stats", axes, total.load, f"sha256:{file.sha256()}", notes=total.notes()
     )
-    return replace(counts, provenance=replace(counts.provenance, held=held_slots(total.physical)))
+    return replace(counts, provenance=replace(counts.provenance, held=held_slots(total.physical, total.load)))
 
 
 def _matrix(record: dict[str, Any], name: str, place: str) -> npt.NDArray[Any]:

@@ -71,11 +71,14 @@ class Layer:
         gather(ids, sample.rows[:n], layer, start, middle, token, residue, member)
         distinct, top_k = objective.dedup != "none", ids.shape[1]
         shares, deviations, moments = ground.shares, problem.load_deviations, problem.home_moments
+        by_load = np.argsort(problem.relative_load[layer], kind="stable")
         position = np.arange(S) % problem.slots_per_gpu
         weights, layers, caps = objective, problem.num_layers, problem.load_caps
         batch = objective.decode_batch if weights.activated_weight else 0
         batches = -(-n // batch) if batch else 0
         self.model: LayerModel = LayerModel(
+            order=by_load,
+            rank=np.argsort(by_load),
             start=start,
             middle=middle,
             token=token,

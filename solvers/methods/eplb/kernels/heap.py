@@ -6,10 +6,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["heapify", "sift_down", "sift_up"]
+__all__ = ["TOP", "heapify", "sift_down", "sift_up"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+TOP = np.int64(0)  # of a heap. No literal: numba compiles a function for each of them
 
 
 @numba.njit(nogil=True, cache=True)

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from solvers.methods.eplb.kernels.heap import heapify, sift_down
+from solvers.methods.eplb.kernels.heap import TOP, heapify, sift_down
 
 __all__ = ["rebalance_layer"]
 
@@ -39,7 +39,7 @@ def _pack(weight: Floats, packs: int, target: Ints) -> None:
         if filled[best] == size:
             count -= 1
             open_packs[0] = open_packs[count]
-        sift_down(open_packs, total, max(count, 1), 0)
+        sift_down(open_packs, total, max(count, 1), TOP)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -85,7 +85,7 @@ def rebalance_layer(weight: Floats, slots: int, groups: int, nodes: int, gpus: i
             replicas[hottest] += 1
             share[hottest] = weight[by_node[node * per_node + hottest]] / replicas[hottest]
             key[hottest] = -share[hottest]
-            sift_down(hottest_first, key, per_node, 0)
+            sift_down(hottest_first, key, per_node, TOP)
         for i in range(slots_per_node):
             replica_weight[i] = share[held[i]]
         _pack(replica_weight, gpus // nodes, target)

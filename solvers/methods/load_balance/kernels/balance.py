@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.arrange.kernels import separate_layer
-from solvers.methods.eplb.kernels.heap import heapify, sift_down, sift_up
+from solvers.methods.eplb.kernels.heap import TOP, heapify, sift_down, sift_up
 from solvers.methods.eplb.kernels.rebalance import rebalance_layer
 from solvers.methods.load_balance.kernels.relieve import EPSILON, largest_load, relieve
 
@@ -38,7 +38,7 @@ def _spread_replicas(load: Floats, most: int, slots: int) -> Ints:
             break
         replicas[hottest] += 1
         key[hottest] = -load[hottest] / replicas[hottest] if replicas[hottest] < most else np.inf
-        sift_down(heap, key, len(load), 0)
+        sift_down(heap, key, len(load), TOP)
     return replicas
 
 
@@ -86,7 +86,7 @@ def _pack(load: Floats, replicas: Ints, room: Ints, scale: Floats, table: Table)
             if number > 1:  # out of the way of the other replicas
                 size -= 1
                 heap[0] = heap[size]
-                sift_down(heap, key, max(size, 1), 0)
+                sift_down(heap, key, max(size, 1), TOP)
                 taken[k] = g
             tied_gpus |= tied[g] == tie
             tied[g] = tie
@@ -100,7 +100,7 @@ def _pack(load: Floats, replicas: Ints, room: Ints, scale: Floats, table: Table)
             if filled[heap[0]] == room[heap[0]]:
                 size -= 1
                 heap[0] = heap[size]
-            sift_down(heap, key, max(size, 1), 0)
+            sift_down(heap, key, max(size, 1), TOP)
         for k in range(number if number > 1 else 0):
             if filled[taken[k]] < room[taken[k]]:
                 heap[size] = taken[k]
@@ -174,7 +174,8 @@ def _balance_layer(
     alike = _pack(load, replicas, room, weight, table)
     if as_eplb and not alike:
         row = np.empty(slots, np.int64)
-        rebalance_layer(load, slots, 1, 1, gpus, row)
+        one = np.int64(1)  # no literal: numba compiles a function for each of them
+        rebalance_layer(load, slots, one, one, gpus, row)
         other = row.astype(np.int32).reshape(table.shape)
         separate_layer(load, other)
         if largest_load(load, other, scale) < largest_load(load, table, scale):

@@ -252,7 +252,7 @@ def relieve(load: Floats, table: Table, room: Ints, scale: Floats, floor: float,
             if table[g, c] >= 0:
                 holds[table[g, c], g] = True
     for _ in range(moves):
-        busiest = lightest = 0
+        busiest = lightest = np.int64(0)  # no literal: numba would compile what takes it for that as well
         most, least = 0.0, np.inf
         for g in range(gpus):
             relative = total[g] * scale[g]

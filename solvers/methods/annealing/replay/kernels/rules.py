@@ -1,4 +1,4 @@
-"""What a trial asks: whether a replica keeps its tokens, and how many experts the busiest GPUs have."""
+"""What a trial asks: what to exchange, whether a replica keeps its tokens, the experts of the busiest GPUs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,24 @@ import numba
 
 from placement.loads.policies import FAIR, SAME_NODE
 from solvers.methods.annealing.replay.kernels.state import Ints
+from solvers.searching.kernels.random import State, next_below
 
-__all__ = ["keeps_tokens", "most_active"]
+__all__ = ["ALIKE", "item_alike", "keeps_tokens", "most_active"]
+
+# Of 16 exchanges that may go anywhere, those with an expert of about the same load: most others are refused for their
+# loads alone. About the same: so far in the order of loads. Measured in docs/decisions/0019-sets-of-tokens.md.
+ALIKE, ALIKE_PART, LEAST_ALIKE = 10, 16, 4
+
+
+@numba.njit(nogil=True, cache=True)
+def item_alike(i: int, x: int, order: Ints, rank: Ints, replicas: Ints, counts: Ints, item_at: Ints, rng: State) -> int:
+    """Return an item of another expert of about the load of x, or i, the item of x, where the draw leads to none."""
+    reach = max(LEAST_ALIKE, len(order) // ALIKE_PART)
+    r = rank[x] + next_below(rng, 2 * reach + 1) - reach
+    if r < 0 or r >= len(order):
+        return i
+    y = order[r]
+    return int(item_at[y, replicas[y, next_below(rng, counts[y])]])
 
 
 @numba.njit(nogil=True, cache=True)

@@ -12,11 +12,26 @@ from solvers.methods.annealing.replay.kernels.bits import shift, shift_change
 from solvers.methods.annealing.replay.kernels.loads import expert_share, take_home_shares
 from solvers.methods.annealing.replay.kernels.state import Ints, LayerModel, LayerState, Level, Words
 
-__all__ = ["HEAD", "RESIDUES", "gather", "keep", "move_item", "serve", "serve_all", "turn", "turn_back", "turn_change"]
+__all__ = [
+    "HEAD",
+    "ONE",
+    "OTHER",
+    "RESIDUES",
+    "gather",
+    "keep",
+    "move_item",
+    "serve",
+    "serve_all",
+    "turn",
+    "turn_back",
+    "turn_change",
+]
 
 # A multiple of all numbers up to 16: a hash modulo this tells the one modulo each of them.
 RESIDUES = 720_720
 KNOWN = 16
+# Rooms for the tokens of the two experts of a trial. No literals: for each of them numba compiles a function once more.
+ONE, OTHER, NONE = np.int64(0), np.int64(1), np.int64(-1)
 HEAD = 24  # words of tokens that a trial is priced on first; chosen by trial
 
 
@@ -253,9 +268,9 @@ def serve_all(state: LayerState, model: LayerModel) -> float:
     covariance, split = model.covariance, model.split
     cost = 0.0
     for e in range(len(state.counts)):
-        serve(e, 0, 0, state.bits.shape[1], state, model)
-        cost += turn(e, 0, -1, -1, -1, state, model)
-        keep(e, 0, state, model)
+        serve(e, ONE, np.int64(0), state.bits.shape[1], state, model)
+        cost += turn(e, ONE, NONE, NONE, NONE, state, model)
+        keep(e, ONE, state, model)
         for c in range(state.counts[e]):
             g = state.replicas[e, c]
             part = split.share[c] / split.fair[g]

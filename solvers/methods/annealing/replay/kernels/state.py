@@ -97,6 +97,8 @@ class LayerState(NamedTuple):
 class LayerModel(NamedTuple):
     """What stays: the layer's tokens, its loads, the topology, the constraints and the weights."""
 
+    order: Ints  # (E,) experts by load
+    rank: Ints  # (E,) and back
     start: Ints  # (E+1,) where each expert's assignments start in token and residue
     middle: Ints  # (E,) where they leave the first words of tokens, which a trial is priced on first
     token: Ints  # ascending

@@ -17,14 +17,19 @@ from solvers.methods.annealing.replay.kernels.loads import (
     take_home_shares,
     take_loads,
 )
-from solvers.methods.annealing.replay.kernels.rules import keeps_tokens, most_active
-from solvers.methods.annealing.replay.kernels.serving import HEAD, keep, move_item, serve, turn, turn_back, turn_change
-from solvers.methods.annealing.replay.kernels.state import (
-    LayerModel,
-    LayerState,
-    Loads,
-    edit_replicas,
+from solvers.methods.annealing.replay.kernels.rules import ALIKE, item_alike, keeps_tokens, most_active
+from solvers.methods.annealing.replay.kernels.serving import (
+    HEAD,
+    ONE,
+    OTHER,
+    keep,
+    move_item,
+    serve,
+    turn,
+    turn_back,
+    turn_change,
 )
+from solvers.methods.annealing.replay.kernels.state import LayerModel, LayerState, Loads, edit_replicas
 from solvers.searching.kernels.random import State, next_below, next_unit
 
 __all__ = ["anneal_layer"]
@@ -63,14 +68,8 @@ def anneal_layer(
         Change of the objective over the accepted trials.
     """
     # By name and by array: handing on the whole tuples costs more than most trials.
-    expert_of, gpu_of, item_on, replicas, counts, item_at = (
-        state.expert_of,
-        state.gpu_of,
-        state.item_on,
-        state.replicas,
-        state.counts,
-        state.item_at,
-    )
+    expert_of, gpu_of, item_on = state.expert_of, state.gpu_of, state.item_on
+    replicas, counts, item_at = state.replicas, state.counts, state.item_at
     bits, gpus, nodes, part = state.bits, state.gpus, state.nodes, state.part
     gpu_load, variance, value, sums, highest = state.gpu_load, state.variance, state.value, state.sums, state.highest
     moments, home_overlap, bx, by = model.moments, state.home_overlap, state.by_home[0], state.by_home[1]
@@ -80,7 +79,7 @@ def anneal_layer(
     lock, allowed, usable, split, prices = model.lock, model.allowed, model.usable, model.split, model.prices
     node_of_gpu, fair, policy = split.node_of_gpu, split.fair, split.policy
     loads = Loads(model.load, model.covariance, varies, gpu_load, state.overlap, variance)
-    batch, most, member = model.batch, model.most, model.member
+    batch, most, member, order, rank = model.batch, model.most, model.member, model.order, model.rank
     scale, activated_weight, dx, dy = model.scale, model.activated_weight, state.share[0], state.share[1]
     W, alive = bits.shape[1], state.alive
     head = HEAD if batch == 0 and temperature >= 0.0 and W > 2 * HEAD else W
@@ -91,9 +90,7 @@ def anneal_layer(
         first[node_of_gpu[g] + 1] = g + 1
     if len(first) == 2:
         local = 0
-    used_slots = 0
-    for i in range(S):
-        used_slots += expert_of[i] >= 0
+    used_slots = (expert_of >= 0).sum()
     fills_spare = S > E
     total = 0.0
     tried = 0
@@ -118,9 +115,11 @@ def anneal_layer(
                 b = first[node_of_gpu[a]]
                 b += next_below(rng, first[node_of_gpu[a] + 1] - b)
                 j = item_on[b, next_below(rng, C)]
+            elif x >= 0 and next_below(rng, 16) < ALIKE:
+                j = item_alike(i, x, order, rank, replicas, counts, item_at, rng)
             else:
                 j = next_below(rng, S)
-                b = gpu_of[j]
+            b = gpu_of[j]
             y = expert_of[j]
             if a == b or x == y or not usable[j] or (y >= 0 and lock[y] == 2):
                 continue
@@ -179,7 +178,7 @@ def anneal_layer(
         traffic = 0.0
         # The first words tell most trials that fail; the rest is looked at where they leave it open. Tokens of both
         # experts are told only by turning these: what they save at most is counted first.
-        begin, end = 0, min(head, W)
+        begin, end = np.int64(0), min(head, W)
         least, squares, both = 0.0, 0.0, 0.0
         while priced and begin < W:
             if own:
@@ -205,13 +204,13 @@ def anneal_layer(
                     squares += square
             else:
                 if x >= 0:
-                    serve(x, 0, begin, end, state, model)
-                    change, square = turn_change(x, 0, i, a, b, member[y], begin, end, state, node_of_gpu)
+                    serve(x, ONE, begin, end, state, model)
+                    change, square = turn_change(x, ONE, i, a, b, member[y], begin, end, state, node_of_gpu)
                     least += change
                     squares += square
                 if y >= 0:
-                    serve(y, 1, begin, end, state, model)
-                    change, square = turn_change(y, 1, item, b, a, member[x], begin, end, state, node_of_gpu)
+                    serve(y, OTHER, begin, end, state, model)
+                    change, square = turn_change(y, OTHER, item, b, a, member[x], begin, end, state, node_of_gpu)
                     least += change
                     squares += square
                 if x >= 0 and y >= 0:
@@ -227,9 +226,9 @@ def anneal_layer(
                 activated = most_active(state.active_on)
         if priced and not own:
             if x >= 0:
-                traffic += turn(x, 0, i, a, b, state, model)
+                traffic += turn(x, ONE, i, a, b, state, model)
             if y >= 0:
-                traffic += turn(y, 1, item, b, a, state, model)
+                traffic += turn(y, OTHER, item, b, a, state, model)
             if batch:
                 activated = most_active(state.active_on)
         delta += scale * traffic + activated_weight * (activated - value[1])
@@ -238,9 +237,9 @@ def anneal_layer(
                 move_item(j, i, a, b, state, model)
             elif priced and not own:
                 if y >= 0:
-                    turn_back(y, 1, item, b, a, state, model)
+                    turn_back(y, OTHER, item, b, a, state, model)
                 if x >= 0:
-                    turn_back(x, 0, i, a, b, state, model)
+                    turn_back(x, ONE, i, a, b, state, model)
             if edited:
                 if y >= 0:
                     edit_replicas(y, item, a, b, replicas, counts, item_at)
@@ -269,9 +268,9 @@ def anneal_layer(
                 state.active[i] = np.uint64(0)
                 part[i] = 0.0
             if x >= 0:
-                keep(x, 0, state, model)
+                keep(x, ONE, state, model)
             if y >= 0:
-                keep(y, 1, state, model)
+                keep(y, OTHER, state, model)
         if j >= 0:
             gpu_of[i], gpu_of[j] = b, a
             for c in range(C):

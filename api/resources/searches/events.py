@@ -1,4 +1,4 @@
-"""News of a plan as server-sent events: what happened since a revision, then live, to the end."""
+"""News of what is queued as server-sent events: what happened since a revision, then live, to the end."""
 
 from __future__ import annotations
 
@@ -6,37 +6,36 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Request
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.sse import ServerSentEvent
+from starlette.requests import Request
 
 from api.http.access import still_valid
-from api.http.problems import ProblemError, problems
-from api.http.strict import StrictRoute
-from api.resources.context import ServicesOf, StoreOf
-from api.resources.plans.answers import PlanNews
+from api.http.problems import ProblemError
+from api.resources.context import Services
+from api.resources.searches.answers import News
+from api.resources.searches.kinds import SearchKind
 from api.store.events import PlanEvent
+from api.store.tenant import TenantStore
 from traces import Violation
 
-__all__ = ["router"]
-
-router = APIRouter(prefix="/v1/plans", tags=["plans"], route_class=StrictRoute)
+__all__ = ["TEXT", "revision_after", "watched"]
 
 CHECK_S = 1.0  # between two looks at whether the watcher may go on
 LONGEST_S = 600.0  # proxies and clients forget connections; whoever comes back misses nothing
 RETRY_MS = 1000
 KIND = {"queued": "status", "running": "incumbent"}
-LastEventId = Annotated[
-    str | None,
-    Header(alias="Last-Event-ID", description="`id` of the last event that arrived: those after it are sent."),
-]
+TEXT = """Send every change of a {}: `status`, `incumbent` (score, bound or gap are new), and `done` at the end.
+
+The first events are those that a client has missed: all, or those after `Last-Event-ID`. `id` is the {}'s
+revision. After ten minutes comes `reconnect`: ask again, with the last id. `deleted` ends the stream of a {} that
+is no more. The stream ends at once when the key or token that it was asked for with does."""
 
 
-def _after(store: StoreOf, plan_id: str, last_event_id: LastEventId = None) -> int:
+def revision_after(kind: SearchKind, store: TenantStore, search_id: str, last_event_id: str | None) -> int:
     """Return the revision to begin after; errors come as problem documents, before the stream begins."""
-    if store.plans.get(plan_id) is None:
-        raise ProblemError("not-found", f"There is no plan {plan_id[:100]!r}.")
+    if store.plans.get(search_id, kind.name) is None:
+        raise kind.missing(search_id)
     if last_event_id is None or last_event_id == "":
         return 0
     if not (last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) < 10):
@@ -48,23 +47,10 @@ def _after(store: StoreOf, plan_id: str, last_event_id: LastEventId = None) -> i
     return int(last_event_id)
 
 
-@router.get(
-    "/{plan_id}/events",
-    response_class=EventSourceResponse,
-    summary="Watch a plan",
-    responses=problems("not-found"),
-)
-async def watch_plan(
-    plan_id: str, request: Request, services: ServicesOf, after: Annotated[int, Depends(_after)]
-) -> AsyncIterator[ServerSentEvent]:
-    """Send every change of a plan: `status`, `incumbent` (score, bound or gap are new), and `done` at the end.
-
-    The first events are those that a client has missed: all, or those after `Last-Event-ID`. `id` is the plan's
-    revision. After ten minutes comes `reconnect`: ask again, with the last id. `deleted` ends the stream of a plan that
-    is no more. The stream ends at once when the key or token that it was asked for with does.
-    """
+async def watched(search_id: str, request: Request, services: Services, after: int) -> AsyncIterator[ServerSentEvent]:
+    """Iterate over the changes after a revision."""
     deadline, ended = time.monotonic() + LONGEST_S, False
-    async with services.watching.of(plan_id) as feed:
+    async with services.watching.of(search_id) as feed:
         while True:
             for event in feed.after(after):
                 after, ended = event.revision, event.data["status"] not in KIND
@@ -83,7 +69,7 @@ async def watch_plan(
 
 @lru_cache(1000)  # what fifty watchers are told is written once
 def _text(event: PlanEvent) -> str:
-    return PlanNews(at=datetime.fromtimestamp(event.at, UTC), revision=event.revision, **event.data).model_dump_json()
+    return News(at=datetime.fromtimestamp(event.at, UTC), revision=event.revision, **event.data).model_dump_json()
 
 
 def _message(event: PlanEvent) -> ServerSentEvent:

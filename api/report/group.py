@@ -1,0 +1,32 @@
+"""Groups of requests as text: the held-out ways side by side, and the bound."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from api.report.tables import table
+
+if TYPE_CHECKING:
+    from solvers import RequestGroups
+
+__all__ = ["group_text"]
+
+
+def group_text(found: RequestGroups) -> str:
+    """Return a line per way: hop cost of an assignment on held-out requests, interval, balance."""
+    header = ["way", "hops\nheld out", "95 %\ninterval", "above joint\n95 % interval", "max/mean\nload"]
+    rows = [
+        [
+            row.name,
+            f"{row.hops:.4f}",
+            f"{row.low:.4f} to {row.high:.4f}",
+            "" if row is found.rows[0] else f"{row.above_low:+.4f} to {row.above_high:+.4f}",
+            f"{row.imbalance:.3f}",
+        ]
+        for row in found.rows
+    ]
+    fitted = (
+        f"On {found.fitted} requests to fit: {found.cost:.4f} hops per assignment, and no grouping and plan less than "
+        f"{found.bound:.4f} (gap {found.gap:.1%}). {found.held_out} requests are held out."
+    )
+    return "\n".join([found.sentence, "", table(header, rows), "", fitted])

@@ -1,0 +1,1 @@
+"""Simulations of policies of re-planning over a series."""

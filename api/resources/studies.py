@@ -1,0 +1,53 @@
+"""Requests that are answered when the work is done: a body, a stored trace, and what a helper makes of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.resources.bodies import work_with
+from api.resources.context import Services
+from api.resources.helped import look
+from api.resources.responses import json_response
+from api.settings.settings import Settings
+from api.store.rows import TraceRow
+from api.store.tenant import TenantStore
+
+__all__ = ["studied"]
+
+Body = TypeVar("Body", bound=BaseModel)
+Task = TypeVar("Task")
+
+
+async def studied(
+    request: Request,
+    services: Services,
+    store: TenantStore,
+    body: Body,
+    *,
+    what: str,
+    prepare: Callable[[Body, Settings, TenantStore], tuple[Task, TraceRow]],
+    work: Callable[[Task, int], Any],
+    answer: type[BaseModel],
+) -> Response:
+    """Do what a body asks for, and answer.
+
+    Parameters
+    ----------
+    what : str
+        What is done, to begin a sentence.
+    prepare : callable
+        Checks the body, and returns the task with its trace.
+    work : callable
+        Does the task, within so many bytes of memory, in a helper.
+    answer : type
+        What it returns as an answer.
+    """
+    task, trace = await work_with(request, services, store, body, prepare)
+    await request.state.turn.end()
+    result = await look(services, trace, what, work, task, services.settings.max_job_bytes)
+    return json_response(answer.model_validate(result))

@@ -1,0 +1,97 @@
+"""Pages of lists: so many rows, or as many as are not too large together; and where a page begins, for clients.
+
+The order of creation is counted over all tenants, so its numbers would tell one how much the others do. A cursor hides
+its number, and is one tenant's only: it is masked by a keyed digest of itself, which it begins with (RFC 5297's idea).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Column, Connection, Row, Select, Text, cast, func, select
+
+from api.store.database import Database
+from api.store.models import service
+
+__all__ = ["PAGE_BYTES", "Cursors", "page_of"]
+
+PAGE_BYTES = 4 << 20  # of what rows hold; one row alone may have more
+HALF = 8
+
+
+def page_of(
+    connection: Connection, query: Select[Any], seq: Column[int], heavy: Column[Any] | None, limit: int
+) -> tuple[Sequence[Row[Any]], bool]:
+    """Return a page, and whether there is more.
+
+    Parameters
+    ----------
+    query : Select
+        All rows from where the page begins, in any order.
+    seq : Column
+        Order of creation; the newest come first.
+    heavy : Column or None
+        JSON that may be large, which the page has at most `PAGE_BYTES` of, or one row.
+    limit : int
+        Rows.
+    """
+    size = func.length(cast(heavy, Text)) if heavy is not None else func.length("")
+    sized = query.with_only_columns(seq, size).order_by(seq.desc()).limit(limit + 1)
+    found = connection.execute(sized).all()
+    kept, total = [], 0
+    for row in found[:limit]:
+        total += row[1] or 0
+        if kept and total > PAGE_BYTES:
+            break
+        kept.append(row[0])
+    rows = connection.execute(query.where(seq.in_(kept)).order_by(seq.desc())).all()
+    return rows, len(kept) < len(found)
+
+
+class Cursors:
+    """Where pages begin, as a tenant's clients are told.
+
+    Parameters
+    ----------
+    database : Database
+    tenant : str
+    """
+
+    def __init__(self, database: Database, tenant: str) -> None:
+        self._database, self._tenant = database, tenant
+
+    def after(self, seq: int) -> str:
+        """Return the cursor of the page after a row."""
+        key, number = self._key(), seq.to_bytes(HALF, "big")
+        tag = self._digest(key, number)
+        return base64.urlsafe_b64encode(tag + _masked(number, key, tag)).decode().rstrip("=")
+
+    def position(self, cursor: str) -> int | None:
+        """Return the number of the row; None if the cursor is not one of the tenant's."""
+        try:
+            content = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        except (binascii.Error, ValueError):
+            return None
+        key, tag = self._key(), content[:HALF]
+        number = _masked(content[HALF:], key, tag)
+        if len(content) != 2 * HALF or not hmac.compare_digest(self._digest(key, number), tag):
+            return None
+        return int.from_bytes(number, "big")
+
+    def _key(self) -> bytes:
+        with self._database.read() as connection:  # what only the service knows, and keeps
+            identity = connection.execute(select(service.c.identity)).scalar_one_or_none()
+        return hashlib.sha256(f"cursors of {identity}".encode()).digest()
+
+    def _digest(self, key: bytes, number: bytes) -> bytes:
+        return hmac.digest(key, b"row" + number + self._tenant.encode(), "sha256")[:HALF]
+
+
+def _masked(number: bytes, key: bytes, tag: bytes) -> bytes:
+    mask = hmac.digest(key, b"mask" + tag, "sha256")
+    return bytes(one ^ other for one, other in zip(number, mask, strict=False))

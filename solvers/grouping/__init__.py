@@ -1,0 +1,1 @@
+"""Groups of requests to workers, and experts to GPUs, in one problem."""

@@ -1,0 +1,238 @@
+"""Which request to which worker, and which expert on which GPU, as one problem with its bound; judged held out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from placement import Objective, Plan, Problem
+from solvers.arrange.conform import pack
+from solvers.grouping.bound import least_hops
+from solvers.grouping.request import GroupRequest
+from solvers.grouping.search import grouped, hops_to_gpus, placed, together
+from solvers.grouping.signatures import Signatures, signatures_of
+from solvers.source import open_source
+from traces import InputError, Profile, Trace
+from traces.support.content import ByContent
+from traces.support.kinds import check_names, checked
+from traces.support.shown import Facts, Shown
+
+__all__ = ["GroupRow", "RequestGroups", "group_requests"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+DRAWS = 1000
+LEVEL = (0.025, 0.975)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupRow:
+    """A way to send requests and to place experts, on requests that were held out.
+
+    Attributes
+    ----------
+    name : str
+        ``joint``; ``grouped`` (requests by what they use, experts in order); ``placed`` (requests in turn, experts by
+        what their GPU uses); ``neither``.
+    hops : float
+        Mean hop cost of an assignment of a token to an expert.
+    low, high : float
+        95 % interval, by a bootstrap over requests.
+    above_low, above_high : float
+        95 % interval of how far it is above ``joint``, on the same draws.
+    imbalance : float
+        Largest GPU load over the mean, mean over layers.
+    """
+
+    name: str
+    hops: float
+    low: float
+    high: float
+    above_low: float
+    above_high: float
+    imbalance: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class RequestGroups(Shown, ByContent):
+    """What `group_requests` found.
+
+    Attributes
+    ----------
+    plan : Plan
+        One copy of each expert.
+    worker : (R,) int64
+        GPU of each request that was fitted.
+    fitted, held_out : int
+        Requests.
+    cost : float
+        Mean hop cost of an assignment, of grouping and plan on the requests to fit.
+    bound : float
+        No grouping and plan together cost less there.
+    rows : tuple of GroupRow
+        ``joint`` first.
+    """
+
+    plan: Plan
+    worker: Ints
+    fitted: int
+    held_out: int
+    cost: float
+    bound: float
+    rows: tuple[GroupRow, ...]
+
+    @property
+    def gap(self) -> float:
+        """How far the cost is above the bound, as a share of the cost."""
+        return max(0.0, self.cost - self.bound) / self.cost if self.cost > 0 else 0.0
+
+    @property
+    def sentence(self) -> str:
+        """Whether grouping and placing together is worth it."""
+        ours, rest = self.rows[0], self.rows[1:]
+        other = min(rest, key=lambda row: row.hops)
+        if other.above_low <= 0:
+            return f"Together they are ahead of {other.name!r} by less than the noise of the held-out requests."
+        return (
+            f"Together they take {1 - ours.hops / other.hops:.1%} fewer hops than {other.name!r} on held-out requests."
+        )
+
+    def _shown(self) -> tuple[str, Facts]:
+        rows = {row.name: f"{row.hops:.4f} ({row.low:.4f} to {row.high:.4f})" for row in self.rows}
+        return self.sentence, rows | {"bound": f"{self.bound:.4f}, gap {self.gap:.1%}"}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; the plan is apart."""
+        return {
+            "unit": "hop cost per assignment",
+            "sentence": self.sentence,
+            "fitted": self.fitted,
+            "held_out": self.held_out,
+            "cost": self.cost,
+            "bound": self.bound,
+            "gap": self.gap,
+            "rows": [{name: getattr(row, name) for name in row.__dataclass_fields__} for row in self.rows],
+        }
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+@checked
+def group_requests(
+    source: Trace | str | Path,
+    topology: Any = None,
+    *,
+    request: GroupRequest | None = None,
+    tell: Callable[[str], None] = _silent,
+    **asked: Any,
+) -> RequestGroups:
+    """Send requests to GPUs and place experts on them so that tokens travel little, and say how near that is to best.
+
+    Every GPU gets as many requests. They are grouped by what their tokens use. Held-out requests are sent by their
+    first halves, as a router would after the prefill, and judged by their second halves.
+
+    Parameters
+    ----------
+    source : Trace or path
+        With `seq_id`.
+    topology : Topology or str
+    request : GroupRequest, optional
+        In place of `topology` and `asked`.
+    tell : callable, optional
+        Called with what is done.
+    **asked
+        Fields of `GroupRequest`: slots_per_gpu, restarts, hold_out, seed.
+
+    Raises
+    ------
+    InputError
+        If the trace or the request breaks a rule.
+    """
+    if request is None:
+        if topology is None:
+            detail = "A plan needs a machine."
+            raise InputError.of("topology_missing", "/topology", detail, "Give one, such as '1x8' or '4x8'.")
+        check_names(asked, GroupRequest, "a grouping")
+        request = GroupRequest(topology=topology, **asked)
+    elif topology is not None or asked:
+        detail = "A request says everything already."
+        raise InputError.of("request_twice", "/request", detail, "Give the request or its fields, not both.")
+    trace = source if isinstance(source, Trace) else open_source(source)
+    if not isinstance(trace, Trace):
+        detail = "Counts do not say what one request uses."
+        raise InputError.of("counts_only", str(source), detail, "Record a trace with token identity (topk_ids).")
+    tell("reading requests")
+    every = signatures_of(trace)
+    machine: Any = request.topology
+    slots = request.slots_per_gpu or -(-trace.num_experts // machine.num_gpus)
+    objective = Objective(execution="dispatch", dedup="none")
+    problem = Problem(Profile.of(trace), machine, slots, objective)
+    fit, held = _split(every, request.hold_out, problem.num_gpus, trace.provenance.source)
+    uses, per_gpu = fit.whole, -(-len(fit.first) // problem.num_gpus)
+    tell("grouping")
+    joint = together(problem, uses, per_gpu, restarts=request.restarts, seed=request.seed)
+    tell("bounding")
+    total = float(uses.sum())
+    bound = least_hops(problem, uses, per_gpu) / total
+    in_order = np.tile(
+        np.repeat(np.arange(machine.num_gpus), problem.capacity)[: trace.num_experts], (len(joint.gpu), 1)
+    )
+    in_turn = np.arange(len(uses)) % machine.num_gpus
+    plans = {
+        "joint": (joint.gpu, True),
+        "grouped": (in_order, True),
+        "placed": (placed(problem, uses, in_turn), False),
+        "neither": (in_order, False),
+    }
+    expert = np.tile(np.arange(trace.num_experts), (len(joint.gpu), 1))
+    return RequestGroups(
+        plan=problem.plan(pack(expert, joint.gpu, machine.num_gpus, slots)),
+        worker=joint.worker,
+        fitted=len(fit.first),
+        held_out=len(held.first),
+        cost=joint.hops / total,
+        bound=bound,
+        rows=_rows(problem, held, plans, request.seed),
+    )
+
+
+def _split(every: Signatures, hold_out: float, gpus: int, source: str) -> tuple[Signatures, Signatures]:
+    """Return requests to fit and to judge by, dealt out evenly along the trace."""
+    count = len(every.first)
+    number = np.arange(count)
+    held = np.floor((number + 1) * hold_out) > np.floor(number * hold_out)
+    if min(held.sum(), (~held).sum()) < gpus:
+        detail = f"{int((~held).sum())} requests of two tokens or more to fit and {int(held.sum())} to judge by."
+        raise InputError.of("few_requests", source, detail, f"Record at least {gpus} of each: one per GPU.")
+    kept, others = (Signatures(first=every.first[part], second=every.second[part]) for part in (~held, held))
+    return kept, others
+
+
+def _rows(problem: Problem, held: Signatures, plans: dict[str, tuple[Ints, bool]], seed: int) -> tuple[GroupRow, ...]:
+    per_gpu = -(-len(held.first) // problem.num_gpus)
+    known, later = held.first.astype(np.float64), held.second.astype(np.float64)
+    number, used = np.arange(len(later)), later.sum(axis=(1, 2))
+    rng = np.random.default_rng([seed, 0x626F6F74])
+    drawn = rng.multinomial(len(later), np.full(len(later), 1 / len(later)), size=DRAWS).astype(np.float64)
+    costs, draws, loads = {}, {}, {}
+    for name, (gpu, by_use) in plans.items():
+        worker = grouped(problem, known, gpu, per_gpu) if by_use else number % problem.num_gpus
+        hops = hops_to_gpus(problem, later, gpu)[number, worker]
+        costs[name], draws[name] = float(hops.sum() / used.sum()), drawn @ hops / (drawn @ used)
+        on_gpu = np.zeros((len(gpu), problem.num_gpus))
+        np.add.at(on_gpu, (np.arange(len(gpu))[:, None], gpu), later.sum(axis=0))
+        loads[name] = float((on_gpu.max(axis=1) / on_gpu.mean(axis=1)).mean())
+    rows = []
+    for name in plans:
+        low, high = np.quantile(draws[name], LEVEL).tolist()
+        above_low, above_high = np.quantile(draws[name] - draws["joint"], LEVEL).tolist()
+        own = {"low": low, "high": high, "above_low": above_low, "above_high": above_high}
+        rows.append(GroupRow(name=name, hops=costs[name], imbalance=loads[name], **own))
+    return tuple(rows)

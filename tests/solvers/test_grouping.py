@@ -1,0 +1,139 @@
+"""Requests to workers and experts to GPUs together: the bound, the alternation, what is judged held out."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import solvers
+from placement import Objective, Problem, Topology
+from solvers.grouping.bound import least_hops
+from solvers.grouping.search import hops_to_gpus, together
+from solvers.grouping.signatures import signatures_of
+from tests.builders.traces import profile_of
+from traces import InputError, LoadCounts, Trace
+
+BY_HOPS = Objective(execution="dispatch", dedup="none")
+
+
+def planted(groups: int, requests: int, *, tokens: int = 20, experts: int = 8, seed: int = 0) -> Trace:
+    """Return a trace of requests that prefer the experts of their group in each of two layers."""
+    rng = np.random.default_rng(seed)
+    own = np.stack([rng.permutation(experts) for _ in range(2)]).reshape(2, groups, -1)
+    group = rng.integers(0, groups, requests)
+    ids = np.empty((requests * tokens, 2, 1), np.int16)
+    for request in range(requests):
+        for layer in range(2):
+            known = own[layer, group[request]]
+            drawn = np.where(rng.random(tokens) < 0.9, rng.choice(known, tokens), rng.integers(0, experts, tokens))
+            ids[request * tokens : (request + 1) * tokens, layer, 0] = drawn
+    return Trace.of(ids, num_experts=experts, seq_id=np.arange(requests).repeat(tokens))
+
+
+def problem_of(topology: str, slots: int, experts: int = 4) -> Problem:
+    """Return sizes only: what is used is said apart."""
+    trace = Trace.of(np.arange(experts).reshape(-1, 1, 1), num_experts=experts)
+    return Problem(profile_of(trace), Topology.parse(topology), slots, BY_HOPS)
+
+
+def best(problem: Problem, uses: npt.NDArray[np.float64], per_gpu: int) -> float:
+    """Return the least hop cost over all groupings, each layer placed by trying all plans."""
+    gpus, slots = problem.num_gpus, problem.slots_per_gpu
+    plans = [
+        plan for plan in product(range(gpus), repeat=problem.num_experts) if max(map(plan.count, range(gpus))) <= slots
+    ]
+    cost = np.stack(
+        [
+            [hops_to_gpus(problem, uses[:, layer : layer + 1], np.array([plan])) for plan in plans]
+            for layer in range(uses.shape[1])
+        ]
+    )  # (L, plans, R, G)
+    workers = [row for row in product(range(gpus), repeat=len(uses)) if max(map(row.count, range(gpus))) <= per_gpu]
+    rows = np.arange(len(uses))
+    return float(min(cost[:, :, rows, list(row)].sum(axis=2).min(axis=1).sum() for row in workers))
+
+
+@pytest.mark.parametrize(("topology", "slots"), [("1x2", 2), ("1x2", 3), ("2x2", 1), ("2+1", 2)])
+def test_nothing_beats_the_bound(topology: str, slots: int) -> None:
+    """Of all groupings of four or five requests with all plans of four experts, and the search is never below them."""
+    rng = np.random.default_rng(slots)
+    problem = problem_of(topology, slots)
+    for requests in (4, 5):
+        for _ in range(3):
+            uses = rng.random((requests, 2, 4)) ** 3
+            per_gpu = -(-requests // problem.num_gpus)
+            least = best(problem, uses, per_gpu)
+            found = together(problem, uses, per_gpu, restarts=8, seed=0)
+            assert least_hops(problem, uses, per_gpu) <= least <= found.hops + 1e-9
+            assert np.bincount(found.worker).max() <= per_gpu
+            assert all(np.bincount(row, minlength=problem.num_gpus).max() <= slots for row in found.gpu)
+
+
+def test_planted_groups_are_found_and_the_bound_is_met() -> None:
+    """Requests that use nothing but the experts of their group: no token travels."""
+    uses = np.zeros((6, 2, 4))
+    for request, (layer, group) in product(range(6), product(range(2), range(2))):
+        uses[request, layer, [group, group + 2]] = float(request % 2 == group)
+    problem = problem_of("1x2", 2)
+    assert together(problem, uses, 3, restarts=4, seed=0).hops == 0
+    assert least_hops(problem, uses, 3) == pytest.approx(0, abs=1e-6)
+    even = np.ones((6, 2, 4))  # whatever is done, half of the uses travel
+    assert least_hops(problem, even, 3) == pytest.approx(24)
+
+
+def test_names_of_requests_and_experts_do_not_matter() -> None:
+    """The bound is the same for any order of both."""
+    rng = np.random.default_rng(0)
+    uses, problem = rng.random((6, 1, 4)), problem_of("1x2", 2)
+    bounds = [least_hops(problem, uses[::-1][:, :, list(order)], 3) for order in permutations(range(4))]
+    assert np.allclose(bounds, least_hops(problem, uses, 3))
+
+
+def test_held_out_requests_are_better_off_together() -> None:
+    """Sent by their first halves, judged by their second ones; beyond the noise, and the bound is below the cost."""
+    trace = planted(4, 96)
+    found = solvers.group_requests(trace, "1x4")
+    rows = {row.name: row for row in found.rows}
+    assert rows["joint"].hops < 0.7 * rows["neither"].hops
+    assert all(rows[name].above_low > 0 for name in ("grouped", "placed", "neither"))
+    assert 0 < found.bound <= found.cost
+    assert (found.fitted, found.held_out) == (48, 48)
+    assert np.bincount(found.worker).tolist() == [12, 12, 12, 12]
+    assert found.plan.replicas.max() == 1
+    assert "fewer hops" in found.sentence
+    assert set(found.as_dict()["rows"][0]) >= {"name", "hops", "imbalance"}
+
+
+def test_signatures_are_means_over_halves() -> None:
+    """Whatever the batches; a request of one token is left out."""
+    ids = np.array([0, 1, 1, 2, 3, 3])[:, None, None]
+    found = signatures_of(Trace.of(ids, num_experts=4, seq_id=np.array([7, 7, 9, 7, 9, 5])))
+    assert found.first[:, 0].tolist() == [[0.5, 0.5, 0, 0], [0, 1, 0, 0]]
+    assert found.second[:, 0].tolist() == [[0, 0, 1, 0], [0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("source", "asked", "code"),
+    [
+        (planted(2, 6), {}, "few_requests"),
+        (Trace.of(np.zeros((4, 1, 1), np.int16), num_experts=4), {}, "no_sequences"),
+        (planted(2, 20), {"restarts": 0}, "restarts_range"),
+        (planted(2, 20), {"hold_out": 1.0}, "hold_out_range"),
+        (planted(2, 20), {"slots_per_gpu": 1}, "more_experts_than_slots"),
+    ],
+)
+def test_what_does_not_fit_is_refused(source: Any, asked: dict[str, Any], code: str) -> None:
+    """With its code."""
+    with pytest.raises(InputError) as caught:
+        solvers.group_requests(source, "1x4", **asked)
+    assert caught.value.violations[0].code == code
+
+
+def test_counts_are_refused(tmp_path: Any) -> None:
+    """They do not say what one request uses."""
+    with pytest.raises(InputError):
+        solvers.group_requests(LoadCounts.of(np.ones((1, 4))), "1x2")  # type: ignore[arg-type]
