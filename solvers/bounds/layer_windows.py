@@ -92,8 +92,8 @@ class ChainBound:
         return (window.last - window.first + 1) * self._places(window.level)
 
     def first_round(self) -> list[Window]:
-        """Return the pairs of layers."""
-        return self.passes()[0][0]
+        """Return the pairs of layers; none where they are too large."""
+        return next((pairs for pairs, _ in self.passes()), [])
 
     def is_quick(self, window: Window) -> bool:
         """Whether a few steps pay early: always, as they bring most of the gain."""
