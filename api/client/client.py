@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel
 
 from api.client.connection import Connection
 from api.client.streams import events_of, send_parts
@@ -18,9 +20,15 @@ from api.resources.findings.answers import FindingsResource
 from api.resources.fronts.answers import FrontResource
 from api.resources.plans.answers import PlanResource, PlanSummary
 from api.resources.reading import ImportBody, UploadBody
+from api.resources.replans.answers import ReplanResource
+from api.resources.replans.body import ReplanBody
 from api.resources.schemas import FrontBody, PlanBody
 from api.resources.score.answers import ScoreAnalysis
-from api.resources.searches.answers import News
+from api.resources.searches.answers import JobState, News
+from api.resources.series.answers import SeriesResource, SeriesWindow
+from api.resources.series.bodies import SeriesBody, WindowBody
+from api.resources.simulations.answers import SimulationResource
+from api.resources.simulations.body import SimulationBody
 from api.resources.topologies.answers import TopologyResource
 from api.resources.topologies.bodies import TopologyBody
 from api.resources.traces.answers import TraceResource, UploadResource
@@ -28,6 +36,7 @@ from api.resources.traces.answers import TraceResource, UploadResource
 __all__ = ["Client"]
 
 WAIT_S = 30
+Job = TypeVar("Job", bound=JobState)
 
 
 class Client:
@@ -211,6 +220,33 @@ class Client:
         """Return the plan file of a point of a front, counted from 0."""
         found: dict[str, Any] = self._connection.ask("GET", f"/v1/fronts/{front_id}/points/{number}/plan").json()
         return found
+
+    def begin_series(self, body: SeriesBody) -> SeriesResource:
+        """Begin a series without windows."""
+        return self._connection.send(SeriesResource, "POST", "/v1/series", body)
+
+    def add_window(self, series_id: str, body: WindowBody) -> SeriesWindow:
+        """Add a stored trace to a series as its last window; its drift is told."""
+        return self._connection.send(SeriesWindow, "POST", f"/v1/series/{series_id}/windows", body)
+
+    def series(self, series_id: str) -> SeriesResource:
+        """Return a series with its windows and their drift."""
+        return self._connection.send(SeriesResource, "GET", f"/v1/series/{series_id}")
+
+    def replan(self, body: ReplanBody) -> ReplanResource:
+        """Ask whether to change the plan that runs, and wait for the answer."""
+        return self._finished(ReplanResource, "/v1/replans", body)
+
+    def simulate(self, body: SimulationBody) -> SimulationResource:
+        """Ask what policies would have taken on a series or a trace, and wait for the answer."""
+        return self._finished(SimulationResource, "/v1/simulations", body)
+
+    def _finished(self, kind: type[Job], place: str, body: BaseModel) -> Job:
+        """Ask for a job, once, and return it when it is finished."""
+        job = self._connection.send(kind, "POST", place, body, {"Idempotency-Key": secrets.token_hex(16)})
+        while job.status in ("queued", "running"):
+            job = self._connection.send(kind, "GET", f"{place}/{job.id}", headers={"Prefer": f"wait={WAIT_S}"})
+        return job
 
     def evaluate(self, body: EvaluationBody) -> Evaluation | CountsEvaluation:
         """Replay a trace through a plan; of counts, return the loads of the GPUs that they lead to."""

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from api.resources.bodies import work_with
 from api.resources.context import Services
-from api.resources.helped import look
+from api.resources.helped import look_at
 from api.resources.responses import json_response
 from api.settings.settings import Settings
 from api.store.rows import TraceRow
@@ -30,7 +30,7 @@ async def studied(
     body: Body,
     *,
     what: str,
-    prepare: Callable[[Body, Settings, TenantStore], tuple[Task, TraceRow]],
+    prepare: Callable[[Body, Settings, TenantStore], tuple[Task, TraceRow | None]],
     work: Callable[[Task, int], Any],
     answer: type[BaseModel],
 ) -> Response:
@@ -41,7 +41,7 @@ async def studied(
     what : str
         What is done, to begin a sentence.
     prepare : callable
-        Checks the body, and returns the task with its trace.
+        Checks the body, and returns the task with its trace, if it has one.
     work : callable
         Does the task, within so many bytes of memory, in a helper.
     answer : type
@@ -49,5 +49,6 @@ async def studied(
     """
     task, trace = await work_with(request, services, store, body, prepare)
     await request.state.turn.end()
-    result = await look(services, trace, what, work, task, services.settings.max_job_bytes)
+    size = 0 if trace is None else trace.bytes
+    result = await look_at(services, store.tenant, size, what, work, task, services.settings.max_job_bytes)
     return json_response(answer.model_validate(result))

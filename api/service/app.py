@@ -43,6 +43,7 @@ from api.resources.residency import routes as residency
 from api.resources.score import routes as score
 from api.resources.series import routes as series
 from api.resources.simulations import routes as simulations
+from api.resources.survival import routes as survival
 from api.resources.topologies import routes as topologies
 from api.resources.traces import routes as traces
 from api.resources.traces import uploads
@@ -96,7 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service, app.state.services, app.state.access = service, services, service.access
     looks = (affinity, findings, score)
     queued = (plans, fronts, replans, simulations)
-    studies = (evaluations, advice, residency)
+    studies = (evaluations, advice, residency, survival)
     for resource in (traces, uploads, series, topologies, *queued, *looks, *studies, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])

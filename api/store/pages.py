@@ -43,7 +43,8 @@ def page_of(
     size = func.length(cast(heavy, Text)) if heavy is not None else func.length("")
     sized = query.with_only_columns(seq, size).order_by(seq.desc()).limit(limit + 1)
     found = connection.execute(sized).all()
-    kept, total = [], 0
+    kept: list[int] = []
+    total = 0
     for row in found[:limit]:
         total += row[1] or 0
         if kept and total > PAGE_BYTES:

@@ -176,12 +176,14 @@ class StoreFigures(Collector):
             log.exception("store.unreachable")
             self._failed()
             return
-        family = GaugeMetricFamily("moe_placement_plans", "Plans and fronts by status.", labels=["status"])
+        family = GaugeMetricFamily(
+            "moe_placement_plans", "Plans and all else that is queued, by status.", labels=["status"]
+        )
         for status in STATUSES:
             family.add_metric([status], totals.plans.get(status, 0))
         yield family
         age = 0.0 if totals.waiting_since is None else max(0.0, time.time() - totals.waiting_since)
-        yield _gauge("queue_length", "Plans and fronts that wait.", totals.plans.get("queued", 0))
+        yield _gauge("queue_length", "Plans and all else that wait.", totals.plans.get("queued", 0))
         yield _gauge("queue_age_seconds", "How long the one that waits longest has waited; 0 if none does.", age)
         yield _gauge("blobs", "Traces that are stored; the same bytes count once.", totals.blobs)
         yield _gauge("blob_bytes", "Bytes of these traces.", totals.blob_bytes)

@@ -72,7 +72,7 @@ function draw({ id, replaces, plan: target, replan: found }) {
   $("change-verdict").textContent = `${VERDICTS[found.verdict]}.`;
   $("change-verdict").dataset.verdict = found.verdict;
   const gain = found.gain_fraction === null ? "" : `, ${percent(found.gain_fraction)} gained on what is held out`;
-  $("change-facts").textContent = `${count(found.moved_experts)} experts move${found.moved_bytes === null ? "" : ` (${bytes(found.moved_bytes)})`} in ${count(found.steps.length)} steps${gain}.`;
+  $("change-facts").textContent = `${count(found.moved_experts)} experts move${found.moved_bytes === null ? "" : ` (${bytes(found.moved_bytes)})`} in ${found.steps.length === 1 ? "one step" : `${count(found.steps.length)} steps`}${gain}.`;
   $("change-ids").textContent = `Re-plan ${id}, which replaces ${replaces}.`;
   list($("change-reasons"), found.reasons);
   const moves = found.steps.flatMap((step) => step.arrivals.map((arrival) => [step.step, ...arrival]));

@@ -196,5 +196,8 @@ def _exchange(time: TimeModel, sent: dict[str, Floats], way: Way) -> Floats:
     known = [curve.nodes for curve in time.across.of(way, shape) if curve.nodes > 1]
     if nodes > 1 and known and (len(known) == 1 or min(known) <= nodes <= max(known)):
         times.append(time.across.ms(way, nodes, sent["across"], shape, forwarded=sent["inside"]))
+    if time.machine.has_uplinks:  # some node sends as much as this, over an uplink that may be the fastest
+        of_node = sent["across"] * int(np.bincount(time.machine.nodes).min())
+        times.append(of_node * time.across.copy_gb(way, shape) * 1e3 / max(time.machine.uplink_gb_s))
     found: Floats = np.nanmax(np.stack(times), axis=0)
     return found

@@ -15,7 +15,10 @@ import api.client.streams
 from api.client import Client, ServiceError
 from api.resources.evaluation_body import EvaluationBody
 from api.resources.evaluations.answers import Evaluation
+from api.resources.replans.body import ReplanBody
 from api.resources.schemas import FrontBody, PlanBody
+from api.resources.series.bodies import SeriesBody, WindowBody
+from api.resources.simulations.body import SimulationBody
 from api.resources.topologies.bodies import TopologyBody
 
 
@@ -91,6 +94,22 @@ def test_front_and_cancel(service: Client, trace_file: Path) -> None:
     plan = service.plan(PlanBody.model_validate({"trace": trace.id, "topology": "1x4", "limits": {"time_s": 50}}))
     service.cancel(plan.id)
     assert service.wait(plan.id).status == "cancelled"
+
+
+def test_series_replan_and_simulation(service: Client, trace_file: Path) -> None:
+    """A stored trace is a window; what is asked of it comes back when it is finished."""
+    trace = service.upload(trace_file)
+    series = service.begin_series(SeriesBody(name="days"))
+    assert service.add_window(series.id, WindowBody(trace=trace.id)).drift is None
+    assert [window.trace for window in service.series(series.id).windows] == [trace.id]
+    asked = {"trace": trace.id, "topology": "1x2", "solver": "contiguous"}
+    plan = service.wait(service.plan(PlanBody.model_validate(asked)).id)
+    again = {"trace": trace.id, "running": plan.id, "solver": "load_balance", "limits": {"time_s": 1}}
+    replan = service.replan(ReplanBody.model_validate(again))
+    assert (replan.status, replan.replaces) == ("succeeded", plan.id)
+    simulated = service.simulate(SimulationBody.model_validate({"trace": trace.id, "topology": "1x2", "windows": 2}))
+    assert simulated.simulation is not None
+    assert simulated.simulation.windows == 2
 
 
 def test_refusals_are_told(service: Client, trace_file: Path) -> None:

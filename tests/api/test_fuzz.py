@@ -62,7 +62,7 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
 )
 LIMITS = {"max_time_limit_s": 0.5, "max_wait_s": 0.2, "max_job_bytes": 1 << 28, "max_json_bytes": 1 << 22}
-LIMITS |= {"tenant_open_uploads": 100_000}  # a fuzzer begins many
+LIMITS |= {"tenant_open_uploads": 100_000, "tenant_series": 100_000}  # a fuzzer begins many
 
 
 class Target:
@@ -82,7 +82,7 @@ class Target:
         self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
 
     def fill(self) -> dict[str, str]:
-        """Return the ids of a trace, a finished plan, a finished front, a topology, an upload and a key."""
+        """Return the ids of a trace, a finished plan, a finished front, a topology, an upload, a series and a key."""
         http = self.server.http
         trace = http.post("/v1/traces", content=self.content, headers=self.headers).json()["id"]
         asked = {"trace": trace, "topology": "1x4", "solver": "contiguous"}
@@ -92,6 +92,7 @@ class Target:
             ("front_id", "/v1/fronts", asked | {"solver": "annealing", "points": 3, "limits": {"work": 1000}}),
             ("topology_id", "/v1/topologies", {"topology": "2x4"}),
             ("upload_id", "/v1/uploads", {}),
+            ("series_id", "/v1/series", {}),
             ("key_id", "/v1/keys", {"scopes": ["read"], "name": secrets.token_hex(4)}),
         ):
             again = {} if name not in ("plan_id", "front_id") else {"Idempotency-Key": name}
@@ -107,7 +108,12 @@ class Target:
             for name in case.path_parameters:
                 case.path_parameters[name] = ids.get(name, case.path_parameters[name])
         if isinstance(case.body, dict) and not _is_negative(case, ParameterLocation.BODY):
-            for name, known in (("trace", "trace_id"), ("plan", "plan_id"), ("start", "plan_id")):
+            for name, known in (
+                ("trace", "trace_id"),
+                ("plan", "plan_id"),
+                ("start", "plan_id"),
+                ("running", "plan_id"),
+            ):
                 if isinstance(case.body.get(name), str):
                     case.body[name] = ids[known]
         case.call_and_validate(base_url=str(self.server.http.base_url), headers=self.headers, timeout=120)

@@ -26,7 +26,7 @@ def windows_of(domains: int) -> list[bytes]:
 
 
 def test_change_and_series(tmp_path: Path, start_server: Callable[..., Any], open_page: Callable[..., Any]) -> None:
-    """A plan for one day is re-planned for the next: verdict, moves as table and drawing; the series tells the drift."""
+    """A plan for one day is re-planned for the next: verdict, moves as table and drawing; a series tells the drift."""
     server = start_server(tmp_path / "data")
     series = server.http.post("/v1/series", json={"name": "week"}).raise_for_status().json()["id"]
     for day, content in enumerate(windows_of(2)):

@@ -77,7 +77,7 @@ def test_one_trace_is_cut(client: TestClient, trace_id: str) -> None:
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ({}, {"/series": "source_forms"}),
+        ({"machine": "abacus:1x2"}, {"/series": "source_forms", "/machine": "unknown_gpu"}),
         (
             {"series": "series_" + "0" * 32, "plan": "plan_" + "0" * 32},
             {"/series": "unknown_series", "/plan": "unknown_plan"},

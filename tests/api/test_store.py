@@ -582,7 +582,8 @@ def test_full_queue_tells_nothing_of_others(store: TenantStore) -> None:
 def test_pages_end_where_rows_are_large(store: TenantStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page has as many rows as are not too large together, and at least one; nothing is lost between pages."""
     monkeypatch.setattr(pages, "PAGE_BYTES", 1500)
-    ids = [store.plans.add({**REQUEST, "topology": "1" * 1000 * (number == 1)}, max_queued=9).row.id for number in range(4)]
+    large = [{**REQUEST, "topology": "1" * 1000 * (number == 1)} for number in range(4)]
+    ids = [store.plans.add(request, max_queued=9).row.id for request in large]
     found, before = [], None
     while True:
         rows, more = store.plans.page(3, before)

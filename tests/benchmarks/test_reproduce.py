@@ -10,6 +10,7 @@ import pytest
 from benchmarks import outcomes
 from benchmarks.reproduce.__main__ import DOCUMENT, PAPERS, section, with_section
 from benchmarks.reproduce._rows import Row, as_table, bisected
+from tests.builders.outputs import same
 
 SMALL = {
     "exflow": {"tokens": 2_000, "work": 20_000},
@@ -47,9 +48,9 @@ def test_the_page_has_these_rows_and_their_directions(paper: str, monkeypatch: p
 
 
 def test_figures_of_the_page_are_those_of_the_scripts() -> None:
-    """The quickest paper at full size, cell by cell: after a change of the time model, ``make reproduce`` again."""
+    """The quickest paper at full size; after a change of the time model, ``make reproduce`` again."""
     rows = import_module("benchmarks.reproduce.metro").rows()
-    assert section("metro", DOCUMENT.read_text(encoding="utf-8")) == as_table(rows)
+    assert same(as_table(rows), section("metro", DOCUMENT.read_text(encoding="utf-8")))
 
 
 def test_same_seed_same_figures() -> None:

@@ -59,34 +59,40 @@ def test_the_algorithm_that_is_left_out(backend: str) -> None:
     assert resolved == {"none": "dynamic", "deepep": "static"}[backend]
 
 
-def classes(folder: Path) -> tuple[dict[str, list[str]], set[str], dict[str, bool]]:
-    """Return the bases of every model class, those that define the method, and whether entry points run experts."""
+# A layer of experts, or the making of a block of another file that has one.
+EXPERTS_RUN = re.compile(r"(?i:fused_?moe)|get_moe_impl_class|\b\w*(?:MoE|Moe|MoEBlock|MoeBlock)\(")
+
+
+def classes(folder: Path) -> tuple[dict[str, list[str]], set[str], set[str], set[str]]:
+    """Return the bases of model classes, those that define the method, those of files with experts, entry points."""
     bases: dict[str, list[str]] = {}
     defines: set[str] = set()
-    entries: dict[str, bool] = {}
+    runs: set[str] = set()
+    entries: set[str] = set()
     for file in sorted(folder.rglob("*.py")):
         text = file.read_text(encoding="utf-8")
-        experts = re.search(r"(?i)fused_?moe|get_moe_impl_class", text) is not None
         for node in ast.parse(text).body:
             if isinstance(node, ast.ClassDef):
                 bases.setdefault(node.name, []).extend(ast.unparse(base).rpartition(".")[2] for base in node.bases)
+                if EXPERTS_RUN.search(text):
+                    runs.add(node.name)
                 if any(getattr(item, "name", "") == "get_model_config_for_expert_location" for item in node.body):
                     defines.add(node.name)
             elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "EntryClass":
-                entries |= {name.id: experts for name in ast.walk(node.value) if isinstance(name, ast.Name)}
-    return bases, defines, entries
+                entries |= {name.id for name in ast.walk(node.value) if isinstance(name, ast.Name)}
+    return bases, defines, runs, entries
 
 
 def test_the_models_that_ignore_a_placement() -> None:
     """Our list is that of the wheel: entry points with experts that neither have nor inherit what SGLang asks for."""
-    bases, defines, entries = classes(engine("sglang") / "srt" / "models")
+    bases, defines, runs, entries = classes(engine("sglang") / "srt" / "models")
 
-    def placeable(name: str, seen: frozenset[str] = frozenset()) -> bool:
+    def among(name: str, having: set[str], seen: frozenset[str] = frozenset()) -> bool:
         inherited = [base for base in bases.get(name, []) if base not in seen]
-        return name in defines or any(placeable(base, seen | {name}) for base in inherited)
+        return name in having or any(among(base, having, seen | {name}) for base in inherited)
 
-    assert placeable("DeepseekV3ForCausalLM")
-    found = {name for name, experts in entries.items() if experts and not placeable(name)}
+    assert among("DeepseekV3ForCausalLM", defines)
+    found = {name for name in entries if among(name, runs) and not among(name, defines)}
     assert found == set(WITHOUT_PLACEMENT)
 
 

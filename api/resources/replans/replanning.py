@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from api.jobs.attempts import Attempt, Outcome
@@ -104,9 +105,13 @@ def replan_request(
             found.extend(error)
     request: ReplanRequest | None = build(ReplanRequest, said, "", found, **given)
     if request is not None:
-        if request.limits.time_s is None or request.limits.time_s > max_time_s:
-            detail = "That is longer than this service searches."
-            found.add("limit_range", "/limits/time_s", detail, f"Give at most {max_time_s:g} s.")
+        limits = request.limits
+        if limits.time_s is None or limits.time_s > max_time_s:
+            if limits.said and limits.time_s is not None:
+                detail = f"{limits.time_s:g} s is longer than this service searches."
+                found.add("limit_range", "/limits/time_s", detail, f"Give at most {max_time_s:g} s.")
+            else:  # with work alone, too: nothing interrupts these searches
+                request = replace(request, limits=replace(limits, time_s=max_time_s))
         if not found.found:
             try:
                 request.time_model()

@@ -23,6 +23,7 @@ from api.store.leases import StaleAttemptError
 from api.store.rows import SeriesRow, TraceRow
 from api.store.tasks import Task
 from api.store.tenant import TenantStore
+from placement.time import Machine
 from solvers import PolicyRequest, simulate
 from traces import InputError, LoadCounts, Series, Trace, Violations, series_of_each
 from traces.series.cutting import MAX_CHOICES, PARTS
@@ -140,6 +141,11 @@ def _request(body: SimulationBody, content: Mapping[str, Any] | None, found: Vio
             found.extend(error)
             given["topology"] = "1x1"  # reported already
     request: PolicyRequest | None = build(PolicyRequest, said, "", found, **given)
+    if request is not None and request.machine is not None:
+        try:
+            Machine.parse(request.machine)
+        except InputError as error:
+            found.extend(error)
     return request
 
 

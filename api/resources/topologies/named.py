@@ -8,12 +8,13 @@ from api.resources.evaluation_body import EvaluationBody
 from api.resources.replans.body import ReplanBody
 from api.resources.schemas import FrontBody, PlanBody, TopologyFile
 from api.resources.simulations.body import SimulationBody
+from api.resources.survival.body import SurvivalBody
 from api.store.tenant import TenantStore
 from traces import InputError
 
 __all__ = ["with_topology"]
 
-Body = TypeVar("Body", bound=PlanBody | FrontBody | EvaluationBody | ReplanBody | SimulationBody)
+Body = TypeVar("Body", bound=PlanBody | FrontBody | EvaluationBody | ReplanBody | SimulationBody | SurvivalBody)
 
 
 def with_topology(store: TenantStore, body: Body) -> Body:

@@ -1,0 +1,1 @@
+"""Survival: what a plan is proven to survive."""

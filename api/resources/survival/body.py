@@ -1,0 +1,40 @@
+"""The shape of a request about failures: the declaration of the library, and what the service keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Discriminator, Field, Tag
+
+from api.resources.declared import body_model
+from api.resources.schemas import PlanFile, PlanId, Strict, TopologyField, TraceId, form
+from solvers.failures.request import FailureRequest
+
+__all__ = ["KEPT", "SurvivalBody"]
+
+KEPT = frozenset({"topology"})  # declared here: what the service keeps
+
+if TYPE_CHECKING:
+
+    class FailureFields(Strict):
+        """Whose fields are made from the declaration of `FailureRequest`."""
+
+        def __init__(self, **fields: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    FailureFields = body_model(FailureRequest, Strict, KEPT)
+
+
+class SurvivalBody(FailureFields):
+    """A question about failures."""
+
+    plan: Annotated[
+        Annotated[PlanId, Tag("<text>")] | Annotated[PlanFile, Tag("<object>")],
+        Discriminator(form),
+        Field(description="Plan by id or whole."),
+    ]
+    topology: TopologyField | None = Field(default=None, description="As the plan records it by default.")
+    trace: TraceId | None = Field(default=None, description="Tokens or counts, for the loads of what is left.")
+    plans: bool = Field(default=False, description="Whether to give the plan that each unit's failure asks for.")
