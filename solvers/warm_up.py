@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from placement import Constraints, Objective, Problem, Topology
-from placement.cost.bounds import HEAP_SHARE, most_kept
+from placement.cost.bounds import HEAP_SHARE, Level, most_kept
 from placement.cost.shares import home_variance
 from solvers.bounds import raise_bound
 from solvers.bounds.home_messages import HomeMessages
+from solvers.bounds.layer_messages import LayerMessages
 from solvers.methods.auto import EXACT, LARGE, Auto
 from solvers.registry import Solver, solver_from
 from solvers.searching.limits import Limits
@@ -64,7 +65,10 @@ def warm_up(problem: Problem, method: Solver) -> None:
         tiny = _tiny(objective, 2, 4, Topology.parse("1x2"))
         raise_bound(tiny, Search(tiny, Limits(work=BOUND_WORK), workers=1))
         if objective.execution == "dispatch":  # none of them has replicas
-            HomeMessages(np.zeros((1, 1), np.int32), num_experts=1, room=1)
+            none = np.zeros((1, 1), np.int32)
+            HomeMessages(none, num_experts=1, room=1)
+            level = Level(cost=1.0, block_of_gpu=np.arange(3), blocks=3, room=2, fair=1 / 3)
+            LayerMessages(none, none[0], 3, level, spare=3, drawn=none.astype(np.uint64), nearest=True).iterate(6)
 
 
 def _run(method: Solver, tiny: Problem, like: Problem) -> None:

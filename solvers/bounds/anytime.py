@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 CHUNK_ENTRIES = 1_300_000
 SETTLED = 80  # steps before a small gain ends a relaxation: triangles come in after 40
 STALL = 1e-4  # relative gain of 20 steps below which a relaxation is done; chosen by trial
-QUICK_STEPS = 0  # the first round: one chunk
+QUICK_STEPS = 0  # the first round: one chunk, or none
 # Of what is left, per round; what a round does not need is for the next, the last has all; chosen by trial.
 SHARES = (0.9, 0.9, 0.6)
 # What a step costs besides those of the matrix; an entry takes about as long as a trial; from the times by size in
@@ -61,6 +61,12 @@ class Parts(Protocol[Item]):
 
     def size(self, item: Item) -> int:
         """Return the rows of a part's matrix."""
+
+    def first_round(self) -> list[Item]:
+        """Return the parts of the round before the passes: a few steps of those that are quick, none of the others."""
+
+    def is_quick(self, item: Item) -> bool:
+        """Whether a few steps in the first round are worth their time; else the bound before any stands there."""
 
     def kept_bytes(self, item: Item) -> int:
         """Return what a part takes while it waits for a second round."""
@@ -123,7 +129,7 @@ class _Passes(Generic[Item]):
     def run(self) -> None:
         """Go through the passes, each with its share of the time and of the work that are left."""
         search, passes = self.search, self.bound.passes()
-        rounds = [*((items, QUICK_STEPS) for items, _ in passes[:1]), *passes]
+        rounds = [(self.bound.first_round(), QUICK_STEPS), *passes]
         for number, (items, steps) in enumerate(rounds):
             share = 0.97 if number == len(rounds) - 1 else SHARES[min(number, len(SHARES) - 1)]
             left = None if search.work is None else share * max(0, search.work - self.spent) / search.work
@@ -179,7 +185,8 @@ class _Passes(Generic[Item]):
         seen = [relaxation.value]
         self.bound.found(item, seen[0])
         chunk = int(np.clip(CHUNK_ENTRIES // entries, 8, 20))
-        most_steps = chunk if most_steps == QUICK_STEPS else most_steps
+        if most_steps == QUICK_STEPS and self.bound.is_quick(item):
+            most_steps = chunk
         back = -(-self.bound.patience // chunk)  # chunks
         while relaxation.iterations < most_steps:
             chunk = min(chunk, most_steps - relaxation.iterations)

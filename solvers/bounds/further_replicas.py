@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -59,9 +57,7 @@ def _met_by_replicas(pairs: Array, slots: int) -> Array:
     return met
 
 
-def further_gains(
-    falling: Array, pairs: Array, by_home: Array | None, drawn: Array, slots: int, spare: int
-) -> Array:
+def further_gains(falling: Array, pairs: Array, by_home: Array | None, drawn: Array, slots: int, spare: int) -> Array:
     """Return what further replicas of each expert bring at most: assignments served at home, and pairs together.
 
     Replicas in d blocks bring the expert home to the tokens of these blocks. What they are with is counted in one of

@@ -96,9 +96,7 @@ class LayerMessages(Game):
         if self._spare and self.choice and self._draws is None:
             met = met_by_further_replicas(self._pairs, self._level.room, self._taken)
             together += met + met.T
-        choose_representatives(
-            self._ids, self._homes, together, self._at_home, called, pairs, by_home, counts
-        )
+        choose_representatives(self._ids, self._homes, together, self._at_home, called, pairs, by_home, counts)
         counted: Array = pairs.sum(axis=0)
         if self._homes_apart:
             counted -= pairs.min(axis=0)
@@ -170,6 +168,11 @@ class LayerMessages(Game):
         prices = home_prices(self._called, self._level.room)
         first = float((self._called - prices).max(axis=1).sum() + self._level.room * prices.sum())
         first += self.relaxation.value
+        if self._draws is not None:
+            self._above_even = np.zeros((self._experts, MOST_DRAWN + 1, 2))
+            least = first + share_out(self._further_gains(), self._spare, self._taken)
+            if float(self._called.sum()) - least <= self.value:
+                return np.inf  # counting takes long, and nothing can be gained even if all draws are even
         self._above_even = np.full((self._experts, MOST_DRAWN + 1, 2), np.inf)
         while True:
             further = share_out(self._further_gains(), self._spare, self._taken)

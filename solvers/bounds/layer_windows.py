@@ -91,6 +91,14 @@ class ChainBound:
         """Return the rows of the matrix of a window."""
         return (window.last - window.first + 1) * self._places(window.level)
 
+    def first_round(self) -> list[Window]:
+        """Return the pairs of layers; none where they are too large."""
+        return next((pairs for pairs, _ in self.passes()), [])
+
+    def is_quick(self, window: Window) -> bool:
+        """Whether a few steps pay early: always, as they bring most of the gain."""
+        return True
+
     def kept_bytes(self, window: Window) -> int:
         """Return what a relaxation takes while it waits: its matrices."""
         return 32 * self.size(window) ** 2

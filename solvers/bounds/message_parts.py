@@ -25,6 +25,7 @@ MOST_STEPS = 600  # as many as the longest windows of a chain get; most parts se
 # Of a token's experts that are looked at in the time of an entry of the matrix; chosen
 # by trial.
 PAIRS_PER_ENTRY = 12
+SMALL = 128  # rows of a matrix whose steps take a millisecond
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,28 @@ class DispatchBound:
                 self._found[LayerPart(number, layer)] = least
 
     def passes(self) -> list[tuple[list[LayerPart], int]]:
-        """Return the parts of each level, dearest level first, and the steps that each may take."""
-        parts = []
+        """Return the parts of each level, dearest level first, and the steps that each may take.
+
+        In one pass where all are quick, else one after the other, as the dearest level has most to gain.
+        """
+        by_level = []
         for number, level in enumerate(self.levels):
             homes = range(level.blocks) if self._spare and level.blocks == 2 else (None,)
             layers = range(self.problem.num_layers)
-            parts += [LayerPart(number, layer, home) for layer in layers for home in homes]
-        return [(parts, MOST_STEPS)] if parts else []
+            by_level.append([LayerPart(number, layer, home) for layer in layers for home in homes])
+        parts = [part for parts in by_level for part in parts]
+        if all(self.is_quick(part) for part in parts):
+            by_level = [parts] if parts else []
+        return [(parts, MOST_STEPS) for parts in by_level]
+
+    def first_round(self) -> list[LayerPart]:
+        """Return all parts but large ones of the dearest level, whose bound before any step is hardly one."""
+        parts = [part for parts, _ in self.passes() for part in parts]
+        return [part for part in parts if part.level or self.is_quick(part)]
+
+    def is_quick(self, part: LayerPart) -> bool:
+        """Whether a step takes next to nothing."""
+        return self.size(part) <= SMALL
 
     def size(self, part: LayerPart) -> int:
         """Return the rows of a part's matrix."""

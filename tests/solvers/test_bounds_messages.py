@@ -289,9 +289,7 @@ def served_together(
     told_apart=st.booleans(),
     shape=st.sampled_from([(3, 2, 2, 2), (3, 2, 2, 2), (4, 2, 3, 2), (5, 3, 3, 3), (6, 3, 5, 3)]),
 )
-def test_draws_are_no_more_above_even_than_that(
-    seed: int, told_apart: bool, shape: tuple[int, int, int, int]
-) -> None:
+def test_draws_are_no_more_above_even_than_that(seed: int, told_apart: bool, shape: tuple[int, int, int, int]) -> None:
     """Pairs served together by any plan: at most those of a random replica of each, and what draws are above even."""
     rng = np.random.default_rng(seed)
     experts, blocks, room, top_k = shape
@@ -310,7 +308,7 @@ def test_draws_are_no_more_above_even_than_that(
             [own.index(block) if (own := blocks_of[e]).count(block) else rng.integers(len(own)) for e in mine]
             for mine, block in zip(ids, wanted, strict=True)
         ],
-        np.uint64,
+        np.int64,
     )
     counts = rng.random((count, len(columns))) * (rng.random((count, len(columns))) < 0.8)
     by_home = np.zeros((blocks, experts, experts))
@@ -320,7 +318,15 @@ def test_draws_are_no_more_above_even_than_that(
     pairs = by_home.sum(axis=0) - (by_home.min(axis=0) if told_apart else 0.0)
     most = np.zeros((experts, MOST_DRAWN + 1, 2))
     most_above_even(
-        ids, homes, draws_of(drawn), counts, pairs, blocks if told_apart else 1, room - 1, np.arange(experts), most
+        ids,
+        homes,
+        draws_of(drawn.astype(np.uint64)),
+        counts,
+        pairs,
+        blocks if told_apart else 1,
+        room - 1,
+        np.arange(experts),
+        most,
     )
     even = sum(
         pairs[e, f] * np.mean([a == b for a in blocks_of[e] for b in blocks_of[f]])

@@ -29,9 +29,9 @@ def choose_representatives(
     """Add up what each token counts: `a` per expert that it chose, and `b` per pair of them.
 
     Of experts that are away s times with p pairs together, ``a s - b p`` is largest for ``a = 2/(m+1)``,
-    ``b = 2/(m (m+1))`` with ``m = floor(2 p / s) + 1``. Experts are taken one by one, each the one that is least at home
-    and together with those before, from one or the other of the two that are least at home; the best of what there is
-    after each counts.
+    ``b = 2/(m (m+1))`` with ``m = floor(2 p / s) + 1``. Experts are taken one by one, each the one that is least at
+    home and together with those before, from one or the other of the two that are least at home; the best of what there
+    is after each counts.
 
     Parameters
     ----------
@@ -67,13 +67,13 @@ def choose_representatives(
             for other in range(used):
                 shared[k, other] = together[mine[k], mine[other]]
         best, chosen, each, pair = 0.0, 0, 0.0, 0.0
-        before_last = -1
-        for start in range(min(STARTS, used)):
+        begun = -1
+        for _ in range(min(STARTS, used)):
             next_one = -1
             for k in range(used):
-                if k != before_last and (next_one < 0 or here[k] < here[next_one]):
+                if k != begun and (next_one < 0 or here[k] < here[next_one]):
                     next_one = k
-            before_last = next_one
+            begun = next_one
             met[:used] = 0.0
             p, s = 0.0, 0.0
             for size in range(1, used + 1):
