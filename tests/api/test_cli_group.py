@@ -7,7 +7,7 @@ from pathlib import Path
 from placement import Plan
 from solvers import group_requests
 from tests.builders.cli import command, document
-from traces import load, save
+from traces import save
 from traces.synthetic import Synthetic, generate
 
 
@@ -17,7 +17,7 @@ def test_the_document_is_what_python_says(tmp_path: Path) -> None:
     sizes = Synthetic(num_layers=2, num_experts=8, top_k=2, num_tokens=512, tokens_per_sequence=32)
     save(generate(sizes), trace)
     shown = document("group", trace, "--topology", "1x2", "--restarts", 2, "-o", out)
-    found = group_requests(load(trace), "1x2", restarts=2)
+    found = group_requests(trace, "1x2", restarts=2)
     assert shown == found.as_dict()
     assert Plan.load(out).physical_to_logical_map.tolist() == found.plan.physical_to_logical_map.tolist()
     text = command("group", trace, "--topology", "1x2", "--restarts", 2).stdout
