@@ -20,7 +20,7 @@ LATEST = 2  # of these, for plans with fewer moves, which take long to make
 SHRINKAGE = 2.0  # 1 would be the likeliest; the best of several forecasts looks better than it is. By trial
 STUDENT = 0.95  # the quantile at which Student's distribution is held against the normal one
 FOLDS = 4
-HYSTERESIS = 2.0  # what is gained over the horizon has to be so many times what it costs: the best of several looks better
+HYSTERESIS = 2.0  # a gain over the horizon has to be so many times its cost: the best of several looks better. By trial
 LEAST_FORECAST = 3  # windows before two have been forecast from more than one
 CAUTIOUS: Forecast = "mean"
 
