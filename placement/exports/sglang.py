@@ -49,11 +49,7 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
         return None
     layers, notes = axes.rows(len(slots), context, document.name)
     experts = axes.experts_of(slots[layers], context)
-    dense = sorted(set(range(len(slots))) - set(layers.tolist()))
-    for row in dense:
-        if set(slots[row].tolist()) != set(range(min(experts, slots.size + 1))):
-            detail = f"The row of a dense layer must hold every expert of 0..{experts - 1}, too."
-            found.add("filler_row", f"{place}/{KEY}/{row}", detail, "Fill it with slot number modulo experts.")
+    axes.check_fillers(found, slots, layers, experts, f"{place}/{KEY}")
     if found.found:
         return None
     return Table(

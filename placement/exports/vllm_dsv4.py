@@ -52,10 +52,7 @@ def _decode(document: Document, context: Context, found: Violations) -> Table | 
     else:
         layers, notes = axes.rows(len(slots), context, document.name)
     experts = axes.experts_of(slots[layers], context)
-    for row in sorted(set(range(len(slots))) - set(layers.tolist())):
-        if set(slots[row].tolist()) != set(range(min(experts, slots.size + 1))):
-            detail = f"The row must hold every expert of 0..{experts - 1}, in layers without experts, too."
-            found.add("filler_row", f"{place}/{row}", detail, "Fill it with slot number modulo experts.")
+    axes.check_fillers(found, slots, layers, experts, place)
     if found.found:
         return None
     return Table(

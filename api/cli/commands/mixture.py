@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -69,8 +69,7 @@ def _open(paths: list[Path], read: TraceReading, model: str | None) -> Domains:
     from traces.model.presets import layout_of
 
     options = read.load_options(None if model is None else layout_of(model))
+    # Counts are refused by the library.
     if len(paths) == 1:
-        only: Any = load(paths[0], **options)
-        return only  # type: ignore[no-any-return]  # counts are refused by the library
-    opened: Any = {name: load(path, **options) for name, path in zip(domain_names(paths), paths, strict=True)}
-    return opened  # type: ignore[no-any-return]
+        return cast("Domains", load(paths[0], **options))
+    return cast("Domains", {name: load(path, **options) for name, path in zip(domain_names(paths), paths, strict=True)})

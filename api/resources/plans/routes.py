@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
@@ -30,9 +30,9 @@ from api.resources.plans.exports import (
     WithoutMtp,
 )
 from api.resources.schemas import PlanBody
-from api.resources.searches.kinds import SearchKind, plan_file
+from api.resources.searches.kinds import SearchKind
 from api.resources.searches.queueing import checked
-from api.resources.searches.routes import add_routes
+from api.resources.searches.routes import add_plan_file, add_routes
 from api.settings.settings import Settings
 from api.store.tenant import TenantStore
 from placement import Plan
@@ -80,19 +80,7 @@ def _validated(body: PlanBody, settings: Settings, store: TenantStore) -> str:
     return ValidPlan(request=checked(body, settings, store).request).model_dump_json()
 
 
-@router.get(
-    "/{plan_id}/plan",
-    response_model=dict[str, Any],
-    summary="Take the plan file",
-    responses={
-        200: {"description": "The plan file, as the command line writes it."},
-        304: {"description": "Not modified"},
-        **problems("not-found", "no-plan-yet"),
-    },
-)
-def get_plan_file(plan_id: str, request: Request, store: StoreOf) -> Response:
-    """Return the best plan so far as a plan file and nothing else."""
-    return plan_file(PLANS, request, store, plan_id)
+add_plan_file(router, PLANS, "Return the best plan so far as a plan file and nothing else.")
 
 
 @router.get(

@@ -17,9 +17,9 @@ from api.resources.context import ServicesOf, StoreOf
 from api.resources.parameters import Cursor, Key, Limit, Prefer, Status, TagQuery
 from api.resources.schemas import LabelsBody
 from api.resources.searches.events import TEXT, revision_after, watched
-from api.resources.searches.kinds import SearchKind
+from api.resources.searches.kinds import SearchKind, plan_file
 
-__all__ = ["add_routes"]
+__all__ = ["add_plan_file", "add_routes"]
 
 LastEventId = Annotated[
     str | None,
@@ -161,3 +161,32 @@ def add_routes(
     )
     def delete(search_id: Id, store: StoreOf) -> Response:
         return kind.delete(store, search_id)
+
+
+def add_plan_file(router: APIRouter, kind: SearchKind, description: str) -> None:
+    """Add the route of the plan file that a kind of search finds.
+
+    Parameters
+    ----------
+    router : APIRouter
+    kind : SearchKind
+    description : str
+        Which plan it is.
+    """
+    name = kind.name
+    Id = Annotated[str, Path(alias=f"{name}_id")]
+
+    @router.get(
+        f"/{{{name}_id}}/plan",
+        response_model=dict[str, Any],
+        name=f"get_{name}_file",
+        summary=f"Take the plan file of a {name}",
+        description=description,
+        responses={
+            200: {"description": "The plan file, as the command line writes it."},
+            304: {"description": "Not modified"},
+            **problems("not-found", "no-plan-yet"),
+        },
+    )
+    def take(search_id: Id, request: Request, store: StoreOf) -> Response:
+        return plan_file(kind, request, store, search_id)

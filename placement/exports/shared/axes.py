@@ -10,7 +10,7 @@ from traces import InputError
 from traces.rules import as_layer_ids, check_layout
 from traces.support.errors import Violations
 
-__all__ = ["Axis", "every_layer", "experts_note", "experts_of", "ordinals", "rows"]
+__all__ = ["Axis", "check_fillers", "every_layer", "experts_note", "experts_of", "ordinals", "rows"]
 
 Axis = tuple[npt.NDArray[np.int64], tuple[str, ...]]  # layers, notes
 
@@ -65,6 +65,16 @@ def experts_note(experts: int, context: Context) -> tuple[str, ...]:
         f"{experts} experts, by the largest id: if the last ones are missing everywhere, that is not seen "
         "(give `num_experts` or `model`).",
     )
+
+
+def check_fillers(
+    found: Violations, slots: npt.NDArray[np.int64], layers: npt.NDArray[np.int64], experts: int, place: str
+) -> None:
+    """Record rows of layers without experts, of slots (rows, P), in which an expert is missing: the engine looks."""
+    for row in sorted(set(range(len(slots))) - set(layers.tolist())):
+        if set(slots[row].tolist()) != set(range(min(experts, slots.size + 1))):
+            detail = f"The row of a layer without experts must hold every expert of 0..{experts - 1}, too."
+            found.add("filler_row", f"{place}/{row}", detail, "Fill it with slot number modulo experts.")
 
 
 def _given(layers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
