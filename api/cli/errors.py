@@ -33,6 +33,7 @@ OWN = {
     "pipeline_stages": "--pipeline-stages",
     "plan_format": "--plan-format",
     "prove": "--prove",
+    "schedule": "--schedule",
     "server": "--server",
     "to": "--to",
     "without_mtp": "--without-mtp",

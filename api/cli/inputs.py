@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,19 +136,9 @@ def _body(asked: Asked, machine: Any, start: str | None) -> dict[str, Any]:
     from placement.topology.file import topology_to_dict
 
     body: dict[str, Any] = (
-        _plain(asked.nested()) | {"topology": topology_to_dict(machine)} | ({} if start is None else {"start": start})
+        asked.plain() | {"topology": topology_to_dict(machine)} | ({} if start is None else {"start": start})
     )
     return body
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: item for name, item in asdict(value).items() if item is not None}
-    return value
 
 
 def plan_path(trace: Path, output: Path | None) -> Path:
