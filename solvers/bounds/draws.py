@@ -48,12 +48,14 @@ class Draws:
         self._ids, self._blocks, self._room, self._told_apart = ids, blocks, room, told_apart
         self._homes = homes if told_apart else np.zeros_like(homes)
         self._draws = draws_of(drawn)
-        self._groups: list[tuple[Ints, Ints]] = []  # tokens of each node, and their homes in it
+        self._groups: list[
+            tuple[Ints, Ints, int]
+        ] = []  # tokens of each node, their homes in it, and how many there are
         if node_of_block is not None:
             for node in np.unique(node_of_block):
-                number = np.cumsum(node_of_block == node) - 1
-                tokens = np.flatnonzero(node_of_block[homes] == node)
-                self._groups.append((tokens, number[homes[tokens]]))
+                own = node_of_block == node
+                tokens = np.flatnonzero(own[homes])
+                self._groups.append((tokens, (np.cumsum(own) - 1)[homes[tokens]], int(own.sum())))
 
     def above_even(self, counts: Array, pairs: Array, experts: Ints, most: Array) -> None:
         """Set what the replicas of some experts serve together with others, at most, beyond an even split.
@@ -75,9 +77,8 @@ class Draws:
         if self._told_apart:
             homes_with[0] = 1
             homes_with[1] = np.minimum(np.arange(MOST_DRAWN + 1), self._blocks)
-        most_above_even(
-            self._ids, self._homes, self._draws, counts, pairs, homes_with, 2, self._room - 1, experts, most
-        )
+        blocks, slots = self._blocks if self._told_apart else 1, self._room - 1
+        most_above_even(self._ids, self._homes, self._draws, counts, pairs, blocks, homes_with, 2, slots, experts, most)
 
     def _within_nodes(self, counts: Array, pairs: Array, experts: Ints) -> Array:
         """Return the most above even, (E, MOST_DRAWN + 1, 2), with tokens of each node by themselves.
@@ -87,10 +88,11 @@ class Draws:
         """
         by_node = np.zeros((len(self._groups), len(pairs), MOST_DRAWN + 1, 2))
         homes_with = np.array([[0] * (MOST_DRAWN + 1), [1] * (MOST_DRAWN + 1)])
-        for found, (tokens, homes) in zip(by_node, self._groups, strict=True):
+        slots = self._room - 1
+        for found, (tokens, homes, blocks) in zip(by_node, self._groups, strict=True):
             even = pairs * (len(tokens) / len(self._ids))
-            ids, draws = self._ids[tokens], self._draws[tokens]
-            most_above_even(ids, homes, draws, counts[tokens], even, homes_with, 1, self._room - 1, experts, found)
+            ids, draws, own = self._ids[tokens], self._draws[tokens], counts[tokens]
+            most_above_even(ids, homes, draws, own, even, blocks, homes_with, 1, slots, experts, found)
         elsewhere, here = by_node[..., 0], np.maximum.accumulate(by_node[..., 1], axis=2)
         more = np.sort(np.maximum(elsewhere - here, 0.0), axis=0)[1:].sum(axis=0)
         return np.repeat((here.sum(axis=0) + more)[..., None], 2, axis=2)

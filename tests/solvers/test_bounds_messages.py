@@ -309,7 +309,7 @@ def test_draws_are_no_more_above_even_than_that(seed: int, told_apart: bool, sha
     experts, blocks, room, top_k = shape
     count, columns = 60, list(itertools.combinations(range(top_k), 2))
     ids = np.array([rng.permutation(experts)[:top_k] for _ in range(count)])
-    homes = rng.integers(0, blocks, count)
+    homes = rng.integers(0, rng.integers(1, blocks + 1), count)  # some without tokens
     held = np.concatenate([np.arange(experts), rng.integers(0, experts, blocks * room - experts)])
     slots = rng.permutation(held) if rng.random() < 0.5 else held
     blocks_of = [sorted(slot // room for slot in range(len(slots)) if slots[slot] == e) for e in range(experts)]
@@ -353,7 +353,7 @@ def test_draws_within_nodes_are_no_more_above_even_than_that(seed: int, experts:
     rng = np.random.default_rng(seed)
     node_of_block, room = np.array([0, 0, 1, 1]), 2
     ids = np.array([rng.permutation(experts)[:2] for _ in range(60)], np.int32)
-    homes = rng.integers(0, 4, len(ids))
+    homes = rng.choice(rng.permutation(4)[: rng.integers(1, 5)], len(ids))  # some without tokens
     held = rng.permutation(np.concatenate([np.arange(experts), rng.integers(0, experts, 8 - experts)]))
     blocks_of = [[slot // room for slot in range(8) if held[slot] == e] for e in range(experts)]
     near = [[[block for block in own if node_of_block[block] == node] or own for own in blocks_of] for node in range(2)]

@@ -64,6 +64,7 @@ def most_above_even(
     draws: Draws,
     counts: Floats,
     pairs: Floats,
+    blocks: int,
     with_replica: Ints,
     fewest: int,
     slots: int,
@@ -88,6 +89,8 @@ def most_above_even(
         What a pair of a token counts where it is together; of the columns k and j < k in place ``k (k-1)/2 + j``.
     pairs : (E, E) float64
         What counts for an even split.
+    blocks : int
+        Homes, those without tokens included.
     with_replica : (2, MOST_DRAWN + 1) int64
         Homes that have one of so many replicas, at least, in either way of `most`: their tokens don't draw.
     fewest : int
@@ -99,7 +102,7 @@ def most_above_even(
     most : (E, MOST_DRAWN + 1, 2) float64
         Set by expert, replicas and way.
     """
-    experts, top_k, blocks = len(pairs), ids.shape[1], int(homes.max()) + 1 if len(homes) else 1
+    experts, top_k = len(pairs), ids.shape[1]
     place, begin = _by_expert(ids, experts)
     single, joint = np.empty((NUM_DRAWN, experts, blocks)), np.empty((NUM_DRAWN, experts, NUM_DRAWN))
     pool, best = np.empty((2, experts * MOST_DRAWN)), np.empty(MOST_DRAWN)
