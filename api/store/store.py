@@ -58,9 +58,8 @@ class Store:
         """Delete traces that came before a time and have neither plans nor series; return their ids."""
         planned = select(plans.c.seq).where(plans.c.trace_seq == traces.c.seq).exists()
         named = select(plan_traces.c.number).where(plan_traces.c.trace_seq == traces.c.seq).exists()
-        used = (
-            planned | named | select(series_windows.c.number).where(series_windows.c.trace_seq == traces.c.seq).exists()
-        )
+        seen = select(series_windows.c.number).where(series_windows.c.trace_seq == traces.c.seq).exists()
+        used = planned | named | seen
         with self.database.write() as connection:
             found = connection.execute(
                 select(traces.c.seq, traces.c.id).where(traces.c.created_at < before, ~used)

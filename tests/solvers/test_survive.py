@@ -155,7 +155,7 @@ def keeping(rows: npt.NDArray[np.bool_], small: Problem) -> npt.NDArray[np.bool_
     """Return those that keep every rule, by looking at each."""
     rule, constraints, node = small.sizes.survival, small.constraints, small.topology.node_of_gpu
     assert rule is not None
-    fine = rows.any(axis=2).all(axis=1)
+    fine: npt.NDArray[np.bool_] = np.all(np.any(rows, axis=2), axis=1)
     for pin in constraints.pins:
         fine &= rows[:, pin.expert, pin.gpu]
     for pin in constraints.forbidden:
