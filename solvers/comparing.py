@@ -167,6 +167,7 @@ def judge(
     pass_tokens: Sequence[int] = (),
     timed: Mapping[str, Judge] = MappingProxyType({}),
     scores: Mapping[str, float] | None = None,
+    replayed: Mapping[tuple[str, str], PartFigures] = MappingProxyType({}),
     workers: int | None = None,
 ) -> Comparison:
     """Replay each part through each plan, in one pass over the tokens where memory allows.
@@ -189,10 +190,14 @@ def judge(
         By part, where time is what is minimised.
     scores : mapping of str to float, optional
         Of those plans that the problem has scored already.
+    replayed : mapping of (str, str) to PartFigures
+        Those of plans that have been replayed already, by part and name, as `replay_both` returns them.
     workers : int, optional
         Threads; all available cores by default.
     """
-    found = replay_both(plans, parts, problem.topology, problem.objective, pass_tokens=pass_tokens, workers=workers)
+    new = {name: plan for name, plan in plans.items() if any((part, name) not in replayed for part in parts)}
+    found = replay_both(new, parts, problem.topology, problem.objective, pass_tokens=pass_tokens, workers=workers)
+    found = {**replayed, **found}
     steps = {name: {part: each.step_ms(plan) for part, each in timed.items()} for name, plan in plans.items()}
     known = {} if scores is None else scores
     rows = [

@@ -101,7 +101,7 @@ def solve(
 
     table = None if start is None else check_start(problem, start)
     if limits.time_s is not None:
-        warm_up(problem, method)
+        warm_up(problem, method, limits.time_s)
     threads = available_cores() if workers is None else max(1, workers)
     told: dict[str, Any] = {"observe": record, "start": table, "interrupt": interrupt, "executor": executor}
     search = Search(problem, limits, seed=seed, workers=threads, **told)

@@ -17,6 +17,7 @@ from solvers.fronts.front import front
 from solvers.fronts.points import Front
 from solvers.parts import Named, Parts, sends_home, travel_notes
 from solvers.registry import Solver, solver_from
+from solvers.replays import PartFigures, replay_both
 from solvers.request import FrontRequest, Request, asked_of, request_of
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
@@ -167,6 +168,13 @@ class Study(Shown, ByContent):
         """The plan when nobody plans, or the one of the solver that was named; None where constraints leave no such."""
         return None if self._baseline is None else self._baseline.plan
 
+    @cached_property
+    def judged_baseline(self) -> dict[tuple[str, str], PartFigures]:
+        """The baseline's figures by part and name, from one thread; who asks for them spares `compare` the replay."""
+        plans = {} if self.baseline is None else {self.baseline_name: self.baseline}
+        machine, objective = self.problem.topology, self.problem.objective
+        return replay_both(plans, self.parts, machine, objective, pass_tokens=self.request.pass_tokens, workers=1)
+
     def solve(
         self,
         solver: str | None = None,
@@ -242,22 +250,14 @@ class Study(Shown, ByContent):
             raise InputError.of("front_of_time", "/time", detail, "Leave machine and model out, or ask for a plan.")
         own = {item.name: getattr(self.request, item.name) for item in fields(self.request) if item.name != "time"}
         request = request_of(FrontRequest, **(own | asked))
-        search = partial(
-            front,
-            self.problem,
-            solver=request.solver,
-            limits=request.limits,
-            points=request.points,
-            start=request.start,
-            against=request.against,
-            num_groups=request.num_groups,
-            workers=(workers or 1) if executor is not None else workers,
-            options=dict(request.options),
-        )
-        if request.seeds == 1 and executor is None:
-            return search(seed=request.seed, observe=observe, interrupt=interrupt)
+        how: dict[str, Any] = {"solver": request.solver, "limits": request.limits, "options": dict(request.options)}
+        how |= {"points": request.points, "against": request.against, "num_groups": request.num_groups}
+        how |= {"start": request.start, "workers": (workers or 1) if executor is not None else workers}
+        search = partial(front, self.problem, **how)
         if executor is None:
             search = partial(search, observe=observe, interrupt=interrupt)
+            if request.seeds == 1:
+                return search(seed=request.seed)
         seeds = range(request.seed, request.seed + request.seeds)
         return front_of_seeds(search, seeds, points=request.points, executor=executor, progress=progress)
 
@@ -292,6 +292,7 @@ class Study(Shown, ByContent):
         told: dict[str, Any] = {"baseline": self.baseline_name, "notes": self.notes, "counts": self.counts}
         told |= {"scores": {name: item.score.total for name, item in rows.items() if isinstance(item, Solution)}}
         told |= {"pass_tokens": self.request.pass_tokens, "timed": self.judges}
+        told |= {"replayed": self.__dict__.get("judged_baseline", {})}
         own = {name: item.plan if isinstance(item, Solution) else item for name, item in rows.items()}
         return judge(self.problem, self.parts, own, **told, workers=workers)
 

@@ -12,7 +12,7 @@ from placement.cost.shares import home_variance
 from solvers.bounds import raise_bound
 from solvers.bounds.home_messages import HomeMessages
 from solvers.bounds.layer_messages import LayerMessages
-from solvers.methods.auto import EXACT, LARGE, Auto
+from solvers.methods.auto import EXACT, LARGE, Auto, has_time_for_bounds
 from solvers.registry import Solver, solver_from
 from solvers.searching.limits import Limits
 from solvers.searching.search import Search
@@ -27,10 +27,11 @@ BOUND_WORK = 1_000_000  # until triangles are looked for; more than the 40 steps
 _done: set[tuple[str, str, str, tuple[bool, ...]]] = set()
 
 
-def warm_up(problem: Problem, method: Solver) -> None:
+def warm_up(problem: Problem, method: Solver, seconds: float | None = None) -> None:
     """Have a method's loops compiled, or loaded, by a tiny problem of the same kind; once per process.
 
-    Compiled loops are kept on disk, so this takes half a minute on a machine's first run and a second later.
+    Compiled loops are kept on disk, so this takes half a minute on a machine's first run and a second later; those of
+    bounds are left out where `seconds` are too few for a bound.
     """
     objective = problem.objective
     if objective.execution == "context_coherent":
@@ -43,7 +44,8 @@ def warm_up(problem: Problem, method: Solver) -> None:
     auto = isinstance(method, Auto)
     # On large problems `auto` runs few of its methods, and libraries of the others take long to load.
     exact = [solver_from(name, options).supports(problem) is None for name, options in EXACT.items()] if auto else []
-    takes = (problem.num_layers * problem.num_slots > LARGE, *exact)
+    bounds = auto and has_time_for_bounds(problem, seconds)
+    takes = (problem.num_layers * problem.num_slots > LARGE, bounds, *exact)
     kind = (method.name, objective.execution, f"{objective.dedup}, counts {counts_only}", takes)
     if problem.home_moments is not None:  # the tiny problem has no replicas, which homes are about
         home_variance(problem, np.zeros((problem.num_layers, problem.num_experts, problem.num_gpus), np.int64))
@@ -55,13 +57,13 @@ def warm_up(problem: Problem, method: Solver) -> None:
     for layers, experts, topology in ((4, 24, "2x2"), (1, 4, "1x4")):
         tiny = _tiny(objective, layers, experts, Topology.parse(topology))
         if method.supports(tiny) is None:
-            _run(method, tiny, problem)
+            _run(method, tiny, problem, bounds=bounds)
     if method.name == "load_search" or (counts_only and auto):
         tiny = _of_counts(objective)
         loads = solver_from("load_search")
         if loads.supports(tiny) is None:
             _run(loads, tiny, problem)
-    if auto:
+    if bounds:
         tiny = _tiny(objective, 2, 4, Topology.parse("1x2"))
         raise_bound(tiny, Search(tiny, Limits(work=BOUND_WORK), workers=1))
         if objective.execution == "dispatch":  # none of them has replicas
@@ -71,11 +73,11 @@ def warm_up(problem: Problem, method: Solver) -> None:
             LayerMessages(none, none[0], 3, level, spare=3, drawn=none.astype(np.uint64), nearest=True).iterate(6)
 
 
-def _run(method: Solver, tiny: Problem, like: Problem) -> None:
+def _run(method: Solver, tiny: Problem, like: Problem, *, bounds: bool = True) -> None:
     """Run a method; Ctrl-C, which ends such a search like any other, is for the caller, whose search did not begin."""
     search = Search(tiny, Limits(work=WORK), workers=1)
     if isinstance(method, Auto):
-        method.run(tiny, search, like=like)
+        method.run(tiny, search, like=like, bounds=bounds)
     else:
         method.run(tiny, search)
     if search.limit == "cancelled":

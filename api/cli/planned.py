@@ -13,7 +13,8 @@ from api.cli.outputs import check_outputs
 from api.cli.progress import Progress, progress
 
 if TYPE_CHECKING:
-    from solvers import Request, Solution, Study
+    from solvers import Event, Request, Solution, Study
+    from solvers.ahead import Ahead
     from solvers.seeds import MakeExecutor
     from solvers.source import Source
     from traces import ModelLayout
@@ -65,7 +66,7 @@ def plan_and_tell(
     from api.report.summary import summary_text
     from api.report.verdict import UNITS, engine_note
     from solvers import Study
-    from solvers.ahead import load_ahead
+    from solvers.ahead import Ahead
     from traces.doctor.diagnosis import LINE
 
     with progress() as shown:
@@ -77,13 +78,13 @@ def plan_and_tell(
         for note in study.notes:  # before the time of a search is spent on a recording that is wrong
             say(note, "warning" if note.startswith(LINE) else "note")
         shown.phase("searching")
-        if request.limits.time_s is not None:
-            load_ahead()
-        solution = _search(study, shown, workers, executor)
+        ahead = Ahead(study, workers)
+        solution = _search(study, shown, ahead, workers, executor)
         # Written before it is judged: whatever happens from here on, the search was not in vain.
         solution.plan.save(output)
         loaded = None if engine_file is None else engine_file.write(solution.plan)
         shown.phase("replaying tokens")
+        ahead.join()
         comparison = study.compare({"plan": solution}, workers=workers)
         summary = comparison.as_dict()
         advice = None
@@ -136,7 +137,9 @@ def plan_and_tell(
     return document
 
 
-def _search(study: Study, shown: Progress, workers: int | None, executor: MakeExecutor | None) -> Solution:
+def _search(
+    study: Study, shown: Progress, ahead: Ahead, workers: int | None, executor: MakeExecutor | None
+) -> Solution:
     """Search, and show how far it is."""
     seeds = study.request.seeds
 
@@ -144,9 +147,13 @@ def _search(study: Study, shown: Progress, workers: int | None, executor: MakeEx
         best = "" if score is None else f", best {score:.5f}"
         shown.phase(f"searching: {done} of {seeds} seeds{best}")
 
+    def observe(event: Event) -> None:
+        ahead.observe(event)
+        shown.observe(event)
+
     if executor is None:
-        return study.solve(observe=shown.observe, workers=workers)
-    return study.solve(observe=shown.observe, workers=workers, executor=executor, progress=tell)
+        return study.solve(observe=observe, workers=workers)
+    return study.solve(observe=observe, workers=workers, executor=executor, progress=tell)
 
 
 def _say(study: Study, solution: Solution, hint: str | None) -> None:

@@ -99,7 +99,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     looks = (affinity, findings, score)
     queued = (plans, fronts, replans, simulations, mixtures)
     studies = (evaluations, advice, residency, survival)
-    for resource in (traces, uploads, series, topologies, *queued, *looks, *studies, catalogue):
+    # Routes are tried in this order; those of what is queued are asked most, again and again until it is there.
+    for resource in (*queued, traces, uploads, series, topologies, *looks, *studies, catalogue):
         app.include_router(resource.router, dependencies=[Depends(may())])
     app.include_router(keys.router, dependencies=[Depends(may("admin"))])
     app.include_router(catalogue.texts)

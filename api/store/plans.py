@@ -192,7 +192,7 @@ class Plans:
             query = query.where(plans.c.status.in_(statuses))
         with self.database.read() as connection:
             rows, more = page_of(connection, query, plans.c.seq, plans.c.request, limit)
-            return [PlanRow(**row._mapping) for row in rows], more
+            return [PlanRow(**row) for row in rows], more
 
     def cancel(self, plan_id: str, kind: str = "plan") -> PlanRow | None:
         """Cancel a plan (or front): at once if it is queued; a running one is asked to stop. None if there is none."""

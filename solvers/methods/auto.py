@@ -14,7 +14,7 @@ from solvers.methods.set_partition.gpu_sets import count_sets
 from solvers.registry import Solver, solver_from
 from solvers.searching.search import Search
 
-__all__ = ["Auto", "search_share"]
+__all__ = ["Auto", "has_time_for_bounds", "search_share"]
 
 QUICK_STEPS = 2_000_000_000  # a second or two; at a step per nanosecond and core
 QUICK_BOOLEANS = 2_000  # of a model that is often solved in seconds; chosen by trial
@@ -71,14 +71,14 @@ class Auto:
         """Every problem is supported."""
         return None
 
-    def run(self, problem: Problem, search: Search, *, like: Problem | None = None) -> None:
+    def run(self, problem: Problem, search: Search, *, like: Problem | None = None, bounds: bool = True) -> None:
         """Run the portfolio; where a problem stands for a larger one, `like`, without the methods that are not for it.
 
-        See `solvers.warm_up`: what is not needed need not be loaded.
+        See `solvers.warm_up`: what is not needed need not be loaded, bounds neither.
         """
         portfolio = _Portfolio(problem, search, problem if like is None else like)
         dispatched = problem.objective.execution == "dispatch" and problem.objective.dedup != "none"
-        stands_in = like is not None and like.num_layers * like.num_slots > LARGE
+        stands_in = like is not None and _is_large(like)
 
         def worth(name: str) -> bool:
             starts = name in STARTS and dispatched and problem.load_counts
@@ -93,17 +93,14 @@ class Auto:
             portfolio.run(solver_from("grace"), 0.05)
         portfolio.run(solver_from("chain_dp", EXACT["chain_dp"]), 0.5)
         portfolio.run(solver_from("set_partition", EXACT["set_partition"]), 0.3)
-        large = problem.num_layers * problem.num_slots > LARGE
-        portfolio.run(solver_from("assignment"), 0.25 if large else 0.05)
+        portfolio.run(solver_from("assignment"), 0.25 if _is_large(problem) else 0.05)
         limited = search.work is not None or search.remaining_s is not None
         if limited:  # what may take hours needs a limit
             portfolio.run(solver_from("cp_sat", EXACT["cp_sat"]), 0.3)
         again, share = search.work is None, search_share(search.remaining_s)
-        blocks = problem.topology.num_nodes if problem.topology.num_nodes > 1 else problem.num_gpus
-        hard = large and dispatched and problem.spare_replicas and blocks > 2
-        hasty = hard and search.remaining_s is not None and search.remaining_s < LONG_S / 2
-        if hard:
-            share = max(share, 1.0 if hasty else HARD_SHARE_LONG)
+        bounds = bounds and has_time_for_bounds(problem, search.remaining_s)
+        if _is_hard(problem):
+            share = max(share, HARD_SHARE_LONG if bounds else 1.0)
         sets = solver_from("set_partition", {"max_sets": QUICK_SETS})
         fits = sets.supports(problem) is None and (limited or not problem.objective.imbalance_weight)
         if fits and _time_for_sets(problem, search) and not problem.objective.imbalance_weight:
@@ -115,7 +112,7 @@ class Auto:
         portfolio.run(solver_from(search_by), share, work_share=1.0)
         if fits and _time_for_sets(problem, search):  # bound and plan at once
             portfolio.run(sets, SETS_SHARE, work_share=1.0)
-        elif not hasty:
+        elif bounds:
             portfolio.bound(1.0 if search.remaining_s is None or search.remaining_s < LONG_S else 0.8)
         idle = 0
         while again and portfolio.going_on and (search.remaining_s is not None or idle < MORE_ROUNDS):
@@ -133,6 +130,23 @@ def _time_for_sets(problem: Problem, search: Search) -> bool:
     if search.work is not None and sets * SETS_ROUNDS > search.work:
         return False
     return search.remaining_s is None or sets <= SETS_PER_S * search.workers * search.remaining_s
+
+
+def has_time_for_bounds(problem: Problem, seconds: float | None) -> bool:
+    """Whether a bound is tried in what is left of the time; on hard problems, half a minute is for the search alone."""
+    return seconds is None or seconds > LONG_S / 2 or not _is_hard(problem)
+
+
+def _is_large(problem: Problem) -> bool:
+    return problem.num_layers * problem.num_slots > LARGE
+
+
+def _is_hard(problem: Problem) -> bool:
+    """Whether bounds are of little use: a large problem with redundant experts on more than two blocks."""
+    objective, nodes = problem.objective, problem.topology.num_nodes
+    dispatched = objective.execution == "dispatch" and objective.dedup != "none"
+    blocks = nodes if nodes > 1 else problem.num_gpus
+    return _is_large(problem) and dispatched and problem.spare_replicas and blocks > 2
 
 
 def search_share(seconds: float | None) -> float:

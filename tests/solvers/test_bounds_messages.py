@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from placement.cost.bounds import Level
 from solvers.bounds.further_replicas import most_more, most_together
-from solvers.bounds.home_messages import HomeMessages
+from solvers.bounds.home_messages import HomeMessages, TwoHomes
 from solvers.bounds.kernels.draws import MOST_DRAWN, draws_of, most_above_even
-from solvers.bounds.kernels.home_pairs import choose_pairs
 from solvers.bounds.kernels.prices import home_prices
 from solvers.bounds.kernels.representatives import choose_representatives
 from solvers.bounds.kernels.spare_replicas import share_out
@@ -192,17 +191,32 @@ def test_home_bound_is_near_where_tokens_agree() -> None:
     assert 0.85 * (300 - kept) <= messages.iterate(400) <= 300 - kept
 
 
-def test_tokens_choose_the_pair_that_is_least_at_home() -> None:
-    """Of three experts the two that are apart from the anchor and each other; of one expert itself; of none nothing."""
-    together = np.full((6, 6), 0.6)  # four experts, the anchor, and one more place
-    together[0, 1] = together[1, 0] = 0.1
-    together[3, 4] = together[4, 3] = 0.2
-    pairs, single = np.zeros((4, 4)), np.zeros(4)
-    choose_pairs(np.array([[0, 1, 2], [2, -1, -1], [-1, -1, -1]]), together, pairs, single)
-    expected = np.zeros((4, 4))
-    expected[0, 1] = expected[1, 0] = 1.0
-    assert (pairs == expected).all()
-    assert single.tolist() == [0.0, 0.0, 1.0, 0.0]
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), experts=st.integers(2, 6), top_k=st.integers(1, 4), steps=st.integers(0, 120))
+def test_two_homes_hold_all_experts_together(seed: int, experts: int, top_k: int, steps: int) -> None:
+    """Whatever the two blocks hold, as long as each expert is in one of them or both."""
+    rng = np.random.default_rng(seed)
+    room = int(rng.integers(-(-experts // 2), experts + 1))
+    ids, homes = tokens(rng, 20, experts, min(top_k, experts)), rng.integers(2, size=20)
+    blocks = list(itertools.combinations(range(experts), room))
+    least = min(
+        remote(ids, homes, both)
+        for both in itertools.product(blocks, repeat=2)
+        if set(both[0]) | set(both[1]) == set(range(experts))
+    )
+    messages = TwoHomes(ids, homes, experts, room)
+    before = messages.value
+    after = messages.iterate(steps)
+    assert before <= after <= messages.iterate(25) <= least + 1e-9
+
+
+def test_homes_can_not_both_hold_the_same_experts() -> None:
+    """Of two groups of experts, either home alone would hold the one that more tokens use."""
+    ids = np.array([[0, 1, 2]] * 60 + [[3, 4, 5]] * 20)
+    homes = np.arange(80) % 2
+    alone = sum(HomeMessages(ids[homes == home], 6, 3).iterate(200) for home in range(2))
+    assert alone <= 20
+    assert 38 <= TwoHomes(ids, homes, 6, 3).iterate(200) <= 40
 
 
 def test_least_remote_of_known_fan_outs() -> None:

@@ -147,7 +147,7 @@ def test_compiling_comes_before_the_clock_and_tells_nothing(monkeypatch: pytest.
     """A time limit begins after the warm-up, which no observer sees and which runs once."""
     made: list[str] = []
 
-    def slow(problem: Problem, method: Solver) -> None:
+    def slow(problem: Problem, method: Solver, seconds: float | None) -> None:
         made.append(method.name)
         time.sleep(1.5)
 
