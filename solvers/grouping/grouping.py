@@ -101,10 +101,17 @@ class RequestGroups(Shown, ByContent):
         ours, rest = self.rows[0], self.rows[1:]
         other = min(rest, key=lambda row: row.hops)
         if other.above_low <= 0:
-            return f"Together they are ahead of {other.name!r} by less than the noise of the held-out requests."
-        return (
-            f"Together they take {1 - ours.hops / other.hops:.1%} fewer hops than {other.name!r} on held-out requests."
-        )
+            told = f"Together they are ahead of {other.name!r} by less than the noise of the held-out requests."
+        else:
+            saved = 1 - ours.hops / other.hops
+            told = f"Together they take {saved:.1%} fewer hops than {other.name!r} on held-out requests."
+        timed = [(row.step_ms, row.name) for row in self.rows if row.step_ms is not None]
+        if not timed or ours.step_ms is None:
+            return told
+        fastest, name = min(timed)
+        if name == ours.name:
+            return f"{told} Their steps are the fastest as well, {fastest:.4g} ms."
+        return f"{told} But a step takes {ours.step_ms:.4g} ms, and {fastest:.4g} ms under {name!r}."
 
     def _shown(self) -> tuple[str, Facts]:
         rows = {row.name: f"{row.hops:.4f} ({row.low:.4f} to {row.high:.4f})" for row in self.rows}

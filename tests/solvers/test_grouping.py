@@ -170,6 +170,7 @@ def test_ways_are_timed_on_a_machine() -> None:
     assert rows["joint"].step_ms is not None
     assert rows["neither"].step_ms is not None
     assert 0 < rows["joint"].step_ms < rows["neither"].step_ms
+    assert "the fastest as well" in found.sentence
 
 
 @pytest.mark.parametrize(
