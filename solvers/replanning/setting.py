@@ -33,7 +33,7 @@ from solvers.study import Study
 from solvers.timed.judge import FITTED
 from traces import InputError, LoadCounts, Profile, Trace, Violations
 from traces.model.presets import load_model
-from traces.phases import of_phase
+from traces.phases import phase_or_all
 
 __all__ = ["Setting", "check_outset"]
 
@@ -103,7 +103,8 @@ class Setting:
             request = replace(request, hold_out=None, hold_out_by=None)
             notes = (*notes, "Counts of one time: half of them, drawn at random, judge; how traffic changes they hide.")
         elif isinstance(source, Trace) and time is not None and "phase" in source.columns:
-            counts = of_phase(source, request.timed_phase)
+            counts, told = phase_or_all(source, request.timed_phase)
+            notes = (*notes, *told)
         study = Study.of(counts, request=request.planning(carried.topology, slots, size), workers=workers)
         problem = study.problem
         _check_running(running, problem.profile.layer_ids.tolist(), problem.num_experts)

@@ -137,6 +137,15 @@ def test_no_plan_beats_the_bound(objective: Objective, slots: int) -> None:
         assert found[0].bound > 0 or slots > 2
 
 
+def test_what_a_quantile_gives_up_is_not_planned_for() -> None:
+    """Half of the traffic is served best by a plan for it alone: no plan beside it is better, on the tokens to fit."""
+    asked: dict[str, Any] = {"objective": BY_LOAD, "limits": Limits(work=5_000), "rounds": 1, "solver": "load_balance"}
+    found = mixture({name: TRACES[name] for name in "ab"}, "1x4", over="quantile", quantile=0.5, **asked)
+    least = {row.name: min(cell.fit for cell in row.cells.values()) for row in found.rows}
+    assert least["mixture"] <= min(least.values()) + 1e-9
+    assert any("`only " in note for note in found.notes)
+
+
 def test_sources_of_one_trace_are_domains() -> None:
     """By the column data_source, in its order; a trace without it is refused."""
     ids = np.zeros((256, 1, 1), np.int16)

@@ -87,6 +87,12 @@ def test_nothing_to_gain_nothing_moved() -> None:
     assert found.gain_fraction < 0.01
 
 
+def test_tokens_of_the_other_phase_stand_for_one() -> None:
+    """A recording of prefill alone is timed in passes of decode as well, as advice does, and it is told."""
+    found = solvers.replan(running(), traffic(2), **TIMED, phase="decode")
+    assert any("no tokens of decode" in reason for reason in found.reasons)
+
+
 def test_counts_give_a_score() -> None:
     """Half of the counts judge; what is as large as the noise is left."""
     counts = [LoadCounts.of(np.asarray(Profile.of(traffic(seed)).load)) for seed in (1, 2)]
