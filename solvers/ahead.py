@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 # searching where a limit is short.
 SHARE: Final = 0.1
 # A core replays so many assignments in a second, times what each of them costs: a pair with each expert of the layer
-# before, and as much as eight pairs to leave home and come back. Measured: 60,000 tokens, 58 layers, top-8, in 1.5 s.
+# before, and about as much as eight pairs to leave home and come back. Measured: 60,000 tokens, 58 layers, top-8: 1.5 s
 PAIRS_PER_S: Final = 3e8
 PAIRS_OF_DISPATCH: Final = 8
 

@@ -63,7 +63,10 @@ def settle_topology(request: Any, found: Violations, *, needed: bool = False) ->
             object.__setattr__(request, "topology", Topology.parse(given))
         except InputError as error:
             found.extend(error)
-    elif not isinstance(given, Topology) and (needed or given is not None):
+    elif given is None and needed:
+        detail = "A plan needs a machine."
+        found.add("topology_missing", "/topology", detail, "Give one, such as '1x8' or '4x8'.")
+    elif given is not None and not isinstance(given, Topology):
         detail = f"{type(given).__name__} is no Topology."
         found.add("wrong_type", "/topology", detail, "Give '1x8' or '4x8', say, or a placement.Topology.")
 

@@ -33,6 +33,7 @@ else:  # help texts are made from the fields: the classes themselves take long t
 
 __all__ = ["Against", "FrontRequest", "Request", "asked_of", "request_of"]
 
+TOPOLOGY = "4x8: 4 nodes of 8 GPUs; 8+8+4; PRESET:NODES such as hgx_h100:4; or a topology file."
 Against = Literal["imbalance", "replicas", "bytes_moved", "survival"]
 
 
@@ -42,8 +43,8 @@ class Request:
 
     Attributes
     ----------
-    topology : Topology or str
-        Shorthand such as ``4x8`` is parsed.
+    topology : Topology, str or None
+        Shorthand such as ``4x8`` is parsed. None: that of the machine that `time` names.
     engine : str or None
         Engine to plan for, ``sglang`` or ``sglang:static`` say. None: the engine that recorded the trace, where its
         format tells; else nobody's, and tokens go straight from layer to layer unless `objective` says otherwise.
@@ -76,9 +77,7 @@ class Request:
         If a field is of another type or out of its range.
     """
 
-    topology: Annotated[
-        Topology | str, doc("4x8: 4 nodes of 8 GPUs; 8+8+4; PRESET:NODES such as hgx_h100:4; or a topology file.")
-    ]
+    topology: Annotated[Topology | str | None, doc(TOPOLOGY)] = None
     engine: Annotated[
         str | None, doc("Engine to plan for, as in sglang or sglang:static: how tokens travel, replicas, its file.")
     ] = None
@@ -110,7 +109,7 @@ class Request:
     def __post_init__(self) -> None:
         found = Violations()
         check_declared(self, "", found)
-        settle_topology(self, found, needed=True)
+        settle_topology(self, found, needed=not self.time)
         try:
             from placement.replay.passes import settled_pass_tokens
 
@@ -120,13 +119,14 @@ class Request:
         check_plan(self.start, "/start", found)
         settle_engine(self, found)
         if self.time and not found.found:
-            check_timed(self.time, self.objective, self.machine, found)
+            settle_timed(self, found)
         found.raise_if_any()
 
     @property
     def machine(self) -> Topology:
         """The topology, parsed."""
         assert not isinstance(self.topology, str)
+        assert self.topology is not None
         return self.topology
 
 
@@ -146,6 +146,7 @@ class FrontRequest(Request):
         Time and work are those of all searches of a seed together; 60 s by default.
     """
 
+    topology: Annotated[Topology | str, doc(TOPOLOGY)] = field()  # no machine stands in
     against: Annotated[Against, doc("What traffic is weighed against.")] = "imbalance"
     time: Timed = field(default_factory=Timed, init=False)  # a front weighs hop costs against each other
     points: Annotated[int, Ge(3), Le(64), doc("Searches, and most points.")] = 9
@@ -161,19 +162,19 @@ class FrontRequest(Request):
             raise InputError.of("start_missing", "/start", detail, "Give that plan as start.")
 
 
-def check_timed(time: Timed, objective: Objective, topology: Topology, found: Violations) -> None:
-    """Report what does not go with time as the objective: a topology of other nodes, and weights."""
-    from placement.time import Machine
-
-    assert time.machine is not None
+def settle_timed(request: Request, found: Violations) -> None:
+    """Write the machine's topology out where none is given; report one of other nodes, and weights."""
+    time, objective = request.time, request.objective
     try:
-        machine = Machine.parse(time.machine)
+        own = time.topology(request.engine)
     except InputError as error:
         found.extend(error)
         return
-    own = machine.topology().gpus_per_node
-    if own != topology.gpus_per_node:
-        detail = f"{time.machine} has nodes of {list(own)} GPUs, the topology of {list(topology.gpus_per_node)}."
+    if request.topology is None:
+        object.__setattr__(request, "topology", own)
+    elif own.gpus_per_node != request.machine.gpus_per_node:
+        sizes = list(request.machine.gpus_per_node)
+        detail = f"{time.machine} has nodes of {list(own.gpus_per_node)} GPUs, the topology of {sizes}."
         found.add("nodes_differ", "/time/machine", detail, "Leave the topology out: it follows from the machine.")
     names = ("traffic_weight", "imbalance_weight", "load_spread_weight", "activated_weight")
     for name in names:
@@ -191,12 +192,7 @@ def asked_of(request: Request | None, topology: Topology | str | None, asked: Ma
         If it was given in both ways, or in neither.
     """
     if request is None:
-        if topology is None and isinstance(time := asked.get("time"), Timed) and time:
-            from placement.time import Machine
-
-            assert time.machine is not None
-            topology = Machine.parse(time.machine).topology()
-        if topology is None:
+        if topology is None and not asked.get("time"):
             detail = "A plan needs a machine."
             raise InputError.of("topology_missing", "/topology", detail, "Give one, such as '1x8' or '4x8'.")
         made: Request = request_of(Request, topology=topology, **asked)

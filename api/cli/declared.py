@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,11 @@ class Asked:
             for step in path[:-1]:
                 place = place.setdefault(step, {})
             place[path[-1]] = value
+        return whole
+
+    def plain(self) -> dict[str, Any]:
+        """Return what was given, object by object, as JSON has it: the body of a request to a service."""
+        whole: dict[str, Any] = _plain(self.nested())
         return whole
 
     def build(self, checks: Checks, **apart: Any) -> Any:
@@ -133,3 +138,13 @@ def asks(
         return run
 
     return decorate
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: item for name, item in asdict(value).items() if item is not None}
+    return value

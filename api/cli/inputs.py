@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,9 @@ def read_inputs(
         known |= {"num_experts": reading.num_experts, "layer_ids": reading.named_layers()}
         first = checks.run(lambda: read_placement(Path(start), plan_format, **known))
     source: Any = checks.run(lambda: open_planned(trace, reading, model))
-    apart: dict[str, Any] = {"topology": "1x1" if machine is None else machine}  # reported already
+    apart: dict[str, Any] = {"topology": "1x1"}  # reported already
+    if machine is not None:
+        apart["topology"] = machine if asked.get("topology") is not None else None  # it follows from the machine
     if start is not None:
         if first is None:
             asked.parts(checks)
@@ -115,7 +117,7 @@ def settle_time(asked: Asked, reading: Asked) -> None:
 
 
 def _topology(asked: Asked, server: str | None) -> Topology:
-    """Return the topology that is named, or that of the machine."""
+    """Return the topology that is named, or that of the machine, whose nodes tell how to read a plan."""
     named = asked.get("topology")
     if named is not None:
         return machine_of(named, server)
@@ -136,19 +138,11 @@ def _body(asked: Asked, machine: Any, start: str | None) -> dict[str, Any]:
     from placement.topology.file import topology_to_dict
 
     body: dict[str, Any] = (
-        _plain(asked.nested()) | {"topology": topology_to_dict(machine)} | ({} if start is None else {"start": start})
+        asked.plain()
+        | ({} if asked.get("topology") is None else {"topology": topology_to_dict(machine)})
+        | ({} if start is None else {"start": start})
     )
     return body
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: item for name, item in asdict(value).items() if item is not None}
-    return value
 
 
 def plan_path(trace: Path, output: Path | None) -> Path:

@@ -18,6 +18,8 @@ from api.resources.evaluation_body import EvaluationBody
 from api.resources.evaluations.answers import CountsEvaluation, Evaluation, ReplayAnswer
 from api.resources.findings.answers import FindingsResource
 from api.resources.fronts.answers import FrontResource
+from api.resources.mixtures.answers import MixtureResource
+from api.resources.mixtures.body import MixtureBody
 from api.resources.plans.answers import PlanResource, PlanSummary
 from api.resources.reading import ImportBody, UploadBody
 from api.resources.replans.answers import ReplanResource
@@ -29,6 +31,8 @@ from api.resources.series.answers import SeriesResource, SeriesWindow
 from api.resources.series.bodies import SeriesBody, WindowBody
 from api.resources.simulations.answers import SimulationResource
 from api.resources.simulations.body import SimulationBody
+from api.resources.survival.answers import SurvivalAnswer
+from api.resources.survival.body import SurvivalBody
 from api.resources.topologies.answers import TopologyResource
 from api.resources.topologies.bodies import TopologyBody
 from api.resources.traces.answers import TraceResource, UploadResource
@@ -157,8 +161,9 @@ class Client:
         return self._connection.send(PlanResource, "POST", f"/v1/plans/{plan_id}/cancel")
 
     def plan_file(self, plan_id: str) -> dict[str, Any]:
-        """Return the plan file of the best plan so far."""
-        found: dict[str, Any] = self._connection.ask("GET", f"/v1/plans/{plan_id}/plan").json()
+        """Return the plan file of the best plan so far; of a re-plan, that of the plan to change to."""
+        kind = "replans" if plan_id.startswith("replan_") else "plans"
+        found: dict[str, Any] = self._connection.ask("GET", f"/v1/{kind}/{plan_id}/plan").json()
         return found
 
     def export(self, plan_id: str, engine: str, **writing: Any) -> bytes:
@@ -241,11 +246,23 @@ class Client:
         """Ask what policies would have taken on a series or a trace, and wait for the answer."""
         return self._finished(SimulationResource, "/v1/simulations", body)
 
+    def mixture(self, body: MixtureBody) -> MixtureResource:
+        """Ask for one plan for several domains, and wait for the answer."""
+        return self._finished(MixtureResource, "/v1/mixtures", body)
+
+    def survive(self, body: SurvivalBody) -> SurvivalAnswer:
+        """Prove what a plan survives, or name the failing set."""
+        return self._connection.send(SurvivalAnswer, "POST", "/v1/survival", body)
+
     def _finished(self, kind: type[Job], place: str, body: BaseModel) -> Job:
-        """Ask for a job, once, and return it when it is finished."""
+        """Ask for a job, once, and return it when it is finished; an interrupt (Ctrl-C) cancels it."""
         job = self._connection.send(kind, "POST", place, body, {"Idempotency-Key": secrets.token_hex(16)})
-        while job.status in ("queued", "running"):
-            job = self._connection.send(kind, "GET", f"{place}/{job.id}", headers={"Prefer": f"wait={WAIT_S}"})
+        try:
+            while job.status in ("queued", "running"):
+                job = self._connection.send(kind, "GET", f"{place}/{job.id}", headers={"Prefer": f"wait={WAIT_S}"})
+        except KeyboardInterrupt:
+            self._connection.send(kind, "POST", f"{place}/{job.id}/cancel")
+            raise
         return job
 
     def evaluate(self, body: EvaluationBody) -> Evaluation | CountsEvaluation:

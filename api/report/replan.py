@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 from api.report.tables import table
 from solvers.replanning.result import replan_sentence
-
-if TYPE_CHECKING:
-    from solvers import Replan
 
 __all__ = ["replan_text"]
 
@@ -17,42 +15,43 @@ WIDTH = 100
 SHOWN = 20  # steps
 
 
-def replan_text(found: Replan) -> str:
-    """Return a re-plan as text."""
+def replan_text(found: Mapping[str, Any]) -> str:
+    """Return a re-plan as text, of a document of `solvers.Replan.as_dict`: made here or by a service."""
     lines = [replan_sentence(found), ""]
     lines += [
         textwrap.fill(text, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
-        for text in found.reasons
+        for text in found["reasons"]
     ]
-    header = ["experts\nmoved", "between\nnodes", "GB", found.unit, "gain", "transfers\ns", ""]
+    header = ["experts\nmoved", "between\nnodes", "GB", found["unit"], "gain", "transfers\ns", ""]
     rows = [
         [
-            f"{point.moved_experts:,}",
-            f"{point.between_nodes:,}",
-            "-" if point.moved_bytes is None else f"{point.moved_bytes / 1e9:.3g}",
-            f"{point.value:.5g}",
-            "-" if point.gain_fraction is None else f"{100 * point.gain_fraction:+.1f} %",
-            "-" if point.transfer_s is None else f"{point.transfer_s:.3g}",
-            "chosen" if point.chosen else "",
+            f"{point['moved_experts']:,}",
+            f"{point['between_nodes']:,}",
+            "-" if point["moved_bytes"] is None else f"{point['moved_bytes'] / 1e9:.3g}",
+            f"{point['value']:.5g}",
+            "-" if point["gain_fraction"] is None else f"{100 * point['gain_fraction']:+.1f} %",
+            "-" if point["transfer_s"] is None else f"{point['transfer_s']:.3g}",
+            "chosen" if point["chosen"] else "",
         ]
-        for point in found.front
+        for point in found["front"]
     ]
     lines += ["", "Plans between, on the part that they were fitted on:", table(header, rows)]
-    names = f"{found.with_relabelling:,} experts; under the names of the search it would be"
-    lines += ["", f"The best plan that was found moves {names} {found.without_relabelling:,}."]
-    steps = found.rollout.steps
+    best = found["best_plan"]
+    names = f"{best['moved_with_relabelling']:,} experts; under the names of the search it would be"
+    lines += ["", f"The best plan that was found moves {names} {best['moved_without_relabelling']:,}."]
+    steps = found["steps"]
     if steps:
         header = ["step", "layers", "experts\nmoved", "staged\nper GPU", "transfers\ns", "way back\ns"]
         rows = [
             [
-                str(number),
-                str(len(set(step.moves.arrivals[:, 0].tolist()))),
-                f"{step.moves.experts:,}",
-                str(step.staging),
-                "-" if step.transfer_s is None else f"{step.transfer_s:.3g}",
-                "-" if step.back_s is None else f"{step.back_s:.3g}",
+                str(step["step"]),
+                str(len(step["layers"])),
+                f"{step['moved_experts']:,}",
+                str(step["staging_experts"]),
+                "-" if step["transfer_s"] is None else f"{step['transfer_s']:.3g}",
+                "-" if step["back_transfer_s"] is None else f"{step['back_transfer_s']:.3g}",
             ]
-            for number, step in enumerate(steps[:SHOWN], 1)
+            for step in steps[:SHOWN]
         ]
         lines += ["", table(header, rows)]
         if len(steps) > SHOWN:

@@ -8,11 +8,11 @@ from api.resources.declared import build
 from api.resources.named import check_model
 from api.resources.schemas import FrontBody, PlanBody, TopologyFile
 from placement import Plan, Topology
-from placement.time import Machine
 from placement.topology.file import topology_from_dict
 from solvers import solver_from
 from solvers.request import FrontRequest, Request
 from traces import InputError, Violations
+from traces.model.presets import preset_names
 
 __all__ = ["request_of", "topology_of"]
 
@@ -30,11 +30,12 @@ def topology_of(field: str | TopologyFile) -> Topology:
     return topology_from_dict(field.model_dump(exclude_unset=True, exclude_none=True), "/topology")
 
 
-def _machine_of(body: PlanBody | FrontBody) -> Topology:
+def _machine_of(body: PlanBody | FrontBody) -> Topology | None:
+    """Return the topology that is given; None where it follows from a machine."""
     if body.topology is not None:
         return topology_of(body.topology)
     if body.time.machine is not None:
-        return Machine.parse(body.time.machine).topology()
+        return None
     detail = "A plan needs a machine."
     raise InputError.of("topology_missing", "/topology", detail, "Give a topology, or a machine and a model as time.")
 
@@ -56,14 +57,15 @@ def request_of(body: PlanBody | FrontBody, max_time_limit_s: float, start: Plan 
         With all violations of topology, limits, objective, constraints and solver options.
     """
     found = Violations()
-    topology = Topology.parse("1x1")
+    topology: Topology | None = Topology.parse("1x1")
     try:
         topology = _machine_of(body)
     except InputError as error:
         found.extend(error)
-    if isinstance(body, PlanBody) and body.time.model is not None:
-        check_model(body.time.model, found, "/time/model")
     said = body.model_dump(exclude_unset=True, exclude={"trace", "topology", "start", "replaces", "name", "tags"})
+    if isinstance(body, PlanBody) and body.time.model not in (None, *preset_names()):
+        check_model(str(body.time.model), found, "/time/model")
+        said["time"]["model"] = preset_names()[0]  # the rest is checked as of a known one: a name is never a path here
     kind = FrontRequest if isinstance(body, FrontBody) else Request
     if kind is FrontRequest and said.get("against") == "bytes_moved" and start is None:
         detail = "Bytes moved are counted from the plan that runs now."

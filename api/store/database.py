@@ -33,6 +33,11 @@ class Database:
     url : str
         SQLAlchemy URL, ``sqlite:///...`` or ``postgresql://...``.
 
+    Attributes
+    ----------
+    cursor_key : bytes or None
+        What masks the cursors of lists; it is kept once a list has asked for it.
+
     Raises
     ------
     InputError
@@ -43,6 +48,7 @@ class Database:
         self.url = url
         self._engine = _engine(url)
         self._sqlite = self._engine.dialect.name == "sqlite"
+        self.cursor_key: bytes | None = None
         if self._sqlite:
             event.listen(self._engine, "connect", _configure)
             event.listen(self._engine, "begin", _begin)

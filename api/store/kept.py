@@ -66,7 +66,7 @@ class Named(Kept[Row]):
             query = query.where(self.table.c.seq < before)
         with self.database.read() as connection:
             rows, more = page_of(connection, query, self.table.c.seq, heavy, limit)
-            return [self.row(**row._mapping) for row in rows], more
+            return [self.row(**row) for row in rows], more
 
     def label(self, row_id: str, changes: Mapping[str, Any]) -> bool:
         """Change `name` or `tags` of a row; False if there is none."""

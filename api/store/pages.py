@@ -10,10 +10,9 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Row, Select, Text, cast, func, select
+from sqlalchemy import Column, Connection, Select, Text, cast, func, select
 
 from api.store.database import Database
 from api.store.models import service
@@ -21,13 +20,14 @@ from api.store.models import service
 __all__ = ["PAGE_BYTES", "Cursors", "page_of"]
 
 PAGE_BYTES = 4 << 20  # of what rows hold; one row alone may have more
+SIZE = "bytes_held"  # beside the columns of a row
 HALF = 8
 
 
 def page_of(
     connection: Connection, query: Select[Any], seq: Column[int], heavy: Column[Any] | None, limit: int
-) -> tuple[Sequence[Row[Any]], bool]:
-    """Return a page, and whether there is more.
+) -> tuple[list[dict[str, Any]], bool]:
+    """Return the rows of a page by the names of their columns, and whether there is more.
 
     Parameters
     ----------
@@ -40,18 +40,19 @@ def page_of(
     limit : int
         Rows.
     """
-    size = func.length(cast(heavy, Text)) if heavy is not None else func.length("")
-    sized = query.with_only_columns(seq, size).order_by(seq.desc()).limit(limit + 1)
-    found = connection.execute(sized).all()
-    kept: list[int] = []
+    size = func.length("") if heavy is None else func.length(cast(heavy, Text))
+    sized = query.add_columns(size.label(SIZE)).order_by(seq.desc()).limit(limit + 1)
+    kept: list[dict[str, Any]] = []
     total = 0
-    for row in found[:limit]:
-        total += row[1] or 0
-        if kept and total > PAGE_BYTES:
-            break
-        kept.append(row[0])
-    rows = connection.execute(query.where(seq.in_(kept)).order_by(seq.desc())).all()
-    return rows, len(kept) < len(found)
+    # Rows come one by one, so that those beyond the page are never held together.
+    with connection.execute(sized.execution_options(stream_results=True, max_row_buffer=1)) as found:
+        for row in found.mappings():
+            content = dict(row)
+            total += content.pop(SIZE) or 0
+            if len(kept) == limit or (kept and total > PAGE_BYTES):
+                return kept, True
+            kept.append(content)
+    return kept, False
 
 
 class Cursors:
@@ -85,9 +86,11 @@ class Cursors:
         return int.from_bytes(number, "big")
 
     def _key(self) -> bytes:
-        with self._database.read() as connection:  # what only the service knows, and keeps
-            identity = connection.execute(select(service.c.identity)).scalar_one_or_none()
-        return hashlib.sha256(f"cursors of {identity}".encode()).digest()
+        if self._database.cursor_key is None:
+            with self._database.read() as connection:  # what only the service knows, and keeps
+                identity = connection.execute(select(service.c.identity)).scalar_one_or_none()
+            self._database.cursor_key = hashlib.sha256(f"cursors of {identity}".encode()).digest()
+        return self._database.cursor_key
 
     def _digest(self, key: bytes, number: bytes) -> bytes:
         return hmac.digest(key, b"row" + number + self._tenant.encode(), "sha256")[:HALF]

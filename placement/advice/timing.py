@@ -104,7 +104,7 @@ class PlanOnPasses:
         self._shape: tuple[int, int, int] = (layers, slots, gpus)
         groups = sample.groups if by_group else 1
         cell = sample.cell if by_group else sample.cell // sample.groups
-        replay = PassReplay(plan, time.machine.topology(), objective, relayed=time.relayed)
+        replay = PassReplay(plan, time.topology, objective, relayed=time.relayed)
         self._sums = np.zeros((sample.passes, groups, layers * (slots + 5 * gpus)), np.int32)
         self._tokens = np.bincount(cell, minlength=sample.passes * groups).reshape(sample.passes, groups)
         order = np.argsort(cell, kind="stable")

@@ -120,7 +120,10 @@ def machine_without(machine: Machine, dead: tuple[int, ...]) -> Machine:
     left = _left(machine.num_gpus, dead)
     node = np.unique(machine.nodes[left], return_inverse=True)[1].tolist()
     gpus = tuple(machine.gpus[gpu] for gpu in left)
-    return replace(machine, name=_name(machine.name, dead), gpus=gpus, node_of_gpu=tuple(node))
+    uplinks = (
+        tuple(machine.uplink_gb_s[number] for number in np.unique(machine.nodes[left])) if machine.uplink_gb_s else ()
+    )
+    return replace(machine, name=_name(machine.name, dead), gpus=gpus, node_of_gpu=tuple(node), uplink_gb_s=uplinks)
 
 
 def _left(gpus: int, dead: tuple[int, ...]) -> Ints:

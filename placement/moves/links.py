@@ -60,15 +60,11 @@ class Links:
     @classmethod
     def of_machine(cls, machine: Machine, *, checkpoint_gb_s: float = CHECKPOINT_GB_S) -> Links:
         """Return the links that the data sheets of a machine's GPUs give."""
-        inside, across = np.array([gpu.nvlink_gb_s for gpu in machine.gpus]), machine.network_gb_s
-        node = machine.nodes
-        same = node[:, None] == node[None, :]
-        pair = np.where(same, np.minimum.outer(inside, inside), np.minimum.outer(across, across))
         return cls(
-            node_of_gpu=node,
-            inside_gb_s=inside,
-            across_gb_s=across,
-            pair_gb_s=pair,
+            node_of_gpu=machine.nodes,
+            inside_gb_s=np.array([gpu.nvlink_gb_s for gpu in machine.gpus]),
+            across_gb_s=machine.network_gb_s,
+            pair_gb_s=machine.pair_gb_s,
             checkpoint_gb_s=checkpoint_gb_s,
         )
 

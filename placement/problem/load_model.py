@@ -87,7 +87,7 @@ class LoadModel:
     @property
     def spread_tolerance(self) -> float:
         """Standard error of a GPU's load that costs nothing, relative to the mean GPU load."""
-        return self.objective.load_spread_tolerance * self.sizes.num_gpus
+        return float(self.objective.load_spread_tolerance * self.sizes.num_gpus)
 
     @property
     def variance_counts(self) -> bool:

@@ -65,7 +65,7 @@ class Evaluator:
         self._sample = SampleBuilder(0 if decode_batch is None else BATCHED_TOKENS, 0)
         self._alike = alike
         # What all replicas of an expert serve together, which the best split is of.
-        self._load = np.zeros((plan.num_layers, 1, plan.num_experts), np.int64)
+        self._load = np.zeros((1, plan.num_layers, plan.num_experts), np.int64)
 
     @property
     def tokens(self) -> int:
@@ -97,7 +97,7 @@ class Evaluator:
         self._passes.add(bounds, cells[0] if threads == 1 else np.concatenate(cells))
         if self._splits and self._alike is None:
             for layer in range(self.plan.num_layers):
-                count_load(batch.topk_ids, layer, np.array([len(batch)]), self._load[layer])
+                count_load(batch.topk_ids, layer, np.array([len(batch)]), self._load)
 
     @property
     def _splits(self) -> bool:
@@ -111,7 +111,7 @@ class Evaluator:
         if not self._splits:
             return None
         fair = np.full(self.topology.num_gpus, 1 / self.topology.num_gpus)  # as other metrics, whatever the speeds
-        load = self._load[:, 0].astype(np.float64)
+        load = self._load[0].astype(np.float64)
         return best_split_max_load(load, self.plan.physical_to_logical_map, fair)
 
     def figures(self, threads: int = 1) -> Evaluation:

@@ -21,6 +21,11 @@ REMEDY = (
     "uplinks that the GPUs of a node share, add their GB/s: h200:4x8@100."
 )
 
+BY_MEMORY = (
+    "Loads that are fair for {kinds} follow their memory bandwidth: name the model, or give speeds in a topology file, "
+    "for what their kernels take."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -123,25 +128,49 @@ class Machine:
         order = {name: index for index, name in enumerate(self.kinds)}
         return np.array([order[gpu.name] for gpu in self.gpus], np.int64)
 
-    def topology(self) -> Topology:
+    @cached_property
+    def pair_gb_s(self) -> npt.NDArray[np.float64]:
+        """Gigabytes per second from rank to rank by the data sheets: of the slower of both ends' links, (G, G)."""
+        inside, across = np.array([gpu.nvlink_gb_s for gpu in self.gpus]), self.network_gb_s
+        same = self.nodes[:, None] == self.nodes[None, :]
+        found: npt.NDArray[np.float64] = np.where(
+            same, np.minimum.outer(inside, inside), np.minimum.outer(across, across)
+        )
+        return found
+
+    def topology(self, speed: npt.ArrayLike | None = None, notes: tuple[str, ...] = ()) -> Topology:
         """Return the topology of the same nodes, for plans and searches.
 
-        Hops cost what a byte takes over the slower of the two data sheets' links, so that costs are in proportion to
-        time; relative speeds of device classes follow their memory bandwidth.
+        Hops cost what a byte takes over the links of the two ranks, so that costs are in proportion to time: a node
+        behind a slow uplink is dear to reach and to leave, and no other is. The fastest pair of two nodes costs 1, of
+        a single node every pair.
+
+        Parameters
+        ----------
+        speed : (G,) floats, optional
+            Relative speed of each rank, as `TimeModel.topology` knows it for a model and a phase; in proportion to
+            memory bandwidth otherwise, which a note tells where there are several classes of devices.
+        notes : tuple of str
         """
-        inside = min(gpu.nvlink_gb_s for gpu in self.gpus)
-        across = float(self.network_gb_s.min())
-        same = self.nodes[:, None] == self.nodes[None, :]
-        cost = np.where(same, across / inside, 1.0) if self.num_nodes > 1 else np.ones((self.num_gpus, self.num_gpus))
+        pair = self.pair_gb_s
+        cost = (
+            pair[self.nodes[:, None] != self.nodes].max(initial=0.0) / pair
+            if self.num_nodes > 1
+            else np.ones_like(pair)
+        )
         np.fill_diagonal(cost, 0)
-        speed = np.array([gpu.hbm_gb_s for gpu in self.gpus])
+        if speed is None:
+            memory = np.array([gpu.hbm_gb_s for gpu in self.gpus])
+            speed = memory / memory.max()
+            notes += (BY_MEMORY.format(kinds=" and ".join(self.kinds)),) if len(self.kinds) > 1 else ()
         return Topology(
             name=self.name,
             node_of_gpu=self.nodes,
             hop_cost=cost,
-            speed=speed / speed.max(),
+            speed=np.asarray(speed, float),
             memory_gb=np.array([gpu.memory_gb for gpu in self.gpus]),
             host_of_gpu=self.nodes,
+            notes=notes,
         )
 
 

@@ -15,10 +15,12 @@ from placement.time.catalogue import Coefficients, exchange_for, kernel_for, kno
 from placement.time.collectives import VECTOR_BYTES, everywhere_ms
 from placement.time.exchange import HIERARCHICAL, ONE_PER_EXPERT, Exchange, Way, link_exchange
 from placement.time.experts import ExpertKernel
+from placement.time.fair import relative_speed
 from placement.time.machine import Machine
 from placement.time.passes import PassLoad
 from placement.time.rest import REST_ERROR, rest_ms
 from placement.time.tiers import tiers_ms
+from placement.topology.topology import Topology
 from traces import InputError
 from traces.model.presets import Model, load_model
 from traces.model.shape import WEIGHT_BYTES
@@ -208,6 +210,22 @@ class TimeModel:
     def kinds(self) -> npt.NDArray[np.int64]:
         """Index into `kernels` of each rank, (G,)."""
         return self.machine.kind_of_gpu
+
+    @cached_property
+    def topology(self) -> Topology:
+        """The topology that plans are searched for on: the machine's, with the speeds of its classes in these passes.
+
+        See `placement.time.fair`; devices that are all alike are alike here.
+        """
+        names = self.machine.kinds
+        if len(names) == 1:
+            return self.machine.topology()
+        speed = relative_speed(self.kernels, np.bincount(self.kinds), self.pass_tokens, self.model.shape)
+        told = ", ".join(f"{name} {share:.2f}" for name, share in zip(names, speed, strict=True))
+        note = (
+            f"Loads that are fair follow what kernels take in {self.phase} of {self.tokens_per_gpu:,} tokens: {told}."
+        )
+        return self.machine.topology(speed[self.kinds], (note,))
 
     def rank_ms(self, load: PassLoad) -> Floats:
         """Return the time of every rank's experts, (L, G) milliseconds."""

@@ -13,7 +13,6 @@ from placement.problem.objective import Execution, Objective, Ownership, Replica
 from placement.replay.choices import engine_choices
 from placement.time.model import LayerTimes, TimeModel
 from placement.time.passes import MAX_PASSES, PassReplay
-from placement.topology.topology import Topology
 from traces import InputError, Trace, Violations
 from traces.support.kinds import checked
 
@@ -104,7 +103,7 @@ def step_time(
     if passes < 1:
         raise InputError.of("passes_range", "/passes", f"{passes} passes.", "Give at least 1.")
     objective = travel_in_steps(trace, time, engine, execution, ownership, replica_policy)
-    replay = PassReplay(plan, _topology(time), objective, relayed=time.relayed)
+    replay = PassReplay(plan, time.topology, objective, relayed=time.relayed)
     times: list[LayerTimes] = []
     steps: list[float] = []
     scale = 1.0
@@ -167,10 +166,6 @@ def travel_in_steps(
         chosen = {name: value for name, value in chosen.items() if name in ("execution", "replica_policy")}
         chosen = {"replica_policy": "fair"} | chosen
     return Objective(**chosen).settled(capped=False)
-
-
-def _topology(time: TimeModel) -> Topology:
-    return time.machine.topology()
 
 
 def check_fit(plan: Plan, trace: Trace, time: TimeModel) -> None:

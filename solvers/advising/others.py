@@ -183,7 +183,7 @@ def _group_sizes(setting: Setting) -> list[Alternative]:
         )
         smaller = replace(time, machine=machine)
         try:
-            problem = replace(setting.problem, topology=machine.topology(), slots_per_gpu=slots, redundant_experts=None)
+            problem = replace(setting.problem, topology=smaller.topology, slots_per_gpu=slots, redundant_experts=None)
         except InputError:  # an engine without redundant experts, whose experts don't divide
             continue
         plan = _quick(problem)

@@ -121,7 +121,7 @@ class AdviceRequest(Served):
         """Return the request for a plan on the machine."""
         slots = self.slots_per_gpu if self.plan is None else self.plan.slots_per_gpu
         own: dict[str, Any] = {
-            "topology": time.machine.topology(),
+            "topology": time.topology,
             "engine": self.engine,
             "slots_per_gpu": slots,
             "redundant_experts": self.redundant_experts,

@@ -12,11 +12,11 @@ from placement import Problem
 from placement.cost.bounds import Level, levels_of
 from placement.replay.kernels.choosing import fair_hashes
 from placement.replay.replay import homes_of
-from solvers.bounds.home_messages import HomeMessages
+from solvers.bounds.home_messages import HomeMessages, TwoHomes
 from solvers.bounds.kernels.shares import give_shares
 from solvers.bounds.layer_messages import LayerMessages
 from solvers.bounds.loads import load_rows, spare_in_layer
-from solvers.bounds.token_game import STEPS_PER_CHOICE, Game
+from solvers.bounds.token_game import STEPS_PER_CHOICE
 
 __all__ = ["DispatchBound", "LayerPart", "least_absent"]
 
@@ -25,23 +25,23 @@ MOST_STEPS = 600  # as many as the longest windows of a chain get; most parts se
 # Of a token's experts that are looked at in the time of an entry of the matrix; chosen
 # by trial.
 PAIRS_PER_ENTRY = 12
+MOST_NODES = 2  # of four, each has too few tokens: less is proven than without their draws; chosen by trial
 SMALL = 128  # rows of a matrix whose steps take a millisecond
 
 
 @dataclass(frozen=True)
 class LayerPart:
-    """A layer on one level of hop costs: all of its tokens, or those of one home."""
+    """A layer on one level of hop costs."""
 
     level: int
     layer: int
-    home: int | None = None
 
 
 class DispatchBound:
     """A lower bound of the messages of dispatch and combine with one message per GPU or node.
 
     What a layer's tokens send on a level of hop costs is bounded from the pairs of their experts: for two blocks and
-    replicas home by home, see `HomeMessages`, else see `LayerMessages`; and from what a block lacks, see
+    replicas home by home, see `TwoHomes`, else see `LayerMessages`; and from what a block lacks, see
     `least_absent`. A message path to a block of some level crosses into that block, so the levels add up
     (`placement.cost.bounds.levels_of`). At least ``ceil(experts / room) - 1`` blocks are remote in any case.
 
@@ -78,11 +78,8 @@ class DispatchBound:
 
         In one pass where all are quick, else one after the other, as the dearest level has most to gain.
         """
-        by_level = []
-        for number, level in enumerate(self.levels):
-            homes = range(level.blocks) if self._spare and level.blocks == 2 else (None,)
-            layers = range(self.problem.num_layers)
-            by_level.append([LayerPart(number, layer, home) for layer in layers for home in homes])
+        layers = range(self.problem.num_layers)
+        by_level = [[LayerPart(number, layer) for layer in layers] for number in range(len(self.levels))]
         parts = [part for parts in by_level for part in parts]
         if all(self.is_quick(part) for part in parts):
             by_level = [parts] if parts else []
@@ -100,35 +97,48 @@ class DispatchBound:
     def size(self, part: LayerPart) -> int:
         """Return the rows of a part's matrix."""
         level = self.levels[part.level]
-        return LayerMessages.places_for(level) if part.home is None else HomeMessages.places_for(level.room)
+        return HomeMessages.places_for(level.room) if self._by_home(part) else LayerMessages.places_for(level)
+
+    def _by_home(self, part: LayerPart) -> bool:
+        return bool(self._spare) and self.levels[part.level].blocks == 2
 
     def kept_bytes(self, part: LayerPart) -> int:
         """Return what a part takes while it waits: matrices, and what each pair of a token's experts counts."""
         tokens, _, top_k = self._ids.shape
-        drawn = bool(self._spare) and part.home is None and _is_drawn(self.problem, self.levels[part.level])
-        return 32 * self.size(part) ** 2 + (8 * tokens * top_k * (top_k - 1) // 2 if drawn else 0)
+        drawn = bool(self._spare) and not self._by_home(part) and _is_drawn(self.problem, self.levels[part.level])
+        matrices = 64 if self._by_home(part) else 32
+        return matrices * self.size(part) ** 2 + (8 * tokens * top_k * (top_k - 1) // 2 if drawn else 0)
 
     def step_cost(self, part: LayerPart) -> int:
         """Return what a step takes beside those of the matrix, in its entries: the share of the tokens' choices."""
         tokens, _, top_k = self._ids.shape
         cost: int = tokens * top_k**2 // PAIRS_PER_ENTRY // STEPS_PER_CHOICE * (2 if self._spare else 1)
-        return cost if part.home is None else cost // 4
+        return cost // 2 + self.size(part) ** 2 if self._by_home(part) else cost
 
-    def relaxation(self, part: LayerPart) -> Game | None:
+    def relaxation(self, part: LayerPart) -> LayerMessages | TwoHomes | None:
         """Return the relaxation of a part's messages; None where it is too large."""
         level, problem = self.levels[part.level], self.problem
         ids, homes = self._ids[:, part.layer], self._homes[part.level]
-        game: Game
-        if part.home is None:
+        game: LayerMessages | TwoHomes
+        if not self._by_home(part):
             share = level.cost * self._unit * len(self.levels)  # a layer's price is shared by its levels
             rows = load_rows(problem, range(part.layer, part.layer + 1), level, share)
             sample = problem.profile.sample
             assert sample is not None
             drawn = fair_hashes(ids, sample.rows, part.layer) if _is_drawn(problem, level) else None
-            nearest = _is_nearest(problem, level)
-            game = LayerMessages(ids, homes, problem.num_experts, level, self._spare, rows, drawn, nearest)
+            game = LayerMessages(
+                ids,
+                homes,
+                problem.num_experts,
+                level,
+                self._spare,
+                rows,
+                drawn,
+                _is_nearest(problem, level),
+                _drawn_within(problem, level),
+            )
         else:
-            game = HomeMessages(ids[homes == part.home], problem.num_experts, level.room)
+            game = TwoHomes(ids, homes, problem.num_experts, level.room)
         self.found(part, game.value)
         return game if game.relaxation is not None else None
 
@@ -141,14 +151,24 @@ class DispatchBound:
         found, total = dict(self._found), 0.0  # a replica: other threads go on
         for number, level in enumerate(self.levels):
             for layer in range(self.problem.num_layers):
-                by_home = sum(found.get(LayerPart(number, layer, home), 0.0) for home in range(level.blocks))
-                total += max(found[LayerPart(number, layer)], by_home) * level.cost * self._unit
+                total += found[LayerPart(number, layer)] * level.cost * self._unit
         return total
 
 
 def _is_drawn(problem: Problem, level: Level) -> bool:
-    """Whether a token without a replica in its home's block draws one of all replicas of its expert."""
-    return problem.objective.replica_policy != "same_node" or _of_whole_nodes(problem, level)
+    """Whether a token without a replica in its home's block draws one: of all, or of those in its home's node."""
+    if problem.objective.replica_policy != "same_node" or _of_whole_nodes(problem, level):
+        return True
+    return level.blocks == problem.num_gpus and problem.topology.num_nodes <= MOST_NODES
+
+
+def _drawn_within(problem: Problem, level: Level) -> npt.NDArray[np.int64] | None:
+    """Return the node of each block where tokens draw among the replicas in their home's node, if there are any."""
+    if problem.objective.replica_policy != "same_node" or _of_whole_nodes(problem, level):
+        return None
+    node = np.zeros(level.blocks, np.int64)
+    node[level.block_of_gpu] = problem.topology.node_of_gpu
+    return node
 
 
 def _is_nearest(problem: Problem, level: Level) -> bool:

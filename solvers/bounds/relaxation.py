@@ -81,7 +81,7 @@ class Relaxation:
     Parameters
     ----------
     weight : (w S, w S) float64
-        Symmetric, zero diagonal, not negative.
+        Symmetric, zero diagonal.
     layers : int
         Layers, w.
     blocks : int
@@ -93,7 +93,7 @@ class Relaxation:
         n = len(weight)
         self.layers, self.blocks, self.places = layers, blocks, n // layers
         self.room = self.places // blocks
-        self.scale = float(weight.sum()) or 1.0
+        self.scale = float(np.abs(weight).sum()) or 1.0
         self.weight = weight / self.scale
         self.step = STEP / (n * self.places)
         self.rows = rows

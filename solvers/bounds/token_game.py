@@ -85,18 +85,26 @@ class Game(ABC):
 
     def iterate(self, count: int, stop: Callable[[], bool] = lambda: False) -> float:
         """Take `count` steps, or fewer if `stop` says so, and return the best bound so far."""
-        relaxation = self.relaxation
-        assert relaxation is not None
         last = self.iterations + count
         while self.iterations < last and not stop():
-            if self.iterations >= self.first_steps:
-                new, share = self._choose(relaxation.together), max(LEAST_SHARE, 2 / (self.num_choices + 2))
-                self.choice = tuple(old + share * (own - old) for old, own in zip(self.choice, new, strict=True))
-                self.num_choices += 1
-                relaxation.reweigh(self._weight())
-            steps = min(STEPS_PER_CHOICE, last - self.iterations)
-            relaxation.advance(steps, stop)
-            self.iterations += steps
-        relaxation.take_bound()
+            self.play(min(STEPS_PER_CHOICE, last - self.iterations), stop)
+        return self.take_bound()
+
+    def play(self, steps: int, stop: Callable[[], bool] = lambda: False) -> None:
+        """Let tokens choose once, and take `steps` steps, or fewer if `stop` says so, without a bound."""
+        relaxation = self.relaxation
+        assert relaxation is not None
+        if self.iterations >= self.first_steps:
+            new, share = self._choose(relaxation.together), max(LEAST_SHARE, 2 / (self.num_choices + 2))
+            self.choice = tuple(old + share * (own - old) for old, own in zip(self.choice, new, strict=True))
+            self.num_choices += 1
+            relaxation.reweigh(self._weight())
+        relaxation.advance(steps, stop)
+        self.iterations += steps
+
+    def take_bound(self) -> float:
+        """Return the best bound so far, that of the present choice included."""
+        assert self.relaxation is not None
+        self.relaxation.take_bound()
         self.value = max(self.value, self._count())
         return self.value

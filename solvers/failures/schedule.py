@@ -83,18 +83,20 @@ def events_of(content: Any) -> tuple[FailureEvent, ...]:
     found = Violations()
     events = []
     if not isinstance(content, list) or not content:
-        found.add("schedule_form", "", "A schedule is a list of events.", 'Give [{"at": 10, "fail": 3}], say.')
+        found.add("schedule_form", "/schedule", "A schedule is a list of events.", 'Give [{"at": 10, "fail": 3}], say.')
         found.raise_if_any()
     for place, item in enumerate(content):
         what = [name for name in ("fail", "join") if isinstance(item, Mapping) and name in item]
         if len(what) != 1 or set(item) != {"at", what[0]}:
             remedy = 'Give {"at": 10, "fail": 3} or {"at": 50, "join": 3}.'
-            found.add("schedule_form", f"/{place}", "An event has a time and one unit that fails or joins.", remedy)
+            detail = "An event has a time and one unit that fails or joins."
+            found.add("schedule_form", f"/schedule/{place}", detail, remedy)
             continue
         at, number = item["at"], item[what[0]]
         right = isinstance(at, (int, float)) and not isinstance(at, bool) and np.isfinite(at)
         if not right or not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            found.add("schedule_form", f"/{place}", "Times are numbers, units whole ones from 0.", "Correct the event.")
+            detail = "Times are numbers, units whole ones from 0."
+            found.add("schedule_form", f"/schedule/{place}", detail, "Correct the event.")
             continue
         events.append(FailureEvent(at=float(at), what="fail" if what[0] == "fail" else "join", number=number))
     found.raise_if_any()
@@ -175,12 +177,12 @@ def _check(events: list[FailureEvent], units: int, name: str) -> None:
     for place, event in enumerate(events):
         if event.number >= units:
             detail = f"{name} {event.number} is not in 0..{units - 1}."
-            found.add("unit_range", f"/{place}", detail, f"Correct the {name}.")
+            found.add("unit_range", f"/schedule/{place}", detail, f"Correct the {name}.")
         elif (event.number in down) == (event.what == "fail"):
             state = "down already" if event.what == "fail" else "up"
             detail = f"{name} {event.number} {event.what}s at {event.at:g}, but it is {state}."
-            found.add("schedule_order", f"/{place}", detail, "Correct the schedule.")
+            found.add("schedule_order", f"/schedule/{place}", detail, "Correct the schedule.")
         (down.add if event.what == "fail" else down.discard)(event.number)
         if len(down) >= units:
-            found.add("survive_none_left", f"/{place}", f"No {name} is left.", "Let fewer fail at once.")
+            found.add("survive_none_left", f"/schedule/{place}", f"No {name} is left.", "Let fewer fail at once.")
     found.raise_if_any()

@@ -69,7 +69,7 @@ class PoolSearch:
         time = TimeModel.of(machine, model, phase=phase, tokens_per_gpu=request.tokens_per_gpu)
         profile = mixed([self.domains[number].profile for number in group], self._shares(group))
         asked = replace(
-            self.problem, profile=profile, topology=machine.topology(), slots_per_gpu=slots, redundant_experts=None
+            self.problem, profile=profile, topology=time.topology, slots_per_gpu=slots, redundant_experts=None
         )
         own: dict[str, Any] = {"limits": request.limits, "seed": request.seed, "workers": self.workers}
         plan = solve(asked, request.solver, options=dict(request.options), **own).plan

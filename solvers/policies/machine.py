@@ -36,9 +36,7 @@ def time_of(series: Series, request: PolicyRequest) -> tuple[TimeModel, Topology
             node_of_gpu=tuple(topology.node_of_gpu.tolist()),
         )
         notes.append(f"No machine was named: times are those of {machine.num_gpus} {ASSUMED_GPU.upper()}.")
-    elif topology is None:
-        topology = machine.topology()
-    elif topology.node_of_gpu.tolist() != machine.nodes.tolist():
+    elif topology is not None and topology.node_of_gpu.tolist() != machine.nodes.tolist():
         detail = f"The machine {machine.name} has other nodes than the topology {topology.name}."
         raise InputError.of("nodes_differ", "/machine", detail, "Give one of both, or the same nodes in both.")
     model = _assumed_model(series, notes) if request.model is None else load_model(request.model)
@@ -50,7 +48,7 @@ def time_of(series: Series, request: PolicyRequest) -> tuple[TimeModel, Topology
             f"The step is of the {len(series.layer_ids)} MoE layers that were recorded; {model.name} has "
             f"{len(model.layout.moe_layers)}."
         )
-    return time, topology, tuple(notes)
+    return time, time.topology if topology is None else topology, tuple(notes)
 
 
 def _assumed_model(series: Series, notes: list[str]) -> Model:

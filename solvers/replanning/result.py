@@ -125,7 +125,8 @@ class Replan(Shown, ByContent):
             ("steps", f"{len(self.rollout.steps)}, {self.cost_s:.3g} s"),
             *(("why", reason) for reason in self.reasons[:4]),
         ]
-        return replan_sentence(self), facts
+        told = {"verdict": self.verdict, "moved_experts": self.moves.experts, "saved_s": self.saved_s}
+        return replan_sentence(told | {"gain_fraction": self.gain_fraction, "gain_interval": self.gain_interval}), facts
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a JSON-ready dictionary; the plan is apart."""
@@ -197,16 +198,16 @@ def _by_layer(moves: Moves, layer_ids: npt.NDArray[np.int64]) -> Mapping[str, in
     return {str(layer): int(count) for layer, count in zip(layer_ids, counts, strict=True) if count}
 
 
-def replan_sentence(found: Replan) -> str:
-    """Return the verdict in one sentence."""
-    moved = f"{found.moves.experts:,} experts moved"
-    if found.gain_fraction is None or found.gain_interval is None:
+def replan_sentence(found: Mapping[str, Any]) -> str:
+    """Return the verdict in one sentence, of a document of `Replan.as_dict`."""
+    moved = f"{found['moved_experts']:,} experts moved"
+    if found["gain_fraction"] is None or found["gain_interval"] is None:
         return f"Re-plan: the plan that runs can't go on; {moved}."
-    low, high = found.gain_interval
-    what = "of a step" if found.saved_s is not None else "of the score, even loads counted in,"
-    gain = f"{100 * found.gain_fraction:+.1f} % {what} ({100 * low:+.1f} % to {100 * high:+.1f} %, 90 %)"
+    low, high = found["gain_interval"]
+    what = "of a step" if found["saved_s"] is not None else "of the score, even loads counted in,"
+    gain = f"{100 * found['gain_fraction']:+.1f} % {what} ({100 * low:+.1f} % to {100 * high:+.1f} %, 90 %)"
     return {
         "replan": f"Re-plan: {gain} for {moved}.",
         "leave_it": f"Leave it: a change gains {gain} for {moved}.",
         "not_enough_data": f"Not enough data to tell: a change gains {gain} for {moved}.",
-    }[found.verdict]
+    }[found["verdict"]]

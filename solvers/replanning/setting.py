@@ -151,7 +151,9 @@ def _machine(running: Plan, request: ReplanRequest) -> tuple[Topology, Links | N
     if request.machine is not None:
         machine = Machine.parse(request.machine)
         left = machine_without(machine, request.dead_gpus)
-        return machine.topology(), Links.of_machine(left, checkpoint_gb_s=speed)
+        whole = replace(request, dead_gpus=()).time_model()
+        here = machine.topology() if whole is None else whole.topology
+        return here, Links.of_machine(left, checkpoint_gb_s=speed)
     topology = request.topology
     if topology is None:
         topology = recorded_topology(running) or Topology.of(running.gpus_per_node)

@@ -98,13 +98,20 @@ def check_plan(solver: Solver, problem: Problem, name: str) -> None:
         assert found.plan.bound is None or found.plan.bound <= total + EXACT, f"its bound is above its score {total}."
 
 
-def check_workers(solver: Solver, problem: Problem, name: str) -> None:
-    """Check that the same seed and work give the same plan, whatever the number of workers."""
+def check_workers(solver: Solver, problem: Problem, name: str) -> Solution:
+    """Check that the same seed and work give the same plan, whatever the number of workers, and return what they give.
+
+    Seed 3 and a work of 20,000.
+    """
     with _told(solver, name):
-        one, again, two = (_solve(solver, problem, seed=3, workers=workers) for workers in (1, 1, 2))
-        rule = "take randomness from search.seed only, and stop by search.progress(spent)"
-        assert _map(one) == _map(again), f"the same seed and work gave two plans: {rule}."
-        assert _map(one) == _map(two), f"one worker and two gave two plans for the same seed and work: {rule}."
+        one, two = (_solve(solver, problem, seed=3, workers=workers) for workers in (1, 2))
+        if _map(one) != _map(two):
+            # A third search only tells which fault it is.
+            rule = "take randomness from search.seed only, and stop by search.progress(spent)"
+            again = _solve(solver, problem, seed=3)
+            assert _map(one) == _map(again), f"the same seed and work gave two plans: {rule}."
+            raise AssertionError(f"one worker and two gave two plans for the same seed and work: {rule}.")
+        return one
 
 
 def check_start(solver: Solver, problem: Problem, name: str) -> None:
@@ -152,7 +159,7 @@ def check_time(solver: Solver, problem: Problem) -> None:
     """Check that a search ends within a tenth and 0.2 s of its time limit, once in three times."""
     with _told(solver, "hard"):
         limits = Limits(time_s=TIME_S)
-        _timed(lambda: _limited(solver, problem, limits))  # compiles and imports
+        _limited(solver, problem, Limits(time_s=TIME_S / 4))  # compiles and imports
         taken: list[float] = []
         while len(taken) < 3 and (not taken or taken[-1] > 1.1 * TIME_S + LATE_S):
             taken.append(_timed(lambda: _limited(solver, problem, limits)))

@@ -13,6 +13,7 @@ from traces.support.errors import InputError, Violations
 from traces.support.words import Phase
 
 if TYPE_CHECKING:
+    from placement import Topology
     from placement.time import TimeModel
 
 __all__ = ["MAX_TOKENS", "Framework", "Overlap", "Served", "Timed"]
@@ -158,3 +159,17 @@ class Timed(Served):
         assert self.machine is not None
         assert self.model is not None
         return self._model_of(self.machine, self.model, self.timed_phase, engine, self.tokens_per_gpu, "/time")
+
+    def topology(self, engine: str | None) -> Topology:
+        """Return the topology that follows from the machine; the speeds of device classes from model and phase.
+
+        Raises
+        ------
+        InputError
+            If machine, model or back end are not known.
+        """
+        from placement.time import Machine
+
+        assert self.machine is not None
+        machine = Machine.parse(self.machine)
+        return machine.topology() if len(machine.kinds) == 1 else self.time_model(engine).topology

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import solvers
 from api.cli import app
 from api.client import Client
+from api.jobs.processes import process_pool
 from api.resources.schemas import PlanBody
 from placement import Constraints, Group, LayerCap, Objective, Pin, Survive
 from tests.api.conftest import Server
@@ -215,7 +216,18 @@ class Doors:
 
 
 @pytest.fixture(scope="module")
-def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+def processes() -> Iterator[None]:
+    """Keep the processes that commands search seeds in: each command would start its own, which load all loops anew."""
+    kept = process_pool(2, 0, None, preload=["solvers.study"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept, "shutdown", lambda *, cancel_futures: None)
+        patch.setattr("api.jobs.processes.process_pool", lambda *_, **__: kept)
+        yield
+    kept.shutdown()
+
+
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory: pytest.TempPathFactory, processes: None) -> Iterator[Doors]:
     """Open all doors."""
     opened = Doors(tmp_path_factory.mktemp("doors"))
     yield opened

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement import Topology
+from placement.moves.carry import machine_without
 from placement.moves.cost import moves_between
 from placement.moves.links import Links
 from placement.time import Machine
@@ -65,3 +66,10 @@ def test_no_faster_than_the_busiest_port(seed: int) -> None:
     assert took is not None
     assert max(ports) - 1e-9 <= took <= alone.sum() + 1e-9
     assert Links.of(Machine.parse("h100:2x2").topology()) is None
+
+
+def test_machine_without_a_node_has_the_uplinks_of_the_others() -> None:
+    """A dead node takes its uplink along."""
+    left = machine_without(Machine.parse("h100:1x2@25+h100:1x2@50+h100:1x2"), (0, 1))
+    assert left.uplink_gb_s == (50, np.inf)
+    assert left.network_gb_s.tolist() == [25, 25, 50, 50]

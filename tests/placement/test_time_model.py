@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import log
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ from placement.time.calibration.exchanges import base_copies
 from placement.time.catalogue import Coefficients, coefficients_of, from_json, to_json
 from placement.time.exchange import Way
 from placement.time.experts import joined, roofline
+from placement.time.fair import relative_speed
 from placement.time.features import FEATURES, features, units
 from traces import InputError
 from traces.model.presets import load_model
@@ -50,6 +51,57 @@ def test_machine_is_read_with_its_classes() -> None:
     assert (machine.num_gpus, machine.num_nodes, machine.kinds) == (16, 3, ("h200", "h20"))
     assert machine.kind_of_gpu.tolist() == [0] * 8 + [1] * 8
     assert machine.topology().gpus_per_node == (4, 4, 8)
+
+
+def test_hops_cost_what_the_links_of_both_ranks_take() -> None:
+    """Only pairs with the slow uplink's node are dear; the fastest pair of two nodes costs 1, and alike ones too."""
+    cost = Machine.parse("h200:1x2@10+h200:2x2").topology().hop_cost  # two ranks share 10 GB/s
+    assert cost[0, 1] == pytest.approx(50 / 450)
+    assert (cost[0, 2:] == 10).all()
+    assert (cost[2:, 0] == 10).all()
+    assert (cost[2:4, 4:] == 1).all()
+    assert Machine.parse("h200:1x2").topology().hop_cost.tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("phase", "tokens", "least", "most"),
+    [("prefill", 4096, 0.12, 0.4), ("decode", 8, 0.1, 1.2), ("decode", 512, 0.1, 0.4)],
+)
+def test_speed_of_classes_follows_what_limits_them(
+    phase: Literal["prefill", "decode"], tokens: int, least: float, most: float
+) -> None:
+    """H20 has a seventh of H100's matrix units, and more memory bandwidth."""
+    time = TimeModel.of("h100:1x4+h20:1x4", "qwen3-30b-a3b", phase=phase, tokens_per_gpu=tokens)
+    speed = time.topology.speed
+    assert speed.max() == 1
+    assert least <= speed[4] / speed[0] <= most
+    assert "h20" in time.topology.notes[0]
+
+
+@given(st.integers(1, 4096), st.floats(0.1, 10), st.floats(0.1, 10))
+@settings(max_examples=20)
+def test_classes_finish_together_where_tokens_count(tokens: int, compute: float, memory: float) -> None:
+    """Speeds lie between those of memory and matrix units, and where computing alone counts, are those of these."""
+
+    def kernel(tflop: float, gb: float) -> ExpertKernel:
+        per = {"pairs": tflop, "weights": gb}
+        return replace(roofline(GPUS["h200"], "bfloat16", "decode"), ms_per=MappingProxyType(per))
+
+    def speed(gb: float) -> float:
+        fast, slow = kernel(1.0, gb), kernel(compute, gb * memory)
+        found = relative_speed([fast, slow], np.array([2, 2]), tokens, SHAPE)
+        return float(found[1] / found[0])
+
+    assert min(1 / compute, 1 / memory) * 0.99 <= speed(1.0) <= max(1 / compute, 1 / memory) * 1.01
+    assert speed(0.0) == pytest.approx(1 / compute, rel=0.05 + 8 / tokens)
+
+
+def test_speed_of_classes_needs_a_model() -> None:
+    """Without one it is that of their memory, and a note says so; classes that are alike need none."""
+    topology = Machine.parse("h100:1x4+h20:1x4").topology()
+    assert topology.speed[0] / topology.speed[4] == pytest.approx(3350 / 4000)
+    assert "name the model" in topology.notes[0]
+    assert Machine.parse("h100:2x4").topology().notes == ()
 
 
 @pytest.mark.parametrize("text", ["h200", "h200:", "h2000:2x8", "h200:axb"])

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.cost.bounds import Level
+from solvers.bounds.draws import MOST_DRAWN, Draws
 from solvers.bounds.further_replicas import most_more, most_together
-from solvers.bounds.home_messages import HomeMessages
-from solvers.bounds.kernels.draws import MOST_DRAWN, draws_of, most_above_even
-from solvers.bounds.kernels.home_pairs import choose_pairs
+from solvers.bounds.home_messages import HomeMessages, TwoHomes
 from solvers.bounds.kernels.prices import home_prices
 from solvers.bounds.kernels.representatives import choose_representatives
 from solvers.bounds.kernels.spare_replicas import share_out
@@ -192,17 +191,32 @@ def test_home_bound_is_near_where_tokens_agree() -> None:
     assert 0.85 * (300 - kept) <= messages.iterate(400) <= 300 - kept
 
 
-def test_tokens_choose_the_pair_that_is_least_at_home() -> None:
-    """Of three experts the two that are apart from the anchor and each other; of one expert itself; of none nothing."""
-    together = np.full((6, 6), 0.6)  # four experts, the anchor, and one more place
-    together[0, 1] = together[1, 0] = 0.1
-    together[3, 4] = together[4, 3] = 0.2
-    pairs, single = np.zeros((4, 4)), np.zeros(4)
-    choose_pairs(np.array([[0, 1, 2], [2, -1, -1], [-1, -1, -1]]), together, pairs, single)
-    expected = np.zeros((4, 4))
-    expected[0, 1] = expected[1, 0] = 1.0
-    assert (pairs == expected).all()
-    assert single.tolist() == [0.0, 0.0, 1.0, 0.0]
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), experts=st.integers(2, 6), top_k=st.integers(1, 4), steps=st.integers(0, 120))
+def test_two_homes_hold_all_experts_together(seed: int, experts: int, top_k: int, steps: int) -> None:
+    """Whatever the two blocks hold, as long as each expert is in one of them or both."""
+    rng = np.random.default_rng(seed)
+    room = int(rng.integers(-(-experts // 2), experts + 1))
+    ids, homes = tokens(rng, 20, experts, min(top_k, experts)), rng.integers(2, size=20)
+    blocks = list(itertools.combinations(range(experts), room))
+    least = min(
+        remote(ids, homes, both)
+        for both in itertools.product(blocks, repeat=2)
+        if set(both[0]) | set(both[1]) == set(range(experts))
+    )
+    messages = TwoHomes(ids, homes, experts, room)
+    before = messages.value
+    after = messages.iterate(steps)
+    assert before <= after <= messages.iterate(25) <= least + 1e-9
+
+
+def test_homes_can_not_both_hold_the_same_experts() -> None:
+    """Of two groups of experts, either home alone would hold the one that more tokens use."""
+    ids = np.array([[0, 1, 2]] * 60 + [[3, 4, 5]] * 20)
+    homes = np.arange(80) % 2
+    alone = sum(HomeMessages(ids[homes == home], 6, 3).iterate(200) for home in range(2))
+    assert alone <= 20
+    assert 38 <= TwoHomes(ids, homes, 6, 3).iterate(200) <= 40
 
 
 def test_least_remote_of_known_fan_outs() -> None:
@@ -295,7 +309,7 @@ def test_draws_are_no_more_above_even_than_that(seed: int, told_apart: bool, sha
     experts, blocks, room, top_k = shape
     count, columns = 60, list(itertools.combinations(range(top_k), 2))
     ids = np.array([rng.permutation(experts)[:top_k] for _ in range(count)])
-    homes = rng.integers(0, blocks, count)
+    homes = rng.integers(0, rng.integers(1, blocks + 1), count)  # some without tokens
     held = np.concatenate([np.arange(experts), rng.integers(0, experts, blocks * room - experts)])
     slots = rng.permutation(held) if rng.random() < 0.5 else held
     blocks_of = [sorted(slot // room for slot in range(len(slots)) if slots[slot] == e) for e in range(experts)]
@@ -317,17 +331,8 @@ def test_draws_are_no_more_above_even_than_that(seed: int, told_apart: bool, sha
             np.add.at(by_home, (homes, mine, other), counts[:, k * (k - 1) // 2 + j])
     pairs = by_home.sum(axis=0) - (by_home.min(axis=0) if told_apart else 0.0)
     most = np.zeros((experts, MOST_DRAWN + 1, 2))
-    most_above_even(
-        ids,
-        homes,
-        draws_of(drawn.astype(np.uint64)),
-        counts,
-        pairs,
-        blocks if told_apart else 1,
-        room - 1,
-        np.arange(experts),
-        most,
-    )
+    draws = Draws(ids, homes, drawn.astype(np.uint64), blocks, room, told_apart=told_apart)
+    draws.above_even(counts, pairs, np.arange(experts), most)
     even = sum(
         pairs[e, f] * np.mean([a == b for a in blocks_of[e] for b in blocks_of[f]])
         for e, f in itertools.combinations(range(experts), 2)
@@ -338,6 +343,43 @@ def test_draws_are_no_more_above_even_than_that(seed: int, told_apart: bool, sha
         if len(own) > 1
     )
     actual = served_together(ids, homes, drawn, counts, blocks_of, told_apart)
+    assert actual <= even + above + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), experts=st.integers(4, 7))
+def test_draws_within_nodes_are_no_more_above_even_than_that(seed: int, experts: int) -> None:
+    """Tokens of a node draw among its replicas: at most random ones of each node's, and what is above even."""
+    rng = np.random.default_rng(seed)
+    node_of_block, room = np.array([0, 0, 1, 1]), 2
+    ids = np.array([rng.permutation(experts)[:2] for _ in range(60)], np.int32)
+    homes = rng.choice(rng.permutation(4)[: rng.integers(1, 5)], len(ids))  # some without tokens
+    held = rng.permutation(np.concatenate([np.arange(experts), rng.integers(0, experts, 8 - experts)]))
+    blocks_of = [[slot // room for slot in range(8) if held[slot] == e] for e in range(experts)]
+    near = [[[block for block in own if node_of_block[block] == node] or own for own in blocks_of] for node in range(2)]
+    # Draws that bring both together where that can be.
+    drawn = np.zeros(ids.shape, np.int64)
+    for token, (i, j) in enumerate(ids):
+        mine, other = (near[node_of_block[homes[token]]][e] for e in (i, j))
+        both = sorted(set(mine) & set(other))
+        drawn[token] = [own.index(rng.choice(both)) if both else rng.integers(len(own)) for own in (mine, other)]
+    counts, by_home, actual = rng.random((len(ids), 1)), np.zeros((4, experts, experts)), 0.0
+    for token, (i, j) in enumerate(ids):
+        by_home[homes[token], [i, j], [j, i]] += counts[token, 0]
+        of_node = near[node_of_block[homes[token]]]
+        if homes[token] not in blocks_of[i] + blocks_of[j]:
+            actual += counts[token, 0] * (of_node[i][drawn[token, 0]] == of_node[j][drawn[token, 1]])
+    pairs = by_home.sum(axis=0) - by_home.min(axis=0)
+    draws = Draws(ids, homes, drawn.astype(np.uint64), 4, room, told_apart=True, node_of_block=node_of_block)
+    most = np.zeros((experts, MOST_DRAWN + 1, 2))
+    draws.above_even(counts, pairs, np.arange(experts), most)
+    share = [np.mean(node_of_block[homes] == node) for node in range(2)]
+    even = sum(
+        pairs[e, f] * share[node] * np.mean([a == b for a in near[node][e] for b in near[node][f]])
+        for e, f in itertools.combinations(range(experts), 2)
+        for node in range(2)
+    )
+    above = sum(most[e, len(own), 0] for e, own in enumerate(blocks_of) if len(own) > 1)
     assert actual <= even + above + 1e-9
 
 

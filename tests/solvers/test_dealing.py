@@ -12,6 +12,7 @@ import pytest
 
 from placement import Constraints, Objective, Problem, Topology
 from solvers import Limits, Request, Solution, solve
+from solvers.methods.annealing.replay.kernels.trials import anneal_layer
 from solvers.searching.dealing import without_pairs
 from solvers.seeds import best_of_seeds
 from tests.builders.traces import profile_of, random_trace
@@ -57,14 +58,16 @@ def searched(problem: Problem, workers: int, solver: str, **limits: Any) -> Solu
 
 @pytest.mark.parametrize(("solver", "constraints"), [("auto", {}), ("annealing", {"extra_replicas": 7})])
 def test_the_plan_is_that_of_one_machine(profile: Profile, solver: str, constraints: dict[str, Any]) -> None:
-    """Same seed and work: the same map on three workers and here."""
+    """Same seed and work: the same map on three workers and here; what arrives by pickle compiles no loop once more."""
     problem = problem_of(profile, **constraints)
     here = solve(problem, solver, limits=Limits(work=WORK), seed=3, workers=2).plan
+    compiled = len(anneal_layer.signatures)
     dealt = searched(problem, 3, solver, work=WORK).plan
     assert asked == ["_Task.run"] * 3
     assert dealt.physical_to_logical_map.tolist() == here.physical_to_logical_map.tolist()
     assert (dealt.score, dealt.bound) == (here.score, here.bound)
     assert dealt.termination == here.termination
+    assert len(anneal_layer.signatures) == compiled == 1
 
 
 def test_with_a_clock_the_search_moves_as_a_whole(profile: Profile) -> None:

@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
+from api.resources.requests import request_of
+from api.resources.schemas import PlanBody
 from placement import Objective, Plan, score
 from solvers import Limits, Study, advice_on
 from solvers.request import Request
@@ -165,18 +167,36 @@ def test_what_does_not_go_with_time_is_refused() -> None:
         study().front()
 
 
+def test_topology_follows_from_the_machine() -> None:
+    """None is needed beside it, and device classes are as fast as their kernels in such passes; a given one wins."""
+    speed = Request(time=timed("h100:1x2+h20:1x2", tokens_per_gpu=2048)).machine.speed
+    assert speed[2] < 0.5
+    assert Request(time=timed("h100:1x2+h20:1x2"), topology="2x2").machine.speed.tolist() == [1] * 4
+    with pytest.raises(InputError, match="A plan needs a machine"):
+        Request()
+
+
+def test_service_reads_no_path_for_a_model() -> None:
+    """A model that it does not know is told with all else that is wrong, and never looked for."""
+    body = PlanBody(trace=f"sha256:{'0' * 64}", time={"machine": "h100:1x2+h999:1x2", "model": "/dev/null"})
+    with pytest.raises(InputError) as error:
+        request_of(body, 10.0)
+    assert {each.code for each in error.value.violations} == {"unknown_model", "unknown_gpu"}
+
+
 def test_command_line_finds_the_plan_of_python(tmp_path: Path) -> None:
-    """``solve --machine --model`` gives the plan and the milliseconds that Python gives."""
+    """``solve --machine --model`` gives the plan and the milliseconds that Python gives, with classes of devices."""
+    mixed = "h200:1x2+h20:1x2"
     path, out = tmp_path / "trace.npz", tmp_path / "plan.json"
     save(tokens(), path)
-    options = ("--machine", "h200:2x2", "--model", "qwen3-30b-a3b", "--tokens-per-gpu", "64", "--engine", "sglang")
+    options = ("--machine", mixed, "--model", "qwen3-30b-a3b", "--tokens-per-gpu", "64", "--engine", "sglang")
     report = tmp_path / "report.html"
     more = ("--solver", "load-balance", "--work-limit", "3000", "--workers", "1")
     files = ("-o", str(out), "--json", "--report", str(report))
     done = CliRunner().invoke(app, ["solve", str(path), *options, *more, *files])
     assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
-    expected = Study.of(path, time=timed(), limits=LIMITS, workers=1, engine="sglang").solve("load_balance").plan
+    expected = Study.of(path, time=timed(mixed), limits=LIMITS, workers=1, engine="sglang").solve("load_balance").plan
     assert document["unit"] == "ms per forward pass"
     assert document["score"] == expected.score
     assert Plan.load(out).physical_to_logical_map.tolist() == expected.physical_to_logical_map.tolist()

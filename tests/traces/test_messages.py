@@ -41,7 +41,7 @@ def trace_file(folder: Path, layers: int = 3, experts: int = 16) -> Path:
     return folder / "trace.npz"
 
 
-@pytest.mark.parametrize("inner", [{}, {"text_config": {"num_experts": 4}}])
+@pytest.mark.parametrize("inner", [{}, {"text_config": {"num_experts": 4}}, {"time_step_limit": [0.0, float("inf")]}])
 @pytest.mark.parametrize("format", [None, "jsonl"])
 def test_a_config_is_no_trace(tmp_path: Path, inner: dict[str, Any], format: str | None) -> None:  # noqa: A002
     """It is called what it is, even where a format was forced, and belongs beside the trace."""

@@ -6,6 +6,7 @@ at a time.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -96,10 +97,12 @@ def first_keys(file: TraceFile) -> frozenset[str]:
 @lru_cache(maxsize=4)
 def _parsed_keys(path: str, size: int, changed_ns: int) -> frozenset[str]:
     with open(path, "rb") as stream:  # noqa: PTH123
-        try:
-            value = next(split_objects(stream, path))[1]
-        except (InputError, StopIteration):
+        try:  # as loosely as Python parses: keys tell what a file is, also where a value is not strict JSON
+            value = json.loads(next(_pieces(stream, path, OBJECT_BYTES)))
+        except (InputError, StopIteration, ValueError, RecursionError):
             return frozenset()
+    if not isinstance(value, dict):
+        return frozenset()
     keys = set(value)
     for key, inner in value.items():
         for item in inner[:1] if isinstance(inner, list) else [inner]:

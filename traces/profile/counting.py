@@ -112,11 +112,11 @@ class _Counter:
                 part = np.zeros(self.together.shape[1:], np.uint32)
                 count_coactivation(ids, layer, part)
                 self.together[layer] += part
-            count_load(ids, layer, stops, window_load[:, layer])
+            count_load(ids, layer, stops, window_load)
             if batch.source_rank is not None and self.by_source is not None:
-                count_by_source(ids, layer, batch.source_rank, self.by_source[:, layer])
+                count_by_source(ids, layer, batch.source_rank, self.by_source)
             if bucket is not None and self.by_sequence is not None:
-                count_by_source(ids, layer, bucket, self.by_sequence[:, layer])
+                count_by_source(ids, layer, bucket, self.by_sequence)
 
         run(count_layer, range(self.trace.num_layers))
         if self.together is None or self.together.diagonal(axis1=1, axis2=2).any():

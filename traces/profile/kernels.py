@@ -1,7 +1,8 @@
 """Compiled counting loops. They release the GIL and touch one layer's matrix each, so threads share the work by layer.
 
 Ids must be in range (see `traces.rules`): the loops do not look again. The loops are compiled for each
-top-k, as a constant trip count lets the compiler unroll them: two to three times as fast.
+top-k, as a constant trip count lets the compiler unroll them: two to three times as fast. They take whole arrays and
+the layer: a layer's part of an array is contiguous or not, and they would be compiled for either.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def _load_loop(top_k: int) -> Callable[..., None]:
                 for a in range(top_k):
                     i = ids[t, layer, a]
                     if i >= 0:
-                        out[w, i] += 1
+                        out[w, layer, i] += 1
             start = stops[w]
 
     compiled: Callable[..., None] = loop
@@ -108,13 +109,13 @@ def count_coactivation(ids: IntArray, layer: int, out: Counts) -> None:
 
 
 def count_load(ids: IntArray, layer: int, stops: npt.NDArray[np.int64], out: Counts) -> None:
-    """Add to ``out[w, e]`` the tokens of window w that use expert e in `layer`; it ends before token ``stops[w]``."""
+    """Add to ``out[w, layer, e]`` the tokens of window w that use expert e; it ends before token ``stops[w]``."""
     _loop(_load_loop, ids.shape[2])(ids, layer, stops, out)
 
 
 @numba.njit(nogil=True, cache=True)
 def count_by_source(ids: IntArray, layer: int, source: IntArray, out: Counts) -> None:
-    """Add to ``out[r, e]`` the tokens of source rank r that use expert e in `layer`; unknown ranks (-1) are skipped."""
+    """Add to ``out[r, layer, e]`` the tokens of source rank r that use expert e; unknown ranks (-1) are skipped."""
     for t in range(ids.shape[0]):
         r = source[t]
         if r < 0:
@@ -122,4 +123,4 @@ def count_by_source(ids: IntArray, layer: int, source: IntArray, out: Counts) ->
         for a in range(ids.shape[2]):
             i = ids[t, layer, a]
             if i >= 0:
-                out[r, i] += 1
+                out[r, layer, i] += 1

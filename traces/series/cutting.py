@@ -147,7 +147,7 @@ class _Filled:
             self.join()
         part = (numbers // self.per_part)[inverse]
         for layer in range(self.trace.num_layers):
-            count_by_source(batch.topk_ids, layer, part, self.parts[:, layer])
+            count_by_source(batch.topk_ids, layer, part, self.parts)
         if not self.sample.full:
             self.sample.add(batch)
 

@@ -13,13 +13,15 @@ from api.cli.declared import Asked, asks
 from api.cli.knobs import MACHINE
 from api.cli.options import output_option
 from api.cli.progress import progress
-from api.cli.reading import TraceReading, open_planned, read_topology
+from api.cli.reading import TraceReading, open_planned
+from api.cli.remote.service import ServerOption, is_plan, machine_of, refuse_options
 from api.cli.texts import wholes
 from solvers.replanning.request import ReplanRequest
 
 if TYPE_CHECKING:
+    from api.cli.progress import Progress
     from placement import Plan
-    from solvers import Replan
+    from solvers.source import Source
     from traces import ModelLayout
 
 __all__ = ["replan"]
@@ -62,6 +64,7 @@ def replan(
             "--rollout", metavar="DIR", text="Steps to write: rollout.json, a plan per step, and the engine's files."
         ),
     ] = None,
+    server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
     """Say whether to leave the plan that runs, or how to change it with few moves, and in which steps.
@@ -71,9 +74,11 @@ def replan(
     """
     from api.cli.outputs import Checks, check_outputs
     from api.report.replan import replan_text
-    from solvers import replan as run
     from traces.model.presets import load_model
 
+    if server is not None:
+        own_format = plan_format if is_plan(running) else None
+        refuse_options({"--workers": workers, "--plan-format": own_format})
     with Checks() as checks:
         read = reading.build(checks)
         checks.run(lambda: check_outputs({"--output": output}, (trace, running)))
@@ -84,45 +89,75 @@ def replan(
         plan: Any = None
         if read is not None:
             known = {"model": layout, "num_experts": read.num_experts, "layer_ids": read.named_layers()}
-            plan = checks.run(lambda: _read(running, plan_format, asked, running_topology, known))
-        source: Any = None if read is None else checks.run(lambda: open_planned(trace, read, layout))
+            plan = checks.run(lambda: _running(running, plan_format, asked, running_topology, known, server))
         dead = () if dead_gpus is None else wholes(dead_gpus)
-        request = asked.build(checks, dead_gpus=dead, **_topology(asked, checks))
+        apart: dict[str, Any] = {"dead_gpus": dead}
+        if (text := asked.get("topology")) is not None:
+            apart["topology"] = checks.run(lambda: machine_of(text, server))
+        request: Any = asked.build(checks, **apart)
+        if read is not None:
+            given: Any = checks.run(lambda: _given(trace, read, layout, server))
     with progress() as shown:
-        found: Replan = run(plan, source, request=request, workers=workers, tell=shown.phase)
+        found = _here(plan, given, request, workers, shown) if server is None else None
+        if server is not None:
+            from api.cli.remote.replan import replan_remotely
+            from placement.topology.file import topology_to_dict
+
+            body = asked.plain() | {"dead_gpus": list(dead)}
+            if "topology" in apart:
+                body["topology"] = topology_to_dict(apart["topology"])
+            found = replan_remotely(server, plan, trace, given, body, shown=shown)
+        assert found is not None
+        document, chosen, plans = found
         if output is not None:
-            found.plan.save(output)
-        files = [] if rollout is None else _write_steps(found, rollout, request.engine, layout)
+            chosen.save(output)
+        if rollout is not None:
+            _write_steps(document["steps"], plans, rollout, request.engine, layout)
     if output is not None:
         say(f"Plan written to {output}", "note")
     if rollout is not None:
-        say(f"{len(found.plans)} steps written to {rollout}", "note")
+        say(f"{len(plans)} steps written to {rollout}", "note")
     if as_json:
-        document = found.as_dict()
-        for step, names in zip(document["steps"], files, strict=False):
-            step["files"] = names
         print_json(document)
         return
-    write(replan_text(found))
+    write(replan_text(document))
 
 
-def _topology(asked: Asked, checks: Any) -> dict[str, Any]:
-    """Return the machine that was named by its shorthand or file, read."""
-    text = asked.get("topology")
-    return {} if text is None else {"topology": checks.run(lambda: read_topology(text))}
+def _here(
+    plan: Plan, source: Source, request: ReplanRequest, workers: int | None, shown: Progress
+) -> tuple[dict[str, Any], Plan, list[Plan]]:
+    """Re-plan in this process; return the document, the plan to change to, and the plan after each step."""
+    from solvers import replan as run
+
+    found = run(plan, source, request=request, workers=workers, tell=shown.phase)
+    return found.as_dict(), found.plan, list(found.plans)
 
 
-def _read(path: Path, plan_format: str | None, asked: Asked, ran_on: str | None, known: dict[str, Any]) -> Plan:
+def _given(trace: Path, read: TraceReading, layout: ModelLayout | None, server: str | None) -> Any:
+    """Return the trace, opened; with a service, how it is to be read."""
+    if server is None:
+        return open_planned(trace, read, layout)
+    from api.cli.remote.trace import reading_of
+
+    return reading_of(trace, read, layout)
+
+
+def _running(
+    path: Path, plan_format: str | None, asked: Asked, ran_on: str | None, known: dict[str, Any], server: str | None
+) -> str | Plan:
+    """Read the plan that runs; one that the service has is named by its id."""
     from api.cli.placements import read_placement
     from placement.time import Machine
 
+    if server is not None and is_plan(path):
+        return str(path)
     topology = None
     if ran_on is not None:
-        topology = read_topology(ran_on)
+        topology = machine_of(ran_on, server)
     elif (machine := asked.get("machine")) is not None:
         topology = Machine.parse(machine).topology()
     elif (text := asked.get("topology")) is not None:
-        topology = read_topology(text)
+        topology = machine_of(text, server)
     return read_placement(path, plan_format, topology=topology, **known)
 
 
@@ -134,8 +169,10 @@ def _check_folder(folder: Path | None) -> None:
         raise InputError.of("folder_taken", str(folder), detail, "Name a new or an empty folder for --rollout.")
 
 
-def _write_steps(found: Replan, folder: Path, engine: str | None, model: ModelLayout | None) -> list[list[str]]:
-    """Write the plans of the steps, those that the engine loads, and the list of all; return their names by step."""
+def _write_steps(
+    steps: list[dict[str, Any]], plans: list[Plan], folder: Path, engine: str | None, model: ModelLayout | None
+) -> None:
+    """Write the plan after each step, those that the engine loads, and the list of all; steps get their ``files``."""
     import json
 
     from placement.engines import engine_of
@@ -146,23 +183,18 @@ def _write_steps(found: Replan, folder: Path, engine: str | None, model: ModelLa
     form = None
     if engine is not None and (name := engine_of(engine).engine.export) is not None:
         form = export_named(name)
-    names: list[list[str]] = []
-    for number, plan in enumerate(found.plans, 1):
-        own = f"step-{number:03}.plan.json"
+    for step, plan in zip(steps, plans, strict=True):
+        own = f"step-{step['step']:03}.plan.json"
         plan.save(folder / own)
-        names.append([own])
+        step["files"] = [own]
         if form is not None:
-            engines = f"step-{number:03}.{form.name}{form.suffix}"
+            engines = f"step-{step['step']:03}.{form.name}{form.suffix}"
             try:
                 plan.export(form.name, folder / engines, model=model)
             except InputError as error:
                 say(f"No files for {form.engine}: {error.violations[0].detail}", "warning")
                 form = None
                 continue
-            names[-1].append(engines)
-    steps = found.steps()
-    for step, files in zip(steps, names, strict=True):
-        step["files"] = files
+            step["files"].append(engines)
     text = json.dumps({"format": "moe-placement.rollout", "version": 1, "steps": steps}, indent=1)
     (folder / "rollout.json").write_text(text + "\n")
-    return names

@@ -17,7 +17,7 @@ __all__ = ["solve"]
 
 
 @asks(TraceReading, "reading")
-@asks(Request, without=("model",), defaults={"topology": None})
+@asks(Request, without=("model",))
 def solve(
     trace: shared.TraceArgument,
     asked: Asked,

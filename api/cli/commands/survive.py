@@ -11,7 +11,8 @@ from api.cli import options as shared
 from api.cli.console import Json, print_json, say, write
 from api.cli.declared import Asked, asks
 from api.cli.knobs import OUTPUT, WHAT
-from api.cli.reading import TraceReading, read_topology
+from api.cli.reading import TraceReading
+from api.cli.remote.service import ServerOption, is_plan, machine_of, refuse_options
 from solvers.failures.request import FailureRequest
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def survive(
         Path | None, typer.Option(metavar="DIR", rich_help_panel=OUTPUT, help="Folder for a plan per failing unit.")
     ] = None,
     workers: shared.WorkersOption = None,
+    server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
     """Prove that a plan survives failures, or name the failing set, and prepare plans for what is left.
@@ -49,17 +51,33 @@ def survive(
     from api.report.survive import survive_document, survive_text
     from placement import Plan as APlan
 
+    if server is not None:
+        refuse_options({"--workers": workers})
+    known_there = server is not None and is_plan(plan)
     with Checks() as checks:
         read = reading.build(checks)
         request: Any = asked.build(checks)
-        running: Any = checks.run(lambda: APlan.load(plan))
-        if running is not None and request is not None:
-            topology: Any = checks.run(lambda: _topology(running, request.topology))
+        running: Any = str(plan) if known_there else checks.run(lambda: APlan.load(plan))
+        topology: Any = None
+        if running is not None and request is not None and (request.topology is not None or not known_there):
+            topology = checks.run(lambda: _topology(running, request.topology, server))
         events: Any = None if schedule is None else checks.run(lambda: _events(schedule))
         load: Any = None
-        if trace is not None and read is not None and running is not None:
+        if server is None and trace is not None and read is not None and running is not None:
             load = checks.run(lambda: _load(trace, read, running, workers))
-    found = survive_document(running, topology, request, load, events)
+    if server is None:
+        found = survive_document(running, topology, request, load, events)
+    else:
+        from api.cli.remote.survival import survive_remotely
+        from placement.topology.file import topology_to_dict
+
+        body = asked.plain()
+        if topology is not None:
+            body["topology"] = topology_to_dict(topology)
+        if events is not None:
+            body["schedule"] = [{"at": each.at, each.what: each.number} for each in events]
+        options = read.load_options(None)
+        found = survive_remotely(server, running, trace, options, body, prepared=prepare is not None)
     if prepare is not None:
         found["prepared"] = _write(prepare, found["degraded"], request)
     if as_json:
@@ -72,11 +90,11 @@ def survive(
         say(f"Plan written to {path}", "note")
 
 
-def _topology(plan: Plan, name: str | None) -> Topology:
+def _topology(plan: Plan, name: str | None, server: str | None) -> Topology:
     from placement.replay.choices import recorded_topology
     from traces import InputError
 
-    found = recorded_topology(plan, "/plan") if name is None else read_topology(name)
+    found = recorded_topology(plan, "/plan") if name is None else machine_of(name, server)
     if found is None:
         detail = "The plan does not record the topology that it was made for."
         raise InputError.of("topology_unknown", "/topology", detail, "Give one, 4x8 for instance.")

@@ -70,8 +70,8 @@ def refuse_options(given: Mapping[str, object]) -> None:
 
 
 def is_plan(text: str | Path) -> bool:
-    """Whether this is the id of a plan of a service, rather than a file."""
-    return re.fullmatch(r"plan_[0-9a-f]{32}", str(text)) is not None
+    """Whether this is the id of a plan, or of a re-plan, of a service, rather than a file."""
+    return re.fullmatch(r"(re)?plan_[0-9a-f]{32}", str(text)) is not None
 
 
 def named_plan(text: str | Path, option: str) -> str:

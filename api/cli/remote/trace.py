@@ -8,9 +8,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from api.cli.reading import TraceReading
     from api.client import Client
+    from traces import ModelLayout
 
-__all__ = ["send_trace"]
+__all__ = ["is_trace", "reading_of", "send_trace"]
+
+
+def is_trace(text: str | Path) -> bool:
+    """Whether this is the id of a trace of a service, rather than a file."""
+    return re.fullmatch(r"sha256:[0-9a-f]{64}", str(text)) is not None
+
+
+def reading_of(trace: Path, read: TraceReading, model: ModelLayout | None) -> dict[str, Any]:
+    """Return how to read a trace, with what its model says of it: layers are told by number, as any service takes them.
+
+    Raises
+    ------
+    InputError
+        If the file can't be read, or does not fit the model.
+    """
+    from api.cli.reading import open_planned
+    from traces import Profile
+
+    known = read.load_options(None)
+    if model is None or is_trace(trace):
+        return known
+    opened = open_planned(trace, read, model)
+    if isinstance(opened, Profile):
+        return known
+    said = {"layer_ids": opened.layer_ids.tolist(), "num_experts": model.num_experts, "top_k": model.top_k}
+    return said | {name: value for name, value in known.items() if value is not None}
 
 
 def send_trace(service: Client, trace: Path, reading: Mapping[str, Any], *, name: str | None = None) -> str:
@@ -33,7 +61,7 @@ def send_trace(service: Client, trace: Path, reading: Mapping[str, Any], *, name
     from traces import InputError
 
     known = _reading(reading)
-    if re.fullmatch(r"sha256:[0-9a-f]{64}", str(trace)):
+    if is_trace(trace):
         if known:
             detail = "A trace of the service was read when it was uploaded."
             raise InputError.of("trace_known", f"/{next(iter(known))}", detail, "Leave it out, or give the file.")

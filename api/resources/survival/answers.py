@@ -17,3 +17,6 @@ class SurvivalAnswer(BaseModel):
         description="For each unit that may fail: experts that are lost, whether a plan is left, and what is loaded; "
         "with `plans`, that plan, a plan file's content."
     )
+    schedule: list[dict[str, Any]] | None = Field(
+        default=None, description="After each event of the schedule; null without one."
+    )

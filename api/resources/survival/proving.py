@@ -19,6 +19,7 @@ from api.store.tenant import TenantStore
 from placement import Plan, Topology
 from placement.replay.choices import recorded_topology
 from solvers.failures.request import FailureRequest
+from solvers.failures.schedule import FailureEvent, events_of
 from traces import InputError, Profile, Violations
 
 __all__ = ["SurvivalTask", "proof", "survival_task"]
@@ -32,6 +33,7 @@ class SurvivalTask:
     plan: Plan
     topology: Topology
     trace: StoredTrace | None
+    events: tuple[FailureEvent, ...] | None
     plans: bool
 
 
@@ -54,14 +56,21 @@ def survival_task(body: SurvivalBody, settings: Settings, store: TenantStore) ->
         found.extend(error)
     if plan is not None and trace is not None:
         _check_trace(plan, trace.facts, found)
-    said = body.model_dump(exclude_unset=True, exclude={"plan", "trace", "plans", *KEPT})
+    events = None
+    if body.schedule is not None:
+        try:
+            events = events_of([each.model_dump(exclude_none=True) for each in body.schedule])
+        except InputError as error:
+            found.extend(error)
+    said = body.model_dump(exclude_unset=True, exclude={"plan", "trace", "schedule", "plans", *KEPT})
     request: FailureRequest | None = build(FailureRequest, said, "", found)
     found.raise_if_any()
     assert plan is not None
     assert topology is not None
     assert request is not None
     stored = None if trace is None else StoredTrace.of(settings, trace)
-    return SurvivalTask(request=request, plan=plan, topology=topology, trace=stored, plans=body.plans), trace
+    task = SurvivalTask(request=request, plan=plan, topology=topology, trace=stored, events=events, plans=body.plans)
+    return task, trace
 
 
 def _topology(body: SurvivalBody, plan: Plan | None) -> Topology | None:
@@ -92,7 +101,7 @@ def proof(task: SurvivalTask, _: int) -> dict[str, Any]:
     if task.trace is not None:
         source = task.trace.open()
         load = (source if isinstance(source, Profile) else Profile.of(source)).load
-    found = survive_document(task.plan, task.topology, task.request, load)
+    found = survive_document(task.plan, task.topology, task.request, load, task.events)
     for each in found["degraded"]:
         plan = each.pop("plan")
         if task.plans:

@@ -70,10 +70,13 @@ class Layer:
         E, G, S, N = problem.num_experts, problem.num_gpus, problem.num_slots, topology.num_nodes
         ids = np.ascontiguousarray(sample.topk_ids[: ground.tokens, layer])
         n = len(ids)
+        # Read-only, as the rows of what was pickled are: for the other kind, all loops would be compiled once more.
+        rows = sample.rows[:n]
+        rows.flags.writeable = False
         assignments, words = int((ids >= 0).sum()), -(-n // 64)
         start, middle, member = np.zeros(E + 1, np.int64), np.zeros(E, np.int64), np.zeros((E + 1, words), np.uint64)
         token, residue = np.zeros(assignments, np.int64), np.zeros(assignments, np.int64)
-        gather(ids, sample.rows[:n], layer, start, middle, token, residue, member)
+        gather(ids, rows, layer, start, middle, token, residue, member)
         distinct, top_k = objective.dedup != "none", ids.shape[1]
         shares, deviations, moments = ground.shares, problem.load_deviations, problem.home_moments
         by_load = np.argsort(problem.relative_load[layer], kind="stable")
@@ -91,7 +94,7 @@ class Layer:
             residue=residue,
             member=member,
             most_saved=ground.most_saved,
-            rows=sample.rows[:n],
+            rows=rows,
             home=ground.homes,
             load=problem.relative_load[layer],
             covariance=covariance,
