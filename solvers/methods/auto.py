@@ -150,7 +150,7 @@ def _is_hard(problem: Problem) -> bool:
     objective, nodes = problem.objective, problem.topology.num_nodes
     dispatched = objective.execution == "dispatch" and objective.dedup != "none"
     blocks = nodes if nodes > 1 else problem.num_gpus
-    return bool(_is_large(problem) and dispatched and problem.spare_replicas and blocks > 2)
+    return _is_large(problem) and dispatched and problem.spare_replicas > 0 and blocks > 2
 
 
 def search_share(seconds: float | None) -> float:
