@@ -106,6 +106,14 @@ def test_optimum_of_chains_with_replicas(seed: int, grid: str, loads: str, place
     check(Problem(profile(seed), topology, slots, Objective(**weights), constraints))
 
 
+@pytest.mark.parametrize("seed", [46, 47])
+def test_no_optimum_is_cut_off_where_loads_have_large_coefficients(seed: int) -> None:
+    """CP-SAT 9.15 with its presolve proves a bound above these optima."""
+    (topology, slots), weights = GRIDS["1x2"], dict(LOADS["all"])
+    constraints = Constraints(load_cap=weights.pop("load_cap"), **PLACES["forbidden"])
+    check(Problem(profile(seed), topology, slots, Objective(**weights), constraints))
+
+
 @pytest.mark.parametrize(("grid", "policy"), [("1x2", "same_gpu"), ("two_nodes", "same_node")])
 def test_variance_by_homes_is_proven_too(grid: str, policy: ReplicaPolicy) -> None:
     """Homes drawn per sequence sway the loads of replicas: a cap on a quantile is exact at the optimum."""
