@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 from api.cli.knobs import knobs_of
 from api.cli.reading import TraceReading
 from solvers.advising.request import AdviceRequest
+from solvers.failures.request import FailureRequest
+from solvers.grouping.request import GroupRequest
+from solvers.mixtures.request import MixtureRequest
+from solvers.policies.request import PolicyRequest
 from solvers.replanning.request import ReplanRequest
 from solvers.request import FrontRequest, Request
 from solvers.residency.request import ResidencyRequest
@@ -44,7 +48,7 @@ QUOTED = re.compile(r"`(\w+)=?`")
 ASSIGNED = re.compile(r"\b(\w+)=(?![\w'\"\[{])")
 # A choice in quotes: those whose words are declared, and an engine to name. What somebody typed is told as it is.
 CHOSEN = re.compile(
-    r"(?<!no )\b(execution|dedup|ownership|replica_policy|load_groups|against|engine)[ =]['\"]([\w:-]+)['\"]"
+    r"(?<!no )\b(execution|dedup|ownership|replica_policy|load_groups|against|over|engine)[ =]['\"]([\w:-]+)['\"]"
 )
 BARE = re.compile(r"(?<![\w/.`-])[a-z]+(?:_[a-z]+)+\b(?!\.?[\w/(])")
 
@@ -52,7 +56,8 @@ BARE = re.compile(r"(?<![\w/.`-])[a-z]+(?:_[a-z]+)+\b(?!\.?[\w/(])")
 @cache
 def _flags() -> tuple[dict[str, str], dict[str, str]]:
     """Return the flags by JSON pointer, and by the name of the parameter."""
-    kinds = (ReplanRequest, ResidencyRequest, AdviceRequest, FrontRequest, Request, TraceReading)
+    later = (FailureRequest, GroupRequest, MixtureRequest, PolicyRequest, ReplanRequest, ResidencyRequest)
+    kinds = (*later, AdviceRequest, FrontRequest, Request, TraceReading)
     knobs = tuple(knob for kind in kinds for knob in knobs_of(kind))
     pointers = {f"/{'/'.join(knob.path)}": knob.flag for knob in knobs}
     names = OWN | {knob.path[-1]: knob.flag for knob in knobs}

@@ -18,6 +18,8 @@ from api.resources.evaluation_body import EvaluationBody
 from api.resources.evaluations.answers import CountsEvaluation, Evaluation, ReplayAnswer
 from api.resources.findings.answers import FindingsResource
 from api.resources.fronts.answers import FrontResource
+from api.resources.mixtures.answers import MixtureResource
+from api.resources.mixtures.body import MixtureBody
 from api.resources.plans.answers import PlanResource, PlanSummary
 from api.resources.reading import ImportBody, UploadBody
 from api.resources.replans.answers import ReplanResource
@@ -243,6 +245,10 @@ class Client:
     def simulate(self, body: SimulationBody) -> SimulationResource:
         """Ask what policies would have taken on a series or a trace, and wait for the answer."""
         return self._finished(SimulationResource, "/v1/simulations", body)
+
+    def mixture(self, body: MixtureBody) -> MixtureResource:
+        """Ask for one plan for several domains, and wait for the answer."""
+        return self._finished(MixtureResource, "/v1/mixtures", body)
 
     def survive(self, body: SurvivalBody) -> SurvivalAnswer:
         """Prove what a plan survives, or name the failing set."""

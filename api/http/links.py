@@ -18,6 +18,7 @@ MAKERS = {
     ("post", "/v1/fronts"): "front_id",
     ("post", "/v1/replans"): "replan_id",
     ("post", "/v1/simulations"): "simulation_id",
+    ("post", "/v1/mixtures"): "mixture_id",
     ("post", "/v1/keys"): "key_id",
 }
 MADE = ("200", "201", "202")

@@ -14,7 +14,9 @@ __all__ = ["group_text"]
 
 def group_text(found: RequestGroups) -> str:
     """Return a line per way: hop cost of an assignment on held-out requests, interval, balance."""
+    timed = found.rows[0].step_ms is not None
     header = ["way", "hops\nheld out", "95 %\ninterval", "above joint\n95 % interval", "max/mean\nload"]
+    header += ["step\nms"] if timed else []
     rows = [
         [
             row.name,
@@ -22,6 +24,7 @@ def group_text(found: RequestGroups) -> str:
             f"{row.low:.4f} to {row.high:.4f}",
             "" if row is found.rows[0] else f"{row.above_low:+.4f} to {row.above_high:+.4f}",
             f"{row.imbalance:.3f}",
+            *([] if row.step_ms is None else [f"{row.step_ms:.4g}"]),
         ]
         for row in found.rows
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.resources.schemas import PlanFile
@@ -13,7 +13,16 @@ from placement import Plan
 from traces import InputError, Violations
 from traces.model.presets import load_model, preset_names
 
-__all__ = ["check_model", "kind_of", "known_plan", "plan_content", "plan_of", "plan_text_named", "trace_named"]
+__all__ = [
+    "check_model",
+    "kind_of",
+    "known_plan",
+    "plan_content",
+    "plan_of",
+    "plan_text_named",
+    "trace_named",
+    "traces_named",
+]
 
 
 def trace_named(store: TenantStore, named: str, found: Violations) -> TraceRow | None:
@@ -22,6 +31,16 @@ def trace_named(store: TenantStore, named: str, found: Violations) -> TraceRow |
     if trace is None:
         found.add("unknown_trace", "/trace", f"There is no trace {named}.", "Upload it with POST /v1/traces.")
     return trace
+
+
+def traces_named(store: TenantStore, named: Sequence[str], found: Violations) -> list[TraceRow]:
+    """Return the traces that the body names several of, without those that there are none of, which are violations."""
+    rows = [store.traces.get(trace_id) for trace_id in named]
+    for number, (trace_id, row) in enumerate(zip(named, rows, strict=True)):
+        if row is None:
+            remedy = "Upload it with POST /v1/traces."
+            found.add("unknown_trace", f"/traces/{number}", f"There is no trace {trace_id}.", remedy)
+    return [row for row in rows if row is not None]
 
 
 def plan_content(store: TenantStore, named: str | PlanFile, place: str, found: Violations) -> Mapping[str, Any] | None:

@@ -10,6 +10,7 @@ import numpy as np
 from api.jobs.attempts import Attempt, Job, Outcome, run_attempt
 from api.report.summary import summary_text
 from api.resources.fronts.searching import search_front
+from api.resources.mixtures.mixing import find_mixture
 from api.resources.plans.searching import search_plan
 from api.resources.replans.replanning import make_replan
 from api.resources.requests import request_of
@@ -21,7 +22,13 @@ from traces import load
 __all__ = ["run_search", "warm_up"]
 
 WARM_UP_S = 10.0
-KINDS = {"plan": search_plan, "front": search_front, "replan": make_replan, "simulation": run_simulation}
+KINDS = {
+    "plan": search_plan,
+    "front": search_front,
+    "replan": make_replan,
+    "simulation": run_simulation,
+    "mixture": find_mixture,
+}
 
 
 def run_search(job: Job) -> Outcome:

@@ -35,6 +35,7 @@ from api.resources.evaluations import routes as evaluations
 from api.resources.findings import routes as findings
 from api.resources.fronts import routes as fronts
 from api.resources.keys import routes as keys
+from api.resources.mixtures import routes as mixtures
 from api.resources.operations import routes as operations
 from api.resources.page import routes as page
 from api.resources.plans import routes as plans
@@ -96,7 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     services = service.services
     app.state.service, app.state.services, app.state.access = service, services, service.access
     looks = (affinity, findings, score)
-    queued = (plans, fronts, replans, simulations)
+    queued = (plans, fronts, replans, simulations, mixtures)
     studies = (evaluations, advice, residency, survival)
     # Routes are tried in this order; those of what is queued are asked most, again and again until it is there.
     for resource in (*queued, traces, uploads, series, topologies, *looks, *studies, catalogue):

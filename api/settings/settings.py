@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     )
     tenant_open_uploads: int = Field(default=32, ge=1, description="Uploads in parts that a tenant may have begun.")
     tenant_active_plans: int = Field(
-        default=100, ge=1, description="Plans, fronts, re-plans and simulations of a tenant that may wait or run."
+        default=100, ge=1, description="Jobs of a tenant, of any kind, that may wait or run."
     )
     tenant_series: int = Field(default=100, ge=1, description="Series of traces that a tenant may keep.")
     keep_days: float | None = Field(

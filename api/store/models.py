@@ -29,6 +29,7 @@ __all__ = [
     "metadata",
     "plan_documents",
     "plan_events",
+    "plan_traces",
     "plans",
     "series",
     "series_windows",
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
-KINDS = ("plan", "front", "replan", "simulation")
+KINDS = ("plan", "front", "replan", "simulation", "mixture")
 
 metadata = MetaData(
     naming_convention={
@@ -101,7 +102,7 @@ series_windows = Table(
     Column("drift", JSON(none_as_null=True)),  # from the windows before; null for the first
 )
 
-# Everything that a worker runs: plans, and fronts, which are made of many; re-plans, and simulations of policies.
+# Everything that a worker runs: plans, and fronts, which are made of many; re-plans, simulations of policies, mixtures.
 plans = Table(
     "plans",
     metadata,
@@ -153,6 +154,15 @@ plan_documents = Table(
     Column("start", Text),  # plan file to start from, as it was when the plan was asked for
     Column("plan", Text),  # plan file of the best plan so far; of a front, its points
     Column("summary", Text),
+)
+
+# The traces of what needs several, such as those of a mixture's domains, in order.
+plan_traces = Table(
+    "plan_traces",
+    metadata,
+    Column("plan_id", ForeignKey("plans.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("trace_seq", ForeignKey("traces.seq", ondelete="CASCADE"), nullable=False, index=True),
 )
 
 # What happened to a plan, one row per revision, so that a client that was away can be told all it missed.

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from api.store.database import Database
 from api.store.events import EVENT_COLUMNS, record_events
 from api.store.labels import tagged
-from api.store.models import idempotency_keys, plan_documents, plans, traces
+from api.store.models import idempotency_keys, plan_documents, plan_traces, plans, traces
 from api.store.models import series as series_table
 from api.store.pages import page_of
 from api.store.rows import ACTIVE, ConflictError, Created, PlanRow, SeriesRow
@@ -24,7 +24,7 @@ PLAN_COLUMNS = [column for column in plans.columns if column.name not in HIDDEN]
 
 
 class Plans:
-    """Plans, fronts, re-plans and simulations of one tenant, which `kind` tells apart.
+    """Plans, fronts, re-plans, simulations and mixtures of one tenant, which `kind` tells apart.
 
     Nothing of others can be read or changed through it.
 
@@ -50,6 +50,7 @@ class Plans:
         replaces: str | None = None,
         series: SeriesRow | None = None,
         series_length: int | None = None,
+        traces_of: Sequence[str] = (),
         key: str | None = None,
         body_hash: str = "",
         key_age_s: float = 86_400.0,
@@ -66,7 +67,7 @@ class Plans:
         max_active : int, optional
             Of this tenant, running ones included.
         kind : str
-            ``plan``, ``front``, ``replan`` or ``simulation``.
+            ``plan``, ``front``, ``replan``, ``simulation`` or ``mixture``.
         tags : sequence of str
         start : str, optional
             Plan file to start from, or that runs.
@@ -74,6 +75,8 @@ class Plans:
             Id of the plan that this one is to replace.
         series : SeriesRow, optional
             In place of a trace, with the number of its windows.
+        traces_of : sequence of str
+            In place of a trace: the ids of several, in order.
         key : str, optional
             Idempotency key; the same key and `body_hash` give the plan of the first request.
         key_age_s : float
@@ -84,7 +87,7 @@ class Plans:
         Raises
         ------
         ConflictError
-            ``idempotency-key-reused``, ``queue-full``, ``quota-exceeded``; ``not-found`` if trace or series have gone.
+            ``idempotency-key-reused``, ``queue-full``, ``quota-exceeded``; ``not-found`` if traces or series have gone.
         """
         now = time.time()
         with self.database.write() as connection:
@@ -94,6 +97,7 @@ class Plans:
                 mine = (idempotency_keys.c.tenant == self.tenant) & (idempotency_keys.c.key == key)
                 connection.execute(delete(idempotency_keys).where(mine))  # it is too old: the key is used anew
             trace_seq = self._trace_seq(connection, request.get("trace"))
+            others = [self._trace_seq(connection, trace_id) for trace_id in traces_of]
             if series is not None:
                 there = select(series_table.c.seq).where(series_table.c.seq == series.seq)
                 if connection.execute(there).first() is None:
@@ -131,6 +135,9 @@ class Plans:
             }
             record_events(connection, connection.execute(insert(plans).values(values).returning(*EVENT_COLUMNS)).all())
             connection.execute(insert(plan_documents).values(plan_id=plan_id, start=start))
+            if others:
+                named = [{"plan_id": plan_id, "number": n, "trace_seq": seq} for n, seq in enumerate(others)]
+                connection.execute(insert(plan_traces), named)
             if key is not None:
                 values = {"tenant": self.tenant, "key": key, "body_hash": body_hash, "plan_id": plan_id}
                 connection.execute(insert(idempotency_keys).values({**values, "created_at": now}))

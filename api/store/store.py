@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, delete, func, select
 
 from api.store.database import Database
-from api.store.models import idempotency_keys, plans, series, series_windows, traces, uploads
+from api.store.models import idempotency_keys, plan_traces, plans, series, series_windows, traces, uploads
 from api.store.rows import ACTIVE, Totals
 from api.store.tenant import TenantStore
 
@@ -57,7 +57,9 @@ class Store:
     def drop_traces(self, before: float) -> list[str]:
         """Delete traces that came before a time and have neither plans nor series; return their ids."""
         planned = select(plans.c.seq).where(plans.c.trace_seq == traces.c.seq).exists()
-        used = planned | select(series_windows.c.number).where(series_windows.c.trace_seq == traces.c.seq).exists()
+        named = select(plan_traces.c.number).where(plan_traces.c.trace_seq == traces.c.seq).exists()
+        seen = select(series_windows.c.number).where(series_windows.c.trace_seq == traces.c.seq).exists()
+        used = planned | named | seen
         with self.database.write() as connection:
             found = connection.execute(
                 select(traces.c.seq, traces.c.id).where(traces.c.created_at < before, ~used)

@@ -30,7 +30,7 @@ class TenantStore:
     series : SeriesStore
         Traces in time.
     plans : Plans
-        Plans, fronts, re-plans and simulations.
+        Plans, fronts, re-plans, simulations and mixtures.
     topologies : Topologies
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select
 
 from api.store.kept import Kept, Named
-from api.store.models import plans, series, series_windows, traces, uploads
+from api.store.models import plan_traces, plans, series, series_windows, traces, uploads
 from api.store.rows import ACTIVE, ConflictError, TraceRow, UploadRow
 
 __all__ = ["Traces", "Uploads"]
@@ -66,7 +66,9 @@ class Traces(Named[TraceRow]):
             row = self._row(connection, trace_id)
             if row is None:
                 return False
-            using = select(func.count()).where(plans.c.trace_seq == row.seq, plans.c.status.in_(ACTIVE))
+            named = select(plan_traces.c.plan_id).where(plan_traces.c.trace_seq == row.seq)
+            needed = (plans.c.trace_seq == row.seq) | plans.c.id.in_(named)
+            using = select(func.count()).where(needed, plans.c.status.in_(ACTIVE))
             if count := connection.execute(using).scalar_one():
                 raise ConflictError("trace-in-use", f"{count} queued or running plan(s) need the trace.")
             having = select(series.c.id).join(series_windows).where(series_windows.c.trace_seq == row.seq)

@@ -14,6 +14,7 @@ from placement.time.collectives import OF_DATA_SHEET, VECTOR_BYTES, everywhere_m
 from placement.time.model import TimeModel
 
 __all__ = [
+    "FOR_EXPERTS",
     "Alternative",
     "all_gather",
     "data_parallel",

@@ -128,8 +128,8 @@ class Constraints:
         No slot stays empty: those that a search leaves over are filled with replicas of the busiest experts. None: as
         the engine wants it.
     survive : Survive or None
-        What may fail without an expert being lost: a rule for each layer. Not beside pins, exclusions, groups or a
-        budget of replicas.
+        What may fail without an expert being lost: a rule for each layer. Not beside a budget of replicas, nor groups
+        where nodes fail.
     """
 
     load_cap: Annotated[

@@ -25,12 +25,15 @@ def check_survive(sizes: Sizes, found: Violations) -> None:
     if not _in_range(asked, found):
         return
     constraints = sizes.constraints
-    beside = [name for name in ("pins", "forbidden", "groups") if getattr(constraints, name)]
     if sizes.replica_budget is not None:
-        beside.append("extra_bytes" if constraints.extra_replicas is None else "extra_replicas")
-    for name in beside:
-        detail = f"What is to survive can't be combined with {name} yet."
-        found.add("survive_beside", f"/constraints/{name}", detail, "Leave one of the two out.")
+        beside = "extra_bytes" if constraints.extra_replicas is None else "extra_replicas"
+        detail = f"What is to survive asks for copies in every layer, and {beside} takes them from some."
+        found.add("survive_beside", f"/constraints/{beside}", detail, "Leave one of the two out.")
+    nodes = asked.unit == "nodes" or (asked.unit == "links" and sizes.topology.num_nodes > 1)
+    if constraints.groups and nodes and asked.lost == 0:
+        detail = "A group keeps all copies of its experts on one node, which takes them along when it fails."
+        remedy = "Leave one of the two out, or allow the loss of a group's experts: lost=N."
+        found.add("survive_beside", "/constraints/groups", detail, remedy)
     name = domain_name(sizes.topology, asked.unit)
     domains = len(np.unique(failure_domains(sizes.topology, asked.unit)))
     if domains <= asked.failures:

@@ -8,7 +8,7 @@ from placement import Plan
 from placement.advice.judging import Gain, judge_gain, verdict_of
 from placement.advice.stalling import stall_s
 from placement.advice.timing import PlanOnPasses
-from placement.advice.without_ep import Alternative
+from placement.advice.without_ep import FOR_EXPERTS, Alternative, fits, weights_gb
 from placement.time import TimeModel
 from solvers.advising.advice import Advice
 from solvers.advising.reasons import reasons_of
@@ -68,7 +68,7 @@ def advice_of(change: Change, alternatives: tuple[Alternative, ...], notes: tupl
     gain, time, sample, found = change.gain, change.held.time, change.held.sample, change.found
     choices = len(sample.tokens) * change.trace.top_k / change.trace.num_experts
     verdict = verdict_of(gain, sample.sequences if change.held_out else 0, choices)
-    notes = (*notes, *_layers_note(time, change.trace))
+    notes = (*_memory_note(time, change.running, found), *notes, *_layers_note(time, change.trace))
     moved = float((change.running.physical_to_logical_map != found.physical_to_logical_map).mean())
     return Advice(
         verdict=verdict,
@@ -102,3 +102,16 @@ def _layers_note(time: TimeModel, trace: Trace) -> tuple[str, ...]:
     if trace.num_layers == whole:
         return ()
     return (f"The step is of the {trace.num_layers} MoE layers that were recorded; {time.model.name} has {whole}.",)
+
+
+def _memory_note(time: TimeModel, running: Plan, found: Plan) -> tuple[str, ...]:
+    """Say of the plan that runs, or else of the one that was found, that its weights don't fit: it can't run so."""
+    for plan, what in ((running, "the plan that runs"), (found, "the plan that was found")):
+        gb = weights_gb(time, plan.slots_per_gpu)
+        if not fits(time, gb):
+            least = min(gpu.memory_gb for gpu in time.machine.gpus)
+            return (
+                f"Under {what}, experts take {gb:.0f} GB of a GPU in {time.weight_dtype}, and of its {least:.0f} GB "
+                f"{FOR_EXPERTS:.0%} are theirs at most: it can't run so. Check `machine` and `weight_dtype`.",
+            )
+    return ()

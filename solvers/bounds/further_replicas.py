@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from solvers.bounds.kernels.draws import MOST_DRAWN
+from solvers.bounds.draws import MOST_DRAWN
 
 __all__ = ["further_gains", "met_by_further_replicas", "most_more", "most_together"]
 
@@ -75,7 +75,7 @@ def further_gains(falling: Array, pairs: Array, by_home: Array | None, drawn: Ar
     by_home : (E, B) float64 or None
         Pairs of an expert's tokens by home; None where a token may use another replica than that of its home's block.
     drawn : (E, MOST_DRAWN + 1, 2) float64
-        As `most_above_even` sets it; infinite where it has not, or tokens don't draw.
+        As `Draws.above_even` sets it; infinite where it has not, or tokens don't draw.
     slots, spare : int
         Of a block, and replicas beyond one of each expert.
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.cost.bounds import Level
+from solvers.bounds.draws import MOST_DRAWN, Draws
 from solvers.bounds.further_replicas import further_gains, met_by_further_replicas, most_more, most_together
-from solvers.bounds.kernels.draws import MOST_DRAWN, draws_of, most_above_even
 from solvers.bounds.kernels.prices import home_prices
 from solvers.bounds.kernels.representatives import choose_representatives
 from solvers.bounds.kernels.spare_replicas import share_out
@@ -55,6 +55,8 @@ class LayerMessages(Game):
         them at home, number ``drawn % r``.
     nearest : bool
         Whether a token uses a replica in its home's block if there is one.
+    node_of_block : (blocks,) integers, optional
+        Where tokens draw among the replicas in their home's node, if there are any.
     """
 
     def __init__(
@@ -67,12 +69,23 @@ class LayerMessages(Game):
         rows: LoadRows | None = None,
         drawn: npt.NDArray[np.uint64] | None = None,
         nearest: bool = False,
+        node_of_block: npt.NDArray[np.integer[Any]] | None = None,
     ) -> None:
         # One type each, for which the loop is compiled once.
         self._ids, self._homes = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(homes, np.int64)
         self._experts, self._level, self._spare = num_experts, level, spare
-        self._draws = draws_of(drawn) if drawn is not None and spare else None
         self._nearest, self._taken = nearest, np.zeros(num_experts, np.int64)
+        self._draws: Draws | None = None
+        if drawn is not None and spare:
+            self._draws = Draws(
+                self._ids,
+                self._homes,
+                drawn,
+                level.blocks,
+                level.room,
+                told_apart=self._homes_apart,
+                node_of_block=node_of_block,
+            )
         self._above_even = np.full((num_experts, MOST_DRAWN + 1, 2), np.inf)
         self._at_home = np.full((num_experts, level.blocks), 1 / level.blocks)
         places = self.places_for(level)
@@ -180,23 +193,7 @@ class LayerMessages(Game):
             unknown = np.flatnonzero((self._taken > 0) & np.isinf(self._above_even[:, 0, 0]))
             if self._draws is None or not len(unknown):
                 return first + further
-            self._count_draws(unknown)
-
-    def _count_draws(self, experts: npt.NDArray[np.intp]) -> None:
-        """Find out what the draws of some experts are above even at most."""
-        assert self._draws is not None
-        blocks = self._level.blocks if self._homes_apart else 1
-        most_above_even(
-            self._ids,
-            self._homes,
-            self._draws,
-            self.choice[3],
-            self._pairs,
-            blocks,
-            self._level.room - 1,
-            experts,
-            self._above_even,
-        )
+            self._draws.above_even(self.choice[3], self._pairs, unknown, self._above_even)
 
     def _further_gains(self) -> Array:
         """Return what further replicas bring, with draws as they were when they were counted last."""

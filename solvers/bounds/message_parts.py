@@ -25,6 +25,7 @@ MOST_STEPS = 600  # as many as the longest windows of a chain get; most parts se
 # Of a token's experts that are looked at in the time of an entry of the matrix; chosen
 # by trial.
 PAIRS_PER_ENTRY = 12
+MOST_NODES = 2  # of four, each has too few tokens: less is proven than without their draws; chosen by trial
 SMALL = 128  # rows of a matrix whose steps take a millisecond
 
 
@@ -125,8 +126,17 @@ class DispatchBound:
             sample = problem.profile.sample
             assert sample is not None
             drawn = fair_hashes(ids, sample.rows, part.layer) if _is_drawn(problem, level) else None
-            nearest = _is_nearest(problem, level)
-            game = LayerMessages(ids, homes, problem.num_experts, level, self._spare, rows, drawn, nearest)
+            game = LayerMessages(
+                ids,
+                homes,
+                problem.num_experts,
+                level,
+                self._spare,
+                rows,
+                drawn,
+                _is_nearest(problem, level),
+                _drawn_within(problem, level),
+            )
         else:
             game = TwoHomes(ids, homes, problem.num_experts, level.room)
         self.found(part, game.value)
@@ -146,8 +156,19 @@ class DispatchBound:
 
 
 def _is_drawn(problem: Problem, level: Level) -> bool:
-    """Whether a token without a replica in its home's block draws one of all replicas of its expert."""
-    return problem.objective.replica_policy != "same_node" or _of_whole_nodes(problem, level)
+    """Whether a token without a replica in its home's block draws one: of all, or of those in its home's node."""
+    if problem.objective.replica_policy != "same_node" or _of_whole_nodes(problem, level):
+        return True
+    return level.blocks == problem.num_gpus and problem.topology.num_nodes <= MOST_NODES
+
+
+def _drawn_within(problem: Problem, level: Level) -> npt.NDArray[np.int64] | None:
+    """Return the node of each block where tokens draw among the replicas in their home's node, if there are any."""
+    if problem.objective.replica_policy != "same_node" or _of_whole_nodes(problem, level):
+        return None
+    node = np.zeros(level.blocks, np.int64)
+    node[level.block_of_gpu] = problem.topology.node_of_gpu
+    return node
 
 
 def _is_nearest(problem: Problem, level: Level) -> bool:

@@ -18,8 +18,9 @@ def check_survival(problem: Problem, start: Plan | None, against: Against, found
     """Record what is to survive where it can't be weighed, and what is missing or too much where it is weighed."""
     asked = problem.constraints.survive
     if against == "bytes_moved" and asked is not None:
-        detail = "Few moves are searched for with pins, beside which what is to survive is not supported yet."
-        found.add("survive_beside", "/constraints/survive", detail, "Leave it out, or weigh against something else.")
+        detail = "Few moves are searched for by pinning all that stays, which may leave no room for what is to survive."
+        remedy = "Leave it out, weigh against something else, or ask `replan`, which keeps it."
+        found.add("survive_beside", "/constraints/survive", detail, remedy)
     if against != "survival":
         return
     if asked is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from solvers.grouping.bound import least_hops
 from solvers.grouping.request import GroupRequest
 from solvers.grouping.search import grouped, hops_to_gpus, placed, together
 from solvers.grouping.signatures import Signatures, signatures_of
+from solvers.grouping.timing import step_ms
 from solvers.source import open_source
 from traces import InputError, Profile, Trace
 from traces.support.content import ByContent
@@ -47,6 +48,8 @@ class GroupRow:
         95 % interval of how far it is above ``joint``, on the same draws.
     imbalance : float
         Largest GPU load over the mean, mean over layers.
+    step_ms : float or None
+        Mean time of a forward pass, where machine and model are known.
     """
 
     name: str
@@ -56,6 +59,7 @@ class GroupRow:
     above_low: float
     above_high: float
     imbalance: float
+    step_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -97,10 +101,17 @@ class RequestGroups(Shown, ByContent):
         ours, rest = self.rows[0], self.rows[1:]
         other = min(rest, key=lambda row: row.hops)
         if other.above_low <= 0:
-            return f"Together they are ahead of {other.name!r} by less than the noise of the held-out requests."
-        return (
-            f"Together they take {1 - ours.hops / other.hops:.1%} fewer hops than {other.name!r} on held-out requests."
-        )
+            told = f"Together they are ahead of {other.name!r} by less than the noise of the held-out requests."
+        else:
+            saved = 1 - ours.hops / other.hops
+            told = f"Together they take {saved:.1%} fewer hops than {other.name!r} on held-out requests."
+        timed = [(row.step_ms, row.name) for row in self.rows if row.step_ms is not None]
+        if not timed or ours.step_ms is None:
+            return told
+        fastest, name = min(timed)
+        if name == ours.name:
+            return f"{told} Their steps are the fastest as well, {fastest:.4g} ms."
+        return f"{told} But a step takes {ours.step_ms:.4g} ms, and {fastest:.4g} ms under {name!r}."
 
     def _shown(self) -> tuple[str, Facts]:
         rows = {row.name: f"{row.hops:.4f} ({row.low:.4f} to {row.high:.4f})" for row in self.rows}
@@ -148,7 +159,7 @@ def group_requests(
     tell : callable, optional
         Called with what is done.
     **asked
-        Fields of `GroupRequest`: slots_per_gpu, restarts, hold_out, seed.
+        Fields of `GroupRequest`: machine, model, slots_per_gpu, restarts, hold_out, seed and others.
 
     Raises
     ------
@@ -156,14 +167,12 @@ def group_requests(
         If the trace or the request breaks a rule.
     """
     if request is None:
-        if topology is None:
-            detail = "A plan needs a machine."
-            raise InputError.of("topology_missing", "/topology", detail, "Give one, such as '1x8' or '4x8'.")
         check_names(asked, GroupRequest, "a grouping")
         request = GroupRequest(topology=topology, **asked)
     elif topology is not None or asked:
         detail = "A request says everything already."
         raise InputError.of("request_twice", "/request", detail, "Give the request or its fields, not both.")
+    time = request.time_model()  # a machine that is not known is told before a long trace is read
     trace = source if isinstance(source, Trace) else open_source(source)
     if not isinstance(trace, Trace):
         detail = "Counts do not say what one request uses."
@@ -192,6 +201,15 @@ def group_requests(
         "neither": (in_order, False),
     }
     expert = np.tile(np.arange(trace.num_experts), (len(joint.gpu), 1))
+    rows, workers = _rows(problem, held, plans, request.seed)
+    if time is not None:
+        tell("timing")
+        phase = request.phase or "decode"
+        rows = tuple(
+            replace(row, step_ms=step_ms(time, phase, problem.plan(table), trace, held, workers[row.name]))
+            for row in rows
+            for table in [pack(expert, plans[row.name][0], machine.num_gpus, slots)]
+        )
     return RequestGroups(
         plan=problem.plan(pack(expert, joint.gpu, machine.num_gpus, slots)),
         worker=joint.worker,
@@ -199,7 +217,7 @@ def group_requests(
         held_out=len(held.first),
         cost=joint.hops / total,
         bound=bound,
-        rows=_rows(problem, held, plans, request.seed),
+        rows=rows,
     )
 
 
@@ -211,19 +229,22 @@ def _split(every: Signatures, hold_out: float, gpus: int, source: str) -> tuple[
     if min(held.sum(), (~held).sum()) < gpus:
         detail = f"{int((~held).sum())} requests of two tokens or more to fit and {int(held.sum())} to judge by."
         raise InputError.of("few_requests", source, detail, f"Record at least {gpus} of each: one per GPU.")
-    kept, others = (Signatures(first=every.first[part], second=every.second[part]) for part in (~held, held))
-    return kept, others
+    return every.of(~held), every.of(held)
 
 
-def _rows(problem: Problem, held: Signatures, plans: dict[str, tuple[Ints, bool]], seed: int) -> tuple[GroupRow, ...]:
+def _rows(
+    problem: Problem, held: Signatures, plans: dict[str, tuple[Ints, bool]], seed: int
+) -> tuple[tuple[GroupRow, ...], dict[str, Ints]]:
+    """Return the rows, and the GPU of each request by their names."""
     per_gpu = -(-len(held.first) // problem.num_gpus)
     known, later = held.first.astype(np.float64), held.second.astype(np.float64)
     number, used = np.arange(len(later)), later.sum(axis=(1, 2))
     rng = np.random.default_rng([seed, 0x626F6F74])
     drawn = rng.multinomial(len(later), np.full(len(later), 1 / len(later)), size=DRAWS).astype(np.float64)
-    costs, draws, loads = {}, {}, {}
+    costs, draws, loads, workers = {}, {}, {}, {}
     for name, (gpu, by_use) in plans.items():
         worker = grouped(problem, known, gpu, per_gpu) if by_use else number % problem.num_gpus
+        workers[name] = worker
         hops = hops_to_gpus(problem, later, gpu)[number, worker]
         costs[name], draws[name] = float(hops.sum() / used.sum()), drawn @ hops / (drawn @ used)
         on_gpu = np.zeros((len(gpu), problem.num_gpus))
@@ -235,4 +256,4 @@ def _rows(problem: Problem, held: Signatures, plans: dict[str, tuple[Ints, bool]
         above_low, above_high = np.quantile(draws[name] - draws["joint"], LEVEL).tolist()
         own = {"low": low, "high": high, "above_low": above_low, "above_high": above_high}
         rows.append(GroupRow(name=name, hops=costs[name], imbalance=loads[name], **own))
-    return tuple(rows)
+    return tuple(rows), workers

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Gt, Le, Lt, doc
 
-from solvers.fields import SlotsPerGpu
+from solvers.fields import SlotsPerGpu, TokensPerGpu, settle_topology
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
+from traces.support.words import Phase
 
 if TYPE_CHECKING:
     from placement import Topology
+    from placement.time import TimeModel
 else:  # help texts are made from the fields: the class itself takes long to import
     Topology = object
 
@@ -25,8 +27,15 @@ class GroupRequest:
 
     Attributes
     ----------
-    topology : Topology or str
-        Each GPU is a worker that has requests of its own, and holds experts.
+    topology : Topology, str or None
+        Each GPU is a worker that has requests of its own, and holds experts; None: that of the machine.
+    machine, model : str or None
+        To tell the time of a forward pass of each way as well: see `AdviceRequest`. Groups and plans are searched for
+        by hops all the same.
+    phase : {"prefill", "decode"} or None
+        Decode by default: requests keep their worker after the prefill, by which they are known.
+    tokens_per_gpu : int or None
+        Of a timed pass.
     slots_per_gpu : int or None
         As many as hold every expert once by default; slots beyond stay empty.
     restarts : int
@@ -38,12 +47,19 @@ class GroupRequest:
     Raises
     ------
     InputError
-        If a field is of another type or out of its range.
+        If a field is of another type or out of its range, or has no effect.
     """
 
     topology: Annotated[
-        Topology | str, doc("4x8: 4 nodes of 8 GPUs; 8+8+4; PRESET:NODES such as hgx_h100:4; or a topology file.")
-    ]
+        Topology | str | None,
+        doc("4x8: 4 nodes of 8 GPUs; 8+8+4; PRESET:NODES; or a topology file; that of the machine by default."),
+    ] = None
+    machine: Annotated[
+        str | None, doc("GPUs, nodes and GPUs per node, h200:4x8, to tell milliseconds as well; with a model.")
+    ] = None
+    model: Annotated[str | None, doc("Model by name, such as deepseek-v3, or its config.json; with a machine.")] = None
+    phase: Annotated[Phase | None, doc("Phase whose passes are timed; decode by default.")] = None
+    tokens_per_gpu: TokensPerGpu = None
     slots_per_gpu: SlotsPerGpu = None
     restarts: Annotated[int, Ge(1), Le(10_000), doc("Random groupings that the search begins with.")] = 4
     hold_out: Annotated[float, Gt(0), Lt(1), doc("Share of the requests to judge by.")] = 0.5
@@ -52,14 +68,40 @@ class GroupRequest:
     def __post_init__(self) -> None:
         found = Violations()
         check_declared(self, "", found)
-        from placement import Topology as ATopology
+        if (self.machine is None) != (self.model is None):
+            detail = "Times need both a machine and a model."
+            missing = "/machine" if self.machine is None else "/model"
+            found.add("machine_and_model", missing, detail, "Give both, or neither.")
+        for name in ("phase", "tokens_per_gpu") if self.machine is None else ():
+            if getattr(self, name) is not None:
+                detail = "Only timed passes have one, which need a machine and a model."
+                found.add("without_effect", f"/{name}", detail, "Give machine and model, or leave it out.")
+        if self.machine is not None and self.topology is not None:
+            detail = "The machine says how its GPUs form nodes."
+            found.add("without_effect", "/topology", detail, "Give the machine or the topology.")
+        if self.machine is None and self.topology is None:
+            detail = "A plan needs a machine."
+            found.add("topology_missing", "/topology", detail, "Give '1x8' or '4x8', say, or machine and model.")
+        settle_topology(self, found)
+        if self.machine is not None and self.topology is None:
+            from placement.time import Machine
 
-        if isinstance(self.topology, str):
             try:
-                object.__setattr__(self, "topology", ATopology.parse(self.topology))
+                object.__setattr__(self, "topology", Machine.parse(self.machine).topology())
             except InputError as error:
                 found.extend(error)
-        elif not isinstance(self.topology, ATopology):
-            detail = f"{type(self.topology).__name__} is no Topology."
-            found.add("wrong_type", "/topology", detail, "Give '4x8', say, or a placement.Topology.")
         found.raise_if_any()
+
+    def time_model(self) -> TimeModel | None:
+        """Return the time model, None where nothing is to be timed.
+
+        Raises
+        ------
+        InputError
+            If machine or model are not known.
+        """
+        if self.machine is None or self.model is None:
+            return None
+        from placement.time import TimeModel as Model
+
+        return Model.of(self.machine, self.model, phase=self.phase or "decode", tokens_per_gpu=self.tokens_per_gpu)

@@ -23,10 +23,21 @@ class Signatures:
     ----------
     first, second : (R, L, E) float32
         Mean uses of an expert by a token, in the first and in the second half of each request.
+    ids : (R,) int64
+        `seq_id` of each.
+    tokens : (R,) int64
     """
 
     first: npt.NDArray[np.float32]
     second: npt.NDArray[np.float32]
+    ids: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int64]
+
+    def of(self, part: npt.NDArray[np.bool_]) -> Signatures:
+        """Return some of the requests."""
+        return Signatures(
+            first=self.first[part], second=self.second[part], ids=self.ids[part], tokens=self.tokens[part]
+        )
 
     @property
     def whole(self) -> Floats:
@@ -76,7 +87,9 @@ def signatures_of(trace: Trace) -> Signatures:
                 ids = batch.topk_ids[rows[late == bool(half)]].astype(np.int64)
                 for layer in range(layers):
                     halves[half, long[each], layer] += np.bincount(ids[:, layer].ravel(), minlength=experts)
-    sizes = np.array([seen[each] for each in long], dtype=np.float32)
+    tokens = np.array([seen[each] for each in long], dtype=np.int64)
+    sizes = tokens.astype(np.float32)
     halves[0] /= np.maximum(np.ceil(sizes / 2), 1)[:, None, None]
     halves[1] /= np.maximum(np.floor(sizes / 2), 1)[:, None, None]
-    return Signatures(first=halves[0], second=halves[1])
+    ids = np.fromiter(long, np.int64, len(long))
+    return Signatures(first=halves[0], second=halves[1], ids=ids, tokens=tokens)

@@ -52,6 +52,8 @@ LARGE = 5_000
 # in docs/bounds.md.
 BOUND_WORK = 0.5
 MORE_ROUNDS = 2  # without a better plan, before a search without limits on time and work ends; chosen by trial
+# A round whose plan takes more than a fifth of its time to be scored gains nothing, and ends after the limit.
+ROUND_OFFERS = 5
 SETTLED = 1e-5  # relative gain of a round that counts as none; chosen by trial; far below what other tokens leave open
 
 
@@ -116,6 +118,8 @@ class Auto:
             portfolio.bound(1.0 if search.remaining_s is None or search.remaining_s < LONG_S else 0.8)
         idle = 0
         while again and portfolio.going_on and (search.remaining_s is not None or idle < MORE_ROUNDS):
+            if search.offers_that_fit < ROUND_OFFERS:
+                break
             before = search.best_score
             portfolio.run(solver_from(search_by), 0.97, from_best=True)
             after = search.best_score
@@ -146,7 +150,7 @@ def _is_hard(problem: Problem) -> bool:
     objective, nodes = problem.objective, problem.topology.num_nodes
     dispatched = objective.execution == "dispatch" and objective.dedup != "none"
     blocks = nodes if nodes > 1 else problem.num_gpus
-    return _is_large(problem) and dispatched and problem.spare_replicas and blocks > 2
+    return _is_large(problem) and dispatched and problem.spare_replicas > 0 and blocks > 2
 
 
 def search_share(seconds: float | None) -> float:

@@ -10,9 +10,9 @@ import numpy as np
 
 from solvers.source import open_source, split
 from traces import InputError, Profile, Trace, Violations
-from traces.splitting import LEAST, OfSources, no_sources
+from traces.splitting import LEAST, OfSources
 
-__all__ = ["Domain", "Domains", "domain_names", "domains_of"]
+__all__ = ["Domain", "Domains", "domain_names", "domains_of", "not_apart"]
 
 Domains = Mapping[str, Trace] | Trace | str | Path | Sequence[str | Path]
 
@@ -99,6 +99,13 @@ def domain_names(paths: Sequence[str | Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
+def not_apart(name: str, sources: int) -> InputError:
+    """Return the error on a single trace that does not tell domains apart."""
+    what = "has tokens of one source only" if sources else "does not say which source its tokens come from"
+    remedy = "Give a trace for each domain, or one with the column `data_source`."
+    return InputError.of("no_sources", "/traces", f"{name} {what}.", remedy)
+
+
 def _tokens(opened: object, name: str) -> Trace:
     if isinstance(opened, Trace):
         return opened
@@ -109,12 +116,12 @@ def _tokens(opened: object, name: str) -> Trace:
 def _by_source(trace: Trace) -> dict[str, Trace]:
     place = trace.provenance.source
     if "data_source" not in trace.columns:
-        raise no_sources(place, 0)
+        raise not_apart(place, 0)
     seen = set[int]()
     for batch in trace.batches():
         seen.update(np.unique(np.asarray(batch.data_source)).tolist())
     if len(seen) < LEAST:
-        raise no_sources(place, len(seen))
+        raise not_apart(place, len(seen))
     return {
         f"source {number}": trace.where(OfSources(sources=(number,), held_out=True), f"source {number}")
         for number in sorted(seen)

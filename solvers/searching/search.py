@@ -23,7 +23,7 @@ from solvers.searching.record import Record
 __all__ = ["Outcome", "Search"]
 
 OPTIMALITY = 1e-9  # relative difference of score and bound that counts as none: scores are compared to 1e-9 all over
-LONG_OFFER = 0.01  # of a part's time: one that takes more is not made for plans that hardly ever win
+MANY_OFFERS = 100  # that fit into a part's time: with fewer, none is made for plans that hardly ever win
 
 Table = npt.NDArray[np.integer]
 
@@ -100,8 +100,7 @@ class Search:
         executor: Callable[[], Executor] | None = None,
     ) -> None:
         self.problem, self.executor = problem, executor
-        self.seed = seed
-        self.workers = workers
+        self.seed, self.workers = seed, workers
         self.start, self.solver = start, ""
         self._shared = Record(problem, limits, observe, interrupt)
         self._begin = self._shared.start
@@ -165,8 +164,7 @@ class Search:
         if broken.found:
             faults = "; ".join(str(violation) for violation in broken.found)
             raise RuntimeError(f"Solver {self.solver!r} made an invalid plan: {faults}")
-        shared = self._shared
-        begin = time.monotonic()
+        shared, begin = self._shared, time.monotonic()
         scored = score(self.problem, table)
         # The least: the first one may load or compile what scoring needs.
         shared.offer_s, total = min(shared.offer_s, time.monotonic() - begin), scored.total
@@ -236,9 +234,14 @@ class Search:
 
     @property
     def offers_take_long(self) -> bool:
-        """Whether an offer takes more than a hundredth of this part's time: scoring replays a sample of tokens, say."""
+        """Whether an offer takes too much of this part's time to be made for plans that hardly ever win."""
+        return self.offers_that_fit < MANY_OFFERS
+
+    @property
+    def offers_that_fit(self) -> float:
+        """How many offers fit into this part's time, as scoring replays a sample of tokens, say; infinite without."""
         left, taken = self.remaining_s, self._shared.offer_s
-        return left is not None and math.isfinite(taken) and taken > LONG_OFFER * left
+        return math.inf if left is None or not 0 < taken < math.inf else left / taken
 
     @property
     def wanted_gap(self) -> float | None:
@@ -248,8 +251,7 @@ class Search:
     @property
     def limit(self) -> Limit | None:
         """The limit that ends the whole search, or None while there is none."""
-        shared, now = self._shared, time.monotonic()
-        limits = shared.limits
+        shared, limits, now = self._shared, self._shared.limits, time.monotonic()
         if shared.cancelled.is_set():
             return "cancelled"
         if limits.time_s is not None and now >= shared.start + limits.time_s:
@@ -288,10 +290,8 @@ class Search:
         """
         if self.limit is not None:
             return 1.0
-        used = 0.0
-        if self.work is not None:
-            used = spent / self.work
-            self._shared.work_ended |= used >= 1.0
+        used = 0.0 if self.work is None else spent / self.work
+        self._shared.work_ended |= used >= 1.0
         if self._deadline is not None:
             span = self._deadline - self._begin
             clock = (time.monotonic() - self._begin) / span if span > 0 else 1.0

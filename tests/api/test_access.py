@@ -17,7 +17,7 @@ from api.http.problems import ProblemError
 from api.http.rates import Rates
 from api.settings.settings import Settings
 from api.store.audit import LEFT_OUT
-from tests.builders.service import key_of, local_client, services_of
+from tests.builders.service import key_of, local_client, npz_bytes, services_of
 
 OPEN = {"/healthz", "/readyz", "/openapi.json", "/problems/{slug}"}
 ADMIN = {"/metrics"}
@@ -43,6 +43,7 @@ def theirs(guarded: TestClient, trace_bytes: bytes) -> dict[str, Any]:
     """Return what another tenant has: a trace, a finished plan, a key."""
     header = key_of(guarded, "them", "admin")
     trace = guarded.post("/v1/traces", content=trace_bytes, headers=header).json()["id"]
+    other = guarded.post("/v1/traces", content=npz_bytes(seed=1), headers=header).json()["id"]
     body = {"trace": trace, "topology": "1x4", "solver": "contiguous"}
     plan = guarded.post("/v1/plans", json=body, headers=header | {"Prefer": "wait=100"}).json()
     assert plan["status"] == "succeeded", plan
@@ -56,6 +57,7 @@ def theirs(guarded: TestClient, trace_bytes: bytes) -> dict[str, Any]:
         ("series_id", "/v1/series", {}),
         ("replan_id", "/v1/replans", {"trace": trace, "running": plan["id"]}),
         ("simulation_id", "/v1/simulations", {"trace": trace, "topology": "1x4"}),
+        ("mixture_id", "/v1/mixtures", {"traces": [trace, other], "topology": "1x4"}),
     ):
         found[name] = guarded.post(path, json=asked, headers=header).raise_for_status().json()["id"]
     return found
@@ -111,7 +113,7 @@ def test_no_route_shows_what_is_anothers(guarded: TestClient, theirs: dict[str, 
         content = json.dumps({"trace": theirs["trace_id"]} if path.endswith("/windows") else {})
         answers = [guarded.request(method, url, headers=sent, content=content) for url in (known, unknown)]
         assert [answer.status_code for answer in answers] == [404, 404], (method, path, answers[0].text)
-    for name in ("trace", "plan", "key", "replan", "simulation"):
+    for name in ("trace", "plan", "key", "replan", "simulation", "mixture"):
         assert theirs[f"{name}_id"] not in guarded.get(f"/v1/{name}s", headers=us).text, name
     assert theirs["series_id"] not in guarded.get("/v1/series", headers=us).text
     body = {"trace": theirs["trace_id"], "topology": "1x4", "start": theirs["plan_id"]}

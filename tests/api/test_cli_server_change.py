@@ -1,4 +1,4 @@
-"""``replan``, ``simulate`` and ``survive`` with ``--server``: what they tell without it."""
+"""``replan``, ``simulate``, ``survive`` and ``mixture`` with ``--server``: what they tell without it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.builders.series import domain_trace
 from traces import save
 
 AT = ("--server", "http://127.0.0.1")
-IDS = ("id", "trace", "series")
+IDS = ("id", "trace", "series", "traces")
 
 
 @pytest.fixture(autouse=True)
@@ -65,13 +65,13 @@ def test_a_replan_is_the_local_one(folder: Path, tmp_path: Path) -> None:
     words = ("replan", folder / "plan.json", folder / "window0.npz", "--engine", "sglang", "--solver", "load-balance")
     words = (*words, "--work-limit", 2000, "--topology", "2x2", "--dead-gpus", 3, "--expert-bytes", 10)  # type: ignore[assignment]
     words = (*words, "--step-experts", 2, "--rollout", tmp_path / "steps", "-o", tmp_path / "next.json")  # type: ignore[assignment]
-    written = []
+    written: list[tuple[str, Plan, list[str]]] = []
     for at in ((), AT):
         shutil.rmtree(tmp_path / "steps", ignore_errors=True)
         told = command(*words, *at)
         assert told.exit_code == 0, told.output
-        files = sorted((tmp_path / "steps").iterdir())
-        written.append((told.stdout, Plan.load(tmp_path / "next.json"), [each.read_text() for each in files]))
+        steps = [each.read_text() for each in sorted((tmp_path / "steps").iterdir())]
+        written.append((told.stdout, Plan.load(tmp_path / "next.json"), steps))
     (text, plan, files), (text_there, plan_there, files_there) = written
     assert (text, files) == (text_there, files_there)
     assert (plan.physical_to_logical_map == plan_there.physical_to_logical_map).all()
@@ -110,6 +110,15 @@ def test_survival_is_the_local_one(folder: Path, tmp_path: Path) -> None:
         refused = command(*words, *at)
         assert refused.exit_code == 1
         assert "--schedule (no. 1): node 7 is not in 0..1." in refused.stderr
+
+
+def test_a_mixture_is_the_local_one(folder: Path, tmp_path: Path) -> None:
+    """The matrix and the plan."""
+    files = [folder / f"window{number}.npz" for number in range(2)]
+    words = ("mixture", *files, "--topology", "1x2", "--engine", "sglang", "--rounds", 1, "--solver", "annealing")
+    there = here_and_there(*words, "--work-limit", 200, "-o", tmp_path / "plan.json")
+    assert there["domains"] == ["window0", "window1"]
+    assert Plan.load(tmp_path / "plan.json").num_gpus == 2
 
 
 def test_what_a_service_does_not_take(folder: Path) -> None:

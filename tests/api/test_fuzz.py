@@ -51,7 +51,16 @@ CHECKED: dict[str, Any] = {
 DRAWN: dict[str, Any] = {
     "operations": [
         {"include-name": f"POST /v1/{name}", "phases": {"coverage": {"enabled": FUZZ_ALL}}}
-        for name in ("plans", "plans/validate", "fronts", "replans", "simulations", "evaluations", "topologies")
+        for name in (
+            "plans",
+            "plans/validate",
+            "fronts",
+            "replans",
+            "simulations",
+            "mixtures",
+            "evaluations",
+            "topologies",
+        )
     ]
 }
 SETTINGS = settings(

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from placement import Constraints, Objective, Pin, Plan, Problem, Survive, Topology, prove_survival
+from placement import Constraints, Group, Objective, Plan, Problem, Survive, Topology, prove_survival
 from placement.cost.feasibility import broken_constraints
 from placement.survival.domains import failure_domains
 from placement.survival.least import all_survive, least_lost, slots_needed
@@ -141,7 +141,7 @@ def test_domains_follow_the_topology() -> None:
         ("nodes=2", {}, "survive_none_left"),
         ("nodes=0", {}, "failures_range"),
         ("gpus=2,lost=1", {}, "lost_range"),
-        ("gpus=1", {"pins": (Pin(expert=0, gpu=0),)}, "survive_beside"),
+        ("nodes=1", {"groups": (Group(experts=(0, 1)),)}, "survive_beside"),
         ("gpus=1", {"extra_replicas": 3}, "survive_beside"),
         ("nodes=1,lost=0", {}, "survive_too_few_slots"),
     ],

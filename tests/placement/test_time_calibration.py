@@ -177,7 +177,11 @@ def test_exchange_curves_are_judged_by_other_token_counts() -> None:
     [
         ({"latency": 0}, "time_value"),
         ({"latency": "nan"}, "time_value"),
+        ({"latency": ""}, "Row 3 has None, which is no time"),
         ({"num_tokens": 0}, "size_value"),
+        ({"num_tokens": ""}, "Row 3 has None: sizes"),
+        ({"num_tokens": 16.5}, "size_value"),
+        ({"moe_dtype": "fp6"}, "unknown_dtype"),
         ({"tokens_per_expert": "1 x"}, "tokens_per_expert"),
         ({"device": "abacus"}, "unknown_gpu"),
     ],
@@ -188,6 +192,28 @@ def test_tables_with_nonsense_are_refused(tmp_path: Path, change: dict[str, Any]
     rows[3] |= change
     with pytest.raises(InputError, match=code):
         check_tables([written(tmp_path / "t.csv", rows)])
+
+
+def test_a_table_of_which_no_row_is_known_is_refused(tmp_path: Path) -> None:
+    """Rather than an empty answer; rows that are known are judged without it, and the others counted."""
+    rows = [{name: row[name] for name in row if name != "tokens_per_expert"} for row in rows_of(0)[:2]]
+    rows = [row | {"distribution": word} for row, word in zip(rows, ("uniform", "steep"), strict=True)]
+    (judged,) = check_tables([written(tmp_path / "one.csv", rows)])
+    assert (judged.rows, judged.skipped) == (1, 1)
+    with pytest.raises(InputError, match="nothing_judged"):
+        check_tables([written(tmp_path / "none.csv", rows[1:])])
+
+
+def test_a_single_row_of_an_exchange_is_judged(tmp_path: Path) -> None:
+    """A curve needs several points to be fitted, not to be judged; sizes may be whole numbers as floats."""
+    row = {"device": "NVIDIA H200", "node_num": "2.0", "num_token": 512, "hidden_size": 7168, "num_topk": 8}
+    row |= {"num_experts": 256, "dispatch_sms": 20, "dispatch_transmit_us": 90, "combine_sms": 20}
+    row |= {"combine_transmit_us": 190}
+    judged = check_tables([written(tmp_path / "one.csv", [row])])
+    assert [(part.phase, part.rows) for part in judged] == [("combine", 1), ("dispatch", 1)]
+    assert all(part.judged_by == "deepep_normal" and 0 < part.median < 2 for part in judged)
+    with pytest.raises(InputError, match="size_value"):
+        check_tables([written(tmp_path / "zero.csv", [row | {"node_num": 0}])])
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "", "latency\n"])

@@ -99,6 +99,15 @@ def test_few_sequences_are_not_enough_data() -> None:
     assert "3 sequences" in found.reasons[0]
 
 
+def test_weights_beyond_the_memory_are_told() -> None:
+    """Half of Qwen3-235B's experts don't fit into an A100: a step of what can't run is told to be that."""
+    asked = ASKED | {"machine": "a100:1x2", "model": "qwen3-235b-a22b", "alternatives": False}
+    told = [reason for reason in advise(tokens(), **asked).reasons if "can't run" in reason]
+    assert len(told) == 1
+    assert "227 GB of a GPU in bfloat16" in told[0]
+    assert not any("can't run" in reason for reason in advice().reasons)
+
+
 def test_both_phases_have_plans_of_their_own() -> None:
     """Decode is timed on its own tokens and passes; one plan for both costs something or nothing, never less."""
     both = advise_both(tokens(0.5), **ASKED, decode_tokens_per_gpu=64)

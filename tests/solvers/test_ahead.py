@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ FIRST = Event(kind="bound", elapsed_s=0.0, solver="auto", score=None, bound=1.0,
 TRACE = Synthetic(num_layers=2, num_experts=8, top_k=2, num_tokens=256, tokens_per_sequence=32)
 
 
-def _study(**limits: float) -> Study:
+def _study(**limits: Any) -> Study:
     objective = Objective(execution="dispatch")
     return Study.of(generate(TRACE), "2x2", slots_per_gpu=2, objective=objective, limits=Limits(**limits), workers=1)
 

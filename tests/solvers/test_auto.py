@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from placement import Problem, lower_bound
+from placement import Objective, Problem, lower_bound
 from solvers import Limits, solve
 from solvers.arrange.relabel import Relabelling
-from solvers.methods.auto import search_share
+from solvers.methods.auto import Auto, has_time_for_bounds, search_share
+from solvers.warm_up import warm_up
 from tests.builders.problems import problem_of
 from traces.synthetic import Synthetic
 
@@ -29,6 +30,21 @@ def test_short_searches_search_and_long_ones_prove() -> None:
     shares = [search_share(seconds) for seconds in (0.1, 1, 5, 10, 30, 60, 600, 86_400)]
     assert shares == sorted(shares, reverse=True)
     assert 0 < shares[-1] < shares[0] < 1
+
+
+def test_half_a_minute_of_a_hard_problem_is_for_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large, with redundant experts: no bound is tried, nor compiled before the clock starts."""
+    made = Synthetic(num_layers=2, num_experts=8, top_k=2, num_tokens=200)
+    dispatch = Objective(execution="dispatch", dedup="gpu")
+    hard, spareless = problem_of(made, "1x4", 3, dispatch), problem_of(made, "1x4", 2, dispatch)
+    assert has_time_for_bounds(hard, 1.0)  # it is small
+    monkeypatch.setattr("solvers.methods.auto.LARGE", 0)
+    assert [has_time_for_bounds(hard, seconds) for seconds in (1.0, 30.0, 31.0, None)] == [False, False, True, True]
+    assert has_time_for_bounds(spareless, 1.0)
+    monkeypatch.setattr("solvers.warm_up._done", set())
+    monkeypatch.setattr("solvers.warm_up.raise_bound", None)
+    monkeypatch.setattr("solvers.bounds.raise_bound", None)
+    warm_up(hard, Auto(), 1.0)
 
 
 def test_bound_is_above_the_instant_one() -> None:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.cost.bounds import Level
+from solvers.bounds.draws import MOST_DRAWN, Draws
 from solvers.bounds.further_replicas import most_more, most_together
 from solvers.bounds.home_messages import HomeMessages, TwoHomes
-from solvers.bounds.kernels.draws import MOST_DRAWN, draws_of, most_above_even
 from solvers.bounds.kernels.prices import home_prices
 from solvers.bounds.kernels.representatives import choose_representatives
 from solvers.bounds.kernels.spare_replicas import share_out
@@ -309,7 +309,7 @@ def test_draws_are_no_more_above_even_than_that(seed: int, told_apart: bool, sha
     experts, blocks, room, top_k = shape
     count, columns = 60, list(itertools.combinations(range(top_k), 2))
     ids = np.array([rng.permutation(experts)[:top_k] for _ in range(count)])
-    homes = rng.integers(0, blocks, count)
+    homes = rng.integers(0, rng.integers(1, blocks + 1), count)  # some without tokens
     held = np.concatenate([np.arange(experts), rng.integers(0, experts, blocks * room - experts)])
     slots = rng.permutation(held) if rng.random() < 0.5 else held
     blocks_of = [sorted(slot // room for slot in range(len(slots)) if slots[slot] == e) for e in range(experts)]
@@ -331,17 +331,8 @@ def test_draws_are_no_more_above_even_than_that(seed: int, told_apart: bool, sha
             np.add.at(by_home, (homes, mine, other), counts[:, k * (k - 1) // 2 + j])
     pairs = by_home.sum(axis=0) - (by_home.min(axis=0) if told_apart else 0.0)
     most = np.zeros((experts, MOST_DRAWN + 1, 2))
-    most_above_even(
-        ids,
-        homes,
-        draws_of(drawn.astype(np.uint64)),
-        counts,
-        pairs,
-        blocks if told_apart else 1,
-        room - 1,
-        np.arange(experts),
-        most,
-    )
+    draws = Draws(ids, homes, drawn.astype(np.uint64), blocks, room, told_apart=told_apart)
+    draws.above_even(counts, pairs, np.arange(experts), most)
     even = sum(
         pairs[e, f] * np.mean([a == b for a in blocks_of[e] for b in blocks_of[f]])
         for e, f in itertools.combinations(range(experts), 2)
@@ -352,6 +343,43 @@ def test_draws_are_no_more_above_even_than_that(seed: int, told_apart: bool, sha
         if len(own) > 1
     )
     actual = served_together(ids, homes, drawn, counts, blocks_of, told_apart)
+    assert actual <= even + above + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), experts=st.integers(4, 7))
+def test_draws_within_nodes_are_no_more_above_even_than_that(seed: int, experts: int) -> None:
+    """Tokens of a node draw among its replicas: at most random ones of each node's, and what is above even."""
+    rng = np.random.default_rng(seed)
+    node_of_block, room = np.array([0, 0, 1, 1]), 2
+    ids = np.array([rng.permutation(experts)[:2] for _ in range(60)], np.int32)
+    homes = rng.choice(rng.permutation(4)[: rng.integers(1, 5)], len(ids))  # some without tokens
+    held = rng.permutation(np.concatenate([np.arange(experts), rng.integers(0, experts, 8 - experts)]))
+    blocks_of = [[slot // room for slot in range(8) if held[slot] == e] for e in range(experts)]
+    near = [[[block for block in own if node_of_block[block] == node] or own for own in blocks_of] for node in range(2)]
+    # Draws that bring both together where that can be.
+    drawn = np.zeros(ids.shape, np.int64)
+    for token, (i, j) in enumerate(ids):
+        mine, other = (near[node_of_block[homes[token]]][e] for e in (i, j))
+        both = sorted(set(mine) & set(other))
+        drawn[token] = [own.index(rng.choice(both)) if both else rng.integers(len(own)) for own in (mine, other)]
+    counts, by_home, actual = rng.random((len(ids), 1)), np.zeros((4, experts, experts)), 0.0
+    for token, (i, j) in enumerate(ids):
+        by_home[homes[token], [i, j], [j, i]] += counts[token, 0]
+        of_node = near[node_of_block[homes[token]]]
+        if homes[token] not in blocks_of[i] + blocks_of[j]:
+            actual += counts[token, 0] * (of_node[i][drawn[token, 0]] == of_node[j][drawn[token, 1]])
+    pairs = by_home.sum(axis=0) - by_home.min(axis=0)
+    draws = Draws(ids, homes, drawn.astype(np.uint64), 4, room, told_apart=True, node_of_block=node_of_block)
+    most = np.zeros((experts, MOST_DRAWN + 1, 2))
+    draws.above_even(counts, pairs, np.arange(experts), most)
+    share = [np.mean(node_of_block[homes] == node) for node in range(2)]
+    even = sum(
+        pairs[e, f] * share[node] * np.mean([a == b for a in near[node][e] for b in near[node][f]])
+        for e, f in itertools.combinations(range(experts), 2)
+        for node in range(2)
+    )
+    above = sum(most[e, len(own), 0] for e, own in enumerate(blocks_of) if len(own) > 1)
     assert actual <= even + above + 1e-9
 
 

@@ -14,6 +14,7 @@ from placement import Objective, Problem, Topology
 from solvers.grouping.bound import least_hops
 from solvers.grouping.search import hops_to_gpus, together
 from solvers.grouping.signatures import signatures_of
+from solvers.grouping.timing import served
 from tests.builders.traces import profile_of
 from traces import InputError, LoadCounts, Trace
 
@@ -137,3 +138,52 @@ def test_counts_are_refused(tmp_path: Any) -> None:
     """They do not say what one request uses."""
     with pytest.raises(InputError):
         solvers.group_requests(LoadCounts.of(np.ones((1, 4))), "1x2")  # type: ignore[arg-type]
+
+
+def test_second_halves_are_at_home_where_requests_go() -> None:
+    """Sequences in turns, over several batches: the later tokens of those that are asked for, with their GPUs."""
+    rng = np.random.default_rng(0)
+    sequence = rng.integers(5, 12, 200)
+    ids = rng.integers(0, 8, (200, 2, 1)).astype(np.int16)
+    trace = Trace.of(ids, num_experts=8, seq_id=sequence)
+    requests = signatures_of(trace).of(np.arange(7) % 3 > 0)
+    worker = np.arange(len(requests.ids)) % 3
+    expected = []
+    for row, each in enumerate(sequence):
+        before, total = int((sequence[:row] == each).sum()), int((sequence == each).sum())
+        if each in requests.ids and before >= (total + 1) // 2:
+            expected.append((ids[row].tolist(), each, worker[requests.ids == each][0]))
+    told = [
+        (batch.topk_ids[n].tolist(), np.asarray(batch.seq_id)[n], np.asarray(batch.source_rank)[n])
+        for batch in served(trace, requests, worker).batches(16)
+        for n in range(len(batch))
+    ]
+    assert told == expected
+
+
+def test_ways_are_timed_on_a_machine() -> None:
+    """Where all that a request uses is on its node, a step takes less; the machine says how GPUs form nodes."""
+    timed: dict[str, Any] = {"machine": "h200:2x1", "model": "deepseek-v2-lite", "tokens_per_gpu": 64}
+    found = solvers.group_requests(planted(2, 48, experts=64), restarts=1, **timed)
+    rows = {row.name: row for row in found.rows}
+    assert found.plan.gpus_per_node == (1, 1)
+    assert rows["joint"].step_ms is not None
+    assert rows["neither"].step_ms is not None
+    assert 0 < rows["joint"].step_ms < rows["neither"].step_ms
+    assert "the fastest as well" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("asked", "pointers"),
+    [
+        ({}, {"/topology"}),
+        ({"topology": "1x2", "machine": "h200:1x2"}, {"/topology", "/model"}),
+        ({"topology": "1x2", "phase": "decode"}, {"/phase"}),
+        ({"machine": "abacus:1x2", "model": "deepseek-v2-lite"}, {"/machine"}),
+    ],
+)
+def test_what_is_timed_is_said_once(asked: dict[str, Any], pointers: set[str]) -> None:
+    """Both of machine and model, and the machine or a topology."""
+    with pytest.raises(InputError) as caught:
+        solvers.GroupRequest(**asked)
+    assert {violation.pointer for violation in caught.value.violations} == pointers

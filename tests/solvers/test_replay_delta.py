@@ -11,7 +11,8 @@ from placement import Constraints, Objective, Plan, Problem, Topology, evaluate,
 from placement.cost.shares import expected_gpu_load
 from placement.plan.plan import replicas_on_gpu
 from solvers.methods.annealing.replay.improve import _drop_second_replicas
-from solvers.methods.annealing.replay.kernels.rules import ALIKE_PART, item_alike
+from solvers.methods.annealing.replay.kernels.rules import item_alike
+from solvers.methods.annealing.replay.kernels.state import Draws
 from solvers.methods.annealing.replay.kernels.trials import anneal_layer
 from solvers.methods.annealing.replay.layer import Layer
 from solvers.methods.annealing.replay.levels import Ground
@@ -103,7 +104,7 @@ def test_change_equals_change_of_score(
     layer = int(rng.integers(LAYERS))
     search = Layer(Ground(problem), table[layer], layer)
     change = anneal_layer(
-        search.state, search.model, 200, float(rng.choice([0.0, 0.05, 1.0])), np.inf, 8, seeded(seed, 1)
+        search.state, search.model, 200, float(rng.choice([0.0, 0.05, 1.0])), np.inf, Draws(8, 10, 4), seeded(seed, 1)
     )
     after = table.copy()
     after[layer] = search.row
@@ -139,12 +140,12 @@ def test_second_replicas_on_a_gpu_are_dropped() -> None:
 
 def test_items_of_like_load() -> None:
     """Drawn from the neighbours in the order of loads, each of their replicas; past an end, the item itself."""
-    experts = 100
+    experts, reach = 100, 6
     order = np.random.default_rng(0).permutation(experts)
     rank = np.argsort(order)
     replicas, counts = np.tile([0, 1], (experts, 1)), np.full(experts, 2)
     item_at = np.arange(2 * experts).reshape(experts, 2)
     rng, x = seeded(0), int(order[1])
-    drawn = {item_alike(2 * x, x, order, rank, replicas, counts, item_at, rng) for _ in range(1000)}
-    assert {int(rank[item // 2]) for item in drawn} == set(range(experts // ALIKE_PART + 2))
-    assert drawn == {2 * int(order[r]) + c for r in range(experts // ALIKE_PART + 2) for c in (0, 1)}
+    drawn = {item_alike(2 * x, x, reach, order, rank, replicas, counts, item_at, rng) for _ in range(1000)}
+    assert {int(rank[item // 2]) for item in drawn} == set(range(reach + 2))
+    assert drawn == {2 * int(order[r]) + c for r in range(reach + 2) for c in (0, 1)}

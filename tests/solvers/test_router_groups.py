@@ -1,5 +1,7 @@
 """Group-limited routing: told from tokens, and never given away by the search."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -26,10 +28,13 @@ def problem(imbalance_weight: float = 0.0, topology: str = "8x4", slots: int = 5
         load_spread_weight=3.0,
         load_spread_tolerance=0.0088,
     )
-    return Problem(PROFILE, Topology.parse(topology), slots, travel)
+    return Problem(profile(), Topology.parse(topology), slots, travel)
 
 
-PROFILE = profile_of(LIMITED)
+@cache
+def profile() -> Profile:
+    """Return the profile of tokens of limited routers; made by the first test, not by every process that has a part."""
+    return profile_of(LIMITED)
 
 
 @settings(max_examples=25, deadline=None)

@@ -36,6 +36,19 @@ def test_equal_plans_are_told_apart_by_rank_not_by_time() -> None:
     assert search.best.tolist() == GOOD.tolist()
 
 
+def test_how_many_offers_fit() -> None:
+    """As many as the time that is left is for, once one was made; without a clock there is no end of them."""
+    search, open_ended = (Search(problem_of(TRACE, "1x2"), limits) for limits in (Limits(time_s=9.0), Limits(work=1)))
+    assert search.offers_that_fit == np.inf
+    for each in (search, open_ended):
+        each.offer(GOOD)
+    search._shared.offer_s = 1.0
+    assert 8 < search.offers_that_fit <= 9
+    assert search.offers_take_long
+    assert open_ended.offers_that_fit == np.inf
+    assert not open_ended.offers_take_long
+
+
 def test_an_invalid_plan_is_a_fault_of_the_solver() -> None:
     """A map that loses an expert is refused loudly."""
     search = Search(problem_of(TRACE, "1x2"), Limits(work=1))

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
+from itertools import combinations, product
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from placement import Constraints, Objective, Problem, Survive, Topology, prove_survival
+from placement import Constraints, Group, Objective, Pin, Problem, Survive, Topology, prove_survival
 from placement.cost.feasibility import broken_constraints
 from placement.problem.sizes import SurvivalRule
-from solvers import Against, Limits, front, names, solve
+from solvers import Against, Limits, NoPlanError, front, names, solve
+from solvers.arrange.survival.exact import kept_exactly
 from solvers.arrange.survival.repair import alive_by_load, kept_alive
 from solvers.arrange.survival.rule import alive_of, try_exchange, undo_exchange
 from tests.builders.problems import problem_of, random_table
+from tests.builders.traces import profile_of
 from traces import InputError
 from traces.synthetic import Synthetic
 
@@ -118,3 +124,89 @@ def test_fronts_that_make_no_sense_are_refused(against: Against, text: str) -> N
         front(asked, against=against)
     codes = {violation.code for violation in caught.value.violations}
     assert codes & {"survive_beside", "failures_range", "survive_missing"}
+
+
+def drawn_rules(rng: np.random.Generator) -> Constraints:
+    """Return something that has to survive beside pins, exclusions and a group, as they come."""
+    asked = f"{rng.choice(['gpus', 'nodes', 'links'])}={rng.integers(1, 3)}{rng.choice(['', ',lost=1', ',lost=least'])}"
+    pins, away = (
+        tuple(Pin(expert=int(rng.integers(4)), gpu=int(rng.integers(4))) for _ in range(rng.integers(0, most)))
+        for most in (3, 5)
+    )
+    group = (Group(experts=tuple(rng.permutation(4)[:2].tolist())),) if rng.random() < 0.4 else ()
+    return Constraints(survive=Survive.parse(asked), pins=pins, forbidden=away, groups=group)
+
+
+@cache
+def all_rows(slots: int) -> npt.NDArray[np.bool_]:
+    """Return every way to have up to so many of four experts on each of four GPUs, (N, E, G)."""
+    own = [each for each in product([False, True], repeat=4) if sum(each) <= slots]
+    return np.array(list(product(own, repeat=4))).transpose(0, 2, 1)
+
+
+def on_gpus(row: npt.NDArray[Any], slots: int) -> npt.NDArray[np.bool_]:
+    """Return where four experts are on four GPUs, (E, G)."""
+    held, there = np.zeros((4, 4), bool), np.flatnonzero(row >= 0)
+    held[row[there], there // slots] = True
+    return held
+
+
+def keeping(rows: npt.NDArray[np.bool_], small: Problem) -> npt.NDArray[np.bool_]:
+    """Return those that keep every rule, by looking at each."""
+    rule, constraints, node = small.sizes.survival, small.constraints, small.topology.node_of_gpu
+    assert rule is not None
+    fine: npt.NDArray[np.bool_] = np.all(np.any(rows, axis=2), axis=1)
+    for pin in constraints.pins:
+        fine &= rows[:, pin.expert, pin.gpu]
+    for pin in constraints.forbidden:
+        fine &= ~rows[:, pin.expert, pin.gpu]
+    for group in constraints.groups:
+        on = [rows[:, list(group.experts)][:, :, node == n].any(axis=(1, 2)) for n in np.unique(node)]
+        fine &= np.sum(on, axis=0) == 1
+    for failing in combinations(range(len(rule.room)), rule.failures):
+        fine &= (~rows[:, :, ~np.isin(rule.domain, failing)].any(axis=2)).sum(axis=1) <= rule.lost
+    return rows[fine]
+
+
+def test_survival_beside_other_rules_is_exact() -> None:
+    """300 tiny cases against all arrangements: what is possible is found, with few changes; what is not is told."""
+    rng = np.random.default_rng(1)
+    profile = profile_of(Synthetic(num_layers=1, num_experts=4, top_k=2, num_tokens=100, seed=0))
+    drawn = possible = 0
+    while drawn < 300:
+        machine, slots = str(rng.choice(["2x2", "1x4", "4x1", "1+1+2"])), int(rng.choice([2, 2, 2, 3]))
+        try:
+            small = problem_of(profile, machine, slots, OBJECTIVES["dispatch_none"], drawn_rules(rng))
+        except InputError:
+            continue
+        drawn += 1
+        row = random_table(rng, 1, 4, 4, slots)[0]
+        wanted = on_gpus(row, slots)
+        rows = keeping(all_rows(slots), small)
+        if not len(rows):
+            with pytest.raises(NoPlanError, match="exists"):
+                kept_exactly(small, 0, row)
+            continue
+        possible += 1
+        found = kept_exactly(small, 0, row)
+        assert not broken_constraints(small, found[None]).found
+        held = on_gpus(found, slots)
+        worth = 2 * (rows & wanted).sum(axis=(1, 2)) - (rows & ~wanted).sum(axis=(1, 2))
+        assert 2 * (held & wanted).sum() - (held & ~wanted).sum() == worth.max()
+    assert 30 < possible < 270
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_solvers_keep_pins_and_groups_as_well(objective: str) -> None:
+    """Every method that takes them all; what is pinned, kept away and together stays so in what survives a GPU."""
+    rules = Constraints(
+        survive=Survive.parse("gpus=1"),
+        pins=(Pin(expert=0, gpu=3), Pin(expert=1, gpu=3)),
+        forbidden=(Pin(expert=2, gpu=0),),
+        groups=(Group(experts=(4, 5)),),
+    )
+    asked = problem_of(SOURCE, "2x2", 5, OBJECTIVES[objective], rules)
+    for name in ("annealing", "auto", "contiguous"):
+        plan = solve(asked, name, limits=Limits(work=2000), workers=1).plan
+        assert not broken_constraints(asked, plan.physical_to_logical_map).found
+        assert prove_survival(plan, asked.topology, "gpus=1").survives

@@ -178,8 +178,8 @@ def test_topology_follows_from_the_machine() -> None:
 
 def test_service_reads_no_path_for_a_model() -> None:
     """A model that it does not know is told with all else that is wrong, and never looked for."""
-    time = {"machine": "h100:1x2+h999:1x2", "model": "/dev/null"}
-    body = PlanBody.model_validate({"trace": f"sha256:{'0' * 64}", "time": time})
+    timed_body = {"trace": f"sha256:{'0' * 64}", "time": {"machine": "h100:1x2+h999:1x2", "model": "/dev/null"}}
+    body = PlanBody.model_validate(timed_body)
     with pytest.raises(InputError) as error:
         request_of(body, 10.0)
     assert {each.code for each in error.value.violations} == {"unknown_model", "unknown_gpu"}

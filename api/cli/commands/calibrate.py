@@ -139,7 +139,7 @@ def _show(judged: tuple[Judged, ...], as_json: bool) -> None:
             f"{part.rows:,}",
             f"{part.median:.1%}",
             f"{part.p90:.1%}",
-            f"{part.held_out_median:.1%}",
+            "-" if part.held_out_median is None else f"{part.held_out_median:.1%}",
         ]
         for part in judged
     ]

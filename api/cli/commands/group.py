@@ -16,7 +16,9 @@ from solvers.grouping.request import GroupRequest
 __all__ = ["group"]
 
 
-@asks(TraceReading, "reading")
+@asks(
+    TraceReading, "reading", without=("model", "phase", "model_layers", "first_moe_layer", "moe_layers", "mtp_layers")
+)
 @asks(GroupRequest)
 def group(
     trace: shared.TraceArgument,
@@ -35,13 +37,17 @@ def group(
     from api.report.group import group_text
     from solvers import group_requests
     from traces import load
+    from traces.model.presets import layout_of
 
     with Checks() as checks:
         read = reading.build(checks)
         checks.run(lambda: check_outputs({"--output": output}, (trace,)))
-        topology: Any = checks.run(lambda: read_topology(asked.get("topology")))
-        request: Any = None if topology is None else asked.build(checks, topology=topology)
-        source: Any = None if read is None else checks.run(lambda: load(trace, **read.load_options(None)))
+        apart: dict[str, Any] = {}
+        if (text := asked.get("topology")) is not None:
+            apart["topology"] = checks.run(lambda: read_topology(text)) or "1x1"  # reported already
+        request: Any = asked.build(checks, **apart)
+        model: Any = None if asked.get("model") is None else checks.run(lambda: layout_of(asked.get("model")))
+        source: Any = None if read is None else checks.run(lambda: load(trace, **read.load_options(model)))
     with progress() as shown:
         found = group_requests(source, request=request, tell=shown.phase)
     if output is not None:

@@ -12,11 +12,15 @@ from api.cli.console import Json, print_json, say, write
 from api.cli.declared import Asked, asks
 from api.cli.options import output_option
 from api.cli.progress import progress
-from api.cli.reading import TraceReading, read_topology
+from api.cli.reading import TraceReading
+from api.cli.remote.service import ServerOption, machine_of, refuse_options
 from solvers.mixtures.request import MixtureRequest
 
 if TYPE_CHECKING:
+    from api.cli.progress import Progress
+    from placement import Plan
     from solvers.mixtures.domains import Domains
+    from traces import ModelLayout
 
 __all__ = ["mixture"]
 
@@ -35,6 +39,7 @@ def mixture(
     output: Annotated[
         Path | None, output_option("--output", "-o", metavar="FILE", text="Plan to write (JSON).")
     ] = None,
+    server: ServerOption = None,
     as_json: Json = False,
 ) -> None:
     """Find one plan for several kinds of traffic: for the worst of them, their mean, or a quantile.
@@ -43,32 +48,56 @@ def mixture(
     """
     from api.cli.outputs import Checks, check_outputs
     from api.report.mixture import mixture_text
-    from solvers import mixture as find
+    from traces.model.presets import layout_of
 
+    if server is not None:
+        refuse_options({"--workers": workers})
     with Checks() as checks:
         read = reading.build(checks)
         checks.run(lambda: check_outputs({"--output": output}, tuple(traces)))
-        topology: Any = checks.run(lambda: read_topology(asked.get("topology")))
+        topology: Any = checks.run(lambda: machine_of(asked.get("topology"), server))
         request: Any = None if topology is None else asked.build(checks, topology=topology)
-        source: Any = None if read is None else checks.run(lambda: _open(traces, read, asked.get("model")))
+        model: Any = None if asked.get("model") is None else checks.run(lambda: layout_of(asked.get("model")))
+        if read is not None:
+            given: Any = checks.run(lambda: _given(traces, read, model, server))
     with progress() as shown:
-        found = find(source, request=request, workers=workers, tell=shown.phase)
+        if server is None:
+            document, plan = _here(given, request, workers, shown)
+        else:
+            from api.cli.remote.mixture import mixture_remotely
+            from placement.topology.file import topology_to_dict
+
+            body = asked.plain() | {"topology": topology_to_dict(topology)}
+            document, plan = mixture_remotely(server, traces, given, body, shown=shown)
+        if output is not None:
+            plan.save(output)
     if output is not None:
-        found.plan.save(output)
         say(f"Plan written to {output}", "note")
     if as_json:
-        print_json(found.as_dict())
+        print_json(document)
         return
-    write(mixture_text(found))
+    write(mixture_text(document))
 
 
-def _open(paths: list[Path], read: TraceReading, model: str | None) -> Domains:
-    """Open one trace, or several by name."""
+def _here(
+    source: Domains, request: MixtureRequest, workers: int | None, shown: Progress
+) -> tuple[dict[str, Any], Plan]:
+    from solvers import mixture as find
+
+    found = find(source, request=request, workers=workers, tell=shown.phase)
+    return found.as_dict(), found.plan
+
+
+def _given(paths: list[Path], read: TraceReading, model: ModelLayout | None, server: str | None) -> Any:
+    """Return one trace, or several by name; with a service, how each is to be read."""
     from solvers.mixtures.domains import domain_names
     from traces import load
-    from traces.model.presets import layout_of
 
-    options = read.load_options(None if model is None else layout_of(model))
+    if server is not None:
+        from api.cli.remote.trace import reading_of
+
+        return [reading_of(path, read, model) for path in paths]
+    options = read.load_options(model)
     # Counts are refused by the library.
     if len(paths) == 1:
         return cast("Domains", load(paths[0], **options))

@@ -37,7 +37,7 @@ class SearchKind:
 
     Attributes
     ----------
-    name : {"plan", "front", "replan", "simulation"}
+    name : {"plan", "front", "replan", "simulation", "mixture"}
     finds : str
         What it finds, for messages.
     check : callable
@@ -50,7 +50,7 @@ class SearchKind:
         Returns the answer of a list, from rows and the cursor of the next page.
     """
 
-    name: Literal["plan", "front", "replan", "simulation"]
+    name: Literal["plan", "front", "replan", "simulation", "mixture"]
     finds: str
     check: Callable[[Any, Settings, TenantStore], Checked]
     retry_after_s: int

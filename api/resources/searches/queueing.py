@@ -46,6 +46,8 @@ class Checked:
         In place of a trace.
     series_length : int or None
         Its windows.
+    traces : tuple of str
+        In place of a trace: the ids of several.
     """
 
     request: dict[str, Any]
@@ -54,6 +56,7 @@ class Checked:
     replaces: str | None = None
     series: SeriesRow | None = None
     series_length: int | None = None
+    traces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +134,7 @@ def queue(
             replaces=found.replaces,
             series=found.series,
             series_length=found.series_length,
+            traces_of=found.traces,
             key=key,
             body_hash=body_hash,
             key_age_s=key_age_s,

@@ -184,13 +184,13 @@ def run_simulation(attempt: Attempt, task: Task) -> Outcome:
 
 
 def _series(attempt: Attempt, task: Task, request: PolicyRequest) -> Series:
-    if not task.windows:
+    if not task.traces:
         source = opened(attempt, task.request["trace"], task.trace_name, task.facts)
         assert isinstance(source, Trace | LoadCounts)
         return Series.of(source, windows=request.windows, by=request.by)
-    times = [window.time for window in task.windows if window.time is not None]
+    times = [window.time for window in task.traces if window.time is not None]
     return series_of_each(
-        [opened(attempt, window.id, window.name, window.facts) for window in task.windows],
-        names=[window.name or window.id for window in task.windows],
+        [opened(attempt, window.id, window.name, window.facts) for window in task.traces],
+        names=[window.name or window.id for window in task.traces],
         times=times or None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar, cast
 
 from api.resources.evaluation_body import EvaluationBody
+from api.resources.mixtures.body import MixtureBody
 from api.resources.replans.body import ReplanBody
 from api.resources.schemas import FrontBody, PlanBody, TopologyFile
 from api.resources.simulations.body import SimulationBody
@@ -14,7 +15,9 @@ from traces import InputError
 
 __all__ = ["with_topology"]
 
-Body = TypeVar("Body", bound=PlanBody | FrontBody | EvaluationBody | ReplanBody | SimulationBody | SurvivalBody)
+Body = TypeVar(
+    "Body", bound=PlanBody | FrontBody | EvaluationBody | ReplanBody | SimulationBody | SurvivalBody | MixtureBody
+)
 
 
 def with_topology(store: TenantStore, body: Body) -> Body:

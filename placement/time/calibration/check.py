@@ -23,7 +23,10 @@ from traces.model.shape import ModelShape
 __all__ = ["Judged", "between", "check_tables"]
 
 Floats = npt.NDArray[np.float64]
-EXPERT_PHASES = ("prefill", "decode", "any")
+UNJUDGED = {
+    True: "their distribution is not known (uniform, balanced, power_law_1.2, ...), or their slots don't divide",
+    False: "nothing is known of such an exchange, between so many GPUs or nodes",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +49,9 @@ class Judged:
         Measurements left out: beyond the limit, or of a distribution that is not known.
     median, p90 : float
         Of the relative error.
-    held_out_median, held_out_p90 : float
-        What was found when the coefficients were fitted, on what the fits had not seen.
+    held_out_median, held_out_p90 : float or None
+        What was found when the coefficients were fitted, on what the fits had not seen; None where nothing was fitted,
+        as between measured numbers of nodes.
     tables : tuple of str
     """
 
@@ -60,12 +64,12 @@ class Judged:
     skipped: int
     median: float
     p90: float
-    held_out_median: float
-    held_out_p90: float
+    held_out_median: float | None
+    held_out_p90: float | None
     tables: tuple[str, ...]
 
 
-Part = tuple[tuple[str, str, str, str, str], Floats, Floats, int, tuple[float, float], str]
+Part = tuple[tuple[str, str, str, str, str], Floats, Floats, int, tuple[float, float] | None, str]
 
 
 def check_tables(
@@ -85,7 +89,7 @@ def check_tables(
     Raises
     ------
     InputError
-        If a file is no such table, or names a GPU that is not known.
+        If a file is no such table, names a GPU that is not known, or has no row that can be judged.
     """
     found: dict[tuple[str, str, str, str, str], list[Part]] = {}
     for path in paths:
@@ -93,13 +97,22 @@ def check_tables(
         columns = read_table(path)
         kind = kind_of(columns, name)
         parts = _experts(columns, name, own, limit) if kind == "experts" else _exchanges(columns, kind, name, own)
-        for part in parts:
+        there = list(parts)
+        if not there:
+            raise InputError.of(
+                "nothing_judged",
+                name,
+                f"Of {len(next(iter(columns.values())))} row(s) none can be judged: {UNJUDGED[kind == 'experts']}.",
+                "Give rows that can be.",
+            )
+        for part in there:
             found.setdefault(part[0], []).append(part)
     return tuple(_joined(parts) for _, parts in sorted(found.items()))
 
 
 def _joined(parts: list[Part]) -> Judged:
     gpu, phase, kernel, judged_by, dtype = parts[0][0]
+    held = [part[4] for part in parts if part[4] is not None]
     median, p90 = relative_errors(np.concatenate([part[1] for part in parts]), np.concatenate([p[2] for p in parts]))
     return Judged(
         gpu=gpu,
@@ -111,8 +124,8 @@ def _joined(parts: list[Part]) -> Judged:
         skipped=sum(part[3] for part in parts),
         median=median,
         p90=p90,
-        held_out_median=float(np.median([part[4][0] for part in parts])),
-        held_out_p90=float(np.median([part[4][1] for part in parts])),
+        held_out_median=float(np.median([one[0] for one in held])) if held else None,
+        held_out_p90=float(np.median([one[1] for one in held])) if held else None,
         tables=tuple(dict.fromkeys(part[5] for part in parts)),
     )
 
@@ -139,16 +152,17 @@ def _experts(columns: Any, name: str, own: Coefficients | None, limit: int) -> I
 
 
 def _exchanges(columns: Any, kind: Kind, name: str, own: Coefficients | None) -> Iterator[Part]:
-    for rows in curve_rows(columns, kind):
+    for rows in curve_rows(columns, kind, least=1):
         exchange = exchange_for(_known(rows.gpu, name), rows.backend, own=own)
         curve = _nearest(exchange, rows)
         if curve is None:
             predicted = between(exchange, rows)
             if predicted is None:
                 continue
-            held = (0.0, 0.0)
+            held = None
         else:
-            predicted, held = curve.ms(rows.gb), (curve.error.median, curve.error.p90)
+            predicted = curve.ms(rows.gb)
+            held = (curve.error.median, curve.error.p90) if curve.error.left_out != "nothing" else None
         key = (rows.gpu, rows.curve.way, rows.backend, exchange.backend, "")
         yield key, predicted, rows.measured, 0, held, name
 

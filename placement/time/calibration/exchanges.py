@@ -86,15 +86,15 @@ class CurveRows:
     index: npt.NDArray[np.int64]
 
 
-def curve_rows(columns: Columns, kind: Kind) -> Iterator[CurveRows]:
-    """Yield the measurements of each direction of each back end of a table."""
+def curve_rows(columns: Columns, kind: Kind, *, least: int = LEAST_POINTS) -> Iterator[CurveRows]:
+    """Yield the measurements of each direction of each back end of a table, of curves with at least so many."""
     found: dict[CurveKey, list[tuple[float, float, int, int, float]]] = {}
     for row in range(len(next(iter(columns.values())))):
         for key, size, ms, tokens, copies in _read(columns, kind, row):
             found.setdefault(key, []).append((size, ms, tokens, row, copies))
     unjudged = FittedError(median=0, p90=0, left_out="", rows=0)
     for (gpu, backend, way, nodes, gpus, sms, vector, shape), points in found.items():
-        if len(points) < LEAST_POINTS:
+        if len(points) < least:
             continue
         arrays = [np.array(column) for column in zip(*points, strict=True)]
         curve = Curve(

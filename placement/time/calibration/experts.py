@@ -69,13 +69,15 @@ def _text(columns: Columns, name: str, row: int, default: str = "") -> str:
     return str(columns[name][row]) if name in columns else default
 
 
-def _keys(columns: Columns) -> dict[Key, list[int]]:
-    """Return the rows of each kernel, dtypes that are not known left out."""
+def _keys(columns: Columns, place: str) -> dict[Key, list[int]]:
+    """Return the rows of each kernel."""
     found: dict[Key, list[int]] = {}
     for row in range(len(columns["latency"])):
-        dtype = DTYPES.get(_text(columns, "moe_dtype", row, "bfloat16"))
+        said = _text(columns, "moe_dtype", row, "bfloat16")
+        dtype = DTYPES.get(said)
         if dtype is None:
-            continue
+            detail, remedy = f"Row {row} has {said!r:.40}.", f"Known are {', '.join(DTYPES)}. Leave out other rows."
+            raise InputError.of("unknown_dtype", f"{place}#/moe_dtype", detail, remedy)
         source = _text(columns, "kernel_source", row, "measured")
         phase = PHASES.get(_text(columns, "inference_phase", row), PHASES.get(_text(columns, "op_name", row), "any"))
         phase = _text(columns, "phase", row, phase)
@@ -90,13 +92,9 @@ def expert_rows(columns: Columns, place: str, limit: int = MAX_ROWS) -> Iterator
     Raises
     ------
     InputError
-        If sizes are not whole numbers above 0, or the tokens of experts are no list of numbers.
+        If a dtype is not known, or the tokens of experts are no list of numbers.
     """
-    for name in ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_ep_size"):
-        values = columns[name]
-        if values.dtype.kind not in "iu" or (values < 1).any():
-            raise InputError.of("size_value", f"{place}#/{name}", "Sizes are whole numbers above 0.", "Correct them.")
-    for key, rows in _keys(columns).items():
+    for key, rows in _keys(columns, place).items():
         chosen = np.array(rows)
         if len(chosen) > limit:
             chosen = np.sort(np.random.default_rng(0).choice(chosen, limit, replace=False))

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from traces import InputError
+from traces import InputError, Violations
 
 __all__ = ["DTYPES", "Columns", "Kind", "gpu_of", "kind_of", "read_table"]
 
@@ -27,6 +27,12 @@ SCHEMAS: Final[Mapping[Kind, tuple[str, ...]]] = {
     "experts": ("latency", *SHAPE),
     "nvlink_alltoall": ("kernel_source", "op_name", "num_tokens", "moe_ep_size", "latency", "moe_dtype", "topk"),
 }
+SIZES: Final = frozenset(
+    (*SHAPE, "node_num", "num_token", "num_topk", "num_gpus", "message_size", "ep_size", "num_slots", "moe_tp_size")
+)
+OTHERS: Final = frozenset(  # numbers that may be 0
+    ("sms", "dispatch_sms", "combine_sms", "dispatch_notify_us", "combine_notify_us", "rank0_num_tokens", "rows")
+)
 DTYPES: Final[Mapping[str, str]] = {
     "bfloat16": "bfloat16",
     "float16": "float16",
@@ -51,6 +57,8 @@ DEVICES: Final = (
     ("a100", "a100"),
     ("l40s", "l40s"),
     ("mi300", "mi300x"),
+    ("mi355", "mi355x"),
+    ("910b", "ascend-910b"),
     ("rtx pro 6000", "rtx-pro-6000"),
 )
 
@@ -112,16 +120,19 @@ def _numbers(texts: list[str]) -> npt.NDArray[Any]:
             return np.array(texts, dtype=kind)
         except ValueError:
             continue
-    return np.array(texts)
+    try:  # cells that are empty, as None
+        return np.array([float(text) if text.strip() else None for text in texts], dtype=object)
+    except ValueError:
+        return np.array(texts)
 
 
 def kind_of(columns: Columns, place: str) -> Kind:
-    """Return which schema a table has, after checking that times are times.
+    """Return which schema a table has, after checking that times are times and sizes are sizes.
 
     Raises
     ------
     InputError
-        If it has none that is known, no row, or a time that is not a number above 0.
+        If it has none that is known, no row, a time that is not a number above 0, or a size that is no whole one.
     """
     kind = next((kind for kind, needed in SCHEMAS.items() if all(name in columns for name in needed)), None)
     if kind is None:
@@ -130,10 +141,35 @@ def kind_of(columns: Columns, place: str) -> Kind:
     needed = SCHEMAS[kind]
     if not len(next(iter(columns.values()))):
         raise InputError.of("zero_rows", place, "The table has no rows.", "Name a table of measurements.")
-    for name in (name for name in needed if name == "latency" or name.endswith("_us")):
-        values = columns[name]
-        if values.dtype.kind not in "fiu" or not (np.isfinite(values) & (values > 0)).all():
-            bad = 0 if values.dtype.kind not in "fiu" else int(np.flatnonzero(~(np.isfinite(values) & (values > 0)))[0])
-            detail = f"Row {bad} has {values[bad]!r:.40}, which is no time above 0."
-            raise InputError.of("time_value", f"{place}#/{name}", detail, "Leave out rows without a measurement.")
+    found = Violations()
+    for name, values in columns.items():
+        at = f"{place}#/{name}"
+        if name in needed and (name == "latency" or name.endswith("_us")):
+            if (row := _first_bad(values, np.nextafter(0, 1))) is not None:
+                detail = f"Row {row} has {values[row : row + 1].tolist()[0]!r:.40}, which is no time above 0."
+                found.add("time_value", at, detail, "Leave out rows without a measurement.")
+        elif name in SIZES:
+            if (row := _first_bad(values, 1, whole=True)) is not None:
+                detail = f"Row {row} has {values[row : row + 1].tolist()[0]!r:.40}: sizes are whole numbers above 0."
+                found.add("size_value", at, detail, "Correct them, or leave out such rows.")
+        elif name in OTHERS and (row := _first_bad(values, 0)) is not None:
+            detail = f"Row {row} has {values[row : row + 1].tolist()[0]!r:.40}, which is no number from 0 on."
+            found.add("number_value", at, detail, "Correct them, or leave out such rows.")
+    found.raise_if_any()
     return kind
+
+
+def _first_bad(values: npt.NDArray[Any], least: float, *, whole: bool = False) -> int | None:
+    """Return the first row that is no finite number from `least` on; None without one."""
+    if values.dtype.kind in "fiu":
+        good = np.isfinite(values) & (values >= least)
+        if whole and values.dtype.kind == "f":  # as programs write whole numbers where cells are missing
+            good &= np.mod(np.where(good, values, 0), 1) == 0
+    else:  # a cell that is empty makes objects of a column, or texts
+        good = np.array(
+            [
+                isinstance(value, int | float) and least <= value < np.inf and not (whole and value % 1)
+                for value in values.tolist()
+            ]
+        )
+    return None if good.all() else int(np.flatnonzero(~good)[0])

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from placement import Problem, Termination
 from placement.problem.sizes import SurvivalRule
+from solvers.arrange.survival.exact import has_more_rules, kept_exactly
 from solvers.arrange.survival.kernels import deal_layer, repair_layer, spread_layer
 from solvers.arrange.survival.rule import alive_of
 from solvers.searching.solution import NoPlanError
@@ -24,18 +25,18 @@ def kept_alive(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> Table:
 
     Copies that are missing are put into empty slots, then in place of copies that are not needed, those with the least
     load; where that is not enough, other experts make room. Layers that can't be mended so, which happens only where a
-    loss is allowed, are dealt out anew.
+    loss is allowed, are dealt out anew. Beside pins, exclusions and groups an exact model decides.
 
     Parameters
     ----------
     problem : Problem
     table : (L, S) integers
-        Every expert is there.
+        Every expert is there; it keeps all other rules.
 
     Raises
     ------
     NoPlanError
-        If no way was found; the problem is checked, so this is a fault.
+        If no way was found. Without pins, exclusions and groups the problem is checked, and this is a fault.
     """
     rule = problem.sizes.survival
     result = np.array(table, dtype=np.int32)
@@ -47,6 +48,9 @@ def kept_alive(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> Table:
         alive = alive_of(row, rule, problem.num_experts, problem.slots_per_gpu)
         load = np.ascontiguousarray(problem.relative_load[layer])
         if not alive.over[0]:
+            continue
+        if has_more_rules(problem):
+            result[layer] = kept_exactly(problem, layer, row)
             continue
         mended = row.copy().reshape(shape)
         if not repair_layer(mended, room, load, alive):
@@ -66,7 +70,12 @@ def alive_by_load(problem: Problem) -> Table:
     Returns
     -------
     (L, S) int32
-        No GPU holds an expert twice.
+        No GPU holds an expert twice. Beside pins, exclusions and groups: what is nearest to that.
+
+    Raises
+    ------
+    NoPlanError
+        If nothing keeps them all.
     """
     rule = problem.sizes.survival
     assert rule is not None
@@ -83,6 +92,8 @@ def alive_by_load(problem: Problem) -> Table:
         if not spread_layer(order, copies, alone, table, room, np.ascontiguousarray(load), fair, alive):
             table = _dealt(problem, rule, np.ascontiguousarray(load))
         result[layer] = table.ravel()
+        if has_more_rules(problem):
+            result[layer] = kept_exactly(problem, layer, result[layer])
     return result
 
 

@@ -14,25 +14,25 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer[Any]]
 Draws = npt.NDArray[np.int8]
 MOST_DRAWN = 6  # replicas up to which draws are counted: time grows with the square; more prove little more
-NUM_DRAWN = MOST_DRAWN * (MOST_DRAWN + 1) // 2 - 1  # replicas of experts with two, three, ... of them
+NUM_DRAWN = MOST_DRAWN * (MOST_DRAWN + 1) // 2  # replicas of experts with one, two, ... of them
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _first(replicas: int) -> int:
     """Return the number of the first replica of an expert with so many."""
-    return replicas * (replicas - 1) // 2 - 1
+    return replicas * (replicas - 1) // 2
 
 
 @numba.njit(nogil=True, cache=True)
 def draws_of(drawn: npt.NDArray[np.uint64]) -> Draws:
-    """Return the number of the replica that is drawn, of 2, 3, ... `MOST_DRAWN`: (n, K, MOST_DRAWN - 1) int8."""
+    """Return the number of the replica that is drawn, of 1, 2, ... `MOST_DRAWN`: (n, K, MOST_DRAWN) int8."""
     tokens, top_k = drawn.shape
-    draws = np.empty((tokens, top_k, MOST_DRAWN - 1), np.int8)
+    draws = np.empty((tokens, top_k, MOST_DRAWN), np.int8)
     for token in range(tokens):
         for k in range(top_k):
-            for replicas in range(2, MOST_DRAWN + 1):
+            for replicas in range(1, MOST_DRAWN + 1):
                 number = np.int64(drawn[token, k] % np.uint64(replicas))
-                draws[token, k, replicas - 2] = _first(replicas) + number
+                draws[token, k, replicas - 1] = _first(replicas) + number
     return draws
 
 
@@ -65,6 +65,8 @@ def most_above_even(
     counts: Floats,
     pairs: Floats,
     blocks: int,
+    with_replica: Ints,
+    fewest: int,
     slots: int,
     wanted: Ints,
     most: Floats,
@@ -81,20 +83,24 @@ def most_above_even(
         -1 for none.
     homes : (n,) int64
         Block of each token's home.
-    draws : (n, K, MOST_DRAWN - 1) int8
+    draws : (n, K, MOST_DRAWN) int8
         As `draws_of` returns.
     counts : (n, K (K-1)/2) float64
         What a pair of a token counts where it is together; of the columns k and j < k in place ``k (k-1)/2 + j``.
     pairs : (E, E) float64
-        What counts for an even split: at least the sum of the tokens of all homes but one.
+        What counts for an even split.
     blocks : int
-        Homes that are told apart: tokens that have one of the replicas at home don't draw. 1 where they might.
+        Homes, those without tokens included.
+    with_replica : (2, MOST_DRAWN + 1) int64
+        Homes that have one of so many replicas, at least, in either way of `most`: their tokens don't draw.
+    fewest : int
+        Replicas from which on draws are looked at: 1 where `pairs` may be less than what one replica serves.
     slots : int
         Of a block, less one.
     wanted : (m,) integers
         Experts to look at.
     most : (E, MOST_DRAWN + 1, 2) float64
-        Set by expert and replicas: with replicas in a single block; with each in a block of its own.
+        Set by expert, replicas and way.
     """
     experts, top_k = len(pairs), ids.shape[1]
     place, begin = _by_expert(ids, experts)
@@ -107,7 +113,7 @@ def most_above_even(
         joint[:] = 0.0
         for position in range(begin[e], begin[e + 1]):
             token, k = divmod(place[position], top_k)
-            home = homes[token] if blocks > 1 else 0
+            home = homes[token]
             for j in range(top_k):
                 f = ids[token, j]
                 if f < 0 or j == k:
@@ -115,13 +121,12 @@ def most_above_even(
                 count = counts[token, k * (k - 1) // 2 + j] if j < k else counts[token, j * (j - 1) // 2 + k]
                 if count <= 0.0:
                     continue
-                for choice in range(MOST_DRAWN - 1):
+                for choice in range(fewest - 1, MOST_DRAWN):
                     mine = draws[token, k, choice]
                     single[mine, f, home] += count
-                    for other in range(MOST_DRAWN - 1):
+                    for other in range(1, MOST_DRAWN):
                         joint[mine, f, draws[token, j, other]] += count
-        for replicas in range(2, MOST_DRAWN + 1):
-            apart = min(replicas, blocks)
+        for replicas in range(fewest, MOST_DRAWN + 1):
             for mine in range(_first(replicas), _first(replicas) + replicas):
                 in_use[:] = 0
                 for f in range(experts):
@@ -131,9 +136,7 @@ def most_above_even(
                     own, even = single[mine, f], pairs[e, f] / replicas
                     total = own.sum()
                     for way in range(2):
-                        served = total
-                        if blocks > 1:
-                            served -= _smallest(own, 1 if way == 0 else apart)
+                        served = total - _smallest(own, with_replica[way, replicas])
                         above = max(served - even, best[0])
                         if above <= 0.0:
                             continue

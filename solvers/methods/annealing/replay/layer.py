@@ -13,7 +13,7 @@ from solvers.arrange.survival.rule import alive_of
 from solvers.methods.annealing.replay.kernels.loads import load_cost, sum_up
 from solvers.methods.annealing.replay.kernels.rules import most_active
 from solvers.methods.annealing.replay.kernels.serving import gather, serve_all
-from solvers.methods.annealing.replay.kernels.state import LayerModel, LayerState, Loads, Prices, Split
+from solvers.methods.annealing.replay.kernels.state import Draws, LayerModel, LayerState, Loads, Prices, Split
 from solvers.methods.annealing.replay.kernels.trials import anneal_layer
 from solvers.methods.annealing.replay.levels import Ground, Grounds, empty_level
 from solvers.searching.kernels.random import State, seeded
@@ -34,6 +34,9 @@ HOPELESS = 8.0
 RUN_TRIALS, RUN_S = 4_000_000, 1.5
 RUN_TRIALS_PER_PAIR = 40  # of slots, where that is less; chosen by trial
 LOCAL = 8  # of 16 exchanges. Chosen by trial
+# Of 16 other exchanges, those with an expert of about the same load; about the same: at most this part of all experts
+# away in the order of loads, and within these limits. Measured in docs/decisions/0019-sets-of-tokens.md.
+ALIKE, ALIKE_PART, LEAST_ALIKE, MOST_ALIKE = 12, 16, 4, 16
 # Of the last temperature: colder, next to nothing is accepted, and trials of single tokens' worth are noise.
 COLDER = 3.0
 MAX_RUNS = 4  # more gain less than longer ones. Chosen by trial
@@ -59,6 +62,8 @@ class Layer:
     ) -> None:
         problem = ground.problem
         self.problem, self.layer = problem, layer
+        reach = int(np.clip(problem.num_experts // ALIKE_PART, LEAST_ALIKE, MOST_ALIKE))
+        self._draws = Draws(local=LOCAL, alike=ALIKE, reach=reach)
         sample = problem.profile.sample
         assert sample is not None
         topology, objective = problem.topology, problem.objective
@@ -76,6 +81,7 @@ class Layer:
         shares, deviations, moments = ground.shares, problem.load_deviations, problem.home_moments
         by_load = np.argsort(problem.relative_load[layer], kind="stable")
         position = np.arange(S) % problem.slots_per_gpu
+        covariance = _covariance(deviations, layer) if like is None else like.model.covariance
         weights, layers, caps = objective, problem.num_layers, problem.load_caps
         batch = objective.decode_batch if weights.activated_weight else 0
         batches = -(-n // batch) if batch else 0
@@ -91,7 +97,8 @@ class Layer:
             rows=rows,
             home=ground.homes,
             load=problem.relative_load[layer],
-            covariance=_covariance(deviations, layer) if like is None else like.model.covariance,
+            covariance=covariance,
+            own=covariance.diagonal().copy(),
             moments=np.zeros((0, 0)) if moments is None else moments[layer],
             split=Split(
                 policy=POLICIES[objective.replica_policy],
@@ -139,7 +146,7 @@ class Layer:
             nodes=empty_level(ground.nodes, top_k, distinct=distinct),
             part=np.zeros(S),
             gpu_load=np.zeros(G),
-            overlap=np.zeros((E, G)),
+            overlap=np.zeros((G, E)),
             variance=np.zeros(G),
             active=np.zeros((S + 1, batches), np.uint64),
             active_on=np.zeros((batches, G), np.int32),
@@ -159,7 +166,7 @@ class Layer:
         messages = serve_all(self.state, self.model)
         none, state, model = np.zeros(G), self.state, self.model
         varies = deviations is not None or moments is not None
-        known = Loads(model.load, model.covariance, varies, state.gpu_load, state.overlap, state.variance)
+        known = Loads(model.load, model.covariance, model.own, varies, state.gpu_load, state.overlap, state.variance)
         loads = load_cost(-1, -1, none, none, none, known, model.prices)
         sum_up(state.gpu_load, state.variance, model.prices, state.sums, state.highest)
         state.value[:] = loads, most_active(state.active_on)
@@ -191,7 +198,7 @@ class Layer:
 
     def anneal(self, trials: int, temperature: float, hopeless: float, rng: State) -> float:
         """See `anneal_layer`."""
-        change = anneal_layer(self.state, self.model, trials, temperature, hopeless, LOCAL, rng)
+        change = anneal_layer(self.state, self.model, trials, temperature, hopeless, self._draws, rng)
         if temperature >= 0:
             self.cost += change
         return change

@@ -108,7 +108,7 @@ def load_cost(x: int, y: int, dx: Floats, dy: Floats, by_homes: Floats, loads: L
     loads : Loads
     prices : Prices
     """
-    load, covariance, varies, gpu_load, overlap, variance = loads
+    load, covariance, own, varies, gpu_load, overlap, variance = loads
     cap, excess_weight, max_weight, margin, spread_weight, spread_free = prices
     known = len(covariance) > 0
     largest = 0.0
@@ -119,13 +119,13 @@ def load_cost(x: int, y: int, dx: Floats, dy: Floats, by_homes: Floats, loads: L
         if x >= 0 and dx[g] != 0.0:
             value += dx[g] * load[x]
             if known:
-                square += dx[g] * (2.0 * overlap[x, g] + dx[g] * covariance[x, x])
+                square += dx[g] * (2.0 * overlap[g, x] + dx[g] * own[x])
                 if y >= 0:
                     square += 2.0 * dx[g] * dy[g] * covariance[x, y]
         if y >= 0 and dy[g] != 0.0:
             value += dy[g] * load[y]
             if known:
-                square += dy[g] * (2.0 * overlap[y, g] + dy[g] * covariance[y, y])
+                square += dy[g] * (2.0 * overlap[g, y] + dy[g] * own[y])
         largest = max(largest, value)
         if varies:
             spread += square
@@ -184,7 +184,7 @@ def exchange_cost(
 
     As `load_cost`, from what `sum_up` has left, without a look at the other GPUs.
     """
-    load, covariance, varies, gpu_load, overlap, variance = loads
+    load, covariance, own, varies, gpu_load, overlap, variance = loads
     xa, xb = -x_share / fair[a], x_share / fair[b]
     ya, yb = y_share / fair[a], -y_share / fair[b]
     at_a, at_b, square_a, square_b = gpu_load[a], gpu_load[b], variance[a], variance[b]
@@ -196,11 +196,11 @@ def exchange_cost(
         at_b += yb * load[y]
     if len(covariance):
         if x >= 0:
-            square_a += xa * (2.0 * overlap[x, a] + xa * covariance[x, x])
-            square_b += xb * (2.0 * overlap[x, b] + xb * covariance[x, x])
+            square_a += xa * (2.0 * overlap[a, x] + xa * own[x])
+            square_b += xb * (2.0 * overlap[b, x] + xb * own[x])
         if y >= 0:
-            square_a += ya * (2.0 * overlap[y, a] + ya * covariance[y, y])
-            square_b += yb * (2.0 * overlap[y, b] + yb * covariance[y, y])
+            square_a += ya * (2.0 * overlap[a, y] + ya * own[y])
+            square_b += yb * (2.0 * overlap[b, y] + yb * own[y])
         if x >= 0 and y >= 0:
             square_a += 2.0 * xa * ya * covariance[x, y]
             square_b += 2.0 * xb * yb * covariance[x, y]
@@ -242,16 +242,16 @@ def home_variance_change(
 @numba.njit(nogil=True, cache=True)
 def take_loads(x: int, dx: Floats, state: LayerState, model: LayerModel) -> None:
     """Book the change of expert x's relative shares."""
-    covariance, overlap = model.covariance, state.overlap
+    covariance, own, overlap = model.covariance, model.own, state.overlap
     for g in range(len(dx)):
         d = dx[g]
         if d == 0.0:
             continue
         state.gpu_load[g] += d * model.load[x]
         if len(covariance):
-            state.variance[g] += d * (2.0 * overlap[x, g] + d * covariance[x, x])
+            state.variance[g] += d * (2.0 * overlap[g, x] + d * own[x])
             for e in range(len(covariance)):
-                overlap[e, g] += d * covariance[x, e]
+                overlap[g, e] += d * covariance[x, e]
 
 
 @numba.njit(nogil=True, cache=True)

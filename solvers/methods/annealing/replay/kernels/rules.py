@@ -8,17 +8,14 @@ from placement.loads.policies import FAIR, SAME_NODE
 from solvers.methods.annealing.replay.kernels.state import Ints
 from solvers.searching.kernels.random import State, next_below
 
-__all__ = ["ALIKE", "ALIKE_PART", "item_alike", "keeps_tokens", "most_active"]
-
-# Of 16 exchanges that may go anywhere, those with an expert of about the same load: most others are refused for their
-# loads alone. About the same: so far in the order of loads. Measured in docs/decisions/0019-sets-of-tokens.md.
-ALIKE, ALIKE_PART, LEAST_ALIKE = 10, 16, 4
+__all__ = ["item_alike", "keeps_tokens", "most_active"]
 
 
 @numba.njit(nogil=True, cache=True)
-def item_alike(i: int, x: int, order: Ints, rank: Ints, replicas: Ints, counts: Ints, item_at: Ints, rng: State) -> int:
-    """Return an item of another expert of about the load of x, or i, the item of x, where the draw leads to none."""
-    reach = max(LEAST_ALIKE, len(order) // ALIKE_PART)
+def item_alike(
+    i: int, x: int, reach: int, order: Ints, rank: Ints, replicas: Ints, counts: Ints, item_at: Ints, rng: State
+) -> int:
+    """Return an item of an expert at most `reach` places from x by load; i, that of x, where a draw leads to none."""
     r = rank[x] + next_below(rng, 2 * reach + 1) - reach
     if r < 0 or r >= len(order):
         return i

@@ -282,11 +282,11 @@ def serve_all(state: LayerState, model: LayerModel) -> float:
             part = split.share[c] / split.fair[g]
             state.gpu_load[g] += part * model.load[e]
             for f in range(len(covariance)):
-                state.overlap[f, g] += part * covariance[f, e]
+                state.overlap[g, f] += part * covariance[e, f]
     for e in range(len(covariance)):
         for c in range(state.counts[e]):
             g = state.replicas[e, c]
-            state.variance[g] += state.part[state.item_at[e, g]] / split.fair[g] * state.overlap[e, g]
+            state.variance[g] += state.part[state.item_at[e, g]] / split.fair[g] * state.overlap[g, e]
     moments, change = model.moments, state.by_home[0]
     for x in range(len(moments)):
         if state.counts[x] < 2:

@@ -10,7 +10,19 @@ import numpy.typing as npt
 
 from solvers.arrange.survival.rule import Alive
 
-__all__ = ["Floats", "Ints", "LayerModel", "LayerState", "Level", "Loads", "Prices", "Split", "Words", "edit_replicas"]
+__all__ = [
+    "Draws",
+    "Floats",
+    "Ints",
+    "LayerModel",
+    "LayerState",
+    "Level",
+    "Loads",
+    "Prices",
+    "Split",
+    "Words",
+    "edit_replicas",
+]
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
@@ -34,9 +46,10 @@ class Loads(NamedTuple):
 
     load: Floats  # (E,) of the experts
     covariance: Floats  # (E, E) of the experts' loads; (0, 0) where it doesn't count
+    own: Floats  # (E,) its diagonal, or (0,): in one place, where a trial finds it sooner
     varies: bool  # whether variances count at all
     gpu_load: Floats  # (G,)
-    overlap: Floats  # (E, G)
+    overlap: Floats  # (G, E)
     variance: Floats  # (G,)
 
 
@@ -62,6 +75,14 @@ class Level(NamedTuple):
     value: Floats  # (n,) prices
 
 
+class Draws(NamedTuple):
+    """Which exchanges are tried: most of two experts of different loads are refused for their loads alone."""
+
+    local: int  # of 16, those that stay within a node
+    alike: int  # of 16 others, those of two experts of about the same load
+    reach: int  # how far these may be apart in the order of loads
+
+
 class LayerState(NamedTuple):
     """What the search changes in place. An *item* is what a slot holds: a replica of an expert, or nothing."""
 
@@ -76,7 +97,7 @@ class LayerState(NamedTuple):
     nodes: Level  # without places where a node costs nothing of its own
     part: Floats  # (S,) share of its expert's tokens that an item is expected to serve
     gpu_load: Floats  # (G,) relative to the fair share
-    overlap: Floats  # (E, G) expert's load deviations times the GPU's, summed over windows
+    overlap: Floats  # (G, E) expert's load deviations times the GPU's, over windows; by GPU, as trials change it
     variance: Floats  # (G,) of the GPU's load; 0 where deviations don't count
     active: Words  # (S+1, b) whether the item serves any token of each batch; no batches where that doesn't count
     active_on: Ints  # (b, G) experts with tokens on each GPU
@@ -108,7 +129,8 @@ class LayerModel(NamedTuple):
     rows: Ints  # (n,)
     home: Ints  # (n,) home rank
     load: Floats  # (E,)
-    covariance: Floats  # (E, E) of the experts' loads; (0, 0) where it doesn't count
+    covariance: Floats  # (E, E) of the experts' loads, symmetric; (0, 0) where it doesn't count
+    own: Floats  # (E,) its diagonal, or (0,)
     moments: Floats  # (E, E) of the experts' loads within sequences; (0, 0) where homes don't count
     split: Split
     distinct: bool  # one message per GPU or node, not per assignment

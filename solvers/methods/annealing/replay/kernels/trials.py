@@ -17,7 +17,7 @@ from solvers.methods.annealing.replay.kernels.loads import (
     take_home_shares,
     take_loads,
 )
-from solvers.methods.annealing.replay.kernels.rules import ALIKE, item_alike, keeps_tokens, most_active
+from solvers.methods.annealing.replay.kernels.rules import item_alike, keeps_tokens, most_active
 from solvers.methods.annealing.replay.kernels.serving import (
     HEAD,
     ONE,
@@ -30,7 +30,7 @@ from solvers.methods.annealing.replay.kernels.serving import (
     turn_back,
     turn_change,
 )
-from solvers.methods.annealing.replay.kernels.state import LayerModel, LayerState, Loads, edit_replicas
+from solvers.methods.annealing.replay.kernels.state import Draws, LayerModel, LayerState, Loads, edit_replicas
 from solvers.searching.kernels.random import State, next_below, next_unit
 
 __all__ = ["anneal_layer"]
@@ -41,13 +41,7 @@ DOUBT = 3.0
 
 @numba.njit(nogil=True, cache=True)
 def anneal_layer(
-    state: LayerState,
-    model: LayerModel,
-    trials: int,
-    temperature: float,
-    hopeless: float,
-    local: int,
-    rng: State,
+    state: LayerState, model: LayerModel, trials: int, temperature: float, hopeless: float, draws: Draws, rng: State
 ) -> float:
     """Run `trials` trials on one layer.
 
@@ -60,8 +54,7 @@ def anneal_layer(
         Negative: accept nothing and return the mean absolute change of the traffic, to find the scale of temperatures.
     hopeless : float
         Trials whose loads alone cost this much more than the temperature lets pass are not priced further.
-    local : int
-        Of 16 exchanges, those that stay within a node.
+    draws : Draws
 
     Returns
     -------
@@ -69,6 +62,7 @@ def anneal_layer(
         Change of the objective over the accepted trials.
     """
     # By name and by array: handing on the whole tuples costs more than most trials.
+    local, alike, reach = draws
     expert_of, gpu_of, item_on = state.expert_of, state.gpu_of, state.item_on
     replicas, counts, item_at = state.replicas, state.counts, state.item_at
     bits, gpus, nodes, part = state.bits, state.gpus, state.nodes, state.part
@@ -79,7 +73,7 @@ def anneal_layer(
     by_homes = np.zeros(len(gpu_load))
     lock, allowed, usable, split, prices = model.lock, model.allowed, model.usable, model.split, model.prices
     node_of_gpu, fair, policy = split.node_of_gpu, split.fair, split.policy
-    loads = Loads(model.load, model.covariance, varies, gpu_load, state.overlap, variance)
+    loads = Loads(model.load, model.covariance, model.own, varies, gpu_load, state.overlap, variance)
     batch, most, member, order, rank = model.batch, model.most, model.member, model.order, model.rank
     scale, activated_weight, dx, dy = model.scale, model.activated_weight, state.share[0], state.share[1]
     W, alive = bits.shape[1], state.alive
@@ -116,8 +110,8 @@ def anneal_layer(
                 b = first[node_of_gpu[a]]
                 b += next_below(rng, first[node_of_gpu[a] + 1] - b)
                 j = item_on[b, next_below(rng, C)]
-            elif x >= 0 and next_below(rng, 16) < ALIKE:
-                j = item_alike(i, x, order, rank, replicas, counts, item_at, rng)
+            elif x >= 0 and next_below(rng, 16) < alike:
+                j = item_alike(i, x, reach, order, rank, replicas, counts, item_at, rng)
             else:
                 j = next_below(rng, S)
             b = gpu_of[j]

@@ -1,0 +1,1 @@
+"""Mixtures: one plan for several domains."""
