@@ -86,11 +86,14 @@ class Cursors:
         return int.from_bytes(number, "big")
 
     def _key(self) -> bytes:
-        if self._database.cursor_key is None:
-            with self._database.read() as connection:  # what only the service knows, and keeps
-                identity = connection.execute(select(service.c.identity)).scalar_one_or_none()
-            self._database.cursor_key = hashlib.sha256(f"cursors of {identity}".encode()).digest()
-        return self._database.cursor_key
+        if self._database.cursor_key is not None:
+            return self._database.cursor_key
+        with self._database.read() as connection:  # what only the service knows, and keeps
+            identity = connection.execute(select(service.c.identity)).scalar_one_or_none()
+        key = hashlib.sha256(f"cursors of {identity}".encode()).digest()
+        if identity is not None:  # until it is settled, there is no secret to keep
+            self._database.cursor_key = key
+        return key
 
     def _digest(self, key: bytes, number: bytes) -> bytes:
         return hmac.digest(key, b"row" + number + self._tenant.encode(), "sha256")[:HALF]

@@ -87,7 +87,10 @@ class GroupRequest:
             from placement.time import Machine
 
             try:
-                object.__setattr__(self, "topology", Machine.parse(self.machine).topology())
+                machine, timed = Machine.parse(self.machine), self.time_model()
+                # Device classes are as fast as the model's kernels on them.
+                own = machine.topology() if timed is None or len(machine.kinds) == 1 else timed.topology
+                object.__setattr__(self, "topology", own)
             except InputError as error:
                 found.extend(error)
         found.raise_if_any()

@@ -89,6 +89,8 @@ def test_windows_in_files_are_a_series_or_one_recording(folder: Path) -> None:
     assert there["series"] is not None
     assert document("simulate", there["series"], *words, *AT)["policies"] == there["policies"]
     assert here_and_there("simulate", *tokens, *words, "--windows", 2)["trace"] is not None
+    turned = here_and_there("simulate", *tokens[::-1], *words, "--windows", 2, apart=(*IDS, "notes"))
+    assert turned["trace"] is not None  # in the order given, not that of their names
     asked = ("--topology", "2x2", "--plan", folder / "plan.json")
     assert here_and_there("simulate", *counts, *asked)["trace"] is not None
     refused = command("simulate", there["series"], *words, "--num-experts", 8, *AT)

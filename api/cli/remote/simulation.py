@@ -92,9 +92,17 @@ def _sent(service: Client, paths: Sequence[Path], reading: dict[str, Any], body:
     with TemporaryDirectory() as folder:
         packed = Path(folder) / "windows.tar"
         with tarfile.open(packed, "w") as archive:
-            for path in paths:
-                archive.add(path, path.name)
+            for name, path in zip(_members([path.name for path in paths]), paths, strict=True):
+                archive.add(path, name)
         return {"trace": send_trace(service, packed, reading)}
+
+
+def _members(names: list[str]) -> list[str]:
+    """Return names under which an archive, whose members are read by name, keeps the order that was given."""
+    if names == sorted(set(names)):
+        return names
+    digits = len(str(len(names)))
+    return [f"{number:0{digits}}-{name}" for number, name in enumerate(names)]
 
 
 def _series(service: Client, paths: Sequence[Path], reading: dict[str, Any]) -> str:
