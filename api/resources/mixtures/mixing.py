@@ -24,6 +24,7 @@ from api.store.tasks import Task
 from api.store.tenant import TenantStore
 from placement.time import Machine
 from solvers import MixtureRequest, mixture, solver_from
+from solvers.mixtures.dividing import partitions
 from solvers.mixtures.domains import domain_names, not_apart
 from traces import InputError, Trace, Violations
 from traces.splitting import LEAST
@@ -31,6 +32,7 @@ from traces.splitting import LEAST
 __all__ = ["check_mixture", "find_mixture"]
 
 ALIKE = ("layer_ids", "num_experts", "top_k")
+SEARCHING = 0.5  # share of the service's time for the searches: the rest is for reading, replaying and timing
 
 
 def check_mixture(body: MixtureBody, settings: Settings, store: TenantStore) -> Checked:
@@ -107,21 +109,25 @@ def _machine(name: str | None) -> None:
 
 
 def _within(request: MixtureRequest, traces: int, max_time_s: float, found: Violations) -> MixtureRequest:
-    """Return the request with a time for each search, so that all of them end with the service's."""
+    """Return the request with a time for each search, so that all of them end within the service's."""
     searches, limits = _searches(request, traces), request.limits
-    most = max_time_s / searches
-    if limits.time_s is None or limits.time_s <= most:
+    most = SEARCHING * max_time_s / searches
+    if limits.time_s is not None and limits.time_s <= most:
         return request
-    if limits.said:
+    if limits.said and limits.time_s is not None:  # with work alone, too, it has a clock: nothing else ends a search
         detail = f"{searches} searches of {limits.time_s:g} s are longer than this service works on one request."
         found.add("limit_range", "/limits/time_s", detail, f"Give at most {most:.3g} s, or fewer rounds.")
     return replace(request, limits=replace(limits, time_s=most))
 
 
 def _searches(request: MixtureRequest, traces: int) -> int:
-    """Return how many searches there will be at least, without those for pools: rounds, each domain, and all of it."""
-    rounds = 1 if request.over == "weighted" else request.rounds
-    return rounds + max(traces, LEAST) + 1
+    """Return how many searches to have time for: rounds, each domain, all of it, and pools.
+
+    How many sources a single trace has is told by its worker only: they count as two.
+    """
+    rounds, domains = 1 if request.over == "weighted" else request.rounds, max(traces, LEAST)
+    pools = sum(map(len, partitions(domains))) if request.pools else 0
+    return rounds + domains + 1 + pools
 
 
 def find_mixture(attempt: Attempt, task: Task) -> Outcome:
