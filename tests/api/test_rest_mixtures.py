@@ -18,7 +18,7 @@ from api.resources.mixtures.mixing import _searches, check_mixture
 from placement import Plan
 from solvers import Limits, MixtureRequest, mixture
 from tests.builders.service import codes, npz, services_of, upload
-from traces import Trace
+from traces import InputError, Trace
 from traces.synthetic import Synthetic, generate
 
 BODY: dict[str, Any] = {
@@ -98,6 +98,9 @@ def test_what_is_refused(client: TestClient, traces: list[str], trace_id: str) -
         "/machine": "unknown_gpu",
         "/solver": "unknown_solver",
     }
+    counts = upload(client, b"[[1, 2, 3, 4, 5, 6, 7, 8]]", name="counts.json")
+    assert refused(traces=[none, counts]) == {"/traces/0": "unknown_trace", "/traces/1": "counts_only"}
+    assert refused(traces=[none, traces[0]]) == {"/traces/0": "unknown_trace"}
     assert refused(traces=[traces[0]]) == {"/traces": "no_sources"}
     assert refused(traces=[*traces, traces[0], trace_id], weights=[1, 2]) == {
         "/traces/2": "trace_twice",
@@ -138,3 +141,16 @@ def test_an_interrupt_is_seen_where_the_service_is_gone(monkeypatch: pytest.Monk
     monkeypatch.setattr(Connection, "send", send)
     with Client("http://127.0.0.1:9") as gone, pytest.raises(KeyboardInterrupt):
         gone.mixture(MixtureBody(**BODY | {"traces": ["sha256:" + "0" * 64]}))
+
+
+def test_the_memory_of_all_domains_is_held_against_the_limit(client: TestClient, traces: list[str]) -> None:
+    """The refusal names the service's own limit."""
+    services = services_of(client)
+    body = MixtureBody(**BODY | {"traces": traces, "topology": "512x8"})
+    tight = services.settings.model_copy(update={"max_job_bytes": 2_000_000_000})
+    with pytest.raises(InputError) as caught:
+        check_mixture(body, tight, services.store.of(LOCAL))
+    (violation,) = caught.value.violations
+    assert violation.code == "job_too_large"
+    assert "3 times" in violation.detail
+    assert "up to 2.0 GB" in violation.remedy

@@ -147,7 +147,7 @@ def test_what_a_quantile_gives_up_is_not_planned_for() -> None:
 
 
 def test_sources_of_one_trace_are_domains() -> None:
-    """By the column data_source, in its order; a trace without it is refused."""
+    """By the column data_source, in its order; a trace without it is refused, and one of too many."""
     ids = np.zeros((256, 1, 1), np.int16)
     ids[:, 0, 0] = np.arange(256) % 4
     columns: dict[str, Any] = {"seq_id": np.arange(256) // 8, "data_source": np.repeat([7, 3], 128)}
@@ -157,6 +157,9 @@ def test_sources_of_one_trace_are_domains() -> None:
     with pytest.raises(InputError) as caught:
         domains_of(Trace.of(ids, num_experts=4), None, 1)
     assert caught.value.violations[0].code == "no_sources"
+    with pytest.raises(InputError) as caught:
+        domains_of(Trace.of(ids, num_experts=4, data_source=np.arange(256)), None, 1)
+    assert caught.value.violations[0].code == "too_many_sources"
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ def check_mixture(body: MixtureBody, settings: Settings, store: TenantStore) -> 
         With all violations.
     """
     found = Violations()
-    traces = traces_named(store, body.traces, found)
-    _check_domains(traces, found)
+    named = traces_named(store, body.traces, found)
+    _check_domains(named, found)
     try:
         body = with_topology(store, body)
     except InputError as error:
@@ -57,9 +57,9 @@ def check_mixture(body: MixtureBody, settings: Settings, store: TenantStore) -> 
         found.add("weights_number", "/weights", detail, "Give one for each, in their order.")
     found.raise_if_any()
     assert request is not None
-    facts = traces[0].facts
-    planning = request.planning()
-    check(planning, facts, settings.max_job_bytes // (len(traces) + 1))  # a profile for each domain, and for all
+    traces = [trace for trace in named if trace is not None]
+    planning, profiles = request.planning(), max(len(traces), LEAST) + 1  # one for each domain, and for all
+    check(planning, traces[0].facts, settings.max_job_bytes, profiles)
     asked = body.model_dump(mode="json")
     asked["limits"]["time_s"] = request.limits.time_s  # left out means the default, null means none
     size = sum(trace.bytes for trace in traces)
@@ -68,20 +68,24 @@ def check_mixture(body: MixtureBody, settings: Settings, store: TenantStore) -> 
     return Checked(request=asked, start=None, expected_s=expected, traces=tuple(body.traces))
 
 
-def _check_domains(traces: list[TraceRow], found: Violations) -> None:
+def _check_domains(named: list[TraceRow | None], found: Violations) -> None:
     """Report traces that hold no tokens, or are of another model than the first, or one that tells none apart."""
-    for number, trace in enumerate(traces):
+    known = [(number, trace) for number, trace in enumerate(named) if trace is not None]  # others are reported already
+    seen = set[str]()
+    for number, trace in known:
+        first = known[0][1]
         name, place = trace.name or trace.id, f"/traces/{number}"
         if trace.facts["kind"] != "trace":
             detail = f"{name} holds no tokens: a mixture is judged by replaying them."
             found.add("counts_only", place, detail, "Record a trace with token identity (topk_ids).")
-        elif any(trace.facts[axis] != traces[0].facts[axis] for axis in ALIKE):
-            detail = f"{name} is of other layers, experts or top-k than {traces[0].name or traces[0].id}."
+        elif any(trace.facts[axis] != first.facts[axis] for axis in ALIKE):
+            detail = f"{name} is of other layers, experts or top-k than {first.name or first.id}."
             found.add("domains_differ", place, detail, "Give traces of one model.")
-        if trace.id in [other.id for other in traces[:number]]:
+        if trace.id in seen:
             found.add("trace_twice", place, f"{name} is a domain already.", "Leave it out.")
-    if len(traces) == 1 and traces[0].facts["kind"] == "trace" and "data_source" not in traces[0].facts["columns"]:
-        found.extend(not_apart(traces[0].name or traces[0].id, 0))
+        seen.add(trace.id)
+        if len(named) == 1 and trace.facts["kind"] == "trace" and "data_source" not in trace.facts["columns"]:
+            found.extend(not_apart(name, 0))
 
 
 def _request(body: MixtureBody, max_time_s: float, found: Violations) -> MixtureRequest | None:
