@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from api.report.mixture import mixture_text
 from placement import Constraints, Objective, Problem, Survive, Topology, score
 from placement.loads.deviations import source_deviations
 from solvers import Limits, MixtureRequest, mixture
@@ -110,6 +111,7 @@ def test_the_plan_for_the_worst_beats_those_for_one_domain() -> None:
         assert all(cell.low <= cell.high for cell in row.cells.values())
     assert len(found.rounds) == 2
     assert found.as_dict()["plans"]["mixture"]["above_mixture"] == [0.0, 0.0]
+    assert (found.found_by == "round") == ("in round" in mixture_text(found.as_dict()))
 
 
 @pytest.mark.parametrize("objective", [BY_LOAD, Objective(execution="dispatch", dedup="gpu", imbalance_weight=2.0)])
@@ -143,7 +145,9 @@ def test_what_a_quantile_gives_up_is_not_planned_for() -> None:
     found = mixture({name: TRACES[name] for name in "ab"}, "1x4", over="quantile", quantile=0.5, **asked)
     least = {row.name: min(cell.fit for cell in row.cells.values()) for row in found.rows}
     assert least["mixture"] <= min(least.values()) + 1e-9
-    assert any("`only " in note for note in found.notes)
+    assert any(f"`{found.found_by}`" in note for note in found.notes)
+    assert found.found_by.startswith("only ")
+    assert "in round" not in mixture_text(found.as_dict())
 
 
 def test_sources_of_one_trace_are_domains() -> None:
