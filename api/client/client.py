@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -261,7 +262,8 @@ class Client:
             while job.status in ("queued", "running"):
                 job = self._connection.send(kind, "GET", f"{place}/{job.id}", headers={"Prefer": f"wait={WAIT_S}"})
         except KeyboardInterrupt:
-            self._connection.send(kind, "POST", f"{place}/{job.id}/cancel")
+            with suppress(Exception):  # whoever interrupts is to see that, also where the service is gone
+                self._connection.send(kind, "POST", f"{place}/{job.id}/cancel")
             raise
         return job
 

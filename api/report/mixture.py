@@ -48,10 +48,11 @@ def mixture_text(found: Mapping[str, Any]) -> str:
     )
     if found["pools"] is not None:
         lines += _pools(found["pools"])
-    best = min(found["rounds"], key=lambda each: each["target"])
-    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(domains, best["weights"], strict=True))
-    number = found["rounds"].index(best) + 1
-    lines.append(f"Found with the weights {weights}, in round {number} of {len(found['rounds'])}.")
+    if found["found_by"] == "round":  # where another plan was taken, a note says which
+        best = min(found["rounds"], key=lambda each: each["target"])
+        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(domains, best["weights"], strict=True))
+        number = found["rounds"].index(best) + 1
+        lines.append(f"Found with the weights {weights}, in round {number} of {len(found['rounds'])}.")
     lines += [textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  ") for note in found["notes"]]
     return "\n".join(lines)
 

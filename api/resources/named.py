@@ -33,14 +33,14 @@ def trace_named(store: TenantStore, named: str, found: Violations) -> TraceRow |
     return trace
 
 
-def traces_named(store: TenantStore, named: Sequence[str], found: Violations) -> list[TraceRow]:
-    """Return the traces that the body names several of, without those that there are none of, which are violations."""
+def traces_named(store: TenantStore, named: Sequence[str], found: Violations) -> list[TraceRow | None]:
+    """Return the traces that the body names several of, in their places; None, and a violation, where there is none."""
     rows = [store.traces.get(trace_id) for trace_id in named]
     for number, (trace_id, row) in enumerate(zip(named, rows, strict=True)):
         if row is None:
             remedy = "Upload it with POST /v1/traces."
             found.add("unknown_trace", f"/traces/{number}", f"There is no trace {trace_id}.", remedy)
-    return [row for row in rows if row is not None]
+    return rows
 
 
 def plan_content(store: TenantStore, named: str | PlanFile, place: str, found: Violations) -> Mapping[str, Any] | None:

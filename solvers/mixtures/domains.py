@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from solvers.mixtures.request import MAX_DOMAINS
 from solvers.source import open_source, split
 from traces import InputError, Profile, Trace, Violations
 from traces.splitting import LEAST, OfSources
@@ -50,7 +51,8 @@ def domains_of(source: Domains, hold_out: float | None, workers: int | None) -> 
     Raises
     ------
     InputError
-        If there are fewer than two domains, a source has no tokens, or they are of different models.
+        If there are fewer than two domains, or a trace of more than `MAX_DOMAINS` sources, a source has no tokens, or
+        they are of different models.
     """
     named = _named(source)
     found = Violations()
@@ -120,6 +122,10 @@ def _by_source(trace: Trace) -> dict[str, Trace]:
     seen = set[int]()
     for batch in trace.batches():
         seen.update(np.unique(np.asarray(batch.data_source)).tolist())
+        if len(seen) > MAX_DOMAINS:
+            detail = f"{place} has tokens of more than {MAX_DOMAINS} sources: each would be a domain."
+            remedy = f"Tell at most {MAX_DOMAINS} apart in the column `data_source`, or give a trace for each domain."
+            raise InputError.of("too_many_sources", "/traces", detail, remedy)
     if len(seen) < LEAST:
         raise not_apart(place, len(seen))
     return {

@@ -46,6 +46,9 @@ class Mixture(Shown, ByContent):
     rounds : tuple of Round
     rows : tuple of PlanRow
         The mixture's plan first.
+    found_by : str
+        What the mixture's plan was found by: `round`, the best one of them, or a plan that does better: `pooled`,
+        `only NAME`.
     bound : MixtureBound
         What no plan can beat, beside what the mixture's costs, on the tokens to fit.
     pools : Pools or None
@@ -59,6 +62,7 @@ class Mixture(Shown, ByContent):
     weights: tuple[float, ...]
     rounds: tuple[Round, ...]
     rows: tuple[PlanRow, ...]
+    found_by: str
     bound: MixtureBound
     pools: Pools | None = None
     notes: tuple[str, ...] = ()
@@ -73,7 +77,7 @@ class Mixture(Shown, ByContent):
         return self.rows[0].plan
 
     def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary: over, unit, domains, weights, rounds, plans, bound, pools, notes."""
+        """Return a JSON-ready dictionary: what was asked, rounds, plans, found_by, bound, pools and notes."""
         return {
             "over": self.request.over,
             "quantile": self.request.quantile,
@@ -105,6 +109,7 @@ class Mixture(Shown, ByContent):
                 }
                 for row in self.rows
             },
+            "found_by": self.found_by,
             "bound": self.bound.as_dict(),
             "pools": None if self.pools is None else self.pools.as_dict(self.domains),
             "notes": list(self.notes),
@@ -202,6 +207,7 @@ def mixture(
     pools = None
     if request.pools:
         pools = judge_pools(problem, plans["mixture"], request, domains, weights, workers=workers, tell=tell)
+    own["found_by"] = "round" if best == "mixture" else best
     return Mixture(rounds=rounds, rows=rows, bound=bound, pools=pools, notes=notes, **own)
 
 

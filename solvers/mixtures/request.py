@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 else:  # help texts are made from the fields: the class itself takes long to import
     Topology = object
 
-__all__ = ["MixtureRequest", "Over"]
+__all__ = ["MAX_DOMAINS", "MixtureRequest", "Over"]
+
+MAX_DOMAINS = 64  # sources of one trace, or traces sent to a service: each has a profile and a search of its own
 
 Over = Literal["worst", "weighted", "quantile"]
 

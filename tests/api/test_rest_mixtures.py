@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from api.client import Client
+from api.client.connection import Connection
+from api.http.oidc import LOCAL
+from api.resources.mixtures.body import MixtureBody
+from api.resources.mixtures.mixing import _searches, check_mixture
 from placement import Plan
-from solvers import Limits, mixture
+from solvers import Limits, MixtureRequest, mixture
 from tests.builders.service import codes, npz, services_of, upload
-from traces import Trace
+from traces import InputError, Trace
 from traces.synthetic import Synthetic, generate
 
 BODY: dict[str, Any] = {
@@ -92,6 +98,9 @@ def test_what_is_refused(client: TestClient, traces: list[str], trace_id: str) -
         "/machine": "unknown_gpu",
         "/solver": "unknown_solver",
     }
+    counts = upload(client, b"[[1, 2, 3, 4, 5, 6, 7, 8]]", name="counts.json")
+    assert refused(traces=[none, counts]) == {"/traces/0": "unknown_trace", "/traces/1": "counts_only"}
+    assert refused(traces=[none, traces[0]]) == {"/traces/0": "unknown_trace"}
     assert refused(traces=[traces[0]]) == {"/traces": "no_sources"}
     assert refused(traces=[*traces, traces[0], trace_id], weights=[1, 2]) == {
         "/traces/2": "trace_twice",
@@ -100,3 +109,48 @@ def test_what_is_refused(client: TestClient, traces: list[str], trace_id: str) -
     }
     limit = services_of(client).settings.max_time_limit_s
     assert refused(traces=traces, limits={"time_s": limit / 2}) == {"/limits/time_s": "limit_range"}
+
+
+@pytest.mark.parametrize("limits", [{"work": 500}, {"time_s": None, "work": 500}, {}])
+def test_every_search_has_a_clock(client: TestClient, traces: list[str], limits: dict[str, Any]) -> None:
+    """Of work alone too, and all of them together leave time to replay tokens."""
+    services = services_of(client)
+    body = MixtureBody(**BODY | {"traces": traces, "limits": limits})
+    asked = check_mixture(body, services.settings, services.store.of(LOCAL)).request
+    searches = 2 + 2 + 1  # rounds, domains, all of them
+    assert 0 < asked["limits"]["time_s"] <= services.settings.max_time_limit_s / 2 / searches
+
+
+def test_searches_for_pools_take_time_too() -> None:
+    """Of three domains: four groupings, of nine groups."""
+    known = {"topology": "1x4", "machine": "h200:1x4", "model": "deepseek-v3", "rounds": 1}
+    assert _searches(MixtureRequest(**known), 3) == 5
+    assert _searches(MixtureRequest(**known, pools=True), 3) == 14
+
+
+def test_an_interrupt_is_seen_where_the_service_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cancelling fails with does not take its place."""
+
+    def send(_: object, kind: type, method: str, place: str, *args: Any, **more: Any) -> Any:
+        if place.endswith("/cancel"):
+            raise ConnectionError
+        if method == "GET":
+            raise KeyboardInterrupt
+        return SimpleNamespace(id="mixture_1", status="queued")
+
+    monkeypatch.setattr(Connection, "send", send)
+    with Client("http://127.0.0.1:9") as gone, pytest.raises(KeyboardInterrupt):
+        gone.mixture(MixtureBody(**BODY | {"traces": ["sha256:" + "0" * 64]}))
+
+
+def test_the_memory_of_all_domains_is_held_against_the_limit(client: TestClient, traces: list[str]) -> None:
+    """The refusal names the service's own limit."""
+    services = services_of(client)
+    body = MixtureBody(**BODY | {"traces": traces, "topology": "512x8"})
+    tight = services.settings.model_copy(update={"max_job_bytes": 2_000_000_000})
+    with pytest.raises(InputError) as caught:
+        check_mixture(body, tight, services.store.of(LOCAL))
+    (violation,) = caught.value.violations
+    assert violation.code == "job_too_large"
+    assert "3 times" in violation.detail
+    assert "up to 2.0 GB" in violation.remedy

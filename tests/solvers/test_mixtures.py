@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from api.report.mixture import mixture_text
 from placement import Constraints, Objective, Problem, Survive, Topology, score
 from placement.loads.deviations import source_deviations
 from solvers import Limits, MixtureRequest, mixture
@@ -110,6 +111,7 @@ def test_the_plan_for_the_worst_beats_those_for_one_domain() -> None:
         assert all(cell.low <= cell.high for cell in row.cells.values())
     assert len(found.rounds) == 2
     assert found.as_dict()["plans"]["mixture"]["above_mixture"] == [0.0, 0.0]
+    assert (found.found_by == "round") == ("in round" in mixture_text(found.as_dict()))
 
 
 @pytest.mark.parametrize("objective", [BY_LOAD, Objective(execution="dispatch", dedup="gpu", imbalance_weight=2.0)])
@@ -143,11 +145,13 @@ def test_what_a_quantile_gives_up_is_not_planned_for() -> None:
     found = mixture({name: TRACES[name] for name in "ab"}, "1x4", over="quantile", quantile=0.5, **asked)
     least = {row.name: min(cell.fit for cell in row.cells.values()) for row in found.rows}
     assert least["mixture"] <= min(least.values()) + 1e-9
-    assert any("`only " in note for note in found.notes)
+    assert any(f"`{found.found_by}`" in note for note in found.notes)
+    assert found.found_by.startswith("only ")
+    assert "in round" not in mixture_text(found.as_dict())
 
 
 def test_sources_of_one_trace_are_domains() -> None:
-    """By the column data_source, in its order; a trace without it is refused."""
+    """By the column data_source, in its order; a trace without it is refused, and one of too many."""
     ids = np.zeros((256, 1, 1), np.int16)
     ids[:, 0, 0] = np.arange(256) % 4
     columns: dict[str, Any] = {"seq_id": np.arange(256) // 8, "data_source": np.repeat([7, 3], 128)}
@@ -157,6 +161,9 @@ def test_sources_of_one_trace_are_domains() -> None:
     with pytest.raises(InputError) as caught:
         domains_of(Trace.of(ids, num_experts=4), None, 1)
     assert caught.value.violations[0].code == "no_sources"
+    with pytest.raises(InputError) as caught:
+        domains_of(Trace.of(ids, num_experts=4, data_source=np.arange(256)), None, 1)
+    assert caught.value.violations[0].code == "too_many_sources"
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,10 @@ class MixtureAnswer(BaseModel):
     weights: list[float]
     rounds: list[MixtureRound]
     plans: dict[str, MixturePlan] = Field(description="`mixture`, `pooled`, and `only NAME` for each domain.")
+    found_by: str = Field(
+        description="What the mixture's plan was found by: `round`, the best one, or what does better: `pooled`, "
+        "`only NAME`."
+    )
     bound: MixtureBoundAnswer
     pools: PoolsAnswer | None
     notes: list[str]

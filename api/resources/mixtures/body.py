@@ -8,13 +8,12 @@ from pydantic import Field
 
 from api.resources.declared import body_model
 from api.resources.schemas import Name, Scalar, Strict, Tags, TopologyField, TraceId
-from solvers.mixtures.request import MixtureRequest
+from solvers.mixtures.request import MAX_DOMAINS, MixtureRequest
 
 __all__ = ["KEPT", "SERVICE", "MixtureBody"]
 
 KEPT = frozenset({"topology", "model", "options"})  # declared here: what the service keeps, models by name
 SERVICE = frozenset({"traces", "name", "tags"})  # what the service adds
-MAX_DOMAINS = 64
 
 if TYPE_CHECKING:
 

@@ -24,6 +24,7 @@ from api.store.tasks import Task
 from api.store.tenant import TenantStore
 from placement.time import Machine
 from solvers import MixtureRequest, mixture, solver_from
+from solvers.mixtures.dividing import partitions
 from solvers.mixtures.domains import domain_names, not_apart
 from traces import InputError, Trace, Violations
 from traces.splitting import LEAST
@@ -31,6 +32,7 @@ from traces.splitting import LEAST
 __all__ = ["check_mixture", "find_mixture"]
 
 ALIKE = ("layer_ids", "num_experts", "top_k")
+SEARCHING = 0.5  # share of the service's time for the searches: the rest is for reading, replaying and timing
 
 
 def check_mixture(body: MixtureBody, settings: Settings, store: TenantStore) -> Checked:
@@ -42,8 +44,8 @@ def check_mixture(body: MixtureBody, settings: Settings, store: TenantStore) -> 
         With all violations.
     """
     found = Violations()
-    traces = traces_named(store, body.traces, found)
-    _check_domains(traces, found)
+    named = traces_named(store, body.traces, found)
+    _check_domains(named, found)
     try:
         body = with_topology(store, body)
     except InputError as error:
@@ -55,9 +57,9 @@ def check_mixture(body: MixtureBody, settings: Settings, store: TenantStore) -> 
         found.add("weights_number", "/weights", detail, "Give one for each, in their order.")
     found.raise_if_any()
     assert request is not None
-    facts = traces[0].facts
-    planning = request.planning()
-    check(planning, facts, settings.max_job_bytes // (len(traces) + 1))  # a profile for each domain, and for all
+    traces = [trace for trace in named if trace is not None]
+    planning, profiles = request.planning(), max(len(traces), LEAST) + 1  # one for each domain, and for all
+    check(planning, traces[0].facts, settings.max_job_bytes, profiles)
     asked = body.model_dump(mode="json")
     asked["limits"]["time_s"] = request.limits.time_s  # left out means the default, null means none
     size = sum(trace.bytes for trace in traces)
@@ -66,20 +68,24 @@ def check_mixture(body: MixtureBody, settings: Settings, store: TenantStore) -> 
     return Checked(request=asked, start=None, expected_s=expected, traces=tuple(body.traces))
 
 
-def _check_domains(traces: list[TraceRow], found: Violations) -> None:
+def _check_domains(named: list[TraceRow | None], found: Violations) -> None:
     """Report traces that hold no tokens, or are of another model than the first, or one that tells none apart."""
-    for number, trace in enumerate(traces):
+    known = [(number, trace) for number, trace in enumerate(named) if trace is not None]  # others are reported already
+    seen = set[str]()
+    for number, trace in known:
+        first = known[0][1]
         name, place = trace.name or trace.id, f"/traces/{number}"
         if trace.facts["kind"] != "trace":
             detail = f"{name} holds no tokens: a mixture is judged by replaying them."
             found.add("counts_only", place, detail, "Record a trace with token identity (topk_ids).")
-        elif any(trace.facts[axis] != traces[0].facts[axis] for axis in ALIKE):
-            detail = f"{name} is of other layers, experts or top-k than {traces[0].name or traces[0].id}."
+        elif any(trace.facts[axis] != first.facts[axis] for axis in ALIKE):
+            detail = f"{name} is of other layers, experts or top-k than {first.name or first.id}."
             found.add("domains_differ", place, detail, "Give traces of one model.")
-        if trace.id in [other.id for other in traces[:number]]:
+        if trace.id in seen:
             found.add("trace_twice", place, f"{name} is a domain already.", "Leave it out.")
-    if len(traces) == 1 and traces[0].facts["kind"] == "trace" and "data_source" not in traces[0].facts["columns"]:
-        found.extend(not_apart(traces[0].name or traces[0].id, 0))
+        seen.add(trace.id)
+        if len(named) == 1 and trace.facts["kind"] == "trace" and "data_source" not in trace.facts["columns"]:
+            found.extend(not_apart(name, 0))
 
 
 def _request(body: MixtureBody, max_time_s: float, found: Violations) -> MixtureRequest | None:
@@ -107,21 +113,25 @@ def _machine(name: str | None) -> None:
 
 
 def _within(request: MixtureRequest, traces: int, max_time_s: float, found: Violations) -> MixtureRequest:
-    """Return the request with a time for each search, so that all of them end with the service's."""
+    """Return the request with a time for each search, so that all of them end within the service's."""
     searches, limits = _searches(request, traces), request.limits
-    most = max_time_s / searches
-    if limits.time_s is None or limits.time_s <= most:
+    most = SEARCHING * max_time_s / searches
+    if limits.time_s is not None and limits.time_s <= most:
         return request
-    if limits.said:
+    if limits.said and limits.time_s is not None:  # with work alone, too, it has a clock: nothing else ends a search
         detail = f"{searches} searches of {limits.time_s:g} s are longer than this service works on one request."
         found.add("limit_range", "/limits/time_s", detail, f"Give at most {most:.3g} s, or fewer rounds.")
     return replace(request, limits=replace(limits, time_s=most))
 
 
 def _searches(request: MixtureRequest, traces: int) -> int:
-    """Return how many searches there will be at least, without those for pools: rounds, each domain, and all of it."""
-    rounds = 1 if request.over == "weighted" else request.rounds
-    return rounds + max(traces, LEAST) + 1
+    """Return how many searches to have time for: rounds, each domain, all of it, and pools.
+
+    How many sources a single trace has is told by its worker only: they count as two.
+    """
+    rounds, domains = 1 if request.over == "weighted" else request.rounds, max(traces, LEAST)
+    pools = sum(map(len, partitions(domains))) if request.pools else 0
+    return rounds + domains + 1 + pools
 
 
 def find_mixture(attempt: Attempt, task: Task) -> Outcome:

@@ -19,7 +19,7 @@ __all__ = ["check"]
 CHECK_CELLS = 50_000_000  # above it, a request is checked by its worker only
 
 
-def check(request: Request, facts: Mapping[str, Any], max_job_bytes: int) -> None:
+def check(request: Request, facts: Mapping[str, Any], max_job_bytes: int, profiles: int = 1) -> None:
     """Check a request against what is known of its trace, without reading the trace.
 
     Parameters
@@ -29,6 +29,8 @@ def check(request: Request, facts: Mapping[str, Any], max_job_bytes: int) -> Non
         See `api.resources.traces.inspection.inspect`.
     max_job_bytes : int
         Largest estimate of memory to let pass.
+    profiles : int
+        How many profiles of these sizes the job holds at once.
 
     Raises
     ------
@@ -36,10 +38,12 @@ def check(request: Request, facts: Mapping[str, Any], max_job_bytes: int) -> Non
     """
     layers, experts, gpus = len(facts["layer_ids"]), facts["num_experts"], request.machine.num_gpus
     matrices = 2 * layers * experts * experts if facts["has_affinity"] else 0
-    need = 8 * (matrices + 4 * layers * experts * gpus + (layers + 8) * gpus * gpus)
+    need = profiles * 8 * (matrices + 4 * layers * experts * gpus + (layers + 8) * gpus * gpus)
     if need > max_job_bytes:
-        detail = f"{layers} layers, {experts} experts and {gpus} GPUs need about {need / 1e9:.1f} GB."
-        remedy = f"This service takes jobs up to {max_job_bytes / 1e9:.1f} GB. Use fewer layers, experts or GPUs."
+        limit = f"{max_job_bytes / 1e9:.1f} GB"
+        times, fewer = (f", {profiles} times,", "domains, ") if profiles > 1 else ("", "")
+        detail = f"{layers} layers, {experts} experts and {gpus} GPUs{times} need about {need / 1e9:.1f} GB."
+        remedy = f"This service takes jobs up to {limit}. Use fewer {fewer}layers, experts or GPUs."
         raise InputError.of("job_too_large", "/topology", detail, remedy)
     if facts["kind"] == "counts" and "dumps" in facts:  # facts of earlier versions do not say it: the worker tells
         dumps_held_out(facts["dumps"], request.hold_out, request.hold_out_by)
