@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy.optimize import OptimizeResult
+from scipy.optimize import OptimizeResult, milp
 
 from placement import Constraints, Group, Objective, Pin, Problem, Survive, Topology, prove_survival
 from placement.cost.feasibility import broken_constraints
@@ -258,11 +258,10 @@ def test_a_repair_out_of_effort_is_not_offered(monkeypatch: pytest.MonkeyPatch) 
 def test_only_layers_that_break_a_rule_are_solved_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that keeps all rules comes back as it is; one that was mended, or given up, is not solved again."""
     asked, solved = beside_a_pin(), []
-    real = exact.milp
 
     def counted(*args: Any, **options: Any) -> Any:
         solved.append(1)
-        return real(*args, **options)
+        return milp(*args, **options)
 
     monkeypatch.setattr(exact, "milp", counted)
     effort = Effort(rows=Rows(asked))
