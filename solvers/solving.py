@@ -17,6 +17,7 @@ from placement import Plan, Problem, Termination, lower_bound
 from placement.cost.feasibility import broken_constraints, load_cap_misses
 from placement.plan.termination import Reason
 from placement.topology.file import topology_to_dict
+from solvers.arrange.survival.effort import OutOfEffortError
 from solvers.registry import Solver, parameters_of, solver_from
 from solvers.searching.events import Event, Observer, ObserverError
 from solvers.searching.limits import Limits
@@ -118,6 +119,8 @@ def solve(
         raise error.__cause__ or error from None
     except InputError:
         raise
+    except OutOfEffortError as error:
+        search.note(f"ended early: {error}")
     except Exception as error:
         # A solver that fails after an incumbent still returns it; its fault is logged and told.
         if search.best is None:
@@ -163,7 +166,7 @@ def _finish(
     outcome = search.outcome()
     limit, bound = outcome.limit, outcome.bound
     if outcome.table is None or outcome.score is None:
-        detail = f"{method.name} found no plan within its limits."
+        detail = " ".join([f"{method.name} found no plan within its limits.", *outcome.notes])
         raise NoPlanError(Termination(reason="no_plan", limit=limit, detail=detail, deterministic=limits.deterministic))
     total = outcome.score.total
     misses = load_cap_misses(problem, outcome.table)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from placement import Problem
+from solvers.arrange.survival.effort import OutOfEffortError
 from solvers.methods.eplb.router_groups import grouped_eplb
 from solvers.methods.set_partition.gpu_sets import count_sets
 from solvers.registry import Solver, solver_from
@@ -193,7 +194,10 @@ class _Portfolio:
         part = self.search.part(share, self._rank, solver.name, work_share=work_share)
         if from_best:
             part.start, part.seed = self.search.best, self.search.seed + self._rank
-        solver.run(self.problem, part)
+        try:
+            solver.run(self.problem, part)
+        except OutOfEffortError as error:
+            part.note(f"ended early: {error}")
 
     def bound(self, share: float) -> None:
         """Raise the bound."""

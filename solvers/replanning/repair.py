@@ -9,6 +9,7 @@ from placement import Problem
 from placement.cost.feasibility import broken_constraints
 from placement.moves.carry import Carried
 from placement.plan.plan import replicas_on_gpu
+from solvers.arrange.survival.effort import OutOfEffortError
 from solvers.arrange.survival.repair import kept_alive
 from solvers.searching.fill import fill_slots
 
@@ -18,7 +19,9 @@ Table = npt.NDArray[np.int32]
 
 
 def repaired(problem: Problem, carried: Carried) -> Table | None:
-    """Return a map of the problem that is near to what the GPUs hold; None where it would break a constraint.
+    """Return a map of the problem that is near to what the GPUs hold; None where that fails.
+
+    It fails where the map would break a constraint, or its repair takes too much effort.
 
     A GPU with fewer slots than before drops replicas of experts with most copies first. Experts without a copy go, the
     busiest first, into empty slots of the GPU with the least load, else in place of the replica that is needed least.
@@ -38,7 +41,10 @@ def repaired(problem: Problem, carried: Carried) -> Table | None:
         _repair_layer(table[layer], held[layer], problem.relative_load[layer], problem.capacity, problem.num_experts)
     flat = table.reshape(layers, -1)
     if problem.sizes.survival is not None and _all_there(flat, problem.num_experts):
-        flat = kept_alive(problem, flat)
+        try:
+            flat = kept_alive(problem, flat)
+        except OutOfEffortError:
+            return None
     if problem.full_slots and (flat < 0).any():
         flat = fill_slots(problem, flat)
     return None if broken_constraints(problem, flat).found else flat

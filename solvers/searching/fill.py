@@ -6,12 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
+from solvers.arrange.survival.effort import Effort
+from solvers.arrange.survival.exact import UNCLOCKED
 from solvers.arrange.survival.repair import kept_alive
 
 __all__ = ["completed", "fill_slots"]
 
 
-def completed(problem: Problem, table: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+def completed(problem: Problem, table: npt.NDArray[np.integer], effort: Effort = UNCLOCKED) -> npt.NDArray[np.integer]:
     """Return a map with the copies that something needs to survive, and full where the problem wants that.
 
     Parameters
@@ -19,9 +21,16 @@ def completed(problem: Problem, table: npt.NDArray[np.integer]) -> npt.NDArray[n
     problem : Problem
     table : (L, S) integers
         -1 is an empty slot.
+    effort : Effort
+        What an exact repair may cost.
+
+    Raises
+    ------
+    OutOfEffortError
+        If it was not enough.
     """
     if problem.sizes.survival is not None:
-        table = kept_alive(problem, table)
+        table = kept_alive(problem, table, effort)
     return fill_slots(problem, table) if problem.full_slots and (table < 0).any() else table
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from placement import Problem, Score
 from placement.plan.termination import gap_of
+from solvers.arrange.survival.effort import Rows
 from solvers.searching.events import Event, Observer, ObserverError
 from solvers.searching.limits import Limits
 
@@ -41,6 +42,11 @@ class Record:
         self.clock_ended = self.work_ended = False
         self.offer_s = math.inf
         self.notes: list[str] = []
+        self.rows = Rows(problem)
+
+    def end_by_clock(self) -> None:
+        """Take note that the clock cut some part short."""
+        self.clock_ended = True
 
     @property
     def elapsed(self) -> float:

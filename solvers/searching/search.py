@@ -7,61 +7,27 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from placement import Problem, Score, score
+from placement import Problem, score
 from placement.cost.feasibility import broken_constraints
 from placement.plan.termination import Limit
+from solvers.arrange.survival.effort import Effort, OutOfEffortError
 from solvers.searching.events import Observer
 from solvers.searching.fill import completed
 from solvers.searching.limits import Limits
+from solvers.searching.outcome import Outcome
 from solvers.searching.record import Record
 
-__all__ = ["Outcome", "Search"]
+__all__ = ["Search"]
 
 OPTIMALITY = 1e-9  # relative difference of score and bound that counts as none: scores are compared to 1e-9 all over
+GRACE_S = 1.0  # in all, beside the time limit, for mending the first plan: without it there is none
 MANY_OFFERS = 100  # that fit into a part's time: with fewer, none is made for plans that hardly ever win
 
 Table = npt.NDArray[np.integer]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
-    """What a search has come to.
-
-    Attributes
-    ----------
-    table : (L, S) int32 or None
-        Map of the best plan.
-    score : Score or None
-        Of that map.
-    solver : str
-        Who found it.
-    bound : float or None
-        Best lower bound that was reported.
-    proven : bool
-        Whether no plan can beat it.
-    limit : str or None
-        The limit that ended the search; None if it ran to its end.
-    clocked : bool
-        Whether the clock cut some part short: the same seed may give another plan then.
-    notes : tuple of str
-        How the plan was made.
-    elapsed_s : float
-    """
-
-    table: npt.NDArray[np.int32] | None
-    score: Score | None
-    solver: str
-    bound: float | None
-    proven: bool
-    limit: Limit | None
-    clocked: bool
-    notes: tuple[str, ...]
-    elapsed_s: float
 
 
 class Search:
@@ -152,14 +118,19 @@ class Search:
         -------
         float
             Its score under the problem's objective, with every slot filled if the problem wants it, and copies added
-            where something has to survive that the method knows nothing of.
+            where something has to survive that the method knows nothing of. Infinite where these were not found in
+            the effort allowed: the map is left out, with a note.
 
         Raises
         ------
         RuntimeError
             If the map breaks a hard constraint: a fault of the solver.
         """
-        table = completed(self.problem, table)
+        try:
+            table = completed(self.problem, table, self.effort)
+        except OutOfEffortError as error:
+            self.note(f"a map was left out: {error}")
+            return math.inf
         broken = broken_constraints(self.problem, table)
         if broken.found:
             faults = "; ".join(str(violation) for violation in broken.found)
@@ -231,6 +202,16 @@ class Search:
     def remaining_s(self) -> float | None:
         """Seconds left for this part; None without a time limit. For handing limits on to a library solver."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    @property
+    def effort(self) -> Effort:
+        """What an exact repair may cost now: this part's time, or that of all and a little more without a plan."""
+        shared, deadline = self._shared, self._deadline
+        if shared.score is None and shared.limits.time_s is not None:
+            deadline = shared.start + shared.limits.time_s + GRACE_S
+        return Effort(
+            deadline=deadline, stopped=shared.cancelled.is_set, on_clock=shared.end_by_clock, rows=shared.rows
+        )
 
     @property
     def offers_take_long(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import cache
 from itertools import combinations, product
@@ -10,14 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.optimize import OptimizeResult, milp
 
 from placement import Constraints, Group, Objective, Pin, Problem, Survive, Topology, prove_survival
 from placement.cost.feasibility import broken_constraints
 from placement.problem.sizes import SurvivalRule
 from solvers import Against, Limits, NoPlanError, front, names, solve
+from solvers.arrange.survival import exact
+from solvers.arrange.survival.effort import Effort, OutOfEffortError, Rows
 from solvers.arrange.survival.exact import kept_exactly
 from solvers.arrange.survival.repair import alive_by_load, kept_alive
 from solvers.arrange.survival.rule import alive_of, try_exchange, undo_exchange
+from solvers.searching.search import Search
 from tests.builders.problems import problem_of, random_table
 from tests.builders.traces import profile_of
 from traces import InputError
@@ -210,3 +215,69 @@ def test_solvers_keep_pins_and_groups_as_well(objective: str) -> None:
         plan = solve(asked, name, limits=Limits(work=2000), workers=1).plan
         assert not broken_constraints(asked, plan.physical_to_logical_map).found
         assert prove_survival(plan, asked.topology, "gpus=1").survives
+
+
+def beside_a_pin() -> Problem:
+    """Return a problem that only the exact model mends."""
+    rules = Constraints(survive=Survive.parse("gpus=1"), pins=tuple(Pin(expert=e, gpu=3) for e in range(5)))
+    return problem_of(SOURCE, "2x2", 5, OBJECTIVES["dispatch_none"], rules)
+
+
+def stuck(*_: object, options: dict[str, Any], **__: object) -> OptimizeResult:
+    """Stand for a model that finds nothing until its time is up."""
+    time.sleep(options.get("time_limit", 0.0))
+    return OptimizeResult(x=None, status=1)
+
+
+def test_repairs_end_with_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that never end cost no more than the search's time and its grace, however many methods ask for them."""
+    monkeypatch.setattr(exact, "milp", stuck)
+    began = time.monotonic()
+    with pytest.raises(NoPlanError, match="in the effort allowed") as caught:
+        solve(beside_a_pin(), "annealing", limits=Limits(time_s=0.2), workers=1)
+    assert caught.value.termination.limit == "time"
+    assert time.monotonic() - began < 30  # compiling is not on the clock; the model once had 60 s a layer
+
+
+def test_a_repair_out_of_effort_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search goes on with the plan it has, and says what it left out; under a work limit it stays repeatable."""
+    asked = beside_a_pin()
+    first = solve(asked, "annealing", limits=Limits(work=500), workers=1).plan
+    monkeypatch.setattr(exact, "milp", stuck)
+    search = Search(asked, Limits(work=500))
+    score = search.offer(first.physical_to_logical_map)
+    unsafe = np.tile(np.r_[np.arange(8), np.full(12, -1)], (2, 1))
+    assert search.offer(unsafe) == np.inf
+    assert search.best_score == score
+    outcome = search.outcome()
+    assert "left out" in outcome.notes[0]
+    assert not outcome.clocked
+    assert solve(asked, "auto", start=first, limits=Limits(work=500), workers=1).termination.deterministic
+
+
+def test_only_layers_that_break_a_rule_are_solved_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that keeps all rules comes back as it is; one that was mended, or given up, is not solved again."""
+    asked, solved = beside_a_pin(), []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        solved.append(1)
+        return milp(*args, **options)
+
+    monkeypatch.setattr(exact, "milp", counted)
+    effort = Effort(rows=Rows(asked))
+    unsafe = np.tile(np.r_[np.arange(8), np.full(12, -1)], (2, 1))
+    unsafe[1] = kept_exactly(asked, 1, unsafe[1])
+    solved.clear()
+    for _ in range(2):
+        mended = kept_alive(asked, unsafe, effort)
+        assert np.array_equal(alive_by_load(asked, effort), alive_by_load(asked, effort))
+        assert np.array_equal(kept_exactly(asked, 0, mended[0]), mended[0])
+    assert len(solved) <= 3  # layer 0 as offered, and each layer as dealt out
+    monkeypatch.setattr(exact, "milp", stuck)
+    with pytest.raises(OutOfEffortError):
+        kept_exactly(asked, 0, np.roll(unsafe[0], 1), effort)
+    monkeypatch.setattr(exact, "milp", counted)
+    with pytest.raises(OutOfEffortError):
+        kept_exactly(asked, 0, np.roll(unsafe[0], 1), effort)
+    with pytest.raises(OutOfEffortError, match="cancelled"):
+        kept_exactly(asked, 0, np.roll(unsafe[0], 2), Effort(stopped=lambda: True))

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from placement import Problem, Termination
 from placement.problem.sizes import SurvivalRule
-from solvers.arrange.survival.exact import has_more_rules, kept_exactly
+from solvers.arrange.survival.effort import Effort
+from solvers.arrange.survival.exact import UNCLOCKED, has_more_rules, kept_exactly
 from solvers.arrange.survival.kernels import deal_layer, repair_layer, spread_layer
 from solvers.arrange.survival.rule import alive_of
 from solvers.searching.solution import NoPlanError
@@ -20,7 +21,7 @@ Table = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
 
-def kept_alive(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> Table:
+def kept_alive(problem: Problem, table: npt.NDArray[np.integer[Any]], effort: Effort = UNCLOCKED) -> Table:
     """Return a map that survives what the problem says; the same one where it does, or where nothing is asked.
 
     Copies that are missing are put into empty slots, then in place of copies that are not needed, those with the least
@@ -32,11 +33,15 @@ def kept_alive(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> Table:
     problem : Problem
     table : (L, S) integers
         Every expert is there; it keeps all other rules.
+    effort : Effort
+        What the exact model may cost.
 
     Raises
     ------
     NoPlanError
         If no way was found. Without pins, exclusions and groups the problem is checked, and this is a fault.
+    OutOfEffortError
+        If none was found in the effort allowed.
     """
     rule = problem.sizes.survival
     result = np.array(table, dtype=np.int32)
@@ -50,7 +55,7 @@ def kept_alive(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> Table:
         if not alive.over[0]:
             continue
         if has_more_rules(problem):
-            result[layer] = kept_exactly(problem, layer, row)
+            result[layer] = kept_exactly(problem, layer, row, effort)
             continue
         mended = row.copy().reshape(shape)
         if not repair_layer(mended, room, load, alive):
@@ -59,13 +64,15 @@ def kept_alive(problem: Problem, table: npt.NDArray[np.integer[Any]]) -> Table:
     return result
 
 
-def alive_by_load(problem: Problem) -> Table:
+def alive_by_load(problem: Problem, effort: Effort = UNCLOCKED) -> Table:
     """Return a map that survives what the problem says, all slots used, as even as copies dealt out by load make it.
 
     Parameters
     ----------
     problem : Problem
         Where something has to survive.
+    effort : Effort
+        What the exact model may cost.
 
     Returns
     -------
@@ -76,6 +83,8 @@ def alive_by_load(problem: Problem) -> Table:
     ------
     NoPlanError
         If nothing keeps them all.
+    OutOfEffortError
+        If nothing was found in the effort allowed.
     """
     rule = problem.sizes.survival
     assert rule is not None
@@ -93,7 +102,7 @@ def alive_by_load(problem: Problem) -> Table:
             table = _dealt(problem, rule, np.ascontiguousarray(load))
         result[layer] = table.ravel()
         if has_more_rules(problem):
-            result[layer] = kept_exactly(problem, layer, result[layer])
+            result[layer] = kept_exactly(problem, layer, result[layer], effort)
     return result
 
 

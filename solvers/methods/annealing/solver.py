@@ -18,6 +18,7 @@ import numpy.typing as npt
 from placement import Problem
 from solvers.arrange.conform import separate_replicas
 from solvers.arrange.in_order import in_order
+from solvers.arrange.survival.effort import OutOfEffortError
 from solvers.arrange.survival.repair import alive_by_load, kept_alive
 from solvers.methods.annealing.replay.budgets import budgeted_by_load
 from solvers.methods.annealing.replay.improve import improve_fanout
@@ -102,10 +103,21 @@ class Annealing:
         if searches_by_tokens(problem):
             improve_fanout(problem, search, hot=self.hot, cold=self.cold)
             return
-        bases = [kept_alive(problem, in_order(problem, search))]
-        replicated = _replicated(problem)
-        if replicated is not None:
-            bases.append(replicated)
+        bases: list[Table] = []
+        makers: list[Callable[[], Table | None]] = [
+            lambda: kept_alive(problem, in_order(problem, search), search.effort),
+            lambda: _replicated(problem, search),
+        ]
+        for make in makers:
+            try:
+                made = make()
+            except OutOfEffortError as error:
+                search.note(f"a start was left out: {error}")
+                continue
+            if made is not None:
+                bases.append(made)
+        if not bases:
+            return
         given = search.best if search.start is None else np.asarray(search.start, dtype=np.int32)
         for step, base in enumerate(bases):
             search.offer(base, step)
@@ -204,7 +216,7 @@ def searches_by_tokens(problem: Problem) -> bool:
     return objective.execution == "dispatch" and (objective.dedup != "none" or spare or objective.activated_weight > 0)
 
 
-def _replicated(problem: Problem) -> Table | None:
+def _replicated(problem: Problem, search: Search) -> Table | None:
     """Return a plan with replicas to move around, or None where they can't pay, or nothing says which to make.
 
     Under a fair split replicas cost traffic; they pay only where load counts.
@@ -213,7 +225,7 @@ def _replicated(problem: Problem) -> Table | None:
     if not problem.load_counts or problem.num_slots == problem.num_experts:
         return None
     if problem.sizes.survival is not None:
-        return alive_by_load(problem)
+        return alive_by_load(problem, search.effort)
     if problem.replicas_limited and not (constraints.pins or constraints.forbidden or constraints.groups):
         return budgeted_by_load(problem)
     if not problem.is_free or Eplb().supports(problem) is not None:

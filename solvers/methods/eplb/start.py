@@ -22,7 +22,7 @@ Table = npt.NDArray[np.int32]
 def base_plan(problem: Problem, search: Search) -> Table:
     """Return the map (L, S) to start from: EPLB's where it applies, one that survives what it has to, or in order."""
     if problem.sizes.survival is not None:
-        return alive_by_load(problem)
+        return alive_by_load(problem, search.effort)
     return eplb_apart(problem, Eplb()) if Eplb().supports(problem) is None else in_order(problem, search)
 
 

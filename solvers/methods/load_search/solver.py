@@ -18,6 +18,7 @@ import numpy.typing as npt
 from placement import Problem
 from placement.cost.shares import home_share
 from solvers.arrange.conform import separate_replicas
+from solvers.arrange.survival.effort import Effort
 from solvers.arrange.survival.repair import alive_by_load, kept_alive
 from solvers.arrange.survival.rule import alive_of
 from solvers.methods.load_balance.solver import balanced
@@ -72,7 +73,7 @@ class LoadSearch:
 
     def run(self, problem: Problem, search: Search) -> None:
         """Search round by round, all layers in each; the best arrangement of each layer is kept."""
-        layers = _Layers.of(problem, search.start if search.start is not None else search.best)
+        layers = _Layers.of(problem, search.start if search.start is not None else search.best, search.effort)
         search.offer(layers.table())
         if problem.num_gpus == 1:
             search.exhausted()
@@ -110,15 +111,15 @@ class _Layers:
     prices: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, problem: Problem, start: npt.NDArray[np.integer[Any]] | None) -> _Layers:
+    def of(cls, problem: Problem, start: npt.NDArray[np.integer[Any]] | None, effort: Effort) -> _Layers:
         """Start from a plan, or from an even one."""
         spare = problem.spare_replicas // problem.num_layers
         table = start
         if table is None:
-            table = balanced(problem, spare) if problem.sizes.survival is None else alive_by_load(problem)
+            table = balanced(problem, spare) if problem.sizes.survival is None else alive_by_load(problem, effort)
         if _twice(problem, table):
             table = separate_replicas(table.astype(np.int64), problem.profile.load, problem.num_gpus)
-        table = kept_alive(problem, table)
+        table = kept_alive(problem, table, effort)
         slots = _by_gpu(problem, table).astype(np.int64)
         for gpu, room in enumerate(problem.capacity.tolist()):
             slots[:, gpu] = np.sort(slots[:, gpu], axis=1)[:, ::-1]

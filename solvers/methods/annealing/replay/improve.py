@@ -80,7 +80,7 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
         search = search.part(1.0, 1, work_share=1 - BUDGET_SHARE)
     elif search.start is None and problem.sizes.survival is None:
         start = np.stack([add_replicas(problem, layer, row, problem.num_slots) for layer, row in enumerate(start)])
-    start = kept_alive(problem, start)
+    start = kept_alive(problem, start, search.effort)
     work = LayerSearch(
         problem=problem if search.executor is None else without_pairs(problem),
         start=start,
