@@ -123,7 +123,7 @@ def test_every_search_has_a_clock(client: TestClient, traces: list[str], limits:
 
 def test_searches_for_pools_take_time_too() -> None:
     """Of three domains: four groupings, of nine groups."""
-    known = {"topology": "1x4", "machine": "h200:1x4", "model": "deepseek-v3", "rounds": 1}
+    known: dict[str, Any] = {"topology": "1x4", "machine": "h200:1x4", "model": "deepseek-v3", "rounds": 1}
     assert _searches(MixtureRequest(**known), 3) == 5
     assert _searches(MixtureRequest(**known, pools=True), 3) == 14
 
