@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Le, Unit, doc
 
 from traces.support.errors import InputError, Violations
-from traces.support.words import HoldOutBy
+from traces.support.words import HoldOutBy, Phase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from placement import Topology
     from placement.engines import EngineChoice
+    from placement.time import TimeModel
 
 __all__ = [
     "MAX_SLOTS",
@@ -21,8 +25,11 @@ __all__ = [
     "SlotsPerGpu",
     "TokensPerGpu",
     "check_plan",
+    "check_timed",
     "settle_engine",
     "settle_topology",
+    "time_model_of",
+    "topology_of_machine",
 ]
 
 MAX_SLOTS = 32_767
@@ -94,3 +101,46 @@ def check_plan(plan: Any, pointer: str, found: Violations) -> None:
 
     if not isinstance(plan, Plan):
         found.add("wrong_type", pointer, f"{type(plan).__name__} is no Plan.", "Give a placement.Plan.")
+
+
+def check_timed(request: Any, found: Violations) -> None:
+    """Report a machine without a model, the reverse, and what is said of timed passes beside neither."""
+    if (request.machine is None) != (request.model is None):
+        detail = "Times need both a machine and a model."
+        missing = "/machine" if request.machine is None else "/model"
+        found.add("machine_and_model", missing, detail, "Give both, or neither.")
+    for name in ("phase", "tokens_per_gpu") if request.machine is None else ():
+        if getattr(request, name) is not None:
+            detail = "Only timed passes have one, which need a machine and a model."
+            found.add("without_effect", f"/{name}", detail, "Give machine and model, or leave it out.")
+
+
+def time_model_of(request: Any, phase: Phase) -> TimeModel | None:
+    """Return the time model of a request, `phase` where it names none; None where nothing is to be timed.
+
+    Raises
+    ------
+    InputError
+        If machine or model are not known.
+    """
+    if request.machine is None or request.model is None:
+        return None
+    from placement.time import TimeModel
+
+    return TimeModel.of(
+        request.machine, request.model, phase=request.phase or phase, tokens_per_gpu=request.tokens_per_gpu
+    )
+
+
+def topology_of_machine(name: str, timed: Callable[[], TimeModel]) -> Topology:
+    """Return the topology of a machine; classes of devices are as fast as the kernels of a time model on them.
+
+    Raises
+    ------
+    InputError
+        If machine, model or back end are not known.
+    """
+    from placement.time import Machine
+
+    machine = Machine.parse(name)
+    return machine.topology() if len(machine.kinds) == 1 else timed().topology

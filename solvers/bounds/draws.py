@@ -48,9 +48,8 @@ class Draws:
         self._ids, self._blocks, self._room, self._told_apart = ids, blocks, room, told_apart
         self._homes = homes if told_apart else np.zeros_like(homes)
         self._draws = draws_of(drawn)
-        self._groups: list[
-            tuple[Ints, Ints, int]
-        ] = []  # tokens of each node, their homes in it, and how many there are
+        # Tokens of each node, their homes in it, and how many there are.
+        self._groups: list[tuple[Ints, Ints, int]] = []
         if node_of_block is not None:
             for node in np.unique(node_of_block):
                 own = node_of_block == node

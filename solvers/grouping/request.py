@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Gt, Le, Lt, doc
 
-from solvers.fields import SlotsPerGpu, TokensPerGpu, settle_topology
+from solvers.fields import SlotsPerGpu, TokensPerGpu, check_timed, settle_topology, time_model_of, topology_of_machine
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 from traces.support.words import Phase
@@ -68,14 +68,7 @@ class GroupRequest:
     def __post_init__(self) -> None:
         found = Violations()
         check_declared(self, "", found)
-        if (self.machine is None) != (self.model is None):
-            detail = "Times need both a machine and a model."
-            missing = "/machine" if self.machine is None else "/model"
-            found.add("machine_and_model", missing, detail, "Give both, or neither.")
-        for name in ("phase", "tokens_per_gpu") if self.machine is None else ():
-            if getattr(self, name) is not None:
-                detail = "Only timed passes have one, which need a machine and a model."
-                found.add("without_effect", f"/{name}", detail, "Give machine and model, or leave it out.")
+        check_timed(self, found)
         if self.machine is not None and self.topology is not None:
             detail = "The machine says how its GPUs form nodes."
             found.add("without_effect", "/topology", detail, "Give the machine or the topology.")
@@ -83,13 +76,11 @@ class GroupRequest:
             detail = "A plan needs a machine."
             found.add("topology_missing", "/topology", detail, "Give '1x8' or '4x8', say, or machine and model.")
         settle_topology(self, found)
-        if self.machine is not None and self.topology is None:
-            from placement.time import Machine
-
+        if self.machine is not None and self.model is not None and self.topology is None:
             try:
-                machine, timed = Machine.parse(self.machine), self.time_model()
-                # Device classes are as fast as the model's kernels on them.
-                own = machine.topology() if timed is None or len(machine.kinds) == 1 else timed.topology
+                timed = time_model_of(self, "decode")
+                assert timed is not None
+                own = topology_of_machine(self.machine, lambda: timed)
                 object.__setattr__(self, "topology", own)
             except InputError as error:
                 found.extend(error)
@@ -103,8 +94,4 @@ class GroupRequest:
         InputError
             If machine or model are not known.
         """
-        if self.machine is None or self.model is None:
-            return None
-        from placement.time import TimeModel as Model
-
-        return Model.of(self.machine, self.model, phase=self.phase or "decode", tokens_per_gpu=self.tokens_per_gpu)
+        return time_model_of(self, "decode")

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt, doc
 
 from placement.problem.constraints import Constraints
 from placement.problem.objective import Objective
-from solvers.fields import ExpertBytes, RedundantExperts, SlotsPerGpu, TokensPerGpu
+from solvers.fields import ExpertBytes, RedundantExperts, SlotsPerGpu, TokensPerGpu, check_timed, time_model_of
 from solvers.request import Request
 from solvers.searching.limits import Limits
 from traces.support.declared import check_declared
@@ -113,14 +113,7 @@ class MixtureRequest:
         for number, weight in enumerate(weights):
             if not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
                 found.add("weights_range", f"/weights/{number}", f"{weight!r:.60}.", "Give a number above 0.")
-        if (self.machine is None) != (self.model is None):
-            detail = "Times need both a machine and a model."
-            missing = "/machine" if self.machine is None else "/model"
-            found.add("machine_and_model", missing, detail, "Give both, or neither.")
-        for name in ("phase", "tokens_per_gpu"):
-            if getattr(self, name) is not None and self.machine is None:
-                detail = "Only timed passes have one, which need a machine and a model."
-                found.add("without_effect", f"/{name}", detail, "Give machine and model, or leave it out.")
+        check_timed(self, found)
         if self.pools and self.machine is None:
             detail = "Pools are weighed in milliseconds, which need a machine and a model."
             found.add("without_effect", "/pools", detail, "Give machine and model, or leave it out.")
@@ -145,11 +138,7 @@ class MixtureRequest:
         InputError
             If machine or model are not known.
         """
-        if self.machine is None or self.model is None:
-            return None
-        from placement.time import TimeModel as Model
-
-        return Model.of(self.machine, self.model, phase=self.phase or "prefill", tokens_per_gpu=self.tokens_per_gpu)
+        return time_model_of(self, "prefill")
 
     def planning(self) -> Request:
         """Return the request for a plan: what does not concern the domains."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, doc
 
-from solvers.fields import MAX_TOKENS, TokensPerGpu
+from solvers.fields import MAX_TOKENS, TokensPerGpu, topology_of_machine
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 from traces.support.words import Phase
@@ -168,8 +168,5 @@ class Timed(Served):
         InputError
             If machine, model or back end are not known.
         """
-        from placement.time import Machine
-
         assert self.machine is not None
-        machine = Machine.parse(self.machine)
-        return machine.topology() if len(machine.kinds) == 1 else self.time_model(engine).topology
+        return topology_of_machine(self.machine, lambda: self.time_model(engine))

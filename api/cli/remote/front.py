@@ -55,7 +55,6 @@ def front_remotely(
 
     with service_at(server) as service:
         from api.resources.schemas import FrontBody
-        from placement import Plan
 
         shown.phase("uploading")
         uploaded = send_trace(service, trace, reading)

@@ -16,7 +16,7 @@ from api.resources.searches.checks import check
 from api.resources.searches.expected import READ_BYTES_PER_S, expected_s
 from api.resources.searches.queueing import Checked
 from api.resources.searches.running import opened, phases, plan_text
-from api.resources.topologies.named import with_topology
+from api.resources.topologies.named import topology_or_any
 from api.settings.settings import Settings
 from api.store.leases import StaleAttemptError
 from api.store.rows import TraceRow
@@ -46,11 +46,7 @@ def check_mixture(body: MixtureBody, settings: Settings, store: TenantStore) -> 
     found = Violations()
     named = traces_named(store, body.traces, found)
     _check_domains(named, found)
-    try:
-        body = with_topology(store, body)
-    except InputError as error:
-        found.extend(error)
-        body = body.model_copy(update={"topology": "1x1"})  # reported already
+    body = topology_or_any(store, body, found)
     request = _request(body, settings.max_time_limit_s, found)
     if request is not None and request.weights and len(body.traces) > 1 and len(request.weights) != len(body.traces):
         detail = f"{len(request.weights)} weights for {len(body.traces)} domains."

@@ -17,7 +17,7 @@ from api.resources.searches.queueing import Checked
 from api.resources.searches.running import opened, phases, plan_text
 from api.resources.searches.telling import replan_pays
 from api.resources.simulations.body import KEPT, SERVICE, SimulationBody
-from api.resources.topologies.named import with_topology
+from api.resources.topologies.named import topology_or_any
 from api.settings.settings import Settings
 from api.store.leases import StaleAttemptError
 from api.store.rows import SeriesRow, TraceRow
@@ -55,11 +55,7 @@ def check_simulation(body: SimulationBody, settings: Settings, store: TenantStor
     found = Violations()
     source = _source(body, store, found)
     content = None if body.plan is None else plan_content(store, body.plan, "/plan", found)
-    try:
-        body = with_topology(store, body)
-    except InputError as error:
-        found.extend(error)
-        body = body.model_copy(update={"topology": "1x1"})  # reported already
+    body = topology_or_any(store, body, found)
     _request(body, content, found)
     found.raise_if_any()
     assert source is not None
