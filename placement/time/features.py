@@ -30,6 +30,7 @@ FEATURES: Final = (
     "pair_gb",  # GB: one hidden vector per pair
     "row_gb",  # GB: one hidden vector per token that the rank receives
     "copy_gb",  # GB: one per such token and choice, those of other ranks among them, as unsorted kernels keep them
+    "pair_count",  # 10^6: pairs whatever their size: sorting a row and adding it up has a price of its own
     *(f"first{rows}" for rows in FIRST),  # TFLOP: the rank's first pairs
     "sustained",  # TFLOP in whole tiles beyond the first SUSTAINED_TFLOP
 )
@@ -56,7 +57,7 @@ def units(shape: ModelShape, dtype: str, tensor_parallel: int = 1) -> Floats:
     vector = shape.expert_input / 1e9
     weights = 3 * shape.expert_input * width * WEIGHT_BYTES[dtype] / 1e9
     found = {"launch": 1.0, "slots": 1.0, "active": 1.0, "weights": weights, "pair_gb": vector, "row_gb": vector}
-    found |= {"copy_gb": vector * shape.top_k}
+    found |= {"copy_gb": vector * shape.top_k, "pair_count": 1e-6}
     return np.array([found.get(name, flop) for name in FEATURES])
 
 
@@ -91,6 +92,7 @@ def features(
         active = np.minimum(active, whole[128] // 128)
     raw = {"launch": np.ones_like(total), "slots": np.full_like(total, counts.shape[-1])}
     raw |= {"active": active, "weights": active, "pairs": total, "pair_gb": total}
+    raw |= {"pair_count": total}
     raw |= {f"tile{size}": value for size, value in whole.items()}
     raw |= {f"first{size}": np.minimum(total, size) for size in FIRST}
     values = np.stack([np.broadcast_to(raw.get(name, 0), total.shape) for name in FEATURES], axis=-1) * unit

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from placement.replay.replay import homes_of
 from placement.time.exchange import Way
-from placement.time.experts import ExpertKernel, config_of, joined
+from placement.time.experts import ExpertKernel, config_of
 from placement.time.features import FEATURES, FIRST, SUSTAINED_TFLOP, TILES, units
 from placement.time.model import LayerTimes, TimeModel
 from solvers.bounds.instant_messages import least_copies

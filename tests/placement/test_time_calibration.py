@@ -127,6 +127,16 @@ def test_uniform_decode_has_single_tokens() -> None:
     assert drawn[0].tolist() == [[1] * 8 + [0] * 8]
 
 
+def test_of_equally_near_draws_all_count() -> None:
+    """Where all tokens reach the rank, its recorded tokens tell no draw from another."""
+    workload = Workload(
+        distribution="power_law_1.2", tokens=64, experts=8, top_k=4, ranks=1, slots=8, rule="ranks"
+    )
+    drawn = histograms(workload, received=64, draws=30)
+    assert drawn is not None
+    assert len(drawn[0]) == len(drawn[1]) == 30
+
+
 def test_what_was_found_out_of_the_tables() -> None:
     """Which correction a table had."""
     assert rule_of("SGLang", "0.5.6.post2", "h200") == "largest"
