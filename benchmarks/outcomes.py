@@ -172,8 +172,8 @@ def atom() -> list[Outcome]:
     assert overlapped is not None
     assert plain is not None
     without = (
-        f"with two-batch overlap, as that run had; {100 * (before / plain - 1):+.0f} % without: overlap is all of it. It "
-        "is the most that overlap can hide, and there it hid less than it cost: with expert parallelism, the same "
+        f"with two-batch overlap, as that run had; {100 * (before / plain - 1):+.0f} % without: overlap is all of it. "
+        "It is the most that overlap can hide, and there it hid less than it cost: with expert parallelism, the same "
         "switch made that engine 12 % slower (6.48 to 5.71 requests/s)"
     )
     alike = "loads are the same in every pass and known here, so that replicas add only what balance leaves"

@@ -129,9 +129,7 @@ def test_uniform_decode_has_single_tokens() -> None:
 
 def test_of_equally_near_draws_all_count() -> None:
     """Where all tokens reach the rank, its recorded tokens tell no draw from another."""
-    workload = Workload(
-        distribution="power_law_1.2", tokens=64, experts=8, top_k=4, ranks=1, slots=8, rule="ranks"
-    )
+    workload = Workload(distribution="power_law_1.2", tokens=64, experts=8, top_k=4, ranks=1, slots=8, rule="ranks")
     drawn = histograms(workload, received=64, draws=30)
     assert drawn is not None
     assert len(drawn[0]) == len(drawn[1]) == 30
