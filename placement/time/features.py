@@ -36,7 +36,7 @@ FEATURES: Final = (
 )
 
 
-def units(shape: ModelShape, dtype: str, tensor_parallel: int = 1) -> Floats:
+def units(shape: ModelShape, dtype: str, tensor_parallel: int = 1, matrices: int = 3) -> Floats:
     """Return how much of each feature one expert, pair or row of this shape is.
 
     Parameters
@@ -46,6 +46,8 @@ def units(shape: ModelShape, dtype: str, tensor_parallel: int = 1) -> Floats:
         How the weights are stored while the kernel runs, a key of `WEIGHT_BYTES`.
     tensor_parallel : int
         GPUs that share every expert's width.
+    matrices : int
+        Of an expert: gate, up and down, or two without a gate.
 
     Returns
     -------
@@ -53,9 +55,9 @@ def units(shape: ModelShape, dtype: str, tensor_parallel: int = 1) -> Floats:
         Factors for the raw sums of `features`.
     """
     width = shape.intermediate_size / tensor_parallel
-    flop = 6 * shape.expert_input * width / 1e12
+    flop = 2 * matrices * shape.expert_input * width / 1e12
     vector = shape.expert_input / 1e9
-    weights = 3 * shape.expert_input * width * WEIGHT_BYTES[dtype] / 1e9
+    weights = matrices * shape.expert_input * width * WEIGHT_BYTES[dtype] / 1e9
     found = {"launch": 1.0, "slots": 1.0, "active": 1.0, "weights": weights, "pair_gb": vector, "row_gb": vector}
     found |= {"copy_gb": vector * shape.top_k, "pair_count": 1e-6}
     return np.array([found.get(name, flop) for name in FEATURES])

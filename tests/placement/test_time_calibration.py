@@ -14,11 +14,13 @@ from placement.time.bottlenecks import forwarded_copies
 from placement.time.calibration.check import check_tables
 from placement.time.calibration.distributions import RULES, Rule, Workload, histograms, rule_of
 from placement.time.calibration.exchanges import base_copies, curve_rows, fit_bottlenecks, fit_curve, link_rates
+from placement.time.calibration.experts import expert_rows
 from placement.time.calibration.fitting import fit
 from placement.time.calibration.kernels.draws import balanced_slots, received
 from placement.time.calibration.package import calibrate, package_tables
 from placement.time.calibration.tables import kind_of, read_table
 from placement.time.experts import joined
+from placement.time.features import FEATURES
 from tests.builders.measurements import rows_of, written
 from traces import InputError
 
@@ -55,6 +57,20 @@ def test_a_table_of_ones_own_gives_its_kernel_back(tmp_path: Path) -> None:
     assert (judged.gpu, judged.judged_by, judged.rows) == ("h200", "mine", 90)
     assert judged.median < 0.02
     assert judged.p90 < 0.06
+
+
+def test_experts_without_a_gate_are_two_matrices(tmp_path: Path) -> None:
+    """They read and compute two thirds of what gated ones do."""
+    rows = rows_of(2)[:2]
+    tables = [rows, [row | {"kernel_source": "mine_nongated"} for row in rows]]
+    gated, plain = (
+        next(iter(expert_rows(read_table(written(tmp_path / f"{at}.csv", table)), "t"))).terms
+        for at, table in enumerate(tables)
+    )
+    for name in ("weights", "pairs", "tile64"):
+        at = FEATURES.index(name)
+        assert plain[:, at] == pytest.approx(gated[:, at] * 2 / 3)
+    assert (plain[:, FEATURES.index("pair_gb")] == gated[:, FEATURES.index("pair_gb")]).all()
 
 
 def test_tables_of_other_kernels_are_judged_by_the_nearest(tmp_path: Path) -> None:
