@@ -123,6 +123,7 @@ def mixture(
     *,
     request: MixtureRequest | None = None,
     workers: int | None = None,
+    searching_s: float | None = None,
     tell: Callable[[str], None] = silent,
     **asked: Any,
 ) -> Mixture:
@@ -137,6 +138,9 @@ def mixture(
         In place of `topology` and `asked`.
     workers : int, optional
         Threads; all available cores by default.
+    searching_s : float, optional
+        What all searches may take together: where domains, which a single trace tells only when it is read, make so
+        many that the limits of each come to more, each has its share.
     tell : callable, optional
         Called with what is done.
     **asked
@@ -165,6 +169,10 @@ def mixture(
     request.time_model()  # a machine that is not known is told before a long trace is read
     tell("reading and profiling")
     domains = domains_of(source, request.hold_out, workers)
+    shared: tuple[str, ...] = ()
+    if searching_s is not None and (within := request.within(searching_s, len(domains))) is not request:
+        searches, request = request.searches(len(domains)), within
+        shared = (f"{searches} searches share {searching_s:.3g} s: each has {request.limits.time_s:.3g} s.",)
     weights = _weights(request, domains)
     planning = request.planning()
     pooled = mixed([domain.profile for domain in domains], weights)
@@ -181,7 +189,12 @@ def mixture(
         engine,
         planning.redundant_experts,
     )
-    notes = (*travel_notes(engine, request.objective, pooled), *problem.topology.notes, *problem.topology.warnings)
+    notes = (
+        *shared,
+        *travel_notes(engine, request.objective, pooled),
+        *problem.topology.notes,
+        *problem.topology.warnings,
+    )
     rounds = search_mixture(domains, problem, request, weights, workers=workers, tell=tell)
     first = min(rounds, key=lambda each: each.target)
     together = reduce(operator.add, [domain.profile for domain in domains])

@@ -182,6 +182,17 @@ def test_a_trace_given_twice_is_refused() -> None:
     assert [(each.code, each.pointer) for each in caught.value.violations] == [("trace_twice", "/domains/again")]
 
 
+def test_searches_share_a_time_by_the_domains_there_are() -> None:
+    """Those that a single trace tells, not one for the trace; a limit that keeps within it stays."""
+    ids = np.arange(256, dtype=np.int16)[:, None, None] % 4
+    trace = Trace.of(ids, num_experts=4, seq_id=np.arange(256) // 8, data_source=np.arange(256) // 64)
+    asked: dict[str, Any] = {"objective": BY_LOAD, "rounds": 1, "solver": "contiguous", "workers": 1}
+    found = mixture(trace, "1x2", searching_s=3.0, **asked)
+    assert found.request.limits.time_s == pytest.approx(3.0 / (1 + 4 + 1))
+    assert found.notes[0] == "6 searches share 3 s: each has 0.5 s."
+    assert found.request.within(3.0, 4) is found.request
+
+
 def test_sources_of_one_trace_are_domains() -> None:
     """By the column data_source, in its order; a trace without it is refused, and one of too many."""
     ids = np.zeros((256, 1, 1), np.int16)
