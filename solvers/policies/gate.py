@@ -21,7 +21,9 @@ FOLDS = 4
 SHRINKAGE = 2.0  # 1 would be the likeliest; the best of several forecasts looks better than it is. By trial
 STUDENT = 0.95  # the quantile at which Student's distribution is held against the normal one
 KEPT = 0.7  # of a promise comes true where nothing is known: loads stay as they are more often than not. By trial
-KEPT_WINDOWS = 0.5  # that this counts for, beside windows that promised as much: one that did not outweighs it. By trial
+KEPT_WINDOWS = (
+    0.5  # that this counts for, beside windows that promised as much: one that did not outweighs it. By trial
+)
 RECENT = 4  # windows of evidence at most: loads drift, so that older ones say less
 LATEST = 2  # of these, for plans with fewer moves, which take long to make
 HYSTERESIS = 1.5  # a gain has to be so many times its cost: the best of several looks better than it is. By trial
@@ -159,9 +161,7 @@ class Gate:
         kept = min(max(came / weight, 0.0), 1.0)
         windows = sum(kept**age for age in range(self.setting.request.horizon_windows))
         gain = kept * promise
-        return Decision(
-            recipe=recipe, plan=None, gain_ms=gain, cost_ms=0.0, windows=windows, kept=kept, evidence=seen
-        )
+        return Decision(recipe=recipe, plan=None, gain_ms=gain, cost_ms=0.0, windows=windows, kept=kept, evidence=seen)
 
     def _gains(self, recipe: Recipe, old: Plan) -> Floats:
         """Return what a recipe gains per pass on parts of the last window that it knows, each held out, (n, L)."""
