@@ -21,9 +21,8 @@ FOLDS = 4
 SHRINKAGE = 2.0  # 1 would be the likeliest; the best of several forecasts looks better than it is. By trial
 STUDENT = 0.95  # the quantile at which Student's distribution is held against the normal one
 KEPT = 0.7  # of a promise comes true where nothing is known: loads stay as they are more often than not. By trial
-KEPT_WINDOWS = (
-    0.5  # that this counts for, beside windows that promised as much: one that did not outweighs it. By trial
-)
+KEPT_WINDOWS = 0.5  # that this counts for, of windows that promised as much: the first one outweighs it. By trial
+KEPT_SHRINKAGE = 0.25  # of the part that came true, which differs little between forecasts. By trial
 RECENT = 4  # windows of evidence at most: loads drift, so that older ones say less
 LATEST = 2  # of these, for plans with fewer moves, which take long to make
 HYSTERESIS = 1.5  # a gain has to be so many times its cost: the best of several looks better than it is. By trial
@@ -140,28 +139,30 @@ class Gate:
     def _promised(self, recipe: Recipe, ran: Sequence[Plan]) -> Decision:
         """Return what a plan is expected to gain: what it promises, times the part of such promises that came true.
 
-        The part is a regression through the origin, from the plan that ran in each window before, in which a promise
-        counts by its square; what is known beforehand is one more window.
+        Promises are against the plan that ran in each window before; what is known beforehand is one more of them.
         """
         passes = self.setting.request.window_passes
         alike = len(self.setting.series.windows[recipe.made - 1].parts) > 1
         promise = passes * _expected(self._gains(recipe, ran[-1]), together=alike)
         if promise <= 0:
             return Decision(recipe=recipe, plan=None, gain_ms=0.0, cost_ms=0.0, windows=0.0, kept=0.0, evidence=0)
-        weight = KEPT_WINDOWS * promise**2
-        came, seen = KEPT * weight, 0
+        said, came = [KEPT_WINDOWS**0.5 * promise], [KEPT_WINDOWS**0.5 * promise * KEPT]
         for earlier in range(max(2, recipe.made - RECENT), recipe.made):
-            like = Recipe(name=recipe.name, made=earlier)
-            old = ran[earlier - 1]
-            said = passes * float(self._gains(like, old).sum(axis=1).mean())
+            like, old = Recipe(name=recipe.name, made=earlier), ran[earlier - 1]
             gained = self.setting.step(old, earlier).layer_ms - self.setting.step(self.plan_of(like), earlier).layer_ms
-            came += said * passes * float(gained.sum())
-            weight += said**2
-            seen += 1
-        kept = min(max(came / weight, 0.0), 1.0)
+            said.append(passes * float(self._gains(like, old).sum(axis=1).mean()))
+            came.append(passes * float(gained.sum()))
+        kept = _kept(np.array(said), np.array(came))
         windows = sum(kept**age for age in range(self.setting.request.horizon_windows))
-        gain = kept * promise
-        return Decision(recipe=recipe, plan=None, gain_ms=gain, cost_ms=0.0, windows=windows, kept=kept, evidence=seen)
+        return Decision(
+            recipe=recipe,
+            plan=None,
+            gain_ms=kept * promise,
+            cost_ms=0.0,
+            windows=windows,
+            kept=kept,
+            evidence=len(said) - 1,
+        )
 
     def _gains(self, recipe: Recipe, old: Plan) -> Floats:
         """Return what a recipe gains per pass on parts of the last window that it knows, each held out, (n, L)."""
@@ -249,6 +250,22 @@ def _expected(gains: Floats, *, together: bool) -> float:
         wider = float(stdtrit(count - 1, STUDENT) / stdtrit(1e9, STUDENT)) ** 2
         variance = max(variance, wider * float(gains.sum(axis=1).var(ddof=1)))
     return max(0.0, mean - SHRINKAGE * variance / count / mean)
+
+
+def _kept(said: Floats, came: Floats) -> float:
+    """Return which part of promises comes true, 0 to 1, of promises and gains by window, (n), the first one assumed.
+
+    A regression through the origin, so that windows count by the squares of what they promised, shrunk by what it errs
+    by, as a gain is: the larger the more these windows differ.
+    """
+    weight = float((said**2).sum())
+    kept = min(float((said * came).sum()) / weight, 1.0)
+    if kept <= 0:
+        return 0.0
+    if len(said) == 1:
+        return kept
+    variance = float(((came - kept * said) ** 2).sum()) / (len(said) - 1) / weight
+    return max(0.0, kept - KEPT_SHRINKAGE * variance / kept)
 
 
 def _folds(window: Window, seed: int) -> list[tuple[Floats, Floats]]:

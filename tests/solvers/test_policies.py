@@ -12,7 +12,7 @@ import pytest
 from placement import Plan
 from placement.moves.cost import moves_between
 from solvers import PolicyRequest, Simulation, simulate
-from solvers.policies.gate import Gate, Recipe, _expected
+from solvers.policies.gate import Gate, Recipe, _expected, _kept
 from solvers.policies.setting import Setting
 from tests.builders.series import domain_trace, dumps_of, sequence_loads
 from traces import InputError, Series
@@ -200,6 +200,16 @@ def test_parts_that_differ_together_say_less() -> None:
     gains = np.array([[3.0, 3.0, 3.0], [1.0, 1.0, 1.0]])
     assert _expected(gains, together=True) == 0
     assert 4 < _expected(gains, together=False) < 6
+
+
+def test_part_of_promises_that_comes_true() -> None:
+    """What is assumed, alone; what was seen beside it, by the squares of promises; less where windows differ."""
+    assert _kept(np.array([1.0]), np.array([0.7])) == pytest.approx(0.7)
+    assert _kept(np.array([1.0, 1.0, 1.0]), np.full(3, 0.7)) == pytest.approx(0.7)
+    assert 0 < _kept(np.array([1.0, 1.0, 1.0]), np.array([0.7, 1.3, 0.1])) < 0.7
+    assert _kept(np.array([1.0, 9.0]), np.array([0.7, 0.9])) < 0.2
+    assert _kept(np.array([1.0, 9.0]), np.array([0.7, 90.0])) <= 1
+    assert _kept(np.array([1.0, 2.0]), np.array([0.7, -2.0])) == 0
 
 
 def test_running_plan_is_where_all_begin(turns: Series) -> None:

@@ -61,7 +61,8 @@ def forecast(shares: Floats, name: Forecast, times: Floats | None = None) -> Flo
         Of the windows so far, at least one.
     name : {"last", "mean", "rolling", "median", "decayed", "hour_of_day"}
         The last window; the mean of all or of the last three; the median of the last three, which one odd window does
-        not change much; the mean of all with weights that halve every two windows; the mean of those of the same hour of the day (UTC), or of all where there is none.
+        not change much; the mean of all with weights that halve every two windows; the mean of those of the same hour
+        of the day (UTC), or of all where there is none.
     times : (t,) float64, optional
         Seconds since 1970, for the hour of the day; the next window is taken to come after the median step.
     """
