@@ -18,11 +18,10 @@ __all__ = ["Decision", "Gate", "Recipe"]
 
 Floats = npt.NDArray[np.float64]
 FOLDS = 4
-SHRINKAGE = 2.0  # 1 would be the likeliest; the best of several forecasts looks better than it is. By trial
 STUDENT = 0.95  # the quantile at which Student's distribution is held against the normal one
 KEPT = 0.7  # of a promise comes true where nothing is known: loads stay as they are more often than not. By trial
 KEPT_WINDOWS = 0.5  # that this counts for, of windows that promised as much: the first one outweighs it. By trial
-KEPT_SHRINKAGE = 0.25  # of the part that came true, which differs little between forecasts. By trial
+KEPT_SHRINKAGE = 0.5  # of the part that came true, which differs little between forecasts. By trial
 RECENT = 4  # windows of evidence at most: loads drift, so that older ones say less
 LATEST = 2  # of these, for plans with fewer moves, which take long to make
 HYSTERESIS = 1.5  # a gain has to be so many times its cost: the best of several looks better than it is. By trial
@@ -236,7 +235,7 @@ class Gate:
 def _expected(gains: Floats, *, together: bool) -> float:
     """Return what a gain per pass is to be taken for, of gains by part of a window and layer, (n, L).
 
-    A mean m that errs by s is shrunk to m - 2 s^2 / m, nothing where that is below 0 (positive-part James and Stein):
+    A mean m that errs by s is shrunk to m - s^2 / m, nothing where that is below 0 (positive-part James and Stein):
     what is clear is taken as it is, what may be noise for nothing, and in between caution costs no more than it saves.
     A lower end would cost as much where a re-plan costs next to nothing. Layers err apart from each other; sequences
     of different kinds vary in all layers `together`, of which few parts tell little, so that Student's factor widens
@@ -249,7 +248,7 @@ def _expected(gains: Floats, *, together: bool) -> float:
     if together:
         wider = float(stdtrit(count - 1, STUDENT) / stdtrit(1e9, STUDENT)) ** 2
         variance = max(variance, wider * float(gains.sum(axis=1).var(ddof=1)))
-    return max(0.0, mean - SHRINKAGE * variance / count / mean)
+    return max(0.0, mean - variance / count / mean)
 
 
 def _kept(said: Floats, came: Floats) -> float:
