@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -78,17 +79,29 @@ def test_stream_ends_with_its_key(service: TestClient, plan: tuple[str, dict[str
         assert events_of(other.result(20))[-1]["event"] == "done"
 
 
-def test_stream_of_a_deleted_plan_says_so(service: TestClient, plan: tuple[str, dict[str, str]]) -> None:
-    """A plan that is deleted between two looks ends the stream with `deleted`, or with `done` if that was seen."""
+def test_stream_of_a_deleted_plan_says_so(
+    service: TestClient, plan: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan that ends and is deleted between two looks ends the stream with `deleted`: nobody saw it `done`."""
     path, key = plan
+    looked, gone = Event(), Event()
+
+    def held(*arguments: Any) -> Any:
+        if looked.is_set():
+            gone.wait(20)
+        try:
+            return news_after(*arguments)
+        finally:
+            looked.set()
+
+    monkeypatch.setattr(watching, "news_after", held)
     with ThreadPoolExecutor(1) as pool:
         watched = pool.submit(service.get, f"{path}/events", headers=key)
-        time.sleep(1)
+        assert looked.wait(20)
         service.post(f"{path}/cancel", headers=key)
         assert service.delete(path, headers=key).status_code == 204
-        events = [event["event"] for event in events_of(watched.result(20))]
-    assert events[-1] in ("deleted", "done")
-    assert events.count(events[-1]) == 1
+        gone.set()
+        assert [event["event"] for event in events_of(watched.result(20))] == ["status", "deleted"]
 
 
 def test_feed_is_given_up_with_its_last_watcher(
