@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 import api.jobs.watching as watching
 from api.settings.settings import Settings
 from api.store.events import news_after
+from api.store.plans import Plans
 from tests.api.test_rest_events import events_of
 from tests.builders.service import key_of, local_client, services_of
 
@@ -59,6 +60,43 @@ def test_watchers_share_one_look(
     assert all(events == told[0] for events in told)
     assert told[0][-1]["event"] == "done"
     assert len(looks) <= took / watching.POLL_S + 3
+
+
+def test_waiters_share_one_look(
+    service: TestClient, plan: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty that wait for a plan, rather than watch it, look it up when there is news, and not again and again."""
+    path, key = plan
+    looks: list[float] = []
+    get = Plans.get
+
+    def counted(*arguments: Any) -> Any:
+        looks.append(time.monotonic())
+        return get(*arguments)
+
+    monkeypatch.setattr(Plans, "get", counted)
+    with ThreadPoolExecutor(20) as pool:
+        waiting = [pool.submit(service.get, path, headers=key | {"Prefer": "wait=60"}) for _ in range(20)]
+        time.sleep(3)
+        service.post(f"{path}/cancel", headers=key)
+        assert {answer.result(20).json()["status"] for answer in waiting} == {"cancelled"}
+    assert len(looks) <= 3 * 20
+
+
+@pytest.mark.timeout(60)
+def test_wait_ends_with_its_key(service: TestClient, plan: tuple[str, dict[str, str]]) -> None:
+    """Who waits for a plan with a key that is revoked meanwhile is told that, soon, and nothing of the plan."""
+    path, key = plan
+    made = service.post("/v1/keys", json={"scopes": ["read"]}, headers=key).json()
+    mine = {"Authorization": f"Bearer {made['key']}", "Prefer": "wait=60"}
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(service.get, path, headers=mine)
+        time.sleep(1)
+        begin = time.monotonic()
+        service.delete(f"/v1/keys/{made['id']}", headers=key)
+        answer = waiting.result(40)
+    assert (answer.status_code, answer.json()["type"]) == (401, "/problems/unauthorized")
+    assert time.monotonic() - begin < 10
 
 
 @pytest.mark.timeout(60)
