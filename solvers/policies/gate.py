@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from placement import Plan
 from solvers.policies.setting import Setting
@@ -248,6 +247,8 @@ def _expected(gains: Floats) -> float:
     if count == 1:  # what layers differ by is all that is known
         variance = layers * float(by_layer.var(ddof=1)) if layers > 1 else mean**2
     else:
+        from scipy.special import stdtrit  # takes long to load
+
         wider = float(stdtrit(count - 1, STUDENT) / stdtrit(1e9, STUDENT)) ** 2
         variance = max(float(gains.var(axis=0, ddof=1).sum()), wider * float(gains.sum(axis=1).var(ddof=1))) / count
     return max(0.0, mean - SHRINKAGE * variance / mean)
