@@ -105,7 +105,7 @@ def nodes_left_out(path: Path, links: Mapping[int, float]) -> None:
 def main() -> None:
     """Print everything for the GPUs that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("gpus", nargs="*", default=["h100", "h200", "b200", "gb200"])
+    parser.add_argument("gpus", nargs="*", default=["h100", "h200", "b200", "b300", "gb200", "gb300"])
     asked = parser.parse_args().gpus
     try:
         root = package_tables()

@@ -23,7 +23,7 @@ from api.http.problems import ProblemError
 from api.http.rates import Rates
 from api.store.keys import PREFIX, Keys
 
-__all__ = ["LOCAL", "Access", "Principal", "PrincipalOf", "may", "still_valid"]
+__all__ = ["CHALLENGE", "LOCAL", "Access", "Principal", "PrincipalOf", "may", "still_valid"]
 
 THREADS = 4  # for looking up keys and checking signatures: others' work can't use them up
 MAX_CREDENTIAL = 8192

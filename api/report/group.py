@@ -13,23 +13,25 @@ __all__ = ["group_text"]
 
 
 def group_text(found: RequestGroups) -> str:
-    """Return a line per way: hop cost of an assignment on held-out requests, interval, balance."""
+    """Return a line per way: cost on held-out requests, interval, hops of an assignment, balance."""
     timed = found.rows[0].step_ms is not None
-    header = ["way", "hops\nheld out", "95 %\ninterval", "above joint\n95 % interval", "max/mean\nload"]
+    header = ["way", "cost\nheld out", "95 %\ninterval", "above joint\n95 % interval", "hops", "max/mean\nload"]
     header += ["step\nms"] if timed else []
     rows = [
         [
             row.name,
-            f"{row.hops:.4f}",
+            f"{row.cost:.4f}",
             f"{row.low:.4f} to {row.high:.4f}",
             "" if row is found.rows[0] else f"{row.above_low:+.4f} to {row.above_high:+.4f}",
+            f"{row.hops:.4f}",
             f"{row.imbalance:.3f}",
             *([] if row.step_ms is None else [f"{row.step_ms:.4g}"]),
         ]
         for row in found.rows
     ]
     fitted = (
-        f"On {found.fitted} requests to fit: {found.cost:.4f} hops per assignment, and no grouping and plan less than "
+        f"On {found.fitted} requests to fit: a cost of {found.cost:.4f}, and no grouping and plan less than "
         f"{found.bound:.4f} (gap {found.gap:.1%}). {found.held_out} requests are held out."
     )
-    return "\n".join([found.sentence, "", table(header, rows), "", fitted])
+    unit = f"Cost: {found.unit}."
+    return "\n".join([found.sentence, "", table(header, rows), "", unit, fitted])

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Column, Connection, Select, Text, cast, func, select
@@ -44,8 +45,9 @@ def page_of(
     sized = query.add_columns(size.label(SIZE)).order_by(seq.desc()).limit(limit + 1)
     kept: list[dict[str, Any]] = []
     total = 0
-    # Rows come one by one, so that those beyond the page are never held together.
-    with connection.execute(sized.execution_options(stream_results=True, max_row_buffer=1)) as found:
+    # Rows come one by one, so that those beyond the page are never held together; SQLite's do so by themselves.
+    stream = {"stream_results": True, "max_row_buffer": 1} if connection.dialect.supports_server_side_cursors else {}
+    with connection.execute(sized, execution_options=stream) as found:
         for row in found.mappings():
             content = dict(row)
             total += content.pop(SIZE) or 0
@@ -69,9 +71,7 @@ class Cursors:
 
     def after(self, seq: int) -> str:
         """Return the cursor of the page after a row."""
-        key, number = self._key(), seq.to_bytes(HALF, "big")
-        tag = self._digest(key, number)
-        return base64.urlsafe_b64encode(tag + _masked(number, key, tag)).decode().rstrip("=")
+        return _cursor(self._key(), self._tenant, seq)
 
     def position(self, cursor: str) -> int | None:
         """Return the number of the row; None if the cursor is not one of the tenant's."""
@@ -81,7 +81,7 @@ class Cursors:
             return None
         key, tag = self._key(), content[:HALF]
         number = _masked(content[HALF:], key, tag)
-        if len(content) != 2 * HALF or not hmac.compare_digest(self._digest(key, number), tag):
+        if len(content) != 2 * HALF or not hmac.compare_digest(_digest(key, self._tenant, number), tag):
             return None
         return int.from_bytes(number, "big")
 
@@ -95,8 +95,16 @@ class Cursors:
             self._database.cursor_key = key
         return key
 
-    def _digest(self, key: bytes, number: bytes) -> bytes:
-        return hmac.digest(key, b"row" + number + self._tenant.encode(), "sha256")[:HALF]
+
+@lru_cache(maxsize=1024)  # the first pages of lists are asked for again and again
+def _cursor(key: bytes, tenant: str, seq: int) -> str:
+    number = seq.to_bytes(HALF, "big")
+    tag = _digest(key, tenant, number)
+    return base64.urlsafe_b64encode(tag + _masked(number, key, tag)).decode().rstrip("=")
+
+
+def _digest(key: bytes, tenant: str, number: bytes) -> bytes:
+    return hmac.digest(key, b"row" + number + tenant.encode(), "sha256")[:HALF]
 
 
 def _masked(number: bytes, key: bytes, tag: bytes) -> bytes:

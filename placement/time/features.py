@@ -30,12 +30,13 @@ FEATURES: Final = (
     "pair_gb",  # GB: one hidden vector per pair
     "row_gb",  # GB: one hidden vector per token that the rank receives
     "copy_gb",  # GB: one per such token and choice, those of other ranks among them, as unsorted kernels keep them
+    "pair_count",  # 10^6: pairs whatever their size: sorting a row and adding it up has a price of its own
     *(f"first{rows}" for rows in FIRST),  # TFLOP: the rank's first pairs
     "sustained",  # TFLOP in whole tiles beyond the first SUSTAINED_TFLOP
 )
 
 
-def units(shape: ModelShape, dtype: str, tensor_parallel: int = 1) -> Floats:
+def units(shape: ModelShape, dtype: str, tensor_parallel: int = 1, matrices: int = 3) -> Floats:
     """Return how much of each feature one expert, pair or row of this shape is.
 
     Parameters
@@ -45,6 +46,8 @@ def units(shape: ModelShape, dtype: str, tensor_parallel: int = 1) -> Floats:
         How the weights are stored while the kernel runs, a key of `WEIGHT_BYTES`.
     tensor_parallel : int
         GPUs that share every expert's width.
+    matrices : int
+        Of an expert: gate, up and down, or two without a gate.
 
     Returns
     -------
@@ -52,11 +55,11 @@ def units(shape: ModelShape, dtype: str, tensor_parallel: int = 1) -> Floats:
         Factors for the raw sums of `features`.
     """
     width = shape.intermediate_size / tensor_parallel
-    flop = 6 * shape.expert_input * width / 1e12
+    flop = 2 * matrices * shape.expert_input * width / 1e12
     vector = shape.expert_input / 1e9
-    weights = 3 * shape.expert_input * width * WEIGHT_BYTES[dtype] / 1e9
+    weights = matrices * shape.expert_input * width * WEIGHT_BYTES[dtype] / 1e9
     found = {"launch": 1.0, "slots": 1.0, "active": 1.0, "weights": weights, "pair_gb": vector, "row_gb": vector}
-    found |= {"copy_gb": vector * shape.top_k}
+    found |= {"copy_gb": vector * shape.top_k, "pair_count": 1e-6}
     return np.array([found.get(name, flop) for name in FEATURES])
 
 
@@ -91,6 +94,7 @@ def features(
         active = np.minimum(active, whole[128] // 128)
     raw = {"launch": np.ones_like(total), "slots": np.full_like(total, counts.shape[-1])}
     raw |= {"active": active, "weights": active, "pairs": total, "pair_gb": total}
+    raw |= {"pair_count": total}
     raw |= {f"tile{size}": value for size, value in whole.items()}
     raw |= {f"first{size}": np.minimum(total, size) for size in FIRST}
     values = np.stack([np.broadcast_to(raw.get(name, 0), total.shape) for name in FEATURES], axis=-1) * unit

@@ -10,6 +10,9 @@ for a matrix of two sides). As requests stay where they are from layer to layer,
 side. Nor does more stay of a request than what it uses of its c favourite experts, or of an expert than what the b
 requests use that use it most. The smallest of these counts.
 
+Loads depend on the plan alone, and no plan has a smaller largest load than `placement.loads.least` says. Hops and loads
+together cost at least the sum of what each costs at least.
+
 References
 ----------
 Donath and Hoffman, IBM J. Res. Dev. 17 (1973), section 3; von Neumann's trace inequality: Mirsky, Monatsh. Math. 79
@@ -23,10 +26,30 @@ import numpy.typing as npt
 
 from placement import Problem
 from placement.cost.bounds import levels_of
+from placement.loads.least import max_load_bound
+from solvers.grouping.search import cost_of
 
-__all__ = ["least_hops"]
+__all__ = ["least_cost", "least_hops"]
 
 Floats = npt.NDArray[np.float64]
+
+
+def least_cost(problem: Problem, uses: Floats, per_gpu: int) -> float:
+    """Return a lower bound of the cost, hops and imbalance together, over every grouping and every plan.
+
+    Parameters
+    ----------
+    problem, uses, per_gpu :
+        See `least_hops`.
+    """
+    load = uses.sum(axis=0)
+    used = load.sum(axis=1) > 0
+    least = np.ones(len(load))
+    if problem.objective.imbalance_weight and used.any():
+        shares = load[used] / load[used].sum(axis=1, keepdims=True)
+        capacity = np.asarray(problem.capacity, np.int64)
+        least[used] = max_load_bound(shares, capacity, np.asarray(problem.topology.fair_share, np.float64))
+    return float(cost_of(problem, least_hops(problem, uses, per_gpu), float(uses.sum()), float(least.mean())))
 
 
 def least_hops(problem: Problem, uses: Floats, per_gpu: int) -> float:

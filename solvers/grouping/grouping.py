@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from placement import Objective, Plan, Problem
 from solvers.arrange.conform import pack
-from solvers.grouping.bound import least_hops
+from solvers.grouping.bound import least_cost
 from solvers.grouping.request import GroupRequest
-from solvers.grouping.search import grouped, hops_to_gpus, placed, together
+from solvers.grouping.search import cost_of, grouped, hops_to_gpus, imbalance_of, on_gpus, placed, together
 from solvers.grouping.signatures import Signatures, signatures_of
 from solvers.grouping.timing import step_ms
 from solvers.source import open_source
@@ -40,24 +40,27 @@ class GroupRow:
     name : str
         ``joint``; ``grouped`` (requests by what they use, experts in order); ``placed`` (requests in turn, experts by
         what their GPU uses); ``neither``.
-    hops : float
-        Mean hop cost of an assignment of a token to an expert.
+    cost : float
+        What is minimised: hops, and the imbalance less 1 with its weight.
     low, high : float
-        95 % interval, by a bootstrap over requests.
+        95 % interval of it, by a bootstrap over requests.
     above_low, above_high : float
         95 % interval of how far it is above ``joint``, on the same draws.
+    hops : float
+        Mean hop cost of an assignment of a token to an expert.
     imbalance : float
-        Largest GPU load over the mean, mean over layers.
+        Largest GPU load over its fair share, mean over layers.
     step_ms : float or None
         Mean time of a forward pass, where machine and model are known.
     """
 
     name: str
-    hops: float
+    cost: float
     low: float
     high: float
     above_low: float
     above_high: float
+    hops: float
     imbalance: float
     step_ms: float | None = None
 
@@ -74,8 +77,10 @@ class RequestGroups(Shown, ByContent):
         GPU of each request that was fitted.
     fitted, held_out : int
         Requests.
+    imbalance_weight : float
+        As asked, or the objective's own.
     cost : float
-        Mean hop cost of an assignment, of grouping and plan on the requests to fit.
+        Of grouping and plan on the requests to fit: hops of an assignment, and the imbalance less 1 with its weight.
     bound : float
         No grouping and plan together cost less there.
     rows : tuple of GroupRow
@@ -86,6 +91,7 @@ class RequestGroups(Shown, ByContent):
     worker: Ints
     fitted: int
     held_out: int
+    imbalance_weight: float
     cost: float
     bound: float
     rows: tuple[GroupRow, ...]
@@ -96,12 +102,24 @@ class RequestGroups(Shown, ByContent):
         return max(0.0, self.cost - self.bound) / self.cost if self.cost > 0 else 0.0
 
     @property
+    def unit(self) -> str:
+        """What a cost is."""
+        return f"hop cost per assignment + {self.imbalance_weight:g} x (max/mean load - 1)"
+
+    @property
     def sentence(self) -> str:
         """Whether grouping and placing together is worth it."""
         ours, rest = self.rows[0], self.rows[1:]
-        other = min(rest, key=lambda row: row.hops)
-        if other.above_low <= 0:
+        other = min(rest, key=lambda row: row.cost)
+        if other.cost <= ours.cost:
+            told = f"The way {other.name!r} costs no more on held-out requests: together they gain nothing."
+        elif other.above_low <= 0:
             told = f"Together they are ahead of {other.name!r} by less than the noise of the held-out requests."
+        elif self.imbalance_weight:
+            told = (
+                f"Together they cost {other.cost - ours.cost:.3g} less than {other.name!r} on held-out requests: hops "
+                f"{ours.hops:.3f} and {other.hops:.3f}, max/mean load {ours.imbalance:.3f} and {other.imbalance:.3f}."
+            )
         else:
             saved = 1 - ours.hops / other.hops
             told = f"Together they take {saved:.1%} fewer hops than {other.name!r} on held-out requests."
@@ -114,13 +132,13 @@ class RequestGroups(Shown, ByContent):
         return f"{told} But a step takes {ours.step_ms:.4g} ms, and {fastest:.4g} ms under {name!r}."
 
     def _shown(self) -> tuple[str, Facts]:
-        rows = {row.name: f"{row.hops:.4f} ({row.low:.4f} to {row.high:.4f})" for row in self.rows}
+        rows = {row.name: f"{row.cost:.4f} ({row.low:.4f} to {row.high:.4f})" for row in self.rows}
         return self.sentence, rows | {"bound": f"{self.bound:.4f}, gap {self.gap:.1%}"}
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; the plan is apart."""
         return {
-            "unit": "hop cost per assignment",
+            "unit": self.unit,
             "sentence": self.sentence,
             "fitted": self.fitted,
             "held_out": self.held_out,
@@ -144,10 +162,11 @@ def group_requests(
     tell: Callable[[str], None] = _silent,
     **asked: Any,
 ) -> RequestGroups:
-    """Send requests to GPUs and place experts on them so that tokens travel little, and say how near that is to best.
+    """Send requests to GPUs and place experts on them so that tokens travel little and GPUs have as much to do.
 
-    Every GPU gets as many requests. They are grouped by what their tokens use. Held-out requests are sent by their
-    first halves, as a router would after the prefill, and judged by their second halves.
+    The bound says how near that is to best. Every GPU gets as many requests. They are grouped by what their tokens use.
+    Held-out requests are sent by their first halves, as a router would after the prefill, and judged by their second
+    halves.
 
     Parameters
     ----------
@@ -159,7 +178,7 @@ def group_requests(
     tell : callable, optional
         Called with what is done.
     **asked
-        Fields of `GroupRequest`: machine, model, slots_per_gpu, restarts, hold_out, seed and others.
+        Fields of `GroupRequest`: machine, model, slots_per_gpu, imbalance_weight, restarts, hold_out, seed and others.
 
     Raises
     ------
@@ -181,15 +200,14 @@ def group_requests(
     every = signatures_of(trace)
     machine: Any = request.topology
     slots = request.slots_per_gpu or -(-trace.num_experts // machine.num_gpus)
-    objective = Objective(execution="dispatch", dedup="none")
+    objective = Objective(execution="dispatch", dedup="none", imbalance_weight=request.imbalance_weight)
     problem = Problem(Profile.of(trace), machine, slots, objective)
     fit, held = _split(every, request.hold_out, problem.num_gpus, trace.provenance.source)
     uses, per_gpu = fit.whole, -(-len(fit.first) // problem.num_gpus)
     tell("grouping")
     joint = together(problem, uses, per_gpu, restarts=request.restarts, seed=request.seed)
     tell("bounding")
-    total = float(uses.sum())
-    bound = least_hops(problem, uses, per_gpu) / total
+    bound = least_cost(problem, uses, per_gpu)
     in_order = np.tile(
         np.repeat(np.arange(machine.num_gpus), problem.capacity)[: trace.num_experts], (len(joint.gpu), 1)
     )
@@ -215,7 +233,8 @@ def group_requests(
         worker=joint.worker,
         fitted=len(fit.first),
         held_out=len(held.first),
-        cost=joint.hops / total,
+        imbalance_weight=problem.objective.imbalance_weight,
+        cost=joint.cost,
         bound=bound,
         rows=rows,
     )
@@ -241,19 +260,22 @@ def _rows(
     number, used = np.arange(len(later)), later.sum(axis=(1, 2))
     rng = np.random.default_rng([seed, 0x626F6F74])
     drawn = rng.multinomial(len(later), np.full(len(later), 1 / len(later)), size=DRAWS).astype(np.float64)
-    costs, draws, loads, workers = {}, {}, {}, {}
+    rows, workers = [], {}
+    draws: dict[str, Floats] = {}
+    times = np.concatenate([np.ones((1, len(later))), drawn])  # every request once, then as often as it was drawn
+    total = times @ used
     for name, (gpu, by_use) in plans.items():
         worker = grouped(problem, known, gpu, per_gpu) if by_use else number % problem.num_gpus
         workers[name] = worker
-        hops = hops_to_gpus(problem, later, gpu)[number, worker]
-        costs[name], draws[name] = float(hops.sum() / used.sum()), drawn @ hops / (drawn @ used)
-        on_gpu = np.zeros((len(gpu), problem.num_gpus))
-        np.add.at(on_gpu, (np.arange(len(gpu))[:, None], gpu), later.sum(axis=0))
-        loads[name] = float((on_gpu.max(axis=1) / on_gpu.mean(axis=1)).mean())
-    rows = []
-    for name in plans:
+        hops = times @ hops_to_gpus(problem, later, gpu)[number, worker]
+        load = on_gpus(later, gpu, problem.num_gpus)
+        of_draws = (times @ load.reshape(len(load), -1)).reshape(len(times), *load.shape[1:])
+        imbalance = imbalance_of(problem, of_draws)
+        cost = cost_of(problem, hops, total, imbalance)
+        draws[name] = cost[1:]
         low, high = np.quantile(draws[name], LEVEL).tolist()
         above_low, above_high = np.quantile(draws[name] - draws["joint"], LEVEL).tolist()
         own = {"low": low, "high": high, "above_low": above_low, "above_high": above_high}
-        rows.append(GroupRow(name=name, hops=costs[name], imbalance=loads[name], **own))
+        own |= {"cost": float(cost[0]), "hops": float(hops[0] / total[0]), "imbalance": float(imbalance[0])}
+        rows.append(GroupRow(name=name, **own))
     return tuple(rows), workers

@@ -31,13 +31,16 @@ class GroupRequest:
         Each GPU is a worker that has requests of its own, and holds experts; None: that of the machine.
     machine, model : str or None
         To tell the time of a forward pass of each way as well: see `AdviceRequest`. Groups and plans are searched for
-        by hops all the same.
+        by hops and loads all the same.
     phase : {"prefill", "decode"} or None
         Decode by default: requests keep their worker after the prefill, by which they are known.
     tokens_per_gpu : int or None
         Of a timed pass.
     slots_per_gpu : int or None
         As many as hold every expert once by default; slots beyond stay empty.
+    imbalance_weight : float or None
+        Weight of the busiest GPU's load over the mean, beside the hops, as `Objective` has it: 30 by default, and 0
+        for hops alone.
     restarts : int
         Random groupings that the search begins with.
     hold_out : float
@@ -61,6 +64,7 @@ class GroupRequest:
     phase: Annotated[Phase | None, doc("Phase whose passes are timed; decode by default.")] = None
     tokens_per_gpu: TokensPerGpu = None
     slots_per_gpu: SlotsPerGpu = None
+    imbalance_weight: Annotated[float | None, Ge(0), doc("Weight of the busiest GPU's load over the mean.")] = None
     restarts: Annotated[int, Ge(1), Le(10_000), doc("Random groupings that the search begins with.")] = 4
     hold_out: Annotated[float, Gt(0), Lt(1), doc("Share of the requests to judge by.")] = 0.5
     seed: Annotated[int, Ge(0), doc("Seed of the groupings to begin with, and of the bootstrap.")] = 0

@@ -51,8 +51,8 @@ def domains_of(source: Domains, hold_out: float | None, workers: int | None) -> 
     Raises
     ------
     InputError
-        If there are fewer than two domains, or a trace of more than `MAX_DOMAINS` sources, a source has no tokens, or
-        they are of different models.
+        If there are fewer than two domains, or a trace of more than `MAX_DOMAINS` sources, a source has no tokens, two
+        hold the same tokens, or they are of different models.
     """
     named = _named(source)
     found = Violations()
@@ -70,7 +70,23 @@ def domains_of(source: Domains, hold_out: float | None, workers: int | None) -> 
             detail = f"{name} has too few sequences to hold some out."
             raise InputError.of("hold_out_empty", f"/domains/{name}", detail, "Give a longer trace of this domain.")
         domains.append(Domain(name=name, fit=fit, held_out=held_out, profile=Profile.of(fit, workers=workers)))
+    _check_different(domains)
     return tuple(domains)
+
+
+def _check_different(domains: Sequence[Domain]) -> None:
+    """Refuse a trace that is given twice: its tokens would count twice, in the weights, the pooled plan and the time.
+
+    By the digest of the part to fit, which has been read: of one content it is the same whatever it is called.
+    """
+    found, known = Violations(), dict[tuple[str, bytes], str]()
+    for domain in domains:
+        key = domain.profile.digest, domain.profile.load.tobytes()  # two selections may be noted alike
+        first = known.setdefault(key, domain.name)
+        if first != domain.name:
+            detail = f"{domain.name} holds the same tokens as {first}: it is a domain already."
+            found.add("trace_twice", f"/domains/{domain.name}", detail, "Leave one of them out.")
+    found.raise_if_any()
 
 
 def _named(source: Domains) -> dict[str, Trace]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +31,8 @@ class GroupCosts:
         Its objective's weights, its caps and its topology count.
     load : (S, L, G) int64
         Assignments on each GPU.
-    hops : (S,) float64
-        Hop cost of all messages.
+    hops : (S, B) float64
+        Hop cost of all messages of each layer, or of each pair of layers; see `Objective`.
     messages : (S,) int64
         What the traffic is a mean over: token-layers, assignments or pairs of layers; see `Objective`.
     """
@@ -61,7 +62,7 @@ class GroupCosts:
         load = (times @ self.load.reshape(groups, -1).astype(np.float64)).reshape(len(times), layers, gpus)
         total = np.maximum(load.sum(axis=2, keepdims=True), 1.0)
         relative = load / total / self.problem.topology.fair_share
-        cost = weights.traffic_weight * (times @ self.hops) / np.maximum(times @ self.messages, 1.0)
+        cost = weights.traffic_weight * (times @ self.hops.sum(axis=1)) / np.maximum(times @ self.messages, 1.0)
         cost = cost + weights.imbalance_weight * (relative.max(axis=2).mean(axis=1) - 1.0)
         if (caps := self.problem.load_caps) is not None:
             over = np.maximum(relative - caps[None, :, None], 0.0).sum(axis=2).mean(axis=1)
@@ -69,20 +70,21 @@ class GroupCosts:
         result: Floats = cost
         return result
 
-    def spread(self) -> float:
-        """Return the standard error of a GPU's load, mean over layers, in mean GPU loads, from groups of sequences.
+    def spread(self) -> Floats:
+        """Return the standard error of a GPU's load in each layer, in mean GPU loads, from groups of sequences, (L,).
 
         Sequences have any length: loads are ratios of two sums over clusters of unequal size (see
         `placement.loads.deviations.sequence_deviations`).
         """
-        groups, _, gpus = self.load.shape
+        groups, layers, gpus = self.load.shape
         if groups < 2:
-            return 0.0
+            return np.zeros(layers)
         count = self.load.sum(axis=2, keepdims=True)
         total = np.maximum(count.sum(axis=0), 1)
         apart = (self.load - count * (self.load.sum(axis=0) / total)) / total
         variance = (apart**2).sum(axis=0) * groups / (groups - 1)
-        return float(np.sqrt(variance.mean(axis=1)).mean() * gpus)
+        spread: Floats = np.sqrt(variance.mean(axis=1)) * gpus
+        return spread
 
     @property
     def imbalance(self) -> float:
@@ -97,33 +99,43 @@ class GroupCosts:
         return float(self.hops.sum() / max(int(self.messages.sum()), 1))
 
 
-def replay_groups(problem: Problem, plan: Plan, trace: Trace) -> GroupCosts:
-    """Replay a domain's tokens through a plan, group by group of sequences.
+def replay_groups(problem: Problem, plans: Sequence[Plan], trace: Trace) -> list[GroupCosts]:
+    """Replay a domain's tokens through plans, group by group of sequences; they are read once for all plans.
 
     Parameters
     ----------
     problem : Problem
-    plan : Plan
+    plans : sequence of Plan
     trace : Trace
         Streams; memory does not grow with it.
     """
     objective, topology = problem.objective, problem.topology
-    replay = Replay.of(plan.physical_to_logical_map, plan.num_experts, plan.slots_per_gpu, topology, objective)
-    load = np.zeros((GROUPS, problem.num_layers, problem.num_gpus), np.int64)
-    hops, messages = np.zeros(GROUPS), np.zeros(GROUPS, np.int64)
+    replays = [
+        Replay.of(plan.physical_to_logical_map, plan.num_experts, plan.slots_per_gpu, topology, objective)
+        for plan in plans
+    ]
+    load = np.zeros((len(plans), GROUPS, problem.num_layers, problem.num_gpus), np.int64)
+    bounds = problem.num_layers - (objective.execution == "context_coherent")
+    hops = np.zeros((len(plans), GROUPS, bounds))
+    messages = np.zeros((len(plans), GROUPS), np.int64)
     for batch in trace.batches():
         key = batch.rows // BLOCK if batch.seq_id is None else batch.seq_id.astype(np.int64)
         group = (row_priority(key, 0) % np.uint64(GROUPS)).astype(np.int64)
         for number in np.unique(group).tolist():
-            part, cell = batch.select(group == number), replay.fork()
-            cell.add(part.topk_ids, part.rows, part.seq_id, part.source_rank)
-            load[number] += cell.load
-            hops[number] += float((cell.traffic * topology.hop_cost).sum())
-            if objective.execution == "context_coherent":
-                messages[number] += int(cell.traffic.sum())
-            elif objective.dedup == "none":
-                messages[number] += int(cell.load.sum())
-            else:
-                messages[number] += int(cell.fanout[:, 2].sum())
-    used = load.any(axis=(1, 2))
-    return GroupCosts(problem=problem, load=load[used], hops=hops[used], messages=messages[used])
+            part = batch.select(group == number)
+            for which, replay in enumerate(replays):
+                cell = replay.fork()
+                cell.add(part.topk_ids, part.rows, part.seq_id, part.source_rank)
+                load[which, number] += cell.load
+                hops[which, number] += (cell.traffic * topology.hop_cost).sum(axis=(1, 2))
+                if objective.execution == "context_coherent":
+                    messages[which, number] += int(cell.traffic.sum())
+                elif objective.dedup == "none":
+                    messages[which, number] += int(cell.load.sum())
+                else:
+                    messages[which, number] += int(cell.fanout[:, 2].sum())
+    used = load[0].any(axis=(1, 2))
+    return [
+        GroupCosts(problem=problem, load=load[which, used], hops=hops[which, used], messages=messages[which, used])
+        for which in range(len(plans))
+    ]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from placement import Plan, Problem
 from solvers.mixtures.domains import Domain
-from solvers.mixtures.judging import GroupCosts, replay_groups
+from solvers.mixtures.judging import replay_groups
 from solvers.mixtures.request import MixtureRequest
 from solvers.mixtures.search import target_of
 from solvers.mixtures.timing import step_times
@@ -90,6 +90,7 @@ def judge_plans(
     domains: Sequence[Domain],
     weights: Floats,
     plans: Mapping[str, Plan],
+    fitted: Mapping[str, Floats],
 ) -> tuple[PlanRow, ...]:
     """Judge every plan on every domain; the draws of the bootstrap are the same for all plans.
 
@@ -102,14 +103,13 @@ def judge_plans(
     weights : (D,) float64
     plans : mapping of str to Plan
         With one that is called ``mixture``, which the others are compared with.
+    fitted : mapping of str to (D,) float64
+        What each costs on the tokens to fit.
     """
     time = request.time_model()
     steps = None if time is None else step_times(time, request.phase or "prefill", problem, plans, domains)
-    judged: dict[str, list[GroupCosts]] = {}
-    fitted: dict[str, list[float]] = {}
-    for name, plan in plans.items():
-        judged[name] = [replay_groups(problem, plan, domain.held_out) for domain in domains]
-        fitted[name] = [float(replay_groups(problem, plan, domain.fit).cost()[0]) for domain in domains]
+    replayed = [replay_groups(problem, list(plans.values()), domain.held_out) for domain in domains]
+    judged = {name: [of_domain[number] for of_domain in replayed] for number, name in enumerate(plans)}
     rng = np.random.default_rng([request.seed, 0x4D49584D])
     sizes = [len(each.load) for each in next(iter(judged.values()))]
     drawn = [rng.multinomial(size, np.full(size, 1 / size), size=DRAWS).astype(np.float64) for size in sizes]
@@ -127,7 +127,7 @@ def judge_plans(
                 cost=float(costs[d]),
                 low=float(np.quantile(spread[:, d], LEVEL[0])),
                 high=float(np.quantile(spread[:, d], LEVEL[1])),
-                fit=fitted[name][d],
+                fit=float(fitted[name][d]),
                 imbalance=own[d].imbalance,
                 traffic=own[d].traffic,
                 step_ms=None if steps is None else steps[name][d],

@@ -17,7 +17,7 @@ from solvers.mixtures.domains import Domain, Domains, domains_of
 from solvers.mixtures.matrix import PlanRow, judge_plans
 from solvers.mixtures.pools import Pools, judge_pools
 from solvers.mixtures.request import MixtureRequest
-from solvers.mixtures.search import Round, hedged_costs, search_mixture, silent, target_of
+from solvers.mixtures.search import Round, fit_costs, search_mixture, silent, target_of
 from solvers.mixtures.weighing import mixed
 from solvers.parts import travel_notes
 from solvers.solving import solve
@@ -123,6 +123,7 @@ def mixture(
     *,
     request: MixtureRequest | None = None,
     workers: int | None = None,
+    searching_s: float | None = None,
     tell: Callable[[str], None] = silent,
     **asked: Any,
 ) -> Mixture:
@@ -137,6 +138,9 @@ def mixture(
         In place of `topology` and `asked`.
     workers : int, optional
         Threads; all available cores by default.
+    searching_s : float, optional
+        What all searches may take together: where domains, which a single trace tells only when it is read, make so
+        many that the limits of each come to more, each has its share.
     tell : callable, optional
         Called with what is done.
     **asked
@@ -165,6 +169,10 @@ def mixture(
     request.time_model()  # a machine that is not known is told before a long trace is read
     tell("reading and profiling")
     domains = domains_of(source, request.hold_out, workers)
+    shared: tuple[str, ...] = ()
+    if searching_s is not None and (within := request.within(searching_s, len(domains))) is not request:
+        searches, request = request.searches(len(domains)), within
+        shared = (f"{searches} searches share {searching_s:.3g} s: each has {request.limits.time_s:.3g} s.",)
     weights = _weights(request, domains)
     planning = request.planning()
     pooled = mixed([domain.profile for domain in domains], weights)
@@ -181,25 +189,32 @@ def mixture(
         engine,
         planning.redundant_experts,
     )
-    notes = (*travel_notes(engine, request.objective, pooled), *problem.topology.notes, *problem.topology.warnings)
+    notes = (
+        *shared,
+        *travel_notes(engine, request.objective, pooled),
+        *problem.topology.notes,
+        *problem.topology.warnings,
+    )
     rounds = search_mixture(domains, problem, request, weights, workers=workers, tell=tell)
-    plans = {"mixture": min(rounds, key=lambda each: each.target).plan}
+    first = min(rounds, key=lambda each: each.target)
     together = reduce(operator.add, [domain.profile for domain in domains])
+    simpler: dict[str, Plan] = {}
     for name, each in {"pooled": together, **{f"only {domain.name}": domain.profile for domain in domains}}.items():
         tell(f"searching: {name}")
-        plans[name] = _one(problem, each, request, workers)
-    best, least = "mixture", min(each.target for each in rounds)
-    for name, plan in plans.items():
-        target = (
-            least if name == "mixture" else float(target_of(hedged_costs(problem, plan, domains), weights, request))
-        )
+        simpler[name] = _one(problem, each, request, workers)
+    tell("replaying tokens")
+    known = dict(zip(simpler, fit_costs(problem, list(simpler.values()), domains), strict=True))
+    best, least = "mixture", first.target
+    for name in simpler:
+        target = float(target_of(known[name].hedged, weights, request))
         if target < least:  # a quantile gives domains up, which a plan for one of the others does from the start
             best, least = name, target
+    plans = {"mixture": simpler.get(best, first.plan), **simpler}
+    fitted = {"mixture": known[best].fitted if best in known else first.fitted}
+    fitted |= {name: costs.fitted for name, costs in known.items()}
     if best != "mixture":
-        plans["mixture"] = plans[best]
         notes = (*notes, f"The plan `{best}` does better than those of all rounds: it is the mixture's.")
-    tell("replaying tokens")
-    rows = judge_plans(problem, request, domains, weights, plans)
+    rows = judge_plans(problem, request, domains, weights, plans, fitted)
     names = tuple(domain.name for domain in domains)
     own: dict[str, Any] = {"request": request, "problem": problem, "domains": names, "weights": tuple(weights.tolist())}
     tried, profiles = [each.weights for each in rounds], [domain.profile for domain in domains]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, doc
@@ -139,6 +139,32 @@ class MixtureRequest:
             If machine or model are not known.
         """
         return time_model_of(self, "prefill")
+
+    def searches(self, domains: int) -> int:
+        """Return how many searches there are: rounds, each domain, all of them together, and pools.
+
+        Parameters
+        ----------
+        domains : int
+        """
+        from solvers.mixtures.dividing import partitions  # needs NumPy, which help does without
+
+        rounds = 1 if self.over == "weighted" else self.rounds
+        pools = sum(map(len, partitions(domains))) if self.pools else 0
+        return rounds + domains + 1 + pools
+
+    def within(self, time_s: float, domains: int) -> MixtureRequest:
+        """Return the request with so little time for each search that all of them together end within a time.
+
+        Parameters
+        ----------
+        time_s : float
+        domains : int
+        """
+        most, limits = time_s / self.searches(domains), self.limits
+        if limits.time_s is not None and limits.time_s <= most:
+            return self
+        return replace(self, limits=replace(limits, time_s=most))
 
     def planning(self) -> Request:
         """Return the request for a plan: what does not concern the domains."""

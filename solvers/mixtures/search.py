@@ -21,7 +21,7 @@ from solvers.mixtures.request import MixtureRequest
 from solvers.mixtures.weighing import mixed
 from solvers.solving import solve
 
-__all__ = ["Round", "hedged_costs", "search_mixture", "silent", "target_of"]
+__all__ = ["FitCosts", "Round", "fit_costs", "search_mixture", "silent", "target_of"]
 
 Floats = npt.NDArray[np.float64]
 STEP = 1.0  # of the logarithm of a weight between the best and the worst domain, in the first round; chosen by trial
@@ -40,16 +40,35 @@ class Round:
     ----------
     weights : (D,) float64
     plan : Plan
+    fitted : (D,) float64
+        What it costs on the tokens to fit.
     costs : (D,) float64
-        On the tokens to fit, hedged; see `hedged_costs`.
+        The same, hedged; see `fit_costs`.
     target : float
         What is minimised, of these.
     """
 
     weights: Floats
     plan: Plan
+    fitted: Floats
     costs: Floats
     target: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FitCosts:
+    """What a plan costs on each domain's tokens to fit.
+
+    Attributes
+    ----------
+    fitted : (D,) float64
+        The objective without the weight of the spread.
+    hedged : (D,) float64
+        With it. The spread is that between groups of sequences: a domain of few sequences promises less about others.
+    """
+
+    fitted: Floats
+    hedged: Floats
 
 
 def target_of(costs: Floats, weights: Floats, request: MixtureRequest) -> Floats:
@@ -68,14 +87,16 @@ def target_of(costs: Floats, weights: Floats, request: MixtureRequest) -> Floats
     return value
 
 
-def hedged_costs(problem: Problem, plan: Plan, domains: Sequence[Domain]) -> Floats:
-    """Return what a plan costs on each domain's tokens to fit, with the objective's weight of the spread, (D,).
-
-    The spread is that between groups of sequences: a domain of few sequences promises less about others.
-    """
+def fit_costs(problem: Problem, plans: Sequence[Plan], domains: Sequence[Domain]) -> list[FitCosts]:
+    """Return what each plan costs on the tokens to fit; every domain is read once."""
     weight = problem.objective.load_spread_weight
-    judged = [replay_groups(problem, plan, domain.fit) for domain in domains]
-    return np.array([float(each.cost()[0]) + weight * each.spread() for each in judged])
+    judged = [replay_groups(problem, plans, domain.fit) for domain in domains]
+    found = []
+    for number in range(len(plans)):
+        fitted = np.array([float(of_domain[number].cost()[0]) for of_domain in judged])
+        spread = np.array([float(of_domain[number].spread().mean()) for of_domain in judged])
+        found.append(FitCosts(fitted=fitted, hedged=fitted + weight * spread))
+    return found
 
 
 def search_mixture(
@@ -122,9 +143,10 @@ def search_mixture(
             workers=workers,
             options=dict(request.options),
         )
-        costs = hedged_costs(problem, found.plan, domains)
+        [known] = fit_costs(problem, [found.plan], domains)
+        costs = known.hedged
         target = float(target_of(costs, weights, request))
-        rounds.append(Round(weights=now, plan=found.plan, costs=costs, target=target))
+        rounds.append(Round(weights=now, plan=found.plan, fitted=known.fitted, costs=costs, target=target))
         pressing = np.where(costs <= target, costs, costs.min())  # above a quantile, a domain is given up
         gap = pressing.max() - pressing.min()
         if gap <= 0:

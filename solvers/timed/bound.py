@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from placement.replay.replay import homes_of
 from placement.time.exchange import Way
-from placement.time.experts import ExpertKernel, config_of, joined
+from placement.time.experts import ExpertKernel, config_of
 from placement.time.features import FEATURES, FIRST, SUSTAINED_TFLOP, TILES, units
 from placement.time.model import LayerTimes, TimeModel
 from solvers.bounds.instant_messages import least_copies
@@ -111,7 +111,7 @@ def _experts(time: TimeModel, counts: Counts, tokens: int, scale: float, slots: 
         whole = dict.fromkeys(TILES, pairs)
         tokens = int(scale * tokens - 0.5 * gpus)
     raw = {"launch": gpus, "slots": gpus * slots, "active": active, "weights": active, "pairs": pairs}
-    raw |= {"pair_gb": pairs, "row_gb": tokens, "copy_gb": tokens}
+    raw |= {"pair_gb": pairs, "pair_count": pairs, "row_gb": tokens, "copy_gb": tokens}
     raw |= {f"tile{size}": rows for size, rows in whole.items()}
     raw |= {f"first{size}": min(pairs, size) for size in FIRST}  # least where all are on one rank
     mean = np.array([max(0.0, raw.get(name, 0)) for name in FEATURES]) / gpus
@@ -124,11 +124,12 @@ def _cheapest(time: TimeModel) -> ExpertKernel:
         return time.kernels[0]
     first = min(time.kernels, key=lambda kernel: kernel.floor_ms)
     per = {name: min(kernel.ms_per.get(name, 0.0) for kernel in time.kernels) for name in FEATURES}
+    beside = {name: min(kernel.beside_ms_per.get(name, 0.0) for kernel in time.kernels) for name in FEATURES}
     tactics: dict[str, float] = {}
     for kernel in time.kernels:
         for name, factor in kernel.tactics.items():
             tactics[name] = min(tactics.get(name, 1.0), factor)
-    return replace(first, ms_per=per, tactics=tactics)
+    return replace(first, ms_per=per, beside_ms_per=beside, tactics=tactics)
 
 
 def _kernel_ms(kernel: ExpertKernel, time: TimeModel, mean: Floats, slots: int) -> float:
@@ -136,7 +137,7 @@ def _kernel_ms(kernel: ExpertKernel, time: TimeModel, mean: Floats, slots: int) 
     values = mean * units(shape, kernel.dtype)
     values[-1] = max(values[FEATURES.index("tile128")] - SUSTAINED_TFLOP, 0)
     factor = kernel.tactics.get(config_of(shape.expert_input, shape.intermediate_size, slots), 1.0)
-    return factor * float(joined(kernel.floor_ms, float(values @ kernel.coefficients)))
+    return factor * float(kernel.ms_of(values))
 
 
 def _columns(time: TimeModel) -> Counts | None:

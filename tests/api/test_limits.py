@@ -27,6 +27,14 @@ TRACE = "sha256:" + "a" * 64
 WIDE = np.arange(200, dtype=np.int16).reshape(20, 5, 2) * 14  # experts of 20 tokens and 5 layers, up to 2786
 
 
+def test_limits_per_tenant_hold_by_default(tmp_path: Path) -> None:
+    """Nobody has to set them, and no tenant may fill the queue that all share."""
+    settings = Settings(data_dir=tmp_path)
+    for limit in (settings.tenant_trace_bytes, settings.tenant_open_uploads, settings.tenant_active_plans):
+        assert limit > 0
+    assert settings.tenant_active_plans < settings.max_queued_plans
+
+
 def test_tenants_have_quotas(tmp_path: Path, make_trace_bytes: Callable[..., bytes]) -> None:
     """More bytes of traces, and more active plans, than a tenant may have are refused; what was refused is not kept."""
     first, second = make_trace_bytes(tokens=200), make_trace_bytes(tokens=200, seed=1)
@@ -122,6 +130,29 @@ def test_reading_and_looking_have_an_end(tmp_path: Path, trace_bytes: bytes) -> 
             assert client.get(f"/v1/{look}").json()["type"] == "/problems/took-too-long"
         asked = {"plan": plan, "trace": trace}
         assert client.post("/v1/evaluations", json=asked).json()["type"] == "/problems/took-too-long"
+
+
+def test_looks_do_not_queue_behind_uploads(tmp_path: Path, trace_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reads an upload has helpers of its own: evaluations, scores and looks at traces are sent to others."""
+    with local_client(Settings(data_dir=tmp_path, max_workers=1, threads_per_plan=1)) as client:
+        helpers, uses = services_of(client).parts.helpers, list[str]()
+        run = helpers.run
+
+        async def noted(tenant: str, use: Any, *rest: Any) -> Any:
+            uses.append(use)
+            return await run(tenant, use, *rest)
+
+        monkeypatch.setattr(helpers, "run", noted)
+        trace = client.post("/v1/traces", content=trace_bytes).json()["id"]
+        assert uses == ["upload"]
+        body = {"trace": trace, "topology": "1x4", "solver": "contiguous"}
+        plan = client.post("/v1/plans", json=body, headers={"Prefer": "wait=60"}).json()["id"]
+        uses.clear()
+        for look in (f"traces/{trace}/affinity", f"traces/{trace}/findings", f"plans/{plan}/score"):
+            assert client.get(f"/v1/{look}").status_code == 200, look
+        assert client.post("/v1/evaluations", json={"plan": plan, "trace": trace}).status_code == 200
+        assert set(uses) == {"look"}
+        assert len(uses) >= 4
 
 
 def allocate(count: int) -> int:

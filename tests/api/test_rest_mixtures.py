@@ -14,7 +14,7 @@ from api.client import Client
 from api.client.connection import Connection
 from api.http.oidc import LOCAL
 from api.resources.mixtures.body import MixtureBody
-from api.resources.mixtures.mixing import _searches, check_mixture
+from api.resources.mixtures.mixing import check_mixture
 from placement import Plan
 from solvers import Limits, MixtureRequest, mixture
 from tests.builders.service import codes, npz, services_of, upload
@@ -124,8 +124,8 @@ def test_every_search_has_a_clock(client: TestClient, traces: list[str], limits:
 def test_searches_for_pools_take_time_too() -> None:
     """Of three domains: four groupings, of nine groups."""
     known: dict[str, Any] = {"topology": "1x4", "machine": "h200:1x4", "model": "deepseek-v3", "rounds": 1}
-    assert _searches(MixtureRequest(**known), 3) == 5
-    assert _searches(MixtureRequest(**known, pools=True), 3) == 14
+    assert MixtureRequest(**known).searches(3) == 5
+    assert MixtureRequest(**known, pools=True).searches(3) == 14
 
 
 def test_an_interrupt_is_seen_where_the_service_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,20 @@ def test_odd_tokens_are_refused(provider: Provider, client: TestClient, fault: d
     assert audit.left_out + len(audit.list(100)) > before, "it is in the audit log, or counted for it"
 
 
+def test_token_of_a_withdrawn_key_ends(provider: Provider, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was valid a moment ago, and one that is signed anew, open nothing after the lifetime of the key set."""
+    known = provider.header()
+    assert client.get("/v1/traces", headers=known).status_code == 200
+    keys = client.app.state.access.oidc._keys  # type: ignore[attr-defined]  # it is ours
+    for name in ("_keys", "_as_of", "_tried_at"):
+        monkeypatch.setattr(keys, name, getattr(keys, name))  # the other tests have them back
+    monkeypatch.setattr(keys, "_clock", lambda: time.monotonic() + LIFETIME_S)
+    monkeypatch.setattr(provider, "body", provider.body.replace(b'"kid": "1"', b'"kid": "next"'))
+    for token in (known, provider.header(sub="bob")):
+        assert client.get("/v1/traces", headers=token).status_code == 401
+    assert client.get("/v1/traces", headers=provider.header(kid="next")).status_code == 200
+
+
 @pytest.mark.timeout(60)
 def test_hanging_provider_holds_up_nobody(provider: Provider, client: TestClient) -> None:
     """Strangers with unknown key ids make one fetch and take no thread; keys, and tokens that are known, go on."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 import api.jobs.watching as watching
 from api.settings.settings import Settings
 from api.store.events import news_after
+from api.store.plans import Plans
 from tests.api.test_rest_events import events_of
 from tests.builders.service import key_of, local_client, services_of
 
@@ -60,6 +62,43 @@ def test_watchers_share_one_look(
     assert len(looks) <= took / watching.POLL_S + 3
 
 
+def test_waiters_share_one_look(
+    service: TestClient, plan: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty that wait for a plan, rather than watch it, look it up when there is news, and not again and again."""
+    path, key = plan
+    looks: list[float] = []
+    get = Plans.get
+
+    def counted(*arguments: Any) -> Any:
+        looks.append(time.monotonic())
+        return get(*arguments)
+
+    monkeypatch.setattr(Plans, "get", counted)
+    with ThreadPoolExecutor(20) as pool:
+        waiting = [pool.submit(service.get, path, headers=key | {"Prefer": "wait=60"}) for _ in range(20)]
+        time.sleep(3)
+        service.post(f"{path}/cancel", headers=key)
+        assert {answer.result(20).json()["status"] for answer in waiting} == {"cancelled"}
+    assert len(looks) <= 3 * 20
+
+
+@pytest.mark.timeout(60)
+def test_wait_ends_with_its_key(service: TestClient, plan: tuple[str, dict[str, str]]) -> None:
+    """Who waits for a plan with a key that is revoked meanwhile is told that, soon, and nothing of the plan."""
+    path, key = plan
+    made = service.post("/v1/keys", json={"scopes": ["read"]}, headers=key).json()
+    mine = {"Authorization": f"Bearer {made['key']}", "Prefer": "wait=60"}
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(service.get, path, headers=mine)
+        time.sleep(1)
+        begin = time.monotonic()
+        service.delete(f"/v1/keys/{made['id']}", headers=key)
+        answer = waiting.result(40)
+    assert (answer.status_code, answer.json()["type"]) == (401, "/problems/unauthorized")
+    assert time.monotonic() - begin < 10
+
+
 @pytest.mark.timeout(60)
 def test_stream_ends_with_its_key(service: TestClient, plan: tuple[str, dict[str, str]]) -> None:
     """A revoked key's stream ends within seconds; those of others go on."""
@@ -78,17 +117,29 @@ def test_stream_ends_with_its_key(service: TestClient, plan: tuple[str, dict[str
         assert events_of(other.result(20))[-1]["event"] == "done"
 
 
-def test_stream_of_a_deleted_plan_says_so(service: TestClient, plan: tuple[str, dict[str, str]]) -> None:
-    """A plan that is deleted between two looks ends the stream with `deleted`, or with `done` if that was seen."""
+def test_stream_of_a_deleted_plan_says_so(
+    service: TestClient, plan: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan that ends and is deleted between two looks ends the stream with `deleted`: nobody saw it `done`."""
     path, key = plan
+    looked, gone = Event(), Event()
+
+    def held(*arguments: Any) -> Any:
+        if looked.is_set():
+            gone.wait(20)
+        try:
+            return news_after(*arguments)
+        finally:
+            looked.set()
+
+    monkeypatch.setattr(watching, "news_after", held)
     with ThreadPoolExecutor(1) as pool:
         watched = pool.submit(service.get, f"{path}/events", headers=key)
-        time.sleep(1)
+        assert looked.wait(20)
         service.post(f"{path}/cancel", headers=key)
         assert service.delete(path, headers=key).status_code == 204
-        events = [event["event"] for event in events_of(watched.result(20))]
-    assert events[-1] in ("deleted", "done")
-    assert events.count(events[-1]) == 1
+        gone.set()
+        assert [event["event"] for event in events_of(watched.result(20))] == ["status", "deleted"]
 
 
 def test_feed_is_given_up_with_its_last_watcher(

@@ -14,11 +14,13 @@ from placement.time.bottlenecks import forwarded_copies
 from placement.time.calibration.check import check_tables
 from placement.time.calibration.distributions import RULES, Rule, Workload, histograms, rule_of
 from placement.time.calibration.exchanges import base_copies, curve_rows, fit_bottlenecks, fit_curve, link_rates
+from placement.time.calibration.experts import expert_rows
 from placement.time.calibration.fitting import fit
 from placement.time.calibration.kernels.draws import balanced_slots, received
 from placement.time.calibration.package import calibrate, package_tables
 from placement.time.calibration.tables import kind_of, read_table
 from placement.time.experts import joined
+from placement.time.features import FEATURES
 from tests.builders.measurements import rows_of, written
 from traces import InputError
 
@@ -55,6 +57,20 @@ def test_a_table_of_ones_own_gives_its_kernel_back(tmp_path: Path) -> None:
     assert (judged.gpu, judged.judged_by, judged.rows) == ("h200", "mine", 90)
     assert judged.median < 0.02
     assert judged.p90 < 0.06
+
+
+def test_experts_without_a_gate_are_two_matrices(tmp_path: Path) -> None:
+    """They read and compute two thirds of what gated ones do."""
+    rows = rows_of(2)[:2]
+    tables = [rows, [row | {"kernel_source": "mine_nongated"} for row in rows]]
+    gated, plain = (
+        next(iter(expert_rows(read_table(written(tmp_path / f"{at}.csv", table)), "t"))).terms
+        for at, table in enumerate(tables)
+    )
+    for name in ("weights", "pairs", "tile64"):
+        at = FEATURES.index(name)
+        assert plain[:, at] == pytest.approx(gated[:, at] * 2 / 3)
+    assert (plain[:, FEATURES.index("pair_gb")] == gated[:, FEATURES.index("pair_gb")]).all()
 
 
 def test_tables_of_other_kernels_are_judged_by_the_nearest(tmp_path: Path) -> None:
@@ -125,6 +141,14 @@ def test_uniform_decode_has_single_tokens() -> None:
     drawn = histograms(workload)
     assert drawn is not None
     assert drawn[0].tolist() == [[1] * 8 + [0] * 8]
+
+
+def test_of_equally_near_draws_all_count() -> None:
+    """Where all tokens reach the rank, its recorded tokens tell no draw from another."""
+    workload = Workload(distribution="power_law_1.2", tokens=64, experts=8, top_k=4, ranks=1, slots=8, rule="ranks")
+    drawn = histograms(workload, received=64, draws=30)
+    assert drawn is not None
+    assert len(drawn[0]) == len(drawn[1]) == 30
 
 
 def test_what_was_found_out_of_the_tables() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
 
@@ -10,15 +11,16 @@ import numpy.typing as npt
 import pytest
 
 import solvers
-from placement import Objective, Problem, Topology
-from solvers.grouping.bound import least_hops
-from solvers.grouping.search import hops_to_gpus, together
+from placement import Objective, Problem, Topology, score
+from solvers.arrange.conform import pack
+from solvers.grouping.bound import least_cost, least_hops
+from solvers.grouping.search import cost_of, hops_to_gpus, imbalance_of, on_gpus, placed, together
 from solvers.grouping.signatures import signatures_of
 from solvers.grouping.timing import served
 from tests.builders.traces import profile_of
 from traces import InputError, LoadCounts, Trace
 
-BY_HOPS = Objective(execution="dispatch", dedup="none")
+BY_HOPS = Objective(execution="dispatch", dedup="none", imbalance_weight=0.0)
 
 
 def planted(groups: int, requests: int, *, tokens: int = 20, experts: int = 8, seed: int = 0) -> Trace:
@@ -35,14 +37,14 @@ def planted(groups: int, requests: int, *, tokens: int = 20, experts: int = 8, s
     return Trace.of(ids, num_experts=experts, seq_id=np.arange(requests).repeat(tokens))
 
 
-def problem_of(topology: str, slots: int, experts: int = 4) -> Problem:
+def problem_of(topology: str, slots: int, experts: int = 4, weight: float = 0.0) -> Problem:
     """Return sizes only: what is used is said apart."""
     trace = Trace.of(np.arange(experts).reshape(-1, 1, 1), num_experts=experts)
-    return Problem(profile_of(trace), Topology.parse(topology), slots, BY_HOPS)
+    return Problem(profile_of(trace), Topology.parse(topology), slots, replace(BY_HOPS, imbalance_weight=weight))
 
 
 def best(problem: Problem, uses: npt.NDArray[np.float64], per_gpu: int) -> float:
-    """Return the least hop cost over all groupings, each layer placed by trying all plans."""
+    """Return the least cost over all groupings, each layer placed by trying all plans."""
     gpus, slots = problem.num_gpus, problem.slots_per_gpu
     plans = [
         plan for plan in product(range(gpus), repeat=problem.num_experts) if max(map(plan.count, range(gpus))) <= slots
@@ -53,25 +55,54 @@ def best(problem: Problem, uses: npt.NDArray[np.float64], per_gpu: int) -> float
             for layer in range(uses.shape[1])
         ]
     )  # (L, plans, R, G)
+    load, fair = uses.sum(axis=0), problem.topology.fair_share
+    largest = [
+        [
+            max(of_layer[np.array(plan) == gpu].sum() / fair[gpu] for gpu in range(gpus)) / of_layer.sum()
+            for plan in plans
+        ]
+        for of_layer in load
+    ]
+    above = problem.objective.imbalance_weight * (np.array(largest) - 1) / len(load)  # (L, plans)
     workers = [row for row in product(range(gpus), repeat=len(uses)) if max(map(row.count, range(gpus))) <= per_gpu]
     rows = np.arange(len(uses))
-    return float(min(cost[:, :, rows, list(row)].sum(axis=2).min(axis=1).sum() for row in workers))
+    total = uses.sum()
+    return float(min((cost[:, :, rows, list(row)].sum(axis=2) / total + above).min(axis=1).sum() for row in workers))
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.3, 30.0])
 @pytest.mark.parametrize(("topology", "slots"), [("1x2", 2), ("1x2", 3), ("2x2", 1), ("2+1", 2)])
-def test_nothing_beats_the_bound(topology: str, slots: int) -> None:
+def test_nothing_beats_the_bound(topology: str, slots: int, weight: float) -> None:
     """Of all groupings of four or five requests with all plans of four experts, and the search is never below them."""
     rng = np.random.default_rng(slots)
-    problem = problem_of(topology, slots)
+    problem = problem_of(topology, slots, weight=weight)
     for requests in (4, 5):
         for _ in range(3):
             uses = rng.random((requests, 2, 4)) ** 3
             per_gpu = -(-requests // problem.num_gpus)
             least = best(problem, uses, per_gpu)
             found = together(problem, uses, per_gpu, restarts=8, seed=0)
-            assert least_hops(problem, uses, per_gpu) <= least <= found.hops + 1e-9
+            assert least_cost(problem, uses, per_gpu) <= least <= found.cost + 1e-9
             assert np.bincount(found.worker).max() <= per_gpu
             assert all(np.bincount(row, minlength=problem.num_gpus).max() <= slots for row in found.gpu)
+
+
+def test_experts_are_placed_as_well_as_trying_all_plans_does() -> None:
+    """For requests on GPUs that are given, in every layer, under hops and loads; a plan to begin with is no worse."""
+    rng = np.random.default_rng(0)
+    problem, worker = problem_of("1x2", 3, experts=6, weight=2.0), np.arange(6) % 2
+    plans = [np.array(plan) for plan in product(range(2), repeat=6) if sum(plan) == 3]
+
+    def cost(uses: npt.NDArray[np.float64], gpu: npt.NDArray[np.int64]) -> float:
+        hops = hops_to_gpus(problem, uses, gpu)[np.arange(6), worker].sum()
+        [imbalance] = imbalance_of(problem, on_gpus(uses.sum(axis=0, keepdims=True), gpu, 2))
+        return float(cost_of(problem, hops, uses.sum(), imbalance))
+
+    for _ in range(10):
+        uses = rng.random((6, 1, 6)) ** 3
+        least = min(cost(uses, plan[None]) for plan in plans)
+        assert cost(uses, placed(problem, uses, worker)) == pytest.approx(least, rel=0.02)
+        assert cost(uses, placed(problem, uses, worker, plans[0][None])) <= cost(uses, plans[0][None]) + 1e-12
 
 
 def test_planted_groups_are_found_and_the_bound_is_met() -> None:
@@ -97,7 +128,7 @@ def test_names_of_requests_and_experts_do_not_matter() -> None:
 def test_held_out_requests_are_better_off_together() -> None:
     """Sent by their first halves, judged by their second ones; beyond the noise, and the bound is below the cost."""
     trace = planted(4, 96)
-    found = solvers.group_requests(trace, "1x4")
+    found = solvers.group_requests(trace, "1x4", imbalance_weight=0.0)
     rows = {row.name: row for row in found.rows}
     assert rows["joint"].hops < 0.7 * rows["neither"].hops
     assert all(rows[name].above_low > 0 for name in ("grouped", "placed", "neither"))
@@ -107,6 +138,38 @@ def test_held_out_requests_are_better_off_together() -> None:
     assert found.plan.replicas.max() == 1
     assert "fewer hops" in found.sentence
     assert set(found.as_dict()["rows"][0]) >= {"name", "hops", "imbalance"}
+
+
+def test_with_a_weight_of_loads_gpus_are_as_busy_as_each_other() -> None:
+    """More hops and a more even load than without; experts of unequal groups are apart if that is what it takes."""
+    trace = planted(3, 96, experts=12)
+    even, near = (solvers.group_requests(trace, "1x4", **asked) for asked in ({}, {"imbalance_weight": 0.0}))
+    assert even.imbalance_weight == 30.0
+    assert even.rows[0].imbalance < near.rows[0].imbalance
+    assert even.rows[0].hops > near.rows[0].hops
+    assert even.bound <= even.cost
+    for row in even.rows:
+        assert row.cost == pytest.approx(row.hops + 30 * (row.imbalance - 1))
+        assert row.low < row.high
+    assert "'placed' costs no more on held-out requests" in even.sentence
+    ahead = replace(even, rows=(even.rows[0], replace(even.rows[1], cost=9.0, above_low=0.1)))
+    assert "max/mean load" in ahead.sentence
+
+
+def test_the_cost_is_the_one_cost_function() -> None:
+    """Of requests at home on their GPUs, a token each in every layer: hops and loads are those of `score`."""
+    rng = np.random.default_rng(3)
+    ids, worker = rng.integers(0, 6, (24, 3, 1)).astype(np.int16), np.arange(24) % 4
+    trace = Trace.of(ids, num_experts=6, source_rank=worker)
+    asked = Objective(execution="dispatch", dedup="none", ownership="measured", replica_policy="fair")
+    weights = replace(asked, imbalance_weight=7.0, load_spread_weight=0.0)
+    problem = Problem(profile_of(trace), Topology.parse("2x2"), 2, weights)
+    uses = (ids == np.arange(6)).astype(np.float64)
+    gpu = placed(problem, uses, worker)
+    hops = hops_to_gpus(problem, uses, gpu)[np.arange(24), worker].sum()
+    [imbalance] = imbalance_of(problem, on_gpus(uses.sum(axis=0, keepdims=True), gpu, 4))
+    table = pack(np.tile(np.arange(6), (3, 1)), gpu, 4, 2)
+    assert cost_of(problem, hops, uses.sum(), imbalance) == pytest.approx(score(problem, table).total)
 
 
 def test_signatures_are_means_over_halves() -> None:
@@ -123,6 +186,7 @@ def test_signatures_are_means_over_halves() -> None:
         (planted(2, 6), {}, "few_requests"),
         (Trace.of(np.zeros((4, 1, 1), np.int16), num_experts=4), {}, "no_sequences"),
         (planted(2, 20), {"restarts": 0}, "restarts_range"),
+        (planted(2, 20), {"imbalance_weight": -1.0}, "imbalance_weight_range"),
         (planted(2, 20), {"hold_out": 1.0}, "hold_out_range"),
         (planted(2, 20), {"slots_per_gpu": 1}, "more_experts_than_slots"),
     ],
@@ -164,6 +228,7 @@ def test_second_halves_are_at_home_where_requests_go() -> None:
 def test_ways_are_timed_on_a_machine() -> None:
     """Where all that a request uses is on its node, a step takes less; the machine says how GPUs form nodes."""
     timed: dict[str, Any] = {"machine": "h200:2x1", "model": "deepseek-v2-lite", "tokens_per_gpu": 64}
+    timed |= {"imbalance_weight": 0.0}
     found = solvers.group_requests(planted(2, 48, experts=64), restarts=1, **timed)
     rows = {row.name: row for row in found.rows}
     assert found.plan.gpus_per_node == (1, 1)

@@ -84,7 +84,7 @@ def test_costs_of_groups_are_the_score_without_the_spread() -> None:
         constraints = Constraints(load_cap=1.1)
         problem = Problem(profile, Topology.parse("2x2"), 3, replace(objective, load_spread_weight=0.0), constraints)
         table = np.array([[0, 1, -1, 2, 3, -1, 4, 5, -1, 6, 7, -1]] * 2)
-        groups = replay_groups(problem, problem.plan(table), TRACES["a"])
+        [groups] = replay_groups(problem, [problem.plan(table)], TRACES["a"])
         cost = score(problem, table)
         loads = sum(cost[name].cost for name in ("imbalance", "load_excess"))
         assert groups.cost()[0] == pytest.approx(cost["traffic"].cost + loads, rel=1e-9)
@@ -148,6 +148,49 @@ def test_what_a_quantile_gives_up_is_not_planned_for() -> None:
     assert any(f"`{found.found_by}`" in note for note in found.notes)
     assert found.found_by.startswith("only ")
     assert "in round" not in mixture_text(found.as_dict())
+
+
+def test_a_domain_is_read_once_for_all_plans() -> None:
+    """Each part of each domain: once to profile it, once per round, and once for all other plans together."""
+    read: dict[str, int] = {}
+
+    def counted(name: str, trace: Trace) -> Trace:
+        def again(most: int) -> Any:
+            read[name] = read.get(name, 0) + 1
+            return trace.read(most)
+
+        return replace(trace, read=again)
+
+    sources = {name: counted(name, TRACES[name]) for name in "ab"}
+    domains_of(sources, None, 1)
+    before = dict(read)
+    read.clear()
+    asked: dict[str, Any] = {"objective": BY_LOAD, "rounds": 2, "solver": "contiguous", "workers": 1}
+    found = mixture(sources, "1x4", **asked)
+    assert {name: count - before[name] for name, count in read.items()} == dict.fromkeys("ab", len(found.rounds) + 2)
+    costs = {row.name: [cell.fit for cell in row.cells.values()] for row in found.rows}
+    for row in found.rows:
+        for name, fit in zip("ab", costs[row.name], strict=True):
+            part = domains_of(TRACES, None, 1)["abc".index(name)].fit
+            assert float(replay_groups(found.problem, [row.plan], part)[0].cost()[0]) == pytest.approx(fit)
+
+
+def test_a_trace_given_twice_is_refused() -> None:
+    """It would count twice in the weights, in the pooled plan and in the time; a copy of it is the same trace."""
+    with pytest.raises(InputError) as caught:
+        domains_of({"a": TRACES["a"], "b": TRACES["b"], "again": domain(1, 1)}, None, 1)
+    assert [(each.code, each.pointer) for each in caught.value.violations] == [("trace_twice", "/domains/again")]
+
+
+def test_searches_share_a_time_by_the_domains_there_are() -> None:
+    """Those that a single trace tells, not one for the trace; a limit that keeps within it stays."""
+    ids = np.arange(256, dtype=np.int16)[:, None, None] % 4
+    trace = Trace.of(ids, num_experts=4, seq_id=np.arange(256) // 8, data_source=np.arange(256) // 64)
+    asked: dict[str, Any] = {"objective": BY_LOAD, "rounds": 1, "solver": "contiguous", "workers": 1}
+    found = mixture(trace, "1x2", searching_s=3.0, **asked)
+    assert found.request.limits.time_s == pytest.approx(3.0 / (1 + 4 + 1))
+    assert found.notes[0] == "6 searches share 3 s: each has 0.5 s."
+    assert found.request.within(3.0, 4) is found.request
 
 
 def test_sources_of_one_trace_are_domains() -> None:

@@ -68,7 +68,7 @@ def random_plan(of: Study, seed: int) -> Plan:
     [
         ("h200:2x2", "prefill", 64, 40),
         ("h200:2x2@2", "prefill", 64, 40),
-        ("h200:1x4", "decode", 16, 32),
+        ("h20:1x4", "decode", 16, 32),  # a roofline
         ("h200:1x2+h100:1x2", "decode", 64, 32),
         ("gb200:1x4", "prefill", 4096, 36),  # more than there is: a pass that is scaled up
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from typing import Any
 
 from api.jobs.attempts import Attempt, Outcome
@@ -24,7 +23,6 @@ from api.store.tasks import Task
 from api.store.tenant import TenantStore
 from placement.time import Machine
 from solvers import MixtureRequest, mixture, solver_from
-from solvers.mixtures.dividing import partitions
 from solvers.mixtures.domains import domain_names, not_apart
 from traces import InputError, Trace, Violations
 from traces.splitting import LEAST
@@ -60,7 +58,9 @@ def check_mixture(body: MixtureBody, settings: Settings, store: TenantStore) -> 
     asked["limits"]["time_s"] = request.limits.time_s  # left out means the default, null means none
     size = sum(trace.bytes for trace in traces)
     each = expected_s(planning, 0, settings.max_time_limit_s)
-    expected = min(settings.max_time_limit_s, _searches(request, len(traces)) * each) + size / READ_BYTES_PER_S
+    expected = (
+        min(settings.max_time_limit_s, request.searches(max(len(traces), LEAST)) * each) + size / READ_BYTES_PER_S
+    )
     return Checked(request=asked, start=None, expected_s=expected, traces=tuple(body.traces))
 
 
@@ -109,25 +109,19 @@ def _machine(name: str | None) -> None:
 
 
 def _within(request: MixtureRequest, traces: int, max_time_s: float, found: Violations) -> MixtureRequest:
-    """Return the request with a time for each search, so that all of them end within the service's."""
-    searches, limits = _searches(request, traces), request.limits
+    """Return the request with a time for each search, so that all of them end within the service's.
+
+    How many sources a single trace has is told by its worker only: here they count as two.
+    """
+    domains, limits = max(traces, LEAST), request.limits
+    searches = request.searches(domains)
     most = SEARCHING * max_time_s / searches
     if limits.time_s is not None and limits.time_s <= most:
         return request
     if limits.said and limits.time_s is not None:  # with work alone, too, it has a clock: nothing else ends a search
         detail = f"{searches} searches of {limits.time_s:g} s are longer than this service works on one request."
         found.add("limit_range", "/limits/time_s", detail, f"Give at most {most:.3g} s, or fewer rounds.")
-    return replace(request, limits=replace(limits, time_s=most))
-
-
-def _searches(request: MixtureRequest, traces: int) -> int:
-    """Return how many searches to have time for: rounds, each domain, all of it, and pools.
-
-    How many sources a single trace has is told by its worker only: they count as two.
-    """
-    rounds, domains = 1 if request.over == "weighted" else request.rounds, max(traces, LEAST)
-    pools = sum(map(len, partitions(domains))) if request.pools else 0
-    return rounds + domains + 1 + pools
+    return request.within(SEARCHING * max_time_s, domains)
 
 
 def find_mixture(attempt: Attempt, task: Task) -> Outcome:
@@ -148,7 +142,9 @@ def find_mixture(attempt: Attempt, task: Task) -> Outcome:
     request = _request(body, job.max_time_limit_s, found)
     found.raise_if_any()
     assert request is not None
-    done = mixture(_domains(attempt, task), request=request, workers=job.threads, tell=phases(attempt))
+    searching_s = SEARCHING * job.max_time_limit_s  # a single trace may have more sources than were counted on
+    own: dict[str, Any] = {"request": request, "workers": job.threads, "searching_s": searching_s}
+    done = mixture(_domains(attempt, task), tell=phases(attempt), **own)
     if reporter.stale:
         raise StaleAttemptError
     elapsed_s = time.monotonic() - begun

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.http.access import CHALLENGE, still_valid
 from api.http.conditional import matches, not_modified, wait_of
 from api.http.paging import begin_of, link_next, next_cursor
 from api.http.problems import ProblemError
@@ -28,7 +28,7 @@ from api.store.tenant import TenantStore
 
 __all__ = ["SearchKind", "plan_file"]
 
-POLL_S = 0.1
+LOOK_S = 0.5  # between two looks at whether who waits may go on, and the service does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +92,31 @@ class SearchKind:
         wait_s: float,
         known_etag: str | None = None,
     ) -> None:
-        """Wait until it is finished, or differs from what the client knows; without holding a thread."""
+        """Wait until it is finished, or differs from what the client knows; without holding a thread.
+
+        All who wait for it, or watch it, share one look at the database.
+
+        Raises
+        ------
+        ProblemError
+            401 as soon as the key or token that was sent is not valid any more.
+        """
         deadline = time.monotonic() + wait_s
-        while (left := deadline - time.monotonic()) > 0 and not services.draining.is_set():
-            row = await run_in_threadpool(store.plans.get, search_id, self.name)
-            if row is None or row.finished or (known_etag is not None and not matches(known_etag, _etag_of(row))):
-                return
-            if await request.is_disconnected():
-                return
-            await asyncio.sleep(min(POLL_S, left))
+        row = await run_in_threadpool(store.plans.get, search_id, self.name)
+        if _settled(row, known_etag):
+            return
+        async with services.watching.of(search_id) as feed:
+            while (left := deadline - time.monotonic()) > 0 and not services.draining.is_set():
+                if not await still_valid(request):
+                    raise ProblemError("unauthorized", "The key or token is not valid any more.", headers=CHALLENGE)
+                if await request.is_disconnected():
+                    return
+                if row is not None and not (feed.over or feed.after(row.revision)):
+                    await feed.news(min(LOOK_S, left))
+                    continue
+                row = await run_in_threadpool(store.plans.get, search_id, self.name)
+                if _settled(row, known_etag):
+                    return
 
     def answer(self, store: TenantStore, search_id: str) -> Response:
         """Return the state of a search with what it has found."""
@@ -166,6 +182,11 @@ def plan_file(kind: SearchKind, request: Request, store: TenantStore, search_id:
     _, text = kind.found(store, search_id)
     etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
     return not_modified(request, Response(text, 200, {"ETag": etag}, "application/json"))
+
+
+def _settled(row: PlanRow | None, known_etag: str | None) -> bool:
+    """Whether there is nothing to wait for: it is finished or gone, or not what the client knows."""
+    return row is None or row.finished or (known_etag is not None and not matches(known_etag, _etag_of(row)))
 
 
 def _etag_of(row: PlanRow) -> str:

@@ -97,7 +97,8 @@ def histograms(
     ----------
     workload : Workload
     received : int, optional
-        Distinct tokens that the rank had, where the table records it: only the draws nearest to it are returned.
+        Distinct tokens that the rank had, where the table records it: only the draws nearest to it are returned, at
+        least `NEAREST` of them.
     draws : int
 
     Returns
@@ -118,8 +119,9 @@ def histograms(
         return None
     counts, rows = _drawn(workload, draws)
     if received is not None:
-        near = np.argsort(np.abs(rows - received), kind="stable")[:NEAREST]
-        return counts[near], np.full(len(near), received)
+        away = np.abs(rows - received)
+        near = away <= np.sort(away)[NEAREST - 1]  # of equally near ones all: any choice would be another draw
+        return counts[near], np.full(int(near.sum()), received)
     return counts, rows
 
 

@@ -26,6 +26,7 @@ Key = tuple[str, str, str, str]  # GPU, kernel, phase, dtype
 MAX_ROWS = 6_000
 PHASES = {"moe_context": "prefill", "moe_generation": "decode", "context": "prefill", "generation": "decode"}
 WIDE = {"deepepmoe": "sglang_deepep", "wideep_compute_cutlass": "tensorrt_llm_wideep"}
+NO_GATE = "nongated"  # ends the names of kernels for experts of two matrices
 ALIKE = 1.02
 LEAST_CONFIG, LEAST_FACTOR = 12, 0.05  # rows, and log error, from which on a configuration has a factor
 FEW_SHAPES, FOLDS = 4, 8
@@ -141,7 +142,8 @@ def _terms(columns: Columns, row: int, key: Key, place: str) -> Floats | None:
         top_k=number["topk"],
         weight_dtype=dtype,
     )
-    unit = units(shape, dtype, int(columns["moe_tp_size"][row]) if "moe_tp_size" in columns else 1)
+    parallel = int(columns["moe_tp_size"][row]) if "moe_tp_size" in columns else 1
+    unit = units(shape, dtype, parallel, matrices=2 if name.endswith(NO_GATE) else 3)
     if "tokens_per_expert" in columns:
         listed = _listed(columns, row, place)
         distinct = columns["rows"][row] if "rows" in columns else min(listed.sum(), number["num_tokens"])
