@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 
 from placement import Constraints, Objective, Problem, Topology
 from placement.cost.bounds import HEAP_SHARE, Level, most_kept
 from placement.cost.shares import home_variance
+from solvers.arrange.survival.exact import has_more_rules
 from solvers.bounds import raise_bound
 from solvers.bounds.home_messages import HomeMessages
 from solvers.bounds.layer_messages import LayerMessages
@@ -38,6 +40,8 @@ def warm_up(problem: Problem, method: Solver, seconds: float | None = None) -> N
         none = np.zeros((1, HEAP_SHARE, HEAP_SHARE), np.int64)
         none.flags.writeable = False  # as the arrays of a profile, which numba tells apart
         most_kept(none, 1)
+    if problem.sizes.survival is not None and has_more_rules(problem):
+        import_module("solvers.arrange.survival.model")  # any method may have to repair a plan, on the clock
     counts_only = problem.profile.sample is None
     if method.name not in COMPILED:
         return

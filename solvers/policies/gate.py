@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from placement import Plan
 from solvers.policies.setting import Setting
@@ -246,6 +245,8 @@ def _expected(gains: Floats, *, together: bool) -> float:
         return mean
     variance = float(gains.var(axis=0, ddof=1).sum())
     if together:
+        from scipy.special import stdtrit  # takes long to load
+
         wider = float(stdtrit(count - 1, STUDENT) / stdtrit(1e9, STUDENT)) ** 2
         variance = max(variance, wider * float(gains.sum(axis=1).var(ddof=1)))
     return max(0.0, mean - variance / count / mean)

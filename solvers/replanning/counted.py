@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from placement import Plan
 from placement.advice.judging import CONFIDENCE, OF_EXPERTS
@@ -64,6 +63,8 @@ class CountsTimeMeasure:
 
         The interval is Student's t over the groups, and widened by the time model's error of what plans differ by.
         """
+        from scipy.special import stdtrit  # takes long to load
+
         old, new = (self._step_ms(plan, self.held) for plan in (before, after))
         apart = [self.gain(self._step_ms(before, part), self._step_ms(after, part)) for part in self.groups]
         fraction, half = self.gain(old, new), float("inf")

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from placement import Plan, Problem, score
 from placement.advice.judging import CONFIDENCE, LEAST_SEQUENCES, judge_gain
@@ -193,6 +192,8 @@ class ScoreMeasure:
         fraction = self.gain(old, new)
         half = float("inf")
         if len(apart) > 1:
+            from scipy.special import stdtrit  # takes long to load
+
             factor = stdtrit(len(apart) - 1, (1 + CONFIDENCE) / 2)
             half = float(factor * np.std(apart, ddof=1) / np.sqrt(len(apart)))
         return Judged(

@@ -6,6 +6,7 @@ served from PostgreSQL.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections import Counter
@@ -24,6 +25,10 @@ from hypothesis.errors import FlakyStrategyDefinition
 from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
 from schemathesis.core.parameters import ParameterLocation
+from schemathesis.generation.feedback import FeedbackSources
+from schemathesis.generation.hypothesis import builder
+from schemathesis.pytest._test_builder import build_operation_test
+from schemathesis.python._constants.orchestrator import make_constants_value_source
 
 from api.service.app import create_app
 from api.settings.settings import Settings
@@ -189,34 +194,96 @@ def ids(request: pytest.FixtureRequest) -> dict[str, str]:
     return found
 
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
+OPERATIONS = [
+    f"{method.upper()} {path}"
+    for path, item in json.loads(DOCUMENT.read_text())["paths"].items()
+    for method in item
+    if method in {"get", "put", "post", "delete", "patch", "head"}
+]
+# What a test that the fuzzer made bears if it could not make all that it should.
+INCOMPLETE = (
+    builder.UnsatisfiableExampleMark,
+    builder.NonSerializableMark,
+    builder.InvalidRegexMark,
+    builder.InvalidHeadersExampleMark,
+    builder.MissingPathParameters,
+)
+
+
 @cache
 def _document(auth: Any) -> dict[str, Any]:
     return create_app(Settings(data_dir=Path("unused"), auth=auth)).openapi()
 
 
-def _schema(config: dict[str, Any], auth: Any = "off") -> Any:
-    return schemathesis.openapi.from_dict(deepcopy(_document(auth)), config=SchemathesisConfig.from_dict(config))
+class Fuzzer:
+    """The schema with a configuration, and what the fuzzer makes of it."""
+
+    def __init__(self, config: dict[str, Any], auth: Any = "off") -> None:
+        document = deepcopy(_document(auth))
+        self.schema: Any = schemathesis.openapi.from_dict(document, config=SchemathesisConfig.from_dict(config))
+        self._feedback = FeedbackSources(constants_value_source=make_constants_value_source(self.schema))
+
+    def run(self, label: str, send: Callable[[schemathesis.Case[Any]], None]) -> None:
+        """Send what is made for an operation.
+
+        It is made here, by one process: `schema.parametrize()` makes all that there is for all operations while tests
+        are collected, which every process does.
+        """
+        method, path = label.split()
+        operation = self.schema[path][method]
+
+        @SETTINGS
+        def sent(case: schemathesis.Case[Any]) -> None:
+            send(case)
+
+        test: Any = build_operation_test(
+            config=self.schema.config, operation=operation, test_func=sent, given_kwargs={}, feedback=self._feedback
+        )
+        test()
+        assert not [mark for mark in INCOMPLETE if mark.is_set(test)]
 
 
-OPEN = _schema(CHECKED | DRAWN)
-# With keys, what is new is who may ask: listing what is wrong in bodies a second time is left to the long form.
-GUARDED = _schema(CHECKED | {"phases": {"coverage": {"enabled": FUZZ_ALL}}}, auth="required")
-# Settings of single operations would widen what `include` leaves of a schema to all of it.
-LINKED = _schema(CHECKED)
+@cache
+def opened() -> Fuzzer:
+    """Return the fuzzer of a service that asks nobody."""
+    return Fuzzer(CHECKED | DRAWN)
 
 
-@OPEN.parametrize()
-@SETTINGS
-def test_schema_is_kept(case: schemathesis.Case[Any], open_target: Target, ids: dict[str, str]) -> None:
+@cache
+def guarded() -> Fuzzer:
+    """Return the fuzzer of a service with keys.
+
+    What is new is who may ask: listing what is wrong in bodies a second time is left to the long form.
+    """
+    return Fuzzer(CHECKED | {"phases": {"coverage": {"enabled": FUZZ_ALL}}}, auth="required")
+
+
+@cache
+def linked() -> Fuzzer:
+    """Return the fuzzer of links.
+
+    Settings of single operations would widen what `include` leaves of a schema to all of it.
+    """
+    return Fuzzer(CHECKED)
+
+
+def test_all_operations_are_fuzzed() -> None:
+    """What is listed while tests are collected is what the services offer."""
+    for fuzzer in (opened(), guarded()):
+        assert sorted(found.ok().label for found in fuzzer.schema.get_all_operations()) == sorted(OPERATIONS)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_schema_is_kept(operation: str, open_target: Target, ids: dict[str, str]) -> None:
     """Whatever the schema allows or forbids, answers are as it says, and never a fault of the service."""
-    open_target.send(case, ids)
+    opened().run(operation, lambda case: open_target.send(case, ids))
 
 
-@GUARDED.parametrize()
-@SETTINGS
-def test_schema_is_kept_with_keys(case: schemathesis.Case[Any], guarded_target: Target, ids: dict[str, str]) -> None:
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_schema_is_kept_with_keys(operation: str, guarded_target: Target, ids: dict[str, str]) -> None:
     """The same with a key; without it, or with a wrong one, what succeeds with it is refused."""
-    guarded_target.send(case, ids)
+    guarded().run(operation, lambda case: guarded_target.send(case, ids))
 
 
 def _operation(case: schemathesis.Case[Any]) -> str:
@@ -281,7 +348,8 @@ def test_links_lead_to_what_was_made(
     open_target: Target, make_trace_bytes: Callable[..., bytes], resource: str, reached: str
 ) -> None:
     """Along the links of the schema, what was made is there until it is deleted, and answers are as it says."""
-    of_resource = LINKED.include(path_regex=f"^/v1/{resource}(/{{|$)").exclude(method="GET", path=f"/v1/{resource}")
+    own_paths = linked().schema.include(path_regex=f"^/v1/{resource}(/{{|$)")
+    of_resource = own_paths.exclude(method="GET", path=f"/v1/{resource}")
     answered: Counter[str] = Counter()
     numbers = count(1)
     own = {

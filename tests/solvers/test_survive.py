@@ -17,7 +17,7 @@ from placement import Constraints, Group, Objective, Pin, Problem, Survive, Topo
 from placement.cost.feasibility import broken_constraints
 from placement.problem.sizes import SurvivalRule
 from solvers import Against, Limits, NoPlanError, front, names, solve
-from solvers.arrange.survival import exact
+from solvers.arrange.survival import model
 from solvers.arrange.survival.effort import Effort, OutOfEffortError, Rows
 from solvers.arrange.survival.exact import kept_exactly
 from solvers.arrange.survival.repair import alive_by_load, kept_alive
@@ -231,7 +231,7 @@ def stuck(*_: object, options: dict[str, Any], **__: object) -> OptimizeResult:
 
 def test_repairs_end_with_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models that never end cost no more than the search's time and its grace, however many methods ask for them."""
-    monkeypatch.setattr(exact, "milp", stuck)
+    monkeypatch.setattr(model, "milp", stuck)
     began = time.monotonic()
     with pytest.raises(NoPlanError, match="in the effort allowed") as caught:
         solve(beside_a_pin(), "annealing", limits=Limits(time_s=0.2), workers=1)
@@ -243,7 +243,7 @@ def test_a_repair_out_of_effort_is_not_offered(monkeypatch: pytest.MonkeyPatch) 
     """The search goes on with the plan it has, and says what it left out; under a work limit it stays repeatable."""
     asked = beside_a_pin()
     first = solve(asked, "annealing", limits=Limits(work=500), workers=1).plan
-    monkeypatch.setattr(exact, "milp", stuck)
+    monkeypatch.setattr(model, "milp", stuck)
     search = Search(asked, Limits(work=500))
     score = search.offer(first.physical_to_logical_map)
     unsafe = np.tile(np.r_[np.arange(8), np.full(12, -1)], (2, 1))
@@ -263,7 +263,7 @@ def test_only_layers_that_break_a_rule_are_solved_and_only_once(monkeypatch: pyt
         solved.append(1)
         return milp(*args, **options)
 
-    monkeypatch.setattr(exact, "milp", counted)
+    monkeypatch.setattr(model, "milp", counted)
     effort = Effort(rows=Rows(asked))
     unsafe = np.tile(np.r_[np.arange(8), np.full(12, -1)], (2, 1))
     unsafe[1] = kept_exactly(asked, 1, unsafe[1])
@@ -273,10 +273,10 @@ def test_only_layers_that_break_a_rule_are_solved_and_only_once(monkeypatch: pyt
         assert np.array_equal(alive_by_load(asked, effort), alive_by_load(asked, effort))
         assert np.array_equal(kept_exactly(asked, 0, mended[0]), mended[0])
     assert len(solved) <= 3  # layer 0 as offered, and each layer as dealt out
-    monkeypatch.setattr(exact, "milp", stuck)
+    monkeypatch.setattr(model, "milp", stuck)
     with pytest.raises(OutOfEffortError):
         kept_exactly(asked, 0, np.roll(unsafe[0], 1), effort)
-    monkeypatch.setattr(exact, "milp", counted)
+    monkeypatch.setattr(model, "milp", counted)
     with pytest.raises(OutOfEffortError):
         kept_exactly(asked, 0, np.roll(unsafe[0], 1), effort)
     with pytest.raises(OutOfEffortError, match="cancelled"):

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtr
 
 from traces.series.window import Window
 from traces.support.content import ByContent
@@ -173,6 +172,8 @@ def _predicted(before: Sequence[Window], after: Sequence[Window], size: Floats, 
     fair = np.sqrt((1 + 1 / count) / (1 + 1 / (count - 1))) * np.sqrt((1 / len(later) + 1 / count) / (1 + 1 / count))
     seen = variation(later.mean(axis=0), total / count)
     usual = np.log(np.maximum(left_out * fair, 1e-12))
+
+    from scipy.special import stdtr  # takes long to load
 
     def tail(logs: Floats, now: Floats) -> Floats:
         spread = np.maximum(logs.std(axis=0, ddof=1), LEAST_SPREAD) * np.sqrt(1 + 1 / count)

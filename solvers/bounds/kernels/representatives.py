@@ -8,6 +8,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from traces.support.copying import copy_row
+
 __all__ = ["choose_representatives"]
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -86,7 +88,7 @@ def choose_representatives(
                     a, b = 2.0 / (m + 1.0), 2.0 / (m * (m + 1.0))
                     if a * s - b * p > best:
                         best, chosen, each, pair = a * s - b * p, size, a, b
-                        best_order[:size] = order[:size]
+                        copy_row(order[:size], best_order)
                 last, next_one = next_one, -1
                 for k in range(used):
                     if met[k] < np.inf:

@@ -11,6 +11,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from traces.support.copying import copy_row
+
 __all__ = ["draw_busiest"]
 
 Counts = npt.NDArray[np.int64]
@@ -118,11 +120,11 @@ def balanced_slots(counts: Counts, slots: int, ranks: int) -> Counts:
         load[least] += share[slot]
     slowest = np.argmax(load)
     found = np.empty(slots)
-    found[:width] = share[held[slowest]]
+    copy_row(share[held[slowest]], found)
     at = width
     for rank in range(ranks):
         if rank != slowest:
-            found[at : at + width] = share[held[rank]]
+            copy_row(share[held[rank]], found[at:])
             at += width
     whole: Counts = np.floor(found).astype(np.int64)
     rest = np.argsort(-(found - whole), kind="mergesort")
@@ -169,8 +171,8 @@ def draw_busiest(
         else:
             busiest = np.argmax(counts.reshape(ranks, width).sum(axis=1))
             first, other = counts[:width].copy(), counts[busiest * width : (busiest + 1) * width].copy()
-            counts[busiest * width : (busiest + 1) * width] = first
-            counts[:width] = other
-        held[d] = counts[:width]
+            copy_row(first, counts[busiest * width :])
+            copy_row(other, counts)
+        copy_row(counts[:width], held[d])
         rows[d] = received(counts, width, tokens)
     return held, rows

@@ -12,6 +12,7 @@ from solvers.arrange.kernels import separate_layer
 from solvers.methods.eplb.kernels.heap import TOP, heapify, sift_down, sift_up
 from solvers.methods.eplb.kernels.rebalance import rebalance_layer
 from solvers.methods.load_balance.kernels.relieve import EPSILON, largest_load, relieve
+from traces.support.copying import copy_table
 
 __all__ = ["balance_layers"]
 
@@ -142,18 +143,20 @@ def _other_replicas(load: Floats, replicas: Ints, most: int, give: bool) -> bool
 
 
 @numba.njit(nogil=True, cache=True)
-def _balance_layer(
+def balance_layers(
     load: Floats, room: Ints, scale: Floats, as_eplb: bool, retries: int, moves: int, table: Table
-) -> float:
-    """Place one layer with the least largest load that can be found.
+) -> None:
+    """Place a run of layers, each on its own, with the least largest load that can be found.
+
+    One loop, rather than one for a layer that another one calls: all of its code would be compiled twice.
 
     Parameters
     ----------
-    load : (E,) float64
-        Not all 0.
+    load : (L, E) float64
+        In no layer all 0.
     room : (G,) int64
         Slots that each GPU may use, the first ones.
-    scale : (G,) float64
+    scale : (L, G) float64
         Relative load of a GPU per unit of load.
     as_eplb : bool
         Whether EPLB applies (the same room and scale everywhere), so that the result has to be as good.
@@ -161,53 +164,40 @@ def _balance_layer(
         Other numbers of replicas to try where the load stays above its lower bound.
     moves : int
         Most moves of each try.
-    table : (G, C) int32
+    table : (L, G, C) int32
         The result: experts by GPU, -1 for an empty slot. No GPU holds an expert twice.
-
-    Returns
-    -------
-    float
-        Largest relative load of a GPU.
     """
     gpus, slots = len(room), room.sum()
-    replicas = _spread_replicas(load, gpus, slots)
-    floor = max(1.0, (load / replicas).max() * scale.min()) * (1 + EPSILON)
-    table[:] = -1
-    weight = scale / scale[0]  # exactly 1 for equal GPUs: no rounding that EPLB does not have
-    alike = _pack(load, replicas, room, weight, table)
-    if as_eplb and not alike:
-        row = np.empty(slots, np.int64)
-        rebalance_layer(load, slots, WHOLE, WHOLE, gpus, row)
-        other = row.astype(np.int32).reshape(table.shape)
-        separate_layer(load, other)
-        if largest_load(load, other, scale) < largest_load(load, table, scale):
-            table[:] = other
-    best = relieve(load, table, room, scale, floor, moves)
-    give, failed, other = True, 0, np.empty_like(table)
-    for _ in range(retries):
-        if best <= floor * STALLED or failed == 2:
-            break
-        changed = np.zeros(len(load), np.int64)
-        for e in table.ravel():
-            if e >= 0:
-                changed[e] += 1
-        value = np.inf
-        if _other_replicas(load, changed, gpus, give):
-            other[:] = -1
-            _pack(load, changed, room, weight, other)
-            value = relieve(load, other, room, scale, floor, moves)
-        if value < best * (1 - EPSILON):
-            best, failed = value, 0
-            table[:] = other
-        else:
-            give, failed = not give, failed + 1
-    return best
-
-
-@numba.njit(nogil=True, cache=True)
-def balance_layers(
-    load: Floats, room: Ints, scale: Floats, as_eplb: bool, retries: int, moves: int, table: Table
-) -> None:
-    """Place a run of layers, each on its own: `load` (L, E), `scale` (L, G) and `table` (L, G, C)."""
     for layer in range(len(load)):
-        _balance_layer(load[layer], room, scale[layer], as_eplb, retries, moves, table[layer])
+        loads, scales, found = load[layer], scale[layer], table[layer]
+        replicas = _spread_replicas(loads, gpus, slots)
+        floor = max(1.0, (loads / replicas).max() * scales.min()) * (1 + EPSILON)
+        found[:] = -1
+        weight = scales / scales[0]  # exactly 1 for equal GPUs: no rounding that EPLB does not have
+        alike = _pack(loads, replicas, room, weight, found)
+        if as_eplb and not alike:
+            row = np.empty(slots, np.int64)
+            rebalance_layer(loads, slots, WHOLE, WHOLE, gpus, row)
+            packed = row.astype(np.int32).reshape(found.shape)
+            separate_layer(loads, packed)
+            if largest_load(loads, packed, scales) < largest_load(loads, found, scales):
+                copy_table(packed, found)
+        best = relieve(loads, found, room, scales, floor, moves)
+        give, failed, other = True, 0, np.empty_like(found)
+        for _ in range(retries):
+            if best <= floor * STALLED or failed == 2:
+                break
+            changed = np.zeros(len(loads), np.int64)
+            for e in found.ravel():
+                if e >= 0:
+                    changed[e] += 1
+            value = np.inf
+            if _other_replicas(loads, changed, gpus, give):
+                other[:] = -1
+                _pack(loads, changed, room, weight, other)
+                value = relieve(loads, other, room, scales, floor, moves)
+            if value < best * (1 - EPSILON):
+                best, failed = value, 0
+                copy_table(other, found)
+            else:
+                give, failed = not give, failed + 1

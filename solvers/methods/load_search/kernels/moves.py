@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from solvers.arrange.survival.rule import Alive, try_exchange, undo_exchange
 from solvers.searching.kernels.random import State, next_below, next_unit
+from traces.support.copying import copy_row, copy_table
 
 __all__ = ["Layer", "anneal_layer", "layer_cost"]
 
@@ -225,14 +226,14 @@ def anneal_layer(
                     replicas[y] += 1
             if x >= 0:
                 hops[x] = hop_x
-                shares[x, :] = new_x
+                copy_row(new_x, shares[x])
             if y >= 0:
                 hops[y] = hop_y
-                shares[y, :] = new_y
+                copy_row(new_y, shares[y])
             true = traffic * moved + _load_cost(loads, plain)
             if true < best - 1e-12:
                 best = true
-                kept[:] = slots
+                copy_table(slots, kept)
         else:
             if alive.least:
                 undo_exchange(x, y, a, b if swap else -1, alive)
@@ -244,5 +245,5 @@ def anneal_layer(
                 here[y, a] = False
                 if swap:
                     here[y, b] = True
-    slots[:] = kept
+    copy_table(kept, slots)
     return best

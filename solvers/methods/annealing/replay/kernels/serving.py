@@ -13,6 +13,7 @@ from placement.replay.kernels.choosing import fair_pick
 from solvers.methods.annealing.replay.kernels.bits import shift, shift_change
 from solvers.methods.annealing.replay.kernels.loads import expert_share, take_home_shares
 from solvers.methods.annealing.replay.kernels.state import Ints, LayerModel, LayerState, Level, Words
+from traces.support.copying import copy_row
 
 __all__ = [
     "HEAD",
@@ -68,7 +69,7 @@ def gather(
     for before in range(len(start) - 1):
         start[before + 1] += start[before]
     at = start[:-1].copy()
-    middle[:] = at
+    copy_row(at, middle)
     for t in range(ids.shape[0]):
         for k in range(ids.shape[1]):
             e = np.int64(ids[t, k])
@@ -199,7 +200,7 @@ def turn_change(
         old[begin:end] = np.uint64(0)
         new[begin:end] = np.uint64(0)
         if left >= 0 and node[left] == n:
-            old[begin:end] = bits[item, begin:end]
+            copy_row(bits[item, begin:end], old[begin:end])
             left = -1
         while c < count and node[replicas[c]] == n:
             g = replicas[c]
@@ -263,8 +264,8 @@ def keep(e: int, room: int, state: LayerState, model: LayerModel) -> None:
     expert_share(state.replicas[e], state.counts[e], homes[min(e, len(homes) - 1)], model.split, share)
     for c in range(state.counts[e]):
         item = state.item_at[e, state.replicas[e, c]]
-        state.bits[item] = state.served[room, c]
-        state.active[item] = state.served_active[room, c]
+        copy_row(state.served[room, c], state.bits[item])
+        copy_row(state.served_active[room, c], state.active[item])
         state.part[item] = share[c]
 
 
