@@ -100,6 +100,7 @@ class Settings(BaseSettings):
     tenant_active_plans: int = Field(
         default=100, ge=1, description="Jobs of a tenant, of any kind, that may wait or run."
     )
+    tenant_topologies: int = Field(default=1000, ge=1, description="Topologies that a tenant may keep.")
     tenant_series: int = Field(default=100, ge=1, description="Series of traces that a tenant may keep.")
     keep_days: float | None = Field(
         default=None, gt=0, description="Finished plans, and traces that no plan was made for since, go after so long."

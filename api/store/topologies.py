@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select
 
 from api.store.kept import Named
 from api.store.models import topologies
-from api.store.rows import TopologyRow
+from api.store.rows import ConflictError, TopologyRow
 
 __all__ = ["Topologies"]
 
@@ -23,8 +23,8 @@ class Topologies(Named[TopologyRow]):
     row = TopologyRow
     heavy = "content"
 
-    def add(self, content: Any, name: str | None, tags: Sequence[str]) -> TopologyRow:
-        """Keep a topology."""
+    def add(self, content: Any, name: str | None, tags: Sequence[str], max_topologies: int) -> TopologyRow:
+        """Keep a topology. `ConflictError` (``quota-exceeded``) if the tenant has as many as it may."""
         values = {
             "tenant": self.tenant,
             "id": f"topo_{secrets.token_hex(16)}",
@@ -33,6 +33,9 @@ class Topologies(Named[TopologyRow]):
             "created_at": time.time(),
             "content": content,
         }
+        mine = select(func.count()).where(topologies.c.tenant == self.tenant)
         with self.database.write() as connection:
+            if (count := connection.execute(mine).scalar_one()) >= max_topologies:
+                raise ConflictError("quota-exceeded", f"You have {count} topologies, of {max_topologies}.")
             row = connection.execute(insert(topologies).values(values).returning(topologies)).one()
         return TopologyRow(**row._mapping)

@@ -102,4 +102,4 @@ def _down(
                 total, largest, gained = total + change, most, True
         if not gained:
             break
-    return total + weight * largest
+    return float(total + weight * largest)

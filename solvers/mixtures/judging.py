@@ -56,19 +56,34 @@ class GroupCosts:
         -------
         (B,) float64
         """
+        times = np.ones((1, len(self.load))) if drawn is None else drawn
+        rest, above = self._parts(times)
+        result: Floats = rest + self.problem.objective.imbalance_weight * above.mean(axis=1)
+        return result
+
+    def hedged(self) -> float:
+        """Return what other tokens of the domain are expected to cost: with the spread, under its weight.
+
+        In a layer, how far the busiest GPU is above its share on these tokens, and how far loads may be off on others,
+        are independent, so that their squares add up: what is small beside the noise of the sequences is worth little.
+        """
+        weights = self.problem.objective
+        rest, above = self._parts(np.ones((1, len(self.load))))
+        both = np.hypot(weights.imbalance_weight * above[0], weights.load_spread_weight * self.spread())
+        return float(rest[0] + both.mean())
+
+    def _parts(self, times: Floats) -> tuple[Floats, Floats]:
+        """Return what draws (B, S) cost but for the imbalance, (B,), and the largest load less 1 by layer, (B, L)."""
         weights, groups = self.problem.objective, len(self.load)
-        times = np.ones((1, groups)) if drawn is None else drawn
         layers, gpus = self.load.shape[1:]
         load = (times @ self.load.reshape(groups, -1).astype(np.float64)).reshape(len(times), layers, gpus)
         total = np.maximum(load.sum(axis=2, keepdims=True), 1.0)
         relative = load / total / self.problem.topology.fair_share
-        cost = weights.traffic_weight * (times @ self.hops.sum(axis=1)) / np.maximum(times @ self.messages, 1.0)
-        cost = cost + weights.imbalance_weight * (relative.max(axis=2).mean(axis=1) - 1.0)
+        rest = weights.traffic_weight * (times @ self.hops.sum(axis=1)) / np.maximum(times @ self.messages, 1.0)
         if (caps := self.problem.load_caps) is not None:
             over = np.maximum(relative - caps[None, :, None], 0.0).sum(axis=2).mean(axis=1)
-            cost = cost + weights.load_excess_weight * over
-        result: Floats = cost
-        return result
+            rest = rest + weights.load_excess_weight * over
+        return rest, relative.max(axis=2) - 1.0
 
     def spread(self) -> Floats:
         """Return the standard error of a GPU's load in each layer, in mean GPU loads, from groups of sequences, (L,).

@@ -64,7 +64,7 @@ class FitCosts:
     fitted : (D,) float64
         The objective without the weight of the spread.
     hedged : (D,) float64
-        With it. The spread is that between groups of sequences: a domain of few sequences promises less about others.
+        With it; see `GroupCosts.hedged`. A domain of few sequences promises less about others.
     """
 
     fitted: Floats
@@ -89,13 +89,12 @@ def target_of(costs: Floats, weights: Floats, request: MixtureRequest) -> Floats
 
 def fit_costs(problem: Problem, plans: Sequence[Plan], domains: Sequence[Domain]) -> list[FitCosts]:
     """Return what each plan costs on the tokens to fit; every domain is read once."""
-    weight = problem.objective.load_spread_weight
     judged = [replay_groups(problem, plans, domain.fit) for domain in domains]
     found = []
     for number in range(len(plans)):
         fitted = np.array([float(of_domain[number].cost()[0]) for of_domain in judged])
-        spread = np.array([float(of_domain[number].spread().mean()) for of_domain in judged])
-        found.append(FitCosts(fitted=fitted, hedged=fitted + weight * spread))
+        hedged = np.array([of_domain[number].hedged() for of_domain in judged])
+        found.append(FitCosts(fitted=fitted, hedged=hedged))
     return found
 
 

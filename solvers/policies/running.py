@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from placement import Plan
-from solvers.policies.gate import Gate, Recipe
+from solvers.policies.gate import Gate
 from solvers.policies.results import PolicyRun, PolicyWindow
 from solvers.policies.setting import Move, Setting
 from traces import drift_between
@@ -131,11 +131,10 @@ class _OnGain:
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
-        self.made: Recipe | None = None
+        self.ran: list[Plan] = []
 
     def __call__(self, window: int, running: Plan) -> Choice:
-        decision = self.gate.decide(window, running, self.made)
-        if decision.recipe is not None:
-            self.made = decision.recipe
+        self.ran.append(running)
+        decision = self.gate.decide(window, self.ran)
         name = "" if decision.recipe is None else f"by the {decision.recipe.name} forecast: "
         return Choice(plan=decision.plan, reason=name + decision.reason)

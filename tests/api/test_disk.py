@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,12 +39,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_room_is_left_for_plans(tmp_path: Path, trace_bytes: bytes) -> None:
-    """With less room than is kept free, traces are refused and the service is not ready; it reads on, and plans."""
+    """With less room than is kept free, traces are refused and the service is not ready; it reads on, and plans.
+
+    With less than a quarter of it, plans, topologies and series are refused as well.
+    """
     settings = Settings(data_dir=tmp_path, max_workers=1, threads_per_plan=1, max_wait_s=100)
     with local_client(settings) as client:
         trace = client.post("/v1/traces", content=trace_bytes).json()["id"]
         assert client.get("/readyz").status_code == 200
-    full = settings.model_copy(update={"min_free_bytes": 1 << 60})
+    free = shutil.disk_usage(tmp_path).free
+    full = settings.model_copy(update={"min_free_bytes": 2 * free})
     with local_client(full) as client:
         refused = client.post("/v1/traces", content=trace_bytes + b"x")
         assert (refused.status_code, refused.json()["type"]) == (507, "/problems/storage-full")
@@ -55,6 +60,11 @@ def test_room_is_left_for_plans(tmp_path: Path, trace_bytes: bytes) -> None:
         assert client.get(f"/v1/traces/{trace}").status_code == 200
         body = {"trace": trace, "topology": "1x4", "solver": "contiguous"}
         assert client.post("/v1/plans", json=body, headers={"Prefer": "wait=100"}).json()["status"] == "succeeded"
+    with local_client(settings.model_copy(update={"min_free_bytes": 100 * free})) as client:
+        for path, asked in (("plans", body), ("topologies", {"topology": "2x4"}), ("series", {})):
+            refused = client.post(f"/v1/{path}", json=asked)
+            assert (refused.status_code, refused.json()["type"]) == (507, "/problems/storage-full"), path
+        assert client.get(f"/v1/traces/{trace}").status_code == 200
 
 
 def test_read_only_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +159,7 @@ def test_connections_of_a_read_only_time_are_dropped(small_disk: Path) -> None:
 def test_disk_that_becomes_read_only(
     small_disk: Path, start_server: Callable[..., Any], make_trace_bytes: Callable[..., bytes]
 ) -> None:
-    """Under a read-only mount changes are refused with 503 or 507 and reads answered; afterwards all goes on."""
+    """Under a read-only mount what would be kept is refused, with the reason, and reads answered; then all goes on."""
     server = start_server(small_disk / "data", min_free_bytes=0)
     trace = server.http.post("/v1/traces", content=make_trace_bytes(tokens=300)).json()["id"]
     mount("--bind", str(small_disk), str(small_disk))
@@ -159,7 +169,7 @@ def test_disk_that_becomes_read_only(
         assert refused.status_code == 507, refused.text
         assert server.http.get("/readyz").status_code == 503
         answer = server.http.post("/v1/plans", json={"trace": trace, "topology": "1x4", "solver": "contiguous"})
-        assert answer.status_code in (202, 503)
+        assert (answer.status_code, answer.json()["detail"]) == (507, "The disk of the data folder is read-only.")
         assert server.http.get(f"/v1/traces/{trace}").status_code == 200
     finally:
         subprocess.run(["mount", "-o", "remount,bind,rw", str(small_disk)], check=True)

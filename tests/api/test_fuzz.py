@@ -76,7 +76,11 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
 )
 LIMITS = {"max_time_limit_s": 0.5, "max_wait_s": 0.2, "max_job_bytes": 1 << 28, "max_json_bytes": 1 << 22}
-LIMITS |= {"tenant_open_uploads": 100_000, "tenant_series": 100_000}  # a fuzzer begins many
+LIMITS |= {
+    "tenant_open_uploads": 100_000,
+    "tenant_series": 100_000,
+    "tenant_topologies": 100_000,
+}  # a fuzzer begins many
 
 
 class Target:

@@ -36,12 +36,20 @@ def test_limits_per_tenant_hold_by_default(tmp_path: Path) -> None:
 
 
 def test_tenants_have_quotas(tmp_path: Path, make_trace_bytes: Callable[..., bytes]) -> None:
-    """More bytes of traces, and more active plans, than a tenant may have are refused; what was refused is not kept."""
+    """More bytes of traces, topologies and active plans than a tenant may have are refused, and are not kept."""
     first, second = make_trace_bytes(tokens=200), make_trace_bytes(tokens=200, seed=1)
     settings = Settings(
-        data_dir=tmp_path, tenant_trace_bytes=len(first) + 10, tenant_active_plans=1, max_workers=1, threads_per_plan=1
+        data_dir=tmp_path,
+        tenant_trace_bytes=len(first) + 10,
+        tenant_active_plans=1,
+        tenant_topologies=1,
+        max_workers=1,
+        threads_per_plan=1,
     )
     with local_client(settings) as client:
+        assert client.post("/v1/topologies", json={"topology": "1x4"}).status_code == 201
+        refused = client.post("/v1/topologies", json={"topology": "1x4"})
+        assert (refused.status_code, refused.json()["type"]) == (429, "/problems/quota-exceeded")
         trace = client.post("/v1/traces", content=first).json()["id"]
         refused = client.post("/v1/traces", content=second)
         assert (refused.status_code, refused.json()["type"]) == (429, "/problems/quota-exceeded")

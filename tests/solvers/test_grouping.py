@@ -143,7 +143,7 @@ def test_held_out_requests_are_better_off_together() -> None:
 def test_with_a_weight_of_loads_gpus_are_as_busy_as_each_other() -> None:
     """More hops and a more even load than without; experts of unequal groups are apart if that is what it takes."""
     trace = planted(3, 96, experts=12)
-    even, near = (solvers.group_requests(trace, "1x4", **asked) for asked in ({}, {"imbalance_weight": 0.0}))
+    even, near = (solvers.group_requests(trace, "1x4", imbalance_weight=weight) for weight in (None, 0.0))
     assert even.imbalance_weight == 30.0
     assert even.rows[0].imbalance < near.rows[0].imbalance
     assert even.rows[0].hops > near.rows[0].hops

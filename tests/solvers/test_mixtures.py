@@ -90,6 +90,19 @@ def test_costs_of_groups_are_the_score_without_the_spread() -> None:
         assert groups.cost()[0] == pytest.approx(cost["traffic"].cost + loads, rel=1e-9)
 
 
+def test_what_is_hedged_adds_up_by_squares() -> None:
+    """The imbalance of a layer and the noise of its loads, each with its weight; without noise it is the cost."""
+    objective = replace(BY_LOAD, traffic_weight=2.0, load_spread_weight=50.0)
+    problem = Problem(profile_of(TRACES["a"]), Topology.parse("1x4"), 2, objective)
+    [groups] = replay_groups(problem, [problem.plan(np.array([[0, 1, 2, 3, 4, 5, 6, 7]] * 2))], TRACES["a"])
+    load = groups.load.sum(axis=0)
+    above = load.max(axis=1) / load.mean(axis=1) - 1
+    expected = 2 * groups.traffic + np.sqrt((30 * above) ** 2 + (50 * groups.spread()) ** 2).mean()
+    assert groups.hedged() == pytest.approx(expected)
+    same = replace(groups, problem=replace(problem, objective=replace(problem.objective, load_spread_weight=0.0)))
+    assert same.hedged() == pytest.approx(same.cost()[0])
+
+
 def test_what_is_minimised() -> None:
     """The worst, the mean, and the least cost that enough weight stays below."""
     costs, weights = np.array([[1.0, 5.0, 3.0], [2.0, 2.0, 9.0]]), np.array([0.5, 0.1, 0.4])

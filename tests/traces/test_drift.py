@@ -82,6 +82,8 @@ def test_forecasts_are_what_they_say() -> None:
     assert forecast(shares, "last").tolist() == [[1.0, 0.0]]
     assert forecast(shares, "mean").tolist() == [[0.5, 0.5]]
     assert forecast(shares, "rolling") == pytest.approx(np.array([[1 / 3, 2 / 3]]))
+    assert forecast(shares, "median").tolist() == [[0.0, 1.0]]  # of 0, 0, 1 and 1, 1, 0
+    assert forecast(np.eye(3)[:, None], "median") == pytest.approx(np.full((1, 3), 1 / 3))  # none in two of three
     weights = 0.5 ** (np.array([3, 2, 1, 0]) / 2)
     assert forecast(shares, "decayed")[0, 0] == pytest.approx((weights[0] + weights[3]) / weights.sum())
     noon = 1_700_000_000 // 86_400 * 86_400 + 43_200.0

@@ -19,9 +19,9 @@ from traces.support.kinds import checked
 __all__ = ["BASELINES", "Forecast", "ForecastScore", "best_forecast", "forecast", "forecast_counts", "score_forecasts"]
 
 Floats = npt.NDArray[np.float64]
-Forecast = Literal["last", "mean", "rolling", "decayed", "hour_of_day"]
+Forecast = Literal["last", "mean", "rolling", "median", "decayed", "hour_of_day"]
 BASELINES: Final = ("last", "mean")
-ROLLING = 3  # windows
+ROLLING = 3  # windows, of the median too
 HALF_LIFE = 2.0  # windows after which one counts half
 EPOCH_SECONDS = 1e9  # times from which on they are seconds since 1970, whose hours are known
 HOUR, DAY = 3600, 24
@@ -59,12 +59,19 @@ def forecast(shares: Floats, name: Forecast, times: Floats | None = None) -> Flo
     ----------
     shares : (t, L, E) float64
         Of the windows so far, at least one.
-    name : {"last", "mean", "rolling", "decayed", "hour_of_day"}
-        The last window; the mean of all, of the last three, or of all with weights that halve every two windows; the
-        mean of those of the same hour of the day (UTC), or of all where there is none.
+    name : {"last", "mean", "rolling", "median", "decayed", "hour_of_day"}
+        The last window; the mean of all or of the last three; the median of the last three, which one odd window does
+        not change much; the mean of all with weights that halve every two windows; the mean of those of the same hour
+        of the day (UTC), or of all where there is none.
     times : (t,) float64, optional
         Seconds since 1970, for the hour of the day; the next window is taken to come after the median step.
     """
+    if name == "median":
+        middle = np.median(shares[-ROLLING:], axis=0)
+        total = middle.sum(axis=1, keepdims=True)
+        mean = shares[-ROLLING:].mean(axis=0)  # of layers in which no expert is used in two of three
+        known: Floats = np.divide(middle, total, out=mean, where=total > 0)
+        return known
     weights = np.ones(len(shares))
     if name == "last":
         weights[:-1] = 0

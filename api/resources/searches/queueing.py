@@ -16,6 +16,7 @@ from api.resources.requests import request_of
 from api.resources.schemas import FrontBody, PlanBody
 from api.resources.searches.checks import check
 from api.resources.searches.expected import expected_s
+from api.resources.storage import refuse_when_full
 from api.resources.topologies.named import with_topology
 from api.settings.settings import Settings
 from api.store.rows import ConflictError, SeriesRow
@@ -114,7 +115,7 @@ def queue(
     ------
     InputError
     ProblemError
-        If the key came with another body, or too much waits.
+        If the key came with another body, too much waits, or the disk is full.
     """
     # What was left out stays out: a limit that is null means something else than one that is not there.
     content = kind + json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True)
@@ -123,6 +124,7 @@ def queue(
     try:
         if key is not None and (earlier := store.plans.of_key(key, body_hash, key_age_s, kind)) is not None:
             return Queued(id=earlier.id, new=False)
+        refuse_when_full(settings)
         found = check(body, settings, store)
         created = store.plans.add(
             found.request,

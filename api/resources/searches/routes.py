@@ -65,6 +65,7 @@ def add_routes(
                 "idempotency-key-reused",
                 "queue-full",
                 "quota-exceeded",
+                "storage-full",
             ),
         },
     )

@@ -29,6 +29,7 @@ from api.resources.series.answers import (
 )
 from api.resources.series.bodies import SeriesBody, WindowBody
 from api.resources.series.counting import LoadsTask, loads_of
+from api.resources.storage import refuse_when_full
 from api.store.rows import ConflictError
 from api.store.tenant import TenantStore
 from traces import Violations
@@ -48,10 +49,11 @@ Last = Annotated[int, Query(ge=1, le=1000, description="Most windows, the latest
     status_code=201,
     response_model=SeriesResource,
     summary="Begin a series",
-    responses=problems("malformed-json", "too-large", "unsupported-media-type", "quota-exceeded"),
+    responses=problems("malformed-json", "too-large", "unsupported-media-type", "quota-exceeded", "storage-full"),
 )
 def create_series(body: SeriesBody, services: ServicesOf, store: StoreOf) -> Response:
     """Begin a series without windows."""
+    refuse_when_full(services.settings)
     try:
         row = store.series.add(body.name, body.tags, body.alpha, services.settings.tenant_series)
     except ConflictError as conflict:

@@ -19,10 +19,11 @@ from api.resources.parameters import Cursor, Limit, TagQuery
 from api.resources.requests import topology_of
 from api.resources.responses import json_response
 from api.resources.schemas import LabelsBody, TopologyFile
+from api.resources.storage import refuse_when_full
 from api.resources.topologies.answers import TopologyList, TopologyPreset, TopologyResource
 from api.resources.topologies.bodies import TopologyBody
 from api.settings.settings import Settings
-from api.store.rows import TopologyRow
+from api.store.rows import ConflictError, TopologyRow
 from api.store.tenant import TenantStore
 from placement import PRESETS
 from placement.topology.file import topology_to_dict
@@ -45,7 +46,7 @@ SHORTHANDS = {
     status_code=201,
     response_model=TopologyResource,
     summary="Keep a topology",
-    responses=problems("malformed-json", "too-large", "unsupported-media-type"),
+    responses=problems("malformed-json", "too-large", "unsupported-media-type", "quota-exceeded", "storage-full"),
 )
 @in_helper
 async def create_topology(body: TopologyBody, request: Request, services: ServicesOf, store: StoreOf) -> Response:
@@ -123,7 +124,12 @@ def delete_topology(topology_id: str, store: StoreOf) -> Response:
 
 
 def _kept(body: TopologyBody, settings: Settings, store: TenantStore) -> TopologyResource:
-    return _shown(store.topologies.add(_content(body), body.name, body.tags))
+    content = _content(body)
+    refuse_when_full(settings)
+    try:
+        return _shown(store.topologies.add(content, body.name, body.tags, settings.tenant_topologies))
+    except ConflictError as conflict:
+        raise ProblemError(conflict.slug, conflict.detail) from None
 
 
 def _content(body: TopologyBody) -> Any:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from api.http.fetching import direct_opener
 from api.http.problems import ProblemError
-from api.resources.traces.receiving import storage_problem
+from api.resources.storage import storage_problem
 from api.settings.settings import Settings
 from api.store.blobs import Blobs, Incoming
 from traces import InputError

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from api.http.problems import ProblemError
-from api.resources.traces.receiving import storage_problem
+from api.resources.storage import storage_problem
 
 __all__ = ["append", "offset_of"]
 

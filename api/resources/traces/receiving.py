@@ -17,15 +17,14 @@ from api.http.encodings import decoder
 from api.http.problems import ProblemError
 from api.resources.context import Services
 from api.resources.helped import read_upload
+from api.resources.storage import refuse_file_when_full, storage_problem
 from api.resources.traces.inspection import inspect
-from api.settings.settings import Settings
 from api.store.blobs import ALGORITHMS, Blobs, Incoming
-from api.store.disk import disk_problem
 from api.store.rows import ConflictError, TraceRow
 from api.store.tenant import TenantStore
 from traces import Violation
 
-__all__ = ["admit", "check_digests", "digests", "receive_trace", "refuse_when_full", "storage_problem"]
+__all__ = ["admit", "check_digests", "digests", "receive_trace"]
 
 CHUNK_BYTES = 1 << 20
 DIGEST = re.compile(r"\s*([a-z*][a-z0-9_.*-]*)\s*=\s*:([A-Za-z0-9+/=]*):\s*")
@@ -63,7 +62,7 @@ async def receive_trace(
     ProblemError
     """
     expected = digests(request.headers.getlist("content-digest"))
-    refuse_when_full(services.settings)
+    refuse_file_when_full(services.settings)
     blobs = services.parts.blobs
     try:
         incoming = await run_in_threadpool(blobs.receive)
@@ -194,14 +193,3 @@ def digests(fields: list[str]) -> dict[str, bytes]:
             except binascii.Error:
                 raise ProblemError("digest-mismatch", f"The {match[1]} digest is not base64.") from None
     return found
-
-
-def refuse_when_full(settings: Settings) -> None:
-    """Refuse a file before it is sent, if it would leave plans too little room on the disk."""
-    if (reason := disk_problem(settings.data_dir, settings.min_free_bytes)) is not None:
-        raise ProblemError("storage-full", reason)
-
-
-def storage_problem(error: OSError) -> ProblemError:
-    """Return what a client is told when the disk does not take a file."""
-    return ProblemError("storage-full", f"The file can't be written: {error.strerror or 'disk error'}.")

@@ -17,10 +17,11 @@ from api.resources.context import Services, ServicesOf, StoreOf
 from api.resources.helped import in_turn
 from api.resources.reading import ImportBody, UploadBody
 from api.resources.responses import json_response
+from api.resources.storage import refuse_file_when_full
 from api.resources.traces.answers import TraceResource, UploadResource
 from api.resources.traces.imports import fetch
 from api.resources.traces.parts import append, offset_of
-from api.resources.traces.receiving import admit, check_digests, digests, refuse_when_full
+from api.resources.traces.receiving import admit, check_digests, digests
 from api.resources.traces.routes import check_format
 from api.store.rows import ConflictError, TraceRow, UploadRow
 from api.store.tenant import TenantStore
@@ -96,7 +97,7 @@ async def send_part(
     row = await run_in_threadpool(_upload, store, upload_id)
     limit = services.settings.max_trace_bytes if row.bytes is None else row.bytes
     with _turn(services, upload_id):
-        refuse_when_full(services.settings)
+        refuse_file_when_full(services.settings)
         room = await run_in_threadpool(_room, services, store, upload_id)
         beyond = ProblemError("too-large", f"The file is larger than {limit} bytes.", headers={"Connection": "close"})
         if room < limit:
@@ -160,7 +161,7 @@ async def delete_upload(upload_id: str, services: ServicesOf, store: StoreOf) ->
 async def import_trace(body: ImportBody, services: ServicesOf, store: StoreOf) -> Response:
     """Fetch a trace from a folder or an address that the operator allows (`import_dirs`, `import_urls`)."""
     check_format(body.format)
-    refuse_when_full(services.settings)
+    refuse_file_when_full(services.settings)
     async with in_turn(services.parts.imports, store.traces.tenant):
         incoming = await run_in_threadpool(fetch, body.source, services.settings, services.parts.blobs)
     services.metrics.upload_bytes.inc(incoming.size)
