@@ -1,7 +1,7 @@
 """Alternating: experts to GPUs for a grouping, requests to GPUs for a plan, until neither gains.
 
 The cost is the objective's: hops per assignment, and the largest load of a GPU over its fair share with its weight.
-Every request has as many uses, so that loads depend on where experts are, not on where requests are.
+Loads are of all requests together, so that they depend on where experts are, not on where requests are.
 
 References
 ----------

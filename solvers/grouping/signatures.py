@@ -86,7 +86,8 @@ def signatures_of(trace: Trace) -> Signatures:
             for half in (0, 1):
                 ids = batch.topk_ids[rows[late == bool(half)]].astype(np.int64)
                 for layer in range(layers):
-                    halves[half, long[each], layer] += np.bincount(ids[:, layer].ravel(), minlength=experts)
+                    used = ids[:, layer][ids[:, layer] >= 0]  # -1: a token that was dropped
+                    halves[half, long[each], layer] += np.bincount(used, minlength=experts)
     tokens = np.array([seen[each] for each in long], dtype=np.int64)
     sizes = tokens.astype(np.float32)
     halves[0] /= np.maximum(np.ceil(sizes / 2), 1)[:, None, None]

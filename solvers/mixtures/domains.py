@@ -77,16 +77,25 @@ def domains_of(source: Domains, hold_out: float | None, workers: int | None) -> 
 def _check_different(domains: Sequence[Domain]) -> None:
     """Refuse a trace that is given twice: its tokens would count twice, in the weights, the pooled plan and the time.
 
-    By the digest of the part to fit, which has been read: of one content it is the same whatever it is called.
+    By what was counted of the part to fit, which is the same whatever file it stands in.
     """
-    found, known = Violations(), dict[tuple[str, bytes], str]()
+    found, known = Violations(), dict[tuple[bytes, ...], str]()
     for domain in domains:
-        key = domain.profile.digest, domain.profile.load.tobytes()  # two selections may be noted alike
-        first = known.setdefault(key, domain.name)
+        first = known.setdefault(_content(domain.profile), domain.name)
         if first != domain.name:
             detail = f"{domain.name} holds the same tokens as {first}: it is a domain already."
             found.add("trace_twice", f"/domains/{domain.name}", detail, "Leave one of them out.")
     found.raise_if_any()
+
+
+def _content(profile: Profile) -> tuple[bytes, ...]:
+    """Return what tells tokens apart: loads, those of parts of the sequences, and all tokens where they are few."""
+    found = [profile.load.tobytes()]
+    if profile.sequence_load is not None:
+        found.append(profile.sequence_load.tobytes())
+    if (sample := profile.sample) is not None and len(sample.rows) == profile.tokens:
+        found.append(sample.topk_ids[np.argsort(sample.rows)].tobytes())
+    return tuple(found)
 
 
 def _named(source: Domains) -> dict[str, Trace]:

@@ -31,8 +31,8 @@ class GroupCosts:
         Its objective's weights, its caps and its topology count.
     load : (S, L, G) int64
         Assignments on each GPU.
-    hops : (S, B) float64
-        Hop cost of all messages of each layer, or of each pair of layers; see `Objective`.
+    hops : (S,) float64
+        Hop cost of all messages; see `Objective`.
     messages : (S,) int64
         What the traffic is a mean over: token-layers, assignments or pairs of layers; see `Objective`.
     """
@@ -79,7 +79,7 @@ class GroupCosts:
         load = (times @ self.load.reshape(groups, -1).astype(np.float64)).reshape(len(times), layers, gpus)
         total = np.maximum(load.sum(axis=2, keepdims=True), 1.0)
         relative = load / total / self.problem.topology.fair_share
-        rest = weights.traffic_weight * (times @ self.hops.sum(axis=1)) / np.maximum(times @ self.messages, 1.0)
+        rest = weights.traffic_weight * (times @ self.hops) / np.maximum(times @ self.messages, 1.0)
         if (caps := self.problem.load_caps) is not None:
             over = np.maximum(relative - caps[None, :, None], 0.0).sum(axis=2).mean(axis=1)
             rest = rest + weights.load_excess_weight * over
@@ -130,8 +130,7 @@ def replay_groups(problem: Problem, plans: Sequence[Plan], trace: Trace) -> list
         for plan in plans
     ]
     load = np.zeros((len(plans), GROUPS, problem.num_layers, problem.num_gpus), np.int64)
-    bounds = problem.num_layers - (objective.execution == "context_coherent")
-    hops = np.zeros((len(plans), GROUPS, bounds))
+    hops = np.zeros((len(plans), GROUPS))
     messages = np.zeros((len(plans), GROUPS), np.int64)
     for batch in trace.batches():
         key = batch.rows // BLOCK if batch.seq_id is None else batch.seq_id.astype(np.int64)
@@ -142,7 +141,7 @@ def replay_groups(problem: Problem, plans: Sequence[Plan], trace: Trace) -> list
                 cell = replay.fork()
                 cell.add(part.topk_ids, part.rows, part.seq_id, part.source_rank)
                 load[which, number] += cell.load
-                hops[which, number] += (cell.traffic * topology.hop_cost).sum(axis=(1, 2))
+                hops[which, number] += float((cell.traffic * topology.hop_cost).sum())
                 if objective.execution == "context_coherent":
                     messages[which, number] += int(cell.traffic.sum())
                 elif objective.dedup == "none":

@@ -108,28 +108,19 @@ def judge_plans(
     """
     time = request.time_model()
     steps = None if time is None else step_times(time, request.phase or "prefill", problem, plans, domains)
-    replayed = [replay_groups(problem, list(plans.values()), domain.held_out) for domain in domains]
-    judged = {name: [of_domain[number] for of_domain in replayed] for number, name in enumerate(plans)}
-    rng = np.random.default_rng([request.seed, 0x4D49584D])
-    sizes = [len(each.load) for each in next(iter(judged.values()))]
-    drawn = [rng.multinomial(size, np.full(size, 1 / size), size=DRAWS).astype(np.float64) for size in sizes]
-    draws = {
-        name: np.stack([each.cost(times) for each, times in zip(own, drawn, strict=True)], axis=-1)
-        for name, own in judged.items()
-    }
-    ours = target_of(draws["mixture"], weights, request)
+    figures = _figures(problem, request, domains, plans)
+    ours = target_of(figures["mixture"].draws, weights, request)
     rows = []
-    for name, own in judged.items():
-        costs = np.array([float(each.cost()[0]) for each in own])
-        spread, targets = draws[name], target_of(draws[name], weights, request)
+    for name, own in figures.items():
+        costs, spread, targets = own.costs, own.draws, target_of(own.draws, weights, request)
         cells = {
             domain.name: Cell(
                 cost=float(costs[d]),
                 low=float(np.quantile(spread[:, d], LEVEL[0])),
                 high=float(np.quantile(spread[:, d], LEVEL[1])),
                 fit=float(fitted[name][d]),
-                imbalance=own[d].imbalance,
-                traffic=own[d].traffic,
+                imbalance=float(own.imbalance[d]),
+                traffic=float(own.traffic[d]),
                 step_ms=None if steps is None else steps[name][d],
             )
             for d, domain in enumerate(domains)
@@ -147,3 +138,36 @@ def judge_plans(
         }
         rows.append(PlanRow(name=name, plan=plans[name], cells=cells, target=target, **about))
     return tuple(rows)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Figures:
+    """What a plan costs on each domain: (D,) each, and (B, D) of draws."""
+
+    costs: Floats
+    imbalance: Floats
+    traffic: Floats
+    draws: Floats
+
+
+def _figures(
+    problem: Problem, request: MixtureRequest, domains: Sequence[Domain], plans: Mapping[str, Plan]
+) -> dict[str, _Figures]:
+    """Replay domain by domain: what groups of sequences do is megabytes per plan, and no longer held than one takes."""
+    rng = np.random.default_rng([request.seed, 0x4D49584D])
+    told: list[list[tuple[float, float, float, Floats]]] = []
+    for domain in domains:
+        judged = replay_groups(problem, list(plans.values()), domain.held_out)
+        size = len(judged[0].load)
+        drawn = rng.multinomial(size, np.full(size, 1 / size), size=DRAWS).astype(np.float64)
+        told.append([(float(each.cost()[0]), each.imbalance, each.traffic, each.cost(drawn)) for each in judged])
+    found = {}
+    for number, name in enumerate(plans):
+        costs, imbalance, traffic, draws = zip(*(of_domain[number] for of_domain in told), strict=True)
+        found[name] = _Figures(
+            costs=np.array(costs),
+            imbalance=np.array(imbalance),
+            traffic=np.array(traffic),
+            draws=np.stack(draws, axis=-1),
+        )
+    return found

@@ -89,13 +89,13 @@ def target_of(costs: Floats, weights: Floats, request: MixtureRequest) -> Floats
 
 def fit_costs(problem: Problem, plans: Sequence[Plan], domains: Sequence[Domain]) -> list[FitCosts]:
     """Return what each plan costs on the tokens to fit; every domain is read once."""
-    judged = [replay_groups(problem, plans, domain.fit) for domain in domains]
-    found = []
-    for number in range(len(plans)):
-        fitted = np.array([float(of_domain[number].cost()[0]) for of_domain in judged])
-        hedged = np.array([of_domain[number].hedged() for of_domain in judged])
-        found.append(FitCosts(fitted=fitted, hedged=hedged))
-    return found
+    # What groups of sequences do is megabytes per plan and domain: no longer held than its figures take.
+    pairs = [
+        [(float(each.cost()[0]), each.hedged()) for each in replay_groups(problem, plans, domain.fit)]
+        for domain in domains
+    ]
+    figures = np.array(pairs).reshape(len(domains), len(plans), 2)
+    return [FitCosts(fitted=figures[:, number, 0], hedged=figures[:, number, 1]) for number in range(len(plans))]
 
 
 def search_mixture(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from placement import Plan
 from solvers.policies.setting import Setting
-from traces.series.forecasts import Forecast, forecast, known_forecasts
+from traces.series.forecasts import Forecast, closest_window, forecast, known_forecasts
 from traces.series.window import Window
 
 __all__ = ["Decision", "Gate", "Recipe"]
@@ -83,8 +83,8 @@ class Decision:
         """The decision in words."""
         if not self.gain_ms:
             return "no gain beyond what may be chance"
-        seen = f"{self.evidence} windows before" if self.evidence else "no window before"
-        gain = f"gain {self.gain_ms / 1e3:.3g} s per window, {self.kept:.0%} of that in the last one, by {seen}"
+        seen = f"windows that tell: {self.evidence}" if self.evidence else "no window tells yet"
+        gain = f"gain {self.gain_ms / 1e3:.3g} s per window, where {self.kept:.0%} of promises come true ({seen})"
         return f"{gain}; taken to last {self.windows:.2g}; cost {self.cost_ms / 1e3:.3g} s"
 
 
@@ -140,18 +140,23 @@ class Gate:
         Promises are against the plan that ran in each window before; what is known beforehand is one more of them.
         """
         passes = self.setting.request.window_passes
-        alike = len(self.setting.series.windows[recipe.made - 1].parts) > 1
-        promise = passes * _expected(self._gains(recipe, ran[-1]), together=alike)
+        judged = self._judged(recipe)
+        several = len(self.setting.series.windows[judged].parts) > 1
+        promise = passes * _expected(self._gains(recipe, ran[-1]), together=several)
         if promise <= 0:
             return Decision(recipe=recipe, plan=None, gain_ms=0.0, cost_ms=0.0, windows=0.0, kept=0.0, evidence=0)
         said, came = [KEPT_WINDOWS**0.5 * promise], [KEPT_WINDOWS**0.5 * promise * KEPT]
+        # Before window 1 all forecasts are the same one, so what came of it tells nothing of this one.
         for earlier in range(max(2, recipe.made - RECENT), recipe.made):
             like, old = Recipe(name=recipe.name, made=earlier), ran[earlier - 1]
             gained = self.setting.step(old, earlier).layer_ms - self.setting.step(self.plan_of(like), earlier).layer_ms
             said.append(passes * float(self._gains(like, old).sum(axis=1).mean()))
             came.append(passes * float(gained.sum()))
         kept = _kept(np.array(said), np.array(came))
-        windows = sum(kept**age for age in range(self.setting.request.horizon_windows))
+        lasting = (
+            self.setting.request.horizon_windows if judged == recipe.made - 1 else 1
+        )  # another hour comes after it
+        windows = sum(kept**age for age in range(lasting))
         return Decision(
             recipe=recipe,
             plan=None,
@@ -163,17 +168,20 @@ class Gate:
         )
 
     def _gains(self, recipe: Recipe, old: Plan) -> Floats:
-        """Return what a recipe gains per pass on parts of the last window that it knows, each held out, (n, L)."""
+        """Return what a recipe gains per pass on parts of the window it is judged by, each held out, (n, L)."""
         if recipe not in self._held_out:
             self._held_out[recipe] = self._held(recipe)
         return np.stack([self.setting.expected(old, held.shares).layer_ms - held.ms for held in self._held_out[recipe]])
 
+    def _judged(self, recipe: Recipe) -> int:
+        return closest_window(recipe.name, recipe.made, self._times(recipe.made))
+
     def _held(self, recipe: Recipe) -> tuple[Held, ...]:
-        series, last = self.setting.series, recipe.made - 1
+        series, judged = self.setting.series, self._judged(recipe)
         shares = series.shares[: recipe.made].copy()
         found = []
-        for kept, held in _folds(series.windows[last], self.setting.request.seed):
-            shares[last] = kept
+        for kept, held in _folds(series.windows[judged], self.setting.request.seed):
+            shares[judged] = kept
             plan = self.setting.plan(forecast(shares, recipe.name, self._times(recipe.made)))
             found.append(Held(shares=held, ms=self.setting.expected(plan, held).layer_ms))
         return tuple(found)

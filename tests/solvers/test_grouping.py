@@ -172,6 +172,16 @@ def test_the_cost_is_the_one_cost_function() -> None:
     assert cost_of(problem, hops, uses.sum(), imbalance) == pytest.approx(score(problem, table).total)
 
 
+def test_dropped_tokens_are_no_uses() -> None:
+    """A token without an expert in a layer counts for none there."""
+    trace = planted(2, 24)
+    ids = np.concatenate([batch.topk_ids for batch in trace.batches()]).astype(np.int16)
+    ids[3, 1, 0] = -1
+    told = signatures_of(Trace.of(ids, num_experts=8, seq_id=np.arange(24).repeat(20)))
+    uses = told.whole * told.tokens[:, None, None]
+    assert uses.sum(axis=(0, 2)).tolist() == pytest.approx([480, 479])
+
+
 def test_signatures_are_means_over_halves() -> None:
     """Whatever the batches; a request of one token is left out."""
     ids = np.array([0, 1, 1, 2, 3, 3])[:, None, None]

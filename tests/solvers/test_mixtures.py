@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -188,11 +189,16 @@ def test_a_domain_is_read_once_for_all_plans() -> None:
             assert float(replay_groups(found.problem, [row.plan], part)[0].cost()[0]) == pytest.approx(fit)
 
 
-def test_a_trace_given_twice_is_refused() -> None:
-    """It would count twice in the weights, in the pooled plan and in the time; a copy of it is the same trace."""
+def test_a_trace_given_twice_is_refused(tmp_path: Path) -> None:
+    """It would count twice in the weights, in the pooled plan and in the time; a copy in another file is the same."""
     with pytest.raises(InputError) as caught:
         domains_of({"a": TRACES["a"], "b": TRACES["b"], "again": domain(1, 1)}, None, 1)
     assert [(each.code, each.pointer) for each in caught.value.violations] == [("trace_twice", "/domains/again")]
+    ids, sequences = np.arange(1024).reshape(512, 1, 2) % 8, np.arange(512) // 8
+    for name, save in (("plain", np.savez), ("packed", np.savez_compressed)):
+        save(tmp_path / f"{name}.npz", topk_ids=ids, seq_id=sequences, num_experts=np.array(8), layer_ids=np.arange(1))
+    with pytest.raises(InputError, match="holds the same tokens as plain"):
+        domains_of([tmp_path / "plain.npz", tmp_path / "packed.npz"], None, 1)
 
 
 def test_searches_share_a_time_by_the_domains_there_are() -> None:

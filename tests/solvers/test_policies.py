@@ -30,11 +30,13 @@ def skewed(seed: int) -> npt.NDArray[np.float64]:
     return np.random.default_rng(seed).permuted(np.tile(weight, (LAYERS, 1)), axis=1)
 
 
-def counts_of(domains: list[int], tokens: float = 1e6, seed: int = 0) -> Series:
+def counts_of(
+    domains: list[int], tokens: float = 1e6, seed: int = 0, times: npt.NDArray[np.float64] | None = None
+) -> Series:
     """Return a series of one dump per window, each drawn from the loads of a domain."""
     rng = np.random.default_rng(seed)
     loads = [rng.poisson(skewed(domain) / skewed(domain).sum(axis=1, keepdims=True) * tokens) for domain in domains]
-    return Series.of(dumps_of(np.stack(loads)))
+    return Series.of(dumps_of(np.stack(loads), times))
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +131,14 @@ def test_odd_window_is_left_again() -> None:
     run = simulate(counts_of([0, 0, 0, 1, 0, 0, 0]), **SIZES | {"window_passes": 20_000})["on_gain"]
     assert run.per_window[-1].step_ms < 1.02 * run.per_window[2].step_ms
     assert not run.per_window[-1].replanned
+
+
+def test_hours_of_the_day_are_followed() -> None:
+    """What is planned for the hour to come is judged by the last window of that hour, and follows day and night."""
+    times = 1_700_006_400 + 43_200.0 * np.arange(10)
+    run = simulate(counts_of([0, 1] * 5, times=times), **SIZES | {"window_passes": 200_000})["on_gain"]
+    assert all(each.replanned for each in run.per_window[5:])
+    assert run.per_window[-1].step_ms < 1.05 * min(each.step_ms for each in run.per_window)
 
 
 def test_promises_that_did_not_come_true_count_less(turns: Series) -> None:

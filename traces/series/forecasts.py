@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -16,7 +15,16 @@ from traces.support.declared import check_word
 from traces.support.errors import InputError
 from traces.support.kinds import checked
 
-__all__ = ["BASELINES", "Forecast", "ForecastScore", "best_forecast", "forecast", "forecast_counts", "score_forecasts"]
+__all__ = [
+    "BASELINES",
+    "Forecast",
+    "ForecastScore",
+    "best_forecast",
+    "closest_window",
+    "forecast",
+    "forecast_counts",
+    "score_forecasts",
+]
 
 Floats = npt.NDArray[np.float64]
 Forecast = Literal["last", "mean", "rolling", "median", "decayed", "hour_of_day"]
@@ -79,12 +87,32 @@ def forecast(shares: Floats, name: Forecast, times: Floats | None = None) -> Flo
         weights[:-ROLLING] = 0
     elif name == "decayed":
         weights = 0.5 ** (np.arange(len(shares))[::-1] / HALF_LIFE)
-    elif name == "hour_of_day" and times is not None and len(times) > 1:
-        following = times[-1] + np.median(np.diff(times))
-        same = (times // HOUR) % DAY == (following // HOUR) % DAY
-        if same.any():
-            weights = same.astype(np.float64)
+    elif name == "hour_of_day" and (same := _same_hour(times)).any():
+        weights = same.astype(np.float64)
     found: Floats = np.tensordot(weights / weights.sum(), shares, axes=1)
+    return found
+
+
+def closest_window(name: Forecast, count: int, times: Floats | None = None) -> int:
+    """Return the window so far that a forecast takes to be most like the next one: the last, or that of its hour.
+
+    Parameters
+    ----------
+    name : {"last", "mean", "rolling", "median", "decayed", "hour_of_day"}
+    count : int
+        Windows so far, at least one.
+    times : (count,) float64, optional
+        Seconds since 1970.
+    """
+    same = np.flatnonzero(_same_hour(times)) if name == "hour_of_day" else ()
+    return int(same[-1]) if len(same) else count - 1
+
+
+def _same_hour(times: Floats | None) -> npt.NDArray[np.bool_]:
+    if times is None or len(times) < 2:
+        return np.zeros(0, np.bool_)
+    following = times[-1] + np.median(np.diff(times))
+    found: npt.NDArray[np.bool_] = (times // HOUR) % DAY == (following // HOUR) % DAY
     return found
 
 
@@ -130,12 +158,12 @@ def score_forecasts(series: Series) -> tuple[ForecastScore, ...]:
     return tuple(sorted(scores, key=lambda score: score.error))
 
 
-def best_forecast(shares: Floats, times: Floats | None = None, among: Sequence[Forecast] | None = None) -> Forecast:
+def best_forecast(shares: Floats, times: Floats | None = None) -> Forecast:
     """Return the forecast that has done best on the windows so far, the mean of all where there is one window only."""
     if len(shares) < 2:
         return "mean"
     found = errors(shares, times)
-    return min((name for name in found if among is None or name in among), key=lambda name: float(found[name].mean()))
+    return min(found, key=lambda name: float(found[name].mean()))
 
 
 @checked
@@ -145,7 +173,7 @@ def forecast_counts(series: Series, name: Forecast | None = None) -> LoadCounts:
     Parameters
     ----------
     series : Series
-    name : {"last", "mean", "rolling", "decayed", "hour_of_day"}, optional
+    name : {"last", "mean", "rolling", "median", "decayed", "hour_of_day"}, optional
         The one that has done best on the series, by default.
 
     Raises

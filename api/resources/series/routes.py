@@ -91,11 +91,18 @@ def get_series(series_id: str, request: Request, store: StoreOf) -> Response:
     response_model=SeriesWindow,
     summary="Add a window",
     responses=problems(
-        "malformed-json", "not-found", "too-large", "unsupported-media-type", "series-changed", "took-too-long"
+        "malformed-json",
+        "not-found",
+        "too-large",
+        "unsupported-media-type",
+        "series-changed",
+        "took-too-long",
+        "storage-full",
     ),
 )
 async def create_window(series_id: str, body: WindowBody, services: ServicesOf, store: StoreOf) -> Response:
     """Add a stored trace as the last window. It is counted once; its drift is told against the windows before."""
+    refuse_when_full(services.settings)
     window = await add_window(services, store, series_id, body)
     return json_response(SeriesWindow.of(window), status=201, headers={"Location": f"/v1/series/{series_id}"})
 
