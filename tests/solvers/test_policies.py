@@ -135,7 +135,7 @@ def test_odd_window_is_left_again() -> None:
 
 def test_hours_of_the_day_are_followed() -> None:
     """What is planned for the hour to come is judged by the last window of that hour, and follows day and night."""
-    times = 1_700_006_400 + 43_200.0 * np.arange(10)
+    times = 1_700_006_400 + 43_200 * np.arange(10, dtype=np.float64)
     run = simulate(counts_of([0, 1] * 5, times=times), **SIZES | {"window_passes": 200_000})["on_gain"]
     assert all(each.replanned for each in run.per_window[5:])
     assert run.per_window[-1].step_ms < 1.05 * min(each.step_ms for each in run.per_window)

@@ -104,8 +104,8 @@ def closest_window(name: Forecast, count: int, times: Floats | None = None) -> i
     times : (count,) float64, optional
         Seconds since 1970.
     """
-    same = np.flatnonzero(_same_hour(times)) if name == "hour_of_day" else ()
-    return int(same[-1]) if len(same) else count - 1
+    same = np.flatnonzero(_same_hour(times)).tolist() if name == "hour_of_day" else []
+    return same[-1] if same else count - 1
 
 
 def _same_hour(times: Floats | None) -> npt.NDArray[np.bool_]:
