@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from placement import Problem
@@ -17,11 +17,13 @@ Result = TypeVar("Result")
 def run_together(search: Search, tasks: Sequence[Callable[[], Result]]) -> list[Result]:
     """Run tasks that release the GIL on the search's workers; Ctrl-C cancels the search and lets them finish early."""
     with ThreadPoolExecutor(max(1, min(search.workers, len(tasks)))) as threads:
-        futures = [threads.submit(task) for task in tasks]
-        try:
+        futures: list[Future[Result]] = []
+        try:  # from the first task on: leaving the block waits for those that run, whoever stopped them
+            futures.extend(threads.submit(task) for task in tasks)
             return [future.result() for future in futures]
         except KeyboardInterrupt:
             search.cancel()
+            futures += [threads.submit(task) for task in tasks[len(futures) :]]
             return [future.result() for future in futures]
 
 

@@ -2,11 +2,14 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 
 from solvers import Event, Limits, Search
+from solvers.searching.threads import run_together
 from tests.builders.problems import problem_of
 from traces import InputError, Trace
 
@@ -124,3 +127,24 @@ def test_all_bad_limits_are_reported_at_once() -> None:
         "/limits/gap",
         "/limits/stall_s",
     }
+
+
+def test_ctrl_c_while_tasks_are_dealt_cancels_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come before all of them have begun: none is waited for to its own end, and none is lost."""
+    search = Search(problem_of(TRACE, "1x2"), Limits(time_s=None), workers=2)
+    submit, calls = ThreadPoolExecutor.submit, []
+
+    def interrupted(self: ThreadPoolExecutor, *task: Any) -> Any:
+        calls.append(task)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return submit(self, *task)
+
+    def until_cancelled() -> bool:
+        begin = time.monotonic()
+        while not search.done and time.monotonic() - begin < 20:
+            time.sleep(0.001)
+        return search.done
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    assert run_together(search, [until_cancelled, until_cancelled]) == [True, True]
