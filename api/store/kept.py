@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, select
 
 from api.store.database import Database
 from api.store.labels import relabel, tagged
-from api.store.pages import page_of
+from api.store.pages import page_of, page_query
 
 __all__ = ["Kept", "Named"]
 
@@ -65,7 +65,7 @@ class Named(Kept[Row]):
         if before is not None:
             query = query.where(self.table.c.seq < before)
         with self.database.read() as connection:
-            rows, more = page_of(connection, query, self.table.c.seq, heavy, limit)
+            rows, more = page_of(connection, page_query(query, self.table.c.seq, heavy, limit), limit)
             return [self.row(**row) for row in rows], more
 
     def label(self, row_id: str, changes: Mapping[str, Any]) -> bool:

@@ -18,17 +18,15 @@ from sqlalchemy import Column, Connection, Select, Text, cast, func, select
 from api.store.database import Database
 from api.store.models import service
 
-__all__ = ["PAGE_BYTES", "Cursors", "page_of"]
+__all__ = ["PAGE_BYTES", "Cursors", "page_of", "page_query"]
 
 PAGE_BYTES = 4 << 20  # of what rows hold; one row alone may have more
 SIZE = "bytes_held"  # beside the columns of a row
 HALF = 8
 
 
-def page_of(
-    connection: Connection, query: Select[Any], seq: Column[int], heavy: Column[Any] | None, limit: int
-) -> tuple[list[dict[str, Any]], bool]:
-    """Return the rows of a page by the names of their columns, and whether there is more.
+def page_query(query: Select[Any], seq: Column[int], heavy: Column[Any] | None, limit: int) -> Select[Any]:
+    """Return what `page_of` asks for a page, which is made once where the same page is asked for again and again.
 
     Parameters
     ----------
@@ -42,12 +40,24 @@ def page_of(
         Rows.
     """
     size = func.length("") if heavy is None else func.length(cast(heavy, Text))
-    sized = query.add_columns(size.label(SIZE)).order_by(seq.desc()).limit(limit + 1)
+    return query.add_columns(size.label(SIZE)).order_by(seq.desc()).limit(limit + 1)
+
+
+def page_of(connection: Connection, query: Select[Any], limit: int) -> tuple[list[dict[str, Any]], bool]:
+    """Return the rows of a page by the names of their columns, and whether there is more.
+
+    Parameters
+    ----------
+    query : Select
+        Of `page_query`.
+    limit : int
+        Rows.
+    """
     kept: list[dict[str, Any]] = []
     total = 0
     # Rows come one by one, so that those beyond the page are never held together; SQLite's do so by themselves.
     stream = {"stream_results": True, "max_row_buffer": 1} if connection.dialect.supports_server_side_cursors else {}
-    with connection.execute(sized, execution_options=stream) as found:
+    with connection.execute(query, execution_options=stream) as found:
         for row in found.mappings():
             content = dict(row)
             total += content.pop(SIZE) or 0

@@ -5,16 +5,17 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from api.store.database import Database
 from api.store.events import EVENT_COLUMNS, record_events
 from api.store.labels import tagged
 from api.store.models import idempotency_keys, plan_documents, plan_traces, plans, traces
 from api.store.models import series as series_table
-from api.store.pages import page_of
+from api.store.pages import page_of, page_query
 from api.store.rows import ACTIVE, ConflictError, Created, PlanRow, SeriesRow
 
 __all__ = ["Plans"]
@@ -184,14 +185,9 @@ class Plans:
 
         And whether there is more; a page ends early where requests are large.
         """
-        mine = (plans.c.tenant == self.tenant) & (plans.c.kind == kind) & tagged(plans, tags)
-        query = select(*PLAN_COLUMNS).where(mine)
-        if before is not None:
-            query = query.where(plans.c.seq < before)
-        if statuses:
-            query = query.where(plans.c.status.in_(statuses))
+        query = _listed(self.tenant, kind, limit, before, tuple(statuses), tuple(tags))
         with self.database.read() as connection:
-            rows, more = page_of(connection, query, plans.c.seq, plans.c.request, limit)
+            rows, more = page_of(connection, query, limit)
             return [PlanRow(**row) for row in rows], more
 
     def cancel(self, plan_id: str, kind: str = "plan") -> PlanRow | None:
@@ -244,3 +240,15 @@ class Plans:
         if known.body_hash != body_hash:
             raise ConflictError("idempotency-key-reused", "The key was sent before with another body.")
         return self._plan(connection, known.plan_id, kind)
+
+
+@lru_cache(maxsize=64)  # a query's key in the library's own cache is found once; the first pages are asked for most
+def _listed(
+    tenant: str, kind: str, limit: int, before: int | None, statuses: tuple[str, ...], tags: tuple[str, ...]
+) -> Select[Any]:
+    query = select(*PLAN_COLUMNS).where((plans.c.tenant == tenant) & (plans.c.kind == kind) & tagged(plans, tags))
+    if before is not None:
+        query = query.where(plans.c.seq < before)
+    if statuses:
+        query = query.where(plans.c.status.in_(statuses))
+    return page_query(query, plans.c.seq, plans.c.request, limit)
