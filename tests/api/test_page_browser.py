@@ -123,7 +123,7 @@ def test_sample_from_button_to_plan(
     assert inked(page, "#load-map canvas.map") > 50
 
     page.get_by_label("Topology").fill("2x2")
-    page.get_by_label("Time limit").fill("3")
+    page.get_by_label("Time limit").fill("6")  # long enough to be looked at on a busy machine
     page.get_by_role("button", name="Find a plan").click()
     until(lambda: points(page) >= 2)
     before = points(page)
@@ -204,7 +204,7 @@ def test_verdict_is_on_top_where_time_counts(server: Any, open_page: Callable[..
     page.get_by_label("Model", exact=True).fill("gpt-oss-20b")
     page.get_by_label("Tokens per GPU").fill("256")
     page.get_by_label("Load cap").fill("")
-    page.get_by_label("Time limit").fill("3")
+    page.get_by_label("Time limit").fill("6")  # long enough to be looked at on a busy machine
     page.get_by_role("button", name="Find a plan").click()
     until(lambda: page.locator("#status").inner_text() == "succeeded")
     page.locator("#replayed").wait_for()
