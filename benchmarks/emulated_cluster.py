@@ -5,9 +5,10 @@
 
 Nodes are bridges, ranks are processes in namespaces of their own, and links are shaped by ``tc``: 400 Mbit/s per rank,
 and an uplink of 40 Mbit/s that all ranks of a node share. PyTorch's gloo moves the bytes, dispatch and combine of every
-layer, between processes of real-time priority that need little of a core; 16 of them take some 5 s of CPU time. Launch and efficiency are fitted on even exchanges alone; what the plans take is predicted from these two
-numbers, the links, and who sends how much to whom. Needs root, iproute2 and PyTorch; says so and ends otherwise.
-Nothing outside of the namespaces that it makes, and removes, is changed.
+layer, between processes of real-time priority that need little of a core. Launch and efficiency are fitted on even
+exchanges alone; what the plans take is predicted from these two numbers, the links, and who sends how much to whom.
+Needs root, iproute2 and PyTorch; says so and ends otherwise. Nothing outside of the namespaces that it makes, and
+removes, is changed.
 """
 
 from __future__ import annotations
