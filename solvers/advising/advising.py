@@ -13,10 +13,10 @@ from solvers.advising.candidates import best_plan
 from solvers.advising.judged import Change, advice_of
 from solvers.advising.others import Setting, alternatives
 from solvers.advising.request import AdviceRequest
-from solvers.parts import Named
-from solvers.source import open_source
+from solvers.judging.judge import FITTED, Judge
+from solvers.sources.parts import Named
+from solvers.sources.source import open_source
 from solvers.study import Study
-from solvers.timed.judge import FITTED, Judge
 from traces import InputError, LoadCounts, Profile, Trace
 from traces.phases import has_phase, phase_or_all
 from traces.support.kinds import check_names, checked

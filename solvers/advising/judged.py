@@ -12,7 +12,7 @@ from placement.advice.without_ep import FOR_EXPERTS, Alternative, fits, weights_
 from placement.time import TimeModel
 from solvers.advising.advice import Advice
 from solvers.advising.reasons import reasons_of
-from solvers.timed.judge import Judge
+from solvers.judging.judge import Judge
 from traces import Trace
 
 __all__ = ["Change", "advice_of"]

@@ -13,7 +13,7 @@ from placement.time.experts import ExpertKernel, config_of
 from placement.time.features import FEATURES, FIRST, SUSTAINED_TFLOP, TILES, units
 from placement.time.model import LayerTimes, TimeModel
 from solvers.bounds.instant_messages import least_copies
-from solvers.timed.judge import Judge
+from solvers.judging.judge import Judge
 from traces import Batch
 
 __all__ = ["least_step_ms"]

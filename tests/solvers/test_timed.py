@@ -16,8 +16,8 @@ from api.resources.requests import request_of
 from api.resources.schemas import PlanBody
 from placement import Objective, Plan, score
 from solvers import Limits, Study, advice_on
-from solvers.request import Request
-from solvers.served import Timed
+from solvers.requests.request import Request
+from solvers.requests.served import Timed
 from solvers.timed.bound import least_step_ms
 from solvers.timed.weights import in_milliseconds
 from traces import InputError, LoadCounts, Trace, save
