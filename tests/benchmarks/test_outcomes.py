@@ -2,17 +2,22 @@
 
 from pathlib import Path
 
-from benchmarks import outcomes
+from benchmarks import outcomes, overlap
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "advise.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_rows_of_the_documentation_are_those_of_the_model() -> None:
     """Each row stands in docs/advise.md as the script writes it; rewrite the table with the script."""
-    rows, lines = outcomes.outcomes(), DOCUMENT.read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if line in set(map(outcomes.as_row, rows))] == list(map(outcomes.as_row, rows))
-    notes = " ".join(DOCUMENT.read_text(encoding="utf-8").split())
-    assert all(" ".join(note.split()) in notes for note in outcomes.as_notes().splitlines())
+    rows, text = [outcomes.as_row(row) for row in outcomes.outcomes()], (DOCS / "advise.md").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line in rows] == rows
+    assert all(" ".join(note.split()) in " ".join(text.split()) for note in outcomes.as_notes().splitlines())
+
+
+def test_overlap_of_the_documentation_is_that_of_the_model() -> None:
+    """The same of docs/time.md and benchmarks/overlap.py."""
+    lines = (DOCS / "time.md").read_text(encoding="utf-8").splitlines()
+    assert [row for row in overlap.rows() if row not in lines] == []
 
 
 def test_signs_are_right() -> None:
