@@ -144,7 +144,7 @@ def advise_phase(
             step_ms_after=change.gain.step_ms_after,
         )
         rows = alternatives(setting, _separate_phases(setting, trace, phase, request, workers), tell)
-    return advice_of(change, rows, (*time.notes, *phase_note)), held
+    return advice_of(change, rows, (*time.notes, *phase_note), study.problem.engine), held
 
 
 def _separate_phases(
