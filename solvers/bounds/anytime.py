@@ -71,6 +71,9 @@ class Parts(Protocol[Item]):
     def is_quick(self, item: Item) -> bool:
         """Whether a few steps in the first round are worth their time; else the bound before any stands there."""
 
+    def least_chunk(self, item: Item) -> int:
+        """Return the steps between two bounds, at least: more than a few where a bound takes long."""
+
     def kept_bytes(self, item: Item) -> int:
         """Return what a part takes while it waits for a second round."""
 
@@ -207,7 +210,8 @@ class _Passes(Generic[Item]):
             return spent
         seen = [relaxation.value]
         self.bound.found(item, seen[0])
-        chunk = int(np.clip(CHUNK_ENTRIES // entries, 8, 20))
+        least = self.bound.least_chunk(item)
+        chunk = int(np.clip(CHUNK_ENTRIES // entries, least, max(20, least)))
         if most_steps == QUICK_STEPS and self.bound.is_quick(item):
             most_steps = chunk
         back = -(-self.bound.patience // chunk)  # chunks

@@ -107,6 +107,10 @@ class SpreadBound:
         """Return the rows of a layer's matrix."""
         return self.problem.num_experts
 
+    def least_chunk(self, layer: int) -> int:
+        """Return the steps between two bounds, at least."""
+        return 8
+
     def kept_bytes(self, layer: int) -> int:
         """Return what a layer takes while it waits: its matrices."""
         return 24 * self.size(layer) ** 2
