@@ -22,7 +22,7 @@ __all__ = ["raise_bound"]
 
 Item = TypeVar("Item")
 # Of the time, and of the work: a layer's spread is done after a few steps, its traffic goes on rising.
-SPREAD_SHARE = 1 / 3
+SPREAD_SHARE = 0.25
 # Steps between two safe bounds, times entries of the matrix: 20 steps of 256 rows. Chosen by trial.
 CHUNK_ENTRIES = 1_300_000
 SETTLED = 80  # steps before a small gain ends a relaxation: triangles come in after 40
