@@ -5,6 +5,7 @@ from .advising.advice import TwoPhases as TwoPhases
 from .advising.advising import advise as advise
 from .advising.both import advise_both as advise_both
 from .advising.request import AdviceRequest as AdviceRequest
+from .advising.verdict import advice_on as advice_on
 from .comparing import Comparison as Comparison
 from .failures.degraded import Degraded as Degraded
 from .failures.degraded import Reload as Reload
@@ -40,6 +41,7 @@ from .methods.topology_load import TopologyLoad as TopologyLoad
 from .mixtures.mixture import Mixture as Mixture
 from .mixtures.mixture import mixture as mixture
 from .mixtures.request import MixtureRequest as MixtureRequest
+from .plans import NoPlanError as NoPlanError
 from .plans import make_plan as make_plan
 from .policies.request import PolicyRequest as PolicyRequest
 from .policies.results import PolicyRun as PolicyRun
@@ -62,14 +64,12 @@ from .residency.running import simulate_residency as simulate_residency
 from .searching.events import Event as Event
 from .searching.limits import Limits as Limits
 from .searching.search import Search as Search
-from .searching.solution import NoPlanError as NoPlanError
 from .searching.solution import Solution as Solution
 from .searching.solution import Step as Step
+from .served import Timed as Timed
 from .solving import check_start as check_start
 from .solving import solve as solve
 from .study import Study as Study
-from .timed.request import Timed as Timed
-from .timed.verdict import advice_on as advice_on
 
 __all__ = [
     "Advice",

@@ -21,7 +21,7 @@ from solvers.fields import (
     settle_topology,
 )
 from solvers.searching.limits import Limits
-from solvers.timed.request import Timed
+from solvers.served import Timed
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 from traces.support.kinds import check_names

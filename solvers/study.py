@@ -16,12 +16,13 @@ from solvers.counted import refuse_token_options
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
 from solvers.parts import Named, Parts, sends_home, travel_notes
+from solvers.plans import NoPlanError
 from solvers.registry import Solver, solver_from
 from solvers.replays import PartFigures, replay_both
 from solvers.request import FrontRequest, Request, asked_of, request_of
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
-from solvers.searching.solution import NoPlanError, Solution
+from solvers.searching.solution import Solution
 from solvers.seeds import MakeExecutor, front_of_seeds, search_seeds
 from solvers.solving import solve
 from solvers.timed.judge import Judge

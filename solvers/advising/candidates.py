@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from placement import Plan, Problem
+from solvers.plans import NoPlanError
 from solvers.registry import solver_from
 from solvers.searching.limits import Limits
-from solvers.searching.solution import NoPlanError
 from solvers.solving import solve
 from solvers.timed.judge import QUICK, QUICK_WORK, Judge
 from solvers.timed.weights import in_milliseconds

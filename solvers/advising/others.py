@@ -22,8 +22,8 @@ from placement.engines import engine_of
 from placement.problem.objective import SettledObjective
 from placement.time import Machine
 from solvers.advising.wider import around_hottest, with_hottest, with_replicas
+from solvers.plans import NoPlanError
 from solvers.searching.limits import Limits
-from solvers.searching.solution import NoPlanError
 from solvers.solving import solve
 from solvers.timed.judge import QUICK, QUICK_WORK, Judge
 from traces import InputError

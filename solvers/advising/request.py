@@ -10,7 +10,7 @@ from annotated_types import Ge, Le, Lt, Unit, doc
 from solvers.fields import MAX_SLOTS, MAX_TOKENS, HoldOutOf, RedundantExperts, check_plan, settle_engine
 from solvers.request import Request
 from solvers.searching.limits import Limits
-from solvers.timed.request import Served
+from solvers.served import Served
 from traces.support.declared import check_declared
 from traces.support.errors import Violations
 from traces.support.words import Phase

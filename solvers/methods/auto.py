@@ -9,11 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from placement import Problem
-from solvers.arrange.survival.effort import OutOfEffortError
 from solvers.methods.eplb.router_groups import grouped_eplb
 from solvers.methods.set_partition.gpu_sets import count_sets
 from solvers.registry import Solver, solver_from
 from solvers.searching.search import Search
+from solvers.survival.effort import OutOfEffortError
 
 __all__ = ["Auto", "has_time_for_bounds", "search_share"]
 

@@ -17,8 +17,8 @@ from api.resources.schemas import PlanBody
 from placement import Objective, Plan, score
 from solvers import Limits, Study, advice_on
 from solvers.request import Request
+from solvers.served import Timed
 from solvers.timed.bound import least_step_ms
-from solvers.timed.request import Timed
 from solvers.timed.weights import in_milliseconds
 from traces import InputError, LoadCounts, Trace, save
 from traces.synthetic import Synthetic, generate
