@@ -27,7 +27,7 @@ __all__ = ["LayerSearch", "improve_fanout"]
 Table = npt.NDArray[np.int32]
 DEFAULT_TRIALS_PER_LAYER = 400_000  # without limits on time and work: some seconds per layer
 NOMINAL_TRIALS_PER_S = 1_000_000  # of a core, with replicas; only to choose a temperature
-# Times the first temperature, without a start plan and with so many trials per pair of slots: with fewer, it has no time
+# Times the first temperature, without a start plan and with so many trials per pair of slots: fewer leave no time
 # to cool down. Measured in docs/decisions/0031-soft-caps.md.
 HOTTER, HOT_TRIALS_PER_PAIR = 2.0, 5
 WHOLE_TRIALS_PER_PAIR = 5  # with fewer, a search from whole groups does not get far from them; chosen by trial
