@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from placement import Problem, Termination
 from solvers.fronts.points import Front
 from solvers.plans import NoPlanError
-from solvers.request import Request
+from solvers.requests.request import Request
 from solvers.searching.events import Event, Observer
 from solvers.searching.solution import Solution
-from solvers.solving import solve
+from solvers.solving.solving import solve
 from traces import InputError
 from traces.support.parallel import map_executor
 

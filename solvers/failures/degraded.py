@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from placement import Plan, Topology
 from placement.plan.plan import replicas_on_gpu
-from placement.problem.sizes import SurvivalRule
 from placement.survival.remaining import remaining_topology
+from placement.survival.rule import SurvivalRule
 from solvers.survival.kernels import restore_layer
 from solvers.survival.rule import alive_of
 

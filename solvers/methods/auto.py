@@ -10,8 +10,8 @@ import numpy as np
 
 from placement import Problem
 from solvers.methods.eplb.router_groups import grouped_eplb
+from solvers.methods.registry import Solver, solver_from
 from solvers.methods.set_partition.gpu_sets import count_sets
-from solvers.registry import Solver, solver_from
 from solvers.searching.search import Search
 from solvers.survival.effort import OutOfEffortError
 
@@ -79,7 +79,7 @@ class Auto:
     def run(self, problem: Problem, search: Search, *, like: Problem | None = None, bounds: bool = True) -> None:
         """Run the portfolio; where a problem stands for a larger one, `like`, without the methods that are not for it.
 
-        See `solvers.warm_up`: what is not needed need not be loaded, bounds neither.
+        See `solvers.solving.warm_up`: what is not needed need not be loaded, bounds neither.
         """
         portfolio = _Portfolio(problem, search, problem if like is None else like)
         dispatched = problem.objective.execution == "dispatch" and problem.objective.dedup != "none"

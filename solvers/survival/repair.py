@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem, Termination
-from placement.problem.sizes import SurvivalRule
+from placement.survival.rule import SurvivalRule
 from solvers.plans import NoPlanError
 from solvers.survival.effort import Effort
 from solvers.survival.exact import UNCLOCKED, has_more_rules, kept_exactly

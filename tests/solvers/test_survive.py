@@ -15,7 +15,7 @@ from scipy.optimize import OptimizeResult, milp
 
 from placement import Constraints, Group, Objective, Pin, Problem, Survive, Topology, prove_survival
 from placement.cost.feasibility import broken_constraints
-from placement.problem.sizes import SurvivalRule
+from placement.survival.rule import SurvivalRule
 from solvers import Against, Limits, NoPlanError, front, names, solve
 from solvers.searching.search import Search
 from solvers.survival import model

@@ -14,7 +14,7 @@ from solvers.bounds import raise_bound
 from solvers.bounds.home_messages import HomeMessages
 from solvers.bounds.layer_messages import LayerMessages
 from solvers.methods.auto import EXACT, LARGE, Auto, has_time_for_bounds
-from solvers.registry import Solver, solver_from
+from solvers.methods.registry import Solver, solver_from
 from solvers.searching.limits import Limits
 from solvers.searching.search import Search
 from solvers.survival.exact import has_more_rules
