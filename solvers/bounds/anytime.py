@@ -117,7 +117,9 @@ def raise_bound(problem: Problem, search: Search) -> None:
             beside = floor if traffic is None else floor + traffic.total()
             _Passes(search.part(share, 0), spread, beside).run()
             search, floor = search.part(1.0, 1, work_share=1 - share), floor + spread.total()
-        if traffic is not None and not search.done:
+        if isinstance(traffic, ChainBound):
+            _Passes(search, traffic, floor).run()
+        elif traffic is not None:
             _Passes(search, traffic, floor).run()
 
 

@@ -55,7 +55,7 @@ def test_no_shares_vary_less(seed: int, gpus: int, spare: int, windows: int, ste
 @given(seed=st.integers(0, 2**20), experts=st.integers(1, 4), spare=st.integers(0, 4))
 def test_replicas_are_shared_out_at_best(seed: int, experts: int, spare: int) -> None:
     """The least sum over all numbers of replicas, or a little less, as by a price per slot; and the numbers fit."""
-    alone = np.random.default_rng(seed).integers(0, 5, experts) ** 2.0
+    alone = np.random.default_rng(seed).integers(0, 5, experts).astype(np.float64) ** 2
     ways = itertools.product(range(1, spare + 2), repeat=experts)
     best = min(float((alone / np.array(way)).sum()) for way in ways if sum(way) <= experts + spare)
     least, number = least_own(alone, experts + spare)
