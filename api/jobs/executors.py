@@ -59,7 +59,7 @@ class _Processes(Executor):
         from api.jobs.processes import process_pool
 
         self._max_workers = len(os.sched_getaffinity(0))
-        self._pool = process_pool(self._max_workers, 0, None, preload=["solvers.study"])
+        self._pool = process_pool(self._max_workers, 0, None, preload=["solvers.study", "solvers.preloaded"])
 
     def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Call a function in a process."""

@@ -51,6 +51,7 @@ PRELOADED = (
     "api.resources.traces.inspection",
     "solvers.methods.auto",
     "solvers.methods.set_partition",
+    "solvers.preloaded",
 )
 CHECKS = 2  # bounds the memory of topologies and constraints, whatever the number of requests
 MOST_WAITING = 200  # of one tenant, for a check

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import secrets
@@ -21,10 +22,35 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.settings.settings import Settings
+from api.store.database import Database
 from tests.api.postgres import Postgres, missing
 from tests.builders.service import local_client, npz_bytes, upload
 
 Upload = Callable[..., str]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Copy the embedded database that migrations make, where a test of this process makes a new one."""
+    migrate = Database.upgrade
+
+    @functools.cache
+    def empty() -> bytes:
+        path = tmp_path_factory.mktemp("migrated") / "service.db"
+        made = Database(f"sqlite:///{path}")
+        migrate(made)
+        made.close()
+        return path.read_bytes()
+
+    def upgrade(self: Database, revision: str = "head") -> None:
+        kind, path = self.url.partition(":///")[::2]
+        if kind == "sqlite" and revision == "head" and Path(path).parent.is_dir() and not Path(path).exists():
+            Path(path).write_bytes(empty())
+        migrate(self, revision)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Database, "upgrade", upgrade)
+        yield
 
 
 @pytest.fixture(scope="session")

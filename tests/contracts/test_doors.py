@@ -218,7 +218,7 @@ class Doors:
 @pytest.fixture(scope="module")
 def processes() -> Iterator[None]:
     """Keep the processes that commands search seeds in: each command would start its own, which load all loops anew."""
-    kept = process_pool(2, 0, None, preload=["solvers.study"])
+    kept = process_pool(2, 0, None, preload=["solvers.study", "solvers.preloaded"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kept, "shutdown", lambda *, cancel_futures: None)
         patch.setattr("api.jobs.processes.process_pool", lambda *_, **__: kept)

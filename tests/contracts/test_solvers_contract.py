@@ -19,23 +19,55 @@ from solvers.testing import checks
 from traces import InputError
 
 OPTIMUM_TOLERANCE = 1e-9
-PROBLEMS = solvers.testing.problems()
-TINY = solvers.testing.tiny_problems()
+# By name: every process that runs tests collects all of them, and would count the traces of these.
+PROBLEMS = (
+    "one_gpu",
+    "flat_1x2",
+    "flat_1x4",
+    "two_tiers",
+    "uneven_nodes",
+    "not_divisible",
+    "one_layer",
+    "load_cap",
+    "layer_caps",
+    "robust_cap",
+    "imbalance",
+    "replicas",
+    "dispatch_none",
+    "dispatch_gpu",
+    "dispatch_cap",
+    "dispatch_robust",
+    "dispatch_node",
+    "pins",
+    "pins_and_replicas",
+    "groups",
+    "uneven_slots",
+    "speeds",
+    "survive",
+    "survive_least",
+)
+TINY = ("flat", "cap", "layer_cap", "slow_hop", "dispatch_none", "dispatch_gpu", "pin", "not_divisible", "speeds")
 CASES = list(itertools.product(names(), PROBLEMS))
 WORK = Limits(work=20_000)
+problems, tiny_problems = cache(solvers.testing.problems), cache(solvers.testing.tiny_problems)
 
 
-def problem_for(solver: str, name: str, among: dict[str, Problem] = PROBLEMS) -> Problem:
-    """Return a problem, or skip the test where the solver does not take it."""
-    if reason := solver_from(solver).supports(among[name]):
+def problem_for(solver: str, problem: Problem, name: str) -> Problem:
+    """Return the problem, or skip the test where the solver does not take it."""
+    if reason := solver_from(solver).supports(problem):
         pytest.skip(f"{solver} does not take {name}: {reason}")
-    return among[name]
+    return problem
+
+
+def test_every_problem_is_here() -> None:
+    """A new problem is tried with every solver."""
+    assert (tuple(problems()), tuple(tiny_problems())) == (PROBLEMS, TINY)
 
 
 @cache
 def found_by(solver: str, name: str) -> float:
     """Return the score of the plan that one worker and two find with seed 3 and `WORK`; they are compared once."""
-    return solvers.testing.check_workers(solver_from(solver), PROBLEMS[name], name).score.total
+    return solvers.testing.check_workers(solver_from(solver), problems()[name], name).score.total
 
 
 @pytest.mark.parametrize("solver", names())
@@ -47,13 +79,13 @@ def test_parameters_are_frozen_and_reasons_are_sentences(solver: str) -> None:
 @pytest.mark.parametrize(("solver", "name"), CASES)
 def test_plan_keeps_hard_constraints_and_its_score(solver: str, name: str) -> None:
     """A plan breaks no hard constraint, and its score is what the cost function says."""
-    solvers.testing.check_plan(solver_from(solver), problem_for(solver, name), name)
+    solvers.testing.check_plan(solver_from(solver), problem_for(solver, problems()[name], name), name)
 
 
 @pytest.mark.parametrize(("solver", "name"), CASES)
 def test_same_seed_and_work_give_the_same_plan_on_any_number_of_cores(solver: str, name: str) -> None:
     """A work limit is deterministic: one worker and two find the same plan."""
-    problem_for(solver, name)
+    problem_for(solver, problems()[name], name)
     found_by(solver, name)
 
 
@@ -61,7 +93,7 @@ def test_same_seed_and_work_give_the_same_plan_on_any_number_of_cores(solver: st
 @pytest.mark.parametrize("name", ["flat_1x4", "replicas", "dispatch_gpu"])
 def test_never_worse_than_its_start(solver: str, name: str) -> None:
     """A good start plan is not lost, even by solvers that make no use of it."""
-    solvers.testing.check_start(solver_from(solver), problem_for(solver, name), name)
+    solvers.testing.check_start(solver_from(solver), problem_for(solver, problems()[name], name), name)
 
 
 @cache
@@ -105,35 +137,35 @@ def test_cancel_by_an_observer_keeps_the_incumbent(solver: str) -> None:
 @cache
 def optimum(name: str) -> float:
     """Return the optimum of a tiny problem."""
-    return solvers.testing.brute_force(TINY[name])
+    return solvers.testing.brute_force(tiny_problems()[name])
 
 
-@pytest.mark.parametrize("name", list(TINY))
+@pytest.mark.parametrize("name", TINY)
 def test_instant_bound_is_below_the_optimum(name: str) -> None:
     """The row and column bound alone, before any plan clips it."""
-    problem, best = TINY[name], optimum(name)
+    problem, best = tiny_problems()[name], optimum(name)
     assert lower_bound(problem) <= best + OPTIMUM_TOLERANCE
 
 
 @pytest.mark.parametrize(("solver", "name"), list(itertools.product(names(), TINY)))
 def test_bound_and_score_enclose_the_optimum(solver: str, name: str) -> None:
     """No bound is above the enumerated optimum, no score below it, and a proof of optimality is right."""
-    solvers.testing.check_bound(solver_from(solver), problem_for(solver, name, TINY), name)
+    solvers.testing.check_bound(solver_from(solver), problem_for(solver, tiny_problems()[name], name), name)
 
 
 @pytest.mark.parametrize("solver", ["annealing", "auto"])
-@pytest.mark.parametrize("name", list(TINY))
+@pytest.mark.parametrize("name", TINY)
 def test_search_finds_the_optimum_of_tiny_problems(solver: str, name: str) -> None:
     """With a few hundred plans in all, the general solvers find the best one."""
-    problem, best = TINY[name], optimum(name)
+    problem, best = tiny_problems()[name], optimum(name)
     found = solve(problem, solver, limits=Limits(work=20_000), workers=1)
     assert found.plan.score == pytest.approx(best, abs=OPTIMUM_TOLERANCE)
 
 
-@pytest.mark.parametrize("name", list(PROBLEMS))
+@pytest.mark.parametrize("name", PROBLEMS)
 def test_auto_is_never_worse_than_another_solver(name: str) -> None:
     """With the same seed and the same work, the portfolio keeps the best plan of all that fit."""
-    problem = PROBLEMS[name]
+    problem = problems()[name]
     best = found_by("auto", name)
     for solver in names():
         if solver_from(solver).supports(problem) is None:
@@ -143,13 +175,14 @@ def test_auto_is_never_worse_than_another_solver(name: str) -> None:
 @pytest.mark.parametrize("name", ["flat_1x4", "two_tiers", "load_cap", "replicas", "dispatch_none"])
 def test_names_of_gpus_inside_a_node_do_not_matter(name: str) -> None:
     """Swapping two equal GPUs of a node in all layers leaves the score as it is."""
-    solvers.testing.check_names(solver_from("random"), PROBLEMS[name], name)
+    solvers.testing.check_names(solver_from("random"), problems()[name], name)
 
 
 @pytest.mark.parametrize("solver", names())
 def test_unsupported_problems_are_refused(solver: str) -> None:
     """What a solver can't take is an input error with a reason, not a wrong answer."""
-    refused = [(problem, reason) for problem in PROBLEMS.values() if (reason := solver_from(solver).supports(problem))]
+    reasons = [(problem, solver_from(solver).supports(problem)) for problem in problems().values()]
+    refused = [(problem, reason) for problem, reason in reasons if reason]
     if not refused:
         pytest.skip(f"{solver} takes every problem here")
     for problem, reason in refused:

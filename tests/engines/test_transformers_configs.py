@@ -16,10 +16,10 @@ from tests.engines.tiny_models import expert_modules, folder, model_classes, set
 from traces import InputError, ModelLayout
 from traces.model.config import layout_from_config
 
-torch: Any = pytest.importorskip("torch", reason="needs a CPU build of torch: see the extra 'capture'")
-transformers: Any = pytest.importorskip("transformers", reason="needs transformers: see the extra 'capture'")
 if "MOE_PLACEMENT_ENGINES" not in os.environ:
     pytest.skip("minutes long: `make engines` runs it", allow_module_level=True)
+torch: Any = pytest.importorskip("torch", reason="needs a CPU build of torch: see the extra 'capture'")
+transformers: Any = pytest.importorskip("transformers", reason="needs transformers: see the extra 'capture'")
 if tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 24):
     pytest.skip("the families are those of transformers 5.24", allow_module_level=True)
 

@@ -24,10 +24,10 @@ from tests.engines.tiny_models import code_families, model_classes, tiny_model, 
 from traces import InputError, ModelLayout, Violations
 from traces.model.config import load_model_config
 
-torch: Any = pytest.importorskip("torch", reason="needs a CPU build of torch: see the extra 'capture'")
-transformers: Any = pytest.importorskip("transformers", reason="needs transformers: see the extra 'capture'")
 if "MOE_PLACEMENT_ENGINES" not in os.environ:
     pytest.skip("minutes long: `make engines` runs it", allow_module_level=True)
+torch: Any = pytest.importorskip("torch", reason="needs a CPU build of torch: see the extra 'capture'")
+transformers: Any = pytest.importorskip("transformers", reason="needs transformers: see the extra 'capture'")
 
 pytestmark = pytest.mark.slow
 torch.set_num_threads(1)  # for matrices as small as these

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import types
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,21 @@ import pytest
 from traces import InputError, Trace, load
 from traces.capture import record
 
-torch: Any = pytest.importorskip("torch", reason="needs a CPU build of torch: see the extra 'capture'")
-transformers: Any = pytest.importorskip("transformers", reason="needs transformers: see the extra 'capture'")
-
-torch.set_num_threads(1)  # for matrices as small as these
+torch: Any = None
+transformers: Any = None
+Layer: Any = None
+Decoder: Any = None
 END, VOCABULARY = 1, 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    """Load what takes seconds in the process that runs these tests, not in each that collects them."""
+    global torch, transformers, Layer, Decoder
+    torch = pytest.importorskip("torch", reason="needs a CPU build of torch: see the extra 'capture'")
+    transformers = pytest.importorskip("transformers", reason="needs transformers: see the extra 'capture'")
+    torch.set_num_threads(1)  # for matrices as small as these
+    from tests.builders.layers import Decoder, Layer
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +45,6 @@ def model() -> Any:
         eos_token_id=END,
     )
     return transformers.MixtralForCausalLM(config).eval()
-
-
-class Layer(torch.nn.Module):  # type: ignore[misc]
-    """A plain layer whose gate returns logits, as layers did before transformers 5."""
-
-    def __init__(self, top_k: int = 2, experts: int = 4) -> None:
-        super().__init__()
-        self.gate = torch.nn.Linear(8, experts)
-        self.top_k = top_k
-
-    def forward(self, hidden: Any) -> Any:
-        weights, chosen = self.gate(hidden).softmax(-1).topk(self.top_k)
-        self.used = chosen
-        return hidden + weights.sum(-1, keepdim=True)
 
 
 def codes(error: pytest.ExceptionInfo[InputError]) -> set[str]:
@@ -170,26 +165,7 @@ def test_generate_gives_two_sequences_and_their_decode_rows(model: Any, padding:
     assert column(trace, "token_pos")[-8:] == [at for step in range(4) for at in (9 + step, 9 - padding + step)]
 
 
-class Decoder(torch.nn.Module):  # type: ignore[misc]
-    """A model of one layer whose cache comes and goes by a keyword of its own."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-        self.layers = torch.nn.ModuleList([Layer()])
-
-    def forward(self, input_ids: Any, attention_mask: Any = None, **kwargs: Any) -> Any:
-        cache = kwargs[self.name]
-        hidden = torch.nn.functional.one_hot(input_ids % 8, 8).float()
-        cache.update(hidden[:, None], hidden[:, None], 0)
-        self.layers[0](hidden.reshape(-1, 8))
-        return types.SimpleNamespace(**{self.name if self.name in KEYWORDS else "state": cache})
-
-
-KEYWORDS = ("cache", "past_key_values", "cache_params")
-
-
-@pytest.mark.parametrize("name", [*KEYWORDS, "any_other"])
+@pytest.mark.parametrize("name", ["cache", "past_key_values", "cache_params", "any_other"])
 def test_the_cache_is_seen_under_any_keyword(name: str) -> None:
     """Steps go on with their sequences, whatever the argument of the cache is called."""
     decoder, cache = Decoder(name), transformers.DynamicCache()
@@ -432,25 +408,25 @@ def test_missing_routers_are_explained(model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "settings", "code"),
+    ("experts", "settings", "code"),
     [
         (
-            [Layer(), Layer(experts=3)],
+            [4, 3],
             {"choose": lambda logits: logits.topk(logits.shape[-1] - 1).indices},
             "top_k_differs",
         ),
-        ([Layer()], {"choose": lambda logits: logits}, "choose_output"),
-        ([Layer()], {}, "router_output"),
-        ([Layer()], {"choose": lambda logits: logits.topk(1).indices + 4}, "ids_range"),
-        ([Layer()], {"choose": lambda logits: logits.topk(1).indices + 65536}, "ids_range"),
-        ([Layer()], {"choose": lambda logits: logits[:, :1].topk(1).indices}, "router_rows"),
-        ([Layer()], {"choose": lambda logits: logits.topk(2).indices * 0}, "duplicate_expert"),
-        ([Layer()], {"choose": lambda logits: (logits.topk(2).indices, logits.topk(2).values - 9)}, "weights_range"),
+        ([4], {"choose": lambda logits: logits}, "choose_output"),
+        ([4], {}, "router_output"),
+        ([4], {"choose": lambda logits: logits.topk(1).indices + 4}, "ids_range"),
+        ([4], {"choose": lambda logits: logits.topk(1).indices + 65536}, "ids_range"),
+        ([4], {"choose": lambda logits: logits[:, :1].topk(1).indices}, "router_rows"),
+        ([4], {"choose": lambda logits: logits.topk(2).indices * 0}, "duplicate_expert"),
+        ([4], {"choose": lambda logits: (logits.topk(2).indices, logits.topk(2).values - 9)}, "weights_range"),
     ],
 )
-def test_what_does_not_fit_is_refused(layers: list[Any], settings: dict[str, Any], code: str) -> None:
+def test_what_does_not_fit_is_refused(experts: list[int], settings: dict[str, Any], code: str) -> None:
     """Different K, outputs that are no indices, ids out of range, and rows that are not the call's tokens."""
-    model = torch.nn.Sequential(*layers)
+    model = torch.nn.Sequential(*(Layer(experts=number) for number in experts))
     with pytest.raises(InputError) as error, record(model, routers=["*.gate"], num_experts=4, **settings):
         model(torch.zeros(1, 2, 8))
     assert codes(error) == {code}

@@ -13,10 +13,8 @@ import pytest
 from traces import Trace
 from traces.capture import record
 
-torch: Any = pytest.importorskip("torch", reason="needs a CPU build of torch: see the extra 'capture'")
-transformers: Any = pytest.importorskip("transformers", reason="needs transformers: see the extra 'capture'")
-
-torch.set_num_threads(1)  # for matrices as small as these
+torch: Any = None
+transformers: Any = None
 VOCABULARY, END = 60, 1
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -124,6 +122,15 @@ MODELS: dict[str, tuple[dict[str, Any], int, int, list[int]]] = {
         [0, 1],
     ),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    """Load what takes seconds in the process that runs these tests, not in each that collects them."""
+    global torch, transformers
+    torch = pytest.importorskip("torch", reason="needs a CPU build of torch: see the extra 'capture'")
+    transformers = pytest.importorskip("transformers", reason="needs transformers: see the extra 'capture'")
+    torch.set_num_threads(1)  # for matrices as small as these
 
 
 def model_of(name: str) -> Any:

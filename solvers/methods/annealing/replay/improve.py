@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from placement import Problem
 from solvers.arrange.replica_budget import add_replicas
-from solvers.arrange.survival.repair import kept_alive
 from solvers.methods.annealing.replay.budgets import budgeted_rows
 from solvers.methods.annealing.replay.layer import FEW, Layer, may_be_less, search_layer
 from solvers.methods.annealing.replay.levels import Grounds
@@ -21,6 +20,7 @@ from solvers.methods.eplb.router_groups import grouped_eplb
 from solvers.methods.eplb.start import base_plan, eplb_apart
 from solvers.searching.dealing import search_layers, without_pairs
 from solvers.searching.search import Search
+from solvers.survival.repair import kept_alive
 
 __all__ = ["LayerSearch", "improve_fanout"]
 

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.replay.replay import POLICIES, replica_table
-from solvers.arrange.survival.rule import alive_of
 from solvers.methods.annealing.replay.kernels.loads import load_cost, sum_up
 from solvers.methods.annealing.replay.kernels.rules import most_active
 from solvers.methods.annealing.replay.kernels.serving import gather, serve_all
@@ -18,6 +17,7 @@ from solvers.methods.annealing.replay.kernels.trials import anneal_layer
 from solvers.methods.annealing.replay.levels import Ground, Grounds, empty_level
 from solvers.searching.kernels.random import State, seeded
 from solvers.searching.search import Search
+from solvers.survival.rule import alive_of
 
 __all__ = ["FEW", "Layer", "anneal_once", "may_be_less", "search_layer"]
 
