@@ -18,7 +18,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from placement import Objective, Problem, Topology, lower_bound
+from placement import Constraints, Objective, Problem, Topology, lower_bound
+from placement.cost.shares import expected_share
+from placement.plan.plan import replicas_on_gpu
 from placement.replay.kernels import replay as kernels
 from placement.replay.replay import DEDUPS, POLICIES, Replay, homes_of, replica_table
 from solvers import Limits
@@ -45,14 +47,15 @@ def _least(
     hop: Floats,
     sums: kernels.Sums,
     cells: kernels.Cells,
+    beside: Floats,
 ) -> float:
-    """Return the least cost of the maps, whose replicas are (N, 1, E, M) and (N, 1, E)."""
+    """Return the least cost of the maps, whose replicas are (N, 1, E, M) and (N, 1, E); `beside` traffic, (N,)."""
     best = np.inf
     for number in range(len(gpus)):
         sums.traffic[:] = 0
         replicas = kernels.Replicas(gpus[number], counts[number], policy, node_of_gpu)
         kernels.replay_dispatch(tokens, replicas, dedup, entry, sums, cells)
-        best = min(best, (sums.traffic[0] * hop).sum())
+        best = min(best, (sums.traffic[0] * hop).sum() + beside[number])
     return best
 
 
@@ -64,7 +67,7 @@ def tables_of(experts: int, gpus: int, slots: int) -> Ints:
 
 
 def optimum(problem: Problem, tables: Ints) -> float:
-    """Return the least traffic of all maps."""
+    """Return the least score of all maps."""
     sample, topology, objective = problem.profile.sample, problem.topology, problem.objective
     assert sample is not None
     gpus, counts = replica_table(tables, problem.num_experts, problem.slots_per_gpu)
@@ -73,6 +76,7 @@ def optimum(problem: Problem, tables: Ints) -> float:
     replay = Replay.of(tables[:1], problem.num_experts, problem.slots_per_gpu, topology, objective)
     sums = kernels.Sums(replay.traffic, replay.fanout, replay.away)
     cells = kernels.Cells(np.zeros(len(sample), np.int32), np.zeros((1, 1, topology.num_gpus), np.int32))
+    counted = max(1, int((sample.topk_ids >= 0).any(axis=2).sum()))
     policy, dedup = POLICIES[objective.replica_policy], DEDUPS[objective.dedup]
     least = _least(
         tokens,
@@ -85,12 +89,27 @@ def optimum(problem: Problem, tables: Ints) -> float:
         topology.hop_cost,
         sums,
         cells,
+        loads_cost(problem, tables) * counted,
     )
-    return float(least) / max(1, int((sample.topk_ids >= 0).any(axis=2).sum()))
+    return float(least) / counted
 
 
-def random_problem(rng: np.random.Generator) -> Problem:
-    """Return a problem of one layer whose traffic alone counts."""
+def loads_cost(problem: Problem, tables: Ints) -> Floats:
+    """Return what the loads of each map cost, (N,), but for the variance that homes add, which only makes it more."""
+    objective, deviations = problem.objective, problem.load_deviations
+    if not objective.imbalance_weight:
+        return np.zeros(len(tables))
+    replicas = replicas_on_gpu(tables, problem.num_experts, problem.num_gpus)
+    share = expected_share(problem, replicas) / problem.topology.fair_share
+    cost: Floats = objective.imbalance_weight * ((problem.relative_load[0] @ share).max(axis=1) - 1)
+    if deviations is not None:
+        variance = (np.einsum("neg,ew->ngw", share, deviations[0]) ** 2).sum(axis=2)
+        cost += objective.load_spread_weight * np.sqrt(variance.mean(axis=1))
+    return cost
+
+
+def random_problem(rng: np.random.Generator, loads: bool) -> Problem:
+    """Return a problem of one layer whose traffic alone counts, or loads and their spread by sequences as well."""
     experts, topology, slots = SHAPES[rng.integers(len(SHAPES))]
     slots = max(slots, -(-(experts + 1) // Topology.parse(topology).num_gpus))
     count, top_k = int(rng.integers(6, 15)), int(rng.integers(1, experts + 1))
@@ -104,9 +123,12 @@ def random_problem(rng: np.random.Generator) -> Problem:
         dedup=str(rng.choice(["gpu", "node"])),  # type: ignore[arg-type]
         replica_policy=str(rng.choice(["fair", "same_gpu", "same_node"])),  # type: ignore[arg-type]
         ownership=str(rng.choice(["token", "sequence"])),  # type: ignore[arg-type]
-        imbalance_weight=0.0,
+        imbalance_weight=float(rng.choice([0.2, 2.0, 30.0])) if loads else 0.0,
+        load_spread_weight=float(rng.choice([0.5, 5.0, 60.0])) if loads else 0.0,
     )
-    return Problem(Profile.of(trace, workers=1), Topology.parse(topology), slots, objective=objective)
+    constraints = Constraints(load_groups="sequences") if loads else Constraints()
+    profile = Profile.of(trace, workers=1)
+    return Problem(profile, Topology.parse(topology), slots, objective=objective, constraints=constraints)
 
 
 def main() -> None:
@@ -114,12 +136,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--loads", action="store_true", help="with weights of imbalance and spread")
     asked = parser.parse_args()
     rng, above, begin = np.random.default_rng(asked.seed), 0, time.process_time()
     known: dict[tuple[int, int, int], Ints] = {}
     reached: list[float] = []
     for _ in range(asked.problems):
-        problem = random_problem(rng)
+        problem = random_problem(rng, asked.loads)
         key = (problem.num_experts, problem.num_gpus, problem.slots_per_gpu)
         if key not in known:
             known[key] = tables_of(*key)

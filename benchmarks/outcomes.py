@@ -150,9 +150,9 @@ def atom() -> list[Outcome]:
     wanted, experts, extra = 0.167, 384, 8
     note = "MI355X by its data sheet, dispatch in 16 bits"
 
-    def setting(exponent: float) -> Setting:
+    def setting(exponent: float, overlap: str = "none") -> Setting:
         trace = popular(experts, 6, exponent)
-        here = Setting.of("mi355x:1x8", "deepseek-v4-pro", trace, phase="prefill", tokens_per_gpu=8192)
+        here = Setting.of("mi355x:1x8", "deepseek-v4-pro", trace, phase="prefill", tokens_per_gpu=8192, overlap=overlap)
         return replace(here, time=bf16(here.time))
 
     def gain(exponent: float) -> float:
@@ -167,14 +167,17 @@ def atom() -> list[Outcome]:
     more = before / here.step(here.balanced(8 * extra)) - 1
     hot = before / here.step(around_hottest(plan, loads_of(here.known), extra), "same_gpu") - 1
     counts = expert_counts(here.sample, experts)
-    overlapped, _, _ = tensor_parallel(replace(here.time, overlap="two_batch"), counts)
+    both = setting(exponent, overlap="two_batch")
+    overlapped, _, _ = tensor_parallel(both.time, counts)
     plain, _, _ = tensor_parallel(here.time, counts)
     assert overlapped is not None
     assert plain is not None
     without = (
-        f"with two-batch overlap, as that run had; {100 * (before / plain - 1):+.0f} % without: overlap is all of it. "
-        "It is the most that overlap can hide, and there it hid less than it cost: with expert parallelism, the same "
-        "switch made that engine 12 % slower (6.48 to 5.71 requests/s)"
+        f"with two-batch overlap, as that run had; {100 * (before / plain - 1):+.0f} % without. What overlap hides is "
+        "fitted on SGLang's figures for H100. The same switch made that engine 12 % slower with expert parallelism "
+        f"(6.48 to 5.71 requests/s), where it would gain {100 * (before / both.step(both.contiguous()) - 1):.0f} % "
+        "here. By its data sheet, slices of an eighth of every expert take no longer than whole experts; by kernels of "
+        "other GPUs they would, and this row would have the other sign"
     )
     alike = "loads are the same in every pass and known here, so that replicas add only what balance leaves"
     rows = [
@@ -265,6 +268,7 @@ def deepspeed() -> list[Outcome]:
             mean = here.times(here.contiguous()).mean()
             found[backend, exponent] = float((mean.dispatch + mean.combine).sum())
             skew[exponent] = imbalance(here)
+    slow = {exponent: found["nccl_alltoall", exponent] / found["deepep_normal", exponent] for exponent in skew}
     deepep, nccl = (found[name, 1.0] / found[name, 0.4] - 1 for name in ("deepep_normal", "nccl_alltoall"))
     return [
         Outcome(
@@ -282,7 +286,10 @@ def deepspeed() -> list[Outcome]:
             predicted=f"{100 * nccl:+.1f} %",
             **judged(nccl, 0.152),
             note="a copy per expert over DeepEP's links; time follows the busiest rank here, hardly there: no table "
-            "has NCCL's all-to-all between nodes, nor under skew",
+            f"has NCCL's all-to-all between nodes, nor under skew. There it took 2.1 and 2.5 times as long as DeepEP, "
+            f"here {slow[0.4]:.1f} and {slow[1.0]:.1f} times. A rank that gets five times the mean of all layers would "
+            "need more than its port: the skews that are stated seem to be those of the worst layer, which says little "
+            "of the time of all",
         ),
     ]
 
@@ -297,7 +304,7 @@ def stall() -> list[Outcome]:
             published=".91 s",
             predicted=f"{seconds:.2f} s",
             **judged(seconds, 0.91),
-            note="1.2 ms per slot and layer, from another engine run (vLLM 28369), and the bytes over the links",
+            note="at 14.4 GB/s per GPU within an NVLink domain, from another run of that engine (vLLM 28369)",
         )
     ]
 
@@ -313,7 +320,8 @@ def slower() -> list[Outcome]:
             published="3.2 times slower",
             predicted=f"{longer:.1f} times slower",
             **judged(longer - 1, 3.167 - 1),
-            note="B200 for GPUs that are not named; each takes "
+            note="at 1.5 GB/s per GPU between nodes, from another run of that engine (vLLM 24116, taken as DeepSeek-V3 "
+            "with 9 slots); two nodes of B200 for GPUs that are not named; each takes "
             f"{stall_s(time, slots):.0f} s here and {(1466.50 - alone) / times:.0f} s there",
         )
     ]

@@ -25,8 +25,8 @@ from placement import Plan
 from placement.advice.judging import judge_gain
 from placement.advice.timing import PlanOnPasses
 from solvers import Limits, Study
-from solvers.solving import solve
-from solvers.timed.request import Timed
+from solvers.requests.served import Timed
+from solvers.solving.solving import solve
 from traces import Trace, load, save
 from traces.support.words import Phase
 from traces.synthetic import Synthetic, generate

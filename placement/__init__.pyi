@@ -19,7 +19,6 @@ from .problem.constraints import Pin as Pin
 from .problem.objective import Objective as Objective
 from .problem.objective import SettledObjective as SettledObjective
 from .problem.problem import Problem as Problem
-from .problem.survive import Survive as Survive
 from .replay.evaluate import evaluate as evaluate
 from .replay.evaluation import Evaluation as Evaluation
 from .replay.evaluation import HotLink as HotLink
@@ -28,6 +27,7 @@ from .replay.expected import expected_loads as expected_loads
 from .replay.passes import PassFigures as PassFigures
 from .survival.survival import Survival as Survival
 from .survival.survival import prove_survival as prove_survival
+from .survival.survive import Survive as Survive
 from .topology.links import PRESETS as PRESETS
 from .topology.links import Link as Link
 from .topology.load import load_topology as load_topology

@@ -1,7 +1,7 @@
 """Step 3 of 4: how to find a good plan, and how good it is.
 
 Names are imported when they are first used, as `__init__.pyi` lists them, so that a module which needs little, such as
-`solvers.request`, loads little.
+`solvers.requests.request`, loads little.
 """
 
 from moe_placement.distribution import require

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from placement import Objective, Plan, Topology
-from solvers.replays import replay_both
+from solvers.judging.replays import replay_both
 from solvers.searching.events import Event
 from solvers.study import Study
 from traces import Trace

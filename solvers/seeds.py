@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 from placement import Problem, Termination
 from solvers.fronts.points import Front
-from solvers.request import Request
+from solvers.plans import NoPlanError
+from solvers.requests.request import Request
 from solvers.searching.events import Event, Observer
-from solvers.searching.solution import NoPlanError, Solution
-from solvers.solving import solve
+from solvers.searching.solution import Solution
+from solvers.solving.solving import solve
 from traces import InputError
 from traces.support.parallel import map_executor
 

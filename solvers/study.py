@@ -11,20 +11,21 @@ from typing import Any
 from placement import Plan, Problem, Topology
 from placement.engines import engine_of
 from placement.replay.passes import refuse_long_passes
-from solvers.comparing import Comparison, judge
-from solvers.counted import refuse_token_options
 from solvers.fronts.front import front
 from solvers.fronts.points import Front
-from solvers.parts import Named, Parts, sends_home, travel_notes
-from solvers.registry import Solver, solver_from
-from solvers.replays import PartFigures, replay_both
-from solvers.request import FrontRequest, Request, asked_of, request_of
+from solvers.judging.comparing import Comparison, judge
+from solvers.judging.counted import refuse_token_options
+from solvers.judging.judge import Judge
+from solvers.judging.replays import PartFigures, replay_both
+from solvers.methods.registry import Solver, solver_from
+from solvers.plans import NoPlanError
+from solvers.requests.request import FrontRequest, Request, asked_of, request_of
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
-from solvers.searching.solution import NoPlanError, Solution
+from solvers.searching.solution import Solution
 from solvers.seeds import MakeExecutor, front_of_seeds, search_seeds
-from solvers.solving import solve
-from solvers.timed.judge import Judge
+from solvers.solving.solving import solve
+from solvers.sources.parts import Named, Parts, sends_home, travel_notes
 from solvers.timed.searching import judge_of, search_in_time
 from traces import InputError, LoadCounts, Trace
 from traces.support.content import ByContent
@@ -52,8 +53,7 @@ class Study(Shown, ByContent):
     notes : tuple of str
         What was inferred, dropped or selected on the way, as sentences.
     counts : mapping of str to LoadCounts
-        Of counts with several dumps over time: those behind the problem's profile, ``fit``, and those of the last
-        dumps, ``held_out``.
+        Of counts with several dumps over time: those fitted, ``fit``, and those of the last, ``held_out``.
     """
 
     request: Request

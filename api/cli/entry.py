@@ -156,7 +156,7 @@ def _explained(error: Exception, command: str | None) -> Exception:
 def _report(error: Exception, *, as_json: bool) -> int | None:
     """Report an error of the library and return the exit code; None for other errors, which are faults of ours."""
     # Looked up, not imported: when one of these was raised, its module is there, and importing it takes long.
-    traces, solving = sys.modules.get("traces.support.errors"), sys.modules.get("solvers.searching.solution")
+    traces, plans = sys.modules.get("traces.support.errors"), sys.modules.get("solvers.plans")
     if traces is not None and isinstance(error, traces.InputError):
         from api.cli.errors import told
 
@@ -165,7 +165,7 @@ def _report(error: Exception, *, as_json: bool) -> int | None:
         if as_json:
             print_json(error_document("bad_input", error.violations))
         return BAD_INPUT
-    if solving is not None and isinstance(error, solving.NoPlanError):
+    if plans is not None and isinstance(error, plans.NoPlanError):
         say(str(error), "no plan")
         if as_json:
             from dataclasses import asdict

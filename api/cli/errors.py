@@ -15,7 +15,7 @@ from solvers.grouping.request import GroupRequest
 from solvers.mixtures.request import MixtureRequest
 from solvers.policies.request import PolicyRequest
 from solvers.replanning.request import ReplanRequest
-from solvers.request import FrontRequest, Request
+from solvers.requests.request import FrontRequest, Request
 from solvers.residency.request import ResidencyRequest
 
 if TYPE_CHECKING:

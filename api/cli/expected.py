@@ -39,7 +39,7 @@ def tell_expected(
     """
     from api.cli.replaying import CHOICES
     from api.report.summary import expected_text
-    from solvers.counted import refuse_token_options
+    from solvers.judging.counted import refuse_token_options
 
     given = {f"/objective/{name}": asked.get("objective", name) for name in (*CHOICES, "decode_batch")}
     refuse_token_options(given | {"/pass_tokens": asked.get("pass_tokens")})

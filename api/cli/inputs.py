@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from api.cli.outputs import Checks
     from placement import Topology
     from solvers import Request
-    from solvers.source import Source
+    from solvers.sources.source import Source
     from traces import ModelLayout
 
 __all__ = ["Inputs", "plan_path", "read_inputs", "settle_time"]

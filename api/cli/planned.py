@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from solvers import Event, Request, Solution, Study
     from solvers.ahead import Ahead
     from solvers.seeds import MakeExecutor
-    from solvers.source import Source
+    from solvers.sources.source import Source
     from traces import ModelLayout
 
 __all__ = ["plan_and_tell"]

@@ -17,7 +17,7 @@ from traces.support.words import Beyond, Phase
 if TYPE_CHECKING:
     from placement import Topology
     from solvers.seeds import MakeExecutor
-    from solvers.source import Source
+    from solvers.sources.source import Source
     from traces import ModelLayout
 
 __all__ = [
@@ -129,7 +129,7 @@ def open_planned(trace: Path, reading: TraceReading, model: ModelLayout | None) 
     ------
     InputError
     """
-    from solvers.source import open_source
+    from solvers.sources.source import open_source
     from traces.profile.saved import is_profile
 
     if model is None or not is_profile(trace):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from api.cli.declared import Asked
     from api.client import Client
     from placement import Plan, SettledObjective, Topology
-    from solvers.counted import CountsFigures
-    from solvers.replays import PartFigures
+    from solvers.judging.counted import CountsFigures
+    from solvers.judging.replays import PartFigures
     from traces import LoadCounts, ModelLayout, Trace
     from traces.support.words import HoldOutBy
 
@@ -192,7 +192,7 @@ def _untold(path: Path, plan: Plan) -> tuple[str, ...]:
 
 
 def _here(tokens: Trace | LoadCounts, workers: int | None, pass_tokens: tuple[int, ...]) -> Replay:
-    from solvers.replays import replay_both
+    from solvers.judging.replays import replay_both
     from traces import Trace
 
     def replay(_: Path, plan: Plan, where: Topology, objective: SettledObjective) -> PartFigures:
@@ -216,7 +216,7 @@ def _there(service: Client, sent: dict[str, Any], told: list[str]) -> Replay:
 
 
 def _expected_here(counts: LoadCounts, part: str, engine: str | None) -> Expected:
-    from solvers.counted import counts_figures
+    from solvers.judging.counted import counts_figures
 
     def expected(_: Path, plan: Plan, where: Topology, policy: str | None) -> CountsFigures:
         return counts_figures(plan, counts, where, part, engine=engine, replica_policy=policy)
@@ -257,6 +257,6 @@ def _tokens(
     reading: TraceReading,
     model: ModelLayout | None,
 ) -> tuple[Trace | LoadCounts, tuple[str, ...]]:
-    from solvers.source import part_of
+    from solvers.sources.source import part_of
 
     return part_of(open_planned(path, reading, model), part, hold_out, path.name, by)

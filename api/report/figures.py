@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from placement import Evaluation, Problem, SettledObjective, Topology
-    from solvers.comparing import Comparison, Judged
+    from solvers.judging.comparing import Comparison, Judged
 
 __all__ = [
     "LOAD",

@@ -12,7 +12,7 @@ from api.report.timing import advice_section, page_of
 from api.report.verdict import PARTS, engine_note, headline, plan_row, side_note, verdict
 from placement import Problem
 from solvers import Advice, Solution
-from solvers.comparing import Comparison, Judged
+from solvers.judging.comparing import Comparison, Judged
 from solvers.study import Study
 from traces.support.atomic import atomic_write
 

@@ -10,9 +10,9 @@ from api.report.verdict import PARTS
 from placement import Problem
 from placement.cost.shares import expected_gpu_load
 from solvers import Solution
-from solvers.comparing import Judged
+from solvers.judging.comparing import Judged
+from solvers.judging.replays import PartFigures
 from solvers.plotting.svg import Floats, heat_map, line_chart
-from solvers.replays import PartFigures
 
 __all__ = ["layer_charts", "load_maps", "search_chart", "traffic_maps"]
 

@@ -23,9 +23,9 @@ from api.report.verdict import PARTS, engine_note, headline, plan_row, score_wor
 if TYPE_CHECKING:
     from placement import ExpectedLoads
     from solvers import Solution
-    from solvers.comparing import Comparison, Judged
-    from solvers.counted import DumpFigures
-    from solvers.replays import PartFigures
+    from solvers.judging.comparing import Comparison, Judged
+    from solvers.judging.counted import DumpFigures
+    from solvers.judging.replays import PartFigures
     from solvers.study import Study
 
 __all__ = [

@@ -9,7 +9,7 @@ from api.report.figures import LOAD, NOTICEABLE, Change, change_of, evaluations_
 if TYPE_CHECKING:
     from placement import Problem
     from solvers import Solution
-    from solvers.comparing import Comparison, Judged
+    from solvers.judging.comparing import Comparison, Judged
     from solvers.study import Study
 
 __all__ = [

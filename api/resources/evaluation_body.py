@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag
 from api.resources.schemas import Name, PlanFile, PlanId, Strict, TopologyField, TraceId, form
 from placement.problem.objective import Dedup, Execution, Ownership, ReplicaPolicy
 from placement.replay.passes import MAX_PASS_TOKENS, MAX_SIZES
-from solvers.source import Part
+from solvers.sources.source import Part
 from traces.support.words import HoldOutBy
 
 __all__ = ["EvaluationBody"]

@@ -10,7 +10,7 @@ from api.resources.schemas import FrontBody, PlanBody, TopologyFile
 from placement import Plan, Topology
 from placement.topology.file import topology_from_dict
 from solvers import solver_from
-from solvers.request import FrontRequest, Request
+from solvers.requests.request import FrontRequest, Request
 from traces import InputError, Violations
 from traces.model.presets import preset_names
 

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from api.resources.declared import body_model
 from placement.topology.file import MAX_NOTE, MAX_NOTES
 from placement.topology.links import MAX_GPUS
-from solvers.request import FrontRequest, Request
+from solvers.requests.request import FrontRequest, Request
 
 __all__ = [
     "FrontBody",

@@ -10,12 +10,16 @@ from placement.time.model import TimeModel
 
 __all__ = ["stall_s"]
 
-# What engines take per slot beside moving its bytes: launching sends and receives tensor by tensor, copies into buffers
-# and back. vllm-project/vllm#28369: DeepSeek-V2-Lite on 8 H100, 26 layers of 8 slots, 260 ms of which 10 plan.
-MS_PER_SLOT: Final = 1.2
+# Gigabytes per second and GPU at which engines move experts, tensor by tensor through buffers and in step with the
+# host: within an NVLink domain (vllm-project/vllm#28369: DeepSeek-V2-Lite on 8 H100, 26 layers of 8 slots in 250 ms
+# besides planning), and between nodes (vllm-project/vllm#24116: 15 s with EP32, taken as DeepSeek-V3 in 8 bits with 9
+# slots; sgl-project/sglang#6739: 1.8 s, taken as for as much).
+INSIDE_GB_S: Final = 14.4
+BETWEEN_GB_S: Final = {"sglang": 12.8}
+SLOWEST_GB_S: Final = 1.53  # vLLM's, and of engines that nobody has published of
 
 
-def stall_s(time: TimeModel, slots: int, moved: float = 1.0) -> float:
+def stall_s(time: TimeModel, slots: int, moved: float = 1.0, engine: str | None = None) -> float:
     """Return the seconds that a synchronous rearrangement takes.
 
     Parameters
@@ -25,10 +29,13 @@ def stall_s(time: TimeModel, slots: int, moved: float = 1.0) -> float:
         Of a GPU and layer.
     moved : float
         Share of the slots that get another expert.
+    engine : str, optional
+        That moves them.
     """
     machine = time.machine
-    inside = min(gpu.nvlink_gb_s for gpu in machine.gpus)
-    slowest = inside if machine.num_nodes == 1 else float(machine.network_gb_s.min())
-    layers = len(time.model.layout.moe_layers)
-    moving: float = weights_gb(time, slots) * moved / (OF_DATA_SHEET * slowest)
-    return layers * slots * moved * MS_PER_SLOT / 1e3 + moving
+    if machine.num_nodes == 1:
+        rate, link = INSIDE_GB_S, min(gpu.nvlink_gb_s for gpu in machine.gpus)
+    else:
+        rate, link = BETWEEN_GB_S.get(engine or "", SLOWEST_GB_S), float(machine.network_gb_s.min())
+    found: float = weights_gb(time, slots) * moved / min(rate, OF_DATA_SHEET * link)
+    return found

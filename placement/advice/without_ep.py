@@ -12,6 +12,7 @@ from placement.advice.sample import PassSample
 from placement.advice.timing import PassTimes, mean_step_ms
 from placement.time.collectives import OF_DATA_SHEET, VECTOR_BYTES, everywhere_ms, inside_ms, slowest
 from placement.time.model import TimeModel
+from placement.time.overlap import of_halves
 
 __all__ = [
     "FOR_EXPERTS",
@@ -84,8 +85,12 @@ def all_gather(time: TimeModel, times: PassTimes) -> tuple[float, str]:
     """Return the step with an all-gather and a reduce-scatter of all tokens in place of the all-to-all."""
     gpus = time.machine.num_gpus
     gb = time.pass_tokens * time.model.shape.hidden_size * VECTOR_BYTES / 1e9
-    gather, measured = everywhere_ms(time.machine, "nccl_all_gather", gb)
-    scatter, _ = everywhere_ms(time.machine, "nccl_reduce_scatter", gb)
+
+    def collective(name: str) -> float:
+        return float(of_halves(time.overlap, lambda part: everywhere_ms(time.machine, name, part * gb)[0]))
+
+    gather, scatter = collective("nccl_all_gather"), collective("nccl_reduce_scatter")
+    measured = everywhere_ms(time.machine, "nccl_all_gather", gb)[1]
     flat = np.ones_like(times.experts)
     step = mean_step_ms(time, replace(times, dispatch=gather * flat, combine=scatter * flat))
     source = "NCCL as measured" if measured else "70 % of the links' data sheet"
@@ -111,8 +116,12 @@ def tensor_parallel(time: TimeModel, counts: Floats) -> tuple[float | None, floa
         return None, gb, f"{what}: {gb:.0f} GB of experts per GPU don't fit."
     tokens = size * time.tokens_per_gpu
     volume = tokens * time.model.shape.hidden_size * VECTOR_BYTES / 1e9
-    gather, measured = inside_ms(time.machine, "nccl_all_gather", volume, size)
-    scatter, _ = inside_ms(time.machine, "nccl_reduce_scatter", volume, size)
+
+    def collective(name: str) -> float:
+        return float(of_halves(time.overlap, lambda part: inside_ms(time.machine, name, part * volume, size)[0]))
+
+    gather, scatter = collective("nccl_all_gather"), collective("nccl_reduce_scatter")
+    measured = inside_ms(time.machine, "nccl_all_gather", volume, size)[1]
     share = counts * (size / time.machine.num_gpus)
     if size == 1:
         gather = scatter = 0.0
@@ -127,7 +136,8 @@ def data_parallel(time: TimeModel, counts: Floats) -> tuple[float | None, float,
     gb = weights_gb(time, experts)
     if not fits(time, gb):
         return None, gb, f"Every expert on every GPU: {gb:.0f} GB don't fit."
-    step = _alone(time, counts / time.machine.num_gpus, time.tokens_per_gpu, 0.0, 0.0, 1)
+    whole = replace(time, overlap="none")  # nothing to overlap with
+    step = _alone(whole, counts / time.machine.num_gpus, time.tokens_per_gpu, 0.0, 0.0, 1)
     return step, gb, "Every expert on every GPU: nothing travels, every GPU reads the experts that its tokens choose."
 
 
@@ -146,12 +156,13 @@ def pulled_weights(time: TimeModel, counts: Floats) -> tuple[float | None, float
         return None, gb, "There is no other GPU in the node to pull weights from."
     if not fits(time, gb):
         return None, gb, f"A copy of all experts in every node, and two layers' at a time: {gb:.0f} GB don't fit."
+    time = replace(time, overlap="none")  # weights travel beside the whole batch
     own = counts / time.machine.num_gpus
     experts_ms = _experts(time, own, time.tokens_per_gpu, 1)
     used = (1 - np.exp(-own)).sum(axis=-1) * (1 - 1 / size)  # experts that a rank's tokens choose, and it does not hold
     pull = used * weights_gb(time, 1, 1) * 1e3 / (OF_DATA_SHEET * slowest(time.machine).nvlink_gb_s)
     longer = np.maximum(experts_ms + time.rest_ms, pull) - time.rest_ms
-    step = mean_step_ms(replace(time, overlap="none"), _alike(time, longer, 0.0, 0.0))
+    step = mean_step_ms(time, _alike(time, longer, 0.0, 0.0))
     bound = "the links" if float(pull.mean()) > float((experts_ms + time.rest_ms).mean()) else "computing"
     detail = f"Tokens stay, weights are pulled within a node of {size} a layer ahead; bound by {bound}."
     return step, gb, detail
@@ -178,6 +189,10 @@ def _alike(time: TimeModel, experts: Floats, gather: float, scatter: float) -> P
 
 def _experts(time: TimeModel, counts: Floats, rows: int, size: int) -> Floats:
     """Return the time of the experts of a rank that has them all, or a part of each, (P, L)."""
+    return of_halves(time.overlap, lambda part: _whole(time, part * counts, part * rows, size))
+
+
+def _whole(time: TimeModel, counts: Floats, rows: float, size: int) -> Floats:
     kernel = max(time.kernels, key=lambda kernel: float(kernel.rank_ms(np.array([64]), 64, time.model.shape)))
     rounded = np.rint(counts).astype(np.int64)
     # A rank has whole tokens only: of rare experts, as many have one as the counts add up to.

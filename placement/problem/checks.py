@@ -13,7 +13,7 @@ from placement.problem.constraints import Constraints, LoadGroups
 from placement.problem.load_model import LoadModel
 from placement.problem.objective import Objective
 from placement.problem.sizes import Sizes
-from placement.survival.checks import check_survive
+from placement.problem.survival_checks import check_survive
 from traces import Profile, Violations
 from traces.support.shown import runs
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Lt, Unit, doc
 
-from placement.problem.survive import Survive
+from placement.survival.survive import Survive
 from traces.support.errors import InputError
 
 __all__ = ["Constraints", "Group", "LayerCap", "LoadGroups", "Pin"]

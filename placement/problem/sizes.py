@@ -11,31 +11,10 @@ import numpy.typing as npt
 from placement.problem.constraints import Constraints, Group, Pin
 from placement.survival.domains import failure_domains
 from placement.survival.least import least_lost
+from placement.survival.rule import SurvivalRule
 from placement.topology.topology import Topology
 
-__all__ = ["Sizes", "SurvivalRule"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SurvivalRule:
-    """What a map keeps in every layer: whatever `failures` domains fail, at most `lost` experts have no live copy.
-
-    Attributes
-    ----------
-    domain : (G,) int64
-        Failure domain of each GPU.
-    room : (D,) int64
-        Slots of each domain.
-    failures : int
-        k.
-    lost : int
-        0, or more with a single failure.
-    """
-
-    domain: npt.NDArray[np.int64]
-    room: npt.NDArray[np.int64]
-    failures: int
-    lost: int
+__all__ = ["Sizes"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

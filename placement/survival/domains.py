@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from placement.problem.survive import FailureUnit
+from placement.survival.survive import FailureUnit
 from placement.topology.topology import Topology
 
 __all__ = ["domain_name", "failure_domains"]

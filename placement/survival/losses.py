@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from placement.problem.sizes import SurvivalRule
+from placement.survival.rule import SurvivalRule
 
 __all__ = ["in_domains", "lost_by_layer"]
 

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.plan.plan import Plan
-from placement.problem.survive import Survive
 from placement.survival.domains import domain_name, failure_domains
 from placement.survival.least import all_survive, least_lost, slots_needed
 from placement.survival.losses import in_domains
+from placement.survival.survive import Survive
 from placement.topology.topology import Topology
 from traces import InputError
 from traces.support.content import ByContent

@@ -17,8 +17,10 @@ from placement.time.exchange import HIERARCHICAL, ONE_PER_EXPERT, Exchange, Way,
 from placement.time.experts import ExpertKernel
 from placement.time.fair import relative_speed
 from placement.time.machine import Machine
+from placement.time.overlap import Overlap, in_halves, of_halves, overlapped_ms
 from placement.time.passes import PassLoad
-from placement.time.rest import REST_ERROR, rest_ms
+from placement.time.rest import REST_ERROR
+from placement.time.rest import rest_ms as rest_of
 from placement.time.tiers import tiers_ms
 from placement.topology.topology import Topology
 from traces import InputError
@@ -30,7 +32,6 @@ from traces.support.words import Phase
 __all__ = ["LayerTimes", "Overlap", "TimeModel"]
 
 Floats = npt.NDArray[np.float64]
-Overlap = Literal["none", "two_batch"]
 BACKENDS = {"prefill": "deepep_normal", "decode": "deepep_low_latency"}
 
 
@@ -77,8 +78,7 @@ class TimeModel:
     backend : str
         Of the all-to-all.
     overlap : {"none", "two_batch"}
-        ``two_batch``: one half of a batch travels while the other computes, so that the longer of both is left. An
-        upper bound of what overlap hides: halves fill kernels less.
+        ``two_batch``: one half of a batch travels while the other computes; see `placement.time.overlap`.
     rest_ms : float
         Milliseconds per layer beside the experts and their exchange.
     dense_layers : int
@@ -174,7 +174,11 @@ class TimeModel:
         across = inside
         if where.num_nodes > 1 and not any(curve.nodes > 1 for curve in inside.curves):
             across = link_exchange(min(gpus, key=lambda gpu: gpu.network_gb_s))
-        estimated = max(rest_ms_of(gpu.name, what, tokens, phase) for gpu in gpus) if rest_ms is None else rest_ms
+
+        def rest(part: float) -> float:
+            return max(rest_of(gpu, what.shape, part * tokens, phase) for gpu in gpus)
+
+        estimated = float(of_halves(overlap, rest)) if rest_ms is None else rest_ms
         return cls(
             machine=where,
             model=what,
@@ -237,7 +241,15 @@ class TimeModel:
 
     def exchange_ms(self, load: PassLoad, way: Way) -> Floats:
         """Return the time of one direction of each layer, (L,) milliseconds; see `placement.time.tiers`."""
-        return tiers_ms(self.machine, self.inside, self.across, load, way, self.model.shape)
+
+        def tiers(part: PassLoad) -> Floats:
+            return tiers_ms(self.machine, self.inside, self.across, part, way, self.model.shape)
+
+        return in_halves(self.overlap, tiers, load)
+
+    def experts_ms(self, load: PassLoad) -> Floats:
+        """Return the time of the slowest rank's experts, (L,) milliseconds."""
+        return in_halves(self.overlap, lambda part: self.rank_ms(part).max(axis=1), load)
 
     def layer_times(self, load: PassLoad, execution: Execution = "dispatch") -> LayerTimes:
         """Return the times of a pass.
@@ -245,7 +257,7 @@ class TimeModel:
         Tokens that travel from layer to layer (``context_coherent``) move once per layer, in 16 bits, and never home;
         before the first layer every rank gets the new tokens of all others.
         """
-        experts = self.rank_ms(load).max(axis=1)
+        experts = self.experts_ms(load)
         if execution == "dispatch":
             there, back = self.exchange_ms(load, "dispatch"), self.exchange_ms(load, "combine")
             return LayerTimes(dispatch=there, experts=experts, combine=back, rest=self.rest_ms)
@@ -268,7 +280,7 @@ class TimeModel:
         """Return the time of a whole pass: its MoE layers, less what overlaps, and the layers without experts."""
         exchange = times.dispatch + times.combine
         compute = times.experts + times.rest
-        layers = np.maximum(exchange, compute) if self.overlap == "two_batch" else exchange + compute
+        layers = overlapped_ms(exchange, compute) if self.overlap == "two_batch" else exchange + compute
         return float(layers.sum() + self.dense_layers * times.rest + times.gather)
 
     def error_fraction(self, times: LayerTimes) -> float:
@@ -283,10 +295,3 @@ class TimeModel:
         )
         whole = sum(time for time, _ in parts)
         return sum(time * error for time, error in parts) / whole if whole else 0.0
-
-
-def rest_ms_of(gpu: str, model: Model, tokens: int, phase: Phase) -> float:
-    """Return the roofline of what a layer does beside its experts, on a GPU by name."""
-    from placement.time.gpus import GPUS
-
-    return rest_ms(GPUS[gpu], model.shape, tokens, phase)

@@ -11,14 +11,14 @@ REST_ERROR = 0.3  # of a roofline that does not know the length of the context
 LAUNCH_MS = {"prefill": 0.1, "decode": 0.02}
 
 
-def rest_ms(gpu: Gpu, shape: ModelShape, tokens: int, phase: str) -> float:
+def rest_ms(gpu: Gpu, shape: ModelShape, tokens: float, phase: str) -> float:
     """Return milliseconds per layer.
 
     Parameters
     ----------
     gpu : Gpu
     shape : ModelShape
-    tokens : int
+    tokens : float
         Of one rank in a pass.
     phase : {"prefill", "decode"}
     """

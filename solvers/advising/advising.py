@@ -13,10 +13,10 @@ from solvers.advising.candidates import best_plan
 from solvers.advising.judged import Change, advice_of
 from solvers.advising.others import Setting, alternatives
 from solvers.advising.request import AdviceRequest
-from solvers.parts import Named
-from solvers.source import open_source
+from solvers.judging.judge import FITTED, Judge
+from solvers.sources.parts import Named
+from solvers.sources.source import open_source
 from solvers.study import Study
-from solvers.timed.judge import FITTED, Judge
 from traces import InputError, LoadCounts, Profile, Trace
 from traces.phases import has_phase, phase_or_all
 from traces.support.kinds import check_names, checked
@@ -144,7 +144,7 @@ def advise_phase(
             step_ms_after=change.gain.step_ms_after,
         )
         rows = alternatives(setting, _separate_phases(setting, trace, phase, request, workers), tell)
-    return advice_of(change, rows, (*time.notes, *phase_note)), held
+    return advice_of(change, rows, (*time.notes, *phase_note), study.problem.engine), held
 
 
 def _separate_phases(

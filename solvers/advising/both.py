@@ -14,8 +14,8 @@ from placement.time import TimeModel
 from solvers.advising.advice import Advice, TwoPhases
 from solvers.advising.advising import advise_phase, request_of_advice, tokens_of
 from solvers.advising.request import AdviceRequest
-from solvers.parts import Named
-from solvers.timed.judge import Judge
+from solvers.judging.judge import Judge
+from solvers.sources.parts import Named
 from traces.support.kinds import checked
 from traces.support.words import Phase
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from placement import Plan, Problem
-from solvers.registry import solver_from
+from solvers.judging.judge import QUICK, QUICK_WORK, Judge
+from solvers.methods.registry import solver_from
+from solvers.plans import NoPlanError
 from solvers.searching.limits import Limits
-from solvers.searching.solution import NoPlanError
-from solvers.solving import solve
-from solvers.timed.judge import QUICK, QUICK_WORK, Judge
+from solvers.solving.solving import solve
 from solvers.timed.weights import in_milliseconds
 
 __all__ = ["best_plan"]

@@ -12,7 +12,7 @@ from placement.advice.without_ep import FOR_EXPERTS, Alternative, fits, weights_
 from placement.time import TimeModel
 from solvers.advising.advice import Advice
 from solvers.advising.reasons import reasons_of
-from solvers.timed.judge import Judge
+from solvers.judging.judge import Judge
 from traces import Trace
 
 __all__ = ["Change", "advice_of"]
@@ -55,7 +55,9 @@ class Change:
         return cls(running=running, found=found, method=method, trace=trace, held=held, held_out=held_out, gain=gain)
 
 
-def advice_of(change: Change, alternatives: tuple[Alternative, ...], notes: tuple[str, ...]) -> Advice:
+def advice_of(
+    change: Change, alternatives: tuple[Alternative, ...], notes: tuple[str, ...], engine: str | None
+) -> Advice:
     """Return the advice that follows from a change.
 
     Parameters
@@ -64,6 +66,8 @@ def advice_of(change: Change, alternatives: tuple[Alternative, ...], notes: tupl
     alternatives : tuple of Alternative
     notes : tuple of str
         What was assumed.
+    engine : str or None
+        That would move the experts.
     """
     gain, time, sample, found = change.gain, change.held.time, change.held.sample, change.found
     choices = len(sample.tokens) * change.trace.top_k / change.trace.num_experts
@@ -86,7 +90,7 @@ def advice_of(change: Change, alternatives: tuple[Alternative, ...], notes: tupl
             choices,
             notes,
             held_out=change.held_out,
-            stall=stall_s(time, found.slots_per_gpu, moved),
+            stall=stall_s(time, found.slots_per_gpu, moved, engine),
         ),
         alternatives=alternatives,
         phase=time.phase,

@@ -22,10 +22,10 @@ from placement.engines import engine_of
 from placement.problem.objective import SettledObjective
 from placement.time import Machine
 from solvers.advising.wider import around_hottest, with_hottest, with_replicas
+from solvers.judging.judge import QUICK, QUICK_WORK, Judge
+from solvers.plans import NoPlanError
 from solvers.searching.limits import Limits
-from solvers.searching.solution import NoPlanError
-from solvers.solving import solve
-from solvers.timed.judge import QUICK, QUICK_WORK, Judge
+from solvers.solving.solving import solve
 from traces import InputError
 
 __all__ = ["Setting", "alternatives"]

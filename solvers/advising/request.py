@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt, Unit, doc
 
-from solvers.fields import MAX_SLOTS, MAX_TOKENS, HoldOutOf, RedundantExperts, check_plan, settle_engine
-from solvers.request import Request
+from solvers.requests.fields import MAX_SLOTS, MAX_TOKENS, HoldOutOf, RedundantExperts, check_plan, settle_engine
+from solvers.requests.request import Request
+from solvers.requests.served import Served
 from solvers.searching.limits import Limits
-from solvers.timed.request import Served
 from traces.support.declared import check_declared
 from traces.support.errors import Violations
 from traces.support.words import Phase

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from placement import Problem, Termination
 from solvers.arrange.groups import conform_with_groups
 from solvers.arrange.kernels import separate_layer
+from solvers.plans import NoPlanError
 from solvers.searching.search import Search
-from solvers.searching.solution import NoPlanError
 
 __all__ = ["conform", "pack", "separate_replicas"]
 

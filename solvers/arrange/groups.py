@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem, Termination
+from solvers.plans import NoPlanError
 from solvers.searching.cp_sat import run_cp_sat
 from solvers.searching.search import Search
-from solvers.searching.solution import NoPlanError
 
 __all__ = ["conform_with_groups"]
 

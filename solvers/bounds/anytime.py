@@ -9,9 +9,10 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from placement import Problem
-from placement.cost.bounds import load_floor
+from placement.cost.bounds import load_floor, lower_bound
 from solvers.bounds.assignments import least_assignment_traffic
 from solvers.bounds.layer_windows import ChainBound
+from solvers.bounds.load_spread import SpreadBound
 from solvers.bounds.message_parts import DispatchBound
 from solvers.bounds.threads import single_threaded
 from solvers.searching.search import Search
@@ -20,6 +21,8 @@ from solvers.searching.threads import run_together
 __all__ = ["raise_bound"]
 
 Item = TypeVar("Item")
+# Of the time, and of the work: a layer's spread is done after a few steps, its traffic goes on rising.
+SPREAD_SHARE = 0.25
 # Steps between two safe bounds, times entries of the matrix: 20 steps of 256 rows. Chosen by trial.
 CHUNK_ENTRIES = 1_300_000
 SETTLED = 80  # steps before a small gain ends a relaxation: triangles come in after 40
@@ -68,6 +71,9 @@ class Parts(Protocol[Item]):
     def is_quick(self, item: Item) -> bool:
         """Whether a few steps in the first round are worth their time; else the bound before any stands there."""
 
+    def least_chunk(self, item: Item) -> int:
+        """Return the steps between two bounds, at least: more than a few where a bound takes long."""
+
     def kept_bytes(self, item: Item) -> int:
         """Return what a part takes while it waits for a second round."""
 
@@ -81,15 +87,15 @@ class Parts(Protocol[Item]):
         """Take the bound of a part."""
 
     def total(self) -> float:
-        """Return the bound of the traffic term, from what was found so far."""
+        """Return the bound of the terms, from what was found so far."""
 
 
 def raise_bound(problem: Problem, search: Search) -> None:
     """Report better and better lower bounds to `search` until nothing is gained or it is done.
 
-    Every reported value is safe, so it may be stopped at any moment. Windows of layers are relaxed one after the other,
-    longer ones in later passes; each gets an equal part of what is left of the pass, and leaves what it doesn't need to
-    the others.
+    Every reported value is safe, so it may be stopped at any moment. The spread comes first, then traffic: windows
+    of layers are relaxed one after the other, longer ones in later passes; each gets an equal part of what is left of
+    the pass, and leaves what it doesn't need to the others.
 
     Parameters
     ----------
@@ -99,18 +105,41 @@ def raise_bound(problem: Problem, search: Search) -> None:
         Its time is dealt out to the relaxations; under a work limit, its work, and the same work gives the same bound
         on any number of workers.
     """
-    if problem.num_gpus == 1 or not problem.objective.traffic_weight or search.done:
+    if problem.num_gpus == 1 or search.done:
         return
-    objective = problem.objective
+    spread, floor = SpreadBound(problem), load_floor(problem)
     with single_threaded():
-        if objective.execution == "context_coherent":
-            affinity = problem.profile.affinity
-            if affinity is not None and affinity.any():
-                _Passes(problem, search, ChainBound(problem)).run()
-        elif objective.dedup == "none":
-            search.bound(load_floor(problem) + objective.traffic_weight * least_assignment_traffic(problem, search))
-        else:
-            _Passes(problem, search, DispatchBound(problem)).run()
+        traffic = _traffic_parts(problem)
+        if traffic is None:
+            floor = _without_parts(problem, search)
+        if spread.passes():
+            share = 1.0 if traffic is None else SPREAD_SHARE
+            beside = floor if traffic is None else floor + traffic.total()
+            _Passes(search.part(share, 0), spread, beside).run()
+            search, floor = search.part(1.0, 1, work_share=1 - share), floor + spread.total()
+        if isinstance(traffic, ChainBound):
+            _Passes(search, traffic, floor).run()
+        elif traffic is not None:
+            _Passes(search, traffic, floor).run()
+
+
+def _traffic_parts(problem: Problem) -> ChainBound | DispatchBound | None:
+    """Return the bound of traffic that relaxations raise, if there is one."""
+    objective, affinity = problem.objective, problem.profile.affinity
+    if not objective.traffic_weight:
+        return None
+    if objective.execution == "context_coherent":
+        return ChainBound(problem) if affinity is not None and affinity.any() else None
+    return None if objective.dedup == "none" else DispatchBound(problem)
+
+
+def _without_parts(problem: Problem, search: Search) -> float:
+    """Report and return a bound that no relaxation raises."""
+    objective, least = problem.objective, lower_bound(problem)
+    if objective.traffic_weight and objective.execution == "dispatch" and objective.dedup == "none":
+        least = load_floor(problem) + objective.traffic_weight * least_assignment_traffic(problem, search)
+    search.bound(least)
+    return least
 
 
 class _Passes(Generic[Item]):
@@ -119,9 +148,8 @@ class _Passes(Generic[Item]):
     The first pass goes over its items twice: a few steps for each give most of the gain, and a bound that stands soon.
     """
 
-    def __init__(self, problem: Problem, search: Search, bound: Parts[Item]) -> None:
-        self.search, self.bound = search, bound
-        self.floor = load_floor(problem)
+    def __init__(self, search: Search, bound: Parts[Item], floor: float) -> None:
+        self.search, self.bound, self.floor = search, bound, floor
         self.spent = 0
         self.lock = threading.Lock()
         self.begun: dict[Item, Improvable | None] = {}
@@ -184,7 +212,8 @@ class _Passes(Generic[Item]):
             return spent
         seen = [relaxation.value]
         self.bound.found(item, seen[0])
-        chunk = int(np.clip(CHUNK_ENTRIES // entries, 8, 20))
+        least = self.bound.least_chunk(item)
+        chunk = int(np.clip(CHUNK_ENTRIES // entries, least, max(20, least)))
         if most_steps == QUICK_STEPS and self.bound.is_quick(item):
             most_steps = chunk
         back = -(-self.bound.patience // chunk)  # chunks

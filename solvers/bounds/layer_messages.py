@@ -71,8 +71,10 @@ class LayerMessages(Game):
         nearest: bool = False,
         node_of_block: npt.NDArray[np.integer[Any]] | None = None,
     ) -> None:
-        # One type each, for which the loop is compiled once.
-        self._ids, self._homes = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(homes, np.int64)
+        # Home by home, so that what a home's tokens count stays in the cache. One type each, for which the loop is
+        # compiled once.
+        order = np.argsort(homes, kind="stable")
+        self._ids, self._homes = ids[order].astype(np.int32), homes[order].astype(np.int64)
         self._experts, self._level, self._spare = num_experts, level, spare
         self._nearest, self._taken = nearest, np.zeros(num_experts, np.int64)
         self._draws: Draws | None = None
@@ -80,13 +82,14 @@ class LayerMessages(Game):
             self._draws = Draws(
                 self._ids,
                 self._homes,
-                drawn,
+                drawn[order],
                 level.blocks,
                 level.room,
                 told_apart=self._homes_apart,
                 node_of_block=node_of_block,
             )
-        self._above_even = np.full((num_experts, MOST_DRAWN + 1, 2), np.inf)
+        # Until draws are counted, tokens choose as if they were even.
+        self._above_even = np.full((num_experts, MOST_DRAWN + 1, 2), np.inf if self._draws is None else 0.0)
         self._at_home = np.full((num_experts, level.blocks), 1 / level.blocks)
         places = self.places_for(level)
         super().__init__(self._choose(np.zeros((places, places))), places, level.blocks, rows)

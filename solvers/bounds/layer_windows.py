@@ -99,6 +99,10 @@ class ChainBound:
         """Whether a few steps pay early: always, as they bring most of the gain."""
         return True
 
+    def least_chunk(self, window: Window) -> int:
+        """Return the steps between two bounds, at least."""
+        return 8
+
     def kept_bytes(self, window: Window) -> int:
         """Return what a relaxation takes while it waits: its matrices."""
         return 32 * self.size(window) ** 2

@@ -8,7 +8,34 @@ from placement import Problem
 from placement.cost.bounds import Level
 from solvers.bounds.relaxation import LoadRows
 
-__all__ = ["load_rows", "spare_in_layer"]
+__all__ = ["load_rows", "spare_in_layer", "spread_counts", "spread_price_share"]
+
+# Of the prices of imbalance and excess, where rows of loads take the rest: more than enough, by a factor of two, for
+# even loads to be what costs least at the default weights (docs/decisions/0031-spread.md).
+SPREAD_PRICE_SHARE = 0.2
+
+
+def spread_counts(problem: Problem) -> bool:
+    """Whether the spread has a bound of its own: it has a weight, and GPUs are equally fast.
+
+    Uneven fair shares would need a matrix per kind of GPU. And it must be more than what is tolerated, even if loads
+    of experts varied each by itself.
+    """
+    fair, deviations = problem.topology.fair_share, problem.load_deviations
+    if deviations is None or not problem.spread_weight or fair.max() != fair.min():
+        return False
+    alone = np.sqrt(problem.num_gpus * (deviations**2).sum(axis=(1, 2)))
+    return float(alone.mean()) > problem.spread_tolerance
+
+
+def spread_price_share(problem: Problem) -> float:
+    """Return the share of the prices of imbalance and excess that the bound of the spread has; the rows' is the rest.
+
+    Without `load_rows`, that is all.
+    """
+    if not spread_counts(problem):
+        return 0.0
+    return 1.0 if spare_in_layer(problem) else SPREAD_PRICE_SHARE
 
 
 def spare_in_layer(problem: Problem) -> int:
@@ -32,7 +59,8 @@ def load_rows(problem: Problem, layers: range, level: Level, share: float) -> Lo
     that is, to what the excess has above F, and ``F - (z - cap)``, which is `counted`.
 
     The weight of the largest load is a price as well, of an excess above the least largest load, which the load terms'
-    bound has already, or above the cap, where that is higher. It is paid once per layer, not by each block.
+    bound has already, or above the cap, where that is higher. It is paid once per layer, not by each block. The bound
+    of the spread has a part of both prices.
 
     Parameters
     ----------
@@ -60,6 +88,6 @@ def load_rows(problem: Problem, layers: range, level: Level, share: float) -> Lo
     # Where excess costs nothing: nothing is above the load of all experts together.
     reached = np.where(capped | (top > 0), reached, 1 / level.fair)
     counted = np.maximum(0.0, problem.least_load_excess[span] - (reached - cap)) * capped
-    unit = problem.num_layers * share
+    unit = problem.num_layers * share / (1 - spread_price_share(problem))
     price = np.where(capped, objective.load_excess_weight, 0.0)
     return LoadRows(load=load, cap=reached, price=price / unit, top_price=top / unit, counted=counted)

@@ -26,6 +26,8 @@ MOST_STEPS = 600  # as many as the longest windows of a chain get; most parts se
 # by trial.
 PAIRS_PER_ENTRY = 12
 MOST_NODES = 2  # of four, each has too few tokens: less is proven than without their draws; chosen by trial
+# Steps of 58 x 256 after which a layer's bound first is far above the instant one (docs/decisions/0031-spread.md).
+DRAWN_CHUNK = 24
 SMALL = 128  # rows of a matrix whose steps take a millisecond
 
 
@@ -102,10 +104,17 @@ class DispatchBound:
     def _by_home(self, part: LayerPart) -> bool:
         return bool(self._spare) and self.levels[part.level].blocks == 2
 
+    def least_chunk(self, part: LayerPart) -> int:
+        """Return the steps between two bounds, at least: draws take as long to count as some steps."""
+        return DRAWN_CHUNK if self._counts_draws(part) else 8
+
+    def _counts_draws(self, part: LayerPart) -> bool:
+        return bool(self._spare) and not self._by_home(part) and _is_drawn(self.problem, self.levels[part.level])
+
     def kept_bytes(self, part: LayerPart) -> int:
         """Return what a part takes while it waits: matrices, and what each pair of a token's experts counts."""
         tokens, _, top_k = self._ids.shape
-        drawn = bool(self._spare) and not self._by_home(part) and _is_drawn(self.problem, self.levels[part.level])
+        drawn = self._counts_draws(part)
         matrices = 64 if self._by_home(part) else 32
         return matrices * self.size(part) ** 2 + (8 * tokens * top_k * (top_k - 1) // 2 if drawn else 0)
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from placement import Plan, Topology
 from placement.plan.plan import replicas_on_gpu
-from placement.problem.sizes import SurvivalRule
 from placement.survival.remaining import remaining_topology
-from solvers.arrange.survival.kernels import restore_layer
-from solvers.arrange.survival.rule import alive_of
+from placement.survival.rule import SurvivalRule
+from solvers.survival.kernels import restore_layer
+from solvers.survival.rule import alive_of
 
 __all__ = ["Degraded", "Reload", "degraded", "largest_load"]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Unit, doc
 
-from placement.problem.survive import Survive
+from placement.survival.survive import Survive
 from traces.support.declared import check_declared
 from traces.support.errors import Violations
 

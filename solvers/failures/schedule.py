@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Plan, Topology
-from placement.problem.survive import FailureUnit
 from placement.survival.domains import domain_name, failure_domains
+from placement.survival.survive import FailureUnit
 from solvers.failures.degraded import degraded
 from traces import Violations
 

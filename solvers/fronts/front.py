@@ -26,11 +26,11 @@ from solvers.fronts.search import FrontSearch
 from solvers.fronts.sizes import check_sizes, sizes_of
 from solvers.fronts.survival import by_survival, check_survival
 from solvers.methods.eplb.solver import Eplb
-from solvers.registry import Solver, solver_from
+from solvers.methods.registry import Solver, solver_from
+from solvers.plans import NoPlanError
 from solvers.searching.events import Observer
 from solvers.searching.limits import Limits
-from solvers.searching.solution import NoPlanError
-from solvers.solving import DEFAULT_LIMITS
+from solvers.solving.solving import DEFAULT_LIMITS
 from traces import Violations
 from traces.support.kinds import checked
 

@@ -8,7 +8,7 @@ from typing import Any
 from placement import Evaluation, Problem
 from solvers.fronts.pareto import cheapest_within
 from solvers.fronts.points import Front, FrontPoint
-from solvers.replays import replay_as_planned
+from solvers.judging.replays import replay_as_planned
 from traces import Trace
 
 __all__ = ["POINT_FIGURES", "cost_name", "front_document", "judge_front", "pick"]

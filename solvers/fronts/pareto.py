@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Termination
-from solvers.searching.solution import NoPlanError
+from solvers.plans import NoPlanError
 from traces import InputError
 
 __all__ = ["cheapest_within", "knee_index", "nondominated", "thinned"]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from placement import Plan, Score
 from solvers.fronts.pareto import cheapest_within, knee_index, nondominated, thinned
-from solvers.request import Against as Against
+from solvers.requests.request import Against as Against
 from solvers.searching.axes import axes_or_new
 from traces.support.content import ByContent
 from traces.support.frames import frame

@@ -16,12 +16,13 @@ from solvers.fronts.candidates import Candidate
 from solvers.fronts.pareto import nondominated, thinned
 from solvers.fronts.points import Against, Front
 from solvers.methods.annealing.solver import Annealing
-from solvers.registry import Solver
+from solvers.methods.registry import Solver
+from solvers.plans import NoPlanError
 from solvers.searching.events import Event, Observer
 from solvers.searching.fill import fill_slots
 from solvers.searching.limits import Limits
-from solvers.searching.solution import NoPlanError, Solution
-from solvers.solving import check_start, solve
+from solvers.searching.solution import Solution
+from solvers.solving.solving import check_start, solve
 
 __all__ = ["FrontSearch"]
 

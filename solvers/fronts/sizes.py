@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from placement import Problem
-from solvers.registry import Solver
+from solvers.methods.registry import Solver
 from traces import InputError, Violations
 
 __all__ = ["check_sizes", "sizes_of"]

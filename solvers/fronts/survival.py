@@ -8,7 +8,7 @@ import numpy as np
 
 from placement import Plan, Problem
 from solvers.fronts.search import FrontSearch
-from solvers.request import Against
+from solvers.requests.request import Against
 from traces import Violations
 
 __all__ = ["by_survival", "check_survival"]

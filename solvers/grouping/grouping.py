@@ -17,7 +17,7 @@ from solvers.grouping.request import GroupRequest
 from solvers.grouping.search import cost_of, grouped, hops_to_gpus, imbalance_of, on_gpus, placed, together
 from solvers.grouping.signatures import Signatures, signatures_of
 from solvers.grouping.timing import step_ms
-from solvers.source import open_source
+from solvers.sources.source import open_source
 from traces import InputError, Profile, Trace
 from traces.support.content import ByContent
 from traces.support.kinds import check_names, checked

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Gt, Le, Lt, doc
 
-from solvers.fields import SlotsPerGpu, TokensPerGpu, check_timed, settle_topology, time_model_of, topology_of_machine
+from solvers.requests.fields import (
+    SlotsPerGpu,
+    TokensPerGpu,
+    check_timed,
+    settle_topology,
+    time_model_of,
+    topology_of_machine,
+)
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 from traces.support.words import Phase

@@ -9,11 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from placement import Problem
-from solvers.arrange.survival.effort import OutOfEffortError
 from solvers.methods.eplb.router_groups import grouped_eplb
+from solvers.methods.registry import Solver, solver_from
 from solvers.methods.set_partition.gpu_sets import count_sets
-from solvers.registry import Solver, solver_from
 from solvers.searching.search import Search
+from solvers.survival.effort import OutOfEffortError
 
 __all__ = ["Auto", "has_time_for_bounds", "search_share"]
 
@@ -44,9 +44,9 @@ SETS_START, SETS_START_S = 0.4, 5.0
 SETS_SHARE = 0.85  # of what is left then; what they don't decide is for a last search; chosen by trial
 # Searches of which the bound gets a tenth, and half; see docs/decisions/0008-auto-splits-its-time.md.
 SHORT_S, LONG_S = 10.0, 60.0
-# With redundant experts on many blocks of a large problem: in half a minute the bound gets nowhere, and its first step
-# may take longer than that; from there on it rises slowly (docs/decisions/0021-further-replicas.md).
-HARD_SHARE_LONG = 0.8
+# With redundant experts on many blocks of a large problem, half a minute is for the search: more gains it little (0.3 %
+# of 58 x 256 in the second half of a minute), and a bound takes as long (docs/decisions/0031-spread.md).
+HARD_SEARCH_S, HARD_SHARE = 27.0, 0.45
 GAP_SHARE = 0.15  # of the search before the bound, where a gap is all that is asked for; chosen by trial
 # Slots in all layers from which on annealing is slow to get anywhere from random plans; chosen by
 # trial.
@@ -79,7 +79,7 @@ class Auto:
     def run(self, problem: Problem, search: Search, *, like: Problem | None = None, bounds: bool = True) -> None:
         """Run the portfolio; where a problem stands for a larger one, `like`, without the methods that are not for it.
 
-        See `solvers.warm_up`: what is not needed need not be loaded, bounds neither.
+        See `solvers.solving.warm_up`: what is not needed need not be loaded, bounds neither.
         """
         portfolio = _Portfolio(problem, search, problem if like is None else like)
         dispatched = problem.objective.execution == "dispatch" and problem.objective.dedup != "none"
@@ -106,7 +106,8 @@ class Auto:
         again, share = search.work is None, search_share(search.remaining_s)
         bounds = bounds and has_time_for_bounds(problem, search.remaining_s)
         if _is_hard(problem):
-            share = max(share, HARD_SHARE_LONG if bounds else 1.0)
+            seconds = search.remaining_s or math.inf
+            share = max(share, HARD_SHARE, min(1.0, HARD_SEARCH_S / seconds)) if bounds else 1.0
         sets = solver_from("set_partition", {"max_sets": QUICK_SETS})
         fits = sets.supports(problem) is None and (limited or not problem.objective.imbalance_weight)
         if fits and _time_for_sets(problem, search) and not problem.objective.imbalance_weight:

@@ -18,8 +18,8 @@ from placement import Problem, Termination
 from placement.cost.shares import home_share
 from solvers.arrange.conform import pack
 from solvers.arrange.in_order import gpu_in_order
+from solvers.plans import NoPlanError
 from solvers.searching.search import Search
-from solvers.searching.solution import NoPlanError
 
 __all__ = ["TopologyLoad", "hops_from_callers"]
 

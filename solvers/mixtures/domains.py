@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from solvers.mixtures.request import MAX_DOMAINS
-from solvers.source import open_source, split
+from solvers.sources.source import open_source, split
 from traces import InputError, Profile, Trace, Violations
 from traces.splitting import LEAST, OfSources
 

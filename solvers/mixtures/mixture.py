@@ -19,8 +19,8 @@ from solvers.mixtures.pools import Pools, judge_pools
 from solvers.mixtures.request import MixtureRequest
 from solvers.mixtures.search import Round, fit_costs, search_mixture, silent, target_of
 from solvers.mixtures.weighing import mixed
-from solvers.parts import travel_notes
-from solvers.solving import solve
+from solvers.solving.solving import solve
+from solvers.sources.parts import travel_notes
 from traces import InputError
 from traces.support.content import ByContent
 from traces.support.kinds import check_names, checked

@@ -19,7 +19,7 @@ from placement.time.step import travel_in_steps
 from solvers.mixtures.domains import Domain
 from solvers.mixtures.request import MixtureRequest
 from solvers.mixtures.weighing import mixed
-from solvers.solving import solve
+from solvers.solving.solving import solve
 from traces import Trace
 from traces.model.shape import WEIGHT_BYTES
 

@@ -10,8 +10,8 @@ from annotated_types import Ge, Gt, Le, Lt, doc
 
 from placement.problem.constraints import Constraints
 from placement.problem.objective import Objective
-from solvers.fields import ExpertBytes, RedundantExperts, SlotsPerGpu, TokensPerGpu, check_timed, time_model_of
-from solvers.request import Request
+from solvers.requests.fields import ExpertBytes, RedundantExperts, SlotsPerGpu, TokensPerGpu, check_timed, time_model_of
+from solvers.requests.request import Request
 from solvers.searching.limits import Limits
 from traces.support.declared import check_declared
 from traces.support.errors import Violations

@@ -19,7 +19,7 @@ from solvers.mixtures.domains import Domain
 from solvers.mixtures.judging import replay_groups
 from solvers.mixtures.request import MixtureRequest
 from solvers.mixtures.weighing import mixed
-from solvers.solving import solve
+from solvers.solving.solving import solve
 
 __all__ = ["FitCosts", "Round", "fit_costs", "search_mixture", "silent", "target_of"]
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le, doc
 
-from solvers.fields import RedundantExperts, SlotsPerGpu, TokensPerGpu, check_plan, settle_engine, settle_topology
+from solvers.requests.fields import (
+    RedundantExperts,
+    SlotsPerGpu,
+    TokensPerGpu,
+    check_plan,
+    settle_engine,
+    settle_topology,
+)
 from traces.support.declared import check_declared
 from traces.support.errors import Violations
 from traces.support.words import CutBy, Phase

@@ -17,12 +17,12 @@ from placement.time import TimeModel
 from placement.time.expected import expected_pass
 from placement.time.step import travel_in_steps
 from solvers.fronts.few import POINTS, few_moves, fewest_with_most
+from solvers.judging.judge import Judge
 from solvers.methods.eplb.solver import rebalance
 from solvers.methods.load_balance.solver import balanced
 from solvers.policies.machine import time_of
 from solvers.policies.request import PolicyRequest
 from solvers.study import Study
-from solvers.timed.judge import Judge
 from traces import InputError, Profile, Series
 from traces.model.shape import WEIGHT_BYTES
 from traces.phases import PHASES

@@ -15,7 +15,7 @@ from placement.advice.sample import PassSample, sample_passes
 from placement.advice.timing import PlanOnPasses
 from placement.problem.objective import SettledObjective
 from placement.time import TimeModel
-from solvers.timed.judge import Judge
+from solvers.judging.judge import Judge
 from traces import LoadCounts, Profile, Trace
 
 __all__ = ["Judged", "Measure", "ScoreMeasure", "TimeMeasure", "groups_of_counts", "groups_of_trace", "thinned"]

@@ -9,9 +9,9 @@ from placement import Problem
 from placement.cost.feasibility import broken_constraints
 from placement.moves.carry import Carried
 from placement.plan.plan import replicas_on_gpu
-from solvers.arrange.survival.effort import OutOfEffortError
-from solvers.arrange.survival.repair import kept_alive
 from solvers.searching.fill import fill_slots
+from solvers.survival.effort import OutOfEffortError
+from solvers.survival.repair import kept_alive
 
 __all__ = ["repaired", "room_beside"]
 

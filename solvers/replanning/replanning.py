@@ -18,15 +18,15 @@ from placement.topology.file import topology_to_dict
 from solvers.advising.candidates import best_plan
 from solvers.fronts.few import POINTS, few_moves, fewest_with_most
 from solvers.fronts.pareto import nondominated
-from solvers.parts import Named
 from solvers.replanning.judging import TimeMeasure
 from solvers.replanning.request import ReplanRequest
 from solvers.replanning.result import Replan, ReplanPoint
 from solvers.replanning.setting import Setting
 from solvers.replanning.verdict import Bill, reasons_of, verdict_of
 from solvers.replanning.way import way_to
-from solvers.solving import solve
-from solvers.source import open_source
+from solvers.solving.solving import solve
+from solvers.sources.parts import Named
+from solvers.sources.source import open_source
 from traces import InputError, LoadCounts, Profile, Trace
 from traces.support.kinds import check_names, checked
 

@@ -9,8 +9,8 @@ from annotated_types import Ge, Le, Lt, Unit, doc
 
 from placement.problem.constraints import Constraints
 from placement.problem.objective import Objective
-from solvers.fields import MAX_SLOTS, HoldOutOf, TokensPerGpu, settle_engine, settle_topology
-from solvers.request import Request
+from solvers.requests.fields import MAX_SLOTS, HoldOutOf, TokensPerGpu, settle_engine, settle_topology
+from solvers.requests.request import Request
 from solvers.searching.limits import Limits
 from traces.support.declared import check_declared
 from traces.support.errors import Violations

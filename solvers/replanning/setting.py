@@ -18,6 +18,7 @@ from placement.moves.links import Links
 from placement.replay.choices import recorded_topology
 from placement.time import Machine, TimeModel
 from placement.time.step import check_fit, travel_in_steps
+from solvers.judging.judge import FITTED
 from solvers.replanning.counted import CountsTimeMeasure, shares_of
 from solvers.replanning.judging import (
     Measure,
@@ -30,7 +31,6 @@ from solvers.replanning.judging import (
 from solvers.replanning.repair import repaired
 from solvers.replanning.request import ReplanRequest
 from solvers.study import Study
-from solvers.timed.judge import FITTED
 from traces import InputError, LoadCounts, Profile, Trace, Violations
 from traces.model.presets import load_model
 from traces.phases import phase_or_all

@@ -14,7 +14,7 @@ from placement.residency import Accesses, Clock, Fitted, Tier, compute_times, re
 from placement.time import TimeModel
 from solvers.residency.choosing import Ground
 from solvers.residency.request import ResidencyRequest
-from solvers.source import split, told_while_read
+from solvers.sources.source import split, told_while_read
 from traces import InputError, Trace
 from traces.model.presets import load_model
 from traces.model.shape import WEIGHT_BYTES

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, Unit, doc
 
 from placement.residency.tiers import Tier, check_tiers
-from solvers.fields import MAX_TOKENS, HoldOutOf
+from solvers.requests.fields import MAX_TOKENS, HoldOutOf
 from traces.support.declared import check_declared
 from traces.support.errors import Violations
 from traces.support.words import Phase

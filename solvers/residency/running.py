@@ -10,12 +10,12 @@ import numpy as np
 
 from placement.residency import POLICIES, Clock, Simulated, Slots, StepTimes, compute_times, simulate, tier_of_experts
 from placement.residency.policies import PolicyName
-from solvers.parts import Named
 from solvers.residency.choosing import Chosen, Ground, choose
 from solvers.residency.outcome import PolicyFigures, Residency
 from solvers.residency.preparing import Prepared
 from solvers.residency.request import ResidencyRequest
-from solvers.source import open_source
+from solvers.sources.parts import Named
+from solvers.sources.source import open_source
 from traces import InputError, LoadCounts, Profile, Trace
 from traces.support.kinds import check_names, checked
 

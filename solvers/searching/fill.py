@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem
-from solvers.arrange.survival.effort import Effort
-from solvers.arrange.survival.exact import UNCLOCKED
-from solvers.arrange.survival.repair import kept_alive
+from solvers.survival.effort import Effort
+from solvers.survival.exact import UNCLOCKED
+from solvers.survival.repair import kept_alive
 
 __all__ = ["completed", "fill_slots"]
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from placement import Problem, Score
 from placement.plan.termination import gap_of
-from solvers.arrange.survival.effort import Rows
 from solvers.searching.events import Event, Observer, ObserverError
 from solvers.searching.limits import Limits
+from solvers.survival.effort import Rows
 
 __all__ = ["Record"]
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from placement import Problem, score
 from placement.cost.feasibility import broken_constraints
 from placement.plan.termination import Limit
-from solvers.arrange.survival.effort import Effort, OutOfEffortError
 from solvers.searching.events import Observer
 from solvers.searching.fill import completed
 from solvers.searching.limits import Limits
 from solvers.searching.outcome import Outcome
 from solvers.searching.record import Record
+from solvers.survival.effort import Effort, OutOfEffortError
 
 __all__ = ["Search"]
 

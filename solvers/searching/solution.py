@@ -14,18 +14,10 @@ from traces.support.shown import Facts, Shown
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["NoPlanError", "Solution", "Step"]
+__all__ = ["Solution", "Step"]
 
 
 USELESS_GAP = 0.9  # a bound of a tenth of the score or less says that the search could not bound the problem
-
-
-class NoPlanError(Exception):
-    """A search that ended without any plan; `termination` says why."""
-
-    def __init__(self, termination: Termination) -> None:
-        self.termination = termination
-        super().__init__(termination.detail)
 
 
 @dataclass(frozen=True, kw_only=True)

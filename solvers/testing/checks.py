@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from placement import Plan, Problem, score
 from placement.cost.feasibility import broken_constraints
-from solvers.plans import make_plan
-from solvers.registry import Solver
+from solvers.methods.registry import Solver
+from solvers.plans import NoPlanError, make_plan
 from solvers.searching.limits import Limits
-from solvers.searching.solution import NoPlanError, Solution
-from solvers.solving import solve
+from solvers.searching.solution import Solution
+from solvers.solving.solving import solve
 from solvers.testing.problems import brute_force, hard_problem, problems, tiny_problems
 
 __all__ = [

@@ -10,7 +10,7 @@ import numpy as np
 from placement import Constraints, Group, LayerCap, Objective, Pin, Problem, Survive, Topology, score
 from placement.cost.feasibility import broken_constraints
 from placement.problem.objective import Dedup
-from solvers.registry import Solver
+from solvers.methods.registry import Solver
 from traces import Profile, Trace
 
 __all__ = ["brute_force", "hard_problem", "problems", "tiny_problems"]

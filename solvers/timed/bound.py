@@ -12,8 +12,9 @@ from placement.time.exchange import Way
 from placement.time.experts import ExpertKernel, config_of
 from placement.time.features import FEATURES, FIRST, SUSTAINED_TFLOP, TILES, units
 from placement.time.model import LayerTimes, TimeModel
+from placement.time.overlap import of_halves
 from solvers.bounds.instant_messages import least_copies
-from solvers.timed.judge import Judge
+from solvers.judging.judge import Judge
 from traces import Batch
 
 __all__ = ["least_step_ms"]
@@ -100,22 +101,34 @@ def _moved(
 
 def _experts(time: TimeModel, counts: Counts, tokens: int, scale: float, slots: int) -> float:
     """Return what the mean rank takes at least, by the cheapest kernel of each term."""
-    gpus = time.machine.num_gpus
+    gpus, kernel = time.machine.num_gpus, _cheapest(time)
+
+    def least(part: float) -> float:
+        return _kernel_ms(kernel, time, _terms(counts, tokens, scale, slots * gpus, part, gpus), slots)
+
+    return float(of_halves(time.overlap, least))
+
+
+def _terms(counts: Counts, tokens: int, scale: float, slots: int, part: float, gpus: int) -> Floats:
+    """Return the least terms of the mean rank, for all of a pass or a half of it, as every slot halves its tokens."""
     used = counts[counts > 0]
-    active = len(used)
+    active, half = float(len(used)), np.zeros(0, np.int64)
     if scale == 1:
         pairs = float(counts.sum())
         whole = {size: float((-(-used // size)).sum() * size) for size in TILES}
+        half = -(-np.maximum(used - 1 - (slots - len(counts)), 0) // 2)  # if each spare slot holds this one expert
     else:  # every slot rounds its own share of the tokens
-        pairs = max(float(active), scale * counts.sum() - 0.5 * slots * gpus)
+        pairs = max(active, scale * counts.sum() - 0.5 * slots)
         whole = dict.fromkeys(TILES, pairs)
         tokens = int(scale * tokens - 0.5 * gpus)
-    raw = {"launch": gpus, "slots": gpus * slots, "active": active, "weights": active, "pairs": pairs}
-    raw |= {"pair_gb": pairs, "pair_count": pairs, "row_gb": tokens, "copy_gb": tokens}
+    if part < 1:
+        active, pairs = max(part * active, float((half > 0).sum())), part * pairs
+        whole = {size: max(part * rows, float((-(-half // size)).sum() * size)) for size, rows in whole.items()}
+    raw = {"launch": gpus, "slots": slots, "active": active, "weights": active, "pairs": pairs}
+    raw |= {"pair_gb": pairs, "pair_count": pairs, "row_gb": part * tokens, "copy_gb": part * tokens}
     raw |= {f"tile{size}": rows for size, rows in whole.items()}
     raw |= {f"first{size}": min(pairs, size) for size in FIRST}  # least where all are on one rank
-    mean = np.array([max(0.0, raw.get(name, 0)) for name in FEATURES]) / gpus
-    return _kernel_ms(_cheapest(time), time, mean, slots)
+    return np.array([max(0.0, raw.get(name, 0)) for name in FEATURES]) / gpus
 
 
 def _cheapest(time: TimeModel) -> ExpertKernel:
@@ -191,6 +204,11 @@ def _exchange(time: TimeModel, sent: dict[str, Floats], way: Way) -> Floats:
     Beyond the measured numbers of nodes a curve is extrapolated, and need not rise with the volume: then only the
     inside of a node counts.
     """
+    return of_halves(time.overlap, lambda part: _moved_ms(time, sent, way, part))
+
+
+def _moved_ms(time: TimeModel, whole: dict[str, Floats], way: Way, part: float) -> Floats:
+    sent = {tier: np.maximum(part * copies - (part < 1), 0) for tier, copies in whole.items()}  # halves of odd numbers
     shape = time.model.shape
     nodes = time.machine.num_nodes
     times = [time.inside.ms(way, 1, sent["inside"], shape)]

@@ -14,15 +14,16 @@ from placement import Plan, Problem, Score, Term, Termination, score
 from placement.advice.sample import sample_passes
 from placement.cost.feasibility import load_cap_misses
 from placement.time.step import check_fit, travel_in_steps
-from solvers.request import Request
+from solvers.judging.judge import FITTED, QUICK, QUICK_WORK, Judge
+from solvers.plans import NoPlanError
+from solvers.requests.request import Request
+from solvers.requests.served import Timed
 from solvers.searching.events import Event, Observer
 from solvers.searching.limits import Limits
-from solvers.searching.solution import NoPlanError, Solution, Step
+from solvers.searching.solution import Solution, Step
 from solvers.seeds import MakeExecutor, search_seeds
-from solvers.solving import check_start, solve
+from solvers.solving.solving import check_start, solve
 from solvers.timed.bound import least_step_ms
-from solvers.timed.judge import FITTED, QUICK, QUICK_WORK, Judge
-from solvers.timed.request import Timed
 from solvers.timed.weights import in_milliseconds
 from traces import InputError, Trace
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from placement import Plan, Problem, score
 from placement.advice.timing import PassTimes, PlanOnPasses, mean_step_ms
-from solvers.timed.judge import Judge
+from solvers.judging.judge import Judge
 from traces import InputError
 
 __all__ = ["in_milliseconds"]

@@ -22,7 +22,7 @@ from api.cli.errors import flag_of, told, words
 from api.cli.grouped import GROUPS, GroupedCommand
 from api.cli.knobs import MOVES, knobs_of
 from api.cli.outputs import Checks
-from solvers.request import FrontRequest, Request
+from solvers.requests.request import FrontRequest, Request
 from traces import InputError, Violation
 from traces.support.declared import check_declared
 from traces.support.errors import Violations

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from placement import Plan, Topology
-from solvers.counted import counts_figures
+from solvers.judging.counted import counts_figures
 from tests.builders.service import codes, npz, upload
 from traces import LoadCounts
 

@@ -15,8 +15,8 @@ from api.cli import app
 from api.report.summary import comparison_text, replay_text, summary_text, warnings_text
 from placement import Constraints, Objective
 from placement.cost.feasibility import load_cap_misses
-from solvers.comparing import Comparison
-from solvers.replays import PartFigures
+from solvers.judging.comparing import Comparison
+from solvers.judging.replays import PartFigures
 from solvers.searching.limits import Limits
 from solvers.searching.solution import Solution
 from solvers.study import Study

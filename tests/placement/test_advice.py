@@ -165,5 +165,14 @@ def test_alternatives_without_expert_parallelism() -> None:
     assert pulled is not None
     assert "links" in detail
     assert all_gather(TIME, on_passes(trace, plan_of()).times())[0] > 0
+    both = replace(TIME, overlap="two_batch")  # halves of the collectives, of which computing hides some
+    assert (
+        all_gather(both, on_passes(trace, plan_of()).times())[0]
+        != all_gather(TIME, on_passes(trace, plan_of()).times())[0]
+    )
+    overlapped, alone = tensor_parallel(both, counts)[0], data_parallel(both, counts)[0]
+    assert overlapped is not None
+    assert overlapped != split
+    assert alone == step  # nothing to overlap with
     large = replace(TIME, model=TimeModel.of("h200:2x2", "deepseek-v3", phase="prefill").model)
     assert data_parallel(large, counts)[0] is None

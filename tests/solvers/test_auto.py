@@ -12,7 +12,7 @@ from placement import Objective, Problem, lower_bound
 from solvers import Limits, solve
 from solvers.arrange.relabel import Relabelling
 from solvers.methods.auto import Auto, has_time_for_bounds, search_share
-from solvers.warm_up import warm_up
+from solvers.solving.warm_up import warm_up
 from tests.builders.problems import problem_of
 from traces.synthetic import Synthetic
 
@@ -41,8 +41,8 @@ def test_half_a_minute_of_a_hard_problem_is_for_the_search(monkeypatch: pytest.M
     monkeypatch.setattr("solvers.methods.auto.LARGE", 0)
     assert [has_time_for_bounds(hard, seconds) for seconds in (1.0, 30.0, 31.0, None)] == [False, False, True, True]
     assert has_time_for_bounds(spareless, 1.0)
-    monkeypatch.setattr("solvers.warm_up._done", set())
-    monkeypatch.setattr("solvers.warm_up.raise_bound", None)
+    monkeypatch.setattr("solvers.solving.warm_up._done", set())
+    monkeypatch.setattr("solvers.solving.warm_up.raise_bound", None)
     monkeypatch.setattr("solvers.bounds.raise_bound", None)
     warm_up(hard, Auto(), 1.0)
 
@@ -81,7 +81,7 @@ def test_there_is_a_plan_even_if_the_bound_takes_all_the_time(monkeypatch: pytes
         time.sleep(0.2)
         return lower_bound(asked)
 
-    monkeypatch.setattr("solvers.solving.lower_bound", slow)
+    monkeypatch.setattr("solvers.solving.solving.lower_bound", slow)
     found = solve(problem("1x4"), "auto", limits=Limits(time_s=0.1))
     assert found.termination.limit == "time"
     assert found.plan.provenance["found_by"] == "contiguous"

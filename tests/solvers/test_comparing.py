@@ -10,7 +10,7 @@ import pytest
 
 from placement import Constraints, LayerCap, Objective, Problem, Topology, evaluate, score
 from solvers import Comparison, Limits, solve
-from solvers.comparing import judge
+from solvers.judging.comparing import judge
 from tests.builders.problems import problem_of
 from tests.builders.traces import load_counts
 from traces import InputError, Profile, Trace

@@ -9,7 +9,7 @@ import pytest
 
 from placement import Constraints, Objective, Plan, Problem, Topology, expected_loads, lower_bound, score
 from solvers import Limits, Study, solve
-from solvers.source import part_of, split_dumps
+from solvers.sources.source import part_of, split_dumps
 from tests.builders.traces import random_trace
 from traces import InputError, LoadCounts, ModelLayout, Profile, load
 

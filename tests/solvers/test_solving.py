@@ -10,8 +10,8 @@ import pytest
 
 from placement import Constraints, Objective, Problem, Topology
 from solvers import Event, Limits, NoPlanError, Search, solve
-from solvers.registry import Solver
-from solvers.warm_up import warm_up
+from solvers.methods.registry import Solver
+from solvers.solving.warm_up import warm_up
 from tests.builders.problems import problem_of
 from tests.builders.traces import random_trace
 from traces import Profile, Trace
@@ -138,7 +138,7 @@ def test_ctrl_c_while_loops_are_compiled_stops(monkeypatch: pytest.MonkeyPatch) 
         def run(self, problem: Problem, search: Search) -> None:
             search.cancel()
 
-    monkeypatch.setattr("solvers.warm_up._done", set())
+    monkeypatch.setattr("solvers.solving.warm_up._done", set())
     with pytest.raises(KeyboardInterrupt):
         warm_up(problem_of(WANDERING, "1x2"), Stopped())
 
@@ -151,7 +151,7 @@ def test_compiling_comes_before_the_clock_and_tells_nothing(monkeypatch: pytest.
         made.append(method.name)
         time.sleep(1.5)
 
-    monkeypatch.setattr("solvers.solving.warm_up", slow)
+    monkeypatch.setattr("solvers.solving.solving.warm_up", slow)
     events: list[Event] = []
     found = solve(problem_of(WANDERING, "1x2"), "annealing", limits=Limits(time_s=0.3), observe=events.append)
     assert made == ["annealing"]

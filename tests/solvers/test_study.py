@@ -13,7 +13,7 @@ import pytest
 
 from placement import Constraints, Objective, Pin, Topology, evaluate
 from solvers import Eplb, Event, Front, FrontRequest, Limits, Request, Study
-from solvers.source import open_source
+from solvers.sources.source import open_source
 from tests.engine_files import ENGINE_FILES, Toy, write_bundle
 from traces import InputError, LoadCounts, Profile, Provenance, Trace, save
 from traces.synthetic import Synthetic, generate

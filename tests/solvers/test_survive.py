@@ -15,14 +15,14 @@ from scipy.optimize import OptimizeResult, milp
 
 from placement import Constraints, Group, Objective, Pin, Problem, Survive, Topology, prove_survival
 from placement.cost.feasibility import broken_constraints
-from placement.problem.sizes import SurvivalRule
+from placement.survival.rule import SurvivalRule
 from solvers import Against, Limits, NoPlanError, front, names, solve
-from solvers.arrange.survival import model
-from solvers.arrange.survival.effort import Effort, OutOfEffortError, Rows
-from solvers.arrange.survival.exact import kept_exactly
-from solvers.arrange.survival.repair import alive_by_load, kept_alive
-from solvers.arrange.survival.rule import alive_of, try_exchange, undo_exchange
 from solvers.searching.search import Search
+from solvers.survival import model
+from solvers.survival.effort import Effort, OutOfEffortError, Rows
+from solvers.survival.exact import kept_exactly
+from solvers.survival.repair import alive_by_load, kept_alive
+from solvers.survival.rule import alive_of, try_exchange, undo_exchange
 from tests.builders.problems import problem_of, random_table
 from tests.builders.traces import profile_of
 from traces import InputError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from solvers import Study
-from solvers.source import part_of
+from solvers.sources.source import part_of
 from tests.builders.service import npz
 from traces import InputError, LoadCounts, Profile, Trace, load, save
 

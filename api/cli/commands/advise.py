@@ -15,7 +15,7 @@ from solvers.advising.request import AdviceRequest
 
 if TYPE_CHECKING:
     from solvers import Advice
-    from solvers.source import Source
+    from solvers.sources.source import Source
     from traces import ModelLayout
 
 __all__ = ["advise", "open_of_model"]

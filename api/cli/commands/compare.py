@@ -16,7 +16,7 @@ from api.cli.progress import progress
 from api.cli.reading import TraceReading
 from api.cli.remote.service import ServerOption, refuse_options
 from api.cli.replaying import CHOICES, REPLAY_OPTIONS
-from solvers.request import Request
+from solvers.requests.request import Request
 
 if TYPE_CHECKING:
     from api.cli.replaying import Replays
@@ -63,7 +63,7 @@ def compare(
 
     from api.cli.expected import tell_expected
     from api.report.summary import comparison_text, replay_text
-    from solvers.replays import part_figures
+    from solvers.judging.replays import part_figures
 
     with progress() as shown, ExitStack() as stack:
         replays = replaying.Replays.of(
@@ -162,7 +162,7 @@ def _judged(
     """
     from placement import Problem
     from solvers import Request, Study
-    from solvers.comparing import judge
+    from solvers.judging.comparing import judge
     from traces import InputError, Profile, Trace
 
     first, where = replays.plans[0]

@@ -11,7 +11,7 @@ from api.cli import options as shared
 from api.cli.console import Json, say, write
 from api.cli.declared import Asked, asks
 from api.cli.options import output_option
-from solvers.request import Request
+from solvers.requests.request import Request
 
 __all__ = ["demo"]
 
@@ -50,7 +50,7 @@ def demo(
     from api.cli.planned import plan_and_tell
     from api.sample import sample_path
     from placement import Constraints, load_topology
-    from solvers.source import open_source
+    from solvers.sources.source import open_source
     from traces import InputError
 
     trace = _short(sample_path())

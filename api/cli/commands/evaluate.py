@@ -15,7 +15,7 @@ from api.cli.progress import progress
 from api.cli.reading import TraceReading
 from api.cli.remote.service import ServerOption, refuse_options
 from api.cli.replaying import REPLAY_OPTIONS
-from solvers.request import Request
+from solvers.requests.request import Request
 
 __all__ = ["evaluate"]
 
@@ -50,7 +50,7 @@ def evaluate(
 
     from api.cli.expected import tell_expected
     from api.report.summary import replay_text
-    from solvers.replays import part_figures
+    from solvers.judging.replays import part_figures
 
     with progress() as shown, ExitStack() as stack:
         replays = replaying.Replays.of(

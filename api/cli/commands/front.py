@@ -17,7 +17,7 @@ from api.cli.progress import Progress, progress
 from api.cli.reading import TraceReading, read_executor
 from api.cli.remote.service import ServerOption, refuse_options
 from api.report.tables import table
-from solvers.request import FrontRequest
+from solvers.requests.request import FrontRequest
 
 if TYPE_CHECKING:
     from api.cli.inputs import Inputs

@@ -21,7 +21,7 @@ from solvers.replanning.request import ReplanRequest
 if TYPE_CHECKING:
     from api.cli.progress import Progress
     from placement import Plan
-    from solvers.source import Source
+    from solvers.sources.source import Source
     from traces import ModelLayout
 
 __all__ = ["replan"]

@@ -11,7 +11,7 @@ from api.cli.declared import Asked, asks
 from api.cli.options import output_option
 from api.cli.reading import TraceReading, read_executor
 from api.cli.remote.service import ServerOption, refuse_options
-from solvers.request import Request
+from solvers.requests.request import Request
 
 __all__ = ["solve"]
 

@@ -109,7 +109,7 @@ def _events(path: Path) -> Any:
 
 
 def _load(trace: Path, read: TraceReading, plan: Plan, workers: int | None) -> Any:
-    from solvers.source import open_source
+    from solvers.sources.source import open_source
     from traces import InputError, Profile
 
     opened = open_source(trace, **read.load_options(None))

@@ -87,7 +87,7 @@ def _parameters(like: Path | None, given: dict[str, Any], **sizes: Any) -> Any:
     """Return the generator's parameters: fitted to a trace, with what the caller gave in their place."""
     from dataclasses import replace
 
-    from solvers.source import open_source
+    from solvers.sources.source import open_source
     from traces import Profile
     from traces.synthetic import Synthetic
     from traces.synthetic import like as fitted_to

@@ -9,8 +9,8 @@ from api.cli.remote.service import body_of
 if TYPE_CHECKING:
     from api.client import Client
     from placement import Evaluation, Plan, SettledObjective, Topology
-    from solvers.counted import CountsFigures
-    from solvers.replays import PartFigures
+    from solvers.judging.counted import CountsFigures
+    from solvers.judging.replays import PartFigures
 
 __all__ = ["expect_remotely", "replay_remotely"]
 
@@ -23,7 +23,7 @@ def replay_remotely(
     where: Topology,
     objective: SettledObjective,
 ) -> tuple[PartFigures, tuple[str, ...]]:
-    """Have a service replay a trace both ways that tokens travel, as `solvers.replays.replay_both` does.
+    """Have a service replay a trace both ways that tokens travel, as `solvers.judging.replays.replay_both` does.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def replay_remotely(
     from api.resources.evaluations.answers import Evaluation as Answer
     from placement import Evaluation
     from placement.replay.choices import choices_of
-    from solvers.replays import PartFigures
+    from solvers.judging.replays import PartFigures
 
     sent = _asked(plan, plan_id, tokens, where)
 
@@ -73,7 +73,7 @@ def expect_remotely(
     where: Topology,
     replica_policy: str | None,
 ) -> tuple[CountsFigures, tuple[str, ...]]:
-    """Have a service tell what a plan makes of counts, as `solvers.counted.counts_figures` does.
+    """Have a service tell what a plan makes of counts, as `solvers.judging.counted.counts_figures` does.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def expect_remotely(
     from api.resources.evaluations.answers import CountsEvaluation
     from placement import ExpectedLoads
     from placement.replay.choices import recorded_choices
-    from solvers.counted import CountsFigures, DumpFigures
+    from solvers.judging.counted import CountsFigures, DumpFigures
 
     if replica_policy is None and counts["engine"] is None:  # the content that is sent does not record it
         replica_policy = recorded_choices(plan.provenance).get("replica_policy")

@@ -12,8 +12,8 @@ from api.resources.schemas import PlanBody, TopologyFile
 from api.resources.traces.stored import StoredTrace
 from placement import Plan, evaluate
 from placement.replay.choices import CHOICES, engine_choices, recorded_topology
-from solvers.counted import counts_figures, refuse_token_options
-from solvers.source import part_of
+from solvers.judging.counted import counts_figures, refuse_token_options
+from solvers.sources.source import part_of
 from traces import InputError, LoadCounts
 from traces.support.words import HoldOutBy
 
@@ -71,7 +71,7 @@ def replay(task: Replay, max_bytes: int) -> dict[str, Any]:
     -------
     dict
         ``kind`` is ``tokens``: see `placement.Evaluation.as_dict`; or ``counts``: see
-        `solvers.counted.CountsFigures.as_dict`. And ``notes`` on the topology and on what was read.
+        `solvers.judging.counted.CountsFigures.as_dict`. And ``notes`` on the topology and on what was read.
 
     Raises
     ------

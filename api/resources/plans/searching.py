@@ -18,7 +18,7 @@ from api.store.tasks import Task
 from api.telemetry.gauges import PlanLoad
 from placement import Plan
 from solvers import Event, Solution, Study, advice_on
-from solvers.counted import expected_load
+from solvers.judging.counted import expected_load
 from traces import InputError
 
 __all__ = ["search_plan"]

@@ -9,8 +9,8 @@ from typing import Any
 from api.resources.traces.answers import engine_of_facts
 from api.resources.traces.inspection import outline
 from solvers import Request, Study, check_start, solver_from
-from solvers.source import dumps_held_out, refuse_unused
-from solvers.timed.request import Timed
+from solvers.requests.served import Timed
+from solvers.sources.source import dumps_held_out, refuse_unused
 from traces import InputError
 from traces.splitting import no_sources
 

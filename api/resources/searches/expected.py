@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from solvers import Request
-from solvers.request import FrontRequest
+from solvers.requests.request import FrontRequest
 
 __all__ = ["expected_s"]
 

@@ -13,7 +13,7 @@ from api.store.remote_blobs import open_blobs
 from api.store.tasks import Task
 from placement import Plan
 from solvers import Request, Study
-from solvers.source import Source
+from solvers.sources.source import Source
 from traces import InputError, Trace
 
 __all__ = ["opened", "overtime_note", "phases", "plan_text", "study_of"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from api.resources.layers import layout
-from solvers.source import Source, open_source, told_while_read
+from solvers.sources.source import Source, open_source, told_while_read
 from traces import InputError, LoadCounts, Profile, Trace, Violation
 from traces.formats import UnpackLimits
 from traces.profile.sample import TokenSample

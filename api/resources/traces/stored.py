@@ -11,7 +11,7 @@ from api.resources.traces.inspection import open_stored
 from api.settings.settings import Settings
 from api.store.remote_blobs import open_blobs
 from api.store.rows import TraceRow
-from solvers.source import Source
+from solvers.sources.source import Source
 
 __all__ = ["StoredTrace"]
 

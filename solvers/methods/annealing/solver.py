@@ -18,8 +18,6 @@ import numpy.typing as npt
 from placement import Problem
 from solvers.arrange.conform import separate_replicas
 from solvers.arrange.in_order import in_order
-from solvers.arrange.survival.effort import OutOfEffortError
-from solvers.arrange.survival.repair import alive_by_load, kept_alive
 from solvers.methods.annealing.replay.budgets import budgeted_by_load
 from solvers.methods.annealing.replay.improve import improve_fanout
 from solvers.methods.annealing.tables.crossover import Pool
@@ -28,6 +26,8 @@ from solvers.methods.annealing.tables.run import SwapRun
 from solvers.methods.eplb.solver import Eplb
 from solvers.searching.search import Search
 from solvers.searching.threads import run_together
+from solvers.survival.effort import OutOfEffortError
+from solvers.survival.repair import alive_by_load, kept_alive
 from traces import Violations
 
 __all__ = ["Annealing", "searches_by_tokens"]

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from placement import Problem
 from solvers.arrange.conform import separate_replicas
 from solvers.arrange.in_order import in_order
-from solvers.arrange.survival.repair import alive_by_load
 from solvers.methods.eplb.solver import Eplb
 from solvers.searching.search import Search
+from solvers.survival.repair import alive_by_load
 
 __all__ = ["base_plan", "eplb_apart"]
 

@@ -18,14 +18,14 @@ import numpy.typing as npt
 from placement import Problem
 from placement.cost.shares import home_share
 from solvers.arrange.conform import separate_replicas
-from solvers.arrange.survival.effort import Effort
-from solvers.arrange.survival.repair import alive_by_load, kept_alive
-from solvers.arrange.survival.rule import alive_of
 from solvers.methods.load_balance.solver import balanced
 from solvers.methods.load_search.kernels.moves import NUDGE, Layer, anneal_layer, layer_cost
 from solvers.searching.kernels.random import State, seeded
 from solvers.searching.search import Search
 from solvers.searching.threads import run_together
+from solvers.survival.effort import Effort
+from solvers.survival.repair import alive_by_load, kept_alive
+from solvers.survival.rule import alive_of
 from traces import InputError
 
 __all__ = ["LoadSearch"]

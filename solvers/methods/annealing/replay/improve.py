@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from placement import Problem
 from solvers.arrange.replica_budget import add_replicas
-from solvers.arrange.survival.repair import kept_alive
 from solvers.methods.annealing.replay.budgets import budgeted_rows
 from solvers.methods.annealing.replay.layer import FEW, Layer, may_be_less, search_layer
 from solvers.methods.annealing.replay.levels import Grounds
@@ -21,16 +20,16 @@ from solvers.methods.eplb.router_groups import grouped_eplb
 from solvers.methods.eplb.start import base_plan, eplb_apart
 from solvers.searching.dealing import search_layers, without_pairs
 from solvers.searching.search import Search
+from solvers.survival.repair import kept_alive
 
 __all__ = ["LayerSearch", "improve_fanout"]
 
 Table = npt.NDArray[np.int32]
 DEFAULT_TRIALS_PER_LAYER = 400_000  # without limits on time and work: some seconds per layer
 NOMINAL_TRIALS_PER_S = 1_000_000  # of a core, with replicas; only to choose a temperature
-# Where the largest load has a weight. By work, over two seeds: gpt-oss 20b on 1x8 without a cap 6.026 to 5.984, 26 x 64
-# with replicas 1.070 to 1.060. With a cap alone it gains nothing in the same time.
-HOTTER = 4.0
-HOT_TRIALS_PER_PAIR = 20  # of slots; with fewer, a hotter start has no time to cool down; chosen by trial
+# Times the first temperature, without a start plan and with so many trials per pair of slots: fewer leave no time
+# to cool down. Measured in docs/decisions/0031-soft-caps.md.
+HOTTER, HOT_TRIALS_PER_PAIR = 2.0, 5
 WHOLE_TRIALS_PER_PAIR = 5  # with fewer, a search from whole groups does not get far from them; chosen by trial
 BUDGET_SHARE = 0.3  # of time and work, to tell what replicas are worth in each layer. Chosen by trial
 
@@ -48,8 +47,7 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     search : Search
     hot, cold : float
         Temperatures in units of the mean change of traffic by a random trial. With a start plan, `hot` is divided by 4,
-        so as not to lose what it starts from. Else it counts `HOTTER` times where the largest load has a weight and
-        there is time.
+        so as not to lose what it starts from. Else it counts `HOTTER` times where there is time.
     """
     base = base_plan(problem, search)
     if search.best is None or not search.offers_take_long:
@@ -69,8 +67,7 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     trials = _trials_per_layer(problem, search)
     if search.start is not None:
         hot /= 4  # what it starts from is not to be lost
-    elif problem.objective.imbalance_weight and trials >= HOT_TRIALS_PER_PAIR * problem.num_slots**2:
-        # Their unit is a change of traffic; the largest load changes the cost by more.
+    elif trials >= HOT_TRIALS_PER_PAIR * problem.num_slots**2:
         hot *= HOTTER
     start = _drop_second_replicas(start, problem.num_gpus)
     most: list[int] = [problem.num_slots] * problem.num_layers

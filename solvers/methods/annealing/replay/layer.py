@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.replay.replay import POLICIES, replica_table
-from solvers.arrange.survival.rule import alive_of
 from solvers.methods.annealing.replay.kernels.loads import load_cost, sum_up
 from solvers.methods.annealing.replay.kernels.rules import most_active
 from solvers.methods.annealing.replay.kernels.serving import gather, serve_all
@@ -18,6 +17,7 @@ from solvers.methods.annealing.replay.kernels.trials import anneal_layer
 from solvers.methods.annealing.replay.levels import Ground, Grounds, empty_level
 from solvers.searching.kernels.random import State, seeded
 from solvers.searching.search import Search
+from solvers.survival.rule import alive_of
 
 __all__ = ["FEW", "Layer", "anneal_once", "may_be_less", "search_layer"]
 
@@ -31,14 +31,16 @@ FEW, FEW_ERROR = 2048, 0.2  # tokens, and how far the cost on so many may be off
 # would pass.
 HOPELESS = 8.0
 # With as much for each, several runs per layer are better than a longer one; chosen by trial.
-RUN_TRIALS, RUN_S = 4_000_000, 1.5
-RUN_TRIALS_PER_PAIR = 40  # of slots, where that is less; chosen by trial
+RUN_TRIALS, RUN_S = 4_000_000, 4.0
+RUN_TRIALS_PER_PAIR = 300  # of slots, where that is less; chosen by trial
 LOCAL = 8  # of 16 exchanges. Chosen by trial
 # Of 16 other exchanges, those with an expert of about the same load; about the same: at most this part of all experts
 # away in the order of loads, and within these limits. Measured in docs/decisions/0019-sets-of-tokens.md.
 ALIKE, ALIKE_PART, LEAST_ALIKE, MOST_ALIKE = 12, 16, 4, 16
-# Of the last temperature: colder, next to nothing is accepted, and trials of single tokens' worth are noise.
-COLDER = 3.0
+# Times the last temperature: from there on states stay what they are, and time is better spent above. Measured, as the
+# two lines after it, in docs/decisions/0031-soft-caps.md.
+EARLIER = 10.0
+LEAST_SHARE = 0.01  # of the price of load above the cap, which falls with the square of the temperature
 MAX_RUNS = 4  # more gain less than longer ones. Chosen by trial
 
 
@@ -164,14 +166,27 @@ class Layer:
             alive=alive_of(row, problem.sizes.survival, E, problem.slots_per_gpu),
         )
         messages = serve_all(self.state, self.model)
-        none, state, model = np.zeros(G), self.state, self.model
-        varies = deviations is not None or moments is not None
-        known = Loads(model.load, model.covariance, model.own, varies, state.gpu_load, state.overlap, state.variance)
-        loads = load_cost(-1, -1, none, none, none, known, model.prices)
-        sum_up(state.gpu_load, state.variance, model.prices, state.sums, state.highest)
-        state.value[:] = loads, most_active(state.active_on)
+        self._full = self.model.prices
+        self._price_loads()
+        self.state.value[1] = most_active(self.state.active_on)
         # What the layer adds to the objective, on these tokens.
-        self.cost = model.scale * messages + loads + model.activated_weight * float(state.value[1])
+        loads, active = float(self.state.value[0]), float(self.state.value[1])
+        self.cost = self.model.scale * messages + loads + self.model.activated_weight * active
+
+    def _price_loads(self) -> None:
+        """Set what the loads cost as they are, and what the trials of an exchange add to."""
+        state, model = self.state, self.model
+        none, varies = np.zeros(len(state.gpu_load)), len(model.covariance) > 0 or len(model.moments) > 0
+        known = Loads(model.load, model.covariance, model.own, varies, state.gpu_load, state.overlap, state.variance)
+        state.value[0] = load_cost(-1, -1, none, none, none, known, model.prices)
+        sum_up(state.gpu_load, state.variance, model.prices, state.sums, state.highest)
+
+    def soften(self, share: float) -> None:
+        """Let loads above the cap cost this share of their price from here on, and `cost` with them."""
+        before = float(self.state.value[0])
+        self.model = self.model._replace(prices=self._full._replace(excess=share * self._full.excess))
+        self._price_loads()
+        self.cost += float(self.state.value[0]) - before
 
     def on(self, ground: Ground) -> Layer:
         """Return the layer with the row that it has now, on other tokens."""
@@ -239,21 +254,28 @@ def anneal_once(grounds: Grounds, first: Layer, search: Search, number: int, *, 
     """Anneal one layer once from `first`, on ever more tokens.
 
     While it is hot, most trials are accepted, which takes time per token, and a few tokens are as good as many. When it
-    is cold, few are, and the others cost the same whatever the number of tokens.
+    is cold, few are, and the others cost the same whatever the number of tokens. A load cap is soft while it is hot:
+    where loads leave little room, a way from one plan that keeps it to another leads over plans that don't.
     """
-    rng, cold = seeded(search.seed, 3, first.layer, number), min(hot, COLDER * cold)
+    rng, cold = seeded(search.seed, 3, first.layer, number), min(hot, EARLIER * cold)
     stages = [(end, count) for end, count in STAGES if count < grounds.most] + [(1.0, grounds.most)]
     state = first.on(grounds.of(stages[0][1]))
     unit = max(state.anneal(200, -1.0, np.inf, rng), 1e-15)
     spent = 0
+    caps = state.model.prices.excess > 0.0
     while (used := search.progress(spent)) < 1.0:
         if used >= stages[0][0]:
             stages = [stage for stage in stages if used < stage[0]]
             state = state.on(grounds.of(stages[0][1]))
         trials = STEP if search.work is None else max(1, min(STEP, search.work - spent))
-        state.anneal(trials, unit * hot * (cold / hot) ** used, HOPELESS * unit, rng)
+        temperature = hot * (cold / hot) ** used
+        if caps:
+            state.soften(max((cold / temperature) ** 2, LEAST_SHARE))
+        state.anneal(trials, unit * temperature, HOPELESS * unit, rng)
         spent += trials
     if len(stages) > 1:
         state = state.on(grounds.of())
+    if caps:
+        state.soften(1.0)
     state.anneal(STEP, 0.0, HOPELESS * unit, rng)
     return state

@@ -7,11 +7,11 @@ import numpy.typing as npt
 
 from solvers.arrange.conform import pack
 from solvers.arrange.relabel import Relabelling, relabel_all
-from solvers.arrange.survival.rule import of_layers
 from solvers.methods.annealing.tables.kernels.swaps import SwapState, anneal
 from solvers.methods.annealing.tables.model import ItemModel
 from solvers.searching.kernels.random import seeded
 from solvers.searching.search import Search
+from solvers.survival.rule import of_layers
 
 __all__ = ["SwapRun"]
 

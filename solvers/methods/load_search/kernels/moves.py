@@ -8,8 +8,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from solvers.arrange.survival.rule import Alive, try_exchange, undo_exchange
 from solvers.searching.kernels.random import State, next_below, next_unit
+from solvers.survival.rule import Alive, try_exchange, undo_exchange
 from traces.support.copying import copy_row, copy_table
 
 __all__ = ["Layer", "anneal_layer", "layer_cost"]

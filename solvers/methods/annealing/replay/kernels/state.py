@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from solvers.arrange.survival.rule import Alive
+from solvers.survival.rule import Alive
 
 __all__ = [
     "Draws",

@@ -6,7 +6,6 @@ import numba
 import numpy as np
 
 from placement.loads.kernels.homes import add_home_shares
-from solvers.arrange.survival.rule import try_exchange, undo_exchange
 from solvers.methods.annealing.replay.kernels.bits import exchange_change, in_common
 from solvers.methods.annealing.replay.kernels.loads import (
     add_shares,
@@ -32,6 +31,7 @@ from solvers.methods.annealing.replay.kernels.serving import (
 )
 from solvers.methods.annealing.replay.kernels.state import Draws, LayerModel, LayerState, Loads, edit_replicas
 from solvers.searching.kernels.random import State, next_below, next_unit
+from solvers.survival.rule import try_exchange, undo_exchange
 
 __all__ = ["anneal_layer"]
 

@@ -12,9 +12,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from solvers.arrange.survival.rule import Alive, alive_in, try_exchange
 from solvers.methods.annealing.tables.kernels.places import Pairs, move_item_cost
 from solvers.searching.kernels.random import State, next_below, next_unit
+from solvers.survival.rule import Alive, alive_in, try_exchange
 
 __all__ = ["Items", "SwapState", "Weights", "anneal"]
 

@@ -50,4 +50,4 @@ def advice_on(study: Study, plan: Plan) -> Advice:
         held_out=study.held_out is not None,
         seed=study.request.seed,
     )
-    return advice_of(change, (), held.time.notes)
+    return advice_of(change, (), held.time.notes, study.problem.engine)

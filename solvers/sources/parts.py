@@ -10,7 +10,7 @@ from typing import Any
 from placement import Objective
 from placement.engines import engine_of, travel_of
 from placement.problem.settling import counts_defaults
-from solvers.source import Source, open_source, split, split_dumps, told_while_read, with_counted
+from solvers.sources.source import Source, open_source, split, split_dumps, told_while_read, with_counted
 from traces import LoadCounts, Profile, Trace
 from traces.support.words import HoldOutBy
 

@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from placement import ExpectedLoads, Plan, Problem, score
-from solvers.counted import DumpFigures, expected_load, loads_of_dumps, loads_of_parts
-from solvers.replays import FIGURES, PartFigures, part_figures, replay_both
-from solvers.timed.judge import Judge
+from solvers.judging.counted import DumpFigures, expected_load, loads_of_dumps, loads_of_parts
+from solvers.judging.judge import Judge
+from solvers.judging.replays import FIGURES, PartFigures, part_figures, replay_both
 from traces import InputError, LoadCounts, Trace
 from traces.support.content import ByContent
 from traces.support.shown import Facts, Shown

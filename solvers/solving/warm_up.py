@@ -10,14 +10,14 @@ import numpy as np
 from placement import Constraints, Objective, Problem, Topology
 from placement.cost.bounds import HEAP_SHARE, Level, most_kept
 from placement.cost.shares import home_variance
-from solvers.arrange.survival.exact import has_more_rules
 from solvers.bounds import raise_bound
 from solvers.bounds.home_messages import HomeMessages
 from solvers.bounds.layer_messages import LayerMessages
 from solvers.methods.auto import EXACT, LARGE, Auto, has_time_for_bounds
-from solvers.registry import Solver, solver_from
+from solvers.methods.registry import Solver, solver_from
 from solvers.searching.limits import Limits
 from solvers.searching.search import Search
+from solvers.survival.exact import has_more_rules
 from traces import LoadCounts, Profile, Provenance, Trace
 
 __all__ = ["warm_up"]
@@ -41,7 +41,7 @@ def warm_up(problem: Problem, method: Solver, seconds: float | None = None) -> N
         none.flags.writeable = False  # as the arrays of a profile, which numba tells apart
         most_kept(none, 1)
     if problem.sizes.survival is not None and has_more_rules(problem):
-        import_module("solvers.arrange.survival.model")  # any method may have to repair a plan, on the clock
+        import_module("solvers.survival.model")  # any method may have to repair a plan, on the clock
     counts_only = problem.profile.sample is None
     if method.name not in COMPILED:
         return

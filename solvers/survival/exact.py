@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem, Termination
-from solvers.arrange.survival.effort import Effort, OutOfEffortError
-from solvers.arrange.survival.rule import alive_of
-from solvers.searching.solution import NoPlanError
+from solvers.plans import NoPlanError
+from solvers.survival.effort import Effort, OutOfEffortError
+from solvers.survival.rule import alive_of
 
 __all__ = ["has_more_rules", "kept_exactly"]
 
@@ -67,7 +67,7 @@ def kept_exactly(
     if left == 0.0:
         effort.on_clock()
         raise OutOfEffortError(_missed(problem, layer, "was found in time"))
-    from solvers.arrange.survival.model import (
+    from solvers.survival.model import (
         solved,
     )  # SciPy's solvers take longer to load than all that a search needs
 

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le, Lt, Unit, doc
 
 from placement.problem.constraints import Constraints
 from placement.problem.objective import Objective
-from solvers.fields import (
+from solvers.requests.fields import (
     MAX_SLOTS,
     ExpertBytes,
     HoldOutOf,
@@ -20,8 +20,8 @@ from solvers.fields import (
     settle_engine,
     settle_topology,
 )
+from solvers.requests.served import Timed
 from solvers.searching.limits import Limits
-from solvers.timed.request import Timed
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 from traces.support.kinds import check_names

@@ -17,13 +17,14 @@ from placement import Plan, Problem, Termination, lower_bound
 from placement.cost.feasibility import broken_constraints, load_cap_misses
 from placement.plan.termination import Reason
 from placement.topology.file import topology_to_dict
-from solvers.arrange.survival.effort import OutOfEffortError
-from solvers.registry import Solver, parameters_of, solver_from
+from solvers.methods.registry import Solver, parameters_of, solver_from
+from solvers.plans import NoPlanError
 from solvers.searching.events import Event, Observer, ObserverError
 from solvers.searching.limits import Limits
 from solvers.searching.search import Search
-from solvers.searching.solution import NoPlanError, Solution, Step
-from solvers.warm_up import warm_up
+from solvers.searching.solution import Solution, Step
+from solvers.solving.warm_up import warm_up
+from solvers.survival.effort import OutOfEffortError
 from traces import InputError, Violations
 from traces.support.kinds import checked
 from traces.support.parallel import available_cores

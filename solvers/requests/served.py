@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, doc
 
-from solvers.fields import MAX_TOKENS, TokensPerGpu, topology_of_machine
+from solvers.requests.fields import MAX_TOKENS, TokensPerGpu, topology_of_machine
 from traces.support.declared import check_declared
 from traces.support.errors import InputError, Violations
 from traces.support.words import Phase

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem, Termination
-from solvers.searching.solution import NoPlanError
+from solvers.plans import NoPlanError
 
 __all__ = ["Effort", "OutOfEffortError", "Rows"]
 

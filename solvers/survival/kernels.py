@@ -13,7 +13,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from solvers.arrange.survival.rule import Alive, shift
+from solvers.survival.rule import Alive, shift
 
 __all__ = ["deal_layer", "repair_layer", "restore_layer", "spread_layer"]
 

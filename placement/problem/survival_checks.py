@@ -6,10 +6,11 @@ from typing import get_args
 
 import numpy as np
 
-from placement.problem.sizes import Sizes, SurvivalRule
-from placement.problem.survive import FailureUnit, Survive
+from placement.problem.sizes import Sizes
 from placement.survival.domains import domain_name, failure_domains
 from placement.survival.least import all_survive, least_lost, slots_needed
+from placement.survival.rule import SurvivalRule
+from placement.survival.survive import FailureUnit, Survive
 from traces import Violations
 
 __all__ = ["check_survive"]

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from placement import Problem, Termination
-from placement.problem.sizes import SurvivalRule
-from solvers.arrange.survival.effort import Effort
-from solvers.arrange.survival.exact import UNCLOCKED, has_more_rules, kept_exactly
-from solvers.arrange.survival.kernels import deal_layer, repair_layer, spread_layer
-from solvers.arrange.survival.rule import alive_of
-from solvers.searching.solution import NoPlanError
+from placement.survival.rule import SurvivalRule
+from solvers.plans import NoPlanError
+from solvers.survival.effort import Effort
+from solvers.survival.exact import UNCLOCKED, has_more_rules, kept_exactly
+from solvers.survival.kernels import deal_layer, repair_layer, spread_layer
+from solvers.survival.rule import alive_of
 
 __all__ = ["alive_by_load", "kept_alive"]
 

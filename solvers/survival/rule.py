@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from placement.problem.sizes import SurvivalRule
+from placement.survival.rule import SurvivalRule
 
 __all__ = ["Alive", "alive_in", "alive_of", "of_layers", "shift", "try_exchange", "undo_exchange"]
 

@@ -1,0 +1,1 @@
+"""What plans do to tokens and counts, part by part."""

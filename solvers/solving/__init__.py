@@ -1,0 +1,1 @@
+"""The front door of the solvers: loops compiled, the clock started, a method run."""

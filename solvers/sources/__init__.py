@@ -1,0 +1,1 @@
+"""What plans are made from: traces and counts, and their parts."""
