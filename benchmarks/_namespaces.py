@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 __all__ = ["Cluster", "cluster", "why_not"]
 
-BURST_MS, LEAST_BURST, QUEUE_MS = 1.0, 5_000, 3000  # of a shaped link: bursts that hide nothing, and no losses
+BURST_MS, LEAST_BURST, QUEUE_MS = 1.0, 40_000, 20_000  # of a shaped link: bursts that hide nothing, and no losses
+# Few and large packets: a core's backlog holds 1,000 (net.core.netdev_max_backlog), and drops others beside other work.
+# A burst holds the largest, so that none is cut.
+MTU, LARGEST = "9000", "36000"
+# Queues of seconds build up within milliseconds, which TCP would take for losses; there are none.
+ROUTE = ("rto_min", "5s", "congctl", "reno")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +59,10 @@ def _shaped(space: str, device: str, mbit: float) -> None:
 
 def _joined(one: str, device: str, other: str, peer: str, bridge: str, mbit: float) -> None:
     """Join two namespaces by a pair of devices of a speed each way; the far end is a port of a bridge."""
-    _run("ip", "link", "add", device, "netns", one, "type", "veth", "peer", "name", peer, "netns", other)
+    near, far = ("mtu", MTU, "netns", one), ("mtu", MTU, "netns", other)
+    _run("ip", "link", "add", device, *near, "type", "veth", "peer", "name", peer, *far)
     _run("ip", "-n", other, "link", "set", peer, "master", bridge, "up")
-    _run("ip", "-n", one, "link", "set", device, "up")
+    _run("ip", "-n", one, "link", "set", device, "gso_max_size", LARGEST, "up")
     _shaped(one, device, mbit)
     _shaped(other, peer, mbit)
 
@@ -104,6 +110,7 @@ def cluster(nodes: int, per_node: int, rank_mbit: Sequence[float], uplink_mbit: 
                 _joined(own, "eth0", inside, f"r{rank}", "br0", rank_mbit[rank])
                 address = f"10.88.{node}.{place + 1}"
                 _run("ip", "-n", own, "addr", "add", f"{address}/16", "dev", "eth0")
+                _run("ip", "-n", own, "route", "change", "10.88.0.0/16", "dev", "eth0", *ROUTE)
                 ranks.append(own)
                 addresses.append(address)
         yield Cluster(ranks=tuple(ranks), addresses=tuple(addresses))

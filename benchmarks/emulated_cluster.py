@@ -5,9 +5,10 @@
 
 Nodes are bridges, ranks are processes in namespaces of their own, and links are shaped by ``tc``: 400 Mbit/s per rank,
 and an uplink of 40 Mbit/s that all ranks of a node share. PyTorch's gloo moves the bytes, dispatch and combine of every
-layer. Launch and efficiency are fitted on even exchanges alone; what the plans take is predicted from these two
-numbers, the links, and who sends how much to whom. Needs root, iproute2 and PyTorch; says so and ends otherwise.
-Nothing outside of the namespaces that it makes, and removes, is changed.
+layer, between processes of real-time priority that need little of a core. Launch and efficiency are fitted on even
+exchanges alone; what the plans take is predicted from these two numbers, the links, and who sends how much to whom.
+Needs root, iproute2 and PyTorch; says so and ends otherwise. Nothing outside of the namespaces that it makes, and
+removes, is changed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from traces.synthetic import Synthetic, generate
 
 Floats = npt.NDArray[np.float64]
 RANK_MBIT, UPLINK_MBIT, PORT = 400.0, 40.0, 29_555
-EVEN_BYTES = (50_000, 200_000, 600_000, 1_500_000)  # from each rank to each other, of the exchanges that are fitted
+EVEN_BYTES = (50_000, 200_000, 600_000)  # from each rank to each other, of the exchanges that are fitted
 APART = 0.05  # pairs of plans that differ by more are to be in the right order
 PLANS = ("contiguous", "random", "eplb", "ours")
 
@@ -73,21 +74,18 @@ def sizes_of(plan: Plan, study: solvers.Study, trace: Trace, tokens: int, passes
 def run(made: Cluster, sizes: Floats) -> Floats:
     """Run exchanges in order, (J, G, G) bytes; return the seconds of the slowest rank in each, (J,)."""
     with tempfile.TemporaryDirectory() as folder:
-        jobs = Path(folder) / "jobs.npy"
-        np.save(jobs, sizes.astype(np.int64))
-        ranks = []
-        for rank, space in enumerate(made.ranks):
-            words = (str(rank), str(len(made.ranks)), made.addresses[0], str(PORT), str(jobs), f"{folder}/{rank}.json")
-            script = Path(__file__).with_name("_cluster_rank.py")
-            ranks.append(subprocess.Popen(("ip", "netns", "exec", space, sys.executable, str(script), *words)))
+        np.save(Path(folder) / "jobs.npy", sizes.astype(np.int64))
+        script = Path(__file__).with_name("_cluster_ranks.py")
+        words = (sys.executable, str(script), folder, made.addresses[0], str(PORT), *made.ranks)
+        process = subprocess.Popen(words)
         try:
-            for process in ranks:
-                if process.wait():
-                    raise RuntimeError(f"a rank ended with {process.returncode}")
+            if process.wait():
+                raise RuntimeError(f"an exchange ended with {process.returncode}")
         finally:
-            for process in ranks:
-                process.kill()
-        return np.max([json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(len(ranks))], axis=0)
+            process.terminate()
+            process.wait()
+        times = np.array([json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(len(made.ranks))])
+        return np.asarray(times[..., 1].max(axis=0) - times[..., 0].min(axis=0), float)
 
 
 def fitted(links: Links, even: Floats, seconds: Floats) -> tuple[float, float]:

@@ -48,3 +48,16 @@ def test_says_why_there_can_be_no_cluster(script: ModuleType, monkeypatch: pytes
     """Without root nothing is made."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert script.why_not() == "Making network namespaces needs root."
+
+
+def test_bytes_take_as_long_as_the_uplink_that_they_share(script: ModuleType) -> None:
+    """400 kB over an uplink of 40 Mbit/s, where two ranks of a node send 200 kB each."""
+    if (reason := script.why_not()) is not None:
+        pytest.skip(reason)
+    pytest.importorskip("torch")
+    across = np.zeros((2, 4, 4))
+    across[:, [0, 1], [2, 3]] = 200_000
+    with script.cluster(2, 2, [400.0] * 4, [40.0] * 2) as made:
+        seconds = script.run(made, across)[1]  # the first finds its way
+    assert 0.06 < seconds < 0.4, "80 ms, less one burst of 8 ms, and some more beside other work"
+    assert not any(Path("/run/netns", space).exists() for space in made.ranks)
