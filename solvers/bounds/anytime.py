@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -117,10 +117,8 @@ def raise_bound(problem: Problem, search: Search) -> None:
             beside = floor if traffic is None else floor + traffic.total()
             _Passes(search.part(share, 0), spread, beside).run()
             search, floor = search.part(1.0, 1, work_share=1 - share), floor + spread.total()
-        if isinstance(traffic, ChainBound):
-            _Passes(search, traffic, floor).run()
-        elif traffic is not None:
-            _Passes(search, traffic, floor).run()
+        if traffic is not None:
+            _Passes[Any](search, traffic, floor).run()
 
 
 def _traffic_parts(problem: Problem) -> ChainBound | DispatchBound | None:

@@ -10,7 +10,7 @@ import torch
 __all__ = ["Decoder", "Layer"]
 
 
-class Layer(torch.nn.Module):  # type: ignore[misc]
+class Layer(torch.nn.Module):
     """A plain layer whose gate returns logits, as layers did before transformers 5."""
 
     def __init__(self, top_k: int = 2, experts: int = 4) -> None:
@@ -24,7 +24,7 @@ class Layer(torch.nn.Module):  # type: ignore[misc]
         return hidden + weights.sum(-1, keepdim=True)
 
 
-class Decoder(torch.nn.Module):  # type: ignore[misc]
+class Decoder(torch.nn.Module):
     """A model of one layer whose cache comes and goes by a keyword of its own."""
 
     KEYWORDS = ("cache", "past_key_values", "cache_params")

@@ -112,7 +112,14 @@ def test_change_equals_change_of_score(
     assert change == pytest.approx(value(after) - before, abs=1e-9)
     load = expected_gpu_load(problem, replicas_on_gpu(after, EXPERTS, 4))[layer]
     assert np.allclose(search.state.gpu_load, load)
-    assert_fresh(search, Layer(Ground(problem), search.row, layer))
+    fresh = Layer(Ground(problem), search.row, layer)
+    assert_fresh(search, fresh)
+    # Under a soft cap as well, once it is hard again.
+    fresh.soften(0.01)
+    fresh.anneal(200, 0.05, np.inf, seeded(seed, 2))
+    fresh.soften(1.0)
+    assert_fresh(fresh, hard := Layer(Ground(problem), fresh.row, layer))
+    assert fresh.cost == pytest.approx(hard.cost, abs=1e-9)
 
 
 def assert_fresh(search: Layer, again: Layer) -> None:

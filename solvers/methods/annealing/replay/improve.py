@@ -27,9 +27,10 @@ __all__ = ["LayerSearch", "improve_fanout"]
 Table = npt.NDArray[np.int32]
 DEFAULT_TRIALS_PER_LAYER = 400_000  # without limits on time and work: some seconds per layer
 NOMINAL_TRIALS_PER_S = 1_000_000  # of a core, with replicas; only to choose a temperature
-# Times the first temperature, without a start plan and with so many trials per pair of slots: fewer leave no time
-# to cool down. Measured in docs/decisions/0031-soft-caps.md.
+# Times the first temperature, without a start plan, if loads count and there are so many trials per pair of slots (with
+# fewer, it has no time to cool down); more if the largest load has a weight: docs/decisions/0032-soft-caps.md.
 HOTTER, HOT_TRIALS_PER_PAIR = 2.0, 5
+HOTTEST, HOTTEST_TRIALS_PER_PAIR = 8.0, 20
 WHOLE_TRIALS_PER_PAIR = 5  # with fewer, a search from whole groups does not get far from them; chosen by trial
 BUDGET_SHARE = 0.3  # of time and work, to tell what replicas are worth in each layer. Chosen by trial
 
@@ -47,7 +48,8 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     search : Search
     hot, cold : float
         Temperatures in units of the mean change of traffic by a random trial. With a start plan, `hot` is divided by 4,
-        so as not to lose what it starts from. Else it counts `HOTTER` times where there is time.
+        so as not to lose what it starts from. Else it counts `HOTTER` or `HOTTEST` times where loads count
+        and there is time.
     """
     base = base_plan(problem, search)
     if search.best is None or not search.offers_take_long:
@@ -67,7 +69,9 @@ def improve_fanout(problem: Problem, search: Search, *, hot: float, cold: float)
     trials = _trials_per_layer(problem, search)
     if search.start is not None:
         hot /= 4  # what it starts from is not to be lost
-    elif trials >= HOT_TRIALS_PER_PAIR * problem.num_slots**2:
+    elif problem.objective.imbalance_weight and trials >= HOTTEST_TRIALS_PER_PAIR * problem.num_slots**2:
+        hot *= HOTTEST
+    elif problem.load_counts and trials >= HOT_TRIALS_PER_PAIR * problem.num_slots**2:
         hot *= HOTTER
     start = _drop_second_replicas(start, problem.num_gpus)
     most: list[int] = [problem.num_slots] * problem.num_layers

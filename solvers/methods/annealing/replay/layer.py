@@ -32,14 +32,15 @@ FEW, FEW_ERROR = 2048, 0.2  # tokens, and how far the cost on so many may be off
 HOPELESS = 8.0
 # With as much for each, several runs per layer are better than a longer one; chosen by trial.
 RUN_TRIALS, RUN_S = 4_000_000, 4.0
-RUN_TRIALS_PER_PAIR = 300  # of slots, where that is less; chosen by trial
+# Of slots, where that is less: in general, and where loads count by a cap alone (docs/decisions/0032-soft-caps.md).
+RUN_TRIALS_PER_PAIR, CAP_TRIALS_PER_PAIR = 40, 300
 LOCAL = 8  # of 16 exchanges. Chosen by trial
 # Of 16 other exchanges, those with an expert of about the same load; about the same: at most this part of all experts
 # away in the order of loads, and within these limits. Measured in docs/decisions/0019-sets-of-tokens.md.
 ALIKE, ALIKE_PART, LEAST_ALIKE, MOST_ALIKE = 12, 16, 4, 16
-# Times the last temperature: from there on states stay what they are, and time is better spent above. Measured, as the
-# two lines after it, in docs/decisions/0031-soft-caps.md.
-EARLIER = 10.0
+# Times the last temperature, if loads count, and by traffic alone. Below, next to nothing is accepted, and trials of
+# single tokens' worth are noise. Measured, as what follows, in docs/decisions/0032-soft-caps.md.
+EARLIER, COLDER = 10.0, 3.0
 LEAST_SHARE = 0.01  # of the price of load above the cap, which falls with the square of the temperature
 MAX_RUNS = 4  # more gain less than longer ones. Chosen by trial
 
@@ -234,7 +235,9 @@ def search_layer(grounds: Grounds, first: Layer, search: Search, *, hot: float, 
     """
     pairs = grounds.problem.num_slots**2
     trials = search.work if search.work is not None else (search.remaining_s or 0.0) * RUN_TRIALS / RUN_S
-    runs = int(np.clip(trials // min(RUN_TRIALS, RUN_TRIALS_PER_PAIR * pairs), 1, MAX_RUNS))
+    prices = first.model.prices
+    per_pair = CAP_TRIALS_PER_PAIR if prices.excess and not prices.largest else RUN_TRIALS_PER_PAIR
+    runs = int(np.clip(trials // min(RUN_TRIALS, per_pair * pairs), 1, MAX_RUNS))
     found = []
     for number in range(runs):
         part = search.part(1 / (runs - number), number, work_share=1 / runs)
@@ -257,12 +260,13 @@ def anneal_once(grounds: Grounds, first: Layer, search: Search, number: int, *, 
     is cold, few are, and the others cost the same whatever the number of tokens. A load cap is soft while it is hot:
     where loads leave little room, a way from one plan that keeps it to another leads over plans that don't.
     """
-    rng, cold = seeded(search.seed, 3, first.layer, number), min(hot, EARLIER * cold)
+    rng, prices = seeded(search.seed, 3, first.layer, number), first.model.prices
+    cold = min(hot, (EARLIER if prices.excess or prices.largest else COLDER) * cold)
     stages = [(end, count) for end, count in STAGES if count < grounds.most] + [(1.0, grounds.most)]
     state = first.on(grounds.of(stages[0][1]))
     unit = max(state.anneal(200, -1.0, np.inf, rng), 1e-15)
     spent = 0
-    caps = state.model.prices.excess > 0.0
+    caps = prices.excess > 0.0
     while (used := search.progress(spent)) < 1.0:
         if used >= stages[0][0]:
             stages = [stage for stage in stages if used < stage[0]]
