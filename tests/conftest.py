@@ -9,7 +9,7 @@ import typer.testing
 from hypothesis import settings
 
 ROOT = Path(__file__).parent
-# Workers take a file at a time, in this order and then as collected, so that none is left with a long one at the end.
+# Workers take a file at a time, in this order and then by name, so that none is left with a long one at the end.
 # The first one has most loops compiled, which takes long on a fresh clone; what needs few of them stands beside it.
 FIRST = (
     "contracts/test_solvers_contract.py",
