@@ -172,7 +172,8 @@ class Search:
 
     def cancel(self) -> None:
         """Ask all parts to stop; the incumbent is kept."""
-        self._shared.cancelled.set()
+        if not self._shared.cancelled.is_set():  # again, by a signal within the first time, it would wait for itself
+            self._shared.cancelled.set()
 
     @property
     def proven(self) -> bool:

@@ -20,6 +20,7 @@ from placement.topology.file import topology_to_dict
 from solvers.methods.registry import Solver, parameters_of, solver_from
 from solvers.plans import NoPlanError
 from solvers.searching.events import Event, Observer, ObserverError
+from solvers.searching.interrupting import ctrl_c_cancels
 from solvers.searching.limits import Limits
 from solvers.searching.search import Search
 from solvers.searching.solution import Solution, Step
@@ -111,9 +112,10 @@ def solve(
     failure: Exception | None = None
     search.bound(lower_bound(problem))
     try:
-        if table is not None:
-            search.part(1.0, 0, "start").offer(table)
-        method.run(problem, search.part(1.0, 1, method.name))
+        with ctrl_c_cancels(search):
+            if table is not None:
+                search.part(1.0, 0, "start").offer(table)
+            method.run(problem, search.part(1.0, 1, method.name))
     except KeyboardInterrupt:
         search.cancel()
     except ObserverError as error:

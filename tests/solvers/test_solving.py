@@ -1,7 +1,9 @@
 """What `solve` makes of a search: faults, limits and what it says of them."""
 
+import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -157,3 +159,32 @@ def test_compiling_comes_before_the_clock_and_tells_nothing(monkeypatch: pytest.
     assert made == ["annealing"]
     assert found.elapsed_s < 1.4
     assert events[0].elapsed_s < 1.4
+
+
+def test_ctrl_c_that_is_lost_ends_the_search_as_well() -> None:
+    """A callback of a library can't pass the exception on; the search has been told before."""
+
+    def lose(search: Search) -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert search.done
+
+    found = solve(problem_of(WANDERING, "1x2"), Scripted(lose), limits=Limits(time_s=60))
+    assert found.termination.limit == "cancelled"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_of_others_stays_theirs() -> None:
+    """Whoever handles the signal keeps it."""
+    taken: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: taken.append(number))
+    try:
+        found = solve(
+            problem_of(WANDERING, "1x2"),
+            Scripted(lambda search: signal.raise_signal(signal.SIGINT)),
+            limits=Limits(work=9),
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert taken == [signal.SIGINT]
+    assert found.termination.limit != "cancelled"
