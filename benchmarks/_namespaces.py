@@ -8,9 +8,11 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = ["Cluster", "cluster", "why_not"]
 
+CAPABILITIES = (12, 21)  # CAP_NET_ADMIN, CAP_SYS_ADMIN: bits of capability sets, linux/capability.h
 BURST_MS, LEAST_BURST, QUEUE_MS = 1.0, 40_000, 20_000  # of a shaped link: bursts that hide nothing, and no losses
 # Few and large packets: a core's backlog holds 1,000 (net.core.netdev_max_backlog), and drops others beside other work.
 # A burst holds the largest, so that none is cut.
@@ -38,6 +40,10 @@ def why_not() -> str | None:
     """Return why there can be no cluster here; None where there can."""
     if os.geteuid() != 0:
         return "Making network namespaces needs root."
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    allowed = int(next(line for line in status.splitlines() if line.startswith("CapEff")).split()[1], 16)
+    if not all(allowed >> number & 1 for number in CAPABILITIES):
+        return "Making network namespaces needs CAP_NET_ADMIN and CAP_SYS_ADMIN, which root lacks here."
     missing = [name for name in ("ip", "tc") if shutil.which(name) is None]
     if missing:
         return f"{' and '.join(missing)} of iproute2 {'is' if len(missing) == 1 else 'are'} not installed."

@@ -124,7 +124,7 @@ def tensor_parallel(time: TimeModel, counts: Floats) -> tuple[float | None, floa
     measured = inside_ms(time.machine, "nccl_all_gather", volume, size)[1]
     share = counts * (size / time.machine.num_gpus)
     if size == 1:
-        gather = scatter = 0.0
+        gather, scatter, time = 0.0, 0.0, time.without_overlap()
     step = _alone(time, share, tokens, gather, scatter, size)
     source = "NCCL as measured" if measured else "70 % of the links' data sheet"
     return step, gb, f"{what}: all-gather and reduce-scatter of {tokens:,} tokens; {source}."
@@ -136,7 +136,7 @@ def data_parallel(time: TimeModel, counts: Floats) -> tuple[float | None, float,
     gb = weights_gb(time, experts)
     if not fits(time, gb):
         return None, gb, f"Every expert on every GPU: {gb:.0f} GB don't fit."
-    whole = replace(time, overlap="none")  # nothing to overlap with
+    whole = time.without_overlap()  # nothing to overlap with
     step = _alone(whole, counts / time.machine.num_gpus, time.tokens_per_gpu, 0.0, 0.0, 1)
     return step, gb, "Every expert on every GPU: nothing travels, every GPU reads the experts that its tokens choose."
 
@@ -156,7 +156,7 @@ def pulled_weights(time: TimeModel, counts: Floats) -> tuple[float | None, float
         return None, gb, "There is no other GPU in the node to pull weights from."
     if not fits(time, gb):
         return None, gb, f"A copy of all experts in every node, and two layers' at a time: {gb:.0f} GB don't fit."
-    time = replace(time, overlap="none")  # weights travel beside the whole batch
+    time = time.without_overlap()  # weights travel beside the whole batch
     own = counts / time.machine.num_gpus
     experts_ms = _experts(time, own, time.tokens_per_gpu, 1)
     used = (1 - np.exp(-own)).sum(axis=-1) * (1 - 1 / size)  # experts that a rank's tokens choose, and it does not hold

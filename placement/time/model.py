@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Literal, get_args
 
@@ -80,7 +80,9 @@ class TimeModel:
     overlap : {"none", "two_batch"}
         ``two_batch``: one half of a batch travels while the other computes; see `placement.time.overlap`.
     rest_ms : float
-        Milliseconds per layer beside the experts and their exchange.
+        Milliseconds per layer beside the experts and their exchange; with ``two_batch``, of both halves.
+    whole_rest_ms : float or None
+        The same of a whole batch; None where it is `rest_ms`.
     dense_layers : int
         Layers without experts, which take `rest_ms` too.
     notes : tuple of str
@@ -100,6 +102,7 @@ class TimeModel:
     backend: str
     overlap: Overlap = "none"
     rest_ms: float
+    whole_rest_ms: float | None = None
     dense_layers: int
     notes: tuple[str, ...] = ()
 
@@ -191,9 +194,15 @@ class TimeModel:
             backend=name,
             overlap=overlap,
             rest_ms=estimated,
+            whole_rest_ms=float(rest(1.0)) if rest_ms is None else rest_ms,
             dense_layers=len(what.layout.dense_layers),
             notes=notes_of(kernels, inside, across, where, rest_ms is None, name),
         )
+
+    def without_overlap(self) -> TimeModel:
+        """Return the model of the same batch as a whole."""
+        rest_ms = self.rest_ms if self.whole_rest_ms is None else self.whole_rest_ms
+        return replace(self, overlap="none", rest_ms=rest_ms)
 
     @property
     def dedup(self) -> Literal["none", "node", "gpu"]:

@@ -32,7 +32,7 @@ class StepTime:
     moe_ms : float
         Of all MoE layers: dispatch, experts and combine, or moves and the AllGather of context-coherent execution.
     moe_share : float
-        `moe_ms` over what a step takes without overlap.
+        `moe_ms` over what a step takes if nothing is hidden: with two-batch overlap, that of both halves.
     dispatch_ms, experts_ms, combine_ms : (L,) float64
         Of each MoE layer.
     rest_ms : float

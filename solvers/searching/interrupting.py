@@ -19,9 +19,9 @@ __all__ = ["ctrl_c_cancels"]
 def ctrl_c_cancels(search: Search) -> Iterator[None]:
     """Let Ctrl-C cancel a search before it raises KeyboardInterrupt, which stays as it is.
 
-    The exception is raised in whatever Python code runs next. Where that is a callback or a finaliser (LLVM calls some
-    while compiled loops are loaded), it is printed at most, and the search would go on to its time limit. Only for the
-    main thread, where signals arrive, and where nobody has another way to take them.
+    The exception is raised in whatever Python code runs next. Where that is a callback or a finaliser, it is printed at
+    most, and the search would go on to its time limit. Only for the main thread, where signals arrive, and where nobody
+    has another way to take them.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

@@ -121,13 +121,17 @@ def _terms(counts: Counts, tokens: int, scale: float, slots: int, part: float, g
         pairs = max(active, scale * counts.sum() - 0.5 * slots)
         whole = dict.fromkeys(TILES, pairs)
         tokens = int(scale * tokens - 0.5 * gpus)
+    first = {size: min(pairs, size) for size in FIRST}
     if part < 1:
+        odd = (slots + 1) // 2  # each of the others gives one half a token more than the other
+        halves = np.maximum(part * pairs + np.array([-odd, odd]) / 2, 0)
+        first = {size: float(np.minimum(halves, size).mean()) for size in FIRST}
         active, pairs = max(part * active, float((half > 0).sum())), part * pairs
         whole = {size: max(part * rows, float((-(-half // size)).sum() * size)) for size, rows in whole.items()}
     raw = {"launch": gpus, "slots": slots, "active": active, "weights": active, "pairs": pairs}
     raw |= {"pair_gb": pairs, "pair_count": pairs, "row_gb": part * tokens, "copy_gb": part * tokens}
     raw |= {f"tile{size}": rows for size, rows in whole.items()}
-    raw |= {f"first{size}": min(pairs, size) for size in FIRST}  # least where all are on one rank
+    raw |= {f"first{size}": least for size, least in first.items()}  # least where all are on one rank
     return np.array([max(0.0, raw.get(name, 0)) for name in FEATURES]) / gpus
 
 

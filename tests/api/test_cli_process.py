@@ -17,7 +17,8 @@ from traces.synthetic import Synthetic, generate
 COMMAND = (sys.executable, "-c", "from api.cli import main; main()")
 # The same, and a line on stderr with every map of eight layers that a search was offered; loops are warmed up on fewer.
 TELLING = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, shells start what ignores it
 from solvers.searching.search import Search
 
 def told(self, table, *arguments):

@@ -18,4 +18,5 @@ def test_stall_is_of_bytes_over_what_engines_reach() -> None:
     vllm, sglang = (stall_s(time_of("h100:2x4"), 8, engine=name) for name in ("vllm", "sglang"))
     assert vllm == stall_s(time_of("h100:2x4"), 8)
     assert vllm / sglang == pytest.approx(12.8 / 1.53)
+    assert stall_s(time_of("h100:2x4"), 8, engine="sglang:static") == sglang
     assert stall_s(time_of("h100:2x4@2"), 8) == pytest.approx(vllm * 1.53 / (0.7 * 2 / 4))

@@ -169,9 +169,13 @@ def test_ctrl_c_that_is_lost_ends_the_search_as_well() -> None:
             signal.raise_signal(signal.SIGINT)
         assert search.done
 
-    found = solve(problem_of(WANDERING, "1x2"), Scripted(lose), limits=Limits(time_s=60))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+    try:
+        found = solve(problem_of(WANDERING, "1x2"), Scripted(lose), limits=Limits(time_s=60))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert found.termination.limit == "cancelled"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_of_others_stays_theirs() -> None:

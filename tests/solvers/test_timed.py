@@ -92,6 +92,17 @@ def test_bound_is_the_time_where_there_is_nothing_to_choose() -> None:
     assert found.plan.score == pytest.approx(found.plan.bound)
 
 
+def test_bound_of_halves_knows_how_unevenly_they_fall() -> None:
+    """On one GPU nothing else leaves room: experts of odd counts lie on odd slots, whose halves all go one way."""
+    blocks, odd = np.arange(128).reshape(16, 8), np.arange(1, 128, 2).reshape(8, 8)
+    ids = np.tile(np.concatenate([blocks, blocks, blocks, odd, *[blocks[:4]] * 2]), (16, 1))
+    trace = Trace.of(np.repeat(ids[:, None], 2, axis=1).astype(np.int16), num_experts=128)
+    asked = timed("h100:1x1", timed_phase="prefill", overlap="two_batch", rest_ms=0.0)
+    of = study(trace, asked, slots_per_gpu=128, hold_out=0.0)
+    step = of.judges["fit"].step_ms(of.solve("contiguous").plan)
+    assert 0.9 * step < least_step_ms(of.judges["fit"], 128) <= step * (1 + 1e-12)
+
+
 def test_weights_are_the_slopes_of_the_step() -> None:
     """All messages weigh what the exchange takes; of what overlaps with longer computing, half."""
     of = study()

@@ -123,7 +123,7 @@ class Layer:
             activated_weight=weights.activated_weight / layers / max(batches, 1),
             prices=Prices(
                 cap=np.inf if caps is None else float(caps[layer]),
-                excess=0.0 if caps is None else weights.load_excess_weight / layers,
+                excess=weights.load_excess_weight / layers if caps is not None and np.isfinite(caps[layer]) else 0.0,
                 largest=weights.imbalance_weight / layers,
                 margin=problem.load_margin,
                 spread=problem.spread_weight / layers,
