@@ -321,8 +321,8 @@ def slower() -> list[Outcome]:
             predicted=f"{longer:.1f} times slower",
             **judged(longer - 1, 3.167 - 1),
             note="at 1.5 GB/s per GPU between nodes, from another run of that engine (vLLM 24116, taken as DeepSeek-V3 "
-            "with 9 slots), which was chosen knowing this outcome; two nodes of B200 for GPUs that are not named; each takes "
-            f"{stall_s(time, slots):.0f} s here and {(1466.50 - alone) / times:.0f} s there",
+            "with 9 slots), which was chosen knowing this outcome; two nodes of B200 for GPUs that are not named; "
+            f"each takes {stall_s(time, slots):.0f} s here and {(1466.50 - alone) / times:.0f} s there",
         )
     ]
 
