@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from placement.advice.sample import PassSample
 from placement.advice.timing import PassTimes, PlanOnPasses, mean_step_ms
-from placement.time.model import LayerTimes, TimeModel
+from placement.time.model import TimeModel
+from placement.time.passes import LayerTimes
 from placement.time.rest import REST_ERROR
 
 __all__ = ["LEAST_PER_EXPERT", "LEAST_SEQUENCES", "WORTH", "Gain", "Verdict", "judge_gain", "verdict_of"]

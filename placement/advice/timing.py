@@ -12,8 +12,8 @@ import numpy.typing as npt
 from placement.advice.sample import PassSample
 from placement.plan.plan import Plan
 from placement.problem.objective import SettledObjective
-from placement.time.model import LayerTimes, TimeModel
-from placement.time.passes import PassLoad, PassReplay
+from placement.time.model import TimeModel
+from placement.time.passes import LayerTimes, PassLoad, PassReplay
 
 __all__ = ["PassTimes", "PlanOnPasses", "mean_step_ms"]
 

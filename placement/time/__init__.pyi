@@ -11,8 +11,8 @@ from .gpus import GPUS as GPUS
 from .gpus import Gpu as Gpu
 from .links import Links as Links
 from .machine import Machine as Machine
-from .model import LayerTimes as LayerTimes
 from .model import TimeModel as TimeModel
+from .passes import LayerTimes as LayerTimes
 from .passes import PassLoad as PassLoad
 from .passes import PassReplay as PassReplay
 from .step import StepTime as StepTime

@@ -18,7 +18,7 @@ from placement.time.experts import ExpertKernel
 from placement.time.fair import relative_speed
 from placement.time.machine import Machine
 from placement.time.overlap import Overlap, in_halves, of_halves, overlapped_ms
-from placement.time.passes import PassLoad
+from placement.time.passes import LayerTimes, PassLoad
 from placement.time.rest import REST_ERROR
 from placement.time.rest import rest_ms as rest_of
 from placement.time.tiers import tiers_ms
@@ -29,33 +29,10 @@ from traces.model.shape import WEIGHT_BYTES
 from traces.support.kinds import checked
 from traces.support.words import Phase
 
-__all__ = ["LayerTimes", "Overlap", "TimeModel"]
+__all__ = ["Overlap", "TimeModel"]
 
 Floats = npt.NDArray[np.float64]
 BACKENDS = {"prefill": "deepep_normal", "decode": "deepep_low_latency"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerTimes:
-    """Times of one pass, or means over passes.
-
-    Attributes
-    ----------
-    dispatch, combine : (L,) float64
-        Milliseconds of the exchanges of each layer.
-    experts : (L,) float64
-        Milliseconds of the slowest rank.
-    rest : float
-        Milliseconds per layer of what is neither: attention, router, shared experts.
-    gather : float
-        Milliseconds per pass of the AllGather of new tokens under context-coherent execution.
-    """
-
-    dispatch: Floats
-    experts: Floats
-    combine: Floats
-    rest: float
-    gather: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Forward passes of a stated size, cut from a trace and replayed through a plan."""
+"""Forward passes of a stated size, cut from a trace and replayed through a plan, and what they take."""
 
 from __future__ import annotations
 
@@ -19,10 +19,34 @@ from placement.topology.topology import Topology
 from traces import Batch, Trace
 from traces.trace import BATCH_TOKENS
 
-__all__ = ["MAX_PASSES", "PassLoad", "PassReplay"]
+__all__ = ["MAX_PASSES", "LayerTimes", "PassLoad", "PassReplay"]
 
 Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 MAX_PASSES = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerTimes:
+    """Times of one pass, or means over passes.
+
+    Attributes
+    ----------
+    dispatch, combine : (L,) float64
+        Milliseconds of the exchanges of each layer.
+    experts : (L,) float64
+        Milliseconds of the slowest rank.
+    rest : float
+        Milliseconds per layer of what is neither: attention, router, shared experts.
+    gather : float
+        Milliseconds per pass of the AllGather of new tokens under context-coherent execution.
+    """
+
+    dispatch: Floats
+    experts: Floats
+    combine: Floats
+    rest: float
+    gather: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from placement.plan.plan import Plan
 from placement.problem.objective import Execution, Objective, Ownership, ReplicaPolicy, SettledObjective
 from placement.replay.choices import engine_choices
-from placement.time.model import LayerTimes, TimeModel
-from placement.time.passes import MAX_PASSES, PassReplay
+from placement.time.model import TimeModel
+from placement.time.passes import MAX_PASSES, LayerTimes, PassReplay
 from traces import InputError, Trace, Violations
 from traces.support.kinds import checked
 

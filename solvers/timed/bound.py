@@ -11,8 +11,9 @@ from placement.replay.replay import homes_of
 from placement.time.exchange import Way
 from placement.time.experts import ExpertKernel, config_of
 from placement.time.features import FEATURES, FIRST, SUSTAINED_TFLOP, TILES, units
-from placement.time.model import LayerTimes, TimeModel
+from placement.time.model import TimeModel
 from placement.time.overlap import of_halves
+from placement.time.passes import LayerTimes
 from solvers.bounds.instant_messages import least_copies
 from solvers.judging.judge import Judge
 from traces import Batch
