@@ -41,6 +41,7 @@ ALIKE, ALIKE_PART, LEAST_ALIKE, MOST_ALIKE = 12, 16, 4, 16
 # Times the last temperature, if loads count, and by traffic alone. Below, next to nothing is accepted, and trials of
 # single tokens' worth are noise. Measured, as what follows, in docs/decisions/0032-soft-caps.md.
 EARLIER, COLDER = 10.0, 3.0
+EARLIER_TRIALS_PER_PAIR = 2  # of slots; with fewer, a run has no time to settle at that: 92 x 896 in half a minute
 LEAST_SHARE = 0.01  # of the price of load above the cap, which falls with the square of the temperature
 MAX_RUNS = 4  # more gain less than longer ones. Chosen by trial
 
@@ -234,7 +235,7 @@ def search_layer(grounds: Grounds, first: Layer, search: Search, *, hot: float, 
         The best state, on all tokens.
     """
     pairs = grounds.problem.num_slots**2
-    trials = search.work if search.work is not None else (search.remaining_s or 0.0) * RUN_TRIALS / RUN_S
+    trials = trials_of(search)
     prices = first.model.prices
     per_pair = CAP_TRIALS_PER_PAIR if prices.excess and not prices.largest else RUN_TRIALS_PER_PAIR
     runs = int(np.clip(trials // min(RUN_TRIALS, per_pair * pairs), 1, MAX_RUNS))
@@ -246,6 +247,11 @@ def search_layer(grounds: Grounds, first: Layer, search: Search, *, hot: float, 
     if may_be_less(first, best):
         best = min(best, first.on(grounds.of()), key=attrgetter("cost"))
     return best
+
+
+def trials_of(search: Search) -> float:
+    """Return about how many trials a search has; all there can be without limits."""
+    return search.work if search.work is not None else (search.remaining_s or 0.0) * RUN_TRIALS / RUN_S
 
 
 def may_be_less(on_few: Layer, other: Layer) -> bool:
@@ -261,7 +267,8 @@ def anneal_once(grounds: Grounds, first: Layer, search: Search, number: int, *, 
     where loads leave little room, a way from one plan that keeps it to another leads over plans that don't.
     """
     rng, prices = seeded(search.seed, 3, first.layer, number), first.model.prices
-    cold = min(hot, (EARLIER if prices.excess or prices.largest else COLDER) * cold)
+    enough = trials_of(search) >= EARLIER_TRIALS_PER_PAIR * grounds.problem.num_slots**2
+    cold = min(hot, (EARLIER if prices.excess or (prices.largest and enough) else COLDER) * cold)
     stages = [(end, count) for end, count in STAGES if count < grounds.most] + [(1.0, grounds.most)]
     state = first.on(grounds.of(stages[0][1]))
     unit = max(state.anneal(200, -1.0, np.inf, rng), 1e-15)
