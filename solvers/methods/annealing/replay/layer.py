@@ -41,7 +41,7 @@ ALIKE, ALIKE_PART, LEAST_ALIKE, MOST_ALIKE = 12, 16, 4, 16
 # Times the last temperature, if loads count, and by traffic alone. Below, next to nothing is accepted, and trials of
 # single tokens' worth are noise. Measured, as what follows, in docs/decisions/0032-soft-caps.md.
 EARLIER, COLDER = 10.0, 3.0
-EARLIER_TRIALS_PER_PAIR = 2  # of slots; with fewer, a run has no time to settle at that: 92 x 896 in half a minute
+EARLIER_TRIALS_PER_PAIR = 1  # of slots; with fewer, a run has no time to settle at that: 92 x 896 in half a minute
 LEAST_SHARE = 0.01  # of the price of load above the cap, which falls with the square of the temperature
 MAX_RUNS = 4  # more gain less than longer ones. Chosen by trial
 
