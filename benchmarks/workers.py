@@ -20,31 +20,18 @@ from typing import Any
 
 import numpy as np
 from _harness import Neighbours, conditions, table
+from instances import INSTANCES
 
 import placement
 import solvers
-import traces
-from traces.synthetic import Synthetic, generate
 
-TRACE = Synthetic(
-    num_layers=58,
-    num_experts=256,
-    top_k=8,
-    num_tokens=60_000,
-    groups=8,
-    group_limit=4,
-    tokens_per_sequence=300,
-    seed=5,
-)
+INSTANCE = INSTANCES["58x256_8x8_sequences"]
 WORKERS, ON_PAPER, LINK_GBIT = (1, 2, 4), (8, 20, 58, 100), 10
 
 
 def problem() -> placement.Problem:
     """Return the problem of the fitted half."""
-    weights: dict[str, Any] = {"traffic_weight": 1.0, "imbalance_weight": 30.0, "load_spread_weight": 60.0}
-    objective = placement.Objective(execution="dispatch", dedup="node", **weights)
-    fit, _ = generate(TRACE).split(0.5)
-    return placement.Problem(traces.Profile.of(fit), placement.Topology.parse("8x8"), 5, objective)
+    return INSTANCE.problem(INSTANCE.parts()[0])
 
 
 def cpu_s() -> float:
